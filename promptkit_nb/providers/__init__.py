@@ -1,0 +1,1 @@
+"""Providers: siblings behind one protocol, each imports only ``base`` and what it talks to."""
