@@ -1,0 +1,145 @@
+"""What calls cost: checked by hand against the published prices, and unknown where nobody knows."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import NoReturn
+
+import genai_prices
+import pytest
+
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.pricing import Price, check_prices, price_of
+from promptkit_nb.turns import Usage
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LISTED = f"genai-prices {genai_prices.__version__}"
+
+
+def test_listed_model_costs_what_its_price_list_says() -> None:
+    """1000 tokens in and 500 out of gpt-4o-mini are 0.15 and 0.60 dollars a million: 0.00045."""
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
+
+
+def test_cached_input_is_cheaper() -> None:
+    """Cached tokens are part of the input and cost half there: 600 full and 400 at half price."""
+    assert price_of("gpt-4o-mini", Usage(1000, 500, cached_tokens=400), at=AT).usd == Decimal("0.00042")
+
+
+def test_reasoning_is_part_of_the_output_not_added_to_it() -> None:
+    """300 reasoning tokens within 500 of output cost what 500 of output cost."""
+    with_reasoning = price_of("o4-mini", Usage(700, 500, reasoning_tokens=300), at=AT)
+    assert with_reasoning.usd == Decimal("0.00297")
+    assert with_reasoning == price_of("o4-mini", Usage(700, 500), at=AT)
+
+
+def test_estimated_usage_is_priced_like_reported_usage() -> None:
+    """Who counted the tokens does not change their price."""
+    assert price_of("gpt-4o-mini", Usage(1000, 500, estimated=True), at=AT).usd == Decimal("0.00045")
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini", "GPT-4o-mini"])
+def test_other_names_of_a_listed_model_find_its_price(model: str) -> None:
+    """Dated names, names with a vendor before a slash and other capitals are the same model."""
+    assert price_of(model, Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
+
+
+@pytest.mark.parametrize(
+    "model", ["llama3.2", "qwen2.5:0.5b", "", "/", "vendor/", "my-gpt-4o-mini", "ft:gpt-4o-mini:me"]
+)
+def test_unknown_model_has_no_price(model: str) -> None:
+    """Unknown is ``None`` and has no source; it is never zero."""
+    assert price_of(model, Usage(1000, 500), at=AT) == Price(None, None)
+
+
+def test_model_priced_by_the_hour_has_no_price_per_token() -> None:
+    """A transcription model is listed, but not by the token: unknown, not free."""
+    assert price_of("whisper-1", Usage(1000, 500), at=AT) == Price(None, None)
+
+
+def test_zero_tokens_cost_zero_only_where_the_model_is_known() -> None:
+    """Nothing used costs nothing where there is a price, and is unknown where there is none."""
+    assert price_of("gpt-4o-mini", Usage(0, 0), at=AT).usd == Decimal(0)
+    assert price_of("llama3.2", Usage(0, 0), at=AT).usd is None
+
+
+def test_usage_that_contradicts_itself_has_no_price() -> None:
+    """More cached tokens than input tokens cannot be: nobody knows what such a call cost."""
+    assert price_of("gpt-4o-mini", Usage(10, 5, cached_tokens=400), at=AT) == Price(None, None)
+
+
+def test_price_is_that_of_the_day_of_the_call() -> None:
+    """o3 cost 10 and 40 dollars a million until it was cut to 2 and 8 in June 2025."""
+    before = price_of("o3", Usage(1_000_000, 1_000_000), at=datetime(2025, 5, 1, tzinfo=UTC))
+    assert before.usd == Decimal(50)
+    assert price_of("o3", Usage(1_000_000, 1_000_000), at=AT).usd == Decimal(10)
+
+
+def test_user_prices_win_over_the_list() -> None:
+    """A price that the user gave is used, also where the list knows another."""
+    prices = {"gpt-4o-mini": (1.0, 2.0)}
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.002"), "user")
+
+
+def test_user_prices_are_exact_decimals() -> None:
+    """0.1 dollars a million is exactly a tenth, whatever a binary fraction would make of it."""
+    assert str(price_of("mine", Usage(1, 3), at=AT, prices={"mine": (0.1, 0.2)}).usd) == "7E-7"
+
+
+def test_user_prices_match_the_exact_name_only() -> None:
+    """A price for one model is not taken for its neighbours."""
+    assert price_of("mine-2", Usage(1, 1), at=AT, prices={"mine": (1, 1)}) == Price(None, None)
+
+
+def test_free_is_what_the_user_says_is_free() -> None:
+    """A local model costs zero when the user says so."""
+    assert price_of("llama3.2", Usage(1000, 500), at=AT, prices={"llama3.2": (0, 0)}) == Price(Decimal(0), "user")
+
+
+def test_prices_never_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price data is in the installed package: opening a socket would fail here."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("pricing opened a socket")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert price_of("gpt-4.1", Usage(1000, 500), at=AT).usd == Decimal("0.006")
+
+
+def test_importing_prices_does_not_load_the_price_list() -> None:
+    """The list is read when the first price is asked for."""
+    code = "import sys, promptkit_nb.pricing; print('genai_prices' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_well_formed_prices_pass_the_check() -> None:
+    """Whole numbers, fractions, decimals and zero are prices; a list of two is a pair."""
+    check_prices({"a": (0, 0.5), "b": (Decimal("0.15"), 1), "c": [1, 2]})  # type: ignore[dict-item]  # as from JSON
+
+
+@pytest.mark.parametrize(
+    ("prices", "named"),
+    [
+        ({"m": (-1, 2)}, "(-1, 2)"),
+        ({"m": (float("nan"), 2)}, "(nan, 2)"),
+        ({"m": (1, float("inf"))}, "(1, inf)"),
+        ({"m": (True, 2)}, "(True, 2)"),
+        ({"m": ("1", "2")}, "('1', '2')"),
+        ({"m": 3}, "3"),
+        ({"m": "12"}, "'12'"),
+        ({"m": (1, 2, 3)}, "(1, 2, 3)"),
+        ({"": (1, 2)}, "''"),
+        ({7: (1, 2)}, "7"),
+    ],
+)
+def test_malformed_prices_are_refused_by_value_and_shape(prices: dict[str, tuple[float, float]], named: str) -> None:
+    """The error shows the value and what a price looks like."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_prices(prices)
+    assert named in str(caught.value)
+    assert 'prices={"my-model": (0.15, 0.60)}' in str(caught.value)
