@@ -1,0 +1,180 @@
+"""What a store keeps of one conversation, as frozen values: the state, its head, summaries and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from promptkit_nb.turns import Message, Turn, Usage, utc_now
+
+ContextPolicy = Literal["truncate", "summarize", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was spent: tokens, US dollars where the price was known, and how many turns had a price and how many not."""
+
+    tokens: int = 0
+    cost: Decimal = Decimal(0)
+    priced: int = 0
+    unpriced: int = 0
+
+    def plus(self, usage: Usage, cost: Decimal | None) -> Totals:
+        """Return the totals with one more call."""
+        if cost is None:
+            return Totals(self.tokens + usage.total_tokens, self.cost, self.priced, self.unpriced + 1)
+        return Totals(self.tokens + usage.total_tokens, self.cost + cost, self.priced + 1, self.unpriced)
+
+    def plus_turns(self, turns: Iterable[Turn]) -> Totals:
+        """Return the totals with these turns, as far as this conversation paid for them."""
+        totals = self
+        for turn in turns:
+            if turn.counts:
+                totals = totals.plus(turn.usage, turn.cost)
+        return totals
+
+    @property
+    def known_cost(self) -> Decimal | None:
+        """The sum of the known costs in US dollars; ``None`` where something was spent and no price is known."""
+        return None if self.unpriced and not self.priced else self.cost
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the model said of the turns from ``first_turn`` to ``last_turn``, both included.
+
+    They are turn ids; a summary made by hand may give positions instead, counted from 0.
+    """
+
+    first_turn: str | int
+    last_turn: str | int
+    text: str
+    usage: Usage = Usage(0, 0)
+    cost: Decimal | None = None
+    model: str = ""
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """Turns that stood in the conversation once, from position ``start`` on: its head or its tail at that time."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    start: int
+    kind: Literal["head", "tail"] = "tail"
+    name: str | None = None
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the conversation talks, kept so that it goes on without the pack file.
+
+    ``prompt`` is the pack's prompt as it stood when it was chosen (``Prompt.snapshot()``), ``variables`` what the user
+    set, ``max_tokens`` the context window in tokens.
+    """
+
+    model: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    max_tokens: int | None = None
+    context_policy: ContextPolicy = "truncate"
+    prompt: Mapping[str, object] | None = None
+    variables: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """One conversation, whole.
+
+    ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
+    ``context_hash`` stands for the turns that left at the front. ``metadata`` holds JSON values. Times are aware, in UTC.
+    Two things are the store's and no part of a comparison: ``dropped``, what turns cost that it was told to forget
+    (totals never fall), and ``revision``, which counts its writes.
+
+    >>> state = ConversationState("persistent-chat", "alice", system_prompt="You help.")
+    >>> [message.role for message in state.messages], state.total_cost
+    (['system'], Decimal('0'))
+    """
+
+    conversation_id: str
+    user_id: str = "default"
+    turns: tuple[Turn, ...] = ()
+    system_prompt: str | None = None
+    summaries: tuple[Summary, ...] = ()
+    versions: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=utc_now)
+    updated_at: datetime = field(default_factory=utc_now)
+    dropped: Totals = field(default_factory=Totals, compare=False)
+    context_hash: str | None = None
+    revision: int = field(default=0, compare=False)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The system message first, if there is one, then those of the turns."""
+        said = tuple(message for turn in self.turns for message in turn.messages)
+        return said if self.system_prompt is None else (Message("system", self.system_prompt), *said)
+
+    @property
+    def stored_turns(self) -> Iterable[Turn]:
+        """Every turn that is kept: current ones, former versions, branches."""
+        yield from self.turns
+        for versions in self.versions.values():
+            yield from versions
+        for branch in self.branches:
+            yield from branch.turns
+
+    @property
+    def totals(self) -> Totals:
+        """All that was ever spent in this conversation, summaries and replaced turns included."""
+        totals = self.dropped.plus_turns(self.stored_turns)
+        for summary in self.summaries:
+            totals = totals.plus(summary.usage, summary.cost)
+        return totals
+
+    @property
+    def token_count(self) -> int:
+        """All tokens ever spent."""
+        return self.totals.tokens
+
+    @property
+    def total_cost(self) -> Decimal | None:
+        """All known costs in US dollars; ``None`` if no turn has a price."""
+        return self.totals.known_cost
+
+    @property
+    def unpriced_turns(self) -> int:
+        """How many turns are missing in ``total_cost``, because their price is unknown."""
+        return self.totals.unpriced
+
+
+def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
+    """Return the state with ``dropped`` such that what the former state spent is in its totals, kept or not."""
+    kept = {turn.id for turn in state.stored_turns}
+    dropped = former.dropped.plus_turns(turn for turn in former.stored_turns if turn.id not in kept)
+    for summary in former.summaries:
+        if summary not in state.summaries:
+            dropped = dropped.plus(summary.usage, summary.cost)
+    return replace(state, dropped=dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A conversation without its turns; ``total_cost`` is in US dollars, ``None`` if no turn has a price."""
+
+    conversation_id: str
+    user_id: str
+    turn_count: int
+    token_count: int
+    total_cost: Decimal | None
+    unpriced_turns: int
+    created_at: datetime
+    updated_at: datetime
+    metadata: Mapping[str, object]
+    revision: int

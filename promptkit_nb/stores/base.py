@@ -1,0 +1,168 @@
+"""The contract of every store, and the argument checks that its siblings share.
+
+A store keeps conversations by id. Every call is atomic, also between threads and processes; what a call acknowledged
+stays. What goes in and what comes out are values of the caller's own: changing one changes nothing stored.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
+
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from promptkit_nb.state import ConversationState, Head
+    from promptkit_nb.turns import Turn
+
+SortKey = Literal["updated_at", "created_at", "conversation_id"]
+Duration = timedelta | float | int
+
+
+class StateStore(Protocol):
+    """Where conversations are kept.
+
+    All ids are text (``InvalidConversationIdError`` where one is blank); ``ConversationNotFoundError`` where a call
+    needs a conversation that is not there; ``StoreUnavailableError`` after ``close()``.
+    """
+
+    def create(self, state: ConversationState) -> Head:
+        """Store a new conversation; ``ConversationExistsError`` if the id is taken, of two callers by one of them."""
+        ...
+
+    def get(self, conversation_id: str) -> ConversationState:
+        """Return the whole conversation."""
+        ...
+
+    def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
+        """Write the state exactly as it is given, in place of what is there; what it lacks is really gone.
+
+        ``ConversationChangedError`` where ``expected_revision`` is given and the stored one differs (0: not there).
+        """
+        ...
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        """Add one turn at the end, in the same time however long the history is.
+
+        The conversation is created for ``user_id`` if it is missing, unless ``create`` is false. The same turn (by its
+        id), appended again, is once.
+        """
+        ...
+
+    def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
+        """Return the newest ``n`` turns, oldest first, without reading the rest."""
+        ...
+
+    def head(self, conversation_id: str) -> Head:
+        """Return counts, totals and metadata, without the turns."""
+        ...
+
+    def list(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Head]:
+        """Return the heads in a total and stable order; equal times are ordered by id."""
+        ...
+
+    def update_metadata(self, conversation_id: str, **changes: object) -> Head:
+        """Merge JSON values into the metadata."""
+        ...
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete the conversation for good."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; calling it again is fine."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the store, to be closed at the end of the block."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        ...
+
+
+def not_found(conversation_id: str) -> ConversationNotFoundError:
+    """Return the error of a conversation that is not there."""
+    return ConversationNotFoundError(
+        f"There is no conversation {conversation_id!r}. Its id may be misspelt, or it was deleted or has expired; "
+        "list_conversations() shows what is there."
+    )
+
+
+def exists_already(conversation_id: str) -> ConversationExistsError:
+    """Return the error of an id that is taken."""
+    return ConversationExistsError(
+        f"The conversation {conversation_id!r} exists already; nothing was changed. "
+        "Open it with get_conversation(), or choose another id."
+    )
+
+
+def check_revision(conversation_id: str, stored: int, expected: int | None) -> None:
+    """Raise ``ConversationChangedError`` unless the stored revision is the expected one (``None``: any)."""
+    if expected is None or stored == expected:
+        return
+    raise ConversationChangedError(
+        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: somebody else wrote it. "
+        "Nothing was changed; get() it again and repeat the change."
+    )
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raise ``InvalidArgumentError`` unless the value is ``None`` or a whole number from 0."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return
+    raise InvalidArgumentError(f"{name}={value!r} is out of range: give a whole number from 0.")
+
+
+def seconds_of(name: str, duration: Duration | None) -> float | None:
+    """Return a duration (a ``timedelta`` or seconds) in seconds; ``None`` stays ``None``.
+
+    Raises ``InvalidArgumentError`` unless it is positive.
+
+    >>> seconds_of("ttl", timedelta(hours=24))
+    86400.0
+    """
+    if duration is None:
+        return None
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < float("inf"):
+        return float(seconds)
+    raise InvalidArgumentError(
+        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, or None for no limit."
+    )
+
+
+def sorted_page(
+    heads: Iterable[Head], sort_by: SortKey, *, descending: bool, limit: int | None, offset: int
+) -> list[Head]:
+    """Return one page of the heads in their total order."""
+    if sort_by not in get_args(SortKey):
+        raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown: use one of {', '.join(get_args(SortKey))}.")
+    check_count("limit", limit)
+    check_count("offset", offset)
+
+    def order(head: Head) -> tuple[datetime | str, str]:
+        return getattr(head, sort_by), head.conversation_id
+
+    ordered = sorted(heads, key=order, reverse=descending)
+    return ordered[offset : None if limit is None else offset + limit]

@@ -1,0 +1,396 @@
+"""The default store: conversations in a directory of the user's, on diskcache (SQLite). Not for network file systems."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from platformdirs import user_data_path
+
+from promptkit_nb.codec import (
+    FORMAT_VERSION,
+    check_format,
+    decode,
+    decode_turn,
+    encode,
+    encode_turn,
+    json_copy,
+)
+from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.state import ConversationState, Head, carry_totals
+from promptkit_nb.stores.base import (
+    Duration,
+    SortKey,
+    check_count,
+    check_revision,
+    exists_already,
+    not_found,
+    seconds_of,
+    sorted_page,
+)
+from promptkit_nb.stores.layout import (
+    ASIDE,
+    Frame,
+    MetadataOnly,
+    Record,
+    bounds_of,
+    head_of,
+    key_of,
+    rows_of,
+    state_of,
+)
+from promptkit_nb.stores.rows import DATABASE, Rows
+from promptkit_nb.turns import Turn, utc_now
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from promptkit_nb.stores.strict_disk import Key
+
+MARKER = "promptkit-store.json"
+LAST_CHARACTER = chr(0x10FFFF)
+
+
+class DiskStore:
+    """Keeps conversations in a directory, for all processes of one machine.
+
+    Args:
+        directory: Where; without one ``PROMPTKIT_HOME``, else the user's data directory. It is made with mode 0700,
+            its files with 0600.
+        ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
+            keeps it.
+        clock: Where the time comes from; tests set it.
+        timeout_s: How long to wait for another process that is writing, in seconds.
+
+    Raises ``StoreUnavailableError`` where the directory cannot be used or a newer format wrote it, and
+    ``StoreCorruptedError`` where its database is damaged: never an empty history instead.
+
+    >>> import tempfile
+    >>> with DiskStore(tempfile.mkdtemp()) as store:
+    ...     store.create(ConversationState("a", "alice")).user_id
+    'alice'
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        ttl: Duration | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        timeout_s: float = 60,
+    ) -> None:
+        """Open the store, creating it where there is none."""
+        self._ttl_s = seconds_of("ttl", ttl)
+        self._clock = clock
+        self.directory = _chosen_directory(directory)
+        initialised = _prepare(self.directory)
+        self._rows = Rows(self.directory, timeout_s)
+        self._check_marker(initialised=initialised)
+
+    def create(self, state: ConversationState) -> Head:
+        """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
+        check_conversation_id(state.conversation_id)
+        with self._rows.transaction(write=True):
+            former = self._find(state.conversation_id, forget_expired=True)
+            if former is not None:
+                raise exists_already(state.conversation_id)
+            return self._write(state, revision=1)
+
+    def get(self, conversation_id: str) -> ConversationState:
+        """Return the whole conversation."""
+        check_conversation_id(conversation_id)
+        with self._reading():
+            record = self._live(conversation_id)
+            self._touch(conversation_id, record)
+            return self._state(conversation_id, record)
+
+    def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
+        """Write the state exactly as it is given, in place of what is there."""
+        conversation_id = check_conversation_id(state.conversation_id)
+        with self._rows.transaction(write=True):
+            record = self._find(conversation_id, forget_expired=True)
+            revision = 0 if record is None else record.revision
+            check_revision(conversation_id, revision, expected_revision)
+            if record is None:
+                return self._write(state, revision + 1)
+            carried = carry_totals(state, self._state(conversation_id, record))
+            self._rows.delete_between(*bounds_of(record.cid))
+            return self._write(carried, revision + 1)
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        """Add one turn at the end; the same turn, appended again, is once."""
+        check_conversation_id(conversation_id)
+        with self._rows.transaction(write=True):
+            record = self._find(conversation_id, forget_expired=True)
+            if record is None:
+                if not create:
+                    raise not_found(conversation_id)
+                self._write(ConversationState(conversation_id, user_id, created_at=self._clock()), revision=1)
+                record = self._live(conversation_id)
+            if not self._rows.has_tag(f"t:{turn.id}", *bounds_of(record.cid)):
+                self._rows.put(key_of(record.cid, record.next_place), encode_turn(turn), tag=f"t:{turn.id}")
+                record = self._changed(
+                    record,
+                    turn_count=record.turn_count + 1,
+                    next_place=record.next_place + 1,
+                    totals=record.totals.plus_turns([turn]),
+                )
+            self._put_record(conversation_id, record)
+            return head_of(conversation_id, record, self._metadata(conversation_id))
+
+    def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
+        """Return the newest ``n`` turns, oldest first, without reading the rest."""
+        check_conversation_id(conversation_id)
+        check_count("n", n)
+        with self._reading():
+            record = self._live(conversation_id)
+            self._touch(conversation_id, record)
+            frame = self._frame(conversation_id)
+            if frame.is_plain:
+                rows = self._rows.between(key_of(record.cid, 0), key_of(record.cid, ASIDE), last=n)
+                self._check_complete(conversation_id, len(rows), min(n, record.turn_count))
+                return tuple(decode_turn(value) for _, value in rows)
+            newest = frame.current_rows(record.next_place)[-n:] if n else []
+            return tuple(self._turn(conversation_id, record, row) for row in newest)
+
+    def head(self, conversation_id: str) -> Head:
+        """Return counts, totals and metadata, without the turns."""
+        check_conversation_id(conversation_id)
+        with self._rows.transaction():
+            record = self._live(conversation_id)
+            return head_of(conversation_id, record, self._metadata(conversation_id))
+
+    def list(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Head]:
+        """Return the heads in a total and stable order."""
+        with self._rows.transaction():
+            heads = [
+                head_of(conversation_id, record, self._metadata(conversation_id))
+                for conversation_id, record in self._records(prefix or "", user_id)
+                if not self._is_expired(record)
+            ]
+        return sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
+
+    def update_metadata(self, conversation_id: str, **changes: object) -> Head:
+        """Merge JSON values into the metadata."""
+        check_conversation_id(conversation_id)
+        copied = json_copy(changes, "metadata")
+        with self._rows.transaction(write=True):
+            record = self._live(conversation_id)
+            frame = self._frame(conversation_id)
+            merged = {**frame.metadata, **copied}
+            if copied:
+                self._rows.put(f"a:{conversation_id}", encode(replace(frame, metadata=merged)))
+                record = self._changed(record)
+            self._put_record(conversation_id, record)
+            return head_of(conversation_id, record, merged)
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete the conversation for good."""
+        check_conversation_id(conversation_id)
+        with self._rows.transaction(write=True):
+            self._erase(conversation_id, self._live(conversation_id))
+
+    def close(self) -> None:
+        """Let go of the files; calling it again is fine."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        """Return the store, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Say where it is."""
+        return f"<DiskStore: {'closed, ' if self._rows.closed else ''}{self.directory}>"
+
+    def _reading(self) -> AbstractContextManager[None]:
+        # Reading keeps a conversation alive, so with a TTL it writes.
+        return self._rows.transaction(write=self._ttl_s is not None)
+
+    def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
+        stored = self._rows.get(f"h:{conversation_id}")
+        if stored is None:
+            return None
+        record = self._decoded(stored, conversation_id)
+        if not self._is_expired(record):
+            return record
+        if forget_expired:
+            self._erase(conversation_id, record)
+        return None
+
+    def _live(self, conversation_id: str) -> Record:
+        record = self._find(conversation_id)
+        if record is None:
+            raise not_found(conversation_id)
+        return record
+
+    def _is_expired(self, record: Record) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._clock()
+
+    def _decoded(self, stored: bytes, conversation_id: str) -> Record:
+        record = decode(stored, Record)
+        check_format(record.format, f"The conversation {conversation_id!r}")
+        return record
+
+    def _records(self, prefix: str, user_id: str | None) -> list[tuple[str, Record]]:
+        if user_id is None:
+            rows = self._rows.between(f"h:{prefix}", f"h:{prefix}{LAST_CHARACTER}")
+        else:
+            rows = self._rows.tagged(f"u:{user_id}")
+        return [
+            (conversation_id, self._decoded(value, conversation_id))
+            for conversation_id, value in ((str(key)[2:], value) for key, value in rows)
+            if conversation_id.startswith(prefix)
+        ]
+
+    def _frame(self, conversation_id: str) -> Frame:
+        stored = self._rows.get(f"a:{conversation_id}")
+        if stored is None:
+            raise _incomplete(conversation_id, self.directory)
+        return decode(stored, Frame)
+
+    def _metadata(self, conversation_id: str) -> Mapping[str, object]:
+        stored = self._rows.get(f"a:{conversation_id}")
+        if stored is None:
+            raise _incomplete(conversation_id, self.directory)
+        return decode(stored, MetadataOnly).metadata
+
+    def _turn(self, conversation_id: str, record: Record, place: int) -> Turn:
+        stored = self._rows.get(key_of(record.cid, place))
+        if stored is None:
+            raise _incomplete(conversation_id, self.directory)
+        return decode_turn(stored)
+
+    def _state(self, conversation_id: str, record: Record) -> ConversationState:
+        low, high = bounds_of(record.cid)
+        turns = {int(key) - low: decode_turn(value) for key, value in self._rows.between(low, high)}
+        try:
+            state = state_of(conversation_id, record, self._frame(conversation_id), turns)
+        except KeyError as error:
+            raise _incomplete(conversation_id, self.directory) from error
+        self._check_complete(conversation_id, len(state.turns), record.turn_count)
+        return state
+
+    def _check_complete(self, conversation_id: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise _incomplete(conversation_id, self.directory)
+
+    def _changed(self, record: Record, **changes: object) -> Record:
+        return replace(record, revision=record.revision + 1, updated_at=self._clock(), **changes)  # type: ignore[arg-type]  # fields of Record
+
+    def _touch(self, conversation_id: str, record: Record) -> None:
+        if self._ttl_s is not None:
+            self._put_record(conversation_id, record)
+
+    def _put_record(self, conversation_id: str, record: Record) -> None:
+        if self._ttl_s is not None:
+            record = replace(record, expires_at=self._clock() + timedelta(seconds=self._ttl_s))
+        self._rows.put(f"h:{conversation_id}", encode(record), tag=f"u:{record.user_id}")
+
+    def _write(self, state: ConversationState, revision: int) -> Head:
+        check_user_id(state.user_id)
+        metadata = json_copy(dict(state.metadata), "metadata")
+        cid = int(self._rows.get("c:cid") or 0) + 1
+        self._rows.put("c:cid", str(cid).encode())
+        record, frame, turns = rows_of(state, cid, revision)
+        for place, turn in turns.items():
+            self._rows.put(key_of(cid, place), encode_turn(turn), tag=f"t:{turn.id}")
+        self._rows.put(f"a:{state.conversation_id}", encode(frame))
+        self._put_record(state.conversation_id, record)
+        return head_of(state.conversation_id, record, metadata)
+
+    def _erase(self, conversation_id: str, record: Record) -> None:
+        self._rows.delete_between(*bounds_of(record.cid))
+        self._rows.delete(f"a:{conversation_id}")
+        self._rows.delete(f"h:{conversation_id}")
+
+    def _check_marker(self, *, initialised: bool) -> None:
+        """Make sure that this is a whole store of ours, or make an empty database one."""
+        with self._rows.transaction(write=True):
+            stored = self._rows.get("format")
+            if stored is not None:
+                check_format(int(stored), f"The store in {self.directory}")
+            elif initialised:
+                raise StoreCorruptedError(
+                    f"The store in {self.directory} has lost its contents: {DATABASE} is not the database that was "
+                    "written there. Nothing was changed; restore it from a backup, or choose another directory."
+                )
+            elif not self._rows.is_empty():
+                raise StoreUnavailableError(
+                    f"{self.directory} holds a cache of another program; choose another directory, "
+                    'as in DiskStore("conversations").'
+                )
+            else:
+                self._rows.put("format", str(FORMAT_VERSION).encode())
+        _write_marker(self.directory)
+
+
+def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
+    if directory is not None and not str(directory).strip():
+        raise InvalidArgumentError('DiskStore(directory="") names no directory; leave it out for the default one.')
+    if directory is not None:
+        return Path(directory).expanduser().absolute()
+    home = os.environ.get("PROMPTKIT_HOME")
+    return Path(home).expanduser().absolute() if home else user_data_path("promptkit_nb") / "conversations"
+
+
+def _prepare(directory: Path) -> bool:
+    """Make the directory and the database file, readable by nobody else; return whether a store was there before."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        marker = directory / MARKER
+        initialised = marker.exists()
+        if initialised:
+            check_format(_format_of(marker), f"The store in {directory}")
+        os.close(os.open(directory / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"The store in {directory} cannot be opened: {error.strerror or error}. Choose a directory that you may "
+            'write to, as in DiskStore("conversations"), or set PROMPTKIT_HOME.'
+        ) from error
+    return initialised
+
+
+def _format_of(marker: Path) -> int:
+    try:
+        return int(json.loads(marker.read_text("utf-8"))["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorruptedError(f"{marker} is damaged ({error}); restore it from a backup.") from error
+
+
+def _write_marker(directory: Path) -> None:
+    marker = directory / MARKER
+    if marker.exists():
+        return
+    partial = marker.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"format": FORMAT_VERSION, "written_by": "promptkit_nb"}, file)
+    partial.replace(marker)
+
+
+def _incomplete(conversation_id: str, directory: Path) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"The conversation {conversation_id!r} in {directory} is incomplete: rows of it are missing. "
+        f"Nothing was changed; restore {DATABASE} from a backup."
+    )

@@ -1,0 +1,193 @@
+"""The table under ``DiskStore``: rows of bytes by key, in transactions, on diskcache.
+
+All that reaches behind diskcache's public calls (ranges of keys, its connection) is here and nowhere else; that is why
+diskcache is pinned below 6, and a test fails loudly if its internals change.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from diskcache import Cache
+
+from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores.interrupts import InterruptsHeld
+from promptkit_nb.stores.strict_disk import Key, StrictDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATABASE = "cache.db"
+
+SETTINGS: dict[str, str | int] = {
+    "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
+    "cull_limit": 0,  # a set() may delete nothing
+    "statistics": 0,
+    "tag_index": 0,  # ours is narrower, see _INDEX
+    "disk_min_file_size": 2**31 - 1,  # never a file beside the database
+    "sqlite_secure_delete": 1,  # what is deleted is overwritten
+    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
+}
+
+_INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, store_time) WHERE tag IS NOT NULL"
+_COLUMNS = "key, raw, mode, filename, value"
+
+
+class Rows:
+    """Rows of a database in a directory; values are bytes, keys text or whole numbers (which sort before text).
+
+    Every call stands in a ``transaction()``. Raises ``StoreUnavailableError`` where the file cannot be used now, with
+    SQLite's own words, and ``StoreCorruptedError`` where it is damaged.
+    """
+
+    def __init__(self, directory: Path, timeout_s: float) -> None:
+        """Open the database, creating it where there is none."""
+        self._directory = directory
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        with self._translated():
+            self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
+            self._cache._sql(_INDEX)  # noqa: SLF001 - the one file that may, see the module
+            wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
+        if wrong:
+            raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[None]:
+        """See and change the rows as nobody else does; all of it lands, or nothing. Never nested.
+
+        Ctrl-C waits for the end of a writing transaction.
+        """
+        self._after_fork()
+        with self._translated():
+            if not write:
+                with self._lock, self._begun("BEGIN"):
+                    yield
+                return
+            with InterruptsHeld(), self._lock, self._begun("BEGIN IMMEDIATE"):
+                yield
+
+    def get(self, key: Key) -> bytes | None:
+        """Return the value of one row, or ``None``."""
+        value: bytes | None = self._cache.get(key, retry=False)
+        return value
+
+    def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
+        """Write one row, in place of the one that has the key."""
+        self._cache.set(key, value, tag=tag, retry=False)
+
+    def between(self, low: Key, high: Key, *, last: int | None = None) -> list[tuple[Key, bytes]]:
+        """Return the rows with ``low <= key < high`` in the order of their keys; ``last`` counts from the end."""
+        select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key "  # noqa: S608 - a constant
+        if last is None:
+            return self._read(select, low, high)
+        return self._read(select + "DESC LIMIT ?", low, high, last)[::-1]
+
+    def tagged(self, tag: str) -> list[tuple[Key, bytes]]:
+        """Return the rows with this tag."""
+        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag)  # noqa: S608 - a constant
+
+    def has_tag(self, tag: str, low: Key, high: Key) -> bool:
+        """Return whether a row with ``low <= key < high`` has this tag."""
+        found = self._sql("SELECT 1 FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1", (tag, low, high))
+        return found.fetchone() is not None
+
+    def is_empty(self) -> bool:
+        """Return whether there is no row at all."""
+        return self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone() is None
+
+    def delete(self, key: Key) -> None:
+        """Delete one row, if it is there."""
+        self._sql("DELETE FROM Cache WHERE key = ?", (key,))
+
+    def delete_between(self, low: Key, high: Key) -> None:
+        """Delete the rows with ``low <= key < high``."""
+        self._sql("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
+
+    def close(self) -> None:
+        """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
+        if self._closed:
+            return
+        with self._translated(), InterruptsHeld(), self._lock:
+            self._closed = True
+            self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._cache.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    def _read(self, select: str, *arguments: Key) -> list[tuple[Key, bytes]]:
+        disk = self._cache.disk
+        return [
+            (disk.get(key, raw), disk.fetch(mode, filename, value, read=False))
+            for key, raw, mode, filename, value in self._sql(select, arguments)
+        ]
+
+    @property
+    def _sql(self) -> Any:
+        return self._cache._sql  # noqa: SLF001 - the one file that may, see the module
+
+    @contextmanager
+    def _begun(self, statement: str) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
+        cache = self._cache
+        connection = cache._con  # noqa: SLF001 - the one file that may, see the module
+        if connection.in_transaction:  # an interrupt came at the worst moment
+            connection.rollback()
+        connection.execute(statement)
+        cache._txn_id = threading.get_ident()  # noqa: SLF001 - so that set() joins this transaction
+        try:
+            yield
+            connection.execute("COMMIT")
+        finally:
+            cache._txn_id = None  # noqa: SLF001 - as above
+            if connection.in_transaction:
+                connection.rollback()
+
+    def _after_fork(self) -> None:
+        """In a forked child, forget the parent's lock and transaction; diskcache opens a connection of its own."""
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()
+            self._pid = os.getpid()
+            self._cache._txn_id = None  # noqa: SLF001 - the one file that may, see the module
+
+    def _is_set(self, name: str, value: str | int) -> bool:
+        found: str | int = getattr(self._cache, name)
+        return found == value
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        where = f"The store in {self._directory}"
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                raise StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.") from error
+            raise StoreUnavailableError(f"{where} cannot be used: {error}. {self._remedy(str(error))}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreCorruptedError(
+                f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
+                f"can be read with: sqlite3 {DATABASE} .recover"
+            ) from error
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{where} cannot be used: {error.strerror or error}. Choose a directory that you may write to, "
+                'as in DiskStore("conversations").'
+            ) from error
+
+    def _remedy(self, words: str) -> str:
+        if "locked" in words:
+            return f"Another process has been writing for {self._timeout_s:g} s; try again when it is done."
+        if "full" in words:
+            return "Make room on the disk; what was stored before is safe."
+        return 'Choose a directory that you may write to, as in DiskStore("conversations").'

@@ -1,0 +1,56 @@
+"""A diskcache ``Disk`` that never unpickles and never touches a file: text, numbers and bytes in the database only.
+
+Stock diskcache unpickles what it reads, so whoever can write to the store's file could run code in its reader
+(CVE-2025-69872), and a planted file name would read or delete any file. Here such rows are refused, whatever reads them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from diskcache import Disk
+
+from promptkit_nb.errors import StoreCorruptedError
+
+MODE_RAW = 1
+
+Key = str | int
+
+
+class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Keys are text or whole numbers, values are bytes; nothing else goes in or comes out."""
+
+    def put(self, key: Key) -> tuple[Key, bool]:
+        """Return the key as it is stored."""
+        if type(key) in (str, int):
+            return key, True
+        raise TypeError(f"A row's key is text or a whole number, not {type(key).__name__}.")
+
+    def get(self, key: Key, raw: bool) -> Key:  # noqa: FBT001 - diskcache's signature
+        """Return a stored key."""
+        if raw and type(key) in (str, int):
+            return key
+        raise _planted("a key that is neither text nor a number")
+
+    def store(self, value: bytes, read: bool, key: object = None) -> tuple[int, int, None, memoryview]:  # noqa: ARG002, FBT001 - diskcache's signature
+        """Return the columns size, mode, filename and value: always inline, always bytes."""
+        if isinstance(value, bytes) and not read:
+            return 0, MODE_RAW, None, sqlite3.Binary(value)
+        raise TypeError(f"A row's value is bytes, not {type(value).__name__}.")
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:  # noqa: FBT001 - diskcache's signature
+        """Return a stored value."""
+        if mode == MODE_RAW and filename is None and isinstance(value, bytes) and not read:
+            return value
+        raise _planted("a value that is a pickle, or stands in another file")
+
+    def remove(self, file_path: str) -> None:
+        """Refuse to delete a file: this store has none."""
+        raise _planted(f"the file name {file_path!r}")
+
+
+def _planted(what: str) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"The store holds {what}, which promptkit_nb never writes: somebody else wrote to it. "
+        "It was neither executed nor followed. Restore the store from a backup you trust."
+    )
