@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
 from functools import cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
-from promptkit_nb.turns import Message, Turn
+from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -39,12 +40,13 @@ def encode_turn(turn: Turn) -> bytes:
 def decode(data: bytes, kind: type[T]) -> T:
     """Return the record that ``encode`` wrote; ``StoreCorruptedError`` where it is none."""
     try:
-        return _decoder(kind).decode(data)
+        record: T = _decoder(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreCorruptedError(
             f"A stored {kind.__name__} cannot be read ({error}): it begins {bytes(data[:40])!r}. "
             "Nothing was changed; restore the store from a backup, or delete the conversation."
         ) from error
+    return record
 
 
 def decode_turn(data: bytes) -> Turn:
@@ -68,18 +70,7 @@ def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type
 
 
 def _refuse_what_json_lacks(value: object, path: str) -> None:
-    if value is None or isinstance(value, bool):
-        return
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise InvalidArgumentError(f"{path} is {value}, which JSON readers cannot hold: store it as text.")
-    elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - only NaN differs from itself
-            raise InvalidArgumentError(f"{path} is {value}, which JSON does not know: use None or text instead.")
-    elif isinstance(value, str):
-        if not value.isascii():
-            _refuse_lone_surrogates(value, path)
-    elif isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _refuse_what_json_lacks(item, f"{path}[{index}]")
     elif isinstance(value, dict):
@@ -87,18 +78,22 @@ def _refuse_what_json_lacks(value: object, path: str) -> None:
             if not isinstance(key, str):
                 raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
             _refuse_what_json_lacks(item, f"{path}[{key!r}]")
-    else:
-        raise InvalidArgumentError(
-            f"{path} is {value!r} of type {type(value).__name__}, which JSON cannot hold: "
-            "give text, numbers, booleans, None, lists or dicts."
-        )
+    elif (problem := _problem_of(value)) is not None:
+        raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
 
 
-def _refuse_lone_surrogates(text: str, path: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError(f"{path} is {text!a}, which holds half of a character (a lone surrogate).") from None
+def _problem_of(value: object) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        fits = -(2**63) <= value < 2**64
+        return None if fits else "which JSON readers cannot hold: store it as text."
+    if isinstance(value, float):
+        return None if isfinite(value) else "which JSON does not know: use None or text instead."
+    if isinstance(value, str):
+        whole = without_lone_surrogates(value) == value
+        return None if whole else "which holds half of a character (a lone surrogate)."
+    return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
 
 
 @cache
@@ -119,7 +114,7 @@ def _default_of(field: Field[object]) -> object:
     return MISSING
 
 
-def _without_defaults(record: Message | Turn | DataclassInstance) -> dict[str, object]:
+def _without_defaults(record: DataclassInstance) -> dict[str, object]:
     stored: dict[str, object] = {}
     for name, default in _stored_fields(type(record)):
         value = getattr(record, name)

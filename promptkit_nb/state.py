@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from promptkit_nb.turns import Message, Turn, Usage, utc_now
+from promptkit_nb.turns import NO_USAGE, Message, Turn, Usage, utc_now
 
 ContextPolicy = Literal["truncate", "summarize", "error"]
 
@@ -52,7 +52,7 @@ class Summary:
     first_turn: str | int
     last_turn: str | int
     text: str
-    usage: Usage = Usage(0, 0)
+    usage: Usage = NO_USAGE
     cost: Decimal | None = None
     model: str = ""
     created_at: datetime = field(default_factory=utc_now)
@@ -91,7 +91,7 @@ class ConversationState:
     """One conversation, whole.
 
     ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
-    ``context_hash`` stands for the turns that left at the front. ``metadata`` holds JSON values. Times are aware, in UTC.
+    ``context_hash`` stands for the turns that left at the front. ``metadata`` holds JSON values; times are in UTC.
     Two things are the store's and no part of a comparison: ``dropped``, what turns cost that it was told to forget
     (totals never fall), and ``revision``, which counts its writes.
 

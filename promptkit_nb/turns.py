@@ -56,6 +56,9 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
+NO_USAGE = Usage(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call that the model asked for; ``arguments`` is the JSON text as the model wrote it."""
@@ -119,7 +122,7 @@ class Turn:
     """
 
     messages: tuple[Message, ...]
-    usage: Usage = Usage(0, 0)
+    usage: Usage = NO_USAGE
     cost: Decimal | None = None
     model: str = ""
     provider: str = ""

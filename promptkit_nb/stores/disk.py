@@ -1,11 +1,9 @@
-"""The default store: conversations in a directory of the user's, on diskcache (SQLite). Not for network file systems."""
+"""The default store: conversations in a directory, on diskcache (SQLite). Not for network file systems."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -50,9 +48,10 @@ from promptkit_nb.stores.rows import DATABASE, Rows
 from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from promptkit_nb.stores.strict_disk import Key
 
 MARKER = "promptkit-store.json"
 LAST_CHARACTER = chr(0x10FFFF)
@@ -253,16 +252,15 @@ class DiskStore:
         check_format(record.format, f"The conversation {conversation_id!r}")
         return record
 
-    def _records(self, prefix: str, user_id: str | None) -> list[tuple[str, Record]]:
+    def _records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, Record]]:
         if user_id is None:
             rows = self._rows.between(f"h:{prefix}", f"h:{prefix}{LAST_CHARACTER}")
         else:
             rows = self._rows.tagged(f"u:{user_id}")
-        return [
-            (conversation_id, self._decoded(value, conversation_id))
-            for conversation_id, value in ((str(key)[2:], value) for key, value in rows)
-            if conversation_id.startswith(prefix)
-        ]
+        for key, value in rows:
+            conversation_id = str(key).removeprefix("h:")
+            if conversation_id.startswith(prefix):
+                yield conversation_id, self._decoded(value, conversation_id)
 
     def _frame(self, conversation_id: str) -> Frame:
         stored = self._rows.get(f"a:{conversation_id}")

@@ -130,9 +130,7 @@ def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[
     """Return the whole state from its rows; ``turns`` maps places to turns, ``KeyError`` where one is missing."""
     current = [turns[row] for row in frame.current_rows(record.next_place)]
     branches = tuple(_branch_of(branch, frame, turns) for branch in frame.branches)
-    versions = {
-        turns[rows[-1]].id: tuple(turns[row] for row in rows[:-1]) for rows in frame.versions.values()
-    }
+    versions = {turns[rows[-1]].id: tuple(turns[row] for row in rows[:-1]) for rows in frame.versions.values()}
     return ConversationState(
         conversation_id=conversation_id,
         user_id=record.user_id,

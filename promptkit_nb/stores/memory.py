@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
@@ -25,6 +24,7 @@ from promptkit_nb.stores.base import (
 from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 

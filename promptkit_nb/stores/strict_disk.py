@@ -1,7 +1,7 @@
 """A diskcache ``Disk`` that never unpickles and never touches a file: text, numbers and bytes in the database only.
 
 Stock diskcache unpickles what it reads, so whoever can write to the store's file could run code in its reader
-(CVE-2025-69872), and a planted file name would read or delete any file. Here such rows are refused, whatever reads them.
+(CVE-2025-69872), and a planted file name would read or delete any file. Here such rows are refused.
 """
 
 from __future__ import annotations

@@ -1,0 +1,176 @@
+"""Talk to language models in Jupyter, close the kernel, come back and go on.
+
+>>> from promptkit_nb import ConversationManager, DemoProvider
+>>> manager = ConversationManager(provider=DemoProvider())
+>>> conv = manager.new_conversation(conversation_id="hello")
+>>> conv.send("My name is Alice").finish_reason
+'stop'
+
+In a notebook: ``%load_ext promptkit_nb``, then ``%%chat``. Importing this package loads nothing but this file; each
+name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from promptkit_nb.conversation import Conversation
+    from promptkit_nb.errors import (
+        AuthenticationError,
+        BadRequestError,
+        BudgetExceededError,
+        ContextWindowExceededError,
+        ConversationChangedError,
+        ConversationExistsError,
+        ConversationNotFoundError,
+        InvalidArgumentError,
+        InvalidConversationIdError,
+        MissingDependencyError,
+        MissingVariableError,
+        PackError,
+        PackNotFoundError,
+        PackValidationError,
+        PromptKitError,
+        PromptNotFoundError,
+        ProviderError,
+        ProviderTimeoutError,
+        ProviderUnavailableError,
+        RateLimitError,
+        ReplayMissError,
+        StoreCorruptedError,
+        StoreError,
+        StoreUnavailableError,
+    )
+    from promptkit_nb.ids import scoped_id
+    from promptkit_nb.manager import ConversationManager
+    from promptkit_nb.packs import Pack, Prompt, load_pack
+    from promptkit_nb.providers.demo import DemoProvider
+    from promptkit_nb.providers.openai import OpenAIProvider
+    from promptkit_nb.responses import Response
+    from promptkit_nb.state import ConversationState, Head, Summary
+    from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.stores.disk import DiskStore
+    from promptkit_nb.stores.memory import MemoryStore
+    from promptkit_nb.turns import Message, Turn, Usage
+
+__version__ = "0.1.0"
+
+_ERRORS = "promptkit_nb.errors"
+
+_HOMES = {
+    "AuthenticationError": _ERRORS,
+    "BadRequestError": _ERRORS,
+    "BudgetExceededError": _ERRORS,
+    "ContextWindowExceededError": _ERRORS,
+    "Conversation": "promptkit_nb.conversation",
+    "ConversationChangedError": _ERRORS,
+    "ConversationExistsError": _ERRORS,
+    "ConversationManager": "promptkit_nb.manager",
+    "ConversationNotFoundError": _ERRORS,
+    "ConversationState": "promptkit_nb.state",
+    "DemoProvider": "promptkit_nb.providers.demo",
+    "DiskStore": "promptkit_nb.stores.disk",
+    "Head": "promptkit_nb.state",
+    "InvalidArgumentError": _ERRORS,
+    "InvalidConversationIdError": _ERRORS,
+    "MemoryStore": "promptkit_nb.stores.memory",
+    "Message": "promptkit_nb.turns",
+    "MissingDependencyError": _ERRORS,
+    "MissingVariableError": _ERRORS,
+    "OpenAIProvider": "promptkit_nb.providers.openai",
+    "Pack": "promptkit_nb.packs",
+    "PackError": _ERRORS,
+    "PackNotFoundError": _ERRORS,
+    "PackValidationError": _ERRORS,
+    "Prompt": "promptkit_nb.packs",
+    "PromptKitError": _ERRORS,
+    "PromptNotFoundError": _ERRORS,
+    "ProviderError": _ERRORS,
+    "ProviderTimeoutError": _ERRORS,
+    "ProviderUnavailableError": _ERRORS,
+    "RateLimitError": _ERRORS,
+    "ReplayMissError": _ERRORS,
+    "Response": "promptkit_nb.responses",
+    "StateStore": "promptkit_nb.stores.base",
+    "StoreCorruptedError": _ERRORS,
+    "StoreError": _ERRORS,
+    "StoreUnavailableError": _ERRORS,
+    "Summary": "promptkit_nb.state",
+    "Turn": "promptkit_nb.turns",
+    "Usage": "promptkit_nb.turns",
+    "load_pack": "promptkit_nb.packs",
+    "scoped_id": "promptkit_nb.ids",
+}
+
+__all__ = [
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetExceededError",
+    "ContextWindowExceededError",
+    "Conversation",
+    "ConversationChangedError",
+    "ConversationExistsError",
+    "ConversationManager",
+    "ConversationNotFoundError",
+    "ConversationState",
+    "DemoProvider",
+    "DiskStore",
+    "Head",
+    "InvalidArgumentError",
+    "InvalidConversationIdError",
+    "MemoryStore",
+    "Message",
+    "MissingDependencyError",
+    "MissingVariableError",
+    "OpenAIProvider",
+    "Pack",
+    "PackError",
+    "PackNotFoundError",
+    "PackValidationError",
+    "Prompt",
+    "PromptKitError",
+    "PromptNotFoundError",
+    "ProviderError",
+    "ProviderTimeoutError",
+    "ProviderUnavailableError",
+    "RateLimitError",
+    "ReplayMissError",
+    "Response",
+    "StateStore",
+    "StoreCorruptedError",
+    "StoreError",
+    "StoreUnavailableError",
+    "Summary",
+    "Turn",
+    "Usage",
+    "load_pack",
+    "scoped_id",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics: ``%load_ext promptkit_nb``."""
+    import_module("promptkit_nb.extension").load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics away again: ``%unload_ext promptkit_nb``."""
+    import_module("promptkit_nb.extension").unload(shell)

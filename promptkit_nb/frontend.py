@@ -1,0 +1,33 @@
+"""What shows our output: a person's notebook, a batch run, or a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def running_shell() -> Any:  # an InteractiveShell, which only IPython itself may import
+    """Return IPython's shell, or ``None`` where none runs; never imports IPython."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def parent_message() -> dict[str, Any]:
+    """Return the Jupyter message that this kernel is working on, ``{}`` outside a kernel."""
+    kernel = getattr(running_shell(), "kernel", None)
+    return {} if kernel is None else kernel.get_parent("shell") or {}
+
+
+def is_batch() -> bool:
+    """Return whether a notebook is being executed by a program (nbclient, nbval, papermill), with nobody to ask.
+
+    Its outputs are compared with saved ones, so they carry no times, ids or random values.
+    """
+    message = parent_message()
+    return bool(message) and not message.get("content", {}).get("allow_stdin", True)
+
+
+def cell_id() -> str | None:
+    """Return the id of the notebook cell that is running, or ``None`` where the front end does not tell."""
+    found = parent_message().get("metadata", {}).get("cellId")
+    return found if isinstance(found, str) else None

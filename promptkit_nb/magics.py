@@ -1,0 +1,207 @@
+"""The chat magics: each parses its line, calls the session, and shows what came of it."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+from promptkit_nb.answer_display import AnswerDisplay
+from promptkit_nb.errors import InvalidArgumentError, PromptKitError
+from promptkit_nb.head_table import HeadTable
+from promptkit_nb.notebook_session import NotebookSession
+from promptkit_nb.options import PromptKit
+from promptkit_nb.running_cell import RunningCell
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from promptkit_nb.history import History
+    from promptkit_nb.responses import Response
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SETUP_OPTIONS = ("provider", "model", "base_url", "store", "user", "pack", "prompt")
+
+
+def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
+    """Make our errors fail the cell with one line that says what to do, instead of a page of traceback."""
+
+    @wraps(magic)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return magic(*args, **kwargs)
+        except PromptKitError as error:
+            line = f"{type(error).__name__}: {error}"
+            error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
+            raise
+
+    return run
+
+
+@magics_class
+class ChatMagics(Magics):
+    """Talk to a language model from notebook cells.
+
+    The conversation is kept in a store and goes on after the kernel was restarted: ``%%chat`` says something,
+    ``%chat_history`` shows what was said, ``%chat_setup`` chooses who answers.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        """Begin with the options of IPython's configuration."""
+        super().__init__(shell)
+        self._shell = shell
+        self.options = PromptKit(parent=shell)
+        self.session = NotebookSession(self.options)
+        self.cell = RunningCell(shell)
+
+    def stop(self) -> None:
+        """Let go of the store and of the shell."""
+        self.cell.stop()
+        self.session.close()
+
+    @no_var_expand
+    @magic_arguments()
+    @argument("-c", "--conversation", metavar="ID", help="Talk in this conversation, in this cell only.")
+    @argument("-m", "--model", help="The model of this call.")
+    @argument("-p", "--prompt", help="Use this prompt of the pack from now on.")
+    @argument("--pack", metavar="FILE", help="Use this PromptPack from now on.")
+    @argument("-u", "--user", help="Whose conversation it is.")
+    @argument("--to", metavar="VARIABLE", help="Put the response into this variable.")
+    @argument("-q", "--quiet", action="store_true", help="Show nothing.")
+    @line_cell_magic
+    @fails_in_one_line
+    def chat(self, line: str, cell: str | None = None) -> None:
+        """Say what stands in the cell, or on the rest of the line, and show the answer as it comes.
+
+        %%chat [-c ID] [-m MODEL] [--to VARIABLE] …
+        What is the capital of France?
+
+        Braces, dollar signs and backslashes reach the model as you typed them.
+        """
+        options = _parsed(self.chat, "" if cell is None else line)
+        text = line if cell is None else cell.strip("\n")
+        if not text.strip():
+            raise UsageError("Say something: write the message into the cell, below %%chat.")
+        if options.to is not None and not options.to.isidentifier():
+            raise InvalidArgumentError(f"--to {options.to} is no name of a variable, such as: --to answer")
+        response = self._answer(text, options)
+        if options.to is not None:
+            self._shell.user_ns[options.to] = response
+
+    @no_var_expand
+    @line_magic
+    @fails_in_one_line
+    def chat_new(self, line: str) -> None:
+        """Start a new conversation and go on in it: %chat_new [ID]. An id that exists is refused."""
+        print(self.session.new(_unquoted(line) or None, user_id=self.options.user))  # noqa: T201 - a notebook's status line
+
+    @no_var_expand
+    @line_magic
+    @fails_in_one_line
+    def chat_use(self, line: str) -> None:
+        """Go on in this conversation, which is created if it is not there: %chat_use ID."""
+        if not _unquoted(line):
+            raise UsageError("Which conversation? As in: %chat_use my-chat. %chat_list shows what is there.")
+        print(self.session.use(_unquoted(line), user_id=self.options.user))  # noqa: T201 - a notebook's status line
+
+    @no_var_expand
+    @line_magic
+    @fails_in_one_line
+    def chat_list(self, line: str) -> HeadTable:
+        """List the conversations whose id begins with a text, newest first: %chat_list [PREFIX]."""
+        return HeadTable(self.session.store.list(prefix=_unquoted(line) or None, user_id=self.options.user))
+
+    @no_var_expand
+    @line_magic
+    @fails_in_one_line
+    def chat_history(self, line: str) -> History | None:
+        """Show what was said in a conversation, without an id in this one: %chat_history [ID]."""
+        conversation_id = _unquoted(line) or self.session.current_id(self.options.user)
+        if conversation_id is None:
+            conversation, opened = self.session.conversation(None, user_id=self.options.user)
+            print(opened)  # noqa: T201 - a notebook's status line
+            return conversation.history()
+        return self.session.manager.get_conversation(conversation_id).history()
+
+    @no_var_expand
+    @magic_arguments()
+    @argument("--provider", help="Who answers: openai (any OpenAI-compatible server) or demo.")
+    @argument("--model", help="The model of calls that name none.")
+    @argument("--base-url", help="The address of an OpenAI-compatible server.")
+    @argument("--store", help="Where conversations are kept: disk, memory, or a directory.")
+    @argument("--user", help="Whose conversations these are.")
+    @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
+    @argument("--prompt", help="Which prompt of that pack.")
+    @line_magic
+    @fails_in_one_line
+    def chat_setup(self, line: str) -> None:
+        """Choose who answers, where conversations are kept, and more; without options, show what is chosen."""
+        given = _parsed(self.chat_setup, line)
+        chosen = {name: getattr(given, name) for name in SETUP_OPTIONS if getattr(given, name) is not None}
+        before = {name: getattr(self.options, name) for name in chosen}
+        try:
+            self._choose(chosen)
+        except PromptKitError:
+            self._set(before)
+            raise
+        print(self._chosen())  # noqa: T201 - a notebook's status line
+
+    def _answer(self, text: str, options: Namespace) -> Response | None:
+        conversation, opened = self.session.conversation(
+            options.conversation,
+            user_id=options.user or self.options.user,
+            pack=options.pack,
+            prompt=options.prompt,
+        )
+        display = AnswerDisplay(quiet=options.quiet)
+        display.note(opened)
+        stream = conversation.stream(
+            text,
+            model=options.model or self.options.model or None,
+            cell=self.cell.next_call(),
+            on_waiting=display.waiting,
+        )
+        display.follow(stream, conversation.id)
+        return stream.response
+
+    def _choose(self, chosen: dict[str, str]) -> None:
+        """Set the options, and use each once, so that a wrong one fails here and not at the first message."""
+        self._set(chosen)
+        if {"provider", "model", "base_url"} & chosen.keys():
+            _ = self.session.manager
+        elif "store" in chosen:
+            _ = self.session.store
+        if self.options.pack and {"pack", "prompt"} & chosen.keys():
+            self.session.check_pack()
+
+    def _set(self, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            setattr(self.options, name, value)
+
+    def _chosen(self) -> str:
+        shown = [f"{name} {value}" for name in SETUP_OPTIONS if (value := getattr(self.options, name))]
+        return " · ".join(shown)
+
+
+def _parsed(magic: Any, line: str) -> Namespace:
+    """Return the options of a line, without the quotes that IPython's parser keeps."""
+    options: Namespace = parse_argstring(magic, line)
+    for name, value in vars(options).items():
+        if isinstance(value, str):
+            setattr(options, name, _unquoted(value))
+    return options
+
+
+def _unquoted(text: str) -> str:
+    stripped = text.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
+        return stripped[1:-1]
+    return stripped

@@ -1,0 +1,196 @@
+"""The manager: opens, lists and deletes conversations of one store, to be answered by one provider."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from promptkit_nb.codec import json_copy
+from promptkit_nb.conversation import Conversation, rendered_prompt
+from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.ids import new_conversation_id
+from promptkit_nb.packs import Pack, load_pack
+from promptkit_nb.state import ConversationState, Settings
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.turns import utc_now
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from promptkit_nb.packs import Prompt
+    from promptkit_nb.providers.base import Provider
+    from promptkit_nb.state import Head
+    from promptkit_nb.stores.base import SortKey, StateStore
+
+
+class ConversationManager:
+    """Opens conversations.
+
+    Args:
+        provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
+        store: Where conversations are kept; without one, in this process's memory (``MemoryStore()``).
+        clock: Where the time comes from; tests set it.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> manager = ConversationManager(provider=DemoProvider())
+    >>> conv = manager.new_conversation(system_prompt="You help.", user_id="alice", conversation_id="first")
+    >>> conv.send("My name is Alice").cost
+    Decimal('0')
+    >>> manager.get_conversation("first").turns[0].user_text
+    'My name is Alice'
+    """
+
+    def __init__(
+        self, provider: Provider, store: StateStore | None = None, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        """Bring a provider and a store together."""
+        self.provider = provider
+        self.store: StateStore = MemoryStore() if store is None else store
+        self._clock = clock
+
+    def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object]) -> Pack:
+        """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``."""
+        return load_pack(path)
+
+    def new_conversation(
+        self,
+        pack: Pack | None = None,
+        *,
+        prompt_name: str | None = None,
+        user_id: str = "default",
+        conversation_id: str | None = None,
+        system_prompt: str | None = None,
+        variables: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        model: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Conversation:
+        """Start a conversation; it is stored, and listed, at once.
+
+        Args:
+            pack: Where the system prompt comes from, or ``None``.
+            prompt_name: Which of its prompts; may be left out where the pack has one.
+            user_id: Whose conversation it is.
+            conversation_id: Any text; without one a fresh id that sorts by time.
+            system_prompt: The system prompt where there is no pack; taken as it is, not as a template.
+            variables: Values for the prompt's variables; they may also be set later.
+            metadata: JSON values to keep with the conversation.
+            model: The conversation's model; without one each call uses the provider's.
+            parameters: Such as ``{"temperature": 0.2}``, over those of the prompt.
+
+        Raises ``ConversationExistsError`` if the id is taken; nothing is ever overwritten.
+        """
+        if pack is None and prompt_name is not None:
+            raise InvalidArgumentError(f"prompt_name={prompt_name!r} needs a pack: new_conversation(pack, …).")
+        if pack is not None and system_prompt is not None:
+            raise InvalidArgumentError(
+                "Give a pack or a system_prompt, not both: the pack's prompt is the system prompt."
+            )
+        settings = Settings(
+            model=model,
+            parameters=json_copy(dict(parameters or {}), "parameters"),
+            prompt=None if pack is None else _prompt_in(pack, prompt_name).snapshot(),
+            variables=json_copy(dict(variables or {}), "variables"),
+        )
+        now = self._clock()
+        state = ConversationState(
+            conversation_id=new_conversation_id(now) if conversation_id is None else conversation_id,
+            user_id=user_id,
+            system_prompt=system_prompt if pack is None else rendered_prompt(settings),
+            settings=settings,
+            metadata=json_copy(dict(metadata or {}), "metadata"),
+            created_at=now,
+            updated_at=now,
+        )
+        self.store.create(state)
+        return self._opened(state.conversation_id)
+
+    def get_conversation(
+        self, conversation_id: str, *, pack: Pack | None = None, prompt_name: str | None = None
+    ) -> Conversation:
+        """Go on with a conversation, with the system prompt, variables and settings that were stored.
+
+        A pack given here replaces the stored prompt from the next request on; otherwise its file need not exist any
+        more. Raises ``ConversationNotFoundError`` for an unknown id, naming ids like it.
+        """
+        try:
+            conversation = self._opened(conversation_id)
+        except ConversationNotFoundError as error:
+            raise self._with_near_matches(error, conversation_id) from None
+        if pack is not None:
+            conversation.use_prompt(_prompt_in(pack, prompt_name))
+        return conversation
+
+    def open_conversation(
+        self,
+        pack: Pack | None = None,
+        *,
+        conversation_id: str,
+        prompt_name: str | None = None,
+        user_id: str | None = None,
+        system_prompt: str | None = None,
+        variables: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        model: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Conversation:
+        """Go on with the conversation of this id, or start it; the arguments are those of ``new_conversation``.
+
+        Raises ``ConversationExistsError`` where ``user_id`` is given and the id is somebody else's.
+        """
+        try:
+            return self.new_conversation(
+                pack,
+                prompt_name=prompt_name,
+                user_id="default" if user_id is None else user_id,
+                conversation_id=conversation_id,
+                system_prompt=system_prompt,
+                variables=variables,
+                metadata=metadata,
+                model=model,
+                parameters=parameters,
+            )
+        except ConversationExistsError:
+            if user_id not in (None, self.store.head(conversation_id).user_id):
+                raise
+            return self.get_conversation(conversation_id, pack=pack, prompt_name=prompt_name)
+
+    def list_conversations(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Head]:
+        """Return the heads of the conversations whose id begins with ``prefix``, of one user or all, newest first."""
+        return self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset)
+
+    def delete_conversation(self, conversation_id: str) -> None:
+        """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there."""
+        self.store.delete(conversation_id)
+
+    def __repr__(self) -> str:
+        """Say who answers and where conversations are kept."""
+        return f"<ConversationManager: {self.provider!r}, {self.store!r}>"
+
+    def _opened(self, conversation_id: str) -> Conversation:
+        return Conversation(self.store.get(conversation_id), self.store, self.provider, clock=self._clock)
+
+    def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:
+        near = get_close_matches(conversation_id, [head.conversation_id for head in self.store.list()])
+        if not near:
+            return error
+        return ConversationNotFoundError(
+            f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
+        )
+
+
+def _prompt_in(pack: Pack, name: str | None) -> Prompt:
+    if not isinstance(pack, Pack):
+        raise InvalidArgumentError(f"pack={pack!r:.80} is no pack: load it first, with load_pack(path).")
+    return pack.prompt(name)

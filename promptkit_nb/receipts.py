@@ -1,0 +1,67 @@
+"""The receipt: one line that says what an answer took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptkit_nb.frontend import is_batch
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from promptkit_nb.responses import Response
+
+_CENT_DIGITS = 4
+
+
+def usd_text(cost: Decimal | None) -> str:
+    """Return US dollars for reading: four decimals, or the first two digits of what is smaller still.
+
+    >>> [usd_text(Decimal(text)) for text in ("0", "0.0019", "0.000045", "12.5")]
+    ['$0.00', '$0.0019', '$0.000045', '$12.50']
+    >>> usd_text(None)
+    'price unknown'
+    """
+    if cost is None:
+        return "price unknown"
+    if cost == 0:
+        return "$0.00"
+    if abs(cost) >= 1:
+        return f"${cost:.2f}"
+    return f"${cost:.{max(_CENT_DIGITS, 1 - cost.adjusted())}f}"
+
+
+def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
+    """Return a sum of costs for reading, with what it lacks.
+
+    >>> total_text(Decimal("0.12"), 3)
+    '$0.1200 + 3 turns without a price'
+    """
+    if cost is None:
+        return "price unknown"
+    if not unpriced_turns:
+        return usd_text(cost)
+    return f"{usd_text(cost)} + {unpriced_turns} {'turn' if unpriced_turns == 1 else 'turns'} without a price"
+
+
+def receipt_of(response: Response, conversation_id: str) -> str:
+    """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
+
+    In a batch run the seconds and the conversation's id stay out, so that the same run gives the same output.
+    """
+    usage = response.usage
+    parts = [
+        response.model,
+        f"{'~' if usage.estimated else ''}{usage.input_tokens:,}/{usage.output_tokens:,} tokens",
+        usd_text(response.cost),
+    ]
+    if not is_batch():
+        parts += [f"{response.latency_ms / 1000:.1f} s", conversation_id]
+    if response.finish_reason not in ("stop", "tool_calls"):
+        parts.append(_finish_words(response.finish_reason))
+    return " · ".join(parts)
+
+
+def _finish_words(finish_reason: str) -> str:
+    words = {"length": "cut at the output limit", "content_filter": "cut by the provider's filter"}
+    return words.get(finish_reason, finish_reason)

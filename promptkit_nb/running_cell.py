@@ -1,0 +1,36 @@
+"""Which notebook cell is running, and how many chat calls it has made in this execution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptkit_nb.frontend import cell_id
+from promptkit_nb.streaming import CellCall
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+
+
+class RunningCell:
+    """Watches the shell; ``next_call()`` says where a chat call comes from."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        """Begin to watch."""
+        self._shell = shell
+        self._source: str | None = None
+        self._calls = 0
+        shell.events.register("pre_run_cell", self._begin)
+
+    def next_call(self) -> CellCall:
+        """Return the place of the next chat call of the cell that is running."""
+        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=self._source)
+        self._calls += 1
+        return call
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._shell.events.unregister("pre_run_cell", self._begin)
+
+    def _begin(self, info: ExecutionInfo) -> None:
+        self._source = info.raw_cell
+        self._calls = 0
