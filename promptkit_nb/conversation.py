@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from promptkit_nb.manager import ConversationManager
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.responses import Response
     from promptkit_nb.state import ConversationState, Settings, Summary
@@ -171,9 +170,9 @@ class Conversation:
         if chosen != self._fresh().settings.prompt:
             self._change_settings(lambda settings: replace(settings, prompt=chosen))
 
-    def is_served_by(self, manager: ConversationManager) -> bool:
-        """Return whether this handle has the manager's provider and store."""
-        return self._provider is manager.provider and self._store is manager.store
+    def is_served_by(self, provider: Provider, store: StateStore) -> bool:
+        """Return whether this handle talks to this provider and this store."""
+        return self._provider is provider and self._store is store
 
     def __repr__(self) -> str:
         """Say which conversation it is."""

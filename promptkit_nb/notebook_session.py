@@ -75,8 +75,9 @@ class NotebookSession:
             opened, line = self._open(self._own_id(user_id), user_id, pack, prompt)
             self._current[user_id] = opened
             return opened, line
-        if not current.is_served_by(self.manager):  # the options changed
-            current = self._current[user_id] = self.manager.get_conversation(current.id)
+        manager = self.manager
+        if not current.is_served_by(manager.provider, manager.store):  # the options changed
+            current = self._current[user_id] = manager.get_conversation(current.id)
         if pack or prompt:
             current.use_prompt(self._prompt(pack, prompt))
         return current, ""
