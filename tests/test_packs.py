@@ -1,0 +1,395 @@
+"""Loading packs: nothing is lost, nothing is silently ignored, and every error says where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
+from promptkit_nb.pack_format import PACK, PROMPT
+from promptkit_nb.packs import Prompt, load_pack
+
+DATA = Path(__file__).parent / "data"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+MINIMAL: dict[str, Any] = {
+    "id": "mine",
+    "name": "Mine",
+    "version": "1.0.0",
+    "template_engine": {"version": "v1", "syntax": "{{variable}}"},
+    "prompts": {"a": {"id": "a", "name": "A", "version": "1.0.0", "system_template": "You help."}},
+}
+
+
+def pack_with(**changes: object) -> dict[str, Any]:
+    """Return the minimal pack with other keys at the top."""
+    return {**MINIMAL, **changes}
+
+
+def with_prompt(**changes: object) -> dict[str, Any]:
+    """Return the minimal pack with other keys in its prompt."""
+    return pack_with(prompts={"a": {**MINIMAL["prompts"]["a"], **changes}})
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    """Write a pack file with this content."""
+    path = folder / "test.pack.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [DATA / "support.pack.json", DATA / "translator.pack.json", NOTEBOOKS / "assistant.pack.json"],
+    ids=lambda path: str(path.name),
+)
+def test_pack_is_written_back_equal(path: Path) -> None:
+    """Every section, known or not, applied or not, comes back as it was read."""
+    assert load_pack(path).to_dict() == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_pack_says_what_is_in_it() -> None:
+    """Name, version, prompts in the file's order, fragments and tools can be read."""
+    pack = load_pack(DATA / "support.pack.json")
+    assert (pack.id, pack.name, pack.version) == ("customer-support", "Customer support", "v2.3.1")
+    assert pack.description.startswith("First line and escalation")
+    assert list(pack.prompts) == ["first_line", "escalation"]
+    assert list(pack.fragments) == ["signature", "policy", "unused"]
+    assert pack.tools["order_status"]["parameters"]["required"] == ["order_id"]
+
+
+def test_path_may_be_text() -> None:
+    """A path is a path, as text or as an object."""
+    assert load_pack(str(DATA / "support.pack.json")) == load_pack(DATA / "support.pack.json")
+
+
+def test_sections_that_are_not_there_are_empty() -> None:
+    """Fragments, tools and warnings of a minimal pack are empty, not null."""
+    pack = load_pack(MINIMAL)
+    assert (pack.fragments, pack.tools, pack.warnings) == ({}, {}, ())
+
+
+@pytest.mark.parametrize("section", ["fragments", "tools", "metadata", "description"])
+def test_null_is_absent(section: str) -> None:
+    """A known section that holds null is read as absent and written back as null."""
+    pack = load_pack(pack_with(**{section: None}))
+    assert pack.warnings == ()
+    assert pack.to_dict()[section] is None
+
+
+def test_dict_is_copied() -> None:
+    """Neither the caller's dict nor what ``to_dict`` returned is the pack's own."""
+    mine = with_prompt()
+    pack = load_pack(mine)
+    mine["prompts"]["a"]["system_template"] = "changed"
+    pack.to_dict()["prompts"]["a"]["system_template"] = "changed"
+    assert pack.prompt().system_template == "You help."
+
+
+def test_any_mapping_is_a_pack() -> None:
+    """A read-only mapping is as good as a dict."""
+    assert load_pack(MappingProxyType(MINIMAL)).id == "mine"
+
+
+def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    """A change on disk is seen at the next load."""
+    path = written(tmp_path, json.dumps(MINIMAL))
+    assert load_pack(path).version == "1.0.0"
+    written(tmp_path, json.dumps(pack_with(version="1.0.1")))
+    assert load_pack(path).version == "1.0.1"
+
+
+def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
+    """Editors on Windows put one before the JSON."""
+    assert load_pack(written(tmp_path, b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode())).id == "mine"
+
+
+def test_missing_file_is_named_with_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says where it looked and what is there."""
+    written(tmp_path, json.dumps(MINIMAL))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PackNotFoundError) as caught:
+        load_pack("tset.pack.json")
+    assert str(caught.value) == (
+        f"There is no pack file at {tmp_path / 'tset.pack.json'}. In {tmp_path} there is test.pack.json."
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".", "no/such/folder.json", "test.pack.json/x", "nul\0byte"])
+def test_what_is_no_file_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Folders, files as folders and impossible names are all no pack file."""
+    written(tmp_path, json.dumps(MINIMAL))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PackNotFoundError, match="There is no pack file at /"):
+        load_pack(name)
+
+
+def test_unreadable_file_says_why(tmp_path: Path) -> None:
+    """What the operating system refuses is our error, with its reason."""
+    with pytest.raises(PackError, match="cannot be read: File name too long"):
+        load_pack(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "line 1, column 1"),
+        ('{\n  "id": "a",\n}', "line 3, column 1"),
+        ('{"id": "a"} x', "line 1, column 13"),
+        ("{\n 'id': 1}", "line 2, column 2"),
+    ],
+)
+def test_text_that_is_no_json_says_where(tmp_path: Path, text: str, place: str) -> None:
+    """Line and column point at the mistake."""
+    with pytest.raises(PackValidationError, match=f"is not JSON: .*, at {place}"):
+        load_pack(written(tmp_path, text))
+
+
+def test_file_that_is_not_utf8_says_so(tmp_path: Path) -> None:
+    """The first byte that is not UTF-8 is named, and the remedy."""
+    with pytest.raises(PackValidationError, match=r"is not UTF-8: byte 8 is 0xfc\. Save it as UTF-8\."):
+        load_pack(written(tmp_path, '{"id": "ü"}'.encode("latin-1")))
+
+
+def test_key_twice_in_one_object_is_named_with_both_places(tmp_path: Path) -> None:
+    """Parsers would silently keep the last: here both positions are in the error, also for escaped spellings."""
+    text = '{"prompts": {"a": {"system_template": "x:{}"},\n  "b": {"system_template": ["}"]},\n  "\\u0061": {}}}'
+    with pytest.raises(
+        PackValidationError, match=r"the key 'a' twice in one object: at line 1, column 14 and at line 3, column 3\."
+    ):
+        load_pack(written(tmp_path, text))
+
+
+def test_same_key_in_different_objects_is_fine(tmp_path: Path) -> None:
+    """Only within one object is a key unique."""
+    assert load_pack(written(tmp_path, json.dumps(pack_with(metadata={"id": {"id": [{"id": 1}, {"id": 2}]}}))))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"id": ' + "9" * 5000 + "}"])
+def test_json_beyond_any_bounds_is_refused(tmp_path: Path, text: str) -> None:
+    """Nesting without end and numbers of thousands of digits are our error too."""
+    with pytest.raises(PackValidationError):
+        load_pack(written(tmp_path, text))
+
+
+def test_dict_that_contains_itself_is_refused() -> None:
+    """No pack is its own part."""
+    endless = pack_with()
+    endless["metadata"] = endless
+    with pytest.raises(PackValidationError, match="contains itself"):
+        load_pack(endless)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1}, {1: 2}, "\ud83c", 2**70])
+def test_values_that_json_cannot_hold_are_refused(value: object) -> None:
+    """They could not be written back."""
+    with pytest.raises(PackValidationError, match=r"The pack is no valid pack: pack\['metadata'\]"):
+        load_pack(pack_with(metadata={"x": value}))
+
+
+@pytest.mark.parametrize("data", [[], None, 7, "[]", '"text"'])
+def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
+    """A list, a number or text in the file, or given as it is, says what a pack is."""
+    source = written(tmp_path, data) if isinstance(data, str) else data
+    with pytest.raises(PackValidationError, match="a pack is a JSON object"):
+        load_pack(source)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"id": "a"}, "at the top, it needs 'prompts', and that not empty"),
+        (pack_with(prompts={}), "at the top, it needs 'prompts'"),
+        (pack_with(prompts=["a"]), "at /prompts, expected an object, found an array"),
+        (pack_with(prompts={"a": None}), "at /prompts/a, expected an object, found null"),
+        (pack_with(prompts={"x/y~z": "text"}), "at /prompts/x~1y~0z, expected an object, found 'text'"),
+        (with_prompt(system_template=""), "at /prompts/a, it needs 'system_template'"),
+        (
+            pack_with(prompts={"a": {"system_prompt": "You help."}}),
+            "it needs 'system_template', and that not empty (found 'system_prompt': rename it)",
+        ),
+        (with_prompt(system_template=["x"]), "at /prompts/a/system_template, expected a string, found an array"),
+        (with_prompt(variables={"a": 1}), "at /prompts/a/variables, expected an array, found an object"),
+        (with_prompt(variables=[{"type": "string"}]), "at /prompts/a/variables/0, it needs 'name'"),
+        (
+            with_prompt(variables=[{"name": "v", "type": "sting"}]),
+            "/variables/0/type, 'sting' is none of string, number, boolean, object, array; did you mean 'string'?",
+        ),
+        (with_prompt(tools=["t", 1]), "at /prompts/a/tools/1, expected a string, found 1"),
+        (with_prompt(parameters={"temperature": "hot"}), "/parameters/temperature, expected a number, found 'hot'"),
+        (with_prompt(parameters={"max_tokens": 1.5}), "/parameters/max_tokens, expected an integer, found 1.5"),
+        (with_prompt(parameters={"max_tokens": True}), "/parameters/max_tokens, expected an integer, found True"),
+        (with_prompt(model_overrides={"m": {"system_template_prefix": 1}}), "/m/system_template_prefix, expected"),
+        (pack_with(fragments={"f": 1}), "at /fragments/f, expected a string, found 1"),
+        (pack_with(version=1), "at /version, expected a string, found 1"),
+        (pack_with(tools=[]), "at /tools, expected an object, found an array"),
+    ],
+)
+def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str) -> None:
+    """The error says where, what was expected and what is there."""
+    with pytest.raises(PackValidationError) as caught:
+        load_pack(data)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "warning"),
+    [
+        (pack_with(promts=1), "/promts: unknown key, kept but not applied; did you mean 'prompts'?"),
+        (pack_with(zzz=1), "/zzz: unknown key, kept but not applied"),
+        (with_prompt(temperature=1), "/prompts/a/temperature: unknown key, kept but not applied"),
+        (
+            with_prompt(parameters={"temprature": 1}),
+            "/prompts/a/parameters/temprature: unknown key, kept but not applied; did you mean 'temperature'?",
+        ),
+        (with_prompt(version=None), "/prompts/a/version: missing, though the format requires it"),
+        (with_prompt(id="b"), "/prompts/a/id: it is 'b', but the prompt is found by its key, 'a'"),
+        (with_prompt(tools=["t"]), "/prompts/a/tools/0: 't' is not among the pack's tools"),
+        (
+            with_prompt(validators=[{"type": "max_length", "enabled": True}]),
+            "/prompts/a/validators: kept, but not run",
+        ),
+        (
+            with_prompt(variables=[{"name": "v", "required": True, "default": "d"}]),
+            "/prompts/a/variables/0: 'v' is required and has a default, which satisfies it",
+        ),
+    ],
+)
+def test_what_is_not_applied_is_warned_about(data: dict[str, Any], warning: str) -> None:
+    """The pack loads, keeps everything, and says once what has no effect."""
+    pack = load_pack(data)
+    assert pack.warnings == (warning,)
+    assert pack.to_dict() == data
+
+
+def test_unknown_keys_in_open_sections_are_no_news() -> None:
+    """Metadata and tool schemas may hold anything."""
+    assert load_pack(pack_with(metadata={"anything": {"at": "all"}})).warnings == ()
+
+
+def test_prompt_without_a_name_is_the_only_one() -> None:
+    """Where there is one prompt, its name may be left out."""
+    assert load_pack(MINIMAL).prompt().name == "a"
+    assert load_pack(MINIMAL).prompt(None) == load_pack(MINIMAL).prompt("a")
+
+
+def test_prompt_without_a_name_among_several_is_an_error() -> None:
+    """The names stand in the error, sorted."""
+    with pytest.raises(PromptNotFoundError, match=r"has 2 prompts, so say which: .* one of escalation, first_line"):
+        load_pack(DATA / "support.pack.json").prompt()
+
+
+def test_unknown_prompt_lists_the_names_and_a_near_match() -> None:
+    """What there is, sorted, and what was probably meant."""
+    with pytest.raises(PromptNotFoundError) as caught:
+        load_pack(DATA / "support.pack.json").prompt("frist_line")
+    assert str(caught.value) == (
+        "Pack 'customer-support' has no prompt 'frist_line', only escalation, first_line. Did you mean 'first_line'?"
+    )
+
+
+def test_tutorial_pack_speaks() -> None:
+    """The pack of the tutorials has one prompt without required variables and one with."""
+    pack = load_pack(NOTEBOOKS / "assistant.pack.json")
+    assert pack.warnings == ()
+    assert pack.prompt("assistant").render({}) == (
+        "You are a helpful assistant in a Jupyter notebook. Your tone is friendly and brief. "
+        "Answer in Markdown. Say so when you do not know something."
+    )
+    assert pack.prompt("tutor").render({"subject": "algebra"}).startswith("You teach algebra to a beginner.")
+
+
+def test_braces_of_other_languages_survive() -> None:
+    """LaTeX and triple braces in a template stay, and an object is written as JSON."""
+    prompt = load_pack(DATA / "translator.pack.json").prompt()
+    assert prompt.render({"target": "Greek", "glossary": {"cell": "κελί"}}) == (
+        'Translate into Greek. Keep {names} and $\\frac{a}{b}$ as they are. Glossary: {"cell":"κελί"}'
+    )
+
+
+def test_repr_says_what_is_in_the_pack() -> None:
+    """One line: id, version, prompts, how many warnings."""
+    assert repr(load_pack(MINIMAL)) == "<Pack 'mine' 1.0.0, prompts: a>"
+    assert repr(load_pack(DATA / "support.pack.json")) == (
+        "<Pack 'customer-support' v2.3.1, prompts: first_line, escalation; 7 warnings>"
+    )
+
+
+def test_html_escapes_everything() -> None:
+    """Names, descriptions, warnings and keys of a pack are text, never markup."""
+    evil = "<script>alert(1)</script>"
+    pack = load_pack(
+        pack_with(id=evil, name=evil, version=evil, description=evil, prompts={evil: {"system_template": evil}})
+        | {evil: 1}
+    )
+    shown = pack._repr_html_()
+    assert "<script" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(
+    [*(PACK.keys or ()), *(PROMPT.keys or ()), "type", "default", "required", "validation", "enum", "a"]
+)
+PACK_LIKE = st.recursive(
+    JSON | st.sampled_from(["{{a}}", "{{b}} {{#if}}", "string"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=30,
+)
+PROMPTS = st.dictionaries(
+    st.text(max_size=3),
+    st.fixed_dictionaries(
+        {"system_template": st.sampled_from(["{{a}}", "{{b}}{{a}}", "x"])},
+        optional={
+            "variables": st.lists(
+                st.fixed_dictionaries(
+                    {"name": st.sampled_from(["a", "b"])},
+                    optional={"default": JSON, "required": st.booleans(), "validation": PACK_LIKE, "type": st.none()},
+                ),
+                max_size=2,
+            ),
+            "model_overrides": PACK_LIKE,
+            "parameters": PACK_LIKE,
+        },
+    ),
+    max_size=2,
+)
+
+
+@given(data=JSON | PACK_LIKE | st.fixed_dictionaries({"prompts": PROMPTS}, optional={"fragments": PACK_LIKE}))
+def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever the JSON, from a file or as it is: a pack that works as far as it goes, or our error."""
+    path = tmp_path_factory.getbasetemp() / "any.pack.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    for source in (path, data):
+        if isinstance(source, str):
+            continue  # given as it is, text is a path
+        try:
+            pack = load_pack(source)
+            assert pack.to_dict() == data
+            assert repr(pack)
+            assert pack._repr_html_()
+            for prompt in pack.prompts.values():
+                assert Prompt.from_snapshot(prompt.snapshot()) == prompt
+                prompt.parameters_for("a")
+                prompt.render({"a": "x"}, model="a")
+        except PackError:
+            pass
+
+
+@given(text=st.text() | st.binary())
+def test_any_file_raises_only_pack_errors(text: str | bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Random files are no packs, and say so."""
+    path = tmp_path_factory.getbasetemp() / "any.pack.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+    with pytest.raises(PackError):
+        load_pack(path)

@@ -1,0 +1,218 @@
+"""A pack's prompt: variables, fragments and model overrides become one system prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptkit_nb.errors import MissingVariableError, PackValidationError
+from promptkit_nb.packs import Prompt, load_pack
+
+DATA = Path(__file__).parent / "data"
+
+
+def prompt_of(template: str, *variables: dict[str, object], **more: Any) -> Prompt:
+    """Return the only prompt of a pack with these variables; ``fragments`` go to the pack."""
+    fragments = more.pop("fragments", {})
+    definition = {"system_template": template, "variables": list(variables), **more}
+    return load_pack({"id": "p", "version": "1.0.0", "fragments": fragments, "prompts": {"a": definition}}).prompt()
+
+
+@pytest.fixture
+def first_line() -> Prompt:
+    """Return a prompt with every section of the format."""
+    return load_pack(DATA / "support.pack.json").prompt("first_line")
+
+
+def test_prompt_is_filled_from_defaults_fragments_and_variables(first_line: Prompt) -> None:
+    """Fragments and defaults fill each other; numbers and lists are written as JSON."""
+    assert first_line.render({"company": "Müller & Co"}) == (
+        "You help customers of Müller & Co in German.\n"
+        "Open orders: []\n"
+        "Never promise a refund above 50 EUR. Sign as the Müller & Co team, Müller & Co."
+    )
+
+
+def test_precedence_rises_from_default_to_fragment_to_variable() -> None:
+    """Taking away the highest brings out the next."""
+    declared: dict[str, object] = {"name": "x", "default": "default"}
+    assert prompt_of("{{x}}", declared).render({}) == "default"
+    assert prompt_of("{{x}}", declared, fragments={"x": "fragment"}).render({}) == "fragment"
+    assert prompt_of("{{x}}", declared, fragments={"x": "fragment"}).render({"x": "variable"}) == "variable"
+
+
+def test_fragments_win_over_defaults_of_any_type() -> None:
+    """A number as default gives way to a fragment too."""
+    assert prompt_of("{{x}}", {"name": "x", "default": 1}, fragments={"x": "fragment"}).render({}) == "fragment"
+
+
+@pytest.mark.parametrize("variables", [{}, {"subject": ""}, {"subject": " \n"}, {"subject": None}])
+def test_required_variable_must_have_text(variables: dict[str, object]) -> None:
+    """Absent, null, empty and blank are all missing, and the error names prompt and variable."""
+    with pytest.raises(MissingVariableError, match=r"^Prompt 'a' has no value for 'subject'"):
+        prompt_of("No placeholder.", {"name": "subject", "required": True}).render(variables)
+
+
+def test_default_satisfies_a_required_variable() -> None:
+    """Required with a default is accepted, and blank text falls back to the default."""
+    prompt = prompt_of("{{x}}", {"name": "x", "required": True, "default": "d"})
+    assert prompt.render({}) == "d"
+    assert prompt.render({"x": ""}) == "d"
+
+
+def test_empty_default_counts_and_null_does_not() -> None:
+    """An optional variable with the default "" is blank; one with null is missing."""
+    assert prompt_of("[{{x}}]", {"name": "x", "default": ""}).render({}) == "[]"
+    with pytest.raises(MissingVariableError, match="no value for 'x'"):
+        prompt_of("[{{x}}]", {"name": "x", "default": None}).render({})
+
+
+def test_required_and_unresolved_names_are_reported_together() -> None:
+    """One error, all names, sorted."""
+    prompt = prompt_of("{{z}} {{b}}", {"name": "a", "required": True})
+    with pytest.raises(MissingVariableError, match="no value for 'a', 'b', 'z'"):
+        prompt.render({})
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"language": "Dutch"}, "Variable 'language' cannot be 'Dutch': its enum is ['German', 'English']."),
+        ({"refund_limit": 501}, "Variable 'refund_limit' cannot be 501: its maximum is 500."),
+        ({"agent": "<b>"}, "Variable 'agent' cannot be '<b>': its pattern is '^[^<>]*$'."),
+        ({"vip": 1}, "Variable 'vip' cannot be 1: its type is boolean."),
+    ],
+)
+def test_values_that_break_the_packs_rules_are_refused(
+    first_line: Prompt, variables: dict[str, object], message: str
+) -> None:
+    """Variable, value and rule stand in the error; nothing is rendered."""
+    with pytest.raises(PackValidationError) as caught:
+        first_line.render({"company": "Shop", **variables})
+    assert str(caught.value) == message
+
+
+def test_unknown_variables_are_allowed(first_line: Prompt) -> None:
+    """A variable for another prompt of the conversation does no harm."""
+    assert first_line.render({"company": "Shop", "other": object()}) == first_line.render({"company": "Shop"})
+
+
+@given(value=st.text(min_size=1).filter(str.strip))
+def test_any_text_of_a_caller_comes_out_literally(value: str) -> None:
+    """Braces, names of fragments and half placeholders in a value stay as they are."""
+    prompt = prompt_of("<{{x}}>{{f}}", {"name": "x", "type": "string", "required": True}, fragments={"f": "{{x}}!"})
+    assert prompt.render({"x": value}) == f"<{value}>{value}!"
+
+
+def test_override_puts_text_around_the_template(first_line: Prompt) -> None:
+    """Prefix and suffix are part of the template: their placeholders are filled."""
+    plain = first_line.render({"company": "Shop"})
+    overridden = first_line.render({"company": "Shop"}, model="gpt-4o-mini")
+    assert overridden == f"Think briefly.\n{plain}\nKeep to German."
+
+
+def test_override_replaces_the_template_first() -> None:
+    """Replacement, then prefix + base + suffix; a fragment that only an override uses is found."""
+    override = {
+        "system_template": "[{{f}}]",
+        "system_template_prefix": "before ",
+        "system_template_suffix": " after",
+    }
+    prompt = prompt_of("base", model_overrides={"m": override}, fragments={"f": "fragment"})
+    assert prompt.render({}, model="m") == "before [fragment] after"
+
+
+@pytest.mark.parametrize("model", [None, "gpt-4o", "gpt-4o-mini-2024-07-18", "GPT-4o-mini"])
+def test_override_serves_its_exact_model_only(first_line: Prompt, model: str | None) -> None:
+    """Other models get the prompt and the parameters as they are."""
+    assert first_line.render({"company": "Shop"}, model=model) == first_line.render({"company": "Shop"})
+    assert first_line.parameters_for(model)["temperature"] == 0.2
+
+
+def test_parameters_are_merged_key_by_key_and_null_unsets(first_line: Prompt) -> None:
+    """The override's temperature wins, its null removes top_p, and the pack's null top_k is not sent."""
+    assert first_line.parameters_for("gpt-4o-mini") == {
+        "temperature": 0,
+        "max_tokens": 600,
+        "frequency_penalty": 0.1,
+        "presence_penalty": -0.1,
+    }
+    assert first_line.parameters["temperature"] == 0.2
+
+
+def test_prompt_says_what_it_declares(first_line: Prompt) -> None:
+    """Everything that the pack says about a prompt can be read from it."""
+    assert (first_line.name, first_line.id, first_line.version) == ("first_line", "first_line", "1.4.0")
+    assert first_line.description == "Answers the first question of a customer."
+    assert first_line.tools == ("order_status", "open_ticket")
+    assert first_line.tool_policy["blocklist"] == ["open_ticket"]
+    assert list(first_line.model_overrides) == ["gpt-4o-mini", "llama3.2"]
+    assert [variable.name for variable in first_line.variables if variable.required] == ["company"]
+    assert [variable.name for variable in first_line.variables if not variable.required] == [
+        "language",
+        "agent",
+        "refund_limit",
+        "orders",
+        "vip",
+    ]
+
+
+def test_snapshot_brings_back_an_equal_prompt(first_line: Prompt) -> None:
+    """Through JSON and back, the prompt is equal and renders the same, without its pack."""
+    restored = Prompt.from_snapshot(json.loads(json.dumps(first_line.snapshot())))
+    assert restored == first_line
+    assert (
+        restored.render({"company": "Shop"}, model="llama3.2") == "Help customers of Shop. Sign as the Shop team, Shop."
+    )
+
+
+def test_snapshot_keeps_the_fragments_it_uses_and_no_others(first_line: Prompt) -> None:
+    """A conversation carries what its prompt needs."""
+    snapshot = first_line.snapshot()
+    assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments"]
+    assert (snapshot["pack_id"], snapshot["pack_version"]) == ("customer-support", "v2.3.1")
+    assert snapshot["fragments"] == {
+        "signature": "Sign as {{agent}}, {{company}}.",
+        "policy": "Never promise a refund above {{refund_limit}} EUR. {{signature}}",
+    }
+
+
+def test_snapshot_is_a_copy(first_line: Prompt) -> None:
+    """Changing what was kept does not change the prompt."""
+    definition = first_line.snapshot()["prompt"]
+    assert isinstance(definition, dict)
+    definition["parameters"]["temperature"] = 2
+    assert first_line.parameters["temperature"] == 0.2
+
+
+@pytest.mark.parametrize("data", [{}, {"name": "a"}, {**prompt_of("x").snapshot(), "prompt": {}}])
+def test_broken_snapshot_is_refused(data: dict[str, object]) -> None:
+    """What cannot be a prompt says so and how to go on."""
+    with pytest.raises(PackValidationError, match=r"^The stored prompt is no"):
+        Prompt.from_snapshot(data)
+
+
+def test_repr_says_what_is_in_the_prompt() -> None:
+    """One line: name, variables, the beginning of the system prompt."""
+    prompt = prompt_of("You teach {{s}}.\nBe kind.", {"name": "s", "required": True}, {"name": "t", "default": "x"})
+    assert repr(prompt) == "<Prompt 'a', variables: s (required), t='x'; 'You teach {{s}}. Be kind.'>"
+
+
+def test_html_escapes_everything() -> None:
+    """No text of a pack is markup in the notebook."""
+    evil = "<img src=x onerror=alert(1)>"
+    prompt = prompt_of(
+        evil,
+        {"name": evil, "default": evil},
+        description=evil,
+        tools=[evil],
+        parameters={"temperature": 1, evil: evil},
+    )
+    shown = prompt._repr_html_()
+    assert "<img" not in shown
+    assert shown.count("&lt;img") == 7
