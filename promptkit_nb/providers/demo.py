@@ -1,0 +1,157 @@
+"""A provider without key, network or model, for a first try and for tutorials: it says that it is a demo.
+
+It answers from what the user said in the conversation itself, so that memory, storage and forks can be seen at work,
+and always the same to the same request.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from promptkit_nb.pricing import Price
+from promptkit_nb.providers.base import Completion, TextDelta
+from promptkit_nb.tokens import count_message_tokens, count_tokens
+from promptkit_nb.turns import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from promptkit_nb.providers.base import ChatRequest, StreamEvent
+    from promptkit_nb.turns import Message
+
+_LABEL = "[demo]"
+_BANNER = "(This is the built-in demo: canned answers, no language model, no cost.)"
+_HELP = (
+    'I am no language model, I only remember what you tell me. Say "My name is …" and then ask "What\'s my name?", '
+    'or try "Show me some code". For a real model set OPENAI_API_KEY and run `%chat_setup --provider openai`.'
+)
+_CODE = '''Here is a function:
+
+```python
+def fibonacci(n: int) -> list[int]:
+    """Return the first n Fibonacci numbers."""
+    numbers = [0, 1]
+    while len(numbers) < n:
+        numbers.append(numbers[-2] + numbers[-1])
+    return numbers[:n]
+```
+
+and what it returns:
+
+| n | fibonacci(n) |
+| --- | --- |
+| 3 | 0, 1, 1 |
+| 6 | 0, 1, 1, 2, 3, 5 |'''
+
+_NAME = r"(?P<name>\w[\w'-]*(?: [A-Z][\w'-]*)*)"
+_FACT = re.compile(
+    rf"\b(?:(?i:my name is|i am called|i'm called|call me) {_NAME}"
+    rf"|(?:I am|I'm) (?P<called>[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)"
+    r"|(?i:my) (?P<what>\w[\w'-]*(?: \w[\w'-]*){0,2}?) (?:is|are) (?P<value>\w[^.!?;,\n]*?)(?=[.!?;,\n]|$| and my ))"
+)
+_QUESTION = re.compile(
+    r"\b(?:(?:what|who)(?:'s|s| is| are| was)|do you (?:know|remember)|tell me|remind me of)(?: what)? my "
+    r"(?P<what>\w[\w' -]*?)(?: is| are)?[\s?.!]*$",
+    re.IGNORECASE,
+)
+_WHO_AM_I = re.compile(r"\bwho am i\b", re.IGNORECASE)
+_INSTRUCTIONS = re.compile(r"\bsystem prompt\b|\binstructions\b|\bwere you told\b", re.IGNORECASE)
+_SUMMARY = re.compile(r"\bsummar(?:y|ise|ize)", re.IGNORECASE)
+_SHOW_OFF = re.compile(r"\bcode\b|\btable\b|\bmarkdown\b", re.IGNORECASE)
+
+
+class DemoProvider:
+    """Deterministic answers without key, network or cost; each begins with ``[demo]``.
+
+    >>> from promptkit_nb.providers.base import ChatRequest
+    >>> from promptkit_nb.turns import Message
+    >>> talk = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
+    >>> events = DemoProvider().stream(ChatRequest(model="demo", messages=talk))
+    >>> "".join(event.text for event in events if isinstance(event, TextDelta))
+    '[demo] Your name is Alice.'
+    """
+
+    name = "demo"
+    model = "demo"
+
+    def __repr__(self) -> str:
+        """Show the call that makes one."""
+        return "DemoProvider()"
+
+    def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
+        """Yield the answer word by word, then a ``Completion`` with the tokens counted offline."""
+        text = _labelled(_answer(request.messages), request.messages)
+        for piece in re.findall(r"\s*\S+", text):
+            yield TextDelta(piece)
+        usage = Usage(count_message_tokens(request.messages), count_tokens(text))
+        yield Completion(model=self.model, finish_reason="stop", usage=usage)
+
+    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - nothing costs nothing
+        """Return no dollars, whatever was used."""
+        return Price(Decimal(0), "demo")
+
+
+def _labelled(answer: str, messages: Sequence[Message]) -> str:
+    """Say that this is a demo: with every answer, and at length with the first."""
+    is_first = not any(message.role == "assistant" for message in messages)
+    return f"{_LABEL} {answer}\n\n{_BANNER}" if is_first else f"{_LABEL} {answer}"
+
+
+def _answer(messages: Sequence[Message]) -> str:
+    said = next((_plain(message.content) for message in reversed(messages) if message.role == "user"), "")
+    facts = _facts(messages)
+    if question := _QUESTION.search(said):
+        return _recalled(facts, question["what"])
+    if _WHO_AM_I.search(said):
+        return _recalled(facts, "name")
+    if _SUMMARY.search(said):
+        return " ".join(f"My {what} is {value}." for what, value in facts.items()) or "There is nothing to sum up yet."
+    if _INSTRUCTIONS.search(said):
+        return _instructions(messages)
+    if news := _facts_in(said):
+        return " ".join(_noted(what, value) for what, value in news.items())
+    return _CODE if _SHOW_OFF.search(said) else _HELP
+
+
+def _facts(messages: Sequence[Message]) -> dict[str, str]:
+    """Everything the user said of the form "my X is Y", also in a summary; the latest statement counts."""
+    facts: dict[str, str] = {}
+    for message in messages:
+        if message.role in {"user", "system"}:
+            facts |= _facts_in(_plain(message.content))
+    return facts
+
+
+def _facts_in(text: str) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for match in _FACT.finditer(text):
+        name = match["name"] or match["called"]
+        if name:
+            facts["name"] = name
+        else:
+            facts[match["what"].lower()] = match["value"].strip()
+    return facts
+
+
+def _recalled(facts: dict[str, str], what: str) -> str:
+    value = facts.get(what.lower())
+    return f"I don't know your {what} yet." if value is None else f"Your {what} is {value}."
+
+
+def _noted(what: str, value: str) -> str:
+    return f"Nice to meet you, {value}!" if what == "name" else f"Noted: your {what} is {value}."
+
+
+def _instructions(messages: Sequence[Message]) -> str:
+    system = next((_plain(message.content) for message in messages if message.role == "system"), "")
+    if not system:
+        return "I was told nothing: this conversation has no system prompt."
+    return f'I was told: "{system if len(system) <= 200 else system[:199] + "…"}"'  # noqa: PLR2004 - a short answer
+
+
+def _plain(text: str) -> str:
+    """The text with straight apostrophes, as they are typed and as word processors turn them."""
+    return text.replace("\u2019", "'")

@@ -1,0 +1,200 @@
+"""An answer put together from what OpenAI-compatible servers send, which is not always what the format says.
+
+A stream of events or one JSON object, missing ids, choices and usage, numbers as text, half emojis: all tolerated.
+What is no answer, or stops before its end, is an error: half an answer must not pass for a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from promptkit_nb.errors import ProviderError
+from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta
+from promptkit_nb.providers.event_stream import payloads
+from promptkit_nb.providers.openai_errors import Refusal, body_of, has_error
+from promptkit_nb.providers.openai_usage import cut_prompt_warnings, reported_cost_usd, reported_usage
+from promptkit_nb.turns import ToolCall, without_lone_surrogates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
+    from promptkit_nb.providers.base import ChatRequest
+    from promptkit_nb.providers.openai_errors import Endpoint
+    from promptkit_nb.turns import Usage
+
+_DONE = "[DONE]"
+
+
+@dataclass(slots=True)
+class _Whole:
+    """Text that comes in pieces, given on without half emojis: a half waits for the piece that brings the other."""
+
+    pieces: list[str] = field(default_factory=list)
+    _half: str = ""
+
+    def add(self, piece: str) -> str:
+        piece, self._half = self._half + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        return self._given(piece)
+
+    def end(self) -> str:
+        half, self._half = self._half, ""
+        return self._given(half)
+
+    def _given(self, piece: str) -> str:
+        piece = without_lone_surrogates(piece)
+        if piece:
+            self.pieces.append(piece)
+        return piece
+
+
+@dataclass(slots=True)
+class _Call:
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    def finished(self) -> ToolCall:
+        arguments = without_lone_surrogates(self.arguments)
+        return ToolCall(id=self.id or f"call_{self.index}", name=self.name, arguments=arguments or "{}")
+
+
+class Answer:
+    """The answer to one request, under way."""
+
+    def __init__(self, endpoint: Endpoint, request: ChatRequest) -> None:
+        """Begin with nothing received."""
+        self._endpoint = endpoint
+        self._request = request
+        self._named_model = ""
+        self._text = _Whole()
+        self._reasoning = _Whole()
+        self._calls: list[_Call] = []
+        self._finish_reason = ""
+        self._usage: Usage | None = None
+        self._cost_usd: Decimal | None = None
+        self._has_choice = False
+        self._is_done = False
+
+    @property
+    def text(self) -> str:
+        """The text that has arrived."""
+        return "".join(self._text.pieces)
+
+    def events(self, received: Iterator[bytes]) -> Iterator[TextDelta | ReasoningDelta | Completion]:
+        """Yield the answer's pieces as the bytes of the reply come, its end last.
+
+        Raises a ``ProviderError`` with ``partial`` set, also where reading the bytes raised one.
+        """
+        payload = ""
+        for payload in payloads(self._until_complete(received)):
+            if payload.startswith(_DONE):
+                self._is_done = True
+                continue  # to the end of the reply, so that the connection can serve the next request
+            yield from self._pieces(payload)
+        if not self._has_choice:
+            raise self._endpoint.unreadable(payload)
+        if not self._is_complete:
+            raise self._endpoint.cut(partial=self.text)
+        yield from self._remainder()
+        yield self._completion()
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._is_done or bool(self._finish_reason)
+
+    def _until_complete(self, received: Iterator[bytes]) -> Iterator[bytes]:
+        """Give the bytes on. A connection that fails once the answer is complete took nothing away."""
+        try:
+            yield from received
+        except ProviderError as error:
+            if not self._is_complete:
+                error.partial = self.text
+                raise
+
+    def _pieces(self, payload: str) -> Iterator[TextDelta | ReasoningDelta]:
+        chunk = body_of(payload)
+        if not isinstance(chunk, dict) and self._is_complete:
+            return  # a usage chunk cut short: the answer itself is whole
+        if not isinstance(chunk, dict):
+            raise self._endpoint.unreadable(payload, partial=self.text)
+        if has_error(chunk):
+            raise self._endpoint.refused(Refusal.of_body(chunk), model=self._request.model, partial=self.text)
+        self._named_model = self._named_model or _text(chunk.get("model"))
+        self._note_usage(chunk.get("usage"))
+        for choice in _mappings(chunk.get("choices")):
+            if choice.get("index") in (None, 0):
+                yield from self._choice(choice)
+
+    def _choice(self, choice: dict[str, object]) -> Iterator[TextDelta | ReasoningDelta]:
+        self._has_choice = True
+        self._finish_reason = _text(choice.get("finish_reason")) or self._finish_reason
+        delta = choice.get("delta") or choice.get("message")
+        if not isinstance(delta, dict):
+            return
+        reasoning = self._reasoning.add(_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")))
+        if reasoning:
+            yield ReasoningDelta(reasoning)
+        text = self._text.add(_text(delta.get("content")) + _text(delta.get("refusal")))
+        if text:
+            yield TextDelta(text)
+        for call in _mappings(delta.get("tool_calls")):
+            self._note_call(call)
+
+    def _note_call(self, delta: dict[str, object]) -> None:
+        """Add a piece of a tool call to the call of its index; without an index, an id of its own begins a new one."""
+        call_id, index = _text(delta.get("id")), delta.get("index")
+        if isinstance(index, int):
+            call = next((call for call in self._calls if call.index == index), None)
+        else:
+            call = next((call for call in self._calls[-1:] if call_id in ("", call.id)), None)
+        if call is None:
+            call = _Call(index if isinstance(index, int) else len(self._calls))
+            self._calls.append(call)
+        function = delta.get("function")
+        function = function if isinstance(function, dict) else {}
+        call.id = call.id or call_id
+        call.name = call.name or _text(function.get("name"))
+        arguments = function.get("arguments")
+        call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
+
+    def _note_usage(self, reported: object) -> None:
+        if not isinstance(reported, dict):
+            return
+        self._usage = reported_usage(reported) or self._usage
+        cost_usd = reported_cost_usd(reported.get("cost"))
+        self._cost_usd = self._cost_usd if cost_usd is None else cost_usd
+
+    def _remainder(self) -> Iterator[TextDelta | ReasoningDelta]:
+        if reasoning := self._reasoning.end():
+            yield ReasoningDelta(reasoning)
+        if text := self._text.end():
+            yield TextDelta(text)
+
+    def _completion(self) -> Completion:
+        return Completion(
+            model=self._named_model or self._request.model,
+            finish_reason=self._finish_reason or ("tool_calls" if self._calls else "unknown"),
+            usage=self._usage,
+            cost_usd=self._cost_usd,
+            tool_calls=tuple(call.finished() for call in sorted(self._calls, key=lambda call: call.index)),
+            warnings=cut_prompt_warnings(self._request.messages, self._usage),
+        )
+
+
+def _mappings(value: object) -> list[dict[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    """The text of a string, of a list of text parts, or none."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return ""
+    return "".join(_text(item.get("text")) if isinstance(item, dict) else _text(item) for item in value)

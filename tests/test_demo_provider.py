@@ -1,0 +1,137 @@
+"""DemoProvider: answers from the conversation's own facts, and never passes for a model."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from promptkit_nb.pricing import Price
+from promptkit_nb.providers.base import ChatRequest, Completion, TextDelta
+from promptkit_nb.providers.demo import DemoProvider
+from promptkit_nb.tokens import count_message_tokens, count_tokens
+from promptkit_nb.turns import Message, Usage, utc_now
+
+BANNER = "\n\n(This is the built-in demo: canned answers, no language model, no cost.)"
+
+
+def answer(*said: str, system: str | None = None) -> str:
+    """Return the answer to the last of these user messages, each former one having been answered."""
+    messages = [Message("system", system)] if system is not None else []
+    for text in said:
+        messages += [Message("user", text), Message("assistant", "[demo] Well.")]
+    events = DemoProvider().stream(ChatRequest(model="demo", messages=messages[:-1]))
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_first_answer_says_at_length_that_it_is_a_demo() -> None:
+    """Label before, banner after; the text itself greets."""
+    assert answer("My name is Alice") == f"[demo] Nice to meet you, Alice!{BANNER}"
+
+
+def test_later_answers_keep_the_label() -> None:
+    """Every answer can be told from a model's."""
+    assert answer("My name is Alice", "What's my name?") == "[demo] Your name is Alice."
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "expected"),
+    [
+        ("My name is Alice", "What is my name?", "Your name is Alice."),
+        ("my name is Alice Smith.", "what's my name", "Your name is Alice Smith."),
+        ("My name is Alice and I like tea", "What\u2019s my name?", "Your name is Alice."),
+        ("Hi, I'm Alice!", "Who am I?", "Your name is Alice."),
+        ("I am called Bob", "Do you remember my name?", "Your name is Bob."),
+        ("I\u2019m called Anne-Marie", "Tell me what my name is.", "Your name is Anne-Marie."),
+        ("My name is Łucja", "What's my name?", "Your name is Łucja."),
+        ("My favourite colour is teal.", "What is my favourite colour?", "Your favourite colour is teal."),
+        ("My dog is a very old poodle, he snores", "What's my dog?", "Your dog is a very old poodle."),
+        ("My name is Alice and my cat is Tom", "What's my cat?", "Your cat is Tom."),
+        ("I am happy", "What's my name?", "I don't know your name yet."),
+        ("Hello", "What's my shoe size?", "I don't know your shoe size yet."),
+    ],
+)
+def test_facts_are_recalled(said: str, question: str, expected: str) -> None:
+    """Names and "my X is Y", as people write them; what was not said is not known."""
+    assert answer(said, question) == f"[demo] {expected}"
+
+
+def test_latest_statement_counts() -> None:
+    """A name said later replaces the former."""
+    assert answer("My name is Alice", "My name is Bob", "What's my name?") == "[demo] Your name is Bob."
+
+
+def test_statement_and_question_in_one_message() -> None:
+    """The question is answered."""
+    assert answer("Hello", "My name is Alice. What's my name?") == "[demo] Your name is Alice."
+
+
+def test_other_facts_are_noted() -> None:
+    """Each fact of a message is confirmed."""
+    assert answer("Hi", "My cat is Tom. My dog is Rex.") == "[demo] Noted: your cat is Tom. Noted: your dog is Rex."
+
+
+def test_summary_keeps_the_facts() -> None:
+    """A summary made by the demo is one that the demo can read again."""
+    summary = answer("My name is Alice", "My favourite colour is teal", "Summarize the conversation so far.")
+    assert summary == "[demo] My name is Alice. My favourite colour is teal."
+    assert answer("Hi", "What's my name?", system=summary) == "[demo] Your name is Alice."
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("You are a helpful assistant.", 'I was told: "You are a helpful assistant."'),
+        (None, "I was told nothing: this conversation has no system prompt."),
+        ("x" * 300, f'I was told: "{"x" * 199}…"'),
+    ],
+)
+def test_system_prompt_is_seen(system: str | None, expected: str) -> None:
+    """Asked what it was told, it says so, briefly."""
+    assert answer("Hi", "What were you told?", system=system) == f"[demo] {expected}"
+
+
+def test_show_off_has_code_and_a_table() -> None:
+    """Tutorials have something to render."""
+    text = answer("Hi", "Show me some code")
+    assert "```python\ndef fibonacci(n: int) -> list[int]:\n" in text
+    assert "| n | fibonacci(n) |\n| --- | --- |\n" in text
+
+
+def test_shown_code_runs() -> None:
+    """What the table says is what the function returns."""
+    code = answer("Hi", "Show me some code").split("```python\n")[1].split("```")[0]
+    namespace: dict[str, object] = {}
+    exec(code, namespace)  # noqa: S102 - our own constant
+    assert eval("fibonacci(6), fibonacci(3)", namespace) == ([0, 1, 1, 2, 3, 5], [0, 1, 1])  # noqa: S307 - same
+
+
+@pytest.mark.parametrize("said", ["Explain recursion", "", "🙂"])
+def test_anything_else_says_how_to_choose_a_real_model(said: str) -> None:
+    """No pretence: help instead."""
+    assert "set OPENAI_API_KEY and run `%chat_setup --provider openai`" in answer("Hi", said)
+
+
+def test_request_without_messages_is_answered() -> None:
+    """There is always an answer."""
+    events = list(DemoProvider().stream(ChatRequest(model="demo", messages=[])))
+    assert isinstance(events[-1], Completion)
+
+
+def test_answer_streams_by_words_and_counts_its_tokens() -> None:
+    """Word-sized pieces, then finish reason and the tokens of request and answer."""
+    messages = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
+    events = list(DemoProvider().stream(ChatRequest(model="demo", messages=messages)))
+    assert events == [
+        *(TextDelta(piece) for piece in ("[demo]", " Your", " name", " is", " Alice.")),
+        Completion(
+            model="demo",
+            finish_reason="stop",
+            usage=Usage(count_message_tokens(messages), count_tokens("[demo] Your name is Alice.")),
+        ),
+    ]
+
+
+def test_demo_costs_nothing() -> None:
+    """A known zero, not an unknown price."""
+    assert DemoProvider().price("demo", Usage(1, 1), utc_now()) == Price(Decimal(0), "demo")

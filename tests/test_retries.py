@@ -1,0 +1,55 @@
+"""When to try again, and how long to wait before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from promptkit_nb.providers.retries import RetryPolicy, asked_wait_s
+
+NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 01 Jul 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Wed, 01 Jul 2026 12:00:30 -0000"}, 30.0),
+        ({"retry-after": "Wed, 01 Jul 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "later", "retry-after": "9"}, 9.0),
+    ],
+)
+def test_wait_that_the_server_asks_for(headers: dict[str, str], wait_s: float | None) -> None:
+    """Milliseconds, seconds or a date; the past is no wait, nonsense no wish."""
+    assert asked_wait_s(headers, NOW) == wait_s
+
+
+def test_backoff_doubles_up_to_eight_seconds() -> None:
+    """Without a wish of the server, from half a second."""
+    policy = RetryPolicy(6, random=lambda: 0.0)
+    assert [policy.wait_s(retry) for retry in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, None]
+
+
+def test_jitter_shortens_by_up_to_a_quarter() -> None:
+    """So that many clients do not come back at once."""
+    assert RetryPolicy(random=lambda: 1.0).wait_s(0) == 0.375
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 0.0), (60.0, 60.0), (60.1, None)])
+def test_wish_of_the_server_counts_up_to_a_minute(asked_s: float, wait_s: float | None) -> None:
+    """Longer waits are left to the user."""
+    assert RetryPolicy().wait_s(0, asked_s) == wait_s
+
+
+def test_no_retries_is_no_wait() -> None:
+    """Zero retries raise at once, whatever the server asks."""
+    assert RetryPolicy(0).wait_s(0, 1.0) is None
