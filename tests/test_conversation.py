@@ -1,0 +1,449 @@
+"""A conversation: what goes over the wire, what is kept, and what failures leave behind. Real client, real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from chat_server import ChatServer, Reply, error_reply
+
+from promptkit_nb import (
+    BadRequestError,
+    Conversation,
+    ConversationManager,
+    ConversationNotFoundError,
+    DiskStore,
+    InvalidArgumentError,
+    MemoryStore,
+    MissingVariableError,
+    OpenAIProvider,
+    ProviderUnavailableError,
+    StoreUnavailableError,
+    load_pack,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from promptkit_nb import StateStore
+
+KEY = "sk-test-5f3e9d"
+
+TUTOR = {
+    "id": "tutor",
+    "name": "Tutor",
+    "version": "1.0.0",
+    "template_engine": {"version": "v1", "syntax": "{{variable}}"},
+    "prompts": {
+        "tutor": {
+            "id": "tutor",
+            "name": "Tutor",
+            "version": "1.0.0",
+            "system_template": "You teach {{subject}}. {{manners}}",
+            "variables": [{"name": "subject", "type": "string", "required": True}],
+            "parameters": {"temperature": 0.2, "max_tokens": 300},
+            "model_overrides": {"tiny": {"system_template_suffix": " Be short.", "parameters": {"temperature": 0}}},
+        }
+    },
+    "fragments": {"manners": "Be kind."},
+}
+
+
+@pytest.fixture(params=["memory", "disk"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
+    """Each store in turn."""
+    with MemoryStore() if request.param == "memory" else DiskStore(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
+    """A manager whose provider is the real client, talking to the server on the loopback."""
+    return ConversationManager(provider_for(chat_server), store)
+
+
+@pytest.fixture
+def conv(manager: ConversationManager) -> Conversation:
+    """A conversation with a system prompt and without turns."""
+    return manager.new_conversation(system_prompt="You help.", user_id="alice", conversation_id="chat")
+
+
+def provider_for(server: ChatServer) -> OpenAIProvider:
+    return OpenAIProvider("gpt-4o-mini", api_key=KEY, base_url=server.url, max_retries=0)
+
+
+def sent(server: ChatServer) -> list[tuple[str, str]]:
+    """Return role and content of the messages of the last request."""
+    return [(message["role"], message["content"]) for message in server.requests[-1].body["messages"]]
+
+
+class TestSending:
+    def test_request_carries_system_prompt_history_and_message(
+        self, conv: Conversation, chat_server: ChatServer
+    ) -> None:
+        """The second request holds the system prompt, the first turn, and the new message, in this order."""
+        conv.send("My name is Alice")
+        conv.send("What's my name?")
+        assert sent(chat_server) == [
+            ("system", "You help."),
+            ("user", "My name is Alice"),
+            ("assistant", "Your name is Alice."),
+            ("user", "What's my name?"),
+        ]
+
+    def test_response_tells_what_the_call_took(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Content, usage, cost, model, reason and latency are those of this call."""
+        chat_server.reply(Reply(text="Paris.", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
+        response = conv.send("Capital of France?")
+        assert (response.content, response.usage.input_tokens, response.usage.output_tokens) == ("Paris.", 1000, 500)
+        assert (response.cost, response.model, response.finish_reason) == (Decimal("0.00045"), "gpt-4o-mini", "stop")
+        assert response.latency_ms > 0
+        assert (response.truncated, response.replayed, response.saved) == (0, False, None)
+
+    def test_turn_is_stored_with_all_that_belongs_to_it(self, conv: Conversation, store: StateStore) -> None:
+        """The stored turn has both messages, usage, cost, model, provider and times, and equals the response's."""
+        response = conv.send("Hello")
+        (turn,) = store.get("chat").turns
+        assert turn == response.turn
+        assert [(message.role, message.content) for message in turn.messages] == [
+            ("user", "Hello"),
+            ("assistant", response.content),
+        ]
+        assert (turn.provider, turn.requested_model, turn.usage.total_tokens) == ("openai", "gpt-4o-mini", 15)
+        assert turn.price_source is not None
+        assert turn.price_source.startswith("genai-prices")
+
+    def test_totals_add_up_over_the_turns(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Two calls of 1,500 tokens and $0.00045 each make 3,000 tokens and $0.0009."""
+        for _ in range(2):
+            chat_server.reply(Reply(text="Yes.", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
+            assert conv.send("Really?").cost == Decimal("0.00045")
+        assert (conv.token_count, conv.total_cost, conv.unpriced_turns) == (3000, Decimal("0.00090"), 0)
+
+    def test_unknown_price_stays_unknown(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """A model that nobody lists has no cost, and a conversation of such turns no total."""
+        chat_server.reply(Reply(text="Yes.", model="my-own-model"))
+        assert conv.send("Hi", model="my-own-model").cost is None
+        assert (conv.total_cost, conv.unpriced_turns) == (None, 1)
+
+    def test_total_of_an_empty_conversation_is_zero(self, conv: Conversation) -> None:
+        """Without turns nothing was spent."""
+        assert (conv.token_count, conv.total_cost, conv.unpriced_turns) == (0, Decimal(0), 0)
+
+    def test_own_prices_win_under_the_name_asked_for(self, chat_server: ChatServer) -> None:
+        """A price given for the model asked for counts, whatever the server calls the model that answered."""
+        provider = OpenAIProvider("mine", api_key=KEY, base_url=chat_server.url, prices={"mine": (1, 2)})
+        chat_server.reply(
+            Reply(text="Yes.", model="gpt-4o-mini", usage={"prompt_tokens": 1000, "completion_tokens": 500})
+        )
+        response = ConversationManager(provider).new_conversation().send("Hi")
+        assert (response.cost, response.turn.price_source) == (Decimal("0.002"), "user")
+
+    def test_missing_usage_is_counted_and_marked(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Where the server reports no usage, request and answer are counted offline."""
+        chat_server.reply(Reply(text="Paris.", usage=None))
+        usage = conv.send("Capital of France?").usage
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (18, 2, True)
+
+    def test_model_of_a_call(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """The call's model goes before the conversation's, and that before the provider's."""
+        own = manager.new_conversation(model="gpt-4o")
+        own.send("Hi")
+        own.send("Hi", model="o4-mini")
+        manager.new_conversation().send("Hi")
+        assert [request.body["model"] for request in chat_server.requests] == ["gpt-4o", "o4-mini", "gpt-4o-mini"]
+
+    def test_parameters_of_a_call(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """The call's parameters go over the conversation's, and None leaves one out only where it was given."""
+        own = manager.new_conversation(parameters={"temperature": 0.7, "seed": 1})
+        own.send("Hi", parameters={"temperature": 0.1}, max_output_tokens=50)
+        body = chat_server.requests[-1].body
+        assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.1, 1, 50)
+
+    @pytest.mark.parametrize("text", ["", "  \n", None, 5])
+    def test_nothing_to_say_is_refused(self, conv: Conversation, chat_server: ChatServer, text: object) -> None:
+        """A message that is blank or no text raises before anything is sent."""
+        with pytest.raises(InvalidArgumentError):
+            conv.send(text)  # type: ignore[arg-type]  # that is the point
+        assert chat_server.requests == []
+
+    @pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+    def test_output_limit_out_of_range_is_refused(self, conv: Conversation, limit: int) -> None:
+        """The most an answer may have is a whole number from 1."""
+        with pytest.raises(InvalidArgumentError, match="max_output_tokens"):
+            conv.send("Hi", max_output_tokens=limit)
+
+    def test_user_text_is_never_a_template(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """Braces in a message reach the model and the store as they were typed."""
+        own = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
+        own.send("tell me {{subject}} and {x}")
+        assert sent(chat_server)[-1] == ("user", "tell me {{subject}} and {x}")
+        assert own.turns[0].user_text == "tell me {{subject}} and {x}"
+
+    def test_five_threads_on_one_handle_make_five_whole_turns(self, conv: Conversation) -> None:
+        """Sends of several threads follow each other; no turn is lost, none is torn."""
+        threads = [threading.Thread(target=conv.send, args=(f"message {number}",)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(turn.user_text for turn in conv.turns) == [f"message {number}" for number in range(5)]
+        assert all([message.role for message in turn.messages] == ["user", "assistant"] for turn in conv.turns)
+
+    def test_two_handles_see_each_other(self, manager: ConversationManager, conv: Conversation) -> None:
+        """A turn that another handle added is in the next request of this one."""
+        other = manager.get_conversation("chat")
+        conv.send("My name is Alice")
+        assert other.send("What's my name?").content == "Your name is Alice."
+        assert len(conv.turns) == 2
+
+    def test_half_an_emoji_is_cleaned(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """A lone surrogate in a message becomes U+FFFD on the wire and in the store."""
+        conv.send("hi \ud83d there")
+        assert sent(chat_server)[-1] == ("user", "hi � there")
+        assert conv.turns[0].user_text == "hi � there"
+
+
+class TestStreaming:
+    def test_pieces_make_the_content(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The pieces joined are the response's content, and the turn is stored at the end."""
+        chat_server.reply(Reply(text="one two three"))
+        stream = conv.stream("Count")
+        pieces = list(stream)
+        assert len(pieces) > 1
+        assert stream.response is not None
+        assert "".join(pieces) == stream.response.content == "one two three"
+        assert conv.turns == (stream.response.turn,)
+
+    def test_nothing_is_sent_before_the_first_piece(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Making a stream asks for nothing."""
+        conv.stream("Count")
+        assert chat_server.requests == []
+
+    def test_next_works_too(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """A stream is an iterator, not only a loop's."""
+        chat_server.reply(Reply(text="one two"))
+        stream = conv.stream("Count")
+        assert next(stream) + "".join(stream) == "one two"
+
+    def test_leaving_the_loop_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The turn is stored at once, marked, with an estimated usage, though the stream is still held."""
+        chat_server.reply(Reply(text="one two three"))
+        stream = conv.stream("Count")
+        for piece in stream:
+            first = piece
+            break
+        (turn,) = conv.turns
+        assert (turn.text, turn.finish_reason, turn.usage.estimated) == (first, "interrupted", True)
+        assert turn.cost is not None
+        assert stream.response is not None
+        assert stream.response.turn == turn
+
+    def test_interrupt_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """KeyboardInterrupt passes through after the partial turn was stored, and the next turn works."""
+        chat_server.reply(Reply(text="one two three"))
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the loop is what is interrupted
+            for _ in conv.stream("Count"):
+                raise KeyboardInterrupt
+        assert [turn.finish_reason for turn in conv.turns] == ["interrupted"]
+        assert conv.send("Go on").finish_reason == "stop"
+        assert len(conv.turns) == 2
+
+    def test_closing_before_any_text_changes_nothing(self, conv: Conversation) -> None:
+        """A stream that was never read leaves no trace."""
+        conv.stream("Count").close()
+        assert conv.turns == ()
+
+
+class TestFailures:
+    def test_failed_call_stores_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """After a refusal the history is what it was, and the error carries the unsent message."""
+        conv.send("My name is Alice")
+        before = conv.turns
+        chat_server.reply(error_reply(400, "no such thing"))
+        with pytest.raises(BadRequestError, match="no such thing") as caught:
+            conv.send("What's my name?")
+        assert caught.value.unsent == "What's my name?"
+        assert conv.turns == before
+        assert conv.send(caught.value.unsent).content == "Your name is Alice."
+
+    def test_cut_stream_stores_nothing_and_carries_the_partial_text(
+        self, conv: Conversation, chat_server: ChatServer
+    ) -> None:
+        """A connection lost in mid-answer is an error with what had arrived."""
+        chat_server.reply(Reply(text="one two three four", cut_after=3))
+        with pytest.raises(ProviderUnavailableError) as caught:
+            conv.send("Count")
+        assert caught.value.partial
+        assert "one two three four".startswith(caught.value.partial)
+        assert conv.turns == ()
+
+    def test_conversation_deleted_meanwhile_raises_with_the_answer(
+        self, manager: ConversationManager, conv: Conversation, chat_server: ChatServer
+    ) -> None:
+        """The paid answer is on the exception, and the conversation stays deleted."""
+        chat_server.reply(Reply(text="one two"))
+        with pytest.raises(ConversationNotFoundError) as caught:  # noqa: PT012 - deleted while the answer comes
+            for number, _ in enumerate(conv.stream("Count")):
+                if number == 0:
+                    manager.delete_conversation("chat")
+        assert caught.value.response is not None
+        assert caught.value.response.content == "one two"
+        assert manager.list_conversations() == []
+
+    def test_store_that_fails_in_the_end_raises_with_the_answer(
+        self, conv: Conversation, store: StateStore, chat_server: ChatServer
+    ) -> None:
+        """An answer that cannot be stored is not lost to the caller."""
+        chat_server.reply(Reply(text="one two"))
+        with pytest.raises(StoreUnavailableError) as caught:  # noqa: PT012 - the store goes away while the answer comes
+            for _ in conv.stream("Count"):
+                store.close()
+        assert caught.value.response is not None
+        assert caught.value.response.content == "one two"
+
+    def test_empty_answer_is_kept_with_a_warning(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """An answer without text is an answer, and says so."""
+        chat_server.reply(Reply(text=""))
+        response = conv.send("Say nothing")
+        assert (response.content, response.warnings) == ("", ("The model answered without any text.",))
+        assert len(conv.turns) == 1
+
+    def test_key_is_in_no_file_of_the_store(self, chat_server: ChatServer, tmp_path: Path) -> None:
+        """Neither turns nor failures leave the key in the store."""
+        with DiskStore(tmp_path / "store") as store:
+            conv = ConversationManager(provider_for(chat_server), store).new_conversation()
+            conv.send("Hi")
+            chat_server.reply(error_reply(401, f"Incorrect API key provided: {KEY}"))
+            with pytest.raises(Exception, match="401") as caught:
+                conv.send("Hi")
+        assert KEY not in repr(caught.value)
+        assert not any(KEY.encode() in file.read_bytes() for file in (tmp_path / "store").iterdir())
+
+
+class TestPrompts:
+    def test_pack_gives_system_prompt_and_parameters(
+        self, manager: ConversationManager, chat_server: ChatServer
+    ) -> None:
+        """The rendered prompt is the system message; its max_tokens bounds the answer."""
+        manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}).send("Hi")
+        body = chat_server.requests[-1].body
+        assert sent(chat_server)[0] == ("system", "You teach algebra. Be kind.")
+        assert (body["temperature"], body["max_tokens"]) == (0.2, 300)
+
+    def test_model_overrides_apply(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """The prompt and the parameters are those of the model that is asked."""
+        conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
+        conv.send("Hi", model="tiny")
+        assert sent(chat_server)[0] == ("system", "You teach algebra. Be kind. Be short.")
+        assert chat_server.requests[-1].body["temperature"] == 0
+
+    def test_changed_variable_is_effective_at_the_next_send(
+        self, manager: ConversationManager, chat_server: ChatServer
+    ) -> None:
+        """Between two sends a variable may change; the next system prompt has the new value."""
+        conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
+        conv.send("Hi")
+        conv.variables["subject"] = "music"
+        conv.send("Hi")
+        assert sent(chat_server)[0] == ("system", "You teach music. Be kind.")
+        assert dict(conv.variables) == {"subject": "music"}
+        assert conv.messages[0].content == "You teach music. Be kind."
+
+    def test_missing_variable_raises_before_anything_is_sent(
+        self, manager: ConversationManager, chat_server: ChatServer
+    ) -> None:
+        """A required variable may be set after the conversation was made, but not later than the first send."""
+        conv = manager.new_conversation(load_pack(TUTOR))
+        with pytest.raises(MissingVariableError, match="subject"):
+            conv.send("Hi")
+        assert chat_server.requests == []
+        conv.variables["subject"] = "music"
+        conv.send("Hi")
+        assert sent(chat_server)[0][0] == "system"
+
+    def test_resume_needs_no_pack(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """A conversation goes on with the stored prompt, variables, model and parameters."""
+        manager.new_conversation(
+            load_pack(TUTOR), variables={"subject": "algebra"}, conversation_id="lesson", model="tiny"
+        )
+        manager.get_conversation("lesson").send("Hi")
+        body = chat_server.requests[-1].body
+        assert sent(chat_server)[0] == ("system", "You teach algebra. Be kind. Be short.")
+        assert (body["model"], body["max_tokens"]) == ("tiny", 300)
+
+    def test_pack_given_on_resume_replaces_the_prompt(
+        self, manager: ConversationManager, chat_server: ChatServer
+    ) -> None:
+        """A newer pack counts from the next request on; what was said stays."""
+        manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}, conversation_id="lesson").send(
+            "Hi"
+        )
+        prompts = TUTOR["prompts"]
+        assert isinstance(prompts, dict)
+        changed = {**TUTOR, "prompts": {"tutor": {**prompts["tutor"], "system_template": "{{subject}}, anew."}}}
+        conv = manager.get_conversation("lesson", pack=load_pack(changed))
+        conv.send("Hi again")
+        assert sent(chat_server)[0] == ("system", "algebra, anew.")
+        assert len(conv.turns) == 2
+
+
+class TestHashes:
+    def test_same_words_in_the_same_context_have_the_same_key(self, manager: ConversationManager) -> None:
+        """The replay key is made of the context and the request, not of times and ids."""
+        first, second = (manager.new_conversation(system_prompt="You help.").send("Hi").turn for _ in range(2))
+        assert first.replay_key == second.replay_key
+        assert first.id != second.id
+
+    def test_other_context_has_another_key(self, conv: Conversation) -> None:
+        """The second time the same words are said, something stands before them."""
+        first, second = conv.send("Hi").turn, conv.send("Hi").turn
+        assert first.replay_key != second.replay_key
+        assert first.context_hash != second.context_hash
+
+    @pytest.mark.parametrize("change", [{"model": "gpt-4o"}, {"parameters": {"seed": 1}}, {"max_output_tokens": 9}])
+    def test_other_request_has_another_key(self, manager: ConversationManager, change: dict[str, object]) -> None:
+        """Model, parameters and the output limit are part of the key."""
+        plain = manager.new_conversation().send("Hi").turn
+        changed = manager.new_conversation().send("Hi", **change).turn  # type: ignore[arg-type]  # one of several
+        assert plain.replay_key != changed.replay_key
+        assert plain.context_hash == changed.context_hash
+
+    def test_hash_of_a_handle_is_that_of_the_stored_turns(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """A handle that went along and one that read it all anew agree on the context."""
+        conv.send("one")
+        conv.send("two")
+        ahead, anew = conv.stream("three"), manager.get_conversation("chat").stream("three")
+        assert ahead._origin == replace(anew._origin)
+
+
+def test_second_process_goes_on_after_a_kill(chat_server: ChatServer, tmp_path: Path) -> None:
+    """What was answered before SIGKILL is in the next process's request: the whole history, without the pack."""
+    begin = f"""
+import os, signal
+from promptkit_nb import *
+manager = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="k", base_url={chat_server.url!r}),
+                              DiskStore({str(tmp_path / "store")!r}))
+conv = manager.new_conversation(system_prompt="You help.", user_id="alice", conversation_id="persistent-chat")
+print(conv.send("My name is Alice").content, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, check=False)
+    assert (killed.returncode, killed.stdout) == (-9, "Your name is Alice.\n")
+    with DiskStore(tmp_path / "store") as store:
+        conv = ConversationManager(provider_for(chat_server), store).get_conversation("persistent-chat")
+        assert conv.send("What's my name?").content == "Your name is Alice."
+    assert sent(chat_server) == [
+        ("system", "You help."),
+        ("user", "My name is Alice"),
+        ("assistant", "Your name is Alice."),
+        ("user", "What's my name?"),
+    ]

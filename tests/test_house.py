@@ -1,0 +1,37 @@
+"""The house rules that tools can check: style, types, the direction of imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+CHECKS = {
+    "ruff finds nothing": ["-m", "ruff", "check", "--no-cache", "."],
+    "ruff would format nothing anew": ["-m", "ruff", "format", "--no-cache", "--check", "."],
+    "mypy --strict finds nothing": ["-m", "mypy"],
+    "imports go one way": ["-c", "from importlinter.cli import lint_imports_command as run; run(['--no-cache'])"],
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_house_rule_holds(check: str) -> None:
+    """Each tool, run on the whole tree, has nothing to say."""
+    run = subprocess.run([sys.executable, *CHECKS[check]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_test_states_a_behaviour() -> None:
+    """Each test function has a docstring."""
+    silent = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert silent == []
