@@ -1,0 +1,29 @@
+"""Every benchmark in one table: ``python tests/benchmarks``; exits with 1 where a ratio is missed.
+
+Ratios, not seconds: each compares us with a reference measured in the same run, interleaved, by medians.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import import_time
+import turn
+from ratio import Ratio, table_of
+
+BENCHMARKS = {"import": import_time.measure, "turn": turn.measure}
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks of these names, or all, and print their table."""
+    unknown = set(names) - BENCHMARKS.keys()
+    if unknown:
+        print(f"There is no benchmark {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}.")
+        return 2
+    ratios: list[Ratio] = [ratio for name in names or BENCHMARKS for ratio in BENCHMARKS[name]()]
+    print(table_of(ratios))
+    return 0 if all(ratio.is_met for ratio in ratios) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
