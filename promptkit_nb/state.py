@@ -60,13 +60,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Turns that stood in the conversation once, from position ``start`` on: its head or its tail at that time."""
+    """Turns that stood in the conversation once, from position ``start`` on: its head or its tail at that time.
+
+    ``context_hash`` is the conversation's at that time.
+    """
 
     id: str
     turns: tuple[Turn, ...]
     start: int
     kind: Literal["head", "tail"] = "tail"
-    name: str | None = None
+    context_hash: str | None = None
     created_at: datetime = field(default_factory=utc_now)
 
 

@@ -59,7 +59,7 @@ class BranchRecord:
     ranges: tuple[Range, ...]
     start: int
     kind: Literal["head", "tail"] = "tail"
-    name: str | None = None
+    context_hash: str | None = None
     created_at: datetime = field(default_factory=utc_now)
 
 
@@ -162,7 +162,7 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
                 ranges=((aside, aside + len(branch.turns)),),
                 start=branch.start,
                 kind=branch.kind,
-                name=branch.name,
+                context_hash=branch.context_hash,
                 created_at=branch.created_at,
             )
         )
@@ -204,7 +204,7 @@ def _branch_of(record: BranchRecord, frame: Frame, turns: Mapping[int, Turn]) ->
         turns=tuple(turns[frame.row_at(place)] for place in _places(record.ranges, 0)),
         start=record.start,
         kind=record.kind,
-        name=record.name,
+        context_hash=record.context_hash,
         created_at=record.created_at,
     )
 
