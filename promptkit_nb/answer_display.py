@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.errors import PromptKitError
-from promptkit_nb.frontend import is_batch, running_shell
+from promptkit_nb.errors import PromptKitError, StoreError
+from promptkit_nb.frontend import can_update, is_terminal
+from promptkit_nb.plain_text import one_line, printable
 from promptkit_nb.receipts import receipt_of
 from promptkit_nb.responses import answer_html
+from promptkit_nb.streaming import INTERRUPTED
 
 if TYPE_CHECKING:
+    from promptkit_nb.responses import Response
     from promptkit_nb.streaming import ResponseStream
 
 UPDATE_EVERY_S = 0.1
+NOT_STORED = "not finished, and not stored"
 
 
 class StoppedByUser(KeyboardInterrupt):
@@ -27,8 +30,8 @@ class StoppedByUser(KeyboardInterrupt):
 class AnswerDisplay:
     """One answer on the screen: sanitised HTML at most ten times a second, and always a last one.
 
-    In a batch run there is one final output, as saved notebooks are compared with it; a terminal gets the text as it
-    comes.
+    A terminal gets the text as it comes. Where nobody watches there is one final output: a batch run's is compared
+    with the one that was saved.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -36,7 +39,8 @@ class AnswerDisplay:
         self._quiet = quiet
         self._handle: Any = None  # IPython's DisplayHandle
         self._shown_at = 0.0
-        self._in_terminal = getattr(running_shell(), "kernel", None) is None
+        self._in_terminal = is_terminal()
+        self._can_update = can_update()
 
     def note(self, line: str) -> None:
         """Print a line of its own, if there is one."""
@@ -45,61 +49,80 @@ class AnswerDisplay:
 
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
         """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` after the partial answer was kept."""
+        pieces = iter(stream)  # held, as dropping it would end the stream where its errors are lost
         try:
-            for piece in stream:
+            for piece in pieces:
                 self._piece(piece, stream)
         except KeyboardInterrupt:
+            stream.close()
             raise self._stopped(stream, conversation_id) from None
+        except StoreError as error:
+            if error.response is None:
+                raise
+            self._answered(error.response, f"{receipt_of(error.response, conversation_id)} · not stored")
+            raise
         except PromptKitError:
-            self._finish(stream.text, "not finished, and not stored")
+            if stream.text or self._handle is not None:
+                self._finish(stream.text, NOT_STORED)
             raise
         if stream.response is not None:
-            self._finish(
-                stream.response.content, receipt_of(stream.response, conversation_id), *stream.response.warnings
-            )
+            self._answered(stream.response, receipt_of(stream.response, conversation_id))
 
     def waiting(self, seconds: float, reason: str) -> None:
         """Say that the provider waits before it tries again, and why."""
-        if not (self._quiet or is_batch()):
-            self._show("", f"waiting {seconds:.0f} s: {reason}")
+        footer = one_line(f"waiting {seconds:.0f} s: {reason}")
+        if self._quiet:
+            return
+        if self._in_terminal:
+            print(footer)  # noqa: T201 - a terminal's way
+        elif self._can_update:
+            self._show("", footer)
 
     def _piece(self, piece: str, stream: ResponseStream) -> None:
         if self._quiet:
             return
         if self._in_terminal:
-            print(piece, end="", flush=True)  # noqa: T201 - a terminal's way to show text as it comes
-        elif not is_batch() and time.monotonic() - self._shown_at >= UPDATE_EVERY_S:
+            print(printable(piece), end="", flush=True)  # noqa: T201 - as above
+        elif self._can_update and time.monotonic() - self._shown_at >= UPDATE_EVERY_S:
             self._show(stream.text, "…")
             self._shown_at = time.monotonic()
 
     def _stopped(self, stream: ResponseStream, conversation_id: str) -> StoppedByUser:
         if stream.response is None:
+            if self._handle is not None:
+                self._finish("", "stopped")
             return StoppedByUser("Stopped before any text came; the conversation is as it was.")
-        self._finish(stream.response.content, receipt_of(stream.response, conversation_id))
-        return StoppedByUser("Stopped; the partial answer is kept, marked as interrupted.")
+        self._answered(stream.response, receipt_of(stream.response, conversation_id))
+        if stream.response.finish_reason == INTERRUPTED:
+            return StoppedByUser("Stopped; the partial answer is kept, marked as interrupted.")
+        return StoppedByUser("Stopped; the answer was there already, and is kept.")
+
+    def _answered(self, response: Response, footer: str) -> None:
+        self._finish(response.content, footer, *response.warnings)
 
     def _finish(self, text: str, footer: str, *warnings: str) -> None:
         if self._quiet:
             return
         if self._in_terminal:
-            print("\n" + "\n".join([*(f"⚠ {warning}" for warning in warnings), footer]))  # noqa: T201 - as above
-        elif text or self._handle is not None or warnings:
+            print("\n" + _below(footer, warnings))  # noqa: T201 - as above
+        else:
             self._show(text, footer, *warnings)
 
     def _show(self, text: str, footer: str, *warnings: str) -> None:
-        if self._in_terminal:
-            print(footer)  # noqa: T201 - as above
-            return
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
-        below = "\n".join([*(f"⚠ {warning}" for warning in warnings), footer])
+        below = _below(footer, warnings)
         bundle = {
-            "text/plain": f"{text}\n\n{below}" if text else below,
-            "text/html": answer_html(text, footer, warnings) if text else f"<div>{escape(below)}</div>",
+            "text/plain": f"{printable(text)}\n\n{below}" if text else below,
+            "text/html": answer_html(text, footer, warnings),
         }
-        if is_batch():
+        if not self._can_update:
             display(bundle, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         elif self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
         else:
             self._handle.update(bundle, raw=True)
+
+
+def _below(footer: str, warnings: tuple[str, ...]) -> str:
+    return "\n".join([*(f"⚠ {one_line(warning)}" for warning in warnings), footer])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptkit_nb.chat_line import ChatLine
 from promptkit_nb.magics import ChatMagics
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     magics = ChatMagics(shell)
     shell.register_magics(magics)
+    shell.input_transformer_manager.token_transformers.append(ChatLine)
     shell.configurables.append(magics.options)  # type: ignore[arg-type]  # IPython declares a list of shells
 
 
@@ -25,6 +27,7 @@ def unload(shell: InteractiveShell) -> None:
     if magics is None:
         return
     magics.stop()
+    shell.input_transformer_manager.token_transformers.remove(ChatLine)
     if magics.options in shell.configurables:
         shell.configurables.remove(magics.options)
     for kind, names in magics.magics.items():

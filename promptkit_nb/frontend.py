@@ -12,6 +12,17 @@ def running_shell() -> Any:  # an InteractiveShell, which only IPython itself ma
     return None if ipython is None else ipython.get_ipython()
 
 
+def is_terminal() -> bool:
+    """Return whether IPython runs in a terminal, which prints text as it comes and cannot change it afterwards."""
+    terminal = sys.modules.get("IPython.terminal.interactiveshell")
+    return terminal is not None and isinstance(running_shell(), terminal.TerminalInteractiveShell)
+
+
+def can_update() -> bool:
+    """Return whether an output may be changed after it was shown: in a person's notebook only."""
+    return getattr(running_shell(), "kernel", None) is not None and not is_batch()
+
+
 def parent_message() -> dict[str, Any]:
     """Return the Jupyter message that this kernel is working on, ``{}`` outside a kernel."""
     kernel = getattr(running_shell(), "kernel", None)

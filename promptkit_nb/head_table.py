@@ -6,6 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import is_batch
+from promptkit_nb.note_html import MATH_OFF, note_html
+from promptkit_nb.plain_text import one_line
 from promptkit_nb.receipts import total_text
 
 if TYPE_CHECKING:
@@ -27,10 +29,10 @@ class HeadTable(list["Head"]):
 
     def _repr_html_(self) -> str:
         if not self:
-            return "<div>no conversations</div>"
+            return note_html("no conversations")
         heading = "".join(f"<th>{escape(name)}</th>" for name in _columns())
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head))}</tr>" for head in self)
-        return f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _columns() -> list[str]:
@@ -39,8 +41,8 @@ def _columns() -> list[str]:
 
 def _cells(head: Head) -> list[str]:
     cells = [
-        head.conversation_id,
-        head.user_id,
+        one_line(head.conversation_id),
+        one_line(head.user_id),
         str(head.turn_count),
         f"{head.token_count:,}",
         total_text(head.total_cost, head.unpriced_turns),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from html import escape
 from typing import TYPE_CHECKING
 
 from promptkit_nb.markdown import to_html
+from promptkit_nb.note_html import note_html
+from promptkit_nb.plain_text import one_line
 from promptkit_nb.receipts import total_text
 from promptkit_nb.turns import Message
 
@@ -24,7 +25,7 @@ def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
     >>> preview("Hello,\\n  world", 8)
     'Hello, …'
     """
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
@@ -62,13 +63,11 @@ class History(Sequence["Message"]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        small = "color:var(--jp-ui-font-color2,#666);font-size:85%"
         rows = "".join(
-            f'<div style="margin:0.5em 0"><div style="{small};font-weight:600">{escape(message.role)}</div>'
-            f"{to_html(_shown(message))}</div>"
+            f'<div style="margin:0.5em 0">{note_html(message.role, "font-weight:600")}{to_html(_shown(message))}</div>'
             for message in self.messages
         )
-        return f'{rows}<div style="{small}">{escape(self._totals())}</div>'
+        return f"{rows}{note_html(self._totals())}"
 
     def _totals(self) -> str:
         count = len(self.messages)

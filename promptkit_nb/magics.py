@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import wraps
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # it exports it without saying so
 
-from promptkit_nb.answer_display import AnswerDisplay
+from promptkit_nb.answer_display import AnswerDisplay, StoppedByUser
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.head_table import HeadTable
 from promptkit_nb.notebook_session import NotebookSession
 from promptkit_nb.options import PromptKit
+from promptkit_nb.plain_text import one_line
 from promptkit_nb.running_cell import RunningCell
 
 if TYPE_CHECKING:
@@ -39,9 +43,11 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
         try:
             return magic(*args, **kwargs)
         except PromptKitError as error:
-            line = f"{type(error).__name__}: {error}"
+            line = one_line(f"{type(error).__name__}: {error}")
             error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
             raise
+        except KeyboardInterrupt as stop:
+            raise stop if isinstance(stop, StoppedByUser) else StoppedByUser("Stopped.") from None
 
     return run
 
@@ -79,19 +85,26 @@ class ChatMagics(Magics):
     @line_cell_magic
     @fails_in_one_line
     def chat(self, line: str, cell: str | None = None) -> None:
-        """Say what stands in the cell, or on the rest of the line, and show the answer as it comes.
+        """Say what stands below in the cell, and show the answer as it comes.
 
-        %%chat [-c ID] [-m MODEL] [--to VARIABLE] …
-        What is the capital of France?
+        One line:              %chat What is the capital of France?
+        A whole cell:          %%chat
+                               What is the capital of France?
+        Another conversation:  %%chat -c my-chat
+        Another model:         %%chat -m gpt-4o
+        Keep the answer:       %%chat --to answer
 
+        The notebook's conversation goes on after the kernel was restarted: %chat_history shows it, %chat_new starts
+        another one, %chat_setup chooses who answers. The options are for %%chat only: all of a %chat line is said.
         Braces, dollar signs and backslashes reach the model as you typed them.
         """
         options = _parsed(self.chat, "" if cell is None else line)
         text = line if cell is None else cell.strip("\n")
         if not text.strip():
-            raise UsageError("Say something: write the message into the cell, below %%chat.")
-        if options.to is not None and not options.to.isidentifier():
+            raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
+        if options.to is not None and (not options.to.isidentifier() or iskeyword(options.to)):
             raise InvalidArgumentError(f"--to {options.to} is no name of a variable, such as: --to answer")
+        self.session.check_provider()
         response = self._answer(text, options)
         if options.to is not None:
             self._shell.user_ns[options.to] = response
@@ -101,35 +114,34 @@ class ChatMagics(Magics):
     @fails_in_one_line
     def chat_new(self, line: str) -> None:
         """Start a new conversation and go on in it: %chat_new [ID]. An id that exists is refused."""
-        print(self.session.new(_unquoted(line) or None, user_id=self.options.user))  # noqa: T201 - a notebook's status line
+        print(self.session.new(_id_in(line), user_id=self.session.user_id))  # noqa: T201 - a notebook's status line
 
     @no_var_expand
     @line_magic
     @fails_in_one_line
     def chat_use(self, line: str) -> None:
         """Go on in this conversation, which is created if it is not there: %chat_use ID."""
-        if not _unquoted(line):
-            raise UsageError("Which conversation? As in: %chat_use my-chat. %chat_list shows what is there.")
-        print(self.session.use(_unquoted(line), user_id=self.options.user))  # noqa: T201 - a notebook's status line
+        conversation_id = _id_in(line)
+        if conversation_id is None:
+            raise InvalidArgumentError("Which conversation? As in: %chat_use my-chat (%chat_list shows what is there).")
+        print(self.session.use(conversation_id, user_id=self.session.user_id))  # noqa: T201 - a notebook's status line
 
     @no_var_expand
     @line_magic
     @fails_in_one_line
     def chat_list(self, line: str) -> HeadTable:
         """List the conversations whose id begins with a text, newest first: %chat_list [PREFIX]."""
-        return HeadTable(self.session.store.list(prefix=_unquoted(line) or None, user_id=self.options.user))
+        return HeadTable(self.session.store.list(prefix=_id_in(line), user_id=self.session.user_id))
 
     @no_var_expand
     @line_magic
     @fails_in_one_line
     def chat_history(self, line: str) -> History | None:
         """Show what was said in a conversation, without an id in this one: %chat_history [ID]."""
-        conversation_id = _unquoted(line) or self.session.current_id(self.options.user)
-        if conversation_id is None:
-            conversation, opened = self.session.conversation(None, user_id=self.options.user)
-            print(opened)  # noqa: T201 - a notebook's status line
-            return conversation.history()
-        return self.session.manager.get_conversation(conversation_id).history()
+        history = self.session.history(_id_in(line), user_id=self.session.user_id)
+        if history is None:
+            print("Nothing was said yet: begin with %%chat.")  # noqa: T201 - a notebook's status line
+        return history
 
     @no_var_expand
     @magic_arguments()
@@ -143,7 +155,15 @@ class ChatMagics(Magics):
     @line_magic
     @fails_in_one_line
     def chat_setup(self, line: str) -> None:
-        """Choose who answers, where conversations are kept, and more; without options, show what is chosen."""
+        """Choose who answers, where conversations are kept, and more; without options, show what is chosen.
+
+        Without a key:         %chat_setup --provider demo
+        OpenAI:                %chat_setup --model gpt-4o-mini
+        A server of your own:  %chat_setup --base-url http://localhost:11434/v1 --model llama3.2
+
+        A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY before the kernel
+        starts.
+        """
         given = _parsed(self.chat_setup, line)
         chosen = {name: getattr(given, name) for name in SETUP_OPTIONS if getattr(given, name) is not None}
         before = {name: getattr(self.options, name) for name in chosen}
@@ -157,7 +177,7 @@ class ChatMagics(Magics):
     def _answer(self, text: str, options: Namespace) -> Response | None:
         conversation, opened = self.session.conversation(
             options.conversation,
-            user_id=options.user or self.options.user,
+            user_id=options.user or self.session.user_id,
             pack=options.pack,
             prompt=options.prompt,
         )
@@ -175,29 +195,68 @@ class ChatMagics(Magics):
     def _choose(self, chosen: dict[str, str]) -> None:
         """Set the options, and use each once, so that a wrong one fails here and not at the first message."""
         self._set(chosen)
-        if {"provider", "model", "base_url"} & chosen.keys():
-            _ = self.session.manager
-        elif "store" in chosen:
-            _ = self.session.store
-        if self.options.pack and {"pack", "prompt"} & chosen.keys():
+        if {"pack", "prompt"} & chosen.keys():
             self.session.check_pack()
+        if chosen:
+            _ = self.session.manager
 
     def _set(self, values: dict[str, str]) -> None:
         for name, value in values.items():
             setattr(self.options, name, value)
 
     def _chosen(self) -> str:
-        shown = [f"{name} {value}" for name in SETUP_OPTIONS if (value := getattr(self.options, name))]
-        return " · ".join(shown)
+        """Return what is in use, on one line; an address without its query, where some servers want a key."""
+        provider = self.session.manager.provider
+        chosen = {name: getattr(self.options, name) for name in SETUP_OPTIONS} | {
+            "provider": provider.name,
+            "model": self.options.model or provider.model,
+            "base_url": (self.options.base_url or "").partition("?")[0],
+        }
+        return " · ".join(f"{name} {value}" for name, value in chosen.items() if value)
 
 
 def _parsed(magic: Any, line: str) -> Namespace:
-    """Return the options of a line, without the quotes that IPython's parser keeps."""
-    options: Namespace = parse_argstring(magic, line)
+    """Return the options of a line, without the quotes that IPython's splitting keeps.
+
+    What is not understood is named without its value: it may be a key.
+    """
+    options: Namespace
+    try:
+        options, unknown = magic.parser.parse_known_args(arg_split(line))
+    except UsageError as error:
+        raise InvalidArgumentError(f"{error}; %{magic.__name__}? lists the options.") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.") from error
+    if unknown:
+        raise InvalidArgumentError(_not_understood(magic, unknown[0]))
     for name, value in vars(options).items():
         if isinstance(value, str):
             setattr(options, name, _unquoted(value))
     return options
+
+
+def _not_understood(magic: Any, word: str) -> str:
+    name = magic.__name__
+    if not word.startswith("-"):
+        if name == "chat":
+            return "The %%chat line takes options only: write the message below it, and quote a value that has blanks."
+        return f"%{name} takes options only, as in %chat_setup --provider demo; quote a value that has blanks."
+    option = word.partition("=")[0]
+    if "key" in option:
+        return (
+            f"There is no option {option}: set OPENAI_API_KEY before the kernel starts, so that no notebook holds it."
+        )
+    known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - no other way
+    near = get_close_matches(option, known, n=1)
+    return f"There is no option {option}{f', did you mean {near[0]}' if near else ''}? %{name}? lists them."
+
+
+def _id_in(line: str) -> str | None:
+    """Return the id on a line, ``None`` if there is none; one that begins with a dash is a mistyped option."""
+    found = _unquoted(line)
+    if line.strip().startswith("-"):
+        raise InvalidArgumentError(f"This takes an id and no options: {found}. An id with a dash in front is quoted.")
+    return found or None
 
 
 def _unquoted(text: str) -> str:

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import AuthenticationError, ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.errors import (
+    AuthenticationError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+)
 from promptkit_nb.frontend import is_batch, running_shell
 from promptkit_nb.ids import new_conversation_id, scoped_id
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs import load_pack
+from promptkit_nb.providers.unchosen import TWO_WAYS_ON, UnchosenProvider
 from promptkit_nb.receipts import total_text
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.history import History
     from promptkit_nb.options import PromptKit
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.stores.base import StateStore
-
-NO_MODEL = (
-    "No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and OPENAI_BASE_URL for a server "
-    "of your own) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
-)
-
 
 _ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
@@ -38,24 +40,27 @@ class NotebookSession:
         """Open nothing yet."""
         self._options = options
         self._provider: tuple[tuple[str, ...], Provider] | None = None
-        self._store: tuple[str, StateStore] | None = None
-        self._current: dict[str, Conversation] = {}
+        self._stores: dict[str, StateStore] = {}
+        self._current: dict[tuple[str, str], Conversation] = {}  # by store and user
         self._unnamed: set[str] = set()
+
+    @property
+    def user_id(self) -> str:
+        """The user of the options."""
+        return self._options.user or "default"
 
     @property
     def store(self) -> StateStore:
         """The store of the options: ``disk`` (the default directory), ``memory``, or a directory."""
-        chosen = self._options.store
-        if self._store is None or self._store[0] != chosen:
-            opened = _store_of(chosen)
-            self.close()
-            self._store = (chosen, opened)
-        return self._store[1]
+        chosen = self._options.store or "disk"
+        if chosen not in self._stores:  # those chosen before stay open: one may be in memory
+            self._stores[chosen] = _store_of(chosen)
+        return self._stores[chosen]
 
     @property
     def manager(self) -> ConversationManager:
-        """The manager after the options; ``AuthenticationError`` where no provider is chosen."""
-        chosen = (self._options.provider, self._options.model, self._options.base_url)
+        """The manager after the options; opening and reading needs no provider."""
+        chosen = (self._options.provider or "", self._options.model or "", self._options.base_url or "")
         settings = (*chosen, *(os.environ.get(name, "") for name in _ENVIRONMENT))
         if self._provider is None or self._provider[0] != settings:
             self._provider = (settings, _provider_of(*chosen))
@@ -70,14 +75,15 @@ class NotebookSession:
         """
         if conversation_id is not None:
             return self._open(conversation_id, user_id, pack, prompt)
-        current = self._current.get(user_id)
+        place = self._place(user_id)
+        current = self._current.get(place)
         if current is None:
             opened, line = self._open(self._own_id(user_id), user_id, pack, prompt)
-            self._current[user_id] = opened
+            self._current[place] = opened
             return opened, line
         manager = self.manager
         if not current.is_served_by(manager.provider, manager.store):  # the options changed
-            current = self._current[user_id] = manager.get_conversation(current.id)
+            current = self._current[place] = manager.get_conversation(current.id)
         if pack or prompt:
             current.use_prompt(self._prompt(pack, prompt))
         return current, ""
@@ -85,29 +91,48 @@ class NotebookSession:
     def use(self, conversation_id: str, *, user_id: str) -> str:
         """Go on in this conversation, created if needed; return a line that says which it was."""
         opened, line = self._open(conversation_id, user_id, None, None)
-        self._current[user_id] = opened
+        self._current[self._place(user_id)] = opened
         return line
 
     def new(self, conversation_id: str | None, *, user_id: str) -> str:
         """Go on in a new conversation; return a line that says so. An id that exists is refused."""
-        created = self._create(conversation_id or self._unnamed_id(), user_id, None, None)
-        self._current[user_id] = created
-        return self._started(created.id)
+        fresh_id = new_conversation_id(utc_now())
+        try:
+            created = self._create(conversation_id or fresh_id, user_id, None, None)
+        except ConversationExistsError as error:
+            raise ConversationExistsError(
+                f"There is a conversation {conversation_id!r} already: choose another id, "
+                f"or go on in it with %chat_use {conversation_id}"
+            ) from error
+        self._current[self._place(user_id)] = created
+        return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
 
-    def current_id(self, user_id: str) -> str | None:
-        """Return the id of the conversation that this notebook is in, if it is in one yet."""
-        current = self._current.get(user_id)
-        return None if current is None else current.id
+    def history(self, conversation_id: str | None, *, user_id: str) -> History | None:
+        """Return what was said in a conversation; without an id in the notebook's, ``None`` if that is nothing yet."""
+        if conversation_id is not None:
+            return self.manager.get_conversation(conversation_id).history()
+        current = self._current.get(self._place(user_id))
+        if current is not None:
+            return current.history()
+        try:
+            return self.manager.get_conversation(self._own_id(user_id)).history()
+        except ConversationNotFoundError:
+            return None
+
+    def check_provider(self) -> None:
+        """Raise ``AuthenticationError`` where no provider is chosen."""
+        if isinstance(self.manager.provider, UnchosenProvider):
+            raise AuthenticationError(TWO_WAYS_ON)
 
     def check_pack(self) -> None:
         """Raise a ``PackError`` unless the options' pack can be read and has the options' prompt."""
-        load_pack(self._options.pack).prompt(self._options.prompt or None)
+        if self._options.pack or self._options.prompt:
+            self._prompt(None, self._options.prompt or None)
 
     def close(self) -> None:
-        """Let go of the store."""
-        if self._store is not None:
-            self._store[1].close()
-            self._store = None
+        """Let go of the stores."""
+        while self._stores:
+            self._stores.popitem()[1].close()
 
     def _open(
         self, conversation_id: str, user_id: str, pack: str | None, prompt: str | None
@@ -115,8 +140,12 @@ class NotebookSession:
         try:
             head = self.store.head(conversation_id)
         except ConversationNotFoundError:
-            return self._create(conversation_id, user_id, pack, prompt), self._started(conversation_id)
-        opened = self.manager.open_conversation(conversation_id=conversation_id, user_id=user_id)
+            with suppress(ConversationExistsError):  # of two kernels that start it at once, one comes second
+                return self._create(conversation_id, user_id, pack, prompt), self._started(conversation_id)
+            head = self.store.head(conversation_id)
+        if head.user_id != user_id:
+            raise ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
+        opened = self.manager.get_conversation(conversation_id)
         if pack or prompt:
             opened.use_prompt(self._prompt(pack, prompt))
         turns = f"{head.turn_count} {'turn' if head.turn_count == 1 else 'turns'}"
@@ -124,6 +153,8 @@ class NotebookSession:
 
     def _create(self, conversation_id: str, user_id: str, pack: str | None, prompt: str | None) -> Conversation:
         path = pack or self._options.pack
+        if prompt and not path:
+            raise _no_pack(prompt)
         return self.manager.new_conversation(
             load_pack(path) if path else None,
             prompt_name=prompt or (self._options.prompt or None if path and not pack else None),
@@ -135,9 +166,7 @@ class NotebookSession:
         """Return the prompt that was asked for; one without a pack is of the options' pack."""
         path = pack or self._options.pack
         if not path:
-            raise InvalidArgumentError(
-                f"The prompt {prompt!r} is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE"
-            )
+            raise _no_pack(prompt)
         return load_pack(path).prompt(prompt)
 
     def _started(self, conversation_id: str) -> str:
@@ -145,7 +174,9 @@ class NotebookSession:
             return f"started {conversation_id!r}"
         if is_batch():
             return "started a new conversation (in a batch run the notebook's name is not known)"
-        return f"started {conversation_id!r} (this front end does not tell the notebook's name)"
+        return (
+            f"started {conversation_id!r} (the notebook's name is not known here; %chat_use goes on in one by its id)"
+        )
 
     def _own_id(self, user_id: str) -> str:
         path = notebook_path()
@@ -158,6 +189,9 @@ class NotebookSession:
         fresh = new_conversation_id(utc_now())
         self._unnamed.add(fresh)
         return fresh
+
+    def _place(self, user_id: str) -> tuple[str, str]:
+        return self._options.store or "disk", user_id
 
 
 def notebook_path() -> Path | None:
@@ -190,7 +224,13 @@ def _provider_of(name: str, model: str, base_url: str) -> Provider:
         raise InvalidArgumentError(
             f"There is no provider {chosen!r}: use openai or demo, as in %chat_setup --provider openai"
         )
-    raise AuthenticationError(NO_MODEL)
+    return UnchosenProvider()
+
+
+def _no_pack(prompt: str | None) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"The prompt {prompt!r} is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE"
+    )
 
 
 def _store_of(chosen: str) -> StateStore:
@@ -200,6 +240,8 @@ def _store_of(chosen: str) -> StateStore:
         return MemoryStore()
     from promptkit_nb.stores.disk import DiskStore  # noqa: PLC0415 - heavy, imported when chosen
 
-    if "://" in chosen:
-        raise InvalidArgumentError(f"There is no store {chosen!r}: use disk, memory, or a directory.")
-    return DiskStore(None if chosen == "disk" else chosen)
+    if chosen == "disk":
+        return DiskStore()
+    if "://" in chosen or not ("/" in chosen or os.sep in chosen or chosen == "~" or Path(chosen).is_dir()):
+        raise InvalidArgumentError(f"There is no store {chosen!r}: use disk, memory, or a directory, such as ./chats")
+    return DiskStore(chosen)

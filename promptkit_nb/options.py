@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from traitlets import Unicode
+from typing import Any
+
+from traitlets import CUnicode
 from traitlets.config import Configurable
+
+
+def _option(default: str, meaning: str) -> Any:
+    """Return an option. Any value becomes text: one that traitlets refuses would break every later ``%load_ext``."""
+    return CUnicode(default, allow_none=True, help=meaning).tag(config=True)
 
 
 class PromptKit(Configurable):
     """Options of the chat magics; empty means the default."""
 
-    provider = Unicode("", help="Who answers: 'openai' (any OpenAI-compatible server) or 'demo'.").tag(config=True)
-    model = Unicode("", help="The model of calls that name none; else PROMPTKIT_MODEL.").tag(config=True)
-    base_url = Unicode("", help="The address of an OpenAI-compatible server; else OPENAI_BASE_URL.").tag(config=True)
-    store = Unicode("disk", help="Where conversations are kept: 'disk', 'memory', or a directory.").tag(config=True)
-    user = Unicode("default", help="Whose conversations these are.").tag(config=True)
-    pack = Unicode("", help="The PromptPack file whose prompt new conversations use.").tag(config=True)
-    prompt = Unicode("", help="Which prompt of that pack; may be left out where it has one.").tag(config=True)
+    provider = _option("", "Who answers: 'openai' (any OpenAI-compatible server) or 'demo'.")
+    model = _option("", "The model of calls that name none; else PROMPTKIT_MODEL.")
+    base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
+    store = _option("disk", "Where conversations are kept: 'disk', 'memory', or a directory.")
+    user = _option("default", "Whose conversations these are.")
+    pack = _option("", "The PromptPack file whose prompt new conversations use.")
+    prompt = _option("", "Which prompt of that pack; may be left out where it has one.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import is_batch
+from promptkit_nb.plain_text import one_line
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -59,7 +60,7 @@ def receipt_of(response: Response, conversation_id: str) -> str:
         parts += [f"{response.latency_ms / 1000:.1f} s", conversation_id]
     if response.finish_reason not in ("stop", "tool_calls"):
         parts.append(_finish_words(response.finish_reason))
-    return " · ".join(parts)
+    return one_line(" · ".join(parts))
 
 
 def _finish_words(finish_reason: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from html import escape
 
 from promptkit_nb.markdown import to_html
+from promptkit_nb.note_html import note_html
+from promptkit_nb.plain_text import printable
 from promptkit_nb.receipts import receipt_of
 from promptkit_nb.turns import Turn, Usage
 
@@ -55,7 +56,7 @@ class Response:
 
     def __repr__(self) -> str:
         """Return the text: what a console shows."""
-        return self.content
+        return printable(self.content)
 
     def _repr_html_(self) -> str:
         return answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)
@@ -64,6 +65,5 @@ class Response:
 def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
     """Return a model's text and a line below it as HTML that cannot execute or fetch anything."""
     lines = [f"⚠ {warning}" for warning in warnings] + [footer]
-    small = "color:var(--jp-ui-font-color2,#666);font-size:85%;margin-top:0.4em"
-    below = "".join(f'<div style="{small}">{escape(line)}</div>' for line in lines if line)
-    return f"{to_html(text)}{below}"
+    below = "".join(note_html(line, "margin-top:0.4em") for line in lines if line)
+    return f"{to_html(text) if text else ''}{below}"

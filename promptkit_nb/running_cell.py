@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import cell_id
@@ -9,6 +11,10 @@ from promptkit_nb.streaming import CellCall
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+
+
+_ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
+_SHORTEST_KEY = 6
 
 
 class RunningCell:
@@ -23,7 +29,7 @@ class RunningCell:
 
     def next_call(self) -> CellCall:
         """Return the place of the next chat call of the cell that is running."""
-        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=self._source)
+        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=_without_keys(self._source))
         self._calls += 1
         return call
 
@@ -34,3 +40,13 @@ class RunningCell:
     def _begin(self, info: ExecutionInfo) -> None:
         self._source = info.raw_cell
         self._calls = 0
+
+
+def _without_keys(source: str | None) -> str | None:
+    """Return the source as it may be stored: ``%env OPENAI_API_KEY=…`` may stand in the same cell."""
+    if source is None:
+        return None
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if len(key) >= _SHORTEST_KEY:
+        source = source.replace(key, "[key]")
+    return _ANY_KEY.sub("[key]", source)

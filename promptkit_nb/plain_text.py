@@ -1,0 +1,25 @@
+"""Foreign text as plain text: nothing in it steers a terminal, and all of it can be encoded."""
+
+from __future__ import annotations
+
+from promptkit_nb.turns import without_lone_surrogates
+
+_CONTROLS = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
+
+
+def printable(text: str) -> str:
+    r"""Return the text without control characters, line breaks and tabs excepted.
+
+    >>> printable("\x1b[31mred\r\n")
+    '[31mred\n'
+    """
+    return without_lone_surrogates(text).translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    r"""Return the text on one line, without control characters.
+
+    >>> one_line("first\n  second\x07")
+    'first second'
+    """
+    return " ".join(printable(text).split())
