@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,17 +35,17 @@ from promptkit_nb.stores.base import (
     sorted_page,
 )
 from promptkit_nb.stores.layout import (
-    ASIDE,
     Frame,
     MetadataOnly,
     Record,
+    behind_prefix,
     bounds_of,
     head_of,
     key_of,
     rows_of,
     state_of,
 )
-from promptkit_nb.stores.rows import DATABASE, Rows
+from promptkit_nb.stores.rows import DATABASE, Rows, look_into
 from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 
 MARKER = "promptkit-store.json"
-LAST_CHARACTER = chr(0x10FFFF)
 
 
 class DiskStore:
@@ -90,8 +90,9 @@ class DiskStore:
         self._clock = clock
         self.directory = _chosen_directory(directory)
         initialised = _prepare(self.directory)
+        _check_ours(self.directory, timeout_s, initialised=initialised)
         self._rows = Rows(self.directory, timeout_s)
-        self._check_marker(initialised=initialised)
+        self._initialise()
 
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
@@ -153,8 +154,9 @@ class DiskStore:
             self._touch(conversation_id, record)
             frame = self._frame(conversation_id)
             if frame.is_plain:
-                rows = self._rows.between(key_of(record.cid, 0), key_of(record.cid, ASIDE), last=n)
-                self._check_complete(conversation_id, len(rows), min(n, record.turn_count))
+                start = max(0, record.next_place - n)
+                rows = self._rows.between(key_of(record.cid, start), key_of(record.cid, record.next_place))
+                self._check_complete(conversation_id, len(rows), record.next_place - start)
                 return tuple(decode_turn(value) for _, value in rows)
             newest = frame.current_rows(record.next_place)[-n:] if n else []
             return tuple(self._turn(conversation_id, record, row) for row in newest)
@@ -179,11 +181,12 @@ class DiskStore:
         """Return the heads in a total and stable order."""
         with self._rows.transaction():
             heads = [
-                head_of(conversation_id, record, self._metadata(conversation_id))
+                head_of(conversation_id, record, {})
                 for conversation_id, record in self._records(prefix or "", user_id)
                 if not self._is_expired(record)
             ]
-        return sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
+            page = sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
+            return [replace(head, metadata=self._metadata(head.conversation_id)) for head in page]
 
     def update_metadata(self, conversation_id: str, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
@@ -254,7 +257,7 @@ class DiskStore:
 
     def _records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, Record]]:
         if user_id is None:
-            rows = self._rows.between(f"h:{prefix}", f"h:{prefix}{LAST_CHARACTER}")
+            rows = self._rows.between(f"h:{prefix}", behind_prefix(f"h:{prefix}"))
         else:
             rows = self._rows.tagged(f"u:{user_id}")
         for key, value in rows:
@@ -302,15 +305,15 @@ class DiskStore:
             self._put_record(conversation_id, record)
 
     def _put_record(self, conversation_id: str, record: Record) -> None:
-        if self._ttl_s is not None:
-            record = replace(record, expires_at=self._clock() + timedelta(seconds=self._ttl_s))
+        ttl_s = self._ttl_s  # without one, what another store's TTL said is over: nobody asked for it here
+        expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
+        record = replace(record, expires_at=expires_at)
         self._rows.put(f"h:{conversation_id}", encode(record), tag=f"u:{record.user_id}")
 
     def _write(self, state: ConversationState, revision: int) -> Head:
         check_user_id(state.user_id)
         metadata = json_copy(dict(state.metadata), "metadata")
-        cid = int(self._rows.get("c:cid") or 0) + 1
-        self._rows.put("c:cid", str(cid).encode())
+        cid = self._next_cid()
         record, frame, turns = rows_of(state, cid, revision)
         for place, turn in turns.items():
             self._rows.put(key_of(cid, place), encode_turn(turn), tag=f"t:{turn.id}")
@@ -318,29 +321,28 @@ class DiskStore:
         self._put_record(state.conversation_id, record)
         return head_of(state.conversation_id, record, metadata)
 
+    def _next_cid(self) -> int:
+        stored = self._rows.get("c:cid")
+        if stored is None or not stored.isdigit():  # counting from 1 again would write over what is there
+            raise StoreCorruptedError(
+                f"The store in {self.directory} has lost count of its conversations. Nothing was changed; "
+                f"restore {DATABASE} from a backup."
+            )
+        cid = int(stored) + 1
+        self._rows.put("c:cid", str(cid).encode())
+        return cid
+
     def _erase(self, conversation_id: str, record: Record) -> None:
         self._rows.delete_between(*bounds_of(record.cid))
         self._rows.delete(f"a:{conversation_id}")
         self._rows.delete(f"h:{conversation_id}")
 
-    def _check_marker(self, *, initialised: bool) -> None:
-        """Make sure that this is a whole store of ours, or make an empty database one."""
+    def _initialise(self) -> None:
+        """Make an empty database a store."""
         with self._rows.transaction(write=True):
-            stored = self._rows.get("format")
-            if stored is not None:
-                check_format(int(stored), f"The store in {self.directory}")
-            elif initialised:
-                raise StoreCorruptedError(
-                    f"The store in {self.directory} has lost its contents: {DATABASE} is not the database that was "
-                    "written there. Nothing was changed; restore it from a backup, or choose another directory."
-                )
-            elif not self._rows.is_empty():
-                raise StoreUnavailableError(
-                    f"{self.directory} holds a cache of another program; choose another directory, "
-                    'as in DiskStore("conversations").'
-                )
-            else:
+            if self._rows.get("format") is None:
                 self._rows.put("format", str(FORMAT_VERSION).encode())
+                self._rows.put("c:cid", b"0")
         _write_marker(self.directory)
 
 
@@ -358,16 +360,40 @@ def _prepare(directory: Path) -> bool:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         marker = directory / MARKER
-        initialised = marker.exists()
-        if initialised:
+        database = directory / DATABASE
+        if marker.exists():
             check_format(_format_of(marker), f"The store in {directory}")
-        os.close(os.open(directory / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+            if not database.exists() or database.stat().st_size == 0:  # SQLite would make an empty one
+                raise _lost(directory)
+            return True
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StoreUnavailableError(
             f"The store in {directory} cannot be opened: {error.strerror or error}. Choose a directory that you may "
             'write to, as in DiskStore("conversations"), or set PROMPTKIT_HOME.'
         ) from error
-    return initialised
+    return False
+
+
+def _check_ours(directory: Path, timeout_s: float, *, initialised: bool) -> None:
+    """Refuse a database that is not a store of ours, or that a newer format wrote, before anything is changed."""
+    has_rows, stored = look_into(directory, "format", timeout_s)
+    if isinstance(stored, bytes) and stored.isdigit():
+        check_format(int(stored), f"The store in {directory}")
+    elif initialised:
+        raise _lost(directory)
+    elif has_rows:
+        raise StoreUnavailableError(
+            f"{directory} holds a cache of another program; nothing was changed. Choose another directory, "
+            'as in DiskStore("conversations").'
+        )
+
+
+def _lost(directory: Path) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"The store in {directory} has lost its contents: {DATABASE} is not the database that was written there. "
+        "Nothing was changed; restore it from a backup, or choose another directory."
+    )
 
 
 def _format_of(marker: Path) -> int:
@@ -381,10 +407,10 @@ def _write_marker(directory: Path) -> None:
     marker = directory / MARKER
     if marker.exists():
         return
-    partial = marker.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+    descriptor, partial = tempfile.mkstemp(dir=directory, prefix=f"{MARKER}.")  # its mode is 0600
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump({"format": FORMAT_VERSION, "written_by": "promptkit_nb"}, file)
-    partial.replace(marker)
+    Path(partial).replace(marker)
 
 
 def _incomplete(conversation_id: str, directory: Path) -> StoreCorruptedError:

@@ -105,6 +105,17 @@ def key_of(cid: int, place: int) -> int:
     return (cid << PLACE_BITS) | place
 
 
+def behind_prefix(prefix: str) -> str:
+    """Return the first text that sorts behind all those which begin with the prefix.
+
+    >>> behind_prefix("h:user:alice:")
+    'h:user:alice;'
+    """
+    kept = prefix.rstrip(chr(0x10FFFF))
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - past the surrogates
+
+
 def bounds_of(cid: int) -> tuple[int, int]:
     """Return the keys between which a conversation's turns stand: the first, and the first behind them."""
     return key_of(cid, 0), key_of(cid + 1, 0)

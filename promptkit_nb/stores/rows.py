@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from diskcache import Cache
@@ -30,12 +30,28 @@ SETTINGS: dict[str, str | int] = {
     "statistics": 0,
     "tag_index": 0,  # ours is narrower, see _INDEX
     "disk_min_file_size": 2**31 - 1,  # never a file beside the database
+    "sqlite_journal_mode": "wal",
+    "sqlite_synchronous": 1,  # NORMAL: what was acknowledged outlives the process
     "sqlite_secure_delete": 1,  # what is deleted is overwritten
     "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
 }
 
 _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, store_time) WHERE tag IS NOT NULL"
 _COLUMNS = "key, raw, mode, filename, value"
+_QUOTED_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%\"%'"
+
+
+def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
+    """Return whether the database has any row, and the value of one row, without changing anything.
+
+    diskcache writes its settings as it opens a database, and so would change how another program's cache works.
+    """
+    with translated(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone() is None:
+            return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None, None
+        has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
+        row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        return has_rows, row and row[0]
 
 
 class Rows:
@@ -52,9 +68,10 @@ class Rows:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
-        with self._translated():
+        with translated(directory, timeout_s):
             self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
-            self._cache._sql(_INDEX)  # noqa: SLF001 - the one file that may, see the module
+            self._sql(_INDEX)
+            self._quote_triggers()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
         if wrong:
             raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
@@ -63,16 +80,13 @@ class Rows:
     def transaction(self, *, write: bool = False) -> Iterator[None]:
         """See and change the rows as nobody else does; all of it lands, or nothing. Never nested.
 
-        Ctrl-C waits for the end of a writing transaction.
+        Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
+        two steps would keep the lock.
         """
         self._after_fork()
-        with self._translated():
-            if not write:
-                with self._lock, self._begun("BEGIN"):
-                    yield
-                return
-            with InterruptsHeld(), self._lock, self._begun("BEGIN IMMEDIATE"):
-                yield
+        begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock, self._begun(begin):
+            yield
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
@@ -83,12 +97,10 @@ class Rows:
         """Write one row, in place of the one that has the key."""
         self._cache.set(key, value, tag=tag, retry=False)
 
-    def between(self, low: Key, high: Key, *, last: int | None = None) -> list[tuple[Key, bytes]]:
-        """Return the rows with ``low <= key < high`` in the order of their keys; ``last`` counts from the end."""
-        select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key "  # noqa: S608 - a constant
-        if last is None:
-            return self._read(select, low, high)
-        return self._read(select + "DESC LIMIT ?", low, high, last)[::-1]
+    def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
+        """Return the rows with ``low <= key < high`` in the order of their keys."""
+        select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
+        return self._read(select, low, high)
 
     def tagged(self, tag: str) -> list[tuple[Key, bytes]]:
         """Return the rows with this tag."""
@@ -98,10 +110,6 @@ class Rows:
         """Return whether a row with ``low <= key < high`` has this tag."""
         found = self._sql("SELECT 1 FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1", (tag, low, high))
         return found.fetchone() is not None
-
-    def is_empty(self) -> bool:
-        """Return whether there is no row at all."""
-        return self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone() is None
 
     def delete(self, key: Key) -> None:
         """Delete one row, if it is there."""
@@ -113,12 +121,15 @@ class Rows:
 
     def close(self) -> None:
         """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
-        if self._closed:
-            return
-        with self._translated(), InterruptsHeld(), self._lock:
+        self._after_fork()
+        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+            if self._closed:
+                return
             self._closed = True
-            self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._cache.close()
+            try:
+                self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._cache.close()
 
     @property
     def closed(self) -> bool:
@@ -154,6 +165,16 @@ class Rows:
             if connection.in_transaction:
                 connection.rollback()
 
+    def _quote_triggers(self) -> None:
+        """Write diskcache's triggers with single quotes: some builds of SQLite take double ones for columns only."""
+        if not self._sql(_QUOTED_TRIGGERS).fetchall():
+            return
+        self._sql("BEGIN IMMEDIATE")
+        for name, statement in self._sql(_QUOTED_TRIGGERS).fetchall():
+            self._sql(f"DROP TRIGGER {name}")
+            self._sql(statement.replace('"', "'"))
+        self._sql("COMMIT")
+
     def _after_fork(self) -> None:
         """In a forked child, forget the parent's lock and transaction; diskcache opens a connection of its own."""
         if self._pid != os.getpid():
@@ -165,29 +186,31 @@ class Rows:
         found: str | int = getattr(self._cache, name)
         return found == value
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        where = f"The store in {self._directory}"
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                raise StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.") from error
-            raise StoreUnavailableError(f"{where} cannot be used: {error}. {self._remedy(str(error))}") from error
-        except sqlite3.DatabaseError as error:
-            raise StoreCorruptedError(
-                f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
-                f"can be read with: sqlite3 {DATABASE} .recover"
-            ) from error
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"{where} cannot be used: {error.strerror or error}. Choose a directory that you may write to, "
-                'as in DiskStore("conversations").'
-            ) from error
 
-    def _remedy(self, words: str) -> str:
-        if "locked" in words:
-            return f"Another process has been writing for {self._timeout_s:g} s; try again when it is done."
-        if "full" in words:
-            return "Make room on the disk; what was stored before is safe."
-        return 'Choose a directory that you may write to, as in DiskStore("conversations").'
+@contextmanager
+def translated(directory: Path, timeout_s: float) -> Iterator[None]:
+    """Raise our errors where SQLite or the file system raises its own."""
+    where = f"The store in {directory}"
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            raise StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.") from error
+        raise StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreCorruptedError(
+            f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
+            f"can be read with: sqlite3 {DATABASE} .recover"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}"
+        ) from error
+
+
+def _remedy(words: str, timeout_s: float) -> str:
+    if "locked" in words:
+        return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
+    if "full" in words:
+        return "Make room on the disk; what was stored before is safe."
+    return 'Choose a directory that you may write to, as in DiskStore("conversations").'
