@@ -5,6 +5,7 @@ One turn is one line of JSON; what has its default value is left out. Money is t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from functools import cache
 from math import isfinite
@@ -16,6 +17,8 @@ from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, Store
 from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
@@ -26,15 +29,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(record: DataclassInstance) -> bytes:
-    """Return the record as one line of JSON."""
-    return _encode(_without_defaults(record))
+    """Return the record as one line of JSON; halves of an emoji are cleaned as in ``Message``."""
+    return _encoded(_without_defaults(record))
 
 
 def encode_turn(turn: Turn) -> bytes:
     """Return the turn as one line of JSON."""
     line = _without_defaults(turn)
     line["messages"] = [_without_defaults(message) for message in turn.messages]
-    return _encode(line)
+    return _encoded(line)
 
 
 def decode(data: bytes, kind: type[T]) -> T:
@@ -63,23 +66,61 @@ def check_format(version: int, where: str) -> None:
         )
 
 
+def checked(record: T, encoder: Callable[[T], bytes] = encode) -> T:
+    """Return the record as it will be read back; ``InvalidArgumentError`` where it could be written but not read."""
+    kind = type(record)
+    try:
+        found: T = _decoder(kind).decode(encoder(record))
+    except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidArgumentError(f"This {kind.__name__} cannot be stored: {error}. Nothing was changed.") from error
+    return found
+
+
+def checked_turn(turn: Turn) -> Turn:
+    """Return the turn as it will be read back; ``InvalidArgumentError`` where it cannot be stored."""
+    if not isinstance(turn, Turn):
+        raise InvalidArgumentError(f"A {type(turn).__name__} is no Turn; give Turn(messages=(Message(...), ...)).")
+    found = checked(turn, encode_turn)
+    check_values_of(found)
+    return found
+
+
+def check_values_of(turn: Turn) -> None:
+    """Raise ``InvalidArgumentError`` for a cost that is no number, or a time without its zone."""
+    if turn.cost is not None and not turn.cost.is_finite():
+        raise InvalidArgumentError(f"A turn's cost cannot be {turn.cost}: give US dollars, or None where unknown.")
+    times = (turn.created_at, *(message.timestamp for message in turn.messages))
+    if any(time is not None and time.tzinfo is None for time in times):
+        raise InvalidArgumentError("A turn's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+
+
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
     """Return a deep copy of JSON values; ``InvalidArgumentError`` naming what cannot be stored as JSON."""
-    _refuse_what_json_lacks(values, what)
-    return msgspec.json.decode(_encode(values))
+    try:
+        return _json_copy(values, what)
+    except RecursionError as error:
+        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
 
 
-def _refuse_what_json_lacks(value: object, path: str) -> None:
+def _json_copy(value: object, path: str) -> object:
     if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _refuse_what_json_lacks(item, f"{path}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
-            _refuse_what_json_lacks(item, f"{path}[{key!r}]")
-    elif (problem := _problem_of(value)) is not None:
+        return [_json_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if (problem := _problem_of(value)) is not None:
         raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
+    for plain in (bool, int, float, str):  # of their subclasses, such as numpy's float64, JSON keeps the value
+        if isinstance(value, plain):
+            return plain(value) if plain is not str else str.__str__(value)
+    return value
+
+
+def _json_key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
+    if (problem := _problem_of(key)) is not None:
+        raise InvalidArgumentError(f"{path} has the key {key!a:.60}, {problem}")
+    return str.__str__(key)
 
 
 def _problem_of(value: object) -> str | None:
@@ -94,6 +135,23 @@ def _problem_of(value: object) -> str | None:
         whole = without_lone_surrogates(value) == value
         return None if whole else "which holds half of a character (a lone surrogate)."
     return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
+
+
+def _encoded(line: dict[str, object]) -> bytes:
+    try:
+        return _encode(line)
+    except UnicodeEncodeError:
+        return _encode(_cleaned(msgspec.to_builtins(line)))
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return without_lone_surrogates(value)
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    return value
 
 
 @cache

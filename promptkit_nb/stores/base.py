@@ -6,25 +6,31 @@ stays. What goes in and what comes out are values of the caller's own: changing 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
+from promptkit_nb.codec import check_values_of, checked, json_copy
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
     ConversationNotFoundError,
     InvalidArgumentError,
 )
+from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.state import ConversationState
+from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from promptkit_nb.state import ConversationState, Head
+    from promptkit_nb.state import Head
     from promptkit_nb.turns import Turn
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
 Duration = timedelta | float | int
+LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
 
 
 class StateStore(Protocol):
@@ -78,7 +84,7 @@ class StateStore(Protocol):
         """Return the heads in a total and stable order; equal times are ordered by id."""
         ...
 
-    def update_metadata(self, conversation_id: str, **changes: object) -> Head:
+    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
         ...
 
@@ -127,9 +133,44 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
     )
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Raise ``InvalidArgumentError`` unless the value is ``None`` or a whole number from 0."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+def checked_state(state: ConversationState) -> ConversationState:
+    """Return the state as it will be read back, sharing nothing that can change with what was given.
+
+    Raises ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for anything else that cannot be stored.
+    """
+    if not isinstance(state, ConversationState):
+        raise InvalidArgumentError(f'A {type(state).__name__} is no state; give ConversationState("id", ...).')
+    check_conversation_id(state.conversation_id)
+    check_user_id(state.user_id)
+    settings = replace(
+        state.settings,
+        parameters=json_copy(state.settings.parameters, "settings.parameters"),
+        prompt=json_copy(state.settings.prompt, "settings.prompt"),
+        variables=json_copy(state.settings.variables, "settings.variables"),
+    )
+    found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
+    for turn in found.stored_turns:
+        check_values_of(turn)
+    if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
+        raise InvalidArgumentError("A conversation's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+    standing = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
+    if unknown := found.versions.keys() - standing:
+        raise InvalidArgumentError(
+            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch."
+        )
+    return found
+
+
+def check_filters(prefix: str | None, user_id: str | None) -> None:
+    """Raise ``InvalidArgumentError`` unless the filters of ``list`` are text, or ``None`` for all."""
+    for name, value in (("prefix", prefix), ("user_id", user_id)):
+        if value is not None and (not isinstance(value, str) or without_lone_surrogates(value) != value):
+            raise InvalidArgumentError(f"{name}={value!a} is no text; leave it out to list all conversations.")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ``InvalidArgumentError`` unless the value is a whole number from 0."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return
     raise InvalidArgumentError(f"{name}={value!r} is out of range: give a whole number from 0.")
 
@@ -145,10 +186,11 @@ def seconds_of(name: str, duration: Duration | None) -> float | None:
     if duration is None:
         return None
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds < float("inf"):
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
         return float(seconds)
     raise InvalidArgumentError(
-        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, or None for no limit."
+        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, of 100 years at most, "
+        "or None for no limit."
     )
 
 
@@ -158,7 +200,8 @@ def sorted_page(
     """Return one page of the heads in their total order."""
     if sort_by not in get_args(SortKey):
         raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown: use one of {', '.join(get_args(SortKey))}.")
-    check_count("limit", limit)
+    if limit is not None:
+        check_count("limit", limit)
     check_count("offset", offset)
 
     def order(head: Head) -> tuple[datetime | str, str]:

@@ -15,6 +15,7 @@ from platformdirs import user_data_path
 from promptkit_nb.codec import (
     FORMAT_VERSION,
     check_format,
+    checked_turn,
     decode,
     decode_turn,
     encode,
@@ -28,7 +29,9 @@ from promptkit_nb.stores.base import (
     Duration,
     SortKey,
     check_count,
+    check_filters,
     check_revision,
+    checked_state,
     exists_already,
     not_found,
     seconds_of,
@@ -96,7 +99,7 @@ class DiskStore:
 
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
-        check_conversation_id(state.conversation_id)
+        state = checked_state(state)
         with self._rows.transaction(write=True):
             former = self._find(state.conversation_id, forget_expired=True)
             if former is not None:
@@ -113,7 +116,8 @@ class DiskStore:
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, in place of what is there."""
-        conversation_id = check_conversation_id(state.conversation_id)
+        state = checked_state(state)
+        conversation_id = state.conversation_id
         with self._rows.transaction(write=True):
             record = self._find(conversation_id, forget_expired=True)
             revision = 0 if record is None else record.revision
@@ -127,11 +131,13 @@ class DiskStore:
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
         """Add one turn at the end; the same turn, appended again, is once."""
         check_conversation_id(conversation_id)
+        turn = checked_turn(turn)
         with self._rows.transaction(write=True):
             record = self._find(conversation_id, forget_expired=True)
             if record is None:
                 if not create:
                     raise not_found(conversation_id)
+                check_user_id(user_id)
                 self._write(ConversationState(conversation_id, user_id, created_at=self._clock()), revision=1)
                 record = self._live(conversation_id)
             if not self._rows.has_tag(f"t:{turn.id}", *bounds_of(record.cid)):
@@ -179,6 +185,7 @@ class DiskStore:
         offset: int = 0,
     ) -> list[Head]:
         """Return the heads in a total and stable order."""
+        check_filters(prefix, user_id)
         with self._rows.transaction():
             heads = [
                 head_of(conversation_id, record, {})
@@ -188,7 +195,7 @@ class DiskStore:
             page = sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
             return [replace(head, metadata=self._metadata(head.conversation_id)) for head in page]
 
-    def update_metadata(self, conversation_id: str, **changes: object) -> Head:
+    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
         check_conversation_id(conversation_id)
         copied = json_copy(changes, "metadata")
@@ -311,15 +318,13 @@ class DiskStore:
         self._rows.put(f"h:{conversation_id}", encode(record), tag=f"u:{record.user_id}")
 
     def _write(self, state: ConversationState, revision: int) -> Head:
-        check_user_id(state.user_id)
-        metadata = json_copy(dict(state.metadata), "metadata")
         cid = self._next_cid()
         record, frame, turns = rows_of(state, cid, revision)
         for place, turn in turns.items():
             self._rows.put(key_of(cid, place), encode_turn(turn), tag=f"t:{turn.id}")
         self._rows.put(f"a:{state.conversation_id}", encode(frame))
         self._put_record(state.conversation_id, record)
-        return head_of(state.conversation_id, record, metadata)
+        return head_of(state.conversation_id, record, state.metadata)
 
     def _next_cid(self) -> int:
         stored = self._rows.get("c:cid")

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from promptkit_nb.codec import decode, encode, json_copy
+from promptkit_nb.codec import checked_turn, decode, encode, json_copy
 from promptkit_nb.errors import StoreUnavailableError
-from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.state import ConversationState, Head, Settings, Totals, carry_totals
 from promptkit_nb.stores.base import (
     Duration,
     SortKey,
     check_count,
+    check_filters,
     check_revision,
+    checked_state,
     exists_already,
     not_found,
     seconds_of,
@@ -65,7 +67,8 @@ class MemoryStore:
 
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
-        with self._opened(state.conversation_id):
+        state = checked_state(state)
+        with self._opened():
             if self._find(state.conversation_id) is not None:
                 raise exists_already(state.conversation_id)
             return self._write(state, revision=1)
@@ -79,7 +82,8 @@ class MemoryStore:
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, in place of what is there."""
-        with self._opened(state.conversation_id):
+        state = checked_state(state)
+        with self._opened():
             record = self._find(state.conversation_id)
             revision = 0 if record is None else record.revision
             check_revision(state.conversation_id, revision, expected_revision)
@@ -88,7 +92,9 @@ class MemoryStore:
 
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
         """Add one turn at the end; the same turn, appended again, is once."""
-        with self._opened(conversation_id):
+        check_conversation_id(conversation_id)
+        turn = checked_turn(turn)
+        with self._opened():
             record = self._find(conversation_id)
             if record is None:
                 if not create:
@@ -105,6 +111,7 @@ class MemoryStore:
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first."""
+        check_conversation_id(conversation_id)
         check_count("n", n)
         with self._opened(conversation_id):
             record = self._live(conversation_id)
@@ -127,6 +134,7 @@ class MemoryStore:
         offset: int = 0,
     ) -> list[Head]:
         """Return the heads in a total and stable order."""
+        check_filters(prefix, user_id)
         with self._opened():
             heads = [
                 _head(record)
@@ -137,8 +145,9 @@ class MemoryStore:
             ]
         return sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
 
-    def update_metadata(self, conversation_id: str, **changes: object) -> Head:
+    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
+        check_conversation_id(conversation_id)
         copied = json_copy(changes, "metadata")
         with self._opened(conversation_id):
             record = self._live(conversation_id)
@@ -203,9 +212,8 @@ class MemoryStore:
         record.frame = replace(record.frame, updated_at=self._clock())
 
     def _write(self, state: ConversationState, revision: int) -> Head:
-        check_user_id(state.user_id)
         record = _Record(
-            frame=replace(_copied(state), turns=()),
+            frame=replace(state, turns=()),
             turns=list(state.turns),
             totals=state.totals,
             revision=revision,
