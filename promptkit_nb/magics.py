@@ -247,7 +247,7 @@ def _not_understood(magic: Any, word: str) -> str:
             f"There is no option {option}: set OPENAI_API_KEY before the kernel starts, so that no notebook holds it."
         )
     known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - no other way
-    near = get_close_matches(option, known, n=1)
+    near = get_close_matches(option, known, n=1, cutoff=0.7)
     return f"There is no option {option}{f', did you mean {near[0]}' if near else ''}? %{name}? lists them."
 
 
