@@ -1,0 +1,47 @@
+"""``environment.yml`` gives conda users what ``pyproject.toml`` gives pip's."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+LINES = (ROOT / "environment.yml").read_text("utf-8").splitlines()
+
+# Where conda-forge's name is another than PyPI's.
+CONDA_NAMES = {"redis": "redis-py"}
+
+
+def test_lists_the_requirements_of_the_package() -> None:
+    """Every requirement of the package and its extras stands there with the same versions, and no other."""
+    extras = [text for each in PROJECT["optional-dependencies"].values() for text in each]
+    required = [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
+    wanted = [
+        f"{CONDA_NAMES.get(each.name, each.name)}{each.specifier}" for each in required if each.name != PROJECT["name"]
+    ]
+    listed = [Requirement(line) for line in _packages("  - ") + _packages("      - ")]
+    assert sorted(f"{each.name}{each.specifier}" for each in listed) == sorted(wanted)
+
+
+def test_begins_with_the_python_that_is_required() -> None:
+    """Python is the package's, and pip is there for the rest."""
+    assert [line.strip() for line in LINES if line.startswith("  - p")][:2] == [
+        f"- python{PROJECT['requires-python']}",
+        "- pip",
+    ]
+
+
+def test_ends_with_the_package_itself() -> None:
+    """The last line installs this clone, with everything and for testing."""
+    assert LINES[-1] == '      - -e ".[all,test]"'
+
+
+def _packages(indent: str) -> list[str]:
+    """Return the packages at this depth, without Python, pip and this clone."""
+    after = LINES[LINES.index("dependencies:") + 1 :]
+    found = [line.removeprefix(indent) for line in after if line.startswith(indent)]
+    others = ("python>", "pip", "-e ")
+    return [text for text in found if not text.startswith(others)]

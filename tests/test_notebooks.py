@@ -1,0 +1,137 @@
+"""The tutorials as documents: what nbval, which compares their outputs, does not look at."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+TUTORIALS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+# What differs from run to run or from machine to machine, and so has no place in a saved output.
+PASSING = {
+    "an absolute path": r"(?<![\w.<])/(?:home|tmp|work|root|usr|var|opt|Users|private)/",
+    "a date": r"\b\d{4}-\d\d-\d\d\b",
+    "a time of day": r"\b\d\d:\d\d\b",
+    "a duration": r"\b\d+(?:\.\d+)? m?s\b",
+    "an address in memory": r"\b0x[0-9a-f]{6,}\b",
+    "a generated id": r"\b(?:[0-9a-f]{32}|\d{8}T\d{6})",
+}
+
+
+@pytest.fixture(params=TUTORIALS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each tutorial in turn."""
+    chosen: Path = request.param
+    return chosen
+
+
+@pytest.fixture
+def notebook(path: Path) -> NotebookNode:
+    """Each tutorial in turn, read."""
+    read: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's has no types
+    return read
+
+
+def test_there_are_tutorials() -> None:
+    """The tests below have something to look at."""
+    assert [path.stem for path in TUTORIALS][:2] == ["01_first_conversation", "02_sessions"]
+
+
+def test_begins_with_a_title(notebook: NotebookNode) -> None:
+    """The first cell is prose, and its first line the one title."""
+    titles = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in _headings(cell, "# ")]
+    assert notebook.cells[0].cell_type == "markdown"
+    assert titles == [notebook.cells[0].source.splitlines()[0]]
+
+
+def test_every_code_cell_is_introduced(notebook: NotebookNode) -> None:
+    """No more than two code cells follow each other without a word between them."""
+    kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
+    assert "ccc" not in kinds
+
+
+def test_cell_ids_are_names(notebook: NotebookNode) -> None:
+    """Each cell has an id of its own that a person chose, so that diffs are readable and turns find their cells."""
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert [name for name in ids if not re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name)] == []
+
+
+def test_runs_on_any_python_kernel(notebook: NotebookNode) -> None:
+    """The kernel asked for is the one that every installation has."""
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
+    """The saved outputs are those of one run in order; nbval compares no cell that was not run."""
+    counts = [cell.execution_count for cell in _code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_what_shows_something_has_its_output(notebook: NotebookNode) -> None:
+    """A cell that prints, chats or ends in an expression has a saved output, and every output is of such a cell."""
+    cells = _code_cells(notebook)
+    assert [cell.id for cell in cells if bool(cell.outputs) != _shows_something(cell.source)] == []
+
+
+def test_nothing_failed(notebook: NotebookNode) -> None:
+    """No saved output is an error, and nothing was written to stderr."""
+    outputs = [output for cell in _code_cells(notebook) for output in cell.outputs]
+    assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
+
+
+@pytest.mark.parametrize("passing", PASSING)
+def test_outputs_are_the_same_everywhere(notebook: NotebookNode, passing: str) -> None:
+    """No output, as text or as HTML, holds what differs from run to run or from machine to machine."""
+    texts = [text for cell in _code_cells(notebook) for output in cell.outputs for text in _texts(output)]
+    assert [text for text in texts if re.search(PASSING[passing], text)] == []
+
+
+def test_nothing_is_left_out_of_the_comparison(notebook: NotebookNode) -> None:
+    """No cell is tagged, so nbval compares all of them; and none keeps the times of its run."""
+    assert [cell.id for cell in notebook.cells if cell.metadata] == []
+
+
+@pytest.mark.kernel
+def test_touches_nothing_of_the_users(path: Path, tmp_path: Path) -> None:
+    """Run without a browser, a tutorial passes, leaves the user's store alone, and is not changed itself."""
+    before = path.read_bytes()
+    home = tmp_path / "home"
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "execute", path],
+        env={**os.environ, "PROMPTKIT_HOME": str(home)},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert not home.exists()
+    assert path.read_bytes() == before
+
+
+def _headings(cell: NotebookNode, mark: str) -> list[str]:
+    return [line for line in cell.source.splitlines() if line.startswith(mark)]
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _shows_something(source: str) -> bool:
+    if source.startswith("%"):
+        return "%chat" in source
+    tree = ast.parse(source)
+    ends_in_value = isinstance(tree.body[-1], ast.Expr)
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return ends_in_value or any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
+
+
+def _texts(output: NotebookNode) -> list[str]:
+    return [output.text] if output.output_type == "stream" else list(output.data.values())

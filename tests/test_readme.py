@@ -1,0 +1,108 @@
+"""The README keeps its word: its two commands, its examples and its links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
+
+from promptkit_nb import DiskStore, OpenAIProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chat_server import ChatServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
+    """A fresh shell in the clone's directory; OpenAI is a server on the loopback, the user's home a temporary one."""
+    for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-5f3e9d")
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.chdir(ROOT)
+    InteractiveShell.clear_instance()
+    config = Config()
+    config.HistoryManager.enabled = False
+    fresh = InteractiveShell.instance(config=config)
+    yield fresh
+    fresh.run_line_magic("unload_ext", "promptkit_nb")
+    InteractiveShell.clear_instance()
+
+
+def test_begins_with_exactly_two_commands() -> None:
+    """The first two blocks are one command line each, and there is no further shell block."""
+    assert [language for language, _ in BLOCKS][:3] == ["sh", "sh", "python"]
+    assert [text.count("\n") for language, text in BLOCKS if language == "sh"] == [1, 1]
+
+
+def test_each_command_does_its_own_set_up() -> None:
+    """Either command works on a fresh machine: it makes its environment and installs into it."""
+    for language, text in BLOCKS:
+        if language == "sh":
+            assert text.startswith("python3 -m venv .venv && .venv/bin/pip install -e '.[all")
+
+
+def test_the_commands_name_what_is_there() -> None:
+    """The first opens a tutorial that exists, the second runs the tests and all tutorials."""
+    opened, tested = (text for language, text in BLOCKS if language == "sh")
+    assert (ROOT / opened.split()[-1]).is_file()
+    assert tested.endswith(" -m pytest --nbval --nbval-current-env tests notebooks\n")
+
+
+def test_the_examples_run(shell: InteractiveShell) -> None:
+    """All Python blocks run as the cells of one notebook; the name is remembered without a key, and with one."""
+    ran, said = _run_all(shell)
+    assert ran == [True] * 6, said
+    assert "[demo] Your name is Alice." in said
+    assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
+
+
+def test_the_example_deletes_its_conversation(shell: InteractiveShell) -> None:
+    """After the last block only the notebook's own conversation is left."""
+    _run_all(shell)
+    with DiskStore() as store:
+        assert [head.turn_count for head in store.list()] == [2]
+        assert [head.conversation_id for head in store.list(prefix="persistent-chat")] == []
+
+
+def test_the_magics_named_in_the_text_exist(shell: InteractiveShell) -> None:
+    """Each ``%chat…`` of the README is registered."""
+    shell.run_line_magic("load_ext", "promptkit_nb")
+    named = set(re.findall(r"%(chat\w*)", README))
+    assert named - set(shell.magics_manager.magics["line"]) == set()
+
+
+def test_the_table_of_servers_gives_base_urls() -> None:
+    """Each address of the table is one that ``OpenAIProvider`` takes."""
+    urls = re.findall(r"^\| .*? \| `(http.*?)` \|", README, re.MULTILINE)
+    assert len(urls) == 9
+    assert [OpenAIProvider("any", base_url=url).base_url for url in urls] == urls
+
+
+def test_local_links_lead_somewhere() -> None:
+    """Each relative link of the README and of CONTRIBUTING names a file of this repository."""
+    for document in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text("utf-8"))
+        assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def _run_all(shell: InteractiveShell) -> tuple[list[bool], str]:
+    """Run the Python blocks; return whether each succeeded, and all that was shown as text."""
+    with capture_output() as captured:
+        cells = [text for language, text in BLOCKS if language == "python"]
+        ran = [shell.run_cell(cell).success for cell in cells]  # type: ignore[no-untyped-call]  # IPython's has no types
+    shown = [output.data["text/plain"] for output in captured.outputs]
+    return ran, "\n".join([captured.stdout, captured.stderr, *shown])
