@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from markdown_it import MarkdownIt
+    from markdown_it.renderer import RendererHTML
     from markdown_it.token import Token
+    from markdown_it.utils import EnvType, OptionsDict
 
 MAX_MARKDOWN_CHARS = 200_000
 
-# JupyterLab and nbconvert typeset `$…$` in HTML outputs with MathJax, whose `\href` makes `javascript:` links. The two
-# "ignore" classes (MathJax 3 and 2) keep it away: formulas are MathML already. Nothing can be laid over the page, as
-# whatever sticks out of this box is clipped.
+# JupyterLab and nbconvert hand `$…$` in HTML outputs to MathJax, one more interpreter of the model's text. The two
+# "ignore" classes (MathJax 3 and 2) keep it away: formulas are MathML already, and a dollar that was no formula stays
+# a dollar. Nothing can be laid over the page, as whatever sticks out of this box is clipped.
 _OPEN_BOX = (
     '<div class="promptkit-markdown mathjax_ignore tex2jax_ignore" '
     'style="overflow-wrap:break-word;overflow-x:auto;overflow-y:hidden">'
@@ -165,12 +167,15 @@ def _render_code(_: object, tokens: Sequence[Token], index: int, *__: object) ->
     return f'<pre style="{_PRE_STYLE}"><code style="{_CODE_STYLE}">{code}</code></pre>\n'
 
 
-def _render_image(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+def _render_image(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
     token = tokens[index]
-    source, alternative = html.escape(str(token.attrs["src"])), html.escape(token.content)
-    if _PICTURE.fullmatch(str(token.attrs["src"])):
+    source = str(token.attrs["src"])
+    alternative = html.escape(renderer.renderInlineAsText(token.children, options, env))
+    if _PICTURE.fullmatch(source):
         return f'<img src="{source}" alt="{alternative}" style="{_IMAGE_STYLE}">'
-    return f"{alternative} ({source})" if alternative else source
+    return f"{alternative} ({html.escape(source)})" if alternative else html.escape(source)
 
 
 def _render_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:

@@ -1,0 +1,30 @@
+"""Fixtures of the browser tests: one JupyterLab for all of them, a fresh browser for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.jupyter_lab import LabServer, chromium_page, require_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
+    """A running JupyterLab."""
+    require_program("chromium")
+    with LabServer(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A page in a Chromium of its own."""
+    with chromium_page(tmp_path / "profile") as opened:
+        yield opened

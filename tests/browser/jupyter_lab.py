@@ -1,0 +1,267 @@
+"""JupyterLab in headless Chromium, as a user has it: a real server, a real kernel, a real page.
+
+::
+
+    def test_adds(lab: LabServer, page: Page) -> None:
+        notebook = lab.open_notebook(page, ["1 + 1"])
+        notebook.run_all()
+        assert notebook.outputs(0)[0]["data"]["text/plain"] == "2"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from playwright.sync_api import Locator, Page
+
+PROJECT = Path(__file__).parents[2]
+START_TIMEOUT_S = 60
+RUN_TIMEOUT_S = 60
+
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+# No question may stand between a test and its notebook, and every cell and output is in the page, in view or not.
+LAB_SETTINGS: dict[str, dict[str, object]] = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/apputils-extension/sessionDialogs": {"skipKernelRestartDialog": True},
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "maxNumberOutputs": 1000},
+}
+
+
+def require_program(name: str) -> str:
+    """Return the program's path; without it skip the test, or fail it where ``PROMPTKIT_CI=1`` requires it."""
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    if os.environ.get("PROMPTKIT_CI") == "1":
+        pytest.fail(f"{name} is not on the PATH, and PROMPTKIT_CI=1 requires it: install {name}.", pytrace=False)
+    pytest.skip(f"{name} is not on the PATH.")
+
+
+class LabServer:
+    """A JupyterLab server on a free port of 127.0.0.1 that neither reads nor writes anything of the user's.
+
+    ``directory`` is where its notebooks lie and its kernels run; the one kernel spec is the running interpreter.
+    ``environment`` is added to what server and kernels see.
+    """
+
+    def __init__(self, home: Path, environment: dict[str, str] | None = None) -> None:
+        """Prepare the directories under ``home``; the server starts on entering the context."""
+        self.directory = home / "notebooks"
+        self.directory.mkdir()
+        self._log = home / "server.log"
+        self._environment = _isolated_environment(home) | (environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{_free_port()}"
+
+    def __enter__(self) -> Self:
+        """Start the server and wait until it answers."""
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--allow-root"]
+        command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.url.rpartition(':')[2]}"]
+        command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={self.directory}"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise RuntimeError(f"JupyterLab did not start:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the server; it stops its kernels."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(timeout=20)
+
+    def _answers(self) -> bool:
+        try:
+            connection = HTTPConnection(self.url.removeprefix("http://"), timeout=2)
+            connection.request("GET", "/api/status")
+            return connection.getresponse().status == HTTPStatus.OK
+        except OSError:
+            return False
+
+    def open_notebook(self, page: Page, cells: Sequence[str], name: str = "test.ipynb") -> LabNotebook:
+        """Write a notebook of these code cells (ids ``cell-0``, ``cell-1`` …), open it and wait for its kernel."""
+        metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
+        for number, source in enumerate(cells):
+            cell = new_code_cell(source, id=f"cell-{number}")  # type: ignore[no-untyped-call]  # same
+            notebook.cells.append(cell)
+        nbformat.write(notebook, self.directory / name)  # type: ignore[no-untyped-call]  # same
+        return self.reopen_notebook(page, name)
+
+    def reopen_notebook(self, page: Page, name: str = "test.ipynb") -> LabNotebook:
+        """Open a notebook that is there already, as it was saved, and wait for its kernel."""
+        page.goto(f"{self.url}/doc/tree/{name}")
+        page.wait_for_function(
+            "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel",
+            timeout=START_TIMEOUT_S * 1000,
+        )
+        notebook = LabNotebook(page, self.directory / name)
+        notebook.wait_until_idle()
+        return notebook
+
+
+class LabNotebook:
+    """The open notebook: ``page`` is Playwright's, ``path`` the file."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        """Take hold of the notebook that the page shows."""
+        self.page = page
+        self.path = path
+
+    def run_all(self) -> None:
+        """Run all cells and wait until they are done; a failing cell stops the run."""
+        self.command("notebook:run-all-cells")
+
+    def restart_and_run_all(self) -> None:
+        """Restart the kernel, run all cells, and wait until they are done."""
+        self.command("notebook:restart-run-all")
+        self.wait_until_idle()
+
+    def run_cell(self, index: int) -> None:
+        """Run one cell, as Ctrl+Enter does, and wait until it is done."""
+        self.select(index)
+        self.command("notebook:run-cell")
+
+    def start_cell(self, index: int) -> None:
+        """Run one cell without waiting for it."""
+        self.select(index)
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+
+    def select(self, index: int) -> None:
+        """Make this the active cell."""
+        self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", index)
+
+    def wait_until_idle(self) -> None:
+        """Wait until the kernel is ready and has nothing to do."""
+        self._evaluate("""async () => {
+            const session = jupyterapp.shell.currentWidget.context.sessionContext;
+            await session.ready;
+            await session.session.kernel.info;
+            while (session.session?.kernel?.status !== 'idle') await new Promise(done => setTimeout(done, 50));
+        }""")
+
+    def outputs(self, index: int) -> list[dict[str, Any]]:
+        """Return the cell's outputs as the notebook format has them."""
+        outputs: list[dict[str, Any]] = self.page.evaluate(
+            "index => jupyterapp.shell.currentWidget.content.widgets[index].model.outputs.toJSON()", index
+        )
+        return outputs
+
+    def output_area(self, index: int) -> Locator:
+        """Return where the page shows the cell's outputs."""
+        return self.page.locator(".jp-Notebook-cell").nth(index).locator(".jp-OutputArea-output")
+
+    def save(self) -> nbformat.NotebookNode:
+        """Save and return what the file then holds."""
+        self.command("docmanager:save")
+        notebook: nbformat.NotebookNode = nbformat.read(self.path, as_version=4)  # type: ignore[no-untyped-call]  # same
+        return notebook
+
+    def screenshot(self, path: Path, *, theme: str | None = None) -> None:
+        """Write a PNG of the page, after switching to the theme (``"JupyterLab Dark"``) where one is named."""
+        if theme is not None:
+            self.command("apputils:change-theme", {"theme": theme})
+            self.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
+            self.page.wait_for_selector("#jupyterlab-splash", state="detached")
+        self.page.screenshot(path=path)
+
+    def command(self, name: str, arguments: dict[str, object] | None = None) -> None:
+        """Execute one of JupyterLab's commands and wait for its end."""
+        self._evaluate(
+            "([name, args]) => jupyterapp.commands.execute(name, args).then(() => {})", [name, arguments or {}]
+        )
+
+    def _evaluate(self, function: str, argument: object = None) -> None:
+        """Await a JavaScript function, but not for ever: ``page.evaluate`` itself knows no timeout."""
+        self.page.evaluate(
+            f"""argument => Promise.race([
+                ({function})(argument),
+                new Promise((_, fail) => setTimeout(() => fail(new Error('no end in sight')), {RUN_TIMEOUT_S * 1000})),
+            ])""",
+            argument,
+        )
+
+
+@contextmanager
+def chromium_page(profile: Path) -> Iterator[Page]:
+    """Open a page in a Chromium of its own.
+
+    Playwright's event loop counts as running in this thread for as long as it is open, and any ``asyncio.run`` then
+    fails: keep it open for one test, not for the session.
+    """
+    program = require_program("chromium")
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=program, args=list(CHROMIUM_OPTIONS), viewport={"width": 1200, "height": 900}
+        )
+        try:
+            yield context.pages[0]
+        finally:
+            context.close()
+
+
+def _isolated_environment(home: Path) -> dict[str, str]:
+    """Return an environment in which every directory of Jupyter's is below ``home`` and no key is set."""
+    kernel = home / "data" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    for name, values in LAB_SETTINGS.items():
+        settings = home / "settings" / f"{name}.jupyterlab-settings"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps(values))
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JUPYTER", "IPYTHON", "PROMPTKIT", "OPENAI", "XDG_"))
+    }
+    return inherited | {
+        "HOME": str(home),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "PROMPTKIT_HOME": str(home / "promptkit"),
+        "PYTHONPATH": str(PROJECT),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,150 @@
+"""Model text in a cell's trusted output: nothing in it runs, nothing is fetched."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.attacks import ATTACKS, CANARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page
+
+    from browser.jupyter_lab import LabNotebook, LabServer
+
+pytestmark = pytest.mark.browser
+
+SAFE_CELL = """
+from IPython.display import display
+from promptkit_nb.markdown import to_html
+
+for attack in {attacks!r}:
+    display({{"text/html": to_html(attack), "text/plain": attack}}, raw=True)
+"""
+RAW_CELL = """
+from IPython.display import HTML, Markdown, display
+
+for show in (HTML, Markdown):
+    display(show({attack!r}))
+"""
+
+# Everything in the answers is hovered over and clicked, save links to the web: following one is the reader's choice.
+TOUCH_EVERYTHING = """() => {
+    for (const element of document.querySelectorAll('.promptkit-markdown *')) {
+        for (const kind of ['mouseover', 'mouseenter', 'focus', 'toggle', 'click']) {
+            if (kind === 'click' && /^http:..(link|x)[.]invalid/.test(element.closest('a')?.href)) continue;
+            element.dispatchEvent(new MouseEvent(kind, {bubbles: true, cancelable: true}));
+        }
+    }
+}"""
+ELEMENTS = """() => [...document.querySelectorAll('.promptkit-markdown *')].map(
+    element => [element.localName, [...element.attributes].map(attribute => attribute.name)])"""
+
+HTML_TAGS = (
+    "p br hr em strong s blockquote ul ol li code pre h1 h2 h3 h4 h5 h6 table thead tbody tr th td div span a img"
+)
+MATH_TAGS = "math mrow mi mn mo mtext mstyle mfrac msup msub mspace"
+ATTRIBUTES = "style href rel target src alt start display displaystyle scriptlevel stretchy mathcolor"
+
+
+class Canary:
+    """A server that remembers the paths it was asked for."""
+
+    def __init__(self) -> None:
+        """Listen on a free port of 127.0.0.1."""
+        self.requests: list[str] = []
+        seen = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen.append(self.path)
+                self.send_response(204)
+                self.end_headers()
+
+            do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+
+            def log_message(self, *_: object) -> None:
+                """Keep the test's output clean."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def canary() -> Iterator[Canary]:
+    """A running canary."""
+    canary = Canary()
+    thread = Thread(target=canary.server.serve_forever, daemon=True)
+    thread.start()
+    yield canary
+    canary.server.shutdown()
+    canary.server.server_close()
+    thread.join()
+
+
+def foreign_requests(page: Page, lab: LabServer) -> list[str]:
+    """Return a list that grows by every address that the page asks for outside its own server."""
+    addresses: list[str] = []
+    page.context.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((lab.url, "data:", "blob:", "about:")) else addresses.append(request.url)
+        ),
+    )
+    return addresses
+
+
+def settle(notebook: LabNotebook) -> None:
+    """Give images, frames and typesetting the time to do their worst."""
+    notebook.page.wait_for_load_state("networkidle")
+    notebook.page.wait_for_timeout(1000)
+
+
+def was_run(page: Page) -> bool:
+    """Tell whether the script of an attack ran in the page."""
+    return bool(page.evaluate("() => 'pwned' in window"))
+
+
+def test_no_attack_runs_or_fetches_anything(lab: LabServer, page: Page, canary: Canary) -> None:
+    """Every attack is shown by a cell that the user ran; touching all of it sets no mark and sends no request."""
+    addresses = foreign_requests(page, lab)
+    attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
+    notebook = lab.open_notebook(page, [SAFE_CELL.format(attacks=attacks)], name="inert.ipynb")
+
+    notebook.run_all()
+    page.locator(".promptkit-markdown").nth(len(attacks) - 1).wait_for(state="attached")
+    settle(notebook)
+    page.evaluate(TOUCH_EVERYTHING)
+    settle(notebook)
+
+    assert not was_run(page)
+    assert canary.requests == []
+    assert addresses == []
+    assert page.context.pages == [page]
+    assert page.url == f"{lab.url}/doc/tree/inert.ipynb"
+    assert page.locator(".jp-Dialog, mjx-container").count() == 0  # no command was run, no formula typeset
+    elements = page.evaluate(ELEMENTS)
+    assert {tag for tag, _ in elements} <= set(f"{HTML_TAGS} {MATH_TAGS}".split())
+    assert {attribute for _, attributes in elements for attribute in attributes} <= set(ATTRIBUTES.split())
+
+
+def test_the_same_attacks_shown_raw_run_and_fetch(lab: LabServer, page: Page, canary: Canary) -> None:
+    """Mark, canary and log are real: as plain HTML or Markdown the same texts run their script and fetch the image."""
+    addresses = foreign_requests(page, lab)
+    attacks = [ATTACKS[name].replace(CANARY, canary.url) for name in ("img onerror", "svg onload", "remote image")]
+    notebook = lab.open_notebook(page, [RAW_CELL.format(attack=attack) for attack in attacks], name="raw.ipynb")
+
+    for cell in (0, 1):
+        notebook.run_cell(cell)
+        settle(notebook)
+        assert was_run(page)
+        page.evaluate("() => { delete window.pwned; }")
+    notebook.run_cell(2)
+    settle(notebook)
+    assert canary.requests == ["/markdown.png"]
+    assert addresses == [f"{canary.url}/markdown.png"]

@@ -1,0 +1,267 @@
+"""A model's Markdown as HTML: what is shown, and that nothing else can come out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptkit_nb.markdown import to_html
+
+PIXEL = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+# Written down once more, apart from the module: what a reader's page may get.
+HTML_TAGS = "a blockquote br code div em h1 h2 h3 h4 h5 h6 hr img li ol p pre s span strong ul"
+TABLE_TAGS = "table thead tbody tr th td"
+MATH_TAGS = """
+    math menclose mfrac mi mn mo mover mpadded mphantom mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd
+    mtext mtr munder munderover
+"""
+MATH_ATTRIBUTE = re.compile(r"[-+.#\w ]{0,999}")
+ADDRESS = re.compile(r"(https?://|mailto:)\S+", re.IGNORECASE)
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[\w+/=]+")
+STYLE = re.compile(
+    r"(?:[a-z-]+: ?(?:[a-z0-9 .%-]+|rgba\([\d.,]+\)|var\(--jp-mirror-editor-[a-z0-9-]+-color,#\w{6}\));?)+"
+)
+
+
+class Inspector(HTMLParser):
+    """Reads HTML as a browser does and fails on whatever is not on this file's own list."""
+
+    def __init__(self) -> None:
+        """Begin with no element open."""
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Check an element and its attributes."""
+        assert tag in f"{HTML_TAGS} {TABLE_TAGS} {MATH_TAGS}".split()
+        for name, value in attrs:
+            self.check(tag, name, value or "")
+        if tag not in {"br", "hr", "img"}:
+            self.open.append(tag)
+
+    def check(self, tag: str, name: str, value: str) -> None:
+        """Check one attribute."""
+        match tag, name:
+            case "div", "class":
+                assert (self.open, value) == ([], "promptkit-markdown mathjax_ignore tex2jax_ignore")
+            case "a", "href":
+                assert ADDRESS.fullmatch(value)
+            case "a", "rel":
+                assert value == "noopener noreferrer nofollow"
+            case "a", "target":
+                assert value == "_blank"
+            case "img", "src":
+                assert PICTURE.fullmatch(value)
+            case "img", "alt":
+                pass
+            case "ol", "start":
+                assert value.isdecimal()
+            case _, "style":
+                assert STYLE.fullmatch(value)
+                assert "url" not in value
+                assert "position" not in value
+            case _:
+                assert tag in MATH_TAGS.split()
+                assert not name.startswith("on")
+                assert name not in {"href", "class", "id", "src", "actiontype"}
+                assert MATH_ATTRIBUTE.fullmatch(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Check that elements are closed in the order in which they were opened."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Keep the text."""
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        """No comment may come out."""
+        raise AssertionError(data)
+
+    def handle_decl(self, decl: str) -> None:
+        """No declaration may come out."""
+        raise AssertionError(decl)
+
+    def handle_pi(self, data: str) -> None:
+        """No processing instruction may come out."""
+        raise AssertionError(data)
+
+
+def inspected(text: str) -> str:
+    """Check the HTML of the text and return what a reader reads."""
+    inspector = Inspector()
+    inspector.feed(to_html(text))
+    inspector.close()
+    assert inspector.open == []
+    return inspector.text.strip()
+
+
+def inner(text: str) -> str:
+    """Return the HTML within the box."""
+    box, _, rest = to_html(text).partition(">")
+    assert box.startswith('<div class="promptkit-markdown ')
+    return rest.removesuffix("</div>").strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("*a* **b** ~~c~~ `d`", "<p><em>a</em> <strong>b</strong> <s>c</s> <code>d</code></p>"),
+        ("## Title", "<h2>Title</h2>"),
+        ("3. a\n4. b", '<ol start="3">\n<li>a</li>\n<li>b</li>\n</ol>'),
+        ("> a", "<blockquote>\n<p>a</p>\n</blockquote>"),
+        ("a < b & c", "<p>a &lt; b &amp; c</p>"),
+        ("", ""),
+    ],
+)
+def test_markdown_is_shown_as_html(text: str, html: str) -> None:
+    """CommonMark with strikethrough, in plain elements without classes or ids."""
+    assert inner(text) == html
+
+
+def test_a_table_scrolls_in_its_own_box_and_aligns_every_cell() -> None:
+    """A wide table does not widen the notebook; cells without an alignment are set to the left."""
+    html = inner("| a | b |\n|---|--:|\n| 1 | 2 |")
+    assert html.startswith('<div style="overflow-x:auto;overflow-y:hidden"><table>')
+    assert '<td style="text-align:left">1</td>\n<td style="text-align:right">2</td>' in html
+
+
+def test_a_link_to_the_web_opens_in_a_new_tab_and_tells_nothing() -> None:
+    """Links carry ``rel`` and ``target``; the model's title is dropped."""
+    assert inner('[x](https://example.org/?a=1&b=2 "title")') == (
+        '<p><a href="https://example.org/?a=1&amp;b=2" rel="noopener noreferrer nofollow" target="_blank">x</a></p>'
+    )
+    assert 'href="mailto:a@example.org"' in inner("<a@example.org>")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["javascript:alert(1)", "JAVASCRIPT:alert(1)", "data:text/html,x", "file:///etc/passwd", "/lab", "#x", "//x.org"],
+)
+def test_any_other_address_stays_text(address: str) -> None:
+    """What is no link to the web is shown as the model wrote it."""
+    assert inspected(f"[x]({address})") == f"[x]({address})"
+    assert "<a" not in to_html(f"[x]({address})")
+
+
+def test_a_remote_image_becomes_its_text_and_address() -> None:
+    """The reader sees what would have been fetched, and nothing is fetched."""
+    assert inner("![a *cat*](https://example.org/cat.png)") == "<p>a cat (https://example.org/cat.png)</p>"
+    assert inner("![](https://example.org/cat.png)") == "<p>https://example.org/cat.png</p>"
+
+
+def test_an_image_in_the_text_itself_is_shown() -> None:
+    """A ``data:`` image of a pixel format needs no request."""
+    assert inner(f"![dot]({PIXEL})") == f'<p><img src="{PIXEL}" alt="dot" style="max-width:100%"></p>'
+
+
+def test_a_vector_image_in_the_text_is_not_shown() -> None:
+    """SVG may hold script, so it is no image here."""
+    assert "<img" not in to_html("![x](data:image/svg+xml;base64,PHN2Zy8+)")
+
+
+def test_raw_html_is_shown_as_text() -> None:
+    """HTML in the Markdown is what the model wrote, and can be read."""
+    attack = '<img src=x onerror="alert(1)"><script>alert(1)</script>'
+    assert inspected(attack) == attack
+
+
+def test_dollars_that_are_no_formula_survive() -> None:
+    """What looks like markup but is none keeps its characters."""
+    assert inspected(r"It costs \$5, $6 and $7.") == "It costs $5, $6 and $7."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\ndef f(",
+        "| a | b |\n|---|",
+        "[text](https://exam",
+        "**bo",
+        "$$\n\\frac{1}",
+        "- a\n  - ",
+        "<div",
+        "![",
+        "`a",
+    ],
+)
+def test_unfinished_markdown_keeps_every_word(text: str) -> None:
+    """While an answer streams in, what has arrived is readable."""
+    shown = inspected(text)
+    for word in re.findall(r"[a-z]+", text.removeprefix("```python")):
+        assert word in shown
+
+
+def test_code_is_coloured_by_the_theme() -> None:
+    """Colours are JupyterLab's variables, each with a fallback for pages that have none."""
+    assert '<span style="color: var(--jp-mirror-editor-keyword-color,#0a8a0a)">def</span>' in inner(
+        "```python\ndef f(): ...\n```"
+    )
+
+
+def test_half_of_an_emoji_is_replaced() -> None:
+    """A lone surrogate, which no encoder accepts, becomes U+FFFD."""
+    assert inspected("a \ud83d b") == "a \ufffd b"
+
+
+def test_a_text_beyond_200_000_characters_is_shown_plainly() -> None:
+    """Past the stated size nothing is parsed: the text stands unformatted in a ``<pre>``."""
+    text = "**a**" * 40_001
+    assert inspected(text) == text
+    assert "<strong>" not in to_html(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "*", "![", "[](", "_a__b", "> ", "|a|\n|-|\n", "\\(", "$", "`a ", "<", "&#", "- a\n", "(\n"]
+)
+def test_endless_openers_are_shown_in_bounded_time(piece: str) -> None:
+    """100,000 characters of unclosed markup are worked off: nothing grows out of hand."""
+    text = (piece * 100_000)[:100_000]
+    started = time.thread_time()
+    to_html(text)
+    assert time.thread_time() - started < 15
+
+
+def test_importing_the_module_loads_no_parser() -> None:
+    """Markdown, Pygments, LaTeX and nh3 are imported when an answer is first shown."""
+    program = (
+        "import sys, promptkit_nb.markdown\n"
+        "print([name for name in ('markdown_it', 'pygments', 'latex2mathml', 'nh3') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+HOSTILE = """
+<script> </script> <img/src=x/onerror=alert(1)> <svg/onload=alert(1)> <!-- --> <![CDATA[ ]]> <style> <math> <template>
+<annotation-xml> <noscript> <a/href=javascript:alert(1)> javascript:alert(1) &#106;avascript: &colon; &lt; &amp;lt; [ ]
+( ) ![ ]( [a]: * ** _ ` ``` ```python ~~ | |-| $ $$ \\( \\) \\[ \\] \\ \\frac \\text{ { } \\href{javascript:alert(1)}
+& ^ \\unicode{x3c} \\style{ \\class{ \\color{ \\def \\begin{matrix} \\end{matrix} > # - 1. " ' = onclick=alert(1)
+http://a.b data:image/png;base64,AAAA data:text/html,
+"""
+BLANKS = [" ", "\n", "\n\n", "\t", "\x00", "\x0b", "\u2028", "\ud800", "a"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(HOSTILE.split() + BLANKS), max_size=40).map("".join))
+def test_no_combination_of_hostile_pieces_leaves_the_list(text: str) -> None:
+    """Whatever the parsers make of it, the HTML holds only listed elements, attributes and addresses."""
+    inspected(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_text_at_all_is_shown(text: str) -> None:
+    """No text raises, and none leaves the list."""
+    inspected(text)
