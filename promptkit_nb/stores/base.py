@@ -156,7 +156,8 @@ def checked_state(state: ConversationState) -> ConversationState:
     standing = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
     if unknown := found.versions.keys() - standing:
         raise InvalidArgumentError(
-            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch."
+            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch: "
+            "leave its versions out too, or keep the turn on a branch."
         )
     return found
 

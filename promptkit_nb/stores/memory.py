@@ -75,7 +75,8 @@ class MemoryStore:
 
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
-        with self._opened(conversation_id):
+        check_conversation_id(conversation_id)
+        with self._opened():
             record = self._live(conversation_id)
             self._touch(record)
             return _copied(_state(record))
@@ -113,14 +114,15 @@ class MemoryStore:
         """Return the newest ``n`` turns, oldest first."""
         check_conversation_id(conversation_id)
         check_count("n", n)
-        with self._opened(conversation_id):
+        with self._opened():
             record = self._live(conversation_id)
             self._touch(record)
             return tuple(record.turns[-n:]) if n else ()
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
-        with self._opened(conversation_id):
+        check_conversation_id(conversation_id)
+        with self._opened():
             return _head(self._live(conversation_id))
 
     def list(
@@ -149,7 +151,7 @@ class MemoryStore:
         """Merge JSON values into the metadata."""
         check_conversation_id(conversation_id)
         copied = json_copy(changes, "metadata")
-        with self._opened(conversation_id):
+        with self._opened():
             record = self._live(conversation_id)
             if copied:
                 record.frame = replace(record.frame, metadata={**record.frame.metadata, **copied})
@@ -159,7 +161,8 @@ class MemoryStore:
 
     def delete(self, conversation_id: str) -> None:
         """Delete the conversation for good."""
-        with self._opened(conversation_id):
+        check_conversation_id(conversation_id)
+        with self._opened():
             self._live(conversation_id)
             del self._records[conversation_id]
 
@@ -183,9 +186,7 @@ class MemoryStore:
         """Say how many conversations are there."""
         return f"<MemoryStore: {'closed' if self._closed else f'{len(self._records)} conversations'}>"
 
-    def _opened(self, conversation_id: str | None = None) -> threading.RLock:
-        if conversation_id is not None:
-            check_conversation_id(conversation_id)
+    def _opened(self) -> threading.RLock:
         if self._closed:
             raise StoreUnavailableError("This MemoryStore is closed; make a new one.")
         return self._lock

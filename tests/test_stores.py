@@ -1,0 +1,998 @@
+"""The contract of every store, on each of them: siblings agree to the last edge."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+    InvalidConversationIdError,
+    StoreUnavailableError,
+)
+from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.turns import Message, Turn, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from promptkit_nb.stores.base import Duration, SortKey, StateStore
+
+    OpenStore = Callable[..., StateStore]
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = START
+
+    def __call__(self) -> datetime:
+        """Return the present moment."""
+        return self.now
+
+    def pass_s(self, seconds: float) -> None:
+        """Let this many seconds pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock that the stores of a test go by."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[OpenStore]:
+    """Open an empty store of each kind, with or without a TTL."""
+    opened: list[StateStore] = []
+
+    def opener(ttl: Duration | None = None) -> StateStore:
+        opened.append(
+            MemoryStore(ttl, clock=clock)
+            if request.param == "memory"
+            else DiskStore(tmp_path / str(len(opened)), ttl, clock=clock)
+        )
+        return opened[-1]
+
+    yield opener
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> StateStore:
+    """An empty store of each kind."""
+    return open_store()
+
+
+def said(text: str, **fields: Any) -> Turn:
+    """Return a turn in which the user said this."""
+    messages = (Message("user", text), Message("assistant", f"You said {text}."))
+    return Turn(messages=messages, **{"usage": Usage(8, 2), "cost": Decimal("0.001"), "created_at": START, **fields})
+
+
+def texts(turns: tuple[Turn, ...]) -> list[str]:
+    """Return what the user said in these turns."""
+    return [turn.user_text for turn in turns]
+
+
+def rich_state(conversation_id: str = "rich") -> ConversationState:
+    """Return a state in which every field is set."""
+    first, second, third = said("one"), said("two", cost=None), said("three", replayed=True, cost=Decimal(0))
+    return ConversationState(
+        conversation_id,
+        "alice",
+        turns=(first, second, third),
+        system_prompt="You help.",
+        summaries=(Summary(first.id, second.id, "They talked.", Usage(5, 1), Decimal("0.002"), "m", START),),
+        versions={first.id: (said("zero"), said("half"))},
+        branches=(Branch(id="b1", turns=(said("left"), said("gone", inherited=True)), start=1, created_at=START),),
+        settings=Settings(
+            model="gpt-4o-mini",
+            parameters={"temperature": 0.5},
+            max_tokens=4000,
+            context_policy="error",
+            prompt={"name": "p"},
+            variables={"city": "Bern"},
+        ),
+        metadata={"topic": "travel", "stars": 5, "tags": ["a", {"b": None}]},
+        created_at=START,
+        updated_at=START + timedelta(minutes=1),
+        context_hash="abc",
+    )
+
+
+class TestCreating:
+    """``create``: a conversation is there once."""
+
+    def test_created_conversation_is_there_without_turns(self, store: StateStore) -> None:
+        """It has a head and is listed before anything was said."""
+        head = store.create(ConversationState("a", "alice", created_at=START, updated_at=START, metadata={"x": 1}))
+        assert head == Head("a", "alice", 0, 0, Decimal(0), 0, START, START, {"x": 1}, 1)
+        assert store.head("a") == head
+        assert store.list() == [head]
+
+    def test_id_is_given_once(self, store: StateStore) -> None:
+        """The second one is refused and the first stays as it was, whoever owns it."""
+        store.create(ConversationState("a", "alice", turns=(said("hello"),)))
+        before = store.get("a")
+        with pytest.raises(ConversationExistsError, match="'a' exists already; nothing was changed"):
+            store.create(ConversationState("a", "bob"))
+        assert store.get("a") == before
+
+    def test_of_many_threads_one_creates(self, store: StateStore) -> None:
+        """Twenty at once: one succeeds, nineteen are told that it exists."""
+        outcomes: list[str] = []
+
+        def create() -> None:
+            try:
+                store.create(ConversationState("a"))
+                outcomes.append("created")
+            except ConversationExistsError:
+                outcomes.append("exists")
+
+        run_together([create] * 20)
+        assert sorted(outcomes) == ["created"] + ["exists"] * 19
+
+    def test_deleted_id_is_free_again(self, store: StateStore) -> None:
+        """Nothing of the former conversation is left in the new one."""
+        store.create(rich_state("a"))
+        store.delete("a")
+        assert store.create(ConversationState("a")).token_count == 0
+        assert store.get("a").turns == ()
+
+
+class TestIds:
+    """Any text is an id, and ids that look alike are different."""
+
+    @pytest.mark.parametrize(
+        "conversation_id",
+        [
+            "a",
+            "user:alice:session:1",
+            "../../etc/passwd",
+            "a/b\\c",
+            "a:meta",
+            "h:a",
+            "日本語:Привет:مرحبا",
+            "🙂",
+            " leading",
+            "line\nbreak",
+            "nul\0inside",
+            "%_*?[x]",
+            "'; DROP TABLE Cache; --",
+            "last \U0010ffff",
+            "x" * 300,
+            "é" * 1000,
+        ],
+    )
+    def test_any_text_is_an_id(self, store: StateStore, conversation_id: str) -> None:
+        """It is created, appended to, read, listed and deleted under exactly that id."""
+        store.create(ConversationState(conversation_id))
+        store.append(conversation_id, said("hi"))
+        assert store.get(conversation_id).conversation_id == conversation_id
+        assert [head.conversation_id for head in store.list(prefix=conversation_id)] == [conversation_id]
+        store.delete(conversation_id)
+        assert store.list() == []
+
+    @pytest.mark.parametrize(
+        ("one", "other"), [("a", "a:meta"), ("a", "A"), ("a", "a "), ("é", "e\u0301"), ("a", "a\0"), ("1", "01")]
+    )
+    def test_ids_that_look_alike_are_different(self, store: StateStore, one: str, other: str) -> None:
+        """Deleting one leaves the other."""
+        store.append(one, said("one"))
+        store.append(other, said("other"))
+        store.delete(one)
+        assert texts(store.get(other).turns) == ["other"]
+
+    @pytest.mark.parametrize("bad", ["", " ", "\n\t", "x" * 1001, "\ud83d", None, 7])
+    def test_what_is_no_id_is_refused_by_every_call(self, store: StateStore, bad: Any) -> None:
+        """Blank, too long, half a character or no text: ``InvalidConversationIdError``, and nothing is stored."""
+        calls: list[Callable[[], object]] = [
+            lambda: store.create(ConversationState(bad)),
+            lambda: store.get(bad),
+            lambda: store.set(ConversationState(bad)),
+            lambda: store.append(bad, said("x")),
+            lambda: store.recent(bad, -1),
+            lambda: store.head(bad),
+            lambda: store.update_metadata(bad, x=object()),
+            lambda: store.delete(bad),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidConversationIdError):
+                call()
+        assert store.list() == []
+
+    @pytest.mark.parametrize("bad", ["", "  ", "\ud83d", "x" * 1001, None])
+    def test_what_is_no_user_is_refused(self, store: StateStore, bad: Any) -> None:
+        """A user id is text like a conversation's; nothing is stored."""
+        with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
+            store.create(ConversationState("a", bad))
+        with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
+            store.append("a", said("x"), user_id=bad)
+        assert store.list() == []
+
+    def test_unknown_id_is_not_found_by_any_call(self, store: StateStore) -> None:
+        """Reading, deleting or changing what is not there says so, with the id."""
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("nope"),
+            lambda: store.recent("nope", 0),
+            lambda: store.head("nope"),
+            lambda: store.update_metadata("nope"),
+            lambda: store.delete("nope"),
+            lambda: store.append("nope", said("x"), create=False),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFoundError, match="'nope'"):
+                call()
+        assert store.list() == []
+
+
+class TestSetting:
+    """``set`` writes exactly what it is given."""
+
+    def test_every_field_comes_back(self, store: StateStore) -> None:
+        """Turns, versions, branches, summaries, settings, metadata and times are equal, and so are their types."""
+        state = rich_state()
+        store.set(state)
+        found = store.get("rich")
+        assert found == state
+        assert [type(value) for value in found.metadata.values()] == [str, int, list]
+
+    def test_setting_what_was_got_changes_nothing(self, store: StateStore) -> None:
+        """Only the revision counts on."""
+        store.set(rich_state())
+        before, head = store.get("rich"), store.head("rich")
+        store.set(before)
+        assert store.get("rich") == before
+        assert store.head("rich") == replace(head, revision=2)
+
+    def test_later_state_replaces_the_former(self, store: StateStore) -> None:
+        """Other turns, fewer turns, none: the last one written is there, and nothing else."""
+        for said_now in (["a", "b", "c"], ["a", "b", "c", "d"], ["x"], []):
+            store.set(ConversationState("a", turns=tuple(said(text) for text in said_now)))
+            assert texts(store.get("a").turns) == said_now
+            assert texts(store.recent("a", 9)) == said_now
+            assert store.head("a").turn_count == len(said_now)
+
+    def test_what_the_state_lacks_is_gone_but_not_what_it_cost(self, store: StateStore) -> None:
+        """Versions, branches and summaries leave; the totals stay."""
+        store.set(rich_state())
+        spent = store.head("rich")
+        store.set(replace(store.get("rich"), turns=(), versions={}, branches=(), summaries=()))
+        state, head = store.get("rich"), store.head("rich")
+        assert (state.turns, state.versions, state.branches, state.summaries) == ((), {}, (), ())
+        assert (head.token_count, head.total_cost, head.unpriced_turns) == (
+            spent.token_count,
+            spent.total_cost,
+            spent.unpriced_turns,
+        )
+
+    def test_other_user_takes_the_conversation_over(self, store: StateStore) -> None:
+        """It is in the list of the new user only."""
+        store.create(ConversationState("a", "alice"))
+        store.set(ConversationState("a", "bob"))
+        assert store.list(user_id="alice") == []
+        assert [head.user_id for head in store.list(user_id="bob")] == ["bob"]
+
+    def test_turns_may_be_appended_after_a_set(self, store: StateStore) -> None:
+        """They stand behind those of the state; versions and branches stay where they are."""
+        store.set(rich_state())
+        before = store.get("rich")
+        store.append("rich", said("four"))
+        after = store.get("rich")
+        assert texts(after.turns) == ["one", "two", "three", "four"]
+        assert (after.versions, after.branches) == (before.versions, before.branches)
+        assert texts(store.recent("rich", 2)) == ["three", "four"]
+
+    def test_state_of_another_store_keeps_its_totals(self, open_store: OpenStore) -> None:
+        """A copy of a conversation that forgot turns has spent what the original has."""
+        one, other = open_store(), open_store()
+        one.set(rich_state())
+        one.set(replace(one.get("rich"), turns=(), versions={}))
+        other.set(one.get("rich"))
+        assert other.head("rich").token_count == one.head("rich").token_count == 56
+
+    def test_version_of_a_turn_that_is_not_there_is_refused(self, store: StateStore) -> None:
+        """Nobody could ever reach it."""
+        with pytest.raises(InvalidArgumentError, match="neither a current turn nor on a branch"):
+            store.set(ConversationState("a", versions={"ghost": (said("x"),)}))
+
+    def test_state_is_a_state(self, store: StateStore) -> None:
+        """``None`` or a dict is refused in our words."""
+        wrong: Any
+        for wrong in (None, {}, "a"):
+            with pytest.raises(InvalidArgumentError, match="is no state"):
+                store.set(wrong)
+            with pytest.raises(InvalidArgumentError, match="is no state"):
+                store.create(wrong)
+
+
+class TestRevisions:
+    """Revisions count the writes, so that a stale one is noticed."""
+
+    def test_every_change_counts_one_and_reading_none(self, store: StateStore) -> None:
+        """Create, append, metadata and set count; the same turn again, an empty change and reading do not."""
+        turn = said("x")
+        assert store.create(ConversationState("a")).revision == 1
+        assert store.append("a", turn).revision == 2
+        assert store.append("a", turn).revision == 2
+        assert store.update_metadata("a", k=1).revision == 3
+        assert store.update_metadata("a").revision == 3
+        store.recent("a", 1)
+        assert store.get("a").revision == 3
+        assert store.set(store.get("a")).revision == 4
+        assert store.head("a").revision == 4
+
+    def test_append_that_creates_is_at_revision_two_at_once(self, store: StateStore) -> None:
+        """It was created, then written."""
+        assert store.append("a", said("x")).revision == 2
+
+    def test_stale_revision_is_refused_and_changes_nothing(self, store: StateStore) -> None:
+        """Somebody appended in between: their turn stays."""
+        state = store.get(store.create(ConversationState("a")).conversation_id)
+        store.append("a", said("theirs"))
+        with pytest.raises(ConversationChangedError, match="at revision 2, not 1"):
+            store.set(state, expected_revision=state.revision)
+        assert texts(store.get("a").turns) == ["theirs"]
+
+    def test_right_revision_is_written(self, store: StateStore) -> None:
+        """Nobody was there in between."""
+        store.create(ConversationState("a"))
+        assert store.set(ConversationState("a"), expected_revision=1).revision == 2
+
+    def test_revision_zero_means_not_there(self, store: StateStore) -> None:
+        """So a conversation can be written only if it is new."""
+        assert store.set(ConversationState("a"), expected_revision=0).revision == 1
+        with pytest.raises(ConversationChangedError):
+            store.set(ConversationState("a"), expected_revision=0)
+        with pytest.raises(ConversationChangedError):
+            store.set(ConversationState("b"), expected_revision=1)
+        assert [head.conversation_id for head in store.list()] == ["a"]
+
+
+class TestAppending:
+    """``append`` adds one turn at the end."""
+
+    def test_missing_conversation_is_created_for_the_user(self, store: StateStore, clock: Clock) -> None:
+        """It holds the turn alone, and its times are now."""
+        clock.pass_s(60)
+        turn = said("hi")
+        head = store.append("a", turn, user_id="alice")
+        assert (head.user_id, head.turn_count, head.created_at, head.updated_at) == ("alice", 1, clock.now, clock.now)
+        assert store.get("a").turns == (turn,)
+
+    def test_user_counts_only_for_a_new_conversation(self, store: StateStore) -> None:
+        """An existing one keeps its owner."""
+        store.create(ConversationState("a", "alice"))
+        assert store.append("a", said("hi"), user_id="bob").user_id == "alice"
+
+    def test_turns_stay_in_order(self, store: StateStore) -> None:
+        """Three, and two more."""
+        for text in "abcde":
+            store.append("a", said(text))
+        assert texts(store.get("a").turns) == ["a", "b", "c", "d", "e"]
+
+    def test_same_turn_twice_is_once_however_old(self, store: StateStore) -> None:
+        """The first of 50 turns, appended again, changes neither turns nor totals nor times."""
+        first = said("0")
+        store.append("a", first)
+        for number in range(1, 50):
+            store.append("a", said(str(number)))
+        before = store.head("a")
+        assert store.append("a", first) == before
+        assert len(store.get("a").turns) == 50
+
+    @pytest.mark.parametrize("where", ["a former version", "a branch"])
+    def test_turn_that_left_the_conversation_does_not_come_back(self, store: StateStore, where: str) -> None:
+        """A repeated append of a turn that was replaced or archived is the same turn still."""
+        state = rich_state()
+        left = next(iter(state.versions.values()))[0] if where == "a former version" else state.branches[0].turns[0]
+        store.set(state)
+        store.append("rich", left)
+        assert texts(store.get("rich").turns) == ["one", "two", "three"]
+
+    def test_same_turn_may_stand_in_two_conversations(self, store: StateStore) -> None:
+        """A turn is known by its id within its conversation only."""
+        turn = said("hi")
+        store.append("a", turn)
+        store.append("b", turn)
+        assert store.get("a").turns == store.get("b").turns == (turn,)
+
+    def test_every_field_of_a_turn_comes_back(self, store: StateStore) -> None:
+        """Text of any kind, exact money and times to the microsecond."""
+        turn = said(
+            "line\r\nbreak \0 🙂 \u2028 é",
+            cost=Decimal("0.00000000000123456789"),
+            latency_ms=812.25,
+            finish_reason="stop",
+            created_at=datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC),
+            warnings=("careful",),
+            cell_id="c1",
+            cell_call=2,
+        )
+        store.append("a", turn)
+        assert store.get("a").turns == (turn,)
+        assert store.recent("a", 1) == (turn,)
+
+    def test_half_of_an_emoji_is_cleaned(self, store: StateStore) -> None:
+        """No encoder accepts it; the turn is stored all the same, alike everywhere."""
+        store.append("a", said("x", cell_source="a\ud83db", model="\ud83d\ude42"))
+        (turn,) = store.get("a").turns
+        assert (turn.cell_source, turn.model) == ("a\ufffdb", "🙂")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            None,
+            {"messages": []},
+            said("x", latency_ms="fast"),
+            said("x", cost="free"),
+            said("x", cost=Decimal("NaN")),
+            said("x", usage=Usage("many", 1)),  # type: ignore[arg-type]  # what a careless caller does
+            said("x", created_at=datetime(2026, 3, 1)),  # noqa: DTZ001 - without a zone on purpose
+            said("x", model=None),
+        ],
+        ids=["none", "dict", "latency", "cost", "nan", "usage", "naive", "model"],
+    )
+    def test_turn_that_could_not_be_read_back_is_refused(self, store: StateStore, wrong: Any) -> None:
+        """It would be lost, or take the whole conversation with it; nothing is written, not even the conversation."""
+        with pytest.raises(InvalidArgumentError):
+            store.append("a", wrong)
+        assert store.list() == []
+
+    def test_cost_given_as_a_float_becomes_exact(self, store: StateStore) -> None:
+        """What a notebook user types is money from then on."""
+        assert store.append("a", said("x", cost=0.0019)).total_cost == Decimal("0.0019")
+        assert store.get("a").turns[0].cost == Decimal("0.0019")
+
+    def test_many_threads_lose_nothing(self, store: StateStore) -> None:
+        """Fifty threads append one turn each: fifty turns, each whole."""
+        run_together([partial(store.append, "a", said(str(number))) for number in range(50)])
+        assert sorted(map(int, texts(store.get("a").turns))) == list(range(50))
+        assert store.head("a").token_count == 500
+
+    def test_readers_and_writers_mix(self, store: StateStore) -> None:
+        """Readers see the conversation before or after a turn, never in between."""
+        store.create(ConversationState("a"))
+
+        def write() -> None:
+            for number in range(10):
+                store.append("a", said(str(number)))
+
+        def read() -> None:
+            for _ in range(10):
+                state, head = store.get("a"), store.head("a")
+                assert state.token_count == 10 * len(state.turns)
+                assert head.token_count == 10 * head.turn_count
+                assert len(store.recent("a", 3)) <= 3
+
+        run_together([write] * 5 + [read] * 5)
+        assert store.head("a").turn_count == 50
+
+
+class TestRecent:
+    """``recent`` returns the newest turns, oldest first."""
+
+    @pytest.mark.parametrize(
+        ("n", "expected"),
+        [(0, ""), (1, "j"), (3, "hij"), (10, "abcdefghij"), (11, "abcdefghij"), (10**30, "abcdefghij")],
+    )
+    def test_newest_come_in_order(self, store: StateStore, n: int, expected: str) -> None:
+        """Ten turns: none, some, all, more than there are."""
+        for text in "abcdefghij":
+            store.append("a", said(text))
+        assert texts(store.recent("a", n)) == list(expected)
+
+    def test_empty_conversation_has_none(self, store: StateStore) -> None:
+        """It is there, so this is no error."""
+        store.create(ConversationState("a"))
+        assert store.recent("a", 5) == ()
+
+    @pytest.mark.parametrize("n", [-1, 1.5, "3", True, None])
+    def test_what_is_no_count_is_refused(self, store: StateStore, n: Any) -> None:
+        """It is a ``ValueError`` too."""
+        store.append("a", said("x"))
+        with pytest.raises(InvalidArgumentError, match="n="):
+            store.recent("a", n)
+        with pytest.raises(ValueError, match="n="):
+            store.recent("a", n)
+
+
+class TestTotals:
+    """What was spent: replayed and inherited turns cost nothing here, unknown is never zero."""
+
+    @pytest.mark.parametrize(
+        ("turns", "totals"),
+        [
+            ([], (0, Decimal(0), 0)),
+            ([said("a")], (10, Decimal("0.001"), 0)),
+            ([said("a", cost=None)], (10, None, 1)),
+            ([said("a"), said("b", cost=None), said("c", cost=None)], (30, Decimal("0.001"), 2)),
+            ([said("a", cost=Decimal(0))], (10, Decimal(0), 0)),
+            ([said("a", replayed=True, cost=Decimal(0))], (0, Decimal(0), 0)),
+            ([said("a", inherited=True), said("b", inherited=True, cost=None)], (0, Decimal(0), 0)),
+        ],
+        ids=["none", "priced", "unpriced", "mixed", "free", "replayed", "inherited"],
+    )
+    @pytest.mark.parametrize("way", ["append", "set"])
+    def test_totals_are_those_of_the_turns(
+        self, store: StateStore, way: str, turns: list[Turn], totals: tuple[int, Decimal | None, int]
+    ) -> None:
+        """Tokens, cost and unpriced turns, whether appended one by one or set at once; head and state say the same."""
+        store.create(ConversationState("a"))
+        for turn in turns if way == "append" else ():
+            store.append("a", turn)
+        if way == "set":
+            store.set(ConversationState("a", turns=tuple(turns)))
+        head, state = store.head("a"), store.get("a")
+        assert head.turn_count == len(turns)
+        assert (head.token_count, head.total_cost, head.unpriced_turns) == totals
+        assert (state.token_count, state.total_cost, state.unpriced_turns) == totals
+
+    def test_versions_branches_and_summaries_count(self, store: StateStore) -> None:
+        """One, two and three said now (three replayed), two versions, one own turn on a branch, one summary."""
+        store.set(rich_state())
+        head = store.head("rich")
+        assert (head.token_count, head.total_cost, head.unpriced_turns) == (56, Decimal("0.006"), 1)
+
+    def test_totals_go_on_after_forgetting(self, store: StateStore) -> None:
+        """What a set dropped, and what is appended later, add up, in the head and in the state."""
+        store.set(ConversationState("a", turns=(said("x"), said("y"))))
+        store.set(ConversationState("a"))
+        head = store.append("a", said("z"))
+        assert (head.turn_count, head.token_count, head.total_cost) == (1, 30, Decimal("0.003"))
+        assert store.get("a").total_cost == Decimal("0.003")
+
+
+class TestMetadata:
+    """``update_metadata`` merges JSON values."""
+
+    def test_changes_are_merged(self, store: StateStore, clock: Clock) -> None:
+        """New keys are added, known ones replaced, others stay; the history does too."""
+        state = rich_state()
+        store.set(state)
+        head = store.update_metadata("rich", topic="food", new=True)
+        assert head.metadata == {"topic": "food", "stars": 5, "tags": ["a", {"b": None}], "new": True}
+        assert store.get("rich") == replace(state, metadata=head.metadata, updated_at=clock.now)
+
+    def test_change_is_dated_and_an_empty_one_is_none(self, store: StateStore, clock: Clock) -> None:
+        """``updated_at`` is the time of the change."""
+        store.create(ConversationState("a", created_at=START, updated_at=START))
+        clock.pass_s(5)
+        assert store.update_metadata("a").updated_at == START
+        assert store.update_metadata("a", x=1).updated_at == clock.now
+
+    @pytest.mark.parametrize(
+        "value", [3, 3.0, True, None, "text", "", "é🙂", [], {}, [1, [2]], {"a": {"b": [1.5]}}, 2**64 - 1, -(2**63)]
+    )
+    def test_json_values_keep_their_types(self, store: StateStore, value: object) -> None:
+        """3 stays an integer and 3.0 a float, ``True`` a truth value."""
+        store.create(ConversationState("a"))
+        store.update_metadata("a", value=value)
+        found = store.get("a").metadata["value"]
+        assert (found, type(found)) == (value, type(value))
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            (object(), r"metadata\['value'\] is .*, a object, which JSON cannot hold"),
+            ({"deep": [1, {2}]}, r"metadata\['value'\]\['deep'\]\[1\] is \{2\}, a set"),
+            (b"bytes", "a bytes"),
+            (Decimal(1), "a Decimal"),
+            (START, "a datetime"),
+            (float("nan"), "which JSON does not know"),
+            (float("inf"), "which JSON does not know"),
+            (2**64, "which JSON readers cannot hold"),
+            ({1: 2}, "has the key 1: JSON keys are text"),
+            ("\ud83d", "half of a character"),
+            ({"\ud83d": 1}, "half of a character"),
+        ],
+    )
+    def test_what_json_cannot_hold_is_refused_by_name(self, store: StateStore, value: object, words: str) -> None:
+        """The error says where it stands; nothing is changed, by ``set`` either, nor in the settings."""
+        store.create(ConversationState("a", metadata={"old": 1}))
+        with pytest.raises(InvalidArgumentError, match=words):
+            store.update_metadata("a", value=value)
+        with pytest.raises(InvalidArgumentError, match=words):
+            store.set(ConversationState("a", metadata={"value": value}))
+        with pytest.raises(InvalidArgumentError, match=r"settings\.variables"):
+            store.set(ConversationState("a", settings=Settings(variables={"value": value})))
+        assert (store.get("a").metadata, store.head("a").revision) == ({"old": 1}, 1)
+
+    def test_metadata_that_holds_itself_is_refused(self, store: StateStore) -> None:
+        """It has no end."""
+        endless: dict[str, object] = {}
+        endless["self"] = endless
+        store.create(ConversationState("a"))
+        with pytest.raises(InvalidArgumentError, match="nested too deeply"):
+            store.update_metadata("a", endless=endless)
+
+    def test_any_name_is_a_key(self, store: StateStore) -> None:
+        """Also the names of the call's own arguments."""
+        store.create(ConversationState("a"))
+        store.update_metadata("a", **{"self": 1, "conversation_id": 2, "with space": 3})
+        assert store.get("a").metadata == {"self": 1, "conversation_id": 2, "with space": 3}
+
+
+class TestIsolation:
+    """What went in and what came out are the caller's own."""
+
+    def test_changing_what_was_given_changes_nothing_stored(self, store: StateStore) -> None:
+        """However deep, for state, settings, versions and metadata."""
+        metadata: dict[str, Any] = {"list": [1, {"x": 1}]}
+        variables: dict[str, Any] = {"names": ["a"]}
+        turn = said("x")
+        versions = {turn.id: (said("former"),)}
+        store.set(
+            ConversationState(
+                "a", turns=(turn,), versions=versions, metadata=metadata, settings=Settings(variables=variables)
+            )
+        )
+        nested: dict[str, Any] = {"deep": [1]}
+        store.update_metadata("a", nested=nested)
+        before = store.get("a")
+        metadata["list"][1]["x"] = 2
+        variables["names"].append("b")
+        versions.clear()
+        nested["deep"].append(2)
+        assert store.get("a") == before
+        assert before.metadata == {"list": [1, {"x": 1}], "nested": {"deep": [1]}}
+
+    @pytest.mark.parametrize("read", ["get", "head", "list", "update_metadata"])
+    def test_changing_what_was_read_changes_nothing_stored(self, store: StateStore, read: str) -> None:
+        """However it was read."""
+        store.create(ConversationState("a", metadata={"list": [1]}))
+        reads: dict[str, Callable[[], Any]] = {
+            "get": lambda: store.get("a"),
+            "head": lambda: store.head("a"),
+            "list": lambda: store.list()[0],
+            "update_metadata": lambda: store.update_metadata("a", more=[2]),
+        }
+        found = reads[read]()
+        found.metadata["list"].append("mine")
+        found.metadata["new"] = 1
+        assert store.head("a").metadata["list"] == [1]
+        assert "new" not in store.get("a").metadata
+
+    def test_settings_that_were_read_are_the_readers_own(self, store: StateStore) -> None:
+        """So are versions."""
+        state = rich_state()
+        store.set(state)
+        found: Any = store.get("rich")
+        found.settings.parameters["temperature"] = 2
+        found.versions.clear()
+        assert store.get("rich") == state
+
+
+class TestListing:
+    """``list`` returns heads in a total and stable order."""
+
+    def test_empty_store_lists_nothing(self, store: StateStore) -> None:
+        """Whatever is asked for."""
+        assert store.list() == store.list("x") == store.list(user_id="x") == store.list(limit=0, offset=7) == []
+
+    def test_prefix_is_of_whole_parts_where_it_ends_in_a_colon(self, store: StateStore) -> None:
+        """``user:alice:`` does not find ``user:alicia:``; without the colon it finds what begins so."""
+        for conversation_id in ("user:alice:1", "user:alice:2", "user:alicia:1", "user:alice", "USER:ALICE:1", "z"):
+            store.create(ConversationState(conversation_id))
+        assert ids(store.list("user:alice:", sort_by="conversation_id", descending=False)) == [
+            "user:alice:1",
+            "user:alice:2",
+        ]
+        assert len(store.list("user:ali")) == 4
+        assert len(store.list("")) == 6
+        assert store.list("nobody") == []
+
+    @pytest.mark.parametrize("prefix", ["%", "_", "*", "[a]", "'", "\U0010ffff", "\ud7ff", "a\0"])
+    def test_prefix_is_taken_literally(self, store: StateStore, prefix: str) -> None:
+        """No character of it means anything else, up to the last one there is."""
+        for conversation_id in (f"{prefix}1", prefix + "\U0010ffff\U0010ffff", prefix, "a", "zz"):
+            store.create(ConversationState(conversation_id))
+        assert sorted(ids(store.list(prefix))) == sorted([f"{prefix}1", prefix + "\U0010ffff\U0010ffff", prefix])
+
+    def test_user_and_prefix_narrow_together(self, store: StateStore) -> None:
+        """Of three users' conversations one is left."""
+        for user_id in ("alice", "bob", "alicia"):
+            for name in ("work", "home"):
+                store.create(ConversationState(f"{name}:{user_id}", user_id))
+        assert sorted(ids(store.list(user_id="alice"))) == ["home:alice", "work:alice"]
+        assert ids(store.list("work:", "alice")) == ["work:alice"]
+        assert store.list(user_id="nobody") == store.list("play:", "alice") == []
+
+    @pytest.mark.parametrize("user_id", ["t:1", "u:x", "h:", "é🙂", "a\0b", "*"])
+    def test_user_is_taken_literally(self, store: StateStore, user_id: str) -> None:
+        """Whatever stands in the id."""
+        store.append("a", said("x", id="1"), user_id=user_id)
+        store.append("b", said("x", id="2"))
+        assert ids(store.list(user_id=user_id)) == ["a"]
+
+    @pytest.mark.parametrize("sort_by", ["updated_at", "created_at"])
+    def test_times_sort_and_ids_decide_between_equal_ones(self, store: StateStore, sort_by: SortKey) -> None:
+        """Newest first, or oldest first: the one is the other reversed."""
+        for minute, conversation_id in ((2, "c"), (1, "b"), (1, "a"), (3, "d")):
+            at = START + timedelta(minutes=minute)
+            other = START - timedelta(minutes=minute)
+            times = (at, other) if sort_by == "updated_at" else (other, at)
+            store.create(ConversationState(conversation_id, updated_at=times[0], created_at=times[1]))
+        assert ids(store.list(sort_by=sort_by)) == ["d", "c", "b", "a"]
+        assert ids(store.list(sort_by=sort_by, descending=False)) == ["a", "b", "c", "d"]
+
+    def test_times_of_different_zones_sort_as_moments(self, store: StateStore) -> None:
+        """Noon in Tokyo comes before noon in London."""
+        tokyo = datetime.fromisoformat("2026-03-01T12:00:00+09:00")
+        store.create(ConversationState("tokyo", created_at=tokyo))
+        store.create(ConversationState("london", created_at=START))
+        assert ids(store.list(sort_by="created_at", descending=False)) == ["tokyo", "london"]
+        assert store.head("tokyo").created_at == tokyo
+
+    def test_default_order_is_last_changed_first(self, store: StateStore, clock: Clock) -> None:
+        """Appending moves a conversation to the front; reading does not."""
+        for conversation_id in "abc":
+            clock.pass_s(1)
+            store.append(conversation_id, said("x"))
+        clock.pass_s(1)
+        store.append("a", said("y"))
+        store.get("b")
+        assert ids(store.list()) == ["a", "c", "b"]
+
+    def test_pages_are_disjoint_and_complete(self, store: StateStore) -> None:
+        """25 conversations in pages of 10: 10, 10, 5, none."""
+        for number in range(25):
+            store.create(ConversationState(f"{number:02}", updated_at=START, metadata={"n": number}))
+        pages = [store.list(limit=10, offset=offset) for offset in (0, 10, 20, 30)]
+        assert [len(page) for page in pages] == [10, 10, 5, 0]
+        assert [head for page in pages for head in page] == store.list()
+        assert [head.metadata["n"] for head in pages[0]] == list(range(24, 14, -1))
+        assert store.list(limit=0) == []
+        assert len(store.list(limit=10**30)) == 25
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"limit": -1},
+            {"limit": 1.5},
+            {"limit": True},
+            {"offset": -1},
+            {"offset": None},
+            {"offset": "1"},
+            {"sort_by": "size"},
+            {"sort_by": ""},
+            {"sort_by": None},
+            {"prefix": 5},
+            {"prefix": "\ud83d"},
+            {"user_id": 5},
+            {"user_id": "\ud83d"},
+        ],
+    )
+    @pytest.mark.parametrize("filled", [False, True])
+    def test_argument_out_of_range_is_refused(
+        self, store: StateStore, arguments: dict[str, Any], *, filled: bool
+    ) -> None:
+        """Also by an empty store; the error names the argument."""
+        if filled:
+            store.create(ConversationState("a"))
+        with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
+            store.list(**arguments)
+
+    def test_many_conversations_are_listed_whole(self, store: StateStore) -> None:
+        """Each with its own counts, totals and metadata."""
+        for number in range(60):
+            store.create(ConversationState(f"{number:03}", f"user-{number % 3}", metadata={"n": number}))
+            for _ in range(number % 4):
+                store.append(f"{number:03}", said("x"))
+        heads = store.list(sort_by="conversation_id", descending=False)
+        assert [head.turn_count for head in heads] == [number % 4 for number in range(60)]
+        assert [head.metadata for head in heads] == [{"n": number} for number in range(60)]
+        assert heads == [store.head(f"{number:03}") for number in range(60)]
+
+
+class TestDeleting:
+    """``delete`` is for good."""
+
+    def test_deleted_conversation_is_nowhere(self, store: StateStore) -> None:
+        """Not found, in no list, and its neighbours are whole."""
+        for conversation_id in "abc":
+            store.set(rich_state(conversation_id))
+        store.delete("b")
+        with pytest.raises(ConversationNotFoundError):
+            store.get("b")
+        assert sorted(ids(store.list(user_id="alice"))) == ["a", "c"]
+        assert len(store.get("a").turns) == len(store.get("c").turns) == 3
+
+    def test_second_delete_is_not_found(self, store: StateStore) -> None:
+        """It is gone already."""
+        store.create(ConversationState("a"))
+        store.delete("a")
+        with pytest.raises(ConversationNotFoundError):
+            store.delete("a")
+
+    def test_append_after_delete_is_a_new_conversation(self, store: StateStore) -> None:
+        """Also with a turn that the former one held; without ``create`` it is not found."""
+        turn = said("x")
+        store.append("a", turn, user_id="alice")
+        store.delete("a")
+        with pytest.raises(ConversationNotFoundError):
+            store.append("a", turn, create=False)
+        head = store.append("a", turn, user_id="bob")
+        assert (head.user_id, head.turn_count, head.token_count) == ("bob", 1, 10)
+
+
+class TestClosing:
+    """``close`` lets go."""
+
+    def test_closed_store_refuses_every_call(self, store: StateStore) -> None:
+        """``StoreUnavailableError``; closing again is fine."""
+        store.append("a", said("x"))
+        store.close()
+        store.close()
+        calls: list[Callable[[], object]] = [
+            lambda: store.create(ConversationState("b")),
+            lambda: store.get("a"),
+            lambda: store.set(ConversationState("a")),
+            lambda: store.append("a", said("x")),
+            lambda: store.recent("a", 0),
+            lambda: store.head("a"),
+            store.list,
+            lambda: store.list(limit=0),
+            lambda: store.update_metadata("a"),
+            lambda: store.delete("a"),
+        ]
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match="closed"):
+                call()
+        assert "closed" in repr(store)
+
+    def test_block_closes_the_store(self, open_store: OpenStore) -> None:
+        """At its end, and also where it fails."""
+        with open_store() as store:
+            store.create(ConversationState("a"))
+        with pytest.raises(StoreUnavailableError):
+            store.head("a")
+
+    def test_close_in_one_thread_is_seen_in_others(self, store: StateStore) -> None:
+        """They are refused, not left hanging."""
+        outcomes: list[str] = []
+
+        def append_until_closed() -> None:
+            try:
+                while True:
+                    store.append("a", said("x"))
+            except StoreUnavailableError:
+                outcomes.append("closed")
+
+        threads = [threading.Thread(target=append_until_closed) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        store.close()
+        for thread in threads:
+            thread.join(10)
+        assert outcomes == ["closed"] * 4
+
+
+class TestExpiry:
+    """A TTL counts from the last read or write of the content; without one nothing ever expires."""
+
+    def test_without_a_ttl_nothing_expires(self, store: StateStore, clock: Clock) -> None:
+        """Not in a hundred years."""
+        store.append("a", said("x"))
+        clock.pass_s(100 * 365 * 86400)
+        assert len(store.get("a").turns) == 1
+
+    @pytest.mark.parametrize("ttl", [60, 60.0, timedelta(minutes=1)])
+    def test_expired_is_missing_everywhere(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
+        """After a minute, in whichever unit that was said."""
+        store = open_store(ttl)
+        store.set(rich_state("a"))
+        clock.pass_s(59.999)
+        assert ids(store.list()) == ["a"]
+        clock.pass_s(0.001)
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("a"),
+            lambda: store.recent("a", 1),
+            lambda: store.head("a"),
+            lambda: store.update_metadata("a", x=1),
+            lambda: store.append("a", said("x"), create=False),
+            lambda: store.delete("a"),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFoundError):
+                call()
+        assert store.list() == store.list("a") == store.list(user_id="alice") == []
+
+    @pytest.mark.parametrize("use", ["get", "recent", "append", "same turn", "set", "update_metadata"])
+    def test_use_of_the_content_keeps_it_alive(self, open_store: OpenStore, clock: Clock, use: str) -> None:
+        """From each read or write the time runs anew."""
+        store = open_store(60)
+        turn = said("x")
+        store.append("a", turn)
+        for _ in range(3):
+            clock.pass_s(59)
+            uses: dict[str, Callable[[], object]] = {
+                "get": lambda: store.get("a"),
+                "recent": lambda: store.recent("a", 0),
+                "append": lambda: store.append("a", said("y")),
+                "same turn": lambda: store.append("a", turn),
+                "set": lambda: store.set(ConversationState("a")),
+                "update_metadata": lambda: store.update_metadata("a"),
+            }
+            uses[use]()
+        assert ids(store.list()) == ["a"]
+
+    @pytest.mark.parametrize("use", ["head", "list"])
+    def test_looking_at_heads_does_not(self, open_store: OpenStore, clock: Clock, use: str) -> None:
+        """A list that is shown now and then keeps nothing alive."""
+        store = open_store(60)
+        store.append("a", said("x"))
+        clock.pass_s(59)
+        store.head("a") if use == "head" else store.list()
+        clock.pass_s(1)
+        assert store.list() == []
+
+    def test_expired_id_is_free(self, open_store: OpenStore, clock: Clock) -> None:
+        """Append begins a new conversation with the new turn alone; create and set too; nothing is carried over."""
+        store = open_store(60)
+        for conversation_id in "abc":
+            store.set(rich_state(conversation_id))
+        clock.pass_s(60)
+        head = store.append("a", said("new"), user_id="bob")
+        assert (head.turn_count, head.token_count, head.user_id, head.created_at) == (1, 10, "bob", clock.now)
+        assert store.create(ConversationState("b")).token_count == 0
+        assert store.set(ConversationState("c"), expected_revision=0).revision == 1
+        assert [len(store.get(conversation_id).turns) for conversation_id in "abc"] == [1, 0, 0]
+
+    def test_each_conversation_has_its_own_time(self, open_store: OpenStore, clock: Clock) -> None:
+        """The older one goes first."""
+        store = open_store(60)
+        store.append("old", said("x"))
+        clock.pass_s(30)
+        store.append("new", said("x"))
+        clock.pass_s(30)
+        assert ids(store.list()) == ["new"]
+
+    @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), float("nan"), float("inf"), True, "60", 1e12])
+    def test_what_is_no_duration_is_refused(self, open_store: OpenStore, ttl: Any) -> None:
+        """It is a ``ValueError`` too."""
+        with pytest.raises(InvalidArgumentError, match="ttl="):
+            open_store(ttl)
+
+
+def ids(heads: list[Head]) -> list[str]:
+    """Return the ids of the heads, in order."""
+    return [head.conversation_id for head in heads]
+
+
+def run_together(jobs: Sequence[Callable[[], object]]) -> None:
+    """Run the jobs in threads that begin at the same moment, and raise what any of them raised."""
+    barrier = threading.Barrier(len(jobs))
+    errors: list[BaseException] = []
+
+    def run(job: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001 - it is raised below, in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    if errors:
+        raise errors[0]
