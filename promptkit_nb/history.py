@@ -22,7 +22,7 @@ PREVIEW_CHARACTERS = 60
 def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
     r"""Return the beginning of a text on one line, with an ellipsis where it was cut.
 
-    >>> preview("Hello,\\n  world", 8)
+    >>> preview("Hello,\n  world", 8)
     'Hello, …'
     """
     line = one_line(text)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import wraps
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
-from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # it exports it without saying so
 
 from promptkit_nb.answer_display import AnswerDisplay, StoppedByUser
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.head_table import HeadTable
+from promptkit_nb.magic_line import id_in, options_in
 from promptkit_nb.notebook_session import NotebookSession
 from promptkit_nb.options import PromptKit
 from promptkit_nb.plain_text import one_line
@@ -98,7 +96,7 @@ class ChatMagics(Magics):
         another one, %chat_setup chooses who answers. The options are for %%chat only: all of a %chat line is said.
         Braces, dollar signs and backslashes reach the model as you typed them.
         """
-        options = _parsed(self.chat, "" if cell is None else line)
+        options = options_in(self.chat, "" if cell is None else line)
         text = line if cell is None else cell.strip("\n")
         if not text.strip():
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
@@ -114,14 +112,14 @@ class ChatMagics(Magics):
     @fails_in_one_line
     def chat_new(self, line: str) -> None:
         """Start a new conversation and go on in it: %chat_new [ID]. An id that exists is refused."""
-        print(self.session.new(_id_in(line), user_id=self.session.user_id))  # noqa: T201 - a notebook's status line
+        print(self.session.new(id_in(line), user_id=self.session.user_id))  # noqa: T201 - a notebook's status line
 
     @no_var_expand
     @line_magic
     @fails_in_one_line
     def chat_use(self, line: str) -> None:
         """Go on in this conversation, which is created if it is not there: %chat_use ID."""
-        conversation_id = _id_in(line)
+        conversation_id = id_in(line)
         if conversation_id is None:
             raise InvalidArgumentError("Which conversation? As in: %chat_use my-chat (%chat_list shows what is there).")
         print(self.session.use(conversation_id, user_id=self.session.user_id))  # noqa: T201 - a notebook's status line
@@ -131,14 +129,14 @@ class ChatMagics(Magics):
     @fails_in_one_line
     def chat_list(self, line: str) -> HeadTable:
         """List the conversations whose id begins with a text, newest first: %chat_list [PREFIX]."""
-        return HeadTable(self.session.store.list(prefix=_id_in(line), user_id=self.session.user_id))
+        return HeadTable(self.session.store.list(prefix=id_in(line), user_id=self.session.user_id))
 
     @no_var_expand
     @line_magic
     @fails_in_one_line
     def chat_history(self, line: str) -> History | None:
         """Show what was said in a conversation, without an id in this one: %chat_history [ID]."""
-        history = self.session.history(_id_in(line), user_id=self.session.user_id)
+        history = self.session.history(id_in(line), user_id=self.session.user_id)
         if history is None:
             print("Nothing was said yet: begin with %%chat.")  # noqa: T201 - a notebook's status line
         return history
@@ -164,7 +162,7 @@ class ChatMagics(Magics):
         A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY before the kernel
         starts.
         """
-        given = _parsed(self.chat_setup, line)
+        given = options_in(self.chat_setup, line)
         chosen = {name: getattr(given, name) for name in SETUP_OPTIONS if getattr(given, name) is not None}
         before = {name: getattr(self.options, name) for name in chosen}
         try:
@@ -213,54 +211,3 @@ class ChatMagics(Magics):
             "base_url": (self.options.base_url or "").partition("?")[0],
         }
         return " · ".join(f"{name} {value}" for name, value in chosen.items() if value)
-
-
-def _parsed(magic: Any, line: str) -> Namespace:
-    """Return the options of a line, without the quotes that IPython's splitting keeps.
-
-    What is not understood is named without its value: it may be a key.
-    """
-    options: Namespace
-    try:
-        options, unknown = magic.parser.parse_known_args(arg_split(line))
-    except UsageError as error:
-        raise InvalidArgumentError(f"{error}; %{magic.__name__}? lists the options.") from error
-    except ValueError as error:
-        raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.") from error
-    if unknown:
-        raise InvalidArgumentError(_not_understood(magic, unknown[0]))
-    for name, value in vars(options).items():
-        if isinstance(value, str):
-            setattr(options, name, _unquoted(value))
-    return options
-
-
-def _not_understood(magic: Any, word: str) -> str:
-    name = magic.__name__
-    if not word.startswith("-"):
-        if name == "chat":
-            return "The %%chat line takes options only: write the message below it, and quote a value that has blanks."
-        return f"%{name} takes options only, as in %chat_setup --provider demo; quote a value that has blanks."
-    option = word.partition("=")[0]
-    if "key" in option:
-        return (
-            f"There is no option {option}: set OPENAI_API_KEY before the kernel starts, so that no notebook holds it."
-        )
-    known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - no other way
-    near = get_close_matches(option, known, n=1, cutoff=0.7)
-    return f"There is no option {option}{f', did you mean {near[0]}' if near else ''}? %{name}? lists them."
-
-
-def _id_in(line: str) -> str | None:
-    """Return the id on a line, ``None`` if there is none; one that begins with a dash is a mistyped option."""
-    found = _unquoted(line)
-    if line.strip().startswith("-"):
-        raise InvalidArgumentError(f"This takes an id and no options: {found}. An id with a dash in front is quoted.")
-    return found or None
-
-
-def _unquoted(text: str) -> str:
-    stripped = text.strip()
-    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
-        return stripped[1:-1]
-    return stripped

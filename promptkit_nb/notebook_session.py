@@ -77,8 +77,8 @@ class NotebookSession:
             return self._open(conversation_id, user_id, pack, prompt)
         place = self._place(user_id)
         current = self._current.get(place)
-        if current is None:
-            opened, line = self._open(self._own_id(user_id), user_id, pack, prompt)
+        if current is None or not self._is_there(current.id):  # deleted meanwhile, perhaps by another kernel
+            opened, line = self._open(current.id if current else self._own_id(user_id), user_id, pack, prompt)
             self._current[place] = opened
             return opened, line
         manager = self.manager
@@ -150,6 +150,13 @@ class NotebookSession:
             opened.use_prompt(self._prompt(pack, prompt))
         turns = f"{head.turn_count} {'turn' if head.turn_count == 1 else 'turns'}"
         return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
+
+    def _is_there(self, conversation_id: str) -> bool:
+        try:
+            self.store.head(conversation_id)
+        except ConversationNotFoundError:
+            return False
+        return True
 
     def _create(self, conversation_id: str, user_id: str, pack: str | None, prompt: str | None) -> Conversation:
         path = pack or self._options.pack

@@ -18,6 +18,7 @@ _CENT_DIGITS = 4
 def usd_text(cost: Decimal | None) -> str:
     """Return US dollars for reading: four decimals, or the first two digits of what is smaller still.
 
+    >>> from decimal import Decimal
     >>> [usd_text(Decimal(text)) for text in ("0", "0.0019", "0.000045", "12.5")]
     ['$0.00', '$0.0019', '$0.000045', '$12.50']
     >>> usd_text(None)
@@ -35,6 +36,7 @@ def usd_text(cost: Decimal | None) -> str:
 def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
     """Return a sum of costs for reading, with what it lacks.
 
+    >>> from decimal import Decimal
     >>> total_text(Decimal("0.12"), 3)
     '$0.1200 + 3 turns without a price'
     """
