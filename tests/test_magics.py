@@ -61,7 +61,7 @@ class Notebook:
     def run(self, cell: str) -> Ran:
         """Run a cell; an error is part of what it leaves behind."""
         with capture_output() as captured:
-            result = self.shell.run_cell(cell, store_history=True)
+            result = self.shell.run_cell(cell, store_history=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         bundles = [output.data for output in captured.outputs]
         return Ran(captured.stdout, captured.stderr, bundles, result.error_before_exec or result.error_in_exec)
 
@@ -196,8 +196,8 @@ class TestAnswer:
         ran = online.run("%%chat\nCount")
         assert ran.bundles[0]["text/plain"] == "one two\n\nnot finished, and not stored"
         assert ran.stdout == (
-            f"ProviderUnavailableError: 127.0.0.1:{chat_server.port} broke off in the middle of the answer. Send it again; what came is in "
-            ".partial.\n"
+            f"ProviderUnavailableError: 127.0.0.1:{chat_server.port} broke off in the middle of the answer. "
+            "Send it again; what came is in .partial.\n"
         )
         assert stored(home) == ()
 
@@ -333,6 +333,14 @@ class TestConversations:
             "ConversationNotFoundError: There is no conversation 'plan'. Did you mean 'plans'?\n"
         )
 
+    def test_a_deleted_conversation_starts_anew_and_says_so(self, demo: Notebook, home: Path) -> None:
+        """Deleted by another process, it is created again by the next message, without what was said."""
+        demo.run("%chat My name is Alice")
+        with DiskStore(home) as store:
+            store.delete("talk")
+        assert demo.run("%chat Hi").stdout == "started 'talk'\n"
+        assert [turn.user_text for turn in stored(home)] == ["Hi"]
+
     def test_a_notebook_has_a_conversation_of_its_own(
         self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -448,8 +456,10 @@ class TestErrors:
             ),
             (
                 f"%chat_setup --api-key={KEY}",
-                "There is no option --api-key: set OPENAI_API_KEY before the kernel starts, "
-                "so that no notebook holds it.",
+                (
+                    "There is no option --api-key: set OPENAI_API_KEY before the kernel starts, "
+                    "so that no notebook holds it."
+                ),
             ),
             ("%chat_use", "Which conversation? As in: %chat_use my-chat (%chat_list shows what is there)."),
             ("%chat_new -c plans", "This takes an id and no options: -c plans. An id with a dash in front is quoted."),

@@ -1,0 +1,141 @@
+"""The package as it is imported: a small front door, no side effects, and examples that run."""
+
+from __future__ import annotations
+
+import doctest
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import promptkit_nb
+
+PUBLIC = [
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetExceededError",
+    "ContextWindowExceededError",
+    "Conversation",
+    "ConversationChangedError",
+    "ConversationExistsError",
+    "ConversationManager",
+    "ConversationNotFoundError",
+    "ConversationState",
+    "DemoProvider",
+    "DiskStore",
+    "Head",
+    "InvalidArgumentError",
+    "InvalidConversationIdError",
+    "MemoryStore",
+    "Message",
+    "MissingDependencyError",
+    "MissingVariableError",
+    "OpenAIProvider",
+    "Pack",
+    "PackError",
+    "PackNotFoundError",
+    "PackValidationError",
+    "Prompt",
+    "PromptKitError",
+    "PromptNotFoundError",
+    "ProviderError",
+    "ProviderTimeoutError",
+    "ProviderUnavailableError",
+    "RateLimitError",
+    "ReplayMissError",
+    "Response",
+    "StateStore",
+    "StoreCorruptedError",
+    "StoreError",
+    "StoreUnavailableError",
+    "Summary",
+    "Turn",
+    "Usage",
+    "load_pack",
+    "scoped_id",
+]
+
+MODULES = sorted(
+    ["promptkit_nb", *(found.name for found in pkgutil.walk_packages(promptkit_nb.__path__, "promptkit_nb."))]
+)
+
+IMPORT = """
+import logging, os, signal, sys, threading
+before = set(sys.modules), dict(os.environ), signal.getsignal(signal.SIGINT), threading.active_count()
+import promptkit_nb
+assert dict(os.environ) == before[1]
+assert signal.getsignal(signal.SIGINT) is before[2]
+assert threading.active_count() == before[3]
+assert not logging.getLogger().handlers and not logging.getLogger("promptkit_nb").handlers
+print(sorted(name for name in set(sys.modules) - before[0] if name.split(".")[0] not in sys.stdlib_module_names))
+"""
+
+IMPORT_MOST = """
+import sys
+from promptkit_nb import ConversationManager, MemoryStore, OpenAIProvider, Response, load_pack
+OpenAIProvider("gpt-4o-mini")
+heavy = {"openai", "pandas", "ipywidgets", "redis", "diskcache", "tiktoken", "genai_prices", "IPython"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_public_names_are_these() -> None:
+    """A name comes or goes on purpose, and the list is sorted."""
+    assert promptkit_nb.__all__ == PUBLIC
+    assert sorted(PUBLIC) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_resolves(name: str) -> None:
+    """Each can be imported, and is what it says."""
+    assert getattr(promptkit_nb, name).__name__ == name
+
+
+def test_dir_shows_the_public_names() -> None:
+    """Completion in a notebook offers them, and nothing else."""
+    assert dir(promptkit_nb) == sorted([*PUBLIC, "__version__"])
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    """A mistyped name fails as in any module."""
+    with pytest.raises(AttributeError, match="module 'promptkit_nb' has no attribute 'Converzation'"):
+        _ = promptkit_nb.Converzation
+
+
+def test_no_module_carries_the_name_of_a_public_name() -> None:
+    """``from promptkit_nb import load_pack`` can never be a module."""
+    assert not {name.rpartition(".")[2] for name in MODULES} & set(PUBLIC)
+
+
+def test_importing_the_package_loads_only_the_package(tmp_path: object) -> None:
+    """No third-party module, no environment, signal handler, thread or log handler changes."""
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, cwd=str(tmp_path))
+    assert run.stdout == "['promptkit_nb']\n"
+    assert run.stderr == ""
+
+
+def test_heavy_libraries_wait_until_they_are_used() -> None:
+    """Not even making a provider loads its client; a store on disk loads what it stands on."""
+    run = subprocess.run([sys.executable, "-c", IMPORT_MOST], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_the_front_doors_example_runs() -> None:
+    """The first thing a reader sees is true."""
+    assert doctest.testmod(promptkit_nb).attempted >= 4
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example gives what it says."""
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path))
+    monkeypatch.delenv("PROMPTKIT_MODEL", raising=False)
+    assert doctest.testmod(import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is_for(name: str) -> None:
+    """Each module has a docstring."""
+    assert (import_module(name).__doc__ or "").strip()

@@ -1,0 +1,86 @@
+"""Histories and lists of conversations, as they are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from promptkit_nb import ConversationManager, DemoProvider, Message
+from promptkit_nb.head_table import HeadTable
+from promptkit_nb.history import History, preview
+from promptkit_nb.turns import ToolCall
+
+SCRIPT = "<script>alert(1)</script>"
+SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'
+
+
+def history(*messages: Message) -> History:
+    """Return a history that cost 12 cents and has one unpriced turn."""
+    return History(messages, token_count=1234, total_cost=Decimal("0.12"), unpriced_turns=1)
+
+
+def test_text_has_a_line_a_message_and_the_totals() -> None:
+    """Role and content, then how many messages, tokens and dollars."""
+    said = history(Message("system", "You help."), Message("user", "Hi\n there"), Message("assistant", "x" * 61))
+    assert str(said).splitlines() == [
+        "system     You help.",
+        "user       Hi there",
+        f"assistant  {'x' * 59}…",
+        "3 messages · 1,234 tokens · $0.1200 + 1 turn without a price",
+    ]
+
+
+def test_content_is_cut_at_sixty_characters() -> None:
+    """Sixty fit; of more the ellipsis is the sixtieth."""
+    assert preview("x" * 60) == "x" * 60
+    assert preview("x" * 61) == "x" * 59 + "…"
+
+
+def test_it_is_a_sequence_of_messages() -> None:
+    """It can be counted, indexed, sliced and looped over."""
+    hello = Message("user", "Hello")
+    said = history(Message("system", "You help."), hello)
+    assert (len(said), said[1], said[1:], list(said)[1]) == (2, hello, (hello,), hello)
+
+
+def test_an_empty_one_is_its_totals() -> None:
+    """A conversation without turns costs nothing."""
+    conversation = ConversationManager(DemoProvider()).new_conversation()
+    assert str(conversation.history()) == "0 messages · 0 tokens · $0.00"
+
+
+def test_tool_calls_are_shown() -> None:
+    """A message that only calls a tool says which."""
+    call = Message("assistant", tool_calls=(ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),))
+    assert str(history(call)).startswith('assistant  weather({"city": "Paris"})\n')
+
+
+def test_html_formats_what_was_said_and_runs_nothing() -> None:
+    """Markdown becomes sanitised HTML; raw HTML is shown as text."""
+    html = history(Message("user", SCRIPT), Message("assistant", "**bold**"))._repr_html_()
+    assert f'<div {SMALL};font-weight:600">assistant</div>' in html
+    assert "<strong>bold</strong>" in html
+    assert "<script" not in html
+    assert html.endswith(f'<div {SMALL}">2 messages · 1,234 tokens · $0.1200 + 1 turn without a price</div>')
+
+
+def test_list_is_a_table_in_text_and_in_html() -> None:
+    """A row a conversation, with times in UTC; ids are text, whatever they hold."""
+    manager = ConversationManager(DemoProvider())
+    manager.new_conversation(conversation_id=f"a{SCRIPT}\x1b[0m", user_id="alice").send("Hi")
+    moment = datetime(2026, 11, 22, 19, 45, tzinfo=UTC)
+    table = HeadTable(replace(head, updated_at=moment) for head in manager.list_conversations())
+    assert repr(table).splitlines() == [
+        "conversation                   user   turns  tokens  cost   updated (UTC)",
+        "a<script>alert(1)</script>[0m  alice  1      84      $0.00  2026-11-22 19:45",
+    ]
+    html = table._repr_html_()
+    assert "<td>a&lt;script&gt;alert(1)&lt;/script&gt;[0m</td><td>alice</td><td>1</td>" in html
+    assert "<script" not in html
+
+
+def test_empty_list_says_so() -> None:
+    """No table without rows."""
+    assert repr(HeadTable()) == "no conversations"
+    assert HeadTable()._repr_html_() == f'<div {SMALL}">no conversations</div>'

@@ -1,0 +1,340 @@
+"""The magics in real kernels: what survives a kill, what Ctrl-C leaves, what a front end and a batch run get to see."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from nbformat import from_dict
+
+from chat_server import ChatServer, Reply
+from promptkit_nb import DiskStore, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.kernel
+
+KEY = "sk-proj-0123456789abcdefSECRET"
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a cell left behind: its outputs as messages, with the time each came, and the reply's status."""
+
+    status: str
+    messages: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+    def contents(self, kind: str) -> list[dict[str, Any]]:
+        """Return what the messages of one kind say."""
+        return [message["content"] for _, message in self.messages if message["msg_type"] == kind]
+
+    @property
+    def stdout(self) -> str:
+        """What was printed."""
+        return "".join(content["text"] for content in self.contents("stream"))
+
+    @property
+    def last_bundle(self) -> dict[str, str]:
+        """What is on the screen in the end."""
+        shown = [*self.contents("display_data"), *self.contents("update_display_data")]
+        bundle: dict[str, str] = shown[-1]["data"]
+        return bundle
+
+    @property
+    def traceback(self) -> list[str]:
+        """The lines of the error."""
+        (error,) = self.contents("error")
+        lines: list[str] = error["traceback"]
+        return lines
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A running kernel and a front end that talks to it."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    def send(self, cell: str, *, cell_id: str | None = None, allow_stdin: bool = True) -> str:
+        """Send a cell, as a front end does that tells its id; return the request's id."""
+        content = {
+            "code": cell,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": True,
+        }
+        metadata = {} if cell_id is None else {"cellId": cell_id}
+        message = self.client.session.msg("execute_request", content, metadata=metadata)
+        self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
+
+    def result(self, request_id: str) -> Ran:
+        """Wait until a cell has ended, and return what it left behind."""
+        messages: list[tuple[float, dict[str, Any]]] = []
+        while True:
+            message = self.client.get_iopub_msg(timeout=PATIENCE_S)
+            if message["parent_header"].get("msg_id") != request_id:
+                continue
+            messages.append((time.monotonic(), message))
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                break
+        while True:
+            reply = self.client.get_shell_msg(timeout=PATIENCE_S)
+            if reply["parent_header"].get("msg_id") == request_id:
+                return Ran(reply["content"]["status"], messages)
+
+    def run(self, cell: str, *, cell_id: str | None = None, allow_stdin: bool = True) -> Ran:
+        """Run a cell to its end."""
+        return self.result(self.send(cell, cell_id=cell_id, allow_stdin=allow_stdin))
+
+    def until_text(self, request_id: str, text: str) -> None:
+        """Wait until the cell shows a text."""
+        while True:
+            message = self.client.get_iopub_msg(timeout=PATIENCE_S)
+            data = message["content"].get("data", {})
+            if message["parent_header"].get("msg_id") == request_id and text in data.get("text/plain", ""):
+                return
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where kernels keep their conversations; the developer's shell has no say."""
+    for name in ("PROMPTKIT_PROVIDER", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def online(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
+    """The server that kernels of this test talk to."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    return chat_server
+
+
+@contextmanager
+def kernel(**environment: str) -> Iterator[Kernel]:
+    """Start a kernel with the extension loaded, and kill it at the end."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=PATIENCE_S)
+        started = Kernel(manager, client)
+        started.run("%load_ext promptkit_nb")
+        yield started
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def stored(home: Path, conversation_id: str) -> tuple[Turn, ...]:
+    """Return the turns that the store holds."""
+    with DiskStore(home) as store:
+        return store.get(conversation_id).turns
+
+
+def untimed(value: str) -> str:
+    """Return a receipt without its seconds."""
+    return re.sub(r"\d+\.\d s", "0.0 s", value)
+
+
+def test_conversation_survives_a_killed_kernel(online: ChatServer) -> None:
+    """A kernel is killed right after the reply; the next one sends the whole history, and the model knows the name."""
+    with kernel() as first:
+        first.run("%%chat -c persistent-chat\nMy name is Alice")
+        pid = first.manager.provisioner.pid  # type: ignore[union-attr]  # a local kernel has one
+        os.kill(pid, signal.SIGKILL)
+    with kernel() as second:
+        ran = second.run("%%chat -c persistent-chat\nWhat's my name?")
+    assert ran.stdout == "resumed 'persistent-chat', 1 turn, $0.0000045\n"
+    assert [(each["role"], each["content"]) for each in online.requests[-1].body["messages"]] == [
+        ("user", "My name is Alice"),
+        ("assistant", "Your name is Alice."),
+        ("user", "What's my name?"),
+    ]
+    assert untimed(ran.last_bundle["text/plain"]) == (
+        "Your name is Alice.\n\ngpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · persistent-chat"
+    )
+
+
+def test_notebook_has_a_conversation_that_survives_its_kernel(home: Path, tmp_path: Path) -> None:
+    """Where Jupyter tells the notebook's name, the next kernel resumes its conversation and says so."""
+    name = str(tmp_path / "eda.ipynb")
+    lines = []
+    for _ in range(2):
+        with kernel(JPY_SESSION_NAME=name, PROMPTKIT_PROVIDER="demo") as each:
+            lines.append(each.run("%chat Hi").stdout)
+    assert re.fullmatch(r"started 'nb:eda:[0-9a-f]{8}'\n", lines[0])
+    assert lines[1] == lines[0].replace("started", "resumed").rstrip("\n") + ", 1 turn, $0.00\n"
+
+
+def test_answer_streams_at_most_ten_times_a_second(online: ChatServer) -> None:
+    """One output that is updated; the last update is the whole answer with its receipt, whatever came before it."""
+    words = " ".join(f"word{number}" for number in range(100)) + " <script>alert(1)</script>"
+    online.reply(Reply(text=words, pause_s=0.01))
+    with kernel() as each:
+        ran = each.run("%%chat -c talk\nTell me")
+    assert len(ran.contents("display_data")) == 1
+    updates = [at for at, message in ran.messages if message["msg_type"] == "update_display_data"]
+    assert len(updates) >= 3
+    # The last one comes when the answer ends, and a busy machine may deliver two close together.
+    assert len(updates) <= 10 * (updates[-1] - updates[0]) + 3
+    receipt = "gpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk"
+    assert untimed(ran.last_bundle["text/plain"]) == f"{words}\n\n{receipt}"
+    html = ran.last_bundle["text/html"]
+    assert receipt in untimed(html)
+    for content in [*ran.contents("display_data"), *ran.contents("update_display_data")]:
+        assert "<script" not in content["data"]["text/html"]
+
+
+def test_interrupt_keeps_the_partial_answer(online: ChatServer, home: Path) -> None:
+    """Ctrl-C stores what had come, shows it with its receipt, keeps queued cells from running; talk goes on."""
+    online.reply(Reply(text="one two three", pause_s=20, pause_from=2))
+    with kernel() as each:
+        first = each.send("%%chat -c talk\nCount")
+        queued = each.send("ran_on = True")
+        each.until_text(first, "one")
+        each.manager.interrupt_kernel()
+        stopped = each.result(first)
+        aborted = each.result(queued)
+        after = each.run("%%chat -c talk\nMy name is Alice")
+    assert stopped.status == "error"
+    assert stopped.traceback == ["Stopped; the partial answer is kept, marked as interrupted."]
+    shown = untimed(stopped.last_bundle["text/plain"])
+    assert re.fullmatch(r"one\n\ngpt-4o-mini · ~8/1 tokens · \$0\.\d+ · 0\.0 s · talk · interrupted", shown)
+    assert aborted.status == "aborted"
+    assert after.status == "ok"
+    turns = [(turn.user_text, turn.text, turn.finish_reason, turn.usage.estimated) for turn in stored(home, "talk")]
+    assert turns == [
+        ("Count", "one", "interrupted", True),
+        ("My name is Alice", "Your name is Alice.", "stop", False),
+    ]
+
+
+def test_interrupt_before_any_text_changes_nothing(online: ChatServer, home: Path) -> None:
+    """Ctrl-C while the model is silent stores nothing, and says so in one line."""
+    online.reply(Reply(text="never", delay_s=30))
+    with kernel() as each:
+        request = each.send("%%chat -c talk\nCount")
+        while not online.requests:
+            time.sleep(0.01)
+        each.manager.interrupt_kernel()
+        stopped = each.result(request)
+        after = each.run("%%chat -c talk\nMy name is Alice")
+    assert stopped.traceback == ["Stopped before any text came; the conversation is as it was."]
+    assert after.status == "ok"
+    assert [turn.user_text for turn in stored(home, "talk")] == ["My name is Alice"]
+
+
+def test_turn_knows_the_cell_that_made_it(home: Path) -> None:
+    """The front end's cell id, the number of the call in that cell, and the cell's source are stored."""
+    with kernel(PROMPTKIT_PROVIDER="demo") as each:
+        each.run("%chat_use talk")
+        each.run("%chat one\n%chat two?", cell_id="3f9d51a0")
+        each.run("%%chat\nthree", cell_id="77aa01b2")
+        each.run("%%chat\nfour")
+    assert [(turn.cell_id, turn.cell_call, turn.cell_source) for turn in stored(home, "talk")] == [
+        ("3f9d51a0", 0, "%chat one\n%chat two?"),
+        ("3f9d51a0", 1, "%chat one\n%chat two?"),
+        ("77aa01b2", 0, "%%chat\nthree"),
+        (None, 0, "%%chat\nfour"),
+    ]
+
+
+def test_error_is_one_line_and_stops_what_follows(home: Path) -> None:
+    """Without key and choice the cell fails with one line, and the cells queued behind it do not run."""
+    with kernel() as each:
+        first = each.send("%%chat\nHi")
+        queued = each.send("ran_on = True")
+        failed = each.result(first)
+        assert each.result(queued).status == "aborted"
+    (line,) = failed.traceback
+    assert line.startswith("AuthenticationError: No model is chosen, and there is no key. Two ways to go on:")
+    assert "\n" not in line
+
+
+CELLS = (
+    "%load_ext promptkit_nb",
+    "%chat_setup --provider demo",
+    "%%chat --to answer\nMy name is Alice",
+    "answer",
+    "%chat What's my name?",
+    "%chat_history",
+    "%chat_new",
+    "%%chat -c plans\nShow me some code",
+    "%chat_list plans",
+)
+
+
+def test_batch_run_gives_the_same_outputs_twice(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One final output a cell, no times, ids or random values; the fresh conversation says that it is one."""
+    executed = []
+    for number in range(2):
+        monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / f"home{number}"))
+        notebook = from_dict(notebook_of(CELLS))  # type: ignore[no-untyped-call]  # nbformat's has no types
+        NotebookClient(notebook, kernel_name="python3", timeout=PATIENCE_S).execute()
+        executed.append([[strip(output) for output in cell["outputs"]] for cell in notebook["cells"]])
+    first, second = executed
+    assert first == second
+    assert first[1] == [{"output_type": "stream", "text": "provider demo · model demo · store disk · user default\n"}]
+    started, answer = first[2]
+    assert started["text"] == "started a new conversation (in a batch run the notebook's name is not known)\n"
+    assert answer["data"]["text/plain"] == (
+        "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)"
+        "\n\ndemo · 11/27 tokens · $0.00"
+    )
+    assert [len(outputs) for outputs in first] == [0, 1, 2, 1, 1, 1, 1, 2, 1]
+    assert first[6][0]["text"] == "started a new conversation\n"
+    assert first[8][0]["data"]["text/plain"].split() == [
+        *("conversation", "user", "turns", "tokens", "cost"),
+        *("plans", "default", "1", "147", "$0.00"),
+    ]
+
+
+def notebook_of(cells: tuple[str, ...]) -> dict[str, Any]:
+    """Return a notebook file's content that was not executed yet."""
+    shared: dict[str, object] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    numbered = [{**shared, "id": f"cell-{number}", "source": cell} for number, cell in enumerate(cells)]
+    return {"cells": numbered, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def strip(output: dict[str, Any]) -> dict[str, Any]:
+    """Return what of an output is compared."""
+    return {name: value for name, value in output.items() if name in ("output_type", "data", "text")}
+
+
+def test_ipython_in_a_terminal_streams_plain_text(home: Path) -> None:
+    """The real ``ipython`` prints the answer and its receipt, and a failing line says what to do."""
+    cells = "%load_ext promptkit_nb\n%chat Hi\n%chat_setup --provider demo\n%chat_use talk\n%chat My name is Alice\n"
+    command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=nocolor"]
+    run = subprocess.run(command, input=cells, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    printed = [line.partition(": ")[2] if line.startswith("In [") else line for line in run.stdout.splitlines()]
+    shown = untimed("\n".join(printed))
+    assert "AuthenticationError: No model is chosen, and there is no key. Two ways to go on:" in shown
+    assert (
+        "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)\n"
+        "demo · 11/27 tokens · $0.00 · 0.0 s · talk" in shown
+    )
+    assert "Traceback" not in shown

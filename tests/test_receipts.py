@@ -1,0 +1,98 @@
+"""Receipts: one line that says what an answer took."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from promptkit_nb import Message, Response, Turn, Usage
+from promptkit_nb.receipts import receipt_of, total_text, usd_text
+from promptkit_nb.responses import answer_html
+
+TURN = Turn(
+    messages=(Message("user", "Hi"), Message("assistant", "**Hello**")),
+    usage=Usage(1234, 56),
+    cost=Decimal("0.0019"),
+    model="gpt-4o-mini",
+    latency_ms=812.0,
+    finish_reason="stop",
+)
+
+
+def receipt(**changes: object) -> str:
+    """Return the receipt of an answer that differs from ``TURN`` in this."""
+    return receipt_of(Response.of(replace(TURN, **changes), "talk"), "talk")  # type: ignore[arg-type]  # any field
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        ("0", "$0.00"),
+        ("0.0019", "$0.0019"),
+        ("0.00190001", "$0.0019"),
+        ("0.0000451", "$0.000045"),
+        ("0.12", "$0.1200"),
+        ("1", "$1.00"),
+        ("1234.567", "$1234.57"),
+    ],
+)
+def test_dollars_are_readable_at_any_size(cost: str, text: str) -> None:
+    """Four decimals, two from a dollar on, and never zero for what was paid."""
+    assert usd_text(Decimal(cost)) == text
+
+
+def test_unknown_price_is_not_zero() -> None:
+    """An unknown cost says so, alone and in a sum."""
+    assert usd_text(None) == "price unknown"
+    assert total_text(None, 2) == "price unknown"
+    assert total_text(Decimal("0.5"), 1) == "$0.5000 + 1 turn without a price"
+    assert total_text(Decimal("0.5"), 0) == "$0.5000"
+
+
+def test_receipt_names_model_tokens_cost_seconds_and_conversation() -> None:
+    """The parts stand in this order."""
+    assert receipt() == "gpt-4o-mini · 1,234/56 tokens · $0.0019 · 0.8 s · talk"
+
+
+def test_estimated_tokens_are_marked() -> None:
+    """What the provider did not report has a tilde."""
+    assert receipt(usage=Usage(10, 5, estimated=True)).startswith("gpt-4o-mini · ~10/5 tokens · ")
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "ending"),
+    [
+        ("stop", "talk"),
+        ("tool_calls", "talk"),
+        ("length", "talk · cut at the output limit"),
+        ("content_filter", "talk · cut by the provider's filter"),
+        ("interrupted", "talk · interrupted"),
+    ],
+)
+def test_an_unusual_end_is_told(finish_reason: str, ending: str) -> None:
+    """An answer that was cut says why."""
+    assert receipt(finish_reason=finish_reason).endswith(f" · {ending}")
+
+
+def test_receipt_is_one_harmless_line() -> None:
+    """A server's model name brings no line break and no escape sequence."""
+    assert receipt(model="evil\n\x1b[31mname").startswith("evil [31mname · ")
+
+
+def test_response_is_its_text_in_a_console_and_html_in_a_notebook() -> None:
+    """``str`` and ``repr`` are the text; the notebook gets formatted text, warnings and the receipt."""
+    response = Response.of(replace(TURN, warnings=("careful <b>",)), "talk")
+    assert str(response) == repr(response) == "**Hello**"
+    html = response._repr_html_()
+    assert "<strong>Hello</strong>" in html
+    assert html.index("⚠ careful &lt;b&gt;") < html.index("gpt-4o-mini · 1,234/56 tokens · $0.0019 · 0.8 s · talk")
+
+
+def test_answer_without_text_is_its_receipt() -> None:
+    """No empty box stands above it."""
+    assert answer_html("", "waiting 2 s: <busy>") == (
+        '<div class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%;'
+        'margin-top:0.4em">waiting 2 s: &lt;busy&gt;</div>'
+    )
