@@ -10,6 +10,7 @@ from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.plain_text import one_line, printable
 from promptkit_nb.receipts import receipt_of
 from promptkit_nb.responses import answer_html
+from promptkit_nb.stopping import StoppedByUser
 from promptkit_nb.streaming import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 UPDATE_EVERY_S = 0.1
 NOT_STORED = "not finished, and not stored"
-
-
-class StoppedByUser(KeyboardInterrupt):
-    """Ctrl-C during an answer: the cell ends, and the cells queued behind it do not run."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 class AnswerDisplay:
@@ -70,7 +64,7 @@ class AnswerDisplay:
 
     def waiting(self, seconds: float, reason: str) -> None:
         """Say that the provider waits before it tries again, and why."""
-        footer = one_line(f"waiting {seconds:.0f} s: {reason}")
+        footer = one_line(f"waiting {seconds:.1f} s: {reason}")
         if self._quiet:
             return
         if self._in_terminal:

@@ -14,7 +14,7 @@ from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError, 
 from promptkit_nb.history import History
 from promptkit_nb.packs import Prompt
 from promptkit_nb.providers.base import ChatRequest
-from promptkit_nb.streaming import CellCall, Origin, ResponseStream
+from promptkit_nb.streaming import Origin, ResponseStream
 from promptkit_nb.turns import Message, utc_now
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.responses import Response
+    from promptkit_nb.running_cell import CellCall
     from promptkit_nb.state import ConversationState, Settings, Summary
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import Turn

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import cached_property, wraps
 from keyword import iskeyword
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from promptkit_nb.answer_display import AnswerDisplay, StoppedByUser
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.head_table import HeadTable
 from promptkit_nb.magic_line import id_in, options_in
-from promptkit_nb.notebook_session import NotebookSession
 from promptkit_nb.options import PromptKit
 from promptkit_nb.plain_text import one_line
 from promptkit_nb.running_cell import RunningCell
+from promptkit_nb.stopping import StoppedByUser
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from promptkit_nb.head_table import HeadTable
     from promptkit_nb.history import History
-    from promptkit_nb.responses import Response
+    from promptkit_nb.notebook_session import NotebookSession
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,13 +61,20 @@ class ChatMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self.options = PromptKit(parent=shell)
-        self.session = NotebookSession(self.options)
         self.cell = RunningCell(shell)
+
+    @cached_property
+    def session(self) -> NotebookSession:
+        """The session, imported and made at the first chat, so that loading the extension takes no time."""
+        from promptkit_nb.notebook_session import NotebookSession  # noqa: PLC0415 - a tenth of a second
+
+        return NotebookSession(self.options)
 
     def stop(self) -> None:
         """Let go of the store and of the shell."""
         self.cell.stop()
-        self.session.close()
+        if "session" in vars(self):
+            self.session.close()
 
     @no_var_expand
     @magic_arguments()
@@ -102,8 +107,16 @@ class ChatMagics(Magics):
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
         if options.to is not None and (not options.to.isidentifier() or iskeyword(options.to)):
             raise InvalidArgumentError(f"--to {options.to} is no name of a variable, such as: --to answer")
-        self.session.check_provider()
-        response = self._answer(text, options)
+        response = self.session.answer(
+            text,
+            self.cell.next_call,
+            conversation_id=options.conversation,
+            model=options.model,
+            prompt=options.prompt,
+            pack=options.pack,
+            user_id=options.user,
+            quiet=options.quiet,
+        )
         if options.to is not None:
             self._shell.user_ns[options.to] = response
 
@@ -129,7 +142,7 @@ class ChatMagics(Magics):
     @fails_in_one_line
     def chat_list(self, line: str) -> HeadTable:
         """List the conversations whose id begins with a text, newest first: %chat_list [PREFIX]."""
-        return HeadTable(self.session.store.list(prefix=id_in(line), user_id=self.session.user_id))
+        return self.session.listed(id_in(line))
 
     @no_var_expand
     @line_magic
@@ -171,24 +184,6 @@ class ChatMagics(Magics):
             self._set(before)
             raise
         print(self._chosen())  # noqa: T201 - a notebook's status line
-
-    def _answer(self, text: str, options: Namespace) -> Response | None:
-        conversation, opened = self.session.conversation(
-            options.conversation,
-            user_id=options.user or self.session.user_id,
-            pack=options.pack,
-            prompt=options.prompt,
-        )
-        display = AnswerDisplay(quiet=options.quiet)
-        display.note(opened)
-        stream = conversation.stream(
-            text,
-            model=options.model or self.options.model or None,
-            cell=self.cell.next_call(),
-            on_waiting=display.waiting,
-        )
-        display.follow(stream, conversation.id)
-        return stream.response
 
     def _choose(self, chosen: dict[str, str]) -> None:
         """Set the options, and use each once, so that a wrong one fails here and not at the first message."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.codec import json_copy
 from promptkit_nb.conversation import Conversation, rendered_prompt
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.packs import Pack, load_pack
 from promptkit_nb.state import ConversationState, Settings
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from promptkit_nb.packs import Prompt
     from promptkit_nb.providers.base import Provider
-    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import SortKey, StateStore
 
 
@@ -166,9 +166,12 @@ class ConversationManager:
         descending: bool = True,
         limit: int | None = None,
         offset: int = 0,
-    ) -> list[Head]:
-        """Return the heads of the conversations whose id begins with ``prefix``, of one user or all, newest first."""
-        return self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset)
+    ) -> HeadTable:
+        """Return the heads of the conversations whose id begins with ``prefix``, of one user or all, newest first.
+
+        It is a list, shown as a table.
+        """
+        return HeadTable(self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset))
 
     def delete_conversation(self, conversation_id: str) -> None:
         """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there."""

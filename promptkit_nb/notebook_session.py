@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptkit_nb.answer_display import AnswerDisplay
 from promptkit_nb.errors import (
     AuthenticationError,
     ConversationExistsError,
@@ -15,6 +16,7 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
 )
 from promptkit_nb.frontend import is_batch, running_shell
+from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id, scoped_id
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs import load_pack
@@ -23,11 +25,15 @@ from promptkit_nb.receipts import total_text
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.history import History
     from promptkit_nb.options import PromptKit
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.providers.base import Provider
+    from promptkit_nb.responses import Response
+    from promptkit_nb.running_cell import CellCall
     from promptkit_nb.stores.base import StateStore
 
 _ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
@@ -66,27 +72,29 @@ class NotebookSession:
             self._provider = (settings, _provider_of(*chosen))
         return ConversationManager(provider=self._provider[1], store=self.store)
 
-    def conversation(
-        self, conversation_id: str | None, *, user_id: str, pack: str | None = None, prompt: str | None = None
-    ) -> tuple[Conversation, str]:
-        """Return the conversation to talk in and, where it was opened or created just now, a line that says so.
-
-        Without an id it is the one that this notebook is in, at first the notebook's own.
-        """
-        if conversation_id is not None:
-            return self._open(conversation_id, user_id, pack, prompt)
-        place = self._place(user_id)
-        current = self._current.get(place)
-        if current is None or not self._is_there(current.id):  # deleted meanwhile, perhaps by another kernel
-            opened, line = self._open(current.id if current else self._own_id(user_id), user_id, pack, prompt)
-            self._current[place] = opened
-            return opened, line
-        manager = self.manager
-        if not current.is_served_by(manager.provider, manager.store):  # the options changed
-            current = self._current[place] = manager.get_conversation(current.id)
-        if pack or prompt:
-            current.use_prompt(self._prompt(pack, prompt))
-        return current, ""
+    def answer(
+        self,
+        text: str,
+        next_call: Callable[[], CellCall],
+        *,
+        conversation_id: str | None = None,
+        model: str | None = None,
+        prompt: str | None = None,
+        pack: str | None = None,
+        user_id: str | None = None,
+        quiet: bool = False,
+    ) -> Response | None:
+        """Say something, show the answer as it comes, and return it."""
+        if isinstance(self.manager.provider, UnchosenProvider):
+            raise AuthenticationError(TWO_WAYS_ON)
+        conversation, opened = self._conversation(conversation_id, user_id or self.user_id, pack, prompt)
+        display = AnswerDisplay(quiet=quiet)
+        display.note(opened)
+        stream = conversation.stream(
+            text, model=model or self._options.model or None, cell=next_call(), on_waiting=display.waiting
+        )
+        display.follow(stream, conversation.id)
+        return stream.response
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
         """Go on in this conversation, created if needed; return a line that says which it was."""
@@ -119,10 +127,9 @@ class NotebookSession:
         except ConversationNotFoundError:
             return None
 
-    def check_provider(self) -> None:
-        """Raise ``AuthenticationError`` where no provider is chosen."""
-        if isinstance(self.manager.provider, UnchosenProvider):
-            raise AuthenticationError(TWO_WAYS_ON)
+    def listed(self, prefix: str | None) -> HeadTable:
+        """Return the user's conversations whose id begins so, newest first."""
+        return HeadTable(self.store.list(prefix=prefix, user_id=self.user_id))
 
     def check_pack(self) -> None:
         """Raise a ``PackError`` unless the options' pack can be read and has the options' prompt."""
@@ -133,6 +140,28 @@ class NotebookSession:
         """Let go of the stores."""
         while self._stores:
             self._stores.popitem()[1].close()
+
+    def _conversation(
+        self, conversation_id: str | None, user_id: str, pack: str | None, prompt: str | None
+    ) -> tuple[Conversation, str]:
+        """Return the conversation to talk in and, where it was opened or created just now, a line that says so.
+
+        Without an id it is the one that this notebook is in, at first the notebook's own.
+        """
+        if conversation_id is not None:
+            return self._open(conversation_id, user_id, pack, prompt)
+        place = self._place(user_id)
+        current = self._current.get(place)
+        if current is None or not self._is_there(current.id):  # deleted meanwhile, perhaps by another kernel
+            opened, line = self._open(current.id if current else self._own_id(user_id), user_id, pack, prompt)
+            self._current[place] = opened
+            return opened, line
+        manager = self.manager
+        if not current.is_served_by(manager.provider, manager.store):  # the options changed
+            current = self._current[place] = manager.get_conversation(current.id)
+        if pack or prompt:
+            current.use_prompt(self._prompt(pack, prompt))
+        return current, ""
 
     def _open(
         self, conversation_id: str, user_id: str, pack: str | None, prompt: str | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import cell_id
-from promptkit_nb.streaming import CellCall
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _SHORTEST_KEY = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellCall:
+    """The notebook cell that asks: its id, the how manieth chat call of its execution this is (from 0), its source."""
+
+    cell_id: str | None
+    cell_call: int = 0
+    cell_source: str | None = None
 
 
 class RunningCell:

@@ -10,6 +10,7 @@ from promptkit_nb.errors import ProviderError, StoreError
 from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta, Waiting
 from promptkit_nb.responses import Response
+from promptkit_nb.running_cell import CellCall
 from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Message, Turn, Usage, new_turn_id
 
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import ChatRequest, Provider
 
 INTERRUPTED = "interrupted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellCall:
-    """The notebook cell that asks: its id, the how manieth chat call of its execution this is (from 0), its source."""
-
-    cell_id: str | None
-    cell_call: int = 0
-    cell_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from chat_server import ChatServer, Reply, error_reply
 
+from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import (
     BadRequestError,
     Conversation,

@@ -181,7 +181,7 @@ def test_dict_that_contains_itself_is_refused() -> None:
     """No pack is its own part."""
     endless = pack_with()
     endless["metadata"] = endless
-    with pytest.raises(PackValidationError, match="contains itself"):
+    with pytest.raises(PackValidationError, match="holds itself"):
         load_pack(endless)
 
 

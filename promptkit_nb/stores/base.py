@@ -111,7 +111,7 @@ def not_found(conversation_id: str) -> ConversationNotFoundError:
     """Return the error of a conversation that is not there."""
     return ConversationNotFoundError(
         f"There is no conversation {conversation_id!r}. Its id may be misspelt, or it was deleted or has expired; "
-        "list_conversations() shows what is there."
+        "list_conversations(), or %chat_list, shows what is there."
     )
 
 
