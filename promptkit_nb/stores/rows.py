@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from diskcache import Cache
 
@@ -42,16 +43,20 @@ _QUOTED_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' A
 
 
 def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
-    """Return whether the database has any row, and the value of one row, without changing anything.
+    """Return whether the database holds anything, and the value of one row, without changing anything.
 
     diskcache writes its settings as it opens a database, and so would change how another program's cache works.
     """
     with translated(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
-        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone() is None:
-            return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None, None
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "Cache" not in tables:
+            return bool(tables - {"Settings"}), None  # another process may just be making it
         has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
         row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
         return has_rows, row and row[0]
+
+
+_OPEN: WeakSet[Rows] = WeakSet()
 
 
 class Rows:
@@ -66,13 +71,13 @@ class Rows:
         self._directory = directory
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._closed = False
-        with translated(directory, timeout_s):
+        with translated(directory, timeout_s), self._lock:
             self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
             self._sql(_INDEX)
             self._quote_triggers()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
+        _OPEN.add(self)
         if wrong:
             raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
 
@@ -83,7 +88,6 @@ class Rows:
         Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
         two steps would keep the lock.
         """
-        self._after_fork()
         begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock, self._begun(begin):
             yield
@@ -121,7 +125,6 @@ class Rows:
 
     def close(self) -> None:
         """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
-        self._after_fork()
         with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if self._closed:
                 return
@@ -175,13 +178,6 @@ class Rows:
             self._sql(statement.replace('"', "'"))
         self._sql("COMMIT")
 
-    def _after_fork(self) -> None:
-        """In a forked child, forget the parent's lock and transaction; diskcache opens a connection of its own."""
-        if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._pid = os.getpid()
-            self._cache._txn_id = None  # noqa: SLF001 - the one file that may, see the module
-
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
         return found == value
@@ -214,3 +210,24 @@ def _remedy(words: str, timeout_s: float) -> str:
     if "full" in words:
         return "Make room on the disk; what was stored before is safe."
     return 'Choose a directory that you may write to, as in DiskStore("conversations").'
+
+
+def _before_fork() -> None:
+    """Let no other thread be inside SQLite while this process forks: its child would wait for that thread for ever."""
+    global _held  # noqa: PLW0603 - from the one hook to the next
+    mine = threading.get_ident()
+    _held = [rows for rows in _OPEN if rows._cache._txn_id != mine]  # noqa: SLF001 - the one file that may
+    for rows in _held:
+        rows._lock.acquire()  # noqa: SLF001 - of this module
+
+
+def _after_fork() -> None:
+    for rows in _held:
+        rows._lock.release()  # noqa: SLF001 - of this module
+    _held.clear()
+
+
+_held: list[Rows] = []
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
