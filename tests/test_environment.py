@@ -12,7 +12,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LINES = (ROOT / "environment.yml").read_text("utf-8").splitlines()
 
 # Where conda-forge's name is another than PyPI's.
-CONDA_NAMES = {"redis": "redis-py"}
+CONDA_NAMES = {"redis": "redis-py", "types-Pygments": "types-pygments"}
 
 
 def test_lists_the_requirements_of_the_package() -> None:
