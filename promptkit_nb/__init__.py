@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from promptkit_nb.archives import export_store, import_store
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.errors import (
         AuthenticationError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.stores.disk import DiskStore
     from promptkit_nb.stores.memory import MemoryStore
+    from promptkit_nb.stores.redis import RedisStore
     from promptkit_nb.turns import Message, Turn, Usage
 
 __version__ = "0.1.0"
@@ -94,6 +96,7 @@ _HOMES = {
     "ProviderUnavailableError": _ERRORS,
     "RateLimitError": _ERRORS,
     "ReplayMissError": _ERRORS,
+    "RedisStore": "promptkit_nb.stores.redis",
     "Response": "promptkit_nb.responses",
     "StateStore": "promptkit_nb.stores.base",
     "StoreCorruptedError": _ERRORS,
@@ -102,6 +105,8 @@ _HOMES = {
     "Summary": "promptkit_nb.state",
     "Turn": "promptkit_nb.turns",
     "Usage": "promptkit_nb.turns",
+    "export_store": "promptkit_nb.archives",
+    "import_store": "promptkit_nb.archives",
     "load_pack": "promptkit_nb.packs",
     "scoped_id": "promptkit_nb.ids",
 }
@@ -138,6 +143,7 @@ __all__ = [
     "ProviderTimeoutError",
     "ProviderUnavailableError",
     "RateLimitError",
+    "RedisStore",
     "ReplayMissError",
     "Response",
     "StateStore",
@@ -147,6 +153,8 @@ __all__ = [
     "Summary",
     "Turn",
     "Usage",
+    "export_store",
+    "import_store",
     "load_pack",
     "scoped_id",
 ]

@@ -5,8 +5,9 @@ One turn is one line of JSON; what has its default value is left out. Money is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields, replace
 from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,9 +18,9 @@ from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, Store
 from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from _typeshed import DataclassInstance
+
+    from promptkit_nb.state import ConversationState
 
 FORMAT_VERSION = 1
 
@@ -35,8 +36,17 @@ def encode(record: DataclassInstance) -> bytes:
 
 def encode_turn(turn: Turn) -> bytes:
     """Return the turn as one line of JSON."""
-    line = _without_defaults(turn)
-    line["messages"] = [_without_defaults(message) for message in turn.messages]
+    return _encoded(_turn_line(turn))
+
+
+def encode_state(state: ConversationState) -> bytes:
+    """Return a whole conversation as one line of JSON; its revision is the store's, and left out."""
+    line = _without_defaults(replace(state, revision=0))
+    line["turns"] = [_turn_line(turn) for turn in state.turns]
+    line["versions"] = {key: [_turn_line(turn) for turn in former] for key, former in state.versions.items()}
+    line["branches"] = [
+        {**_without_defaults(branch), "turns": [_turn_line(turn) for turn in branch.turns]} for branch in state.branches
+    ]
     return _encoded(line)
 
 
@@ -66,13 +76,11 @@ def check_format(version: int, where: str) -> None:
         )
 
 
-def checked(record: T, encoder: Callable[[T], bytes] = encode) -> T:
+def checked(record: T) -> T:
     """Return the record as it will be read back; ``InvalidArgumentError`` where it could be written but not read."""
     kind = type(record)
-    try:
-        found: T = _decoder(kind).decode(encoder(record))
-    except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidArgumentError(f"This {kind.__name__} cannot be stored: {error}. Nothing was changed.") from error
+    with _storable(kind):
+        found: T = _decoder(kind).decode(encode(record))
     return found
 
 
@@ -80,9 +88,18 @@ def checked_turn(turn: Turn) -> Turn:
     """Return the turn as it will be read back; ``InvalidArgumentError`` where it cannot be stored."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is no Turn; give Turn(messages=(Message(...), ...)).")
-    found = checked(turn, encode_turn)
+    with _storable(Turn):
+        found: Turn = _decoder(Turn).decode(encode_turn(turn))
     check_values_of(found)
     return found
+
+
+@contextmanager
+def _storable(kind: type) -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidArgumentError(f"This {kind.__name__} cannot be stored: {error}. Nothing was changed.") from error
 
 
 def check_values_of(turn: Turn) -> None:
@@ -135,6 +152,12 @@ def _problem_of(value: object) -> str | None:
         whole = without_lone_surrogates(value) == value
         return None if whole else "which holds half of a character (a lone surrogate)."
     return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
+
+
+def _turn_line(turn: Turn) -> dict[str, object]:
+    line = _without_defaults(turn)
+    line["messages"] = [_without_defaults(message) for message in turn.messages]
+    return line
 
 
 def _encoded(line: dict[str, object]) -> bytes:

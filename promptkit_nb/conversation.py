@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from promptkit_nb.archives import write_conversation
 from promptkit_nb.codec import json_copy
 from promptkit_nb.context_hash import chain_of, context_hash_of, replay_key_of
 from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError, MissingVariableError
@@ -18,8 +19,10 @@ from promptkit_nb.streaming import Origin, ResponseStream
 from promptkit_nb.turns import Message, utc_now
 
 if TYPE_CHECKING:
+    import os
     from datetime import datetime
     from decimal import Decimal
+    from pathlib import Path
 
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.responses import Response
@@ -170,6 +173,13 @@ class Conversation:
         chosen = prompt.snapshot()
         if chosen != self._fresh().settings.prompt:
             self._change_settings(lambda settings: replace(settings, prompt=chosen))
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the conversation, with versions, branches and summaries, to a JSON file; return its absolute path.
+
+        Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+        """
+        return write_conversation(self._store.get(self.id), path)
 
     def is_served_by(self, provider: Provider, store: StateStore) -> bool:
         """Return whether this handle talks to this provider and this store."""

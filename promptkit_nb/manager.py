@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from promptkit_nb.archives import read_conversation
 from promptkit_nb.codec import json_copy
 from promptkit_nb.conversation import Conversation, rendered_prompt
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
@@ -13,6 +15,7 @@ from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.packs import Pack, load_pack
 from promptkit_nb.state import ConversationState, Settings
 from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -49,6 +52,19 @@ class ConversationManager:
         self.provider = provider
         self.store: StateStore = MemoryStore() if store is None else store
         self._clock = clock
+        self._user_id = self.store.user_id if isinstance(self.store, UserStore) else "default"
+
+    def for_user(self, user_id: str) -> ConversationManager:
+        """Return the same manager, narrowed to one user, its ``store`` too.
+
+        It creates, lists, reads, forks and deletes that user's conversations only. Another user's id raises
+        ``ConversationNotFoundError``, as if it did not exist; creating it says that the id is taken, and no more.
+        """
+        store = self.store
+        if isinstance(store, UserStore):
+            store.check_user(user_id)
+            return self
+        return ConversationManager(self.provider, UserStore(store, user_id, clock=self._clock), clock=self._clock)
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object]) -> Pack:
         """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``."""
@@ -59,7 +75,7 @@ class ConversationManager:
         pack: Pack | None = None,
         *,
         prompt_name: str | None = None,
-        user_id: str = "default",
+        user_id: str | None = None,
         conversation_id: str | None = None,
         system_prompt: str | None = None,
         variables: Mapping[str, object] | None = None,
@@ -72,7 +88,7 @@ class ConversationManager:
         Args:
             pack: Where the system prompt comes from, or ``None``.
             prompt_name: Which of its prompts; may be left out where the pack has one.
-            user_id: Whose conversation it is.
+            user_id: Whose conversation it is; ``"default"`` unless the manager is somebody's.
             conversation_id: Any text; without one a fresh id that sorts by time.
             system_prompt: The system prompt where there is no pack; taken as it is, not as a template.
             variables: Values for the prompt's variables; they may also be set later.
@@ -97,7 +113,7 @@ class ConversationManager:
         now = self._clock()
         state = ConversationState(
             conversation_id=new_conversation_id(now) if conversation_id is None else conversation_id,
-            user_id=user_id,
+            user_id=self._user_id if user_id is None else user_id,
             system_prompt=system_prompt if pack is None else rendered_prompt(settings),
             settings=settings,
             metadata=json_copy(dict(metadata or {}), "metadata"),
@@ -144,7 +160,7 @@ class ConversationManager:
             return self.new_conversation(
                 pack,
                 prompt_name=prompt_name,
-                user_id="default" if user_id is None else user_id,
+                user_id=user_id,
                 conversation_id=conversation_id,
                 system_prompt=system_prompt,
                 variables=variables,
@@ -153,9 +169,10 @@ class ConversationManager:
                 parameters=parameters,
             )
         except ConversationExistsError:
-            if user_id not in (None, self.store.head(conversation_id).user_id):
-                raise
-            return self.get_conversation(conversation_id, pack=pack, prompt_name=prompt_name)
+            with suppress(ConversationNotFoundError):
+                if user_id in (None, self.store.head(conversation_id).user_id):
+                    return self.get_conversation(conversation_id, pack=pack, prompt_name=prompt_name)
+            raise
 
     def list_conversations(
         self,
@@ -176,6 +193,16 @@ class ConversationManager:
     def delete_conversation(self, conversation_id: str) -> None:
         """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there."""
         self.store.delete(conversation_id)
+
+    def import_conversation(self, path: str | os.PathLike[str]) -> Conversation:
+        """Create the conversation that ``Conversation.export`` wrote, with its versions, branches and summaries.
+
+        Raises ``ConversationExistsError`` if its id is taken, ``InvalidArgumentError`` where the file is something
+        else.
+        """
+        state = read_conversation(path)
+        self.store.create(state)
+        return self._opened(state.conversation_id)
 
     def __repr__(self) -> str:
         """Say who answers and where conversations are kept."""

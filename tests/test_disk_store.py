@@ -32,7 +32,7 @@ from promptkit_nb.errors import (
 )
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.disk import MARKER, DiskStore
-from promptkit_nb.stores.rows import DATABASE, SETTINGS, Rows
+from promptkit_nb.stores.disk_table import DATABASE, SETTINGS, Table
 from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:
@@ -372,8 +372,8 @@ class TestInterrupts:
 
             for _ in range(400):
                 kept.append(hit())
-                assert store._rows._lock.acquire(timeout=0), "the lock is held for good"
-                store._rows._lock.release()
+                assert store.rows._table._lock.acquire(timeout=0), "the lock is held for good"
+                store.rows._table._lock.release()
             found = [int(turn.user_text) for turn in store.get("a").turns]
             assert set(acknowledged) <= set(found), "an acknowledged turn was lost"
             assert found == sorted(set(found)), "a turn is there twice"
@@ -441,11 +441,11 @@ class TestUnusable:
     def test_database_that_turns_read_only(self, filled: Path) -> None:
         """Writing fails at once with SQLite's words; reading goes on."""
         with DiskStore(filled) as store:
-            store._rows._cache._sql("PRAGMA query_only = 1")
+            store.rows._table._cache._sql("PRAGMA query_only = 1")
             with pytest.raises(StoreUnavailableError, match="attempt to write a readonly database"):
                 store.append("b", said("x"))
             assert texts(store, "b") == ["other"]
-            store._rows._cache._sql("PRAGMA query_only = 0")
+            store.rows._table._cache._sql("PRAGMA query_only = 0")
 
     def test_full_disk_loses_nothing(self, tmp_path: Path) -> None:
         """With no room for another byte the append fails; what was there stays, and with room it goes on."""
@@ -842,7 +842,7 @@ class TestDiskcache:
             pragmas = {"journal_mode": "wal", "synchronous": 1, "secure_delete": 1, "wal_autocheckpoint": 4000}
 
             def in_force() -> dict[str, object]:
-                return {name: store._rows._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+                return {name: store.rows._table._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
 
             seen: list[dict[str, object]] = [in_force()]
             thread = threading.Thread(target=lambda: seen.append(in_force()))
@@ -853,7 +853,7 @@ class TestDiskcache:
     def test_nothing_is_evicted_beyond_the_size_limit(self, tmp_path: Path) -> None:
         """A diskcache deletes rows beyond its limit; this store does not, not even where a limit is set."""
         with DiskStore(tmp_path) as store:
-            store._rows._cache.reset("size_limit", 1)
+            store.rows._table._cache.reset("size_limit", 1)
             for number in range(50):
                 store.append(f"c{number}", said("x" * 10_000))
             assert len(store.list()) == 50
@@ -866,9 +866,9 @@ class TestDiskcache:
         assert not any('"' in str(statement) for (statement,) in statements)
 
     def test_internals_are_as_we_use_them(self, tmp_path: Path) -> None:
-        """Fails loudly where a release of diskcache changes what ``Rows`` leans on, before a store is harmed by it."""
+        """Fails loudly where a release of diskcache changes what the table leans on, before a store is harmed by it."""
         assert diskcache.__version__.startswith("5.")
-        rows = Rows(tmp_path, timeout_s=1)
+        rows = Table(tmp_path, timeout_s=1)
         cache = rows._cache
         assert isinstance(cache._con, sqlite3.Connection)
         assert cache._con.isolation_level is None
@@ -910,7 +910,7 @@ class TestDiskcache:
     @pytest.mark.parametrize("value", ["text", 5, None, io.BytesIO(b"x")])
     def test_only_bytes_go_in(self, tmp_path: Path, value: object) -> None:
         """A mistake of ours is found at once, not when it is read."""
-        rows = Rows(tmp_path, timeout_s=1)
+        rows = Table(tmp_path, timeout_s=1)
         with pytest.raises(TypeError, match="is bytes"), rows.transaction(write=True):
             rows.put("key", value)  # type: ignore[arg-type]  # what the test is about
         with pytest.raises(TypeError, match="text or a whole number"), rows.transaction(write=True):

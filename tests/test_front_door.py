@@ -44,6 +44,7 @@ PUBLIC = [
     "ProviderTimeoutError",
     "ProviderUnavailableError",
     "RateLimitError",
+    "RedisStore",
     "ReplayMissError",
     "Response",
     "StateStore",
@@ -53,6 +54,8 @@ PUBLIC = [
     "Summary",
     "Turn",
     "Usage",
+    "export_store",
+    "import_store",
     "load_pack",
     "scoped_id",
 ]

@@ -338,9 +338,9 @@ class TestRevisions:
         assert store.set(store.get("a")).revision == 4
         assert store.head("a").revision == 4
 
-    def test_append_that_creates_is_at_revision_two_at_once(self, store: StateStore) -> None:
-        """It was created, then written."""
-        assert store.append("a", said("x")).revision == 2
+    def test_append_that_creates_is_at_revision_one(self, store: StateStore) -> None:
+        """It was created with the turn in it."""
+        assert store.append("a", said("x")).revision == 1
 
     def test_stale_revision_is_refused_and_changes_nothing(self, store: StateStore) -> None:
         """Somebody appended in between: their turn stays."""

@@ -6,8 +6,9 @@ stays. What goes in and what comes out are values of the caller's own: changing 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 from promptkit_nb.codec import check_values_of, checked, json_copy
@@ -19,14 +20,15 @@ from promptkit_nb.errors import (
 )
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState
-from promptkit_nb.turns import without_lone_surrogates
+from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from promptkit_nb.state import Head
-    from promptkit_nb.turns import Turn
+    from promptkit_nb.state import Branch, Head, Summary
+    from promptkit_nb.stores.cleanup import PeriodicCleanup
+    from promptkit_nb.stores.ledger import Account
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
 Duration = timedelta | float | int
@@ -63,6 +65,22 @@ class StateStore(Protocol):
         """
         ...
 
+    def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
+        """Let a turn answer in place of another, which is kept as a former version."""
+        ...
+
+    def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
+        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
+        ...
+
+    def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
+        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept."""
+        ...
+
+    def add_summary(self, conversation_id: str, summary: Summary) -> Head:
+        """Add a summary; what it cost is in the totals."""
+        ...
+
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
         ...
@@ -88,8 +106,44 @@ class StateStore(Protocol):
         """Merge JSON values into the metadata."""
         ...
 
+    def fork(self, conversation_id: str, new_id: str) -> Head:
+        """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
+        ...
+
     def delete(self, conversation_id: str) -> None:
         """Delete the conversation for good."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> tuple[str, ...]:
+        """Delete the conversations whose id begins so, for good; return their ids, sorted."""
+        ...
+
+    def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete what was last updated before then, and what has expired; return the ids, sorted."""
+        ...
+
+    def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
+        """Clean up again and again on a thread of its own, until its ``stop()``."""
+        ...
+
+    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+        """Reserve US dollars in every scope of the ledger, or in none.
+
+        ``BudgetExceededError`` where what was spent and reserved in one of them would pass the limit. A reservation
+        that nobody settles counts on after its lease, as unconfirmed.
+        """
+        ...
+
+    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+        """Put what the call did cost in place of what was reserved; a second time changes nothing."""
+        ...
+
+    def spending(self, scope: str) -> Account:
+        """Return what was spent and is reserved in a scope of the ledger."""
+        ...
+
+    def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
+        """Yield every stored turn, conversation by conversation in the order of their ids."""
         ...
 
     def close(self) -> None:
@@ -210,3 +264,76 @@ def sorted_page(
 
     ordered = sorted(heads, key=order, reverse=descending)
     return ordered[offset : None if limit is None else offset + limit]
+
+
+def turn_unknown(conversation_id: str, turn_id: str) -> InvalidArgumentError:
+    """Return the error of a turn that the conversation does not have."""
+    return InvalidArgumentError(
+        f"The conversation {conversation_id!r} has no turn and no branch {turn_id!r}; nothing was changed. "
+        "Its turns, versions and branches are in get()."
+    )
+
+
+def check_branch_id(branch_id: str, taken: Sequence[str]) -> None:
+    """Raise ``InvalidArgumentError`` unless the text can be the id of one more branch."""
+    if not isinstance(branch_id, str) or not branch_id.strip():
+        raise InvalidArgumentError(f"as_branch={branch_id!r} is no id of a branch: give any text, such as 'before'.")
+    if branch_id in taken:
+        raise InvalidArgumentError(f"There is a branch {branch_id!r} already; nothing was changed. Choose another id.")
+
+
+def check_range(start: int, stop: int, turn_count: int) -> None:
+    """Raise ``InvalidArgumentError`` unless both are positions of turns, in order."""
+    check_count("start", start)
+    check_count("stop", stop)
+    if not start <= stop <= turn_count:
+        raise InvalidArgumentError(
+            f"start={start}, stop={stop} is no range of the {turn_count} turns: give 0 ≤ start ≤ stop ≤ {turn_count}."
+        )
+
+
+def check_usd(name: str, usd: Decimal) -> None:
+    """Raise ``InvalidArgumentError`` unless the value is a finite ``Decimal`` from 0."""
+    if isinstance(usd, Decimal) and usd.is_finite() and usd >= 0:
+        return
+    raise InvalidArgumentError(f'{name}={usd!r} is no amount: give US dollars from 0, as in Decimal("0.03").')
+
+
+def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> datetime:
+    """Return the moment before which something is older than that; a ``datetime`` must be aware."""
+    if not isinstance(older_than, datetime):
+        return now - timedelta(seconds=seconds_of(name, older_than) or 0)
+    if older_than.tzinfo is None:
+        raise InvalidArgumentError(f"{name}={older_than!r} has no time zone: give an aware datetime, such as UTC.")
+    return older_than
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """US dollars set aside in the ledger for one call, until it is settled."""
+
+    id: str
+    scopes: tuple[str, ...]
+    usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTurn:
+    """A turn and where it is: current, a former version (``replaced``), or on a branch (``archived``)."""
+
+    conversation_id: str
+    user_id: str
+    turn: Turn
+    status: Literal["current", "replaced", "archived"]
+
+    @classmethod
+    def all_of(cls, state: ConversationState) -> Iterator[StoredTurn]:
+        """Yield every turn of a state: the current ones in their order, then former versions, then branches."""
+        for turn in state.turns:
+            yield cls(state.conversation_id, state.user_id, turn, "current")
+        for former in state.versions.values():
+            for turn in former:
+                yield cls(state.conversation_id, state.user_id, turn, "replaced")
+        for branch in state.branches:
+            for turn in branch.turns:
+                yield cls(state.conversation_id, state.user_id, turn, "archived")

@@ -1,27 +1,21 @@
-"""How a conversation lies in rows: the format that ``DiskStore`` users keep for years.
-
-::
-
-    "format"             the format's version, as text
-    "c:cid"              the last conversation number given out
-    "h:" + id            Record: who owns it, counts, totals, times           tag "u:" + user id
-    "a:" + id            Frame: system prompt, settings, metadata, summaries; which turns are current
-    (cid << 24) | place  one turn, written once and never changed             tag "t:" + turn id
+"""How a conversation lies in rows: a record that every write changes, a frame, and one row a turn.
 
 Turns that were said one after the other have places from 0 on. A former version, or a turn that a ``set`` found on a
 branch, has a place from ``ASIDE`` on. ``Frame.order`` says which places are current: half-open ranges, the last one
 open; ``versions`` says for a place which rows were answers there, oldest first, the last one being current; a branch
-names the ranges that left with it. So nothing that was said is ever moved or rewritten.
+names the ranges that left with it. So nothing that was said is ever moved or rewritten. In a fork, the places below
+``inherited_places`` (and, aside, below ``inherited_aside``) were copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
+from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary, Totals
 from promptkit_nb.turns import utc_now
 
@@ -76,16 +70,25 @@ class Frame:
     order: tuple[Range, ...] = ((0, None),)
     versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     branches: tuple[BranchRecord, ...] = ()
+    inherited_places: int = 0
+    inherited_aside: int = ASIDE
     format: int = 1
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the current turns are simply all rows: nothing was ever replaced or moved to a branch."""
-        return self.order == ((0, None),) and not self.versions
 
     def current_rows(self, next_place: int) -> list[int]:
         """Return the places of the rows that hold the current turns, in order."""
-        return [self.row_at(place) for place in _places(self.order, next_place)]
+        return [self.row_at(place) for place in places_of(self.order, next_place)]
+
+    def newest_rows(self, next_place: int, n: int) -> list[int]:
+        """Return the last ``n`` of ``current_rows``, in a time that does not grow with the others."""
+        newest: list[int] = []
+        for start, stop in reversed(self.order):
+            end = next_place if stop is None else stop
+            newest += (self.row_at(place) for place in range(end - 1, max(start, end - n + len(newest)) - 1, -1))
+        return newest[::-1]
+
+    def is_inherited(self, row: int) -> bool:
+        """Return whether the turn of this row was copied from another conversation by a fork."""
+        return row < self.inherited_places or ASIDE <= row < self.inherited_aside
 
     def row_at(self, place: int) -> int:
         """Return where the current answer of a place stands."""
@@ -98,27 +101,6 @@ class MetadataOnly:
     """What ``list`` needs of a ``Frame``, decoded without the rest."""
 
     metadata: Mapping[str, object] = field(default_factory=dict)
-
-
-def key_of(cid: int, place: int) -> int:
-    """Return the key of a turn's row."""
-    return (cid << PLACE_BITS) | place
-
-
-def behind_prefix(prefix: str) -> str:
-    """Return the first text that sorts behind all those which begin with the prefix.
-
-    >>> behind_prefix("h:user:alice:")
-    'h:user:alice;'
-    """
-    kept = prefix.rstrip(chr(0x10FFFF))
-    following = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - past the surrogates
-
-
-def bounds_of(cid: int) -> tuple[int, int]:
-    """Return the keys between which a conversation's turns stand: the first, and the first behind them."""
-    return key_of(cid, 0), key_of(cid + 1, 0)
 
 
 def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]) -> Head:
@@ -139,6 +121,7 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
 
 def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[int, Turn]) -> ConversationState:
     """Return the whole state from its rows; ``turns`` maps places to turns, ``KeyError`` where one is missing."""
+    turns = {row: as_inherited(turn, row, frame) for row, turn in turns.items()}
     current = [turns[row] for row in frame.current_rows(record.next_place)]
     branches = tuple(_branch_of(branch, frame, turns) for branch in frame.branches)
     versions = {turns[rows[-1]].id: tuple(turns[row] for row in rows[:-1]) for rows in frame.versions.values()}
@@ -158,6 +141,11 @@ def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[
         context_hash=frame.context_hash,
         revision=record.revision,
     )
+
+
+def as_inherited(turn: Turn, row: int, frame: Frame) -> Turn:
+    """Return the turn, marked if a fork brought it here."""
+    return replace(turn, inherited=True) if frame.is_inherited(row) else turn
 
 
 def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, Frame, dict[int, Turn]]:
@@ -181,7 +169,9 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
     place_of = {turn.id: place for place, turn in turns.items()}
     versions: dict[str, tuple[int, ...]] = {}
     for turn_id, former in state.versions.items():
-        place = place_of[turn_id]
+        place = place_of.get(turn_id)
+        if place is None:
+            raise InvalidArgumentError(f"versions has the turn {turn_id!r}, which is neither in turns nor in a branch.")
         turns.update(enumerate(former, aside))
         versions[str(place)] = (*range(aside, aside + len(former)), place)
         aside += len(former)
@@ -212,7 +202,7 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
 def _branch_of(record: BranchRecord, frame: Frame, turns: Mapping[int, Turn]) -> Branch:
     return Branch(
         id=record.id,
-        turns=tuple(turns[frame.row_at(place)] for place in _places(record.ranges, 0)),
+        turns=tuple(turns[frame.row_at(place)] for place in places_of(record.ranges, 0)),
         start=record.start,
         kind=record.kind,
         context_hash=record.context_hash,
@@ -220,5 +210,6 @@ def _branch_of(record: BranchRecord, frame: Frame, turns: Mapping[int, Turn]) ->
     )
 
 
-def _places(ranges: tuple[Range, ...], end: int) -> chain[int]:
+def places_of(ranges: tuple[Range, ...], end: int) -> chain[int]:
+    """Return the places of half-open ranges; an open one ends before ``end``."""
     return chain.from_iterable(range(start, end if stop is None else stop) for start, stop in ranges)

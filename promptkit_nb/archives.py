@@ -1,0 +1,141 @@
+"""Conversations as files, alike from every store: one as a JSON document, a whole store as JSON Lines.
+
+So a conversation can stand beside its notebook, and moving from disk to Redis is two calls.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from promptkit_nb.codec import FORMAT_VERSION, check_format, decode, encode_state
+from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.state import ConversationState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from promptkit_nb.state import Head
+    from promptkit_nb.stores.base import StateStore
+
+
+class _Header(msgspec.Struct, omit_defaults=True):
+    """What a file says of itself, in its first line or its first key."""
+
+    promptkit_nb: str = ""
+    format: int = FORMAT_VERSION
+
+
+class _Document(msgspec.Struct):
+    """The file of one conversation."""
+
+    promptkit_nb: str
+    format: int
+    conversation: msgspec.Raw
+
+
+def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -> Path:
+    """Write one conversation as an indented JSON document, replacing the file at once; return its absolute path.
+
+    Turns, former versions, branches and summaries are in it. Raises ``StoreUnavailableError`` where the file cannot be
+    written; what stood there before stays.
+    """
+    document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
+    with _replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    return Path(path).absolute()
+
+
+def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
+    """Read what ``write_conversation`` wrote; ``InvalidArgumentError`` where the file is something else."""
+    try:
+        document = msgspec.json.decode(_bytes_of(path), type=_Document)
+    except msgspec.MsgspecError as error:
+        raise _no_archive(path, "conversation", str(error)) from error
+    _check_kind(path, document.promptkit_nb, document.format, "conversation")
+    return decode(bytes(document.conversation), ConversationState)
+
+
+def export_store(store: StateStore, path: str | os.PathLike[str]) -> int:
+    """Write all conversations of a store as JSON Lines, one a line; return how many.
+
+    Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+    """
+    count = 0
+    with _replacing(path) as file:
+        file.write(msgspec.json.encode(_Header("store", FORMAT_VERSION)) + b"\n")
+        for head in store.list(sort_by="conversation_id", descending=False):
+            try:
+                state = store.get(head.conversation_id)
+            except ConversationNotFoundError:
+                continue  # deleted while we were writing
+            file.write(encode_state(state) + b"\n")
+            count += 1
+    return count
+
+
+def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
+    """Create the conversations that ``export_store`` wrote, equal in any store; return their heads.
+
+    Raises ``ConversationExistsError`` at the first id that is taken: what came before it is there, nothing was
+    overwritten. ``InvalidArgumentError`` where the file is something else.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            _check_header(path, file.readline())
+            return [store.create(decode(line, ConversationState)) for line in file if line.strip()]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_header(path: str | os.PathLike[str], line: bytes) -> None:
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+    except msgspec.MsgspecError as error:
+        raise _no_archive(path, "store", str(error)) from error
+    _check_kind(path, header.promptkit_nb, header.format, "store")
+
+
+def _check_kind(path: str | os.PathLike[str], kind: str, version: int, wanted: str) -> None:
+    if kind != wanted:
+        raise _no_archive(path, wanted, f"it says {kind!r}")
+    check_format(version, f"The file {os.fspath(path)}")
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a new file, readable by its owner only, that takes the place of ``path`` when all is written."""
+    target = Path(path).absolute()
+    try:
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                yield file
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"{target} cannot be written: {error.strerror or error}. Choose a directory that you may write to."
+        ) from error
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> StoreUnavailableError:
+    return StoreUnavailableError(f"{Path(path).absolute()} cannot be read: {error.strerror or error}. Check the path.")
+
+
+def _no_archive(path: str | os.PathLike[str], wanted: str, why: str) -> InvalidArgumentError:
+    hint = {"conversation": "conversation.export(path)", "store": "export_store(store, path)"}[wanted]
+    return InvalidArgumentError(f"{os.fspath(path)} is no exported {wanted} ({why}): give a file written by {hint}.")

@@ -1,0 +1,252 @@
+"""The table under ``DiskStore``: rows of bytes by key, in transactions, on diskcache.
+
+All that reaches behind diskcache's public calls (ranges of keys, its connection) is here and nowhere else; that is why
+diskcache is pinned below 6, and a test fails loudly if its internals change.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from diskcache import Cache
+
+from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores.interrupts import InterruptsHeld
+from promptkit_nb.stores.strict_disk import Key, StrictDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATABASE = "cache.db"
+
+SETTINGS: dict[str, str | int] = {
+    "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
+    "cull_limit": 0,  # a set() may delete nothing
+    "statistics": 0,
+    "tag_index": 0,  # ours is narrower, see _INDEX
+    "disk_min_file_size": 2**31 - 1,  # never a file beside the database
+    "sqlite_journal_mode": "wal",
+    "sqlite_synchronous": 1,  # NORMAL: what was acknowledged outlives the process
+    "sqlite_secure_delete": 1,  # what is deleted is overwritten
+    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
+}
+
+_INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, store_time) WHERE tag IS NOT NULL"
+_COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
+_COLUMNS = "key, raw, mode, filename, value"
+_GET = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
+_PUT = (  # what diskcache's set() does in two statements, for less than half of its time
+    "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT(key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = NULL, tag = excluded.tag, "
+    "size = 0, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
+)
+_QUOTED_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%\"%'"
+
+
+def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
+    """Return whether the database holds anything, and the value of one row, without changing anything.
+
+    diskcache writes its settings as it opens a database, and so would change how another program's cache works.
+    """
+    with translated(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "Cache" not in tables:
+            return bool(tables - {"Settings"}), None  # another process may just be making it
+        has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
+        row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        return has_rows, row and row[0]
+
+
+_OPEN: WeakSet[Table] = WeakSet()
+
+
+class Table:
+    """Rows of a database in a directory; values are bytes, keys text or whole numbers (which sort before text).
+
+    Every call stands in a ``transaction()``. Raises ``StoreUnavailableError`` where the file cannot be used now, with
+    SQLite's own words, and ``StoreCorruptedError`` where it is damaged.
+    """
+
+    def __init__(self, directory: Path, timeout_s: float) -> None:
+        """Open the database, creating it where there is none."""
+        self._directory = directory
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._owner: int | None = None  # the thread whose transaction is open
+        self._closed = False
+        with translated(directory, timeout_s), self._lock:
+            self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
+            self._sql(_INDEX)
+            self._quote_triggers()
+            wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
+        _OPEN.add(self)
+        if wrong:
+            raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[None]:
+        """See and change the rows as nobody else does; all of it lands, or nothing. Never nested.
+
+        Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
+        two steps would keep the lock.
+        """
+        begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock, self._begun(begin):
+            yield
+
+    def get(self, key: Key) -> bytes | None:
+        """Return the value of one row, or ``None``."""
+        row = self._sql(_GET, (key,)).fetchone()
+        return None if row is None else self._cache.disk.fetch(*row, read=False)
+
+    def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
+        """Write one row, in place of the one that has the key."""
+        disk = self._cache.disk
+        stored_key, raw = disk.put(key)
+        _size, mode, filename, stored = disk.store(value, read=False)
+        self._sql(_PUT, (stored_key, raw, time.time(), tag, mode, filename, stored))
+
+    def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
+        """Return the rows with ``low <= key < high`` in the order of their keys."""
+        select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
+        return self._read(select, low, high)
+
+    def tagged(self, tag: str) -> list[tuple[Key, bytes]]:
+        """Return the rows with this tag."""
+        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag)  # noqa: S608 - a constant
+
+    def key_of_tag(self, tag: str, low: Key, high: Key) -> Key | None:
+        """Return the key of the row with ``low <= key < high`` that has this tag."""
+        found = self._sql("SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1", (tag, low, high))
+        row = found.fetchone()
+        return None if row is None else row[0]
+
+    def copy_between(self, low: int, high: int, shift: int) -> None:
+        """Copy the rows with ``low <= key < high`` to keys that are greater by ``shift``."""
+        self._sql(
+            f"INSERT INTO Cache(key, {_COPIED}) SELECT key + ?, {_COPIED} FROM Cache WHERE key >= ? AND key < ?",  # noqa: S608 - a constant
+            (shift, low, high),
+        )
+
+    def delete(self, key: Key) -> None:
+        """Delete one row, if it is there."""
+        self._sql("DELETE FROM Cache WHERE key = ?", (key,))
+
+    def delete_between(self, low: Key, high: Key) -> None:
+        """Delete the rows with ``low <= key < high``."""
+        self._sql("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
+
+    def close(self) -> None:
+        """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
+        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._cache.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    def _read(self, select: str, *arguments: Key) -> list[tuple[Key, bytes]]:
+        disk = self._cache.disk
+        return [
+            (disk.get(key, raw), disk.fetch(mode, filename, value, read=False))
+            for key, raw, mode, filename, value in self._sql(select, arguments)
+        ]
+
+    @property
+    def _sql(self) -> Any:
+        return self._cache._sql  # noqa: SLF001 - the one file that may, see the module
+
+    @contextmanager
+    def _begun(self, statement: str) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
+        connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
+        if connection.in_transaction:  # an interrupt came at the worst moment
+            connection.rollback()
+        connection.execute(statement)
+        self._owner = threading.get_ident()
+        try:
+            yield
+            connection.execute("COMMIT")
+        finally:
+            self._owner = None
+            if connection.in_transaction:
+                connection.rollback()
+
+    def _quote_triggers(self) -> None:
+        """Write diskcache's triggers with single quotes: some builds of SQLite take double ones for columns only."""
+        if not self._sql(_QUOTED_TRIGGERS).fetchall():
+            return
+        self._sql("BEGIN IMMEDIATE")
+        for name, statement in self._sql(_QUOTED_TRIGGERS).fetchall():
+            self._sql(f"DROP TRIGGER {name}")
+            self._sql(statement.replace('"', "'"))
+        self._sql("COMMIT")
+
+    def _is_set(self, name: str, value: str | int) -> bool:
+        found: str | int = getattr(self._cache, name)
+        return found == value
+
+
+@contextmanager
+def translated(directory: Path, timeout_s: float) -> Iterator[None]:
+    """Raise our errors where SQLite or the file system raises its own."""
+    where = f"The store in {directory}"
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            raise StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.") from error
+        raise StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreCorruptedError(
+            f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
+            f"can be read with: sqlite3 {DATABASE} .recover"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}"
+        ) from error
+
+
+def _remedy(words: str, timeout_s: float) -> str:
+    if "locked" in words:
+        return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
+    if "full" in words:
+        return "Make room on the disk; what was stored before is safe."
+    return 'Choose a directory that you may write to, as in DiskStore("conversations").'
+
+
+def _before_fork() -> None:
+    """Let no other thread be inside SQLite while this process forks: its child would wait for that thread for ever."""
+    global _held  # noqa: PLW0603 - from the one hook to the next
+    mine = threading.get_ident()
+    _held = [table for table in _OPEN if table._owner != mine]  # noqa: SLF001 - of this module
+    for table in _held:
+        table._lock.acquire()  # noqa: SLF001 - of this module
+
+
+def _after_fork() -> None:
+    for table in _held:
+        table._lock.release()  # noqa: SLF001 - of this module
+    _held.clear()
+
+
+_held: list[Table] = []
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

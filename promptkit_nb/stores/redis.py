@@ -1,0 +1,93 @@
+"""A store on a Redis server, for conversations that several machines share.
+
+All keys of a prefix carry one hash tag, ``{prefix}``, so in a cluster a prefix lives in one slot, and its calls stay
+atomic. A prefix is therefore as large as one node: some 1.5 kB a turn beside the text. Who needs more spreads users
+over several prefixes, such as ``RedisStore(prefix=f"promptkit-{shard}:")``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptkit_nb.codec import checked_turn, decode, encode_turn
+from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
+from promptkit_nb.ids import check_conversation_id
+from promptkit_nb.stores.layout import MetadataOnly, Record, head_of
+from promptkit_nb.stores.row_store import RowStore
+from promptkit_nb.turns import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from redis import Redis
+
+    from promptkit_nb.state import Head
+    from promptkit_nb.stores.base import Duration
+    from promptkit_nb.stores.redis_rows import Known, RedisRows
+    from promptkit_nb.turns import Turn
+
+
+class RedisStore(RowStore):
+    """Keeps conversations on a Redis server (6.2 or newer).
+
+    Args:
+        url: ``redis://host:port/db``, or ``rediss://`` for TLS.
+        password: The password, where it does not stand in the URL.
+        prefix: What all keys begin with; stores with other prefixes do not see each other.
+        ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
+            keeps it. The server forgets what has expired.
+        client: A ``redis.Redis`` of your own instead of the URL; ``close()`` leaves it open.
+        clock: Where the time comes from; tests set it.
+
+    Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
+    port, where the server cannot be reached; once it is back, calls work again.
+    """
+
+    rows: RedisRows
+
+    def __init__(
+        self,
+        url: str = "redis://localhost:6379/0",
+        *,
+        password: str | None = None,
+        prefix: str = "promptkit:",
+        ttl: Duration | None = None,
+        client: Redis | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Connect, and make an empty prefix a store."""
+        try:
+            from promptkit_nb.stores.redis_rows import RedisRows  # noqa: PLC0415 - an extra, imported when chosen
+        except ImportError as error:
+            raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'") from error
+        if not isinstance(prefix, str) or not prefix:
+            raise InvalidArgumentError(f'prefix={prefix!r} is no beginning of a key: give text such as "promptkit:".')
+        super().__init__(RedisRows(url, password=password, prefix=prefix, client=client), ttl, clock)
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        """Add one turn at the end, in one round trip where nobody else wrote since; the same turn twice is once."""
+        known = self.rows.known(check_conversation_id(conversation_id))
+        head = None if known is None else self._append_to(conversation_id, known, turn)
+        return head or super().append(conversation_id, turn, user_id=user_id, create=create)
+
+    def __repr__(self) -> str:
+        """Say where it is; never with a password."""
+        return f"<RedisStore: {'closed, ' if self.rows.closed else ''}{self.rows.where}>"
+
+    def _append_to(self, conversation_id: str, known: Known, turn: Turn) -> Head | None:
+        """Append if the record is still the one that was known; ``None`` if not, or if the turn is there already."""
+        former = decode(known.record, Record)
+        if self._is_expired(former):
+            return None
+        turn = checked_turn(turn)
+        record = self._appended(former, turn)
+        row = (former.next_place, turn.id, encode_turn(turn))
+        stored = self._encoded(record)
+        if not self.rows.append_to(conversation_id, known, stored, cid=former.cid, turn=row, ttl_s=self.ttl_s):
+            return None
+        return head_of(conversation_id, record, decode(known.frame, MetadataOnly).metadata)
+
+    def _put_record(self, conversation_id: str, record: Record) -> None:
+        super()._put_record(conversation_id, record)
+        self.rows.keep_for(conversation_id, record.cid, self.ttl_s)

@@ -1,0 +1,440 @@
+"""What all stores do alike: conversations as a few rows each, whatever keeps the rows.
+
+A sibling brings its rows (``Rows``) and nothing else, so that all behave alike to the last edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+from promptkit_nb.codec import check_format, checked_turn, decode, decode_turn, encode, encode_turn, json_copy
+from promptkit_nb.context_hash import chain_of
+from promptkit_nb.errors import StoreCorruptedError
+from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.state import ConversationState, Head, carry_totals
+from promptkit_nb.stores.base import (
+    Reservation,
+    StoredTurn,
+    check_branch_id,
+    check_count,
+    check_filters,
+    check_range,
+    check_revision,
+    check_usd,
+    checked_state,
+    cutoff_of,
+    exists_already,
+    not_found,
+    seconds_of,
+    sorted_page,
+    turn_unknown,
+)
+from promptkit_nb.stores.cleanup import PeriodicCleanup
+from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, rows_of, state_of
+from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
+from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
+from promptkit_nb.turns import Turn, new_turn_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from decimal import Decimal
+    from types import TracebackType
+
+    from promptkit_nb.state import Branch, Summary
+    from promptkit_nb.stores.base import Duration, SortKey
+    from promptkit_nb.stores.rows import Rows
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def writing(method: Callable[Concatenate[RowStore, P], T]) -> Callable[Concatenate[RowStore, P], T]:
+    """Run a method as one transaction that may write."""
+
+    @wraps(method)
+    def run(self: RowStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.rows.run(lambda: method(self, *args, **kwargs), write=True)
+
+    return run
+
+
+def reading(method: Callable[Concatenate[RowStore, P], T]) -> Callable[Concatenate[RowStore, P], T]:
+    """Run a method as one transaction that reads; with a TTL it writes, as reading keeps a conversation alive."""
+
+    @wraps(method)
+    def run(self: RowStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.rows.run(lambda: method(self, *args, **kwargs), write=self.ttl_s is not None)
+
+    return run
+
+
+class RowStore:
+    """A store over any ``Rows``; the docstrings of ``StateStore`` hold."""
+
+    def __init__(self, rows: Rows, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
+        """Keep conversations in these rows."""
+        self.rows = rows
+        self.ttl_s = seconds_of("ttl", ttl)
+        self._clock = clock
+
+    @writing
+    def create(self, state: ConversationState) -> Head:
+        """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
+        state = checked_state(state)
+        if self._find(state.conversation_id, forget_expired=True) is not None:
+            raise exists_already(state.conversation_id)
+        return self._write(state, revision=1)
+
+    @reading
+    def get(self, conversation_id: str) -> ConversationState:
+        """Return the whole conversation."""
+        record = self._live(conversation_id)
+        self._touch(conversation_id, record)
+        return self._state(conversation_id, record)
+
+    @writing
+    def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
+        """Write the state exactly as it is given, in place of what is there."""
+        state = checked_state(state)
+        conversation_id = state.conversation_id
+        record = self._find(conversation_id, forget_expired=True)
+        revision = 0 if record is None else record.revision
+        check_revision(conversation_id, revision, expected_revision)
+        if record is not None:
+            state = carry_totals(state, self._state(conversation_id, record))
+            self.rows.erase(conversation_id, record.cid, record.user_id)
+        return self._write(state, revision + 1)
+
+    @writing
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        """Add one turn at the end; the same turn, appended again, is once."""
+        check_conversation_id(conversation_id)
+        turn = checked_turn(turn)
+        record = self._find(conversation_id, forget_expired=True)
+        if record is None and not create:
+            raise not_found(conversation_id)
+        if record is None:
+            check_user_id(user_id)
+            now = self._clock()
+            state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
+            return self._write(state, revision=1)
+        if self.rows.place_of(record.cid, turn.id) is None:
+            self.rows.put_turn(record.cid, record.next_place, turn.id, encode_turn(turn))
+            record = self._appended(record, turn)
+        return self._kept(conversation_id, record)
+
+    @writing
+    def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
+        """Let a turn answer in place of another, which is kept as a former version."""
+        record, frame = self._opened(conversation_id)
+        turn = checked_turn(turn)
+        row = self._row_of(conversation_id, record, turn_id)
+        if self.rows.place_of(record.cid, turn.id) is None:
+            record, frame, new_row = replaced(record, frame, row, turn)
+            self.rows.put_turn(record.cid, new_row, turn.id, encode_turn(turn))
+            record = self._changed(record)
+        return self._kept(conversation_id, record, frame)
+
+    @writing
+    def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
+        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
+        record, frame = self._opened(conversation_id)
+        check_range(start, stop, record.turn_count)
+        check_branch_id(as_branch, [branch.id for branch in frame.branches])
+        if start == stop:
+            return self._kept(conversation_id, record)
+        leaving = self._state(conversation_id, record).turns[start:stop]
+        chain = chain_of(leaving, frame.context_hash)
+        now = self._clock()
+        record, frame = archived(record, frame, start, stop, branch_id=as_branch, chain=chain, now=now)
+        return self._kept(conversation_id, self._changed(record), frame)
+
+    @writing
+    def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
+        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept."""
+        record, frame = self._opened(conversation_id)
+        wanted = version_or_branch if isinstance(version_or_branch, str) else version_or_branch.id
+        branch = next((each for each in frame.branches if each.id == wanted), None)
+        if branch is not None:
+            record, frame = restored_branch(record, frame, branch, self._clock())
+        else:
+            frame = restored_version(frame, self._row_of(conversation_id, record, wanted))
+        return self._kept(conversation_id, self._changed(record), frame)
+
+    @writing
+    def add_summary(self, conversation_id: str, summary: Summary) -> Head:
+        """Add a summary; what it cost is in the totals."""
+        record, frame = self._opened(conversation_id)
+        record = replace(record, totals=record.totals.plus(summary.usage, summary.cost))
+        return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
+
+    @reading
+    def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
+        """Return the newest ``n`` turns, oldest first, without reading the rest."""
+        check_conversation_id(conversation_id)
+        check_count("n", n)
+        record, frame = self._opened(conversation_id)
+        self._touch(conversation_id, record)
+        rows = frame.newest_rows(record.next_place, n)
+        stored = self.rows.turns_at(record.cid, rows)
+        if len(rows) != min(n, record.turn_count) or None in stored:
+            raise _incomplete(conversation_id, self.rows.where)
+        turns = (decode_turn(value) for value in stored if value is not None)
+        return tuple(as_inherited(turn, row, frame) for turn, row in zip(turns, rows, strict=True))
+
+    def head(self, conversation_id: str) -> Head:
+        """Return counts, totals and metadata, without the turns."""
+
+        def head() -> Head:
+            return head_of(conversation_id, self._live(conversation_id), self._metadata(conversation_id))
+
+        return self.rows.run(head, write=False)
+
+    def list(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Head]:
+        """Return the heads in a total and stable order."""
+        check_filters(prefix, user_id)
+
+        def page() -> list[Head]:
+            heads = (
+                head_of(conversation_id, record, {})
+                for conversation_id, record in self._records(prefix, user_id)
+                if not self._is_expired(record)
+            )
+            chosen = sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
+            return [replace(head, metadata=self._metadata(head.conversation_id)) for head in chosen]
+
+        return self.rows.run(page, write=False)
+
+    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
+        """Merge JSON values into the metadata."""
+        check_conversation_id(conversation_id)
+        return self._update_metadata(conversation_id, json_copy(changes, "metadata"))
+
+    @writing
+    def fork(self, conversation_id: str, new_id: str) -> Head:
+        """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
+        record, frame = self._opened(conversation_id)
+        if self._find(check_conversation_id(new_id), forget_expired=True) is not None:
+            raise exists_already(new_id)
+        copy, inherited = forked(record, frame, cid=self.rows.next_cid(), now=self._clock())
+        self.rows.copy_turns(record.cid, copy.cid)
+        self._touch(conversation_id, record)
+        return self._kept(new_id, copy, inherited)
+
+    @writing
+    def delete(self, conversation_id: str) -> None:
+        """Delete the conversation for good."""
+        record = self._live(conversation_id)
+        self.rows.erase(conversation_id, record.cid, record.user_id)
+
+    def delete_prefix(self, prefix: str) -> tuple[str, ...]:
+        """Delete the conversations whose id begins so, for good; return their ids."""
+        check_conversation_id(prefix)
+        return self._erase_where(prefix, lambda _: True)
+
+    def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete what was last updated before then, and what has expired; return the ids, sorted."""
+        cutoff = cutoff_of("older_than", older_than, self._clock())
+        return self._erase_where("", lambda record: record.updated_at < cutoff, dry_run=dry_run)
+
+    def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
+        """Clean up again and again on a thread; ``stop()`` ends it."""
+        cutoff_of("older_than", older_than, self._clock())
+        return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every) or 0)
+
+    @writing
+    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+        """Reserve US dollars in every scope, or in none: ``BudgetExceededError`` where one would pass the limit."""
+        check_usd("usd", usd)
+        lease_s = seconds_of("lease", lease) or 0
+        reservation = Reservation(id=new_turn_id(), scopes=tuple(scopes), usd=usd)
+        opened = OpenReservation(usd, self._clock() + timedelta(seconds=lease_s))
+        accounts = {
+            scope: reserved(self._account(scope), scope, reservation.id, opened, limit=limit) for scope in scopes
+        }
+        for scope, account in accounts.items():
+            self.rows.put_account(scope, encode(account))
+        return reservation
+
+    @writing
+    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+        """Put what the call did cost in place of what was reserved; a second time changes nothing."""
+        check_usd("usd", usd)
+        for scope in reservation.scopes:
+            self.rows.put_account(scope, encode(settled(self._account(scope), reservation.id, usd)))
+
+    def spending(self, scope: str) -> Account:
+        """Return what was spent and is reserved in a scope of the ledger."""
+        return self.rows.run(lambda: self._account(scope), write=False)
+
+    def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
+        """Yield every stored turn, conversation by conversation in the order of their ids."""
+        for head in self.list(prefix, user_id, "conversation_id", descending=False):
+            state = self._state_or_none(head.conversation_id)
+            if state is not None:  # not deleted since
+                yield from StoredTurn.all_of(state)
+
+    def close(self) -> None:
+        """Let go of files and connections; calling it again is fine."""
+        self.rows.close()
+
+    def __enter__(self) -> Self:
+        """Return the store, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    @writing
+    def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
+        record, frame = self._opened(conversation_id)
+        if not changes:
+            return self._kept(conversation_id, record)
+        frame = replace(frame, metadata={**frame.metadata, **changes})
+        return self._kept(conversation_id, self._changed(record), frame)
+
+    @writing
+    def _erase_where(
+        self, prefix: str, is_meant: Callable[[Record], bool], *, dry_run: bool = False
+    ) -> tuple[str, ...]:
+        meant = {
+            conversation_id: record
+            for conversation_id, record in self._records(prefix, None)
+            if self._is_expired(record) or is_meant(record)
+        }
+        if not dry_run:
+            for conversation_id, record in meant.items():
+                self.rows.erase(conversation_id, record.cid, record.user_id)
+        return tuple(sorted(meant))
+
+    def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
+        stored = self.rows.record(conversation_id)
+        if stored is None:
+            return None
+        record = _record_of(stored, conversation_id)
+        if not self._is_expired(record):
+            return record
+        if forget_expired:
+            self.rows.erase(conversation_id, record.cid, record.user_id)
+        return None
+
+    def _live(self, conversation_id: str) -> Record:
+        record = self._find(check_conversation_id(conversation_id))
+        if record is None:
+            raise not_found(conversation_id)
+        return record
+
+    def _opened(self, conversation_id: str) -> tuple[Record, Frame]:
+        record = self._live(conversation_id)
+        return record, self._frame(conversation_id)
+
+    def _is_expired(self, record: Record) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._clock()
+
+    def _records(self, prefix: str | None, user_id: str | None) -> Iterator[tuple[str, Record]]:
+        for conversation_id, stored in self.rows.records(prefix or "", user_id):
+            yield conversation_id, _record_of(stored, conversation_id)
+
+    def _frame(self, conversation_id: str) -> Frame:
+        stored = self.rows.frame(conversation_id)
+        if stored is None:
+            raise _incomplete(conversation_id, self.rows.where)
+        return decode(stored, Frame)
+
+    def _metadata(self, conversation_id: str) -> Mapping[str, object]:
+        stored = self.rows.frame(conversation_id)
+        if stored is None:
+            raise _incomplete(conversation_id, self.rows.where)
+        return decode(stored, MetadataOnly).metadata
+
+    def _state(self, conversation_id: str, record: Record) -> ConversationState:
+        turns = {place: decode_turn(value) for place, value in self.rows.turns(record.cid).items()}
+        try:
+            state = state_of(conversation_id, record, self._frame(conversation_id), turns)
+        except KeyError as error:
+            raise _incomplete(conversation_id, self.rows.where) from error
+        if len(state.turns) != record.turn_count:
+            raise _incomplete(conversation_id, self.rows.where)
+        return state
+
+    def _state_or_none(self, conversation_id: str) -> ConversationState | None:
+        def state() -> ConversationState | None:
+            record = self._find(conversation_id)
+            return None if record is None else self._state(conversation_id, record)
+
+        return self.rows.run(state, write=False)
+
+    def _row_of(self, conversation_id: str, record: Record, turn_id: str) -> int:
+        row = self.rows.place_of(record.cid, turn_id)
+        if row is None:
+            raise turn_unknown(conversation_id, turn_id)
+        return row
+
+    def _account(self, scope: str) -> Account:
+        stored = self.rows.account(scope)
+        return Account() if stored is None else decode(stored, Account)
+
+    def _appended(self, record: Record, turn: Turn) -> Record:
+        return replace(
+            self._changed(record),
+            turn_count=record.turn_count + 1,
+            next_place=record.next_place + 1,
+            totals=record.totals.plus_turns([turn]),
+        )
+
+    def _changed(self, record: Record) -> Record:
+        return replace(record, revision=record.revision + 1, updated_at=self._clock())
+
+    def _touch(self, conversation_id: str, record: Record) -> None:
+        if self.ttl_s is not None:
+            self._put_record(conversation_id, record)
+
+    def _put_record(self, conversation_id: str, record: Record) -> None:
+        self.rows.put_record(conversation_id, record.user_id, self._encoded(record))
+
+    def _encoded(self, record: Record) -> bytes:
+        # Without a TTL, what another store's TTL said is over: nobody asked for it here.
+        expires_at = None if self.ttl_s is None else self._clock() + timedelta(seconds=self.ttl_s)
+        return encode(replace(record, expires_at=expires_at))
+
+    def _kept(self, conversation_id: str, record: Record, frame: Frame | None = None) -> Head:
+        """Write the record, and the frame if it changed; return the head."""
+        self._put_record(conversation_id, record)
+        if frame is None:
+            return head_of(conversation_id, record, self._metadata(conversation_id))
+        self.rows.put_frame(conversation_id, encode(frame))
+        return head_of(conversation_id, record, frame.metadata)
+
+    def _write(self, state: ConversationState, revision: int) -> Head:
+        record, frame, turns = rows_of(state, self.rows.next_cid(), revision)
+        for place, turn in turns.items():
+            self.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
+        return self._kept(state.conversation_id, record, frame)
+
+
+def _record_of(stored: bytes, conversation_id: str) -> Record:
+    record = decode(stored, Record)
+    check_format(record.format, f"The conversation {conversation_id!r}")
+    return record
+
+
+def _incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. Nothing was changed; "
+        "restore the store from a backup."
+    )

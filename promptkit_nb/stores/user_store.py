@@ -1,0 +1,191 @@
+"""A store narrowed to one user: of everybody else's conversations it knows nothing."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.base import check_revision, cutoff_of, not_found, seconds_of
+from promptkit_nb.stores.cleanup import PeriodicCleanup
+from promptkit_nb.turns import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+    from types import TracebackType
+
+    from promptkit_nb.state import Branch, Head, Summary
+    from promptkit_nb.stores.base import Duration, Reservation, SortKey, StateStore, StoredTurn
+    from promptkit_nb.stores.ledger import Account
+    from promptkit_nb.turns import Turn
+
+
+class UserStore:
+    """What one user may see and do of a store.
+
+    Another user's id raises ``ConversationNotFoundError``, as if it did not exist; creating it says that the id is
+    taken, and no more. ``close()`` leaves the store itself open.
+    """
+
+    def __init__(self, store: StateStore, user_id: str, *, clock: Callable[[], datetime] = utc_now) -> None:
+        """Narrow the store."""
+        self._store = store
+        self._clock = clock
+        self.user_id = check_user_id(user_id)
+
+    def create(self, state: ConversationState) -> Head:
+        """Store a new conversation of this user; ``ConversationExistsError`` if the id is taken, by whomever."""
+        self.check_user(state.user_id)
+        return self._store.create(state)
+
+    def get(self, conversation_id: str) -> ConversationState:
+        """Return the whole conversation."""
+        state = self._store.get(conversation_id)
+        if state.user_id != self.user_id:
+            raise not_found(conversation_id)
+        return state
+
+    def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
+        """Write the state exactly as it is given, in place of what is there."""
+        self.check_user(state.user_id)
+        try:
+            self._own(state.conversation_id)
+        except ConversationNotFoundError:
+            check_revision(state.conversation_id, 0, expected_revision)
+            return self._store.create(state)  # says that the id is taken, where it is somebody else's
+        return self._store.set(state, expected_revision=expected_revision)
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str | None = None, create: bool = True) -> Head:
+        """Add one turn at the end; the conversation is created for this user if it is missing."""
+        self.check_user(user_id)
+        try:
+            self._own(conversation_id)
+        except ConversationNotFoundError:
+            if not create:
+                raise
+            return self._store.create(ConversationState(conversation_id, self.user_id, (turn,)))
+        return self._store.append(conversation_id, turn, create=False)
+
+    def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
+        """Let a turn answer in place of another, which is kept as a former version."""
+        return self._store.replace(self._own(conversation_id), turn_id, turn)
+
+    def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
+        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
+        return self._store.archive(self._own(conversation_id), start, stop, as_branch=as_branch)
+
+    def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
+        """Bring back a former version or a branch."""
+        return self._store.restore(self._own(conversation_id), version_or_branch)
+
+    def add_summary(self, conversation_id: str, summary: Summary) -> Head:
+        """Add a summary; what it cost is in the totals."""
+        return self._store.add_summary(self._own(conversation_id), summary)
+
+    def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
+        """Return the newest ``n`` turns, oldest first, without reading the rest."""
+        return self._store.recent(self._own(conversation_id), n)
+
+    def head(self, conversation_id: str) -> Head:
+        """Return counts, totals and metadata, without the turns."""
+        head = self._store.head(conversation_id)
+        if head.user_id != self.user_id:
+            raise not_found(conversation_id)
+        return head
+
+    def list(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Head]:
+        """Return the heads of this user's conversations in a total and stable order."""
+        self.check_user(user_id)
+        return self._store.list(prefix, self.user_id, sort_by, descending=descending, limit=limit, offset=offset)
+
+    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
+        """Merge JSON values into the metadata."""
+        return self._store.update_metadata(self._own(conversation_id), **changes)
+
+    def fork(self, conversation_id: str, new_id: str) -> Head:
+        """Copy a conversation; the copy's turns are inherited."""
+        return self._store.fork(self._own(conversation_id), new_id)
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete the conversation for good."""
+        self._store.delete(self._own(conversation_id))
+
+    def delete_prefix(self, prefix: str) -> tuple[str, ...]:
+        """Delete this user's conversations whose id begins so, for good; return their ids, sorted."""
+        return self._delete(self._ids(check_conversation_id(prefix)))
+
+    def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete what of this user was last updated before then; return the ids, sorted."""
+        cutoff = cutoff_of("older_than", older_than, self._clock())
+        old = sorted(head.conversation_id for head in self.list() if head.updated_at < cutoff)
+        return tuple(old) if dry_run else self._delete(old)
+
+    def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
+        """Clean up again and again on a thread of its own, until its ``stop()``."""
+        cutoff_of("older_than", older_than, self._clock())
+        return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every) or 0)
+
+    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+        """Reserve US dollars in every scope of the ledger, or in none; the ledger holds amounts and no text."""
+        return self._store.reserve(scopes, usd, limit=limit, lease=lease)
+
+    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+        """Put what the call did cost in place of what was reserved."""
+        self._store.settle(reservation, usd)
+
+    def spending(self, scope: str) -> Account:
+        """Return what was spent and is reserved in a scope of the ledger."""
+        return self._store.spending(scope)
+
+    def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
+        """Yield every stored turn of this user."""
+        self.check_user(user_id)
+        return self._store.iter_turns(prefix=prefix, user_id=self.user_id)
+
+    def close(self) -> None:
+        """Do nothing: the store is somebody else's to close."""
+
+    def __enter__(self) -> Self:
+        """Return the narrowed store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the store open."""
+
+    def __repr__(self) -> str:
+        """Say whose it is."""
+        return f"<{self._store!r} of {self.user_id!r}>"
+
+    def _own(self, conversation_id: str) -> str:
+        return self.head(conversation_id).conversation_id
+
+    def _ids(self, prefix: str) -> Sequence[str]:
+        return sorted(head.conversation_id for head in self.list(prefix))
+
+    def _delete(self, ids: Sequence[str]) -> tuple[str, ...]:
+        for conversation_id in ids:
+            with suppress(ConversationNotFoundError):  # somebody was faster
+                self._store.delete(conversation_id)
+        return tuple(ids)
+
+    def check_user(self, user_id: str | None) -> None:
+        """Raise ``InvalidArgumentError`` where somebody else is named."""
+        if user_id not in (None, self.user_id):
+            raise InvalidArgumentError(
+                f"user_id={user_id!r} is somebody else: this is the store of {self.user_id!r}. Leave user_id out."
+            )
