@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from promptkit_nb.archives import write_conversation
-from promptkit_nb.codec import json_copy
-from promptkit_nb.context_hash import chain_of, context_hash_of, replay_key_of
-from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError, MissingVariableError
+from promptkit_nb.context_hash import chain_of
+from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError
 from promptkit_nb.history import History
-from promptkit_nb.packs import Prompt
-from promptkit_nb.providers.base import ChatRequest
+from promptkit_nb.requests import check_text, hashes_of, rendered_prompt, request_for
+from promptkit_nb.state import ConversationState
 from promptkit_nb.streaming import Origin, ResponseStream
 from promptkit_nb.turns import Message, utc_now
+from promptkit_nb.variable_values import VariableValues
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from decimal import Decimal
     from pathlib import Path
 
+    from promptkit_nb.prompts import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.responses import Response
     from promptkit_nb.running_cell import CellCall
-    from promptkit_nb.state import ConversationState, Settings, Summary
+    from promptkit_nb.state import Head, Settings, Summary
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """A state as it was read, and the hash of its turns."""
+
+    state: ConversationState
+    chain: str
+
+    @classmethod
+    def of(cls, state: ConversationState) -> _Snapshot:
+        return cls(state, chain_of(state.turns, state.context_hash))
+
+    def is_of(self, head: Head) -> bool:
+        """Return whether this is what the head is of, and not of an earlier conversation of the same id."""
+        return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
+
+    def after(self, turn: Turn, head: Head) -> _Snapshot:
+        """Return the snapshot with the turn that brought the head about, unless somebody else wrote in between."""
+        if head.revision != self.state.revision + 1:
+            return self
+        turns = (*self.state.turns, turn)
+        state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
+        return _Snapshot(state, chain_of([turn], self.chain))
 
 
 class Conversation:
@@ -51,34 +76,34 @@ class Conversation:
         self._store = store
         self._provider = provider
         self._clock = clock
-        self._state = state
-        self._chain = chain_of(state.turns, state.context_hash)
+        self._snapshot = _Snapshot.of(state)
+        self._changing = threading.Lock()
         self._sending = threading.RLock()
 
     @property
     def id(self) -> str:
         """The conversation's id."""
-        return self._state.conversation_id
+        return self._snapshot.state.conversation_id
 
     @property
     def user_id(self) -> str:
         """Whose conversation it is."""
-        return self._state.user_id
+        return self._snapshot.state.user_id
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The current turns, oldest first."""
-        return self._fresh().turns
+        return self._fresh().state.turns
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The system message first, if there is one, then those of the turns."""
-        return self._fresh().messages
+        return self._fresh().state.messages
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
         """The summaries that were made of earlier turns."""
-        return self._fresh().summaries
+        return self._fresh().state.summaries
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -86,9 +111,9 @@ class Conversation:
         return MappingProxyType(dict(self._store.head(self.id).metadata))
 
     @property
-    def variables(self) -> Variables:
+    def variables(self) -> VariableValues:
         """The values of the prompt's variables; a change is stored at once and effective at the next send."""
-        return Variables(self)
+        return VariableValues(lambda: self._fresh().state.settings, self._change_settings)
 
     @property
     def token_count(self) -> int:
@@ -107,7 +132,7 @@ class Conversation:
 
     def history(self) -> History:
         """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals."""
-        return History.of(self._fresh().messages, self._store.head(self.id))
+        return History.of(self._fresh().state.messages, self._store.head(self.id))
 
     def send(
         self,
@@ -152,17 +177,23 @@ class Conversation:
         ``cell`` is the notebook cell that asks. ``on_waiting`` is called with seconds and a reason whenever the
         provider waits before trying again.
         """
-        _check_text(text)
-        state = self._fresh()
+        check_text(text)
+        snapshot = self._fresh()
+        settings = snapshot.state.settings
         question = Message("user", text, timestamp=self._clock())
-        request = self._request(
-            state, question, model=model, parameters=parameters, max_output_tokens=max_output_tokens
+        request = request_for(
+            snapshot.state,
+            question,
+            model=model or settings.model or self._provider.model,
+            parameters=parameters,
+            max_output_tokens=max_output_tokens,
         )
+        context_hash, replay_key = hashes_of(request, settings, snapshot.chain)
         return ResponseStream(
             self._provider,
             request,
             question,
-            self._origin(state, request, question, cell),
+            Origin(conversation_id=self.id, context_hash=context_hash, replay_key=replay_key, cell=cell),
             keep=self._keep,
             clock=self._clock,
             on_waiting=on_waiting,
@@ -171,8 +202,17 @@ class Conversation:
     def use_prompt(self, prompt: Prompt) -> None:
         """Talk with this prompt of a pack from the next request on."""
         chosen = prompt.snapshot()
-        if chosen != self._fresh().settings.prompt:
+        if chosen != self._fresh().state.settings.prompt:
             self._change_settings(lambda settings: replace(settings, prompt=chosen))
+
+    def fork(self, new_id: str) -> Conversation:
+        """Copy the conversation and go on in the copy, which is independent from then on.
+
+        The copied turns are ``inherited``: in no total of the copy. Raises ``ConversationExistsError`` if the id is
+        taken; nothing is overwritten.
+        """
+        self._store.fork(self.id, new_id)
+        return Conversation(self._store.get(new_id), self._store, self._provider, clock=self._clock)
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation, with versions, branches and summaries, to a JSON file; return its absolute path.
@@ -187,75 +227,24 @@ class Conversation:
 
     def __repr__(self) -> str:
         """Say which conversation it is."""
-        count = len(self._state.turns)
+        count = len(self._snapshot.state.turns)
         return f"<Conversation {self.id!r} of {self.user_id!r}, {count} {'turn' if count == 1 else 'turns'}>"
 
     def _repr_html_(self) -> str:
         return self.history()._repr_html_()
 
-    def _request(
-        self,
-        state: ConversationState,
-        question: Message,
-        *,
-        model: str | None,
-        parameters: Mapping[str, object] | None,
-        max_output_tokens: int | None,
-    ) -> ChatRequest:
-        chosen_model = model or state.settings.model or self._provider.model
-        prompt = _prompt_of(state.settings)
-        merged = {
-            **({} if prompt is None else prompt.parameters_for(chosen_model)),
-            **state.settings.parameters,
-            **_without_none(parameters or {}),
-        }
-        # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters bounds the answer.
-        longest = merged.pop("max_tokens", None) if max_output_tokens is None else max_output_tokens
-        merged.pop("max_tokens", None)
-        system_prompt = _system_prompt_of(state, prompt, chosen_model)
-        system = () if system_prompt is None else (Message("system", system_prompt),)
-        said = [message for turn in state.turns for message in turn.messages]
-        return ChatRequest(
-            model=chosen_model,
-            messages=[*system, *said, question],
-            parameters=merged,
-            max_output_tokens=_checked_limit(longest),
-        )
-
-    def _origin(
-        self, state: ConversationState, request: ChatRequest, question: Message, cell: CellCall | None
-    ) -> Origin:
-        first = request.messages[0]
-        context_hash = context_hash_of(first.content if first.role == "system" else None, self._chain)
-        replay_key = replay_key_of(
-            context_hash,
-            question,
-            model=request.model,
-            parameters=request.parameters,
-            max_output_tokens=request.max_output_tokens,
-            tools=request.tools,
-            max_tokens=state.settings.max_tokens,
-            context_policy=state.settings.context_policy,
-        )
-        return Origin(conversation_id=self.id, context_hash=context_hash, replay_key=replay_key, cell=cell)
-
-    def _fresh(self) -> ConversationState:
-        """Return the state as the store holds it now, read again only where somebody else wrote it."""
-        if self._store.head(self.id).revision != self._state.revision:
-            self._state = self._store.get(self.id)
-            self._chain = chain_of(self._state.turns, self._state.context_hash)
-        return self._state
+    def _fresh(self) -> _Snapshot:
+        """Return what the store holds now, read again only where somebody else wrote it."""
+        head = self._store.head(self.id)
+        with self._changing:
+            if not self._snapshot.is_of(head):
+                self._snapshot = _Snapshot.of(self._store.get(self.id))
+            return self._snapshot
 
     def _keep(self, turn: Turn) -> None:
         head = self._store.append(self.id, turn, create=False)
-        if head.revision == self._state.revision + 1:  # nobody else wrote in between
-            self._chain = chain_of([turn], self._chain)
-            self._state = replace(
-                self._state,
-                turns=(*self._state.turns, turn),
-                updated_at=head.updated_at,
-                revision=head.revision,
-            )
+        with self._changing:
+            self._snapshot = self._snapshot.after(turn, head)
 
     def _change_settings(self, change: Callable[[Settings], Settings]) -> None:
         while True:
@@ -268,88 +257,3 @@ class Conversation:
             except ConversationChangedError:
                 continue  # a turn landed meanwhile: begin again with it
             return
-
-
-class Variables(MutableMapping[str, object]):
-    """The values of a prompt's variables, as the store holds them."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        """Look at the variables of a conversation."""
-        self._conversation = conversation
-
-    def __getitem__(self, name: str) -> object:
-        """Return the value of one variable."""
-        return self._values()[name]
-
-    def __setitem__(self, name: str, value: object) -> None:
-        """Set one variable: stored at once, effective at the next send."""
-        self.update({name: value})
-
-    def update(self, *changes: Mapping[str, object], **more: object) -> None:  # type: ignore[override]  # mappings only
-        """Set several variables at once."""
-        changed = json_copy({key: value for each in (*changes, more) for key, value in each.items()}, "variables")
-        self._change(lambda values: {**values, **changed})
-
-    def __delitem__(self, name: str) -> None:
-        """Let a variable fall back to its default."""
-        if name not in self._values():
-            raise KeyError(name)
-        self._change(lambda values: {key: value for key, value in values.items() if key != name})
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the names."""
-        return iter(self._values())
-
-    def __len__(self) -> int:
-        """Return how many are set."""
-        return len(self._values())
-
-    def __repr__(self) -> str:
-        """Show them as a dict."""
-        return repr(dict(self._values()))
-
-    def _values(self) -> Mapping[str, object]:
-        return self._conversation._fresh().settings.variables  # noqa: SLF001 - a part of the conversation
-
-    def _change(self, change: Callable[[Mapping[str, object]], Mapping[str, object]]) -> None:
-        self._conversation._change_settings(  # noqa: SLF001 - a part of the conversation
-            lambda settings: replace(settings, variables=change(settings.variables))
-        )
-
-
-def rendered_prompt(settings: Settings) -> str | None:
-    """Return the system prompt that the settings give; ``None`` without a prompt, or while a variable is missing."""
-    prompt = _prompt_of(settings)
-    if prompt is None:
-        return None
-    try:
-        return prompt.render(settings.variables, model=settings.model)
-    except MissingVariableError:
-        return None  # it may be set before the first send, which renders again and raises
-
-
-def _prompt_of(settings: Settings) -> Prompt | None:
-    return None if settings.prompt is None else Prompt.from_snapshot(settings.prompt)
-
-
-def _system_prompt_of(state: ConversationState, prompt: Prompt | None, model: str) -> str | None:
-    return state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model)
-
-
-def _check_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise InvalidArgumentError(f"A message is text, not {type(text).__name__}: {text!r:.60}.")
-    if not text.strip():
-        raise InvalidArgumentError("The message is empty: say something.")
-
-
-def _checked_limit(tokens: object) -> int | None:
-    if tokens is None or (isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1):
-        return tokens
-    raise InvalidArgumentError(f"max_output_tokens={tokens!r} is out of range: give a whole number from 1.")
-
-
-def _without_none(parameters: Mapping[str, object]) -> dict[str, object]:
-    if not isinstance(parameters, Mapping):
-        raise InvalidArgumentError(f'parameters={parameters!r} is no dict, such as {{"temperature": 0.2}}.')
-    return {name: value for name, value in parameters.items() if value is not None}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.archives import read_conversation
 from promptkit_nb.codec import json_copy
-from promptkit_nb.conversation import Conversation, rendered_prompt
+from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.packs import Pack, load_pack
+from promptkit_nb.requests import rendered_prompt
 from promptkit_nb.state import ConversationState, Settings
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.user_store import UserStore

@@ -15,6 +15,7 @@ from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import (
     BadRequestError,
     Conversation,
+    ConversationExistsError,
     ConversationManager,
     ConversationNotFoundError,
     DiskStore,
@@ -202,6 +203,15 @@ class TestSending:
         conv.send("My name is Alice")
         assert other.send("What's my name?").content == "Your name is Alice."
         assert len(conv.turns) == 2
+
+    def test_conversation_of_the_same_id_made_anew_is_not_the_former_one(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """A handle on a conversation that was deleted and made again tells what is there now."""
+        conv.send("My name is Alice")
+        manager.delete_conversation("chat")
+        manager.new_conversation(conversation_id="chat").send("Hello")
+        assert [turn.user_text for turn in conv.turns] == ["Hello"]
 
     def test_half_an_emoji_is_cleaned(self, conv: Conversation, chat_server: ChatServer) -> None:
         """A lone surrogate in a message becomes U+FFFD on the wire and in the store."""
@@ -392,6 +402,38 @@ class TestPrompts:
         conv.send("Hi again")
         assert sent(chat_server)[0] == ("system", "algebra, anew.")
         assert len(conv.turns) == 2
+
+
+class TestForking:
+    def test_fork_goes_its_own_way(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The copy remembers what was said; what either says afterwards the other does not know."""
+        conv.send("My name is Alice")
+        other = conv.fork("other")
+        assert other.send("What's my name?").content == "Your name is Alice."
+        conv.send("Something else")
+        assert [turn.user_text for turn in other.turns] == ["My name is Alice", "What's my name?"]
+        assert sent(chat_server)[-1] == ("user", "Something else")
+        assert len(sent(chat_server)) == 4
+
+    def test_fork_paid_for_nothing_yet(self, conv: Conversation) -> None:
+        """Inherited turns are in no total of the copy, and are those of the same user."""
+        conv.send("My name is Alice")
+        other = conv.fork("other")
+        assert (other.token_count, other.total_cost, other.user_id) == (0, Decimal(0), "alice")
+        assert [turn.inherited for turn in other.turns] == [True]
+
+    def test_fork_has_variables_of_its_own(self, manager: ConversationManager) -> None:
+        """A variable set in the copy is not set in the original, and the other way round."""
+        conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
+        other = conv.fork("other")
+        other.variables["subject"] = "music"
+        assert (conv.variables["subject"], other.variables["subject"]) == ("algebra", "music")
+
+    def test_fork_overwrites_nothing(self, conv: Conversation) -> None:
+        """An id that is taken is refused, and what has it stays."""
+        conv.fork("other").send("Hi")
+        with pytest.raises(ConversationExistsError):
+            conv.fork("other")
 
 
 class TestHashes:
