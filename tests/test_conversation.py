@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -24,6 +25,7 @@ from promptkit_nb import (
     MissingVariableError,
     OpenAIProvider,
     ProviderUnavailableError,
+    RedisStore,
     StoreUnavailableError,
     load_pack,
 )
@@ -56,10 +58,16 @@ TUTOR = {
 }
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
     """Each store in turn."""
-    with MemoryStore() if request.param == "memory" else DiskStore(tmp_path / "store") as opened:
+    if request.param == "memory":
+        opened: StateStore = MemoryStore()
+    elif request.param == "disk":
+        opened = DiskStore(tmp_path / "store")
+    else:
+        opened = RedisStore(request.getfixturevalue("redis_url"), prefix=f"{uuid4()}:")
+    with opened:
         yield opened
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -22,6 +23,7 @@ from promptkit_nb.errors import (
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.redis import RedisStore
 from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:
@@ -55,17 +57,19 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "redis"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[OpenStore]:
     """Open an empty store of each kind, with or without a TTL."""
     opened: list[StateStore] = []
 
     def opener(ttl: Duration | None = None) -> StateStore:
-        opened.append(
-            MemoryStore(ttl, clock=clock)
-            if request.param == "memory"
-            else DiskStore(tmp_path / str(len(opened)), ttl, clock=clock)
-        )
+        if request.param == "memory":
+            opened.append(MemoryStore(ttl, clock=clock))
+        elif request.param == "disk":
+            opened.append(DiskStore(tmp_path / str(len(opened)), ttl, clock=clock))
+        else:
+            url, prefix = request.getfixturevalue("redis_url"), f"{uuid4()}:"
+            opened.append(RedisStore(url, prefix=prefix, ttl=ttl, clock=clock))
         return opened[-1]
 
     yield opener

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.jupyter_lab import LabServer, chromium_page, require_program
+from browser.jupyter_lab import LabServer, chromium_page
+from programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
+
+from programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,16 +53,6 @@ LAB_SETTINGS: dict[str, dict[str, object]] = {
     "@jupyterlab/apputils-extension/sessionDialogs": {"skipKernelRestartDialog": True},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none", "maxNumberOutputs": 1000},
 }
-
-
-def require_program(name: str) -> str:
-    """Return the program's path; without it skip the test, or fail it where ``PROMPTKIT_CI=1`` requires it."""
-    path = shutil.which(name)
-    if path is not None:
-        return path
-    if os.environ.get("PROMPTKIT_CI") == "1":
-        pytest.fail(f"{name} is not on the PATH, and PROMPTKIT_CI=1 requires it: install {name}.", pytrace=False)
-    pytest.skip(f"{name} is not on the PATH.")
 
 
 class LabServer:
