@@ -25,14 +25,15 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
-    """A fresh shell in the clone's directory; OpenAI is a server on the loopback, the user's home a temporary one."""
+    """A fresh shell in a directory with the tutorials; OpenAI is a server on the loopback, the user's home a temporary one."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-5f3e9d")
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    monkeypatch.chdir(tmp_path)
     InteractiveShell.clear_instance()
     config = Config()
     config.HistoryManager.enabled = False
@@ -65,7 +66,7 @@ def test_the_commands_name_what_is_there() -> None:
 def test_the_examples_run(shell: InteractiveShell) -> None:
     """All Python blocks run as the cells of one notebook; the name is remembered without a key, and with one."""
     ran, said = _run_all(shell)
-    assert ran == [True] * 6, said
+    assert ran == [True] * 7, said
     assert "[demo] Your name is Alice." in said
     assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
 
