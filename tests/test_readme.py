@@ -25,7 +25,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
-    """A fresh shell in a directory with the tutorials; OpenAI is a server on the loopback, the user's home a temporary one."""
+    """A fresh shell in a directory with the tutorials; OpenAI is a server on the loopback, the home a temporary one."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
