@@ -9,12 +9,17 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode, encode_state
-from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.errors import (
+    ConversationNotFoundError,
+    InvalidArgumentError,
+    StoreCorruptedError,
+    StoreUnavailableError,
+)
 from promptkit_nb.state import ConversationState
 
 if TYPE_CHECKING:
@@ -31,12 +36,13 @@ class _Header(msgspec.Struct, omit_defaults=True):
     format: int = FORMAT_VERSION
 
 
-class _Document(msgspec.Struct):
+class _Document(_Header):
     """The file of one conversation."""
 
-    promptkit_nb: str
-    format: int
-    conversation: msgspec.Raw
+    conversation: msgspec.Raw = msgspec.Raw()
+
+
+T = TypeVar("T", bound=_Header)
 
 
 def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -> Path:
@@ -53,12 +59,8 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
 
 def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
     """Read what ``write_conversation`` wrote; ``InvalidArgumentError`` where the file is something else."""
-    try:
-        document = msgspec.json.decode(_bytes_of(path), type=_Document)
-    except msgspec.MsgspecError as error:
-        raise _no_archive(path, "conversation", str(error)) from error
-    _check_kind(path, document.promptkit_nb, document.format, "conversation")
-    return decode(bytes(document.conversation), ConversationState)
+    document = _checked(path, _bytes_of(path), _Document, "conversation")
+    return _state_in(path, bytes(document.conversation), "conversation")
 
 
 def export_store(store: StateStore, path: str | os.PathLike[str]) -> int:
@@ -87,24 +89,28 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
     """
     try:
         with Path(path).open("rb") as file:
-            _check_header(path, file.readline())
-            return [store.create(decode(line, ConversationState)) for line in file if line.strip()]
+            _checked(path, file.readline(), _Header, "store")
+            return [store.create(_state_in(path, line, "store")) for line in file if line.strip()]
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _check_header(path: str | os.PathLike[str], line: bytes) -> None:
+def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: str) -> T:
     try:
-        header = msgspec.json.decode(line, type=_Header)
-    except msgspec.MsgspecError as error:
-        raise _no_archive(path, "store", str(error)) from error
-    _check_kind(path, header.promptkit_nb, header.format, "store")
+        header = msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _no_archive(path, wanted, str(error)) from error
+    if header.promptkit_nb != wanted:
+        raise _no_archive(path, wanted, f"it says {header.promptkit_nb!r}")
+    check_format(header.format, f"The file {os.fspath(path)}")
+    return header
 
 
-def _check_kind(path: str | os.PathLike[str], kind: str, version: int, wanted: str) -> None:
-    if kind != wanted:
-        raise _no_archive(path, wanted, f"it says {kind!r}")
-    check_format(version, f"The file {os.fspath(path)}")
+def _state_in(path: str | os.PathLike[str], data: bytes, wanted: str) -> ConversationState:
+    try:
+        return decode(data, ConversationState)
+    except StoreCorruptedError as error:
+        raise _no_archive(path, wanted, str(error.__cause__)) from error
 
 
 @contextmanager
@@ -112,13 +118,16 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a new file, readable by its owner only, that takes the place of ``path`` when all is written."""
     target = Path(path).absolute()
     try:
-        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            try:
+        file = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115 - just below
+        try:
+            with file:
                 yield file
-            except BaseException:
-                Path(file.name).unlink()
-                raise
-        Path(file.name).replace(target)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
     except OSError as error:
         raise StoreUnavailableError(
             f"{target} cannot be written: {error.strerror or error}. Choose a directory that you may write to."

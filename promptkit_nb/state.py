@@ -36,6 +36,14 @@ class Totals:
                 totals = totals.plus(turn.usage, turn.cost)
         return totals
 
+    def plus_summaries(self, summaries: Iterable[Summary]) -> Totals:
+        """Return the totals with these summaries, as far as this conversation paid for them."""
+        totals = self
+        for summary in summaries:
+            if summary.counts:
+                totals = totals.plus(summary.usage, summary.cost)
+        return totals
+
     @property
     def known_cost(self) -> Decimal | None:
         """The sum of the known costs in US dollars; ``None`` where something was spent and no price is known."""
@@ -57,12 +65,18 @@ class Summary:
     model: str = ""
     created_at: datetime = field(default_factory=utc_now)
 
+    @property
+    def counts(self) -> bool:
+        """Whether this conversation paid for it: nobody pays for one made by hand, or copied by a fork."""
+        return self.usage != NO_USAGE or bool(self.cost)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
     """Turns that stood in the conversation once, from position ``start`` on: its head or its tail at that time.
 
-    ``context_hash`` is the conversation's at that time.
+    ``context_hash`` stands for what is before position 0. Both follow when turns leave or return at the front;
+    ``start`` is negative where turns that stood before the branch left since.
     """
 
     id: str
@@ -136,10 +150,7 @@ class ConversationState:
     @property
     def totals(self) -> Totals:
         """All that was ever spent in this conversation, summaries and replaced turns included."""
-        totals = self.dropped.plus_turns(self.stored_turns)
-        for summary in self.summaries:
-            totals = totals.plus(summary.usage, summary.cost)
-        return totals
+        return self.dropped.plus_turns(self.stored_turns).plus_summaries(self.summaries)
 
     @property
     def token_count(self) -> int:
@@ -161,9 +172,7 @@ def carry_totals(state: ConversationState, former: ConversationState) -> Convers
     """Return the state with ``dropped`` such that what the former state spent is in its totals, kept or not."""
     kept = {turn.id for turn in state.stored_turns}
     dropped = former.dropped.plus_turns(turn for turn in former.stored_turns if turn.id not in kept)
-    for summary in former.summaries:
-        if summary not in state.summaries:
-            dropped = dropped.plus(summary.usage, summary.cost)
+    dropped = dropped.plus_summaries(summary for summary in former.summaries if summary not in state.summaries)
     return replace(state, dropped=dropped)
 
 

@@ -230,22 +230,19 @@ def check_count(name: str, value: int) -> None:
     raise InvalidArgumentError(f"{name}={value!r} is out of range: give a whole number from 0.")
 
 
-def seconds_of(name: str, duration: Duration | None) -> float | None:
-    """Return a duration (a ``timedelta`` or seconds) in seconds; ``None`` stays ``None``.
+def seconds_of(name: str, duration: Duration) -> float:
+    """Return a duration (a ``timedelta`` or seconds) in seconds.
 
     Raises ``InvalidArgumentError`` unless it is positive.
 
     >>> seconds_of("ttl", timedelta(hours=24))
     86400.0
     """
-    if duration is None:
-        return None
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
         return float(seconds)
     raise InvalidArgumentError(
-        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, of 100 years at most, "
-        "or None for no limit."
+        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, of 100 years at most."
     )
 
 
@@ -266,18 +263,18 @@ def sorted_page(
     return ordered[offset : None if limit is None else offset + limit]
 
 
-def turn_unknown(conversation_id: str, turn_id: str) -> InvalidArgumentError:
+def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:
     """Return the error of a turn that the conversation does not have."""
     return InvalidArgumentError(
-        f"The conversation {conversation_id!r} has no turn and no branch {turn_id!r}; nothing was changed. "
+        f"The conversation {conversation_id!r} has no turn and no branch {turn_id!a}; nothing was changed. "
         "Its turns, versions and branches are in get()."
     )
 
 
 def check_branch_id(branch_id: str, taken: Sequence[str]) -> None:
     """Raise ``InvalidArgumentError`` unless the text can be the id of one more branch."""
-    if not isinstance(branch_id, str) or not branch_id.strip():
-        raise InvalidArgumentError(f"as_branch={branch_id!r} is no id of a branch: give any text, such as 'before'.")
+    if not isinstance(branch_id, str) or not branch_id.strip() or without_lone_surrogates(branch_id) != branch_id:
+        raise InvalidArgumentError(f"as_branch={branch_id!a} is no id of a branch: give any text, such as 'before'.")
     if branch_id in taken:
         raise InvalidArgumentError(f"There is a branch {branch_id!r} already; nothing was changed. Choose another id.")
 
@@ -299,10 +296,19 @@ def check_usd(name: str, usd: Decimal) -> None:
     raise InvalidArgumentError(f'{name}={usd!r} is no amount: give US dollars from 0, as in Decimal("0.03").')
 
 
+def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes of the ledger; ``InvalidArgumentError`` unless each is text."""
+    if not isinstance(scopes, str):
+        found = tuple(scopes)
+        if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
+            return found
+    raise InvalidArgumentError(f'scopes={scopes!a} are no scopes: give several texts, as in ("total", "user:alice").')
+
+
 def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> datetime:
     """Return the moment before which something is older than that; a ``datetime`` must be aware."""
     if not isinstance(older_than, datetime):
-        return now - timedelta(seconds=seconds_of(name, older_than) or 0)
+        return now - timedelta(seconds=seconds_of(name, older_than))
     if older_than.tzinfo is None:
         raise InvalidArgumentError(f"{name}={older_than!r} has no time zone: give an aware datetime, such as UTC.")
     return older_than

@@ -103,6 +103,13 @@ class MetadataOnly:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
+def next_free(place: int) -> int:
+    """Return the place behind this one, which is about to be taken; ``InvalidArgumentError`` where all are taken."""
+    if place + 1 in (ASIDE, 2 * ASIDE):
+        raise _full()
+    return place + 1
+
+
 def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]) -> Head:
     """Return the public head."""
     return Head(
@@ -175,6 +182,8 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
         turns.update(enumerate(former, aside))
         versions[str(place)] = (*range(aside, aside + len(former)), place)
         aside += len(former)
+    if len(state.turns) >= ASIDE or aside >= 2 * ASIDE:
+        raise _full()
     record = Record(
         cid=cid,
         user_id=state.user_id,
@@ -207,6 +216,13 @@ def _branch_of(record: BranchRecord, frame: Frame, turns: Mapping[int, Turn]) ->
         kind=record.kind,
         context_hash=record.context_hash,
         created_at=record.created_at,
+    )
+
+
+def _full() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"This conversation would hold more than {ASIDE - 1} turns, or as many versions; nothing was changed. "
+        "Go on in a new conversation."
     )
 
 

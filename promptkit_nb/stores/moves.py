@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.state import Totals
-from promptkit_nb.stores.layout import BranchRecord, Frame, Range, Record, places_of
+from promptkit_nb.stores.layout import BranchRecord, Frame, Range, Record, next_free, places_of
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
     """Let ``turn`` answer in place of what stands in ``row``; return also the row that the turn goes to."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
-    record = replace(record, next_aside=new_row + 1, totals=record.totals.plus_turns([turn]))
+    record = replace(record, next_aside=next_free(new_row), totals=record.totals.plus_turns([turn]))
     return record, replace(frame, versions={**frame.versions, str(place): (*rows, new_row)}), new_row
 
 
@@ -58,9 +58,12 @@ def archived(
         context_hash=frame.context_hash,
         created_at=now,
     )
-    if start == 0 and not leaves_tail:
+    others = frame.branches
+    if not leaves_tail and start == 0:
+        others = _behind(others, stop, by=-stop, former=frame.context_hash, now=chain)
         frame = replace(frame, context_hash=chain)
-    others = frame.branches if leaves_tail else _shifted(frame.branches, start, start - stop)
+    elif not leaves_tail:
+        others = _shifted(others, start, start - stop)
     return _arranged(record, frame, places[:start] + places[stop:], (*others, branch))
 
 
@@ -70,14 +73,19 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
     back = list(places_of(branch.ranges, 0))
     others = tuple(each for each in frame.branches if each.id != branch.id)
     start = min(max(branch.start, 0), len(places))
+    former = frame.context_hash
+    if start == 0:
+        frame = replace(frame, context_hash=branch.context_hash)
+    if branch.kind == "head" and start == 0:
+        others = _behind(others, 0, by=len(back), former=former, now=branch.context_hash)
+    elif branch.kind == "head":
+        others = _shifted(others, start, len(back))
     if branch.kind == "head":
-        if start == 0:
-            frame = replace(frame, context_hash=branch.context_hash)
-        return _arranged(record, frame, places[:start] + back + places[start:], _shifted(others, start, len(back)))
+        return _arranged(record, frame, places[:start] + back + places[start:], others)
     leaving = places[start:]
     if leaving:
         left = BranchRecord(
-            id=new_turn_id(), ranges=_ranges_of(leaving), start=start, context_hash=frame.context_hash, created_at=now
+            id=new_turn_id(), ranges=_ranges_of(leaving), start=start, context_hash=former, created_at=now
         )
         others = (*others, left)
     return _arranged(record, frame, places[:start] + back, others)
@@ -130,5 +138,23 @@ def _ranges_of(places: Sequence[int]) -> tuple[Range, ...]:
 def _shifted(branches: Iterable[BranchRecord], at: int, by: int) -> tuple[BranchRecord, ...]:
     """Return the branches where they belong after ``by`` turns came (or left, if negative) at a position."""
     return tuple(
-        replace(branch, start=branch.start + by) if at == 0 or branch.start >= at else branch for branch in branches
+        replace(branch, start=max(branch.start + by, at)) if branch.start >= at else branch for branch in branches
+    )
+
+
+def _behind(
+    branches: Iterable[BranchRecord], at: int, *, by: int, former: str | None, now: str | None
+) -> tuple[BranchRecord, ...]:
+    """Return the branches where they belong after ``by`` turns came (or left, if negative) at the front.
+
+    Those from position ``at`` on stand behind what has the hash ``now`` instead of ``former``. A start below 0 means
+    that turns before it left, too, and is counted back when they return.
+    """
+    return tuple(
+        replace(
+            branch,
+            start=branch.start + by,
+            context_hash=now if branch.start >= at and branch.context_hash == former else branch.context_hash,
+        )
+        for branch in branches
     )

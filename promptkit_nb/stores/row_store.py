@@ -10,7 +10,16 @@ from datetime import datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
-from promptkit_nb.codec import check_format, checked_turn, decode, decode_turn, encode, encode_turn, json_copy
+from promptkit_nb.codec import (
+    check_format,
+    checked_turn,
+    decode,
+    decode_turn,
+    encode,
+    encode_turn,
+    json_copy,
+    turn_and_line,
+)
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id, check_user_id
@@ -23,6 +32,7 @@ from promptkit_nb.stores.base import (
     check_filters,
     check_range,
     check_revision,
+    check_scopes,
     check_usd,
     checked_state,
     cutoff_of,
@@ -33,10 +43,10 @@ from promptkit_nb.stores.base import (
     turn_unknown,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, rows_of, state_of
+from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, next_free, rows_of, state_of
 from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
-from promptkit_nb.turns import Turn, new_turn_id
+from promptkit_nb.turns import Turn, new_turn_id, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +87,9 @@ class RowStore:
     def __init__(self, rows: Rows, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
         """Keep conversations in these rows."""
         self.rows = rows
-        self.ttl_s = seconds_of("ttl", ttl)
+        self.ttl_s = None if ttl is None else seconds_of("ttl", ttl)
         self._clock = clock
+        self._cleanups: list[PeriodicCleanup] = []
 
     @writing
     def create(self, state: ConversationState) -> Head:
@@ -112,7 +123,7 @@ class RowStore:
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
         """Add one turn at the end; the same turn, appended again, is once."""
         check_conversation_id(conversation_id)
-        turn = checked_turn(turn)
+        turn, line = turn_and_line(turn)
         record = self._find(conversation_id, forget_expired=True)
         if record is None and not create:
             raise not_found(conversation_id)
@@ -122,8 +133,8 @@ class RowStore:
             state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
             return self._write(state, revision=1)
         if self.rows.place_of(record.cid, turn.id) is None:
-            self.rows.put_turn(record.cid, record.next_place, turn.id, encode_turn(turn))
-            record = self._appended(record, turn)
+            former, record = record, self._appended(record, turn)
+            self.rows.put_turn(record.cid, former.next_place, turn.id, encode_turn(turn))
         return self._kept(conversation_id, record)
 
     @writing
@@ -156,19 +167,21 @@ class RowStore:
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
         """Bring back a former version or a branch, given as such or by its id; what it displaces is kept."""
         record, frame = self._opened(conversation_id)
-        wanted = version_or_branch if isinstance(version_or_branch, str) else version_or_branch.id
+        wanted = getattr(version_or_branch, "id", version_or_branch)
         branch = next((each for each in frame.branches if each.id == wanted), None)
         if branch is not None:
             record, frame = restored_branch(record, frame, branch, self._clock())
-        else:
-            frame = restored_version(frame, self._row_of(conversation_id, record, wanted))
-        return self._kept(conversation_id, self._changed(record), frame)
+            return self._kept(conversation_id, self._changed(record), frame)
+        restored = restored_version(frame, self._row_of(conversation_id, record, wanted))
+        if restored is frame:
+            return self._kept(conversation_id, record)
+        return self._kept(conversation_id, self._changed(record), restored)
 
     @writing
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals."""
         record, frame = self._opened(conversation_id)
-        record = replace(record, totals=record.totals.plus(summary.usage, summary.cost))
+        record = replace(record, totals=record.totals.plus_summaries([summary]))
         return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
 
     @reading
@@ -250,19 +263,22 @@ class RowStore:
         return self._erase_where("", lambda record: record.updated_at < cutoff, dry_run=dry_run)
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up again and again on a thread; ``stop()`` ends it."""
+        """Clean up again and again on a thread; its ``stop()``, or ``close()``, ends it."""
         cutoff_of("older_than", older_than, self._clock())
-        return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every) or 0)
+        self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
+        return self._cleanups[-1]
 
     @writing
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
         """Reserve US dollars in every scope, or in none: ``BudgetExceededError`` where one would pass the limit."""
         check_usd("usd", usd)
-        lease_s = seconds_of("lease", lease) or 0
-        reservation = Reservation(id=new_turn_id(), scopes=tuple(scopes), usd=usd)
-        opened = OpenReservation(usd, self._clock() + timedelta(seconds=lease_s))
+        if limit is not None:
+            check_usd("limit", limit)
+        reservation = Reservation(id=new_turn_id(), scopes=check_scopes(scopes), usd=usd)
+        opened = OpenReservation(usd, self._clock() + timedelta(seconds=seconds_of("lease", lease)))
         accounts = {
-            scope: reserved(self._account(scope), scope, reservation.id, opened, limit=limit) for scope in scopes
+            scope: reserved(self._account(scope), scope, reservation.id, opened, limit=limit)
+            for scope in reservation.scopes
         }
         for scope, account in accounts.items():
             self.rows.put_account(scope, encode(account))
@@ -283,11 +299,13 @@ class RowStore:
         """Yield every stored turn, conversation by conversation in the order of their ids."""
         for head in self.list(prefix, user_id, "conversation_id", descending=False):
             state = self._state_or_none(head.conversation_id)
-            if state is not None:  # not deleted since
+            if state is not None and state.user_id == head.user_id:  # neither deleted nor taken over since
                 yield from StoredTurn.all_of(state)
 
     def close(self) -> None:
-        """Let go of files and connections; calling it again is fine."""
+        """Let go of files and connections, and end what cleans up; calling it again is fine."""
+        for cleanup in self._cleanups:
+            cleanup.stop()
         self.rows.close()
 
     def __enter__(self) -> Self:
@@ -379,8 +397,9 @@ class RowStore:
 
         return self.rows.run(state, write=False)
 
-    def _row_of(self, conversation_id: str, record: Record, turn_id: str) -> int:
-        row = self.rows.place_of(record.cid, turn_id)
+    def _row_of(self, conversation_id: str, record: Record, turn_id: object) -> int:
+        is_text = isinstance(turn_id, str) and without_lone_surrogates(turn_id) == turn_id
+        row = self.rows.place_of(record.cid, str(turn_id)) if is_text else None
         if row is None:
             raise turn_unknown(conversation_id, turn_id)
         return row
@@ -391,9 +410,11 @@ class RowStore:
 
     def _appended(self, record: Record, turn: Turn) -> Record:
         return replace(
-            self._changed(record),
+            record,
+            revision=record.revision + 1,
+            updated_at=self._clock(),
             turn_count=record.turn_count + 1,
-            next_place=record.next_place + 1,
+            next_place=next_free(record.next_place),
             totals=record.totals.plus_turns([turn]),
         )
 
@@ -410,7 +431,7 @@ class RowStore:
     def _encoded(self, record: Record) -> bytes:
         # Without a TTL, what another store's TTL said is over: nobody asked for it here.
         expires_at = None if self.ttl_s is None else self._clock() + timedelta(seconds=self.ttl_s)
-        return encode(replace(record, expires_at=expires_at))
+        return encode(record if record.expires_at == expires_at else replace(record, expires_at=expires_at))
 
     def _kept(self, conversation_id: str, record: Record, frame: Frame | None = None) -> Head:
         """Write the record, and the frame if it changed; return the head."""

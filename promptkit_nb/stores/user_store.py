@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
-from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.codec import checked_turn
+from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.base import check_revision, cutoff_of, not_found, seconds_of
@@ -56,7 +57,8 @@ class UserStore:
             self._own(state.conversation_id)
         except ConversationNotFoundError:
             check_revision(state.conversation_id, 0, expected_revision)
-            return self._store.create(state)  # says that the id is taken, where it is somebody else's
+            with self._unless_own(state.conversation_id):
+                return self._store.create(state)  # says that the id is taken, where it is somebody else's
         return self._store.set(state, expected_revision=expected_revision)
 
     def append(self, conversation_id: str, turn: Turn, *, user_id: str | None = None, create: bool = True) -> Head:
@@ -67,7 +69,13 @@ class UserStore:
         except ConversationNotFoundError:
             if not create:
                 raise
-            return self._store.create(ConversationState(conversation_id, self.user_id, (turn,)))
+            now = self._clock()
+            with self._unless_own(conversation_id):
+                return self._store.create(
+                    ConversationState(
+                        conversation_id, self.user_id, (checked_turn(turn),), created_at=now, updated_at=now
+                    )
+                )
         return self._store.append(conversation_id, turn, create=False)
 
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
@@ -136,7 +144,7 @@ class UserStore:
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up again and again on a thread of its own, until its ``stop()``."""
         cutoff_of("older_than", older_than, self._clock())
-        return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every) or 0)
+        return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every))
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
         """Reserve US dollars in every scope of the ledger, or in none; the ledger holds amounts and no text."""
@@ -173,6 +181,17 @@ class UserStore:
 
     def _own(self, conversation_id: str) -> str:
         return self.head(conversation_id).conversation_id
+
+    @contextmanager
+    def _unless_own(self, conversation_id: str) -> Iterator[None]:
+        """Go on where the id turns out to be taken by this user, who was creating it at the same time."""
+        try:
+            yield
+        except ConversationExistsError:
+            with suppress(ConversationNotFoundError):
+                self._own(conversation_id)
+                return
+            raise
 
     def _ids(self, prefix: str) -> Sequence[str]:
         return sorted(head.conversation_id for head in self.list(prefix))
