@@ -5,11 +5,13 @@ One turn is one line of JSON; what has its default value is left out. Money is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, replace
+from decimal import Decimal
 from functools import cache
 from math import isfinite
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -86,12 +88,20 @@ def checked(record: T) -> T:
 
 def checked_turn(turn: Turn) -> Turn:
     """Return the turn as it will be read back; ``InvalidArgumentError`` where it cannot be stored."""
+    return turn_and_line(turn)[0]
+
+
+def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
+    """Return the turn as it will be read back, and its line of JSON; errors as of ``checked_turn``."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is no Turn; give Turn(messages=(Message(...), ...)).")
     with _storable(Turn):
-        found: Turn = _decoder(Turn).decode(encode_turn(turn))
+        line = encode_turn(turn)
+        found: Turn = _decoder(Turn).decode(line)
     check_values_of(found)
-    return found
+    if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
+        line = encode_turn(found)
+    return found, line
 
 
 @contextmanager
@@ -183,8 +193,10 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 @cache
-def _stored_fields(kind: type) -> tuple[tuple[str, object], ...]:
-    return tuple((field.name, _default_of(field)) for field in fields(kind))
+def _stored_fields(kind: type) -> tuple[tuple[str, ...], tuple[object, ...], Callable[[object], tuple[object, ...]]]:
+    """Return the fields' names and default values, and what reads all of a record's values at once."""
+    names = tuple(field.name for field in fields(kind))
+    return names, tuple(_default_of(field) for field in fields(kind)), attrgetter(*names)
 
 
 def _default_of(field: Field[object]) -> object:
@@ -196,9 +208,6 @@ def _default_of(field: Field[object]) -> object:
 
 
 def _without_defaults(record: DataclassInstance) -> dict[str, object]:
-    stored: dict[str, object] = {}
-    for name, default in _stored_fields(type(record)):
-        value = getattr(record, name)
-        if value != default:
-            stored[name] = value
-    return stored
+    names, defaults, values_of = _stored_fields(type(record))
+    values = zip(names, values_of(record), defaults, strict=True)
+    return {name: value for name, value, default in values if value != default}

@@ -33,15 +33,11 @@ class DiskRows:
         """Open the table, and make an empty one a store."""
         self.where = str(directory)
         self._table = Table(directory, timeout_s)
-        with self._table.transaction(write=True):
-            if self._table.get("format") is None:
-                self._table.put("format", str(FORMAT_VERSION).encode())
-                self._table.put("c:cid", b"0")
+        self._table.run(self._begin, write=True)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
         """Run the work as one transaction of SQLite."""
-        with self._table.transaction(write=write):
-            return work()
+        return self._table.run(work, write=write)
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
@@ -110,7 +106,7 @@ class DiskRows:
 
     def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:
         """Write a turn."""
-        self._table.put(_key_of(cid, place), value, tag=f"t:{turn_id}")
+        self._table.add(_key_of(cid, place), value, tag=f"t:{turn_id}")
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
         """Copy all turns to another conversation, places kept."""
@@ -133,6 +129,11 @@ class DiskRows:
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._table.closed
+
+    def _begin(self) -> None:
+        if self._table.get("format") is None:
+            self._table.put("format", str(FORMAT_VERSION).encode())
+            self._table.put("c:cid", b"0")
 
 
 def behind_prefix(prefix: str) -> str:

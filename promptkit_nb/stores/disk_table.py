@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from diskcache import Cache
@@ -21,8 +21,10 @@ from promptkit_nb.stores.interrupts import InterruptsHeld
 from promptkit_nb.stores.strict_disk import Key, StrictDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+T = TypeVar("T")
 
 DATABASE = "cache.db"
 
@@ -38,16 +40,20 @@ SETTINGS: dict[str, str | int] = {
     "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
 }
 
-_INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, store_time) WHERE tag IS NOT NULL"
+_INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
 _GET = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
-_PUT = (  # what diskcache's set() does in two statements, for less than half of its time
-    "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT(key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = NULL, tag = excluded.tag, "
-    "size = 0, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
+_ADD = "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT = (
+    f"{_ADD} ON CONFLICT(key, raw) DO UPDATE SET "
+    "tag = excluded.tag, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
 )
-_QUOTED_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%\"%'"
+_CHANGE = "UPDATE Cache SET mode = ?, filename = ?, value = ? WHERE key = ? AND raw = ? AND tag IS ?"  # in no index
+_SLOW = (
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
+    "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
+)
 
 
 def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
@@ -55,7 +61,7 @@ def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object
 
     diskcache writes its settings as it opens a database, and so would change how another program's cache works.
     """
-    with translated(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
+    with translating(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "Cache" not in tables:
             return bool(tables - {"Settings"}), None  # another process may just be making it
@@ -70,7 +76,7 @@ _OPEN: WeakSet[Table] = WeakSet()
 class Table:
     """Rows of a database in a directory; values are bytes, keys text or whole numbers (which sort before text).
 
-    Every call stands in a ``transaction()``. Raises ``StoreUnavailableError`` where the file cannot be used now, with
+    Every call stands in a ``run()``. Raises ``StoreUnavailableError`` where the file cannot be used now, with
     SQLite's own words, and ``StoreCorruptedError`` where it is damaged.
     """
 
@@ -81,37 +87,55 @@ class Table:
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose transaction is open
         self._closed = False
-        with translated(directory, timeout_s), self._lock:
+        with translating(directory, timeout_s), self._lock:
             self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
-            self._sql(_INDEX)
-            self._quote_triggers()
+            self._disk: StrictDisk = self._cache.disk
+            self._connection = self._connected()
+            self._lighten()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
         _OPEN.add(self)
         if wrong:
             raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
 
-    @contextmanager
-    def transaction(self, *, write: bool = False) -> Iterator[None]:
-        """See and change the rows as nobody else does; all of it lands, or nothing. Never nested.
+    def run(self, work: Callable[[], T], *, write: bool) -> T:
+        """Run the work while nobody else changes the rows; all that it writes lands, or nothing. Never nested.
 
         Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
         two steps would keep the lock.
         """
-        begin = "BEGIN IMMEDIATE" if write else "BEGIN"
-        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock, self._begun(begin):
-            yield
+        with translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+            if self._closed:
+                raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
+            connection = self._connection = self._connected()
+            if connection.in_transaction:  # an interrupt came at the worst moment
+                connection.rollback()
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            self._owner = threading.get_ident()
+            try:
+                result = work()
+                connection.execute("COMMIT")
+            finally:
+                self._owner = None
+                if connection.in_transaction:
+                    connection.rollback()
+            return result
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
-        row = self._sql(_GET, (key,)).fetchone()
-        return None if row is None else self._cache.disk.fetch(*row, read=False)
+        row = self._connection.execute(_GET, (key,)).fetchone()
+        return None if row is None else self._disk.fetch(row[0], row[1], row[2], read=False)
 
     def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
         """Write one row, in place of the one that has the key."""
-        disk = self._cache.disk
-        stored_key, raw = disk.put(key)
-        _size, mode, filename, stored = disk.store(value, read=False)
-        self._sql(_PUT, (stored_key, raw, time.time(), tag, mode, filename, stored))
+        stored_key, raw = self._disk.put(key)
+        _size, *stored = self._disk.store(value, read=False)
+        if self._connection.execute(_CHANGE, (*stored, stored_key, raw, tag)).rowcount == 0:
+            self._connection.execute(_PUT, (stored_key, raw, time.time(), tag, *stored))
+
+    def add(self, key: Key, value: bytes, tag: str) -> None:
+        """Write one row whose key must be new: a row that has it is damage, and stays."""
+        _size, *stored = self._disk.store(value, read=False)
+        self._connection.execute(_ADD, (*self._disk.put(key), time.time(), tag, *stored))
 
     def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
         """Return the rows with ``low <= key < high`` in the order of their keys."""
@@ -124,33 +148,33 @@ class Table:
 
     def key_of_tag(self, tag: str, low: Key, high: Key) -> Key | None:
         """Return the key of the row with ``low <= key < high`` that has this tag."""
-        found = self._sql("SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1", (tag, low, high))
-        row = found.fetchone()
+        select = "SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1"
+        row = self._connection.execute(select, (tag, low, high)).fetchone()
         return None if row is None else row[0]
 
     def copy_between(self, low: int, high: int, shift: int) -> None:
         """Copy the rows with ``low <= key < high`` to keys that are greater by ``shift``."""
-        self._sql(
+        self._connection.execute(
             f"INSERT INTO Cache(key, {_COPIED}) SELECT key + ?, {_COPIED} FROM Cache WHERE key >= ? AND key < ?",  # noqa: S608 - a constant
             (shift, low, high),
         )
 
     def delete(self, key: Key) -> None:
         """Delete one row, if it is there."""
-        self._sql("DELETE FROM Cache WHERE key = ?", (key,))
+        self._connection.execute("DELETE FROM Cache WHERE key = ?", (key,))
 
     def delete_between(self, low: Key, high: Key) -> None:
         """Delete the rows with ``low <= key < high``."""
-        self._sql("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
+        self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def close(self) -> None:
         """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
-        with translated(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+        with translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 self._cache.close()
 
@@ -160,42 +184,37 @@ class Table:
         return self._closed
 
     def _read(self, select: str, *arguments: Key) -> list[tuple[Key, bytes]]:
-        disk = self._cache.disk
+        key_of, value_of = self._disk.get, self._disk.fetch
         return [
-            (disk.get(key, raw), disk.fetch(mode, filename, value, read=False))
-            for key, raw, mode, filename, value in self._sql(select, arguments)
+            (key_of(key, raw), value_of(mode, filename, value, read=False))
+            for key, raw, mode, filename, value in self._connection.execute(select, arguments)
         ]
 
-    @property
-    def _sql(self) -> Any:
-        return self._cache._sql  # noqa: SLF001 - the one file that may, see the module
+    def _connected(self) -> sqlite3.Connection:
+        """Return the connection of this thread and process."""
+        connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
+        return connection
 
-    @contextmanager
-    def _begun(self, statement: str) -> Iterator[None]:
-        if self._closed:
-            raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
-        connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
-        if connection.in_transaction:  # an interrupt came at the worst moment
-            connection.rollback()
-        connection.execute(statement)
-        self._owner = threading.get_ident()
-        try:
-            yield
-            connection.execute("COMMIT")
-        finally:
-            self._owner = None
-            if connection.in_transaction:
-                connection.rollback()
+    def _lighten(self) -> None:
+        """Let a written row touch no more pages than it must: a third of the time of an append.
 
-    def _quote_triggers(self) -> None:
-        """Write diskcache's triggers with single quotes: some builds of SQLite take double ones for columns only."""
-        if not self._sql(_QUOTED_TRIGGERS).fetchall():
+        diskcache counts rows and bytes in triggers, and orders all rows by when they expire. Nobody here asks for
+        either. It makes both again unless something bears their names: so triggers that never fire do, and an index
+        of no row. (Its triggers quote text in a way that some builds of SQLite refuse, too.)
+        """
+        execute = self._connection.execute
+        execute(_INDEX)
+        if not execute(_SLOW).fetchall():
             return
-        self._sql("BEGIN IMMEDIATE")
-        for name, statement in self._sql(_QUOTED_TRIGGERS).fetchall():
-            self._sql(f"DROP TRIGGER {name}")
-            self._sql(statement.replace('"', "'"))
-        self._sql("COMMIT")
+        execute("BEGIN IMMEDIATE")
+        for name, statement in execute(_SLOW).fetchall():
+            if statement.startswith("CREATE TRIGGER"):
+                execute(f"DROP TRIGGER {name}")
+                execute(f"{statement[: statement.index(' BEGIN')]} WHEN 0 BEGIN SELECT 1; END")
+            else:
+                execute(f"DROP INDEX {name}")
+                execute(f"{statement} WHERE expire_time IS NOT NULL")
+        execute("COMMIT")
 
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
@@ -203,7 +222,7 @@ class Table:
 
 
 @contextmanager
-def translated(directory: Path, timeout_s: float) -> Iterator[None]:
+def translating(directory: Path, timeout_s: float) -> Iterator[None]:
     """Raise our errors where SQLite or the file system raises its own."""
     where = f"The store in {directory}"
     try:

@@ -22,7 +22,7 @@ class InterruptsHeld:
         self._pending: FrameType | None = None
         self._came = False
         self._former = None
-        if threading.current_thread() is threading.main_thread():
+        if threading.get_ident() == threading.main_thread().ident:
             former = signal.getsignal(signal.SIGINT)
             if callable(former):
                 self._former = former

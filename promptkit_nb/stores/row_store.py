@@ -134,7 +134,7 @@ class RowStore:
             return self._write(state, revision=1)
         if self.rows.place_of(record.cid, turn.id) is None:
             former, record = record, self._appended(record, turn)
-            self.rows.put_turn(record.cid, former.next_place, turn.id, encode_turn(turn))
+            self.rows.put_turn(record.cid, former.next_place, turn.id, line)
         return self._kept(conversation_id, record)
 
     @writing
