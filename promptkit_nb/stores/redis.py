@@ -1,8 +1,13 @@
 """A store on a Redis server, for conversations that several machines share.
 
-All keys of a prefix carry one hash tag, ``{prefix}``, so in a cluster a prefix lives in one slot, and its calls stay
-atomic. A prefix is therefore as large as one node: some 1.5 kB a turn beside the text. Who needs more spreads users
-over several prefixes, such as ``RedisStore(prefix=f"promptkit-{shard}:")``.
+All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a cluster a
+prefix lives in one slot, on one node, and its calls stay atomic. That is also as large as a prefix can grow: plan some
+1 kB a turn beside its text, and 2 kB a conversation. Who needs more than a node has spreads users over several
+prefixes, each a store of its own, such as ``RedisStore(url, prefix=f"promptkit-{crc32(user_id.encode()) % 16}:")``.
+
+What Redis acknowledges is as durable as it is told to be: ``appendonly yes`` with ``appendfsync always`` loses
+nothing, ``everysec`` (its default) up to a second where the machine fails. With ``maxmemory`` set, keep
+``maxmemory-policy noeviction``: any other lets the server drop conversations.
 """
 
 from __future__ import annotations
@@ -12,9 +17,10 @@ from typing import TYPE_CHECKING
 from promptkit_nb.codec import checked_turn, decode, encode_turn
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.ids import check_conversation_id
+from promptkit_nb.stores.base import seconds_of
 from promptkit_nb.stores.layout import MetadataOnly, Record, head_of
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.turns import utc_now
+from promptkit_nb.turns import utc_now, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +45,7 @@ class RedisStore(RowStore):
             keeps it. The server forgets what has expired.
         client: A ``redis.Redis`` of your own instead of the URL; ``close()`` leaves it open.
         clock: Where the time comes from; tests set it.
+        timeout_s: How long to wait for an answer of the server, in seconds.
 
     Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
     port, where the server cannot be reached; once it is back, calls work again.
@@ -55,15 +62,17 @@ class RedisStore(RowStore):
         ttl: Duration | None = None,
         client: Redis | None = None,
         clock: Callable[[], datetime] = utc_now,
+        timeout_s: float = 10,
     ) -> None:
         """Connect, and make an empty prefix a store."""
         try:
             from promptkit_nb.stores.redis_rows import RedisRows  # noqa: PLC0415 - an extra, imported when chosen
         except ImportError as error:
             raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'") from error
-        if not isinstance(prefix, str) or not prefix:
-            raise InvalidArgumentError(f'prefix={prefix!r} is no beginning of a key: give text such as "promptkit:".')
-        super().__init__(RedisRows(url, password=password, prefix=prefix, client=client), ttl, clock)
+        _check_prefix(prefix)
+        within_s = seconds_of("timeout_s", timeout_s)
+        rows = RedisRows(url, password=password, prefix=prefix, client=client, timeout_s=within_s)
+        super().__init__(rows, ttl, clock)
 
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
         """Add one turn at the end, in one round trip where nobody else wrote since; the same turn twice is once."""
@@ -76,9 +85,13 @@ class RedisStore(RowStore):
         return f"<RedisStore: {'closed, ' if self.rows.closed else ''}{self.rows.where}>"
 
     def _append_to(self, conversation_id: str, known: Known, turn: Turn) -> Head | None:
-        """Append if the record is still the one that was known; ``None`` if not, or if the turn is there already."""
+        """Append if the record is still the one that was known; ``None`` if not, or if the turn is there already.
+
+        Also ``None`` where the conversation was last written by a store that lets it expire and this one does not, or
+        the reverse: then more than the rows of one turn change.
+        """
         former = decode(known.record, Record)
-        if self._is_expired(former):
+        if self._is_expired(former) or (former.expires_at is None) != (self.ttl_s is None):
             return None
         turn = checked_turn(turn)
         record = self._appended(former, turn)
@@ -91,3 +104,11 @@ class RedisStore(RowStore):
     def _put_record(self, conversation_id: str, record: Record) -> None:
         super()._put_record(conversation_id, record)
         self.rows.keep_for(conversation_id, record.cid, self.ttl_s)
+
+
+def _check_prefix(prefix: str) -> None:
+    if isinstance(prefix, str) and prefix and without_lone_surrogates(prefix) == prefix and not {*"{}"} & {*prefix}:
+        return
+    raise InvalidArgumentError(
+        f'prefix={prefix!a} is no beginning of a key: give text without braces, such as "promptkit:".'
+    )

@@ -1,0 +1,44 @@
+"""One transaction of ``RedisRows``: what it saw, what it is going to write, and how that lands together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import exceptions
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What one run of some work saw, and what it is going to write."""
+
+    # Any: the client types every answer as bytes or text or both, and is asked here for bytes only
+    pipeline: Any
+    watched: set[bytes] = field(default_factory=set)
+    writes: list[tuple[str | bytes | int, ...]] = field(default_factory=list)
+    expiries: list[tuple[str | bytes | int, ...]] = field(default_factory=list)
+    records: dict[str, bytes] = field(default_factory=dict)
+    frames: dict[str, bytes | None] = field(default_factory=dict)
+    listed: dict[bytes, bytes] = field(default_factory=dict)
+    erased: set[bytes] = field(default_factory=set)
+    ghosts: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+    def commit(self) -> None:
+        """Write what the work wrote, or just make sure that what it read was of one moment."""
+        self._watch_erased()
+        if not self.watched and not self.writes:
+            return
+        self.pipeline.multi()
+        for command in (*self.writes, *self.expiries) or [("PING",)]:
+            self.pipeline.execute_command(*command)
+        self.pipeline.execute()
+
+    def _watch_erased(self) -> None:
+        """Begin again if what was erased after a look at the list has changed since that look."""
+        keys = [key for key in self.listed if key in self.erased - self.watched]
+        if not keys:
+            return
+        self.watched.update(keys)
+        self.pipeline.watch(*keys)
+        if self.pipeline.mget(keys) != [self.listed[key] for key in keys]:
+            raise exceptions.WatchError
