@@ -1,0 +1,59 @@
+"""The contract of stores as checks that anybody's store can run; no test framework is needed.
+
+::
+
+    from promptkit_nb.testing import check_state_store
+
+    def test_my_store():
+        check_state_store(MyStore)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptkit_nb.testing import conversation_checks, listing_checks, move_checks, spending_checks, turn_checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promptkit_nb.stores.base import StateStore
+
+    Check = Callable[[StateStore], None]
+
+__all__ = ["CHECKS", "check_state_store"]
+
+CHECKS: tuple[Check, ...] = (
+    *conversation_checks.CHECKS,
+    *turn_checks.CHECKS,
+    *listing_checks.CHECKS,
+    *move_checks.CHECKS,
+    *spending_checks.CHECKS,
+)
+
+
+def check_state_store(open_store: Callable[[], StateStore]) -> None:
+    """Hold a store to the contract of ``StateStore``.
+
+    ``open_store`` returns a new, empty store. It is called once for each of ``CHECKS``, which closes what it got. All
+    of them run; an ``AssertionError`` names each that failed, what it is about, and what was expected and found. A TTL
+    is not looked at: it is an argument of each store's own.
+
+    >>> from promptkit_nb import MemoryStore
+    >>> check_state_store(MemoryStore)
+    """
+    failures = [failure for check in CHECKS if (failure := _failure_of(check, open_store)) is not None]
+    if failures:
+        raise AssertionError(
+            f"The store fails {len(failures)} of {len(CHECKS)} checks of the contract:\n\n" + "\n\n".join(failures)
+        )
+
+
+def _failure_of(check: Check, open_store: Callable[[], StateStore]) -> str | None:
+    try:
+        with open_store() as store:
+            check(store)
+    except Exception as error:  # noqa: BLE001 - a broken store may raise anything, and the other checks run on
+        found = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        return f"{check.__name__}: {check.__doc__}\n    {found}"
+    return None

@@ -1,0 +1,259 @@
+"""The shipped checks of stores: ours pass them, and one that is broken fails where it is broken."""
+
+# ruff: noqa: D102, D107 - the docstring of a broken store says what is wrong with its one method
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.redis import RedisStore
+from promptkit_nb.stores.user_store import UserStore
+from promptkit_nb.testing import CHECKS, check_state_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from decimal import Decimal
+    from pathlib import Path
+
+    from promptkit_nb.state import Branch, ConversationState, Head
+    from promptkit_nb.stores.base import Reservation, StateStore, StoredTurn
+    from promptkit_nb.turns import Turn
+
+
+class TestOurs:
+    """Ours pass."""
+
+    def test_memory_passes(self) -> None:
+        """In the three lines that the documentation shows."""
+        check_state_store(MemoryStore)
+
+    def test_disk_passes(self, tmp_path: Path) -> None:
+        """Each check has a directory of its own."""
+        check_state_store(lambda: DiskStore(tmp_path / str(uuid4())))
+
+    def test_redis_passes(self, redis_url: str) -> None:
+        """Each check has a prefix of its own."""
+        check_state_store(lambda: RedisStore(redis_url, prefix=f"{uuid4()}:"))
+
+    def test_user_store_refuses_others_and_keeps_the_rest(self) -> None:
+        """One user's view differs in what names somebody else, and in that it closes nothing."""
+        named = failures_of(lambda: UserStore(MemoryStore(), "default"))
+        others = {name for name, found in named.items() if "is somebody else" in found}
+        assert named.keys() - others == {"closed_store_refuses_every_call"}
+        assert "many_threads_lose_nothing" not in others
+        assert len(others) < len(CHECKS) / 2
+
+
+class LosesTheThirdTurn(MemoryStore):
+    """Acknowledges it all the same."""
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        head = super().append(conversation_id, turn, user_id=user_id, create=create)
+        if head.turn_count == 3:
+            super().set(replace(self.get(conversation_id), turns=self.get(conversation_id).turns[:2]))
+        return head
+
+
+class GivesAwayWhatItHolds(MemoryStore):
+    """Hands out the same metadata again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed_out: dict[tuple[str, int], Head] = {}
+
+    def head(self, conversation_id: str) -> Head:
+        head = super().head(conversation_id)
+        return self.handed_out.setdefault((conversation_id, head.revision), head)
+
+
+class TakesZeroForAll(MemoryStore):
+    """As Redis does."""
+
+    def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
+        return super().recent(conversation_id, n or 1000)
+
+
+class ListsByTheFirstLetters(MemoryStore):
+    """Finds alicia where alice is asked for."""
+
+    def list(self, prefix: str | None = None, user_id: str | None = None, *args: Any, **options: Any) -> list[Head]:
+        if user_id != "alice":
+            return super().list(prefix, user_id, *args, **options)
+        return [head for head in super().list(prefix, None, *args, **options) if head.user_id.startswith("ali")]
+
+
+class Overwrites(MemoryStore):
+    """Creates whatever is there."""
+
+    def create(self, state: ConversationState) -> Head:
+        return self.set(state)
+
+
+class ForgetsVersions(MemoryStore):
+    """Sets the rest."""
+
+    def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
+        return super().set(replace(state, versions={}), expected_revision=expected_revision)
+
+
+class CountsReplayedTurns(MemoryStore):
+    """As if they had been paid."""
+
+    def append(self, conversation_id: str, turn: Turn, **options: Any) -> Head:
+        return super().append(conversation_id, replace(turn, replayed=False), **options)
+
+
+class DropsWhatARestoreDisplaces(MemoryStore):
+    """Brings a tail back and forgets the other one."""
+
+    def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
+        super().restore(conversation_id, version_or_branch)
+        return super().set(replace(self.get(conversation_id), branches=()))
+
+
+class ForksTheBill(MemoryStore):
+    """Charges the copy for what the original paid."""
+
+    def fork(self, conversation_id: str, new_id: str) -> Head:
+        return self.create(replace(self.get(conversation_id), conversation_id=new_id))
+
+
+class CleansUpInADryRun(MemoryStore):
+    """Does not only tell."""
+
+    def cleanup(self, older_than: Any, *, dry_run: bool = False) -> tuple[str, ...]:  # noqa: ARG002
+        return super().cleanup(older_than)
+
+
+class PagesInNoOrder(MemoryStore):
+    """Orders by time alone."""
+
+    def list(self, *args: Any, descending: bool = True, **options: Any) -> list[Head]:
+        heads = super().list(*args, descending=descending, **options)
+        return heads if options.get("sort_by") != "created_at" else sorted(heads, key=lambda head: head.created_at)
+
+
+class ReservesScopeByScope(MemoryStore):
+    """Keeps what it reserved before the one that is full."""
+
+    def reserve(self, scopes: Any, usd: Decimal, **options: Any) -> Reservation:
+        if isinstance(scopes, str) or len(scopes) < 2:
+            return super().reserve(scopes, usd, **options)
+        return [super(ReservesScopeByScope, self).reserve([scope], usd, **options) for scope in scopes][-1]
+
+
+class SettlesAgainAndAgain(MemoryStore):
+    """Adds up every settlement."""
+
+    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+        super().settle(reservation, usd)
+        super().settle(super().reserve(reservation.scopes, usd, limit=None, lease=60), usd)
+
+
+class StreamsCurrentTurnsOnly(MemoryStore):
+    """Passes over versions and branches."""
+
+    def iter_turns(self, **filters: Any) -> Iterator[StoredTurn]:
+        return (each for each in super().iter_turns(**filters) if each.status == "current")
+
+
+class WorksWhenClosed(MemoryStore):
+    """Goes on listing."""
+
+    def list(self, *args: Any, **options: Any) -> list[Head]:
+        return [] if self.rows.closed else super().list(*args, **options)
+
+
+BROKEN: dict[type[MemoryStore], set[str]] = {
+    LosesTheThirdTurn: {
+        "recent_is_the_newest",
+        "replayed_and_inherited_turns_count_nothing",
+        "many_threads_lose_nothing",
+        "tail_becomes_a_branch",
+        "archived_head_stays_in_the_context",
+    },
+    GivesAwayWhatItHolds: {"values_are_the_callers_own"},
+    TakesZeroForAll: {"recent_none_is_empty"},
+    ListsByTheFirstLetters: {"users_are_apart"},
+    Overwrites: {"id_is_given_once", "one_of_many_creates"},
+    ForgetsVersions: {"every_field_comes_back", "same_turn_twice_is_once", "every_stored_turn_is_streamed"},
+    CountsReplayedTurns: {"replayed_and_inherited_turns_count_nothing"},
+    DropsWhatARestoreDisplaces: {
+        "revision_counts_changes",
+        "tail_becomes_a_branch",
+        "archived_head_stays_in_the_context",
+    },
+    ForksTheBill: {"forked_turns_are_inherited"},
+    CleansUpInADryRun: {"old_ones_are_cleaned_up"},
+    PagesInNoOrder: {"order_is_total"},
+    ReservesScopeByScope: {"scopes_are_reserved_together"},
+    SettlesAgainAndAgain: {
+        "reservation_is_settled_once",
+        "limit_is_never_passed",
+        "forgotten_reservation_is_unconfirmed",
+        "ledger_survives_deletion",
+    },
+    StreamsCurrentTurnsOnly: {"every_stored_turn_is_streamed"},
+    WorksWhenClosed: {"closed_store_refuses_every_call"},
+}
+
+
+class TestBroken:
+    """A broken store fails, and it says where."""
+
+    @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+    def test_broken_store_fails_where_it_is_broken(self, broken: type[MemoryStore]) -> None:
+        """In these checks, and in no other."""
+        assert failures_of(broken).keys() == BROKEN[broken]
+
+    def test_failure_says_what_was_expected_and_found(self) -> None:
+        """And what the check is about; the other checks ran."""
+        with pytest.raises(AssertionError) as caught:
+            check_state_store(TakesZeroForAll)
+        assert str(caught.value).startswith(
+            f"The store fails 1 of {len(CHECKS)} checks of the contract:\n\nrecent_none_is_empty: ``recent(id, 0)`` is "
+            "empty, and so is any number of an empty conversation.\n    recent: expected ((), ()), found ((Turn("
+        )
+
+    def test_store_that_does_not_open_fails_every_check(self) -> None:
+        """With its own error."""
+
+        def refuse() -> StateStore:
+            raise InvalidArgumentError("No disk.")
+
+        found = failures_of(refuse)
+        assert len(found) == len(CHECKS)
+        assert {reason.splitlines()[-1].strip() for reason in found.values()} == {"InvalidArgumentError: No disk."}
+
+    def test_every_check_says_what_it_is_about(self) -> None:
+        """In a line of its own, under a name of its own."""
+        assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
+        assert [check.__name__ for check in CHECKS if "\n" in (check.__doc__ or "\n")] == []
+
+
+def test_no_test_framework_is_needed() -> None:
+    """The checks import nothing but the package itself."""
+    script = (
+        "import sys, promptkit_nb.testing; print([name for name in ('pytest', 'hypothesis') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def failures_of(open_store: Callable[[], StateStore]) -> dict[str, str]:
+    """Return the checks that fail, by name, and what they say."""
+    try:
+        check_state_store(open_store)
+    except AssertionError as error:
+        return dict(re.findall(r"^(\w+): (.*\n    .*)", str(error), re.MULTILINE))
+    return {}
