@@ -103,22 +103,11 @@ class Table:
         Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
         two steps would keep the lock.
         """
-        with translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
-            if self._closed:
-                raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
-            connection = self._connection = self._connected()
-            if connection.in_transaction:  # an interrupt came at the worst moment
-                connection.rollback()
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            self._owner = threading.get_ident()
-            try:
-                result = work()
-                connection.execute("COMMIT")
-            finally:
-                self._owner = None
-                if connection.in_transaction:
-                    connection.rollback()
-            return result
+        try:
+            with InterruptsHeld(), self._lock:
+                return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
+        except (sqlite3.Error, OSError) as error:
+            raise _ours(error, self._directory, self._timeout_s) from error
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
@@ -195,6 +184,23 @@ class Table:
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
         return connection
 
+    def _run(self, work: Callable[[], T], begin: str) -> T:
+        if self._closed:
+            raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
+        connection = self._connection = self._connected()
+        if connection.in_transaction:  # an interrupt came at the worst moment
+            connection.rollback()
+        connection.execute(begin)
+        self._owner = threading.get_ident()
+        try:
+            result = work()
+            connection.execute("COMMIT")
+        finally:
+            self._owner = None
+            if connection.in_transaction:
+                connection.rollback()
+        return result
+
     def _lighten(self) -> None:
         """Let a written row touch no more pages than it must: a third of the time of an append.
 
@@ -224,22 +230,24 @@ class Table:
 @contextmanager
 def translating(directory: Path, timeout_s: float) -> Iterator[None]:
     """Raise our errors where SQLite or the file system raises its own."""
-    where = f"The store in {directory}"
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            raise StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.") from error
-        raise StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreCorruptedError(
+    except (sqlite3.Error, OSError) as error:
+        raise _ours(error, directory, timeout_s) from error
+
+
+def _ours(error: Exception, directory: Path, timeout_s: float) -> StoreCorruptedError | StoreUnavailableError:
+    where = f"The store in {directory}"
+    if isinstance(error, OSError):
+        return StoreUnavailableError(f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}")
+    if not isinstance(error, sqlite3.OperationalError):
+        return StoreCorruptedError(
             f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
             f"can be read with: sqlite3 {DATABASE} .recover"
-        ) from error
-    except OSError as error:
-        raise StoreUnavailableError(
-            f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}"
-        ) from error
+        )
+    if "no such table" in str(error):
+        return StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.")
+    return StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}")
 
 
 def _remedy(words: str, timeout_s: float) -> str:

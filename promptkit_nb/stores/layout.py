@@ -44,6 +44,22 @@ class Record:
     expires_at: datetime | None = None
     format: int = 1
 
+    def appended(self, turn: Turn, now: datetime) -> Record:
+        """Return the record with one more turn; written out, as ``replace`` takes three times as long."""
+        return Record(
+            cid=self.cid,
+            user_id=self.user_id,
+            created_at=self.created_at,
+            updated_at=now,
+            revision=self.revision + 1,
+            turn_count=self.turn_count + 1,
+            next_place=next_free(self.next_place),
+            next_aside=self.next_aside,
+            totals=self.totals.plus(turn.usage, turn.cost) if turn.counts else self.totals,
+            expires_at=self.expires_at,
+            format=self.format,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchRecord:

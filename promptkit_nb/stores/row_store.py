@@ -43,7 +43,7 @@ from promptkit_nb.stores.base import (
     turn_unknown,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, next_free, rows_of, state_of
+from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, rows_of, state_of
 from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
 from promptkit_nb.turns import Turn, new_turn_id, without_lone_surrogates
@@ -409,14 +409,7 @@ class RowStore:
         return Account() if stored is None else decode(stored, Account)
 
     def _appended(self, record: Record, turn: Turn) -> Record:
-        return replace(
-            record,
-            revision=record.revision + 1,
-            updated_at=self._clock(),
-            turn_count=record.turn_count + 1,
-            next_place=next_free(record.next_place),
-            totals=record.totals.plus_turns([turn]),
-        )
+        return record.appended(turn, self._clock())
 
     def _changed(self, record: Record) -> Record:
         return replace(record, revision=record.revision + 1, updated_at=self._clock())

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 
+import disk_store
 import import_time
 import turn
 from ratio import Ratio, table_of
 
-BENCHMARKS = {"import": import_time.measure, "turn": turn.measure}
+BENCHMARKS = {"import": import_time.measure, "turn": turn.measure, "disk": disk_store.measure}
 
 
 def main(names: list[str]) -> int:

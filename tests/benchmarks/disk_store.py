@@ -1,0 +1,131 @@
+"""What ``DiskStore`` costs beside SQLite without us, and how its calls grow with what is stored.
+
+The reference is what somebody would write who needs no store: one table with an index on the conversation, WAL,
+synchronous NORMAL, a row a turn. It dumps the same JSON for each append and loads it into dicts for each read; ours
+checks the turn, finds a repeated one, counts tokens and cost, holds Ctrl-C back, and returns typed values.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
+from promptkit_nb.codec import encode, encode_turn
+from promptkit_nb.stores.layout import rows_of
+from ratio import Ratio, medians_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROUNDS = 400
+READS = 30
+LONG = 100_000
+CREATE = "CREATE TABLE turns (id INTEGER PRIMARY KEY, conversation TEXT NOT NULL, json TEXT NOT NULL)"
+INSERT = "INSERT INTO turns (conversation, json) VALUES (?, ?)"
+NEWEST = "SELECT json FROM turns WHERE conversation = ? ORDER BY id DESC LIMIT ?"
+ALL = "SELECT json FROM turns WHERE conversation = ? ORDER BY id"
+
+
+def measure() -> list[Ratio]:
+    """Return the ratios of appending, reading, listing and size."""
+    with tempfile.TemporaryDirectory() as directory:
+        return [*_turns(Path(directory)), *_conversations(Path(directory)), *_bytes(Path(directory))]
+
+
+def _turn(number: int = 0) -> Turn:
+    """Return a turn of two messages, with all that a provider fills in."""
+    return Turn(
+        messages=(Message("user", f"Question {number}? " * 34), Message("assistant", f"An answer {number}. " * 34)),
+        usage=Usage(150, 130),
+        cost=Decimal("0.0001005"),
+        model="gpt-4o-mini",
+        provider="openai",
+        latency_ms=512.25,
+        finish_reason="stop",
+    )
+
+
+def _turns(directory: Path) -> Iterator[Ratio]:
+    with DiskStore(directory / "turns") as store:
+        for name, length in {"of 10": 10, "of 1,000": 1000, "of 100,000": LONG}.items():
+            _fill(store, [ConversationState(name)], turns=length)
+        raw = _raw(directory / "raw.db")
+        lines = iter([json.loads(encode_turn(_turn(number))) for number in range(ROUNDS)])
+
+        def append(name: str) -> Callable[[], object]:
+            turns = iter([_turn(number) for number in range(ROUNDS)])
+            return lambda: store.append(name, next(turns))
+
+        def raw_append() -> None:
+            raw.execute("BEGIN IMMEDIATE")
+            raw.execute(INSERT, ("appended", json.dumps(next(lines))))
+            raw.execute("COMMIT")
+
+        short_ms, long_ms, raw_ms = medians_ms(ROUNDS, append("of 10"), append("of 100,000"), raw_append)
+        yield Ratio("append to 100,000 turns / to 10", long_ms, short_ms, 1.3)
+        yield Ratio("append / raw SQLite", short_ms, raw_ms, 3)
+        recent_ms, raw_ms = medians_ms(
+            READS * 5, lambda: store.recent("of 100,000", 20), lambda: _loaded(raw, NEWEST, "of 1,000", 20)
+        )
+        yield Ratio("recent 20 of 100,000 / raw SQLite", recent_ms, raw_ms, 1.6)
+        get_ms, raw_ms = medians_ms(READS, lambda: store.get("of 1,000"), lambda: _loaded(raw, ALL, "of 1,000"))
+        yield Ratio("load 1,000 / raw SQLite", get_ms, raw_ms, 1.3)
+        raw.close()
+
+
+def _conversations(directory: Path) -> Iterator[Ratio]:
+    with DiskStore(directory / "few") as few, DiskStore(directory / "many") as many:
+        for store, conversations in ((few, 10_000), (many, 100_000)):
+            ids = (f"user:{number // 10}:session:{number % 10}" for number in range(conversations))
+            _fill(store, (ConversationState(each, each.split(":")[1]) for each in ids), turns=0)
+        many_ms, few_ms = medians_ms(
+            READS * 5, lambda: many.list("user:777:", limit=20), lambda: few.list("user:777:", limit=20)
+        )
+    yield Ratio("list a user's prefix among 100,000 / among 10,000", many_ms, few_ms, 1.5)
+
+
+def _bytes(directory: Path) -> Iterator[Ratio]:
+    with DiskStore(directory / "size") as store:
+        turns = [_turn(number) for number in range(2000)]
+        for number, turn in enumerate(turns):
+            store.append(f"c{number % 20}", turn)
+    on_disk = sum(path.stat().st_size for path in (directory / "size").iterdir())
+    yield Ratio("bytes on disk / of JSON, in kB", on_disk / 1000, sum(map(len, map(encode_turn, turns))) / 1000, 1.4)
+
+
+def _fill(store: DiskStore, states: Iterator[ConversationState] | list[ConversationState], turns: int) -> None:
+    """Write conversations in one transaction, each with so many turns: appending them would take minutes."""
+
+    def work() -> None:
+        for state in states:
+            record, frame, _ = rows_of(state, store.rows.next_cid(), revision=1)
+            for place in range(turns):
+                turn = _turn(place)
+                record = record.appended(turn, state.created_at)
+                store.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
+            store.rows.put_record(state.conversation_id, state.user_id, encode(record))
+            store.rows.put_frame(state.conversation_id, encode(frame))
+
+    store.rows.run(work, write=True)
+
+
+def _raw(path: Path) -> sqlite3.Connection:
+    """Return the reference: what is appended to, and a conversation of 1,000 turns."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(CREATE)
+    connection.execute("CREATE INDEX by_conversation ON turns (conversation, id)")
+    connection.execute("BEGIN")
+    connection.executemany(INSERT, (("of 1,000", encode_turn(_turn(number)).decode()) for number in range(1000)))
+    connection.execute("COMMIT")
+    return connection
+
+
+def _loaded(raw: sqlite3.Connection, select: str, *arguments: object) -> list[object]:
+    return [json.loads(line) for (line,) in raw.execute(select, arguments)]
