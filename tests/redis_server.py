@@ -109,7 +109,7 @@ class RedisServer:
         if self._durable:
             command += ["--appendonly", "yes", "--appendfsync", "always"]
         if self._cluster:
-            command += ["--cluster-enabled", "yes"]
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
         return command
 
     def _answers(self) -> bool:

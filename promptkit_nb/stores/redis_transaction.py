@@ -29,7 +29,7 @@ class Transaction:
         if not self.watched and not self.writes:
             return
         self.pipeline.multi()
-        for command in (*self.writes, *self.expiries) or [("PING",)]:
+        for command in (*self.writes, *self.expiries):
             self.pipeline.execute_command(*command)
         self.pipeline.execute()
 
