@@ -66,5 +66,9 @@ def receipt_of(response: Response, conversation_id: str) -> str:
 
 
 def _finish_words(finish_reason: str) -> str:
-    words = {"length": "cut at the output limit", "content_filter": "cut by the provider's filter"}
+    words = {
+        "length": "cut at the output limit",
+        "content_filter": "cut by the provider's filter",
+        "unknown": "the server gave no reason for the end",
+    }
     return words.get(finish_reason, finish_reason)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # No tokeniser reads ordinary text in tokens as long as this; counting exactly would take longer than the request.
 _LONGEST_TOKENS_CHARACTERS = 10
 _USUAL_TOKENS_CHARACTERS = 4
+# No server's context window is smaller: what is shorter was not cut, whatever a server counts.
+_SMALLEST_WINDOW_TOKENS = 1000
 
 
 def reported_usage(reported: dict[str, object]) -> Usage | None:
@@ -38,9 +40,9 @@ def cut_prompt_warnings(messages: Sequence[Message], usage: Usage | None) -> tup
     if usage is None:
         return ()
     characters = sum(len(message.content) for message in messages)
-    if characters <= _LONGEST_TOKENS_CHARACTERS * usage.input_tokens:
-        return ()
     sent_tokens = characters // _USUAL_TOKENS_CHARACTERS
+    if sent_tokens < _SMALLEST_WINDOW_TOKENS or characters <= _LONGEST_TOKENS_CHARACTERS * usage.input_tokens:
+        return ()
     warning = (
         f"The server read {usage.input_tokens} tokens where about {sent_tokens} were sent: it seems to have cut the "
         "conversation. Raise its context window (num_ctx in Ollama), or set max_tokens."
