@@ -21,9 +21,10 @@ from promptkit_nb.errors import (
     StoreUnavailableError,
 )
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
@@ -63,19 +64,31 @@ def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
     return _state_in(path, bytes(document.conversation), "conversation")
 
 
-def export_store(store: StateStore, path: str | os.PathLike[str]) -> int:
+def export_store(
+    store: StateStore,
+    path: str | os.PathLike[str],
+    *,
+    on_damaged: Callable[[str, StoreCorruptedError], object] | None = None,
+) -> int:
     """Write all conversations of a store as JSON Lines, one a line; return how many.
 
+    To save what can be read of a damaged store, give ``on_damaged``, such as ``print``: it is called with the id and
+    the error of each conversation that is left out. Without it the first of them raises ``StoreCorruptedError``.
     Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
     """
     count = 0
     with _replacing(path) as file:
         file.write(msgspec.json.encode(_Header("store", FORMAT_VERSION)) + b"\n")
-        for head in store.list(sort_by="conversation_id", descending=False):
+        for conversation_id in _ids_in(store, damaged_too=on_damaged is not None):
             try:
-                state = store.get(head.conversation_id)
+                state = store.get(conversation_id)
             except ConversationNotFoundError:
                 continue  # deleted while we were writing
+            except StoreCorruptedError as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(conversation_id, error)
+                continue
             file.write(encode_state(state) + b"\n")
             count += 1
     return count
@@ -93,6 +106,12 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
             return [store.create(_state_in(path, line, "store")) for line in file if line.strip()]
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _ids_in(store: StateStore, *, damaged_too: bool) -> tuple[str, ...]:
+    if damaged_too and isinstance(store, RowStore):  # list() raises where it cannot read one
+        return store.conversation_ids()
+    return tuple(head.conversation_id for head in store.list(sort_by="conversation_id", descending=False))
 
 
 def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: str) -> T:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState
 
 FORMAT_VERSION = 1
+SALVAGE = (
+    "Nothing was changed; restore the store from a backup, or save what can be read with: "
+    "export_store(store, path, on_damaged=print)"
+)
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -52,21 +56,21 @@ def encode_state(state: ConversationState) -> bytes:
     return _encoded(line)
 
 
-def decode(data: bytes, kind: type[T]) -> T:
-    """Return the record that ``encode`` wrote; ``StoreCorruptedError`` where it is none."""
+def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
+    """Return the record that ``encode`` wrote; ``StoreCorruptedError``, naming the conversation, where it is none."""
     try:
         record: T = _decoder(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        owner = "" if conversation_id is None else f" of the conversation {conversation_id!r}"
         raise StoreCorruptedError(
-            f"A stored {kind.__name__} cannot be read ({error}): it begins {bytes(data[:40])!r}. "
-            "Nothing was changed; restore the store from a backup, or delete the conversation."
+            f"A stored {kind.__name__}{owner} cannot be read ({error}): it begins {bytes(data[:40])!r}. {SALVAGE}"
         ) from error
     return record
 
 
-def decode_turn(data: bytes) -> Turn:
-    """Return the turn that ``encode_turn`` wrote; ``StoreCorruptedError`` where it is none."""
-    return decode(data, Turn)
+def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
+    """Return the turn that ``encode_turn`` wrote; errors as of ``decode``."""
+    return decode(data, Turn, conversation_id)
 
 
 def check_format(version: int, where: str) -> None:

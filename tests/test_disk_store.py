@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import diskcache
 import pytest
 
+from promptkit_nb.archives import export_store, import_store
 from promptkit_nb.codec import encode_turn
 from promptkit_nb.errors import (
     ConversationExistsError,
@@ -639,10 +640,32 @@ class TestDamage:
         keys = sql(filled, "SELECT key FROM Cache WHERE typeof(key) = 'integer' ORDER BY key")
         sql(filled, "UPDATE Cache SET value = ? WHERE key = ?", value, keys[49][0])
         with DiskStore(filled) as store:
-            with pytest.raises(StoreCorruptedError, match="A stored Turn cannot be read"):
+            with pytest.raises(StoreCorruptedError, match="A stored Turn of the conversation 'a' cannot be read"):
                 store.get("a")
-            with pytest.raises(StoreCorruptedError, match="A stored Turn cannot be read"):
+            with pytest.raises(StoreCorruptedError, match="A stored Turn of the conversation 'a' cannot be read"):
                 store.recent("a", 1)
+
+    @pytest.mark.parametrize("damage", ["turn gone", "turn", "frame gone", "frame", "record"])
+    def test_what_can_be_read_is_still_read(self, filled: Path, tmp_path: Path, damage: str) -> None:
+        """One conversation is damaged: its error names it, the others are read, and ``export_store`` saves them."""
+        where = {"turn": f"key = {1 << 24 | 7}", "frame": "key = 'a:a'", "record": "key = 'h:a'"}[
+            damage.split(maxsplit=1)[0]
+        ]
+        deed = "DELETE FROM Cache" if "gone" in damage else "UPDATE Cache SET value = x'7b'"
+        sql(filled, f"{deed} WHERE key = {key}")
+        with DiskStore(filled) as store, DiskStore(tmp_path / "other") as other:
+            assert (texts(store, "b"), store.head("b").turn_count) == (["other"], 1)
+            assert [head.conversation_id for head in store.list("b")] == ["b"]
+            with pytest.raises(StoreCorruptedError, match=r"conversation 'a'.*on_damaged=print"):
+                store.get("a")
+            with pytest.raises(StoreCorruptedError, match="conversation 'a'"):
+                export_store(store, tmp_path / "all.jsonl")
+            assert not (tmp_path / "all.jsonl").exists()
+            left_out: list[str] = []
+            count = export_store(store, tmp_path / "some.jsonl", on_damaged=lambda name, _: left_out.append(name))
+            assert (count, left_out) == (1, ["a"])
+            import_store(tmp_path / "some.jsonl", other)
+            assert other.get("b") == store.get("b")
 
     @pytest.mark.parametrize("marker", ["", "{", "[]", '{"format": "x"}', "null"])
     def test_marker_of_garbage(self, filled: Path, marker: str) -> None:

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from promptkit_nb.codec import (
+    SALVAGE,
     check_format,
     checked_turn,
     decode,
@@ -195,7 +196,7 @@ class RowStore:
         stored = self.rows.turns_at(record.cid, rows)
         if len(rows) != min(n, record.turn_count) or None in stored:
             raise _incomplete(conversation_id, self.rows.where)
-        turns = (decode_turn(value) for value in stored if value is not None)
+        turns = (decode_turn(value, conversation_id) for value in stored if value is not None)
         return tuple(as_inherited(turn, row, frame) for turn, row in zip(turns, rows, strict=True))
 
     def head(self, conversation_id: str) -> Head:
@@ -295,6 +296,10 @@ class RowStore:
         """Return what was spent and is reserved in a scope of the ledger."""
         return self.rows.run(lambda: self._account(scope), write=False)
 
+    def conversation_ids(self) -> tuple[str, ...]:
+        """Return the ids of all conversations, sorted; unlike ``list`` also where one of them is damaged."""
+        return self.rows.run(lambda: tuple(sorted(each for each, _ in self.rows.records("", None))), write=False)
+
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation in the order of their ids."""
         for head in self.list(prefix, user_id, "conversation_id", descending=False):
@@ -372,16 +377,16 @@ class RowStore:
         stored = self.rows.frame(conversation_id)
         if stored is None:
             raise _incomplete(conversation_id, self.rows.where)
-        return decode(stored, Frame)
+        return decode(stored, Frame, conversation_id)
 
     def _metadata(self, conversation_id: str) -> Mapping[str, object]:
         stored = self.rows.frame(conversation_id)
         if stored is None:
             raise _incomplete(conversation_id, self.rows.where)
-        return decode(stored, MetadataOnly).metadata
+        return decode(stored, MetadataOnly, conversation_id).metadata
 
     def _state(self, conversation_id: str, record: Record) -> ConversationState:
-        turns = {place: decode_turn(value) for place, value in self.rows.turns(record.cid).items()}
+        turns = {place: decode_turn(value, conversation_id) for place, value in self.rows.turns(record.cid).items()}
         try:
             state = state_of(conversation_id, record, self._frame(conversation_id), turns)
         except KeyError as error:
@@ -442,13 +447,12 @@ class RowStore:
 
 
 def _record_of(stored: bytes, conversation_id: str) -> Record:
-    record = decode(stored, Record)
+    record = decode(stored, Record, conversation_id)
     check_format(record.format, f"The conversation {conversation_id!r}")
     return record
 
 
 def _incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
     return StoreCorruptedError(
-        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. Nothing was changed; "
-        "restore the store from a backup."
+        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
     )
