@@ -648,11 +648,9 @@ class TestDamage:
     @pytest.mark.parametrize("damage", ["turn gone", "turn", "frame gone", "frame", "record"])
     def test_what_can_be_read_is_still_read(self, filled: Path, tmp_path: Path, damage: str) -> None:
         """One conversation is damaged: its error names it, the others are read, and ``export_store`` saves them."""
-        where = {"turn": f"key = {1 << 24 | 7}", "frame": "key = 'a:a'", "record": "key = 'h:a'"}[
-            damage.split(maxsplit=1)[0]
-        ]
+        key = {"turn": 1 << 24 | 7, "frame": "a:a", "record": "h:a"}[damage.removesuffix(" gone")]
         deed = "DELETE FROM Cache" if "gone" in damage else "UPDATE Cache SET value = x'7b'"
-        sql(filled, f"{deed} WHERE key = {key}")
+        sql(filled, f"{deed} WHERE key = ?", key)
         with DiskStore(filled) as store, DiskStore(tmp_path / "other") as other:
             assert (texts(store, "b"), store.head("b").turn_count) == (["other"], 1)
             assert [head.conversation_id for head in store.list("b")] == ["b"]
