@@ -5,6 +5,8 @@
     with RedisServer(tmp_path) as server, RedisStore(server.url) as store:
         store.append("a", turn)
         server.kill()
+
+As a program it prints its address and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import redis
@@ -22,7 +27,6 @@ from programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 20
@@ -148,3 +152,14 @@ def _certificate(directory: Path) -> Path:
     command += ["-keyout", str(path.with_suffix(".key")), "-out", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     return path
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    with tempfile.TemporaryDirectory() as directory, RedisServer(Path(directory)) as server:
+        print(server.url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

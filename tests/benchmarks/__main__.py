@@ -9,10 +9,16 @@ import sys
 
 import disk_store
 import import_time
+import redis_store
 import turn
 from ratio import Ratio, table_of
 
-BENCHMARKS = {"import": import_time.measure, "turn": turn.measure, "disk": disk_store.measure}
+BENCHMARKS = {
+    "import": import_time.measure,
+    "turn": turn.measure,
+    "disk": disk_store.measure,
+    "redis": redis_store.measure,
+}
 
 
 def main(names: list[str]) -> int:
