@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from markdown_it import MarkdownIt
     from markdown_it.renderer import RendererHTML
+    from markdown_it.rules_core import StateCore
     from markdown_it.token import Token
     from markdown_it.utils import EnvType, OptionsDict
 
@@ -37,12 +38,16 @@ _OPEN_BOX = (
 _CLOSE_BOX = "</div>"
 
 _PRE_STYLE = (
-    "white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 1em;padding:8px;border-radius:4px;"
+    "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0 0 1em;padding:8px;border-radius:4px;"
     "background-color:rgba(128,128,128,0.1)"
 )
 _CODE_STYLE = "background:none;padding:0"  # in a <pre>, JupyterLab would give every line a background of its own
 _SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
+_FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
 _IMAGE_STYLE = "max-width:100%"
+_LIST_STYLE = "padding:0 2em"  # room for bullets on either side; JupyterLab leaves it on the left only
+
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and their neighbours
 
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
@@ -57,16 +62,18 @@ def _exactly(*values: str) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, values)))
 
 
+_AUTO = {"dir": _exactly("auto")}
 _CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:right")}
 
 # Every tag that may appear, its attributes, and what each of their values must match as a whole.
 _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
-    **{tag: {} for tag in ("p", "br", "hr", "em", "strong", "s", "blockquote", "ul", "li")},
-    **{tag: {} for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr")},
-    "ol": {"start": re.compile(r"\d{1,9}")},
+    **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "li", "table", "thead", "tbody", "tr")},
+    **dict.fromkeys(("p", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"), _AUTO),
+    "ul": {"style": _exactly(_LIST_STYLE), **_AUTO},
+    "ol": {"style": _exactly(_LIST_STYLE), "start": re.compile(r"\d{1,9}"), **_AUTO},
     "th": _CELL,
     "td": _CELL,
-    "div": {"style": _exactly(_SCROLL_STYLE)},
+    "div": {"style": _exactly(_SCROLL_STYLE, _FORMULA_STYLE)},
     "pre": {"style": _exactly(_PRE_STYLE)},
     "code": {"style": _exactly(_CODE_STYLE)},
     "img": {"src": _PICTURE, "alt": _ANYTHING, "style": _exactly(_IMAGE_STYLE)},
@@ -102,9 +109,10 @@ def to_html(text: str) -> str:
     r"""Return the model's Markdown as sanitised HTML, in one ``<div class="promptkit-markdown">``.
 
     CommonMark with tables, strikethrough and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``); raw HTML is shown as
-    text. Links lead to http, https and mailto only and open in a new tab; any other address stays visible as it was
-    written. Of images only ``data:`` ones are shown (png, jpeg, gif, webp); a remote one becomes its alternative text
-    with the address beside it. Broken LaTeX, and LaTeX that defines macros, is shown as code.
+    text, and Hebrew or Arabic from right to left. Links lead to http, https and mailto only and open in a new tab; any
+    other address stays visible as it was written. Of images only ``data:`` ones are shown (png, jpeg, gif, webp); a
+    remote one becomes its alternative text with the address beside it. Broken LaTeX, and LaTeX that defines macros, is
+    shown as code.
 
     Any text is accepted, unfinished Markdown included, and the same text gives the same HTML. What would take too long
     is shown plainly: a text of more than 200,000 characters unformatted in a ``<pre>``; without colours, code of more
@@ -150,10 +158,22 @@ def _parser() -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     add_math(parser)
+    parser.core.ruler.push("directions", _choose_directions)
     parser.validateLink = _is_allowed  # type: ignore[method-assign]  # markdown-it's documented way to narrow it
     for rule, render in _RENDER_RULES.items():
         parser.add_render_rule(rule, render)
     return parser
+
+
+def _choose_directions(state: StateCore) -> None:
+    """Where there is Hebrew or Arabic, let each outermost block run as its first letters do."""
+    if not _RIGHT_TO_LEFT.search(state.src):
+        return
+    for token in state.tokens:
+        if token.type in ("bullet_list_open", "ordered_list_open"):
+            token.attrSet("style", _LIST_STYLE)
+        if token.level == 0 and token.nesting == 1:
+            token.attrSet("dir", "auto")
 
 
 def _is_allowed(url: str) -> bool:
@@ -187,7 +207,7 @@ def _render_display_formula(_: object, tokens: Sequence[Token], index: int, *__:
 
 
 def _render_formula_block(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
-    return f'<div style="{_SCROLL_STYLE}">{to_mathml(tokens[index].content.strip(), display=True)}</div>\n'
+    return f'<div style="{_FORMULA_STYLE}">{to_mathml(tokens[index].content.strip(), display=True)}</div>\n'
 
 
 def _render_cell(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:

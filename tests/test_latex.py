@@ -9,7 +9,7 @@ from promptkit_nb.markdown import to_html
 
 X = "<mrow><mi>x</mi></mrow></math>"
 INLINE = f'<math display="inline">{X}'
-BLOCK = f'<div style="overflow-x:auto;overflow-y:hidden"><math display="block">{X}</div>'
+BLOCK = f'<div style="overflow-x:auto;overflow-y:hidden;margin:0 0 1em"><math display="block">{X}</div>'
 
 
 @pytest.mark.parametrize("text", ["a $x$ b", r"a \(x\) b"])

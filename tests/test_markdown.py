@@ -68,6 +68,8 @@ class Inspector(HTMLParser):
                 pass
             case "ol", "start":
                 assert value.isdecimal()
+            case _, "dir":
+                assert value == "auto"
             case _, "style":
                 assert STYLE.fullmatch(value)
                 assert "url" not in value
@@ -129,6 +131,13 @@ def inner(text: str) -> str:
 def test_markdown_is_shown_as_html(text: str, html: str) -> None:
     """CommonMark with strikethrough, in plain elements without classes or ids."""
     assert inner(text) == html
+
+
+def test_each_block_runs_in_the_direction_of_its_text() -> None:
+    """Beside Hebrew or Arabic every outermost block goes by its own first letters; elsewhere nothing is added."""
+    assert inner("שלום\n\nHi") == '<p dir="auto">שלום</p>\n<p dir="auto">Hi</p>'
+    assert inner("- مرحبا") == '<ul style="padding:0 2em" dir="auto">\n<li>مرحبا</li>\n</ul>'
+    assert inner("> - مرحبا").startswith('<blockquote dir="auto">\n<ul style="padding:0 2em">\n<li>')
 
 
 def test_a_table_scrolls_in_its_own_box_and_aligns_every_cell() -> None:
