@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from promptkit_nb.streaming import ResponseStream
 
 UPDATE_EVERY_S = 0.1
+IDLE_PER_SHOWING = 4
+"""How many times as long as showing an answer took it is left alone: a long one is read faster than it is shown."""
+
 NOT_STORED = "not finished, and not stored"
 
 
 class AnswerDisplay:
-    """One answer on the screen: sanitised HTML at most ten times a second, and always a last one.
+    """One answer on the screen: sanitised HTML at most ten times a second, a long one less often, always a last one.
 
     A terminal gets the text as it comes. Where nobody watches there is one final output: a batch run's is compared
     with the one that was saved.
@@ -32,7 +35,7 @@ class AnswerDisplay:
         """Show nothing yet, and if ``quiet`` nothing at all."""
         self._quiet = quiet
         self._handle: Any = None  # IPython's DisplayHandle
-        self._shown_at = 0.0
+        self._next_showing_at = 0.0
         self._in_terminal = is_terminal()
         self._can_update = can_update()
 
@@ -77,9 +80,10 @@ class AnswerDisplay:
             return
         if self._in_terminal:
             print(printable(piece), end="", flush=True)  # noqa: T201 - as above
-        elif self._can_update and time.monotonic() - self._shown_at >= UPDATE_EVERY_S:
+        elif self._can_update and (begun := time.monotonic()) >= self._next_showing_at:
             self._show(stream.text, "…")
-            self._shown_at = time.monotonic()
+            ended = time.monotonic()
+            self._next_showing_at = ended + max(UPDATE_EVERY_S, IDLE_PER_SHOWING * (ended - begun))
 
     def _stopped(self, stream: ResponseStream, conversation_id: str) -> StoppedByUser:
         if stream.response is None:

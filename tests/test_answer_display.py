@@ -1,0 +1,39 @@
+"""Showing an answer as it comes must not hold up its coming."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb import ConversationManager, DemoProvider
+from promptkit_nb.answer_display import AnswerDisplay
+
+if TYPE_CHECKING:
+    from promptkit_nb.streaming import ResponseStream
+
+
+@pytest.mark.parametrize(("showing_s", "times"), [(0.0, 10), (0.025, 8), (0.1, 2), (1.0, 1)])
+def test_showing_takes_a_fifth_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch, showing_s: float, times: int
+) -> None:
+    """In a second of an answer it is shown ten times, less often where showing it takes long."""
+    now = [100.0]
+    shown: list[float] = []
+
+    def show(*_: str) -> None:
+        shown.append(now[0])
+        now[0] += showing_s
+
+    monkeypatch.setattr("promptkit_nb.answer_display.time", SimpleNamespace(monotonic=lambda: now[0]))
+    display = AnswerDisplay()
+    display._can_update = True
+    monkeypatch.setattr(display, "_show", show)
+    stream: ResponseStream = ConversationManager(provider=DemoProvider()).new_conversation().stream("Hi")
+
+    while now[0] < 101:
+        display._piece("word ", stream)
+        now[0] += 1 / 128
+
+    assert len(shown) == times
