@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from chat_server import ChatServer
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.redis import RedisStore
 from redis_server import RedisServer
+from storing import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from promptkit_nb.stores.base import Duration, StateStore
+    from storing import OpenStore
 
 
 @pytest.fixture
@@ -25,3 +34,35 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server that keeps nothing; tests keep apart by their prefixes."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock that the stores of a test go by."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "disk", "redis"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[OpenStore]:
+    """Open an empty store of each kind, with or without a TTL."""
+    opened: list[StateStore] = []
+
+    def opener(ttl: Duration | None = None) -> StateStore:
+        if request.param == "memory":
+            opened.append(MemoryStore(ttl, clock=clock))
+        elif request.param == "disk":
+            opened.append(DiskStore(tmp_path / str(len(opened)), ttl, clock=clock))
+        else:
+            url, prefix = request.getfixturevalue("redis_url"), f"{uuid4()}:"
+            opened.append(RedisStore(url, prefix=prefix, ttl=ttl, clock=clock))
+        return opened[-1]
+
+    yield opener
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> StateStore:
+    """An empty store of each kind."""
+    return open_store()

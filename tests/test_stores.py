@@ -1,14 +1,12 @@
-"""The contract of every store, on each of them: siblings agree to the last edge."""
+"""The edges of our stores, on each of them: siblings agree to the last. The contract is ``promptkit_nb.testing``."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 
@@ -20,115 +18,19 @@ from promptkit_nb.errors import (
     InvalidConversationIdError,
     StoreUnavailableError,
 )
-from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
-from promptkit_nb.stores.disk import DiskStore
-from promptkit_nb.stores.memory import MemoryStore
-from promptkit_nb.stores.redis import RedisStore
-from promptkit_nb.turns import Message, Turn, Usage
+from promptkit_nb.state import ConversationState, Head, Settings
+from promptkit_nb.turns import Turn, Usage
+from storing import START, rich_state, said, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from promptkit_nb.stores.base import Duration, SortKey, StateStore
-
-    OpenStore = Callable[..., StateStore]
-
-START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    now = START
-
-    def __call__(self) -> datetime:
-        """Return the present moment."""
-        return self.now
-
-    def pass_s(self, seconds: float) -> None:
-        """Let this many seconds pass."""
-        self.now += timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock that the stores of a test go by."""
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "disk", "redis"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[OpenStore]:
-    """Open an empty store of each kind, with or without a TTL."""
-    opened: list[StateStore] = []
-
-    def opener(ttl: Duration | None = None) -> StateStore:
-        if request.param == "memory":
-            opened.append(MemoryStore(ttl, clock=clock))
-        elif request.param == "disk":
-            opened.append(DiskStore(tmp_path / str(len(opened)), ttl, clock=clock))
-        else:
-            url, prefix = request.getfixturevalue("redis_url"), f"{uuid4()}:"
-            opened.append(RedisStore(url, prefix=prefix, ttl=ttl, clock=clock))
-        return opened[-1]
-
-    yield opener
-    for each in opened:
-        each.close()
-
-
-@pytest.fixture
-def store(open_store: OpenStore) -> StateStore:
-    """An empty store of each kind."""
-    return open_store()
-
-
-def said(text: str, **fields: Any) -> Turn:
-    """Return a turn in which the user said this."""
-    messages = (Message("user", text), Message("assistant", f"You said {text}."))
-    return Turn(messages=messages, **{"usage": Usage(8, 2), "cost": Decimal("0.001"), "created_at": START, **fields})
-
-
-def texts(turns: tuple[Turn, ...]) -> list[str]:
-    """Return what the user said in these turns."""
-    return [turn.user_text for turn in turns]
-
-
-def rich_state(conversation_id: str = "rich") -> ConversationState:
-    """Return a state in which every field is set."""
-    first, second, third = said("one"), said("two", cost=None), said("three", replayed=True, cost=Decimal(0))
-    return ConversationState(
-        conversation_id,
-        "alice",
-        turns=(first, second, third),
-        system_prompt="You help.",
-        summaries=(Summary(first.id, second.id, "They talked.", Usage(5, 1), Decimal("0.002"), "m", START),),
-        versions={first.id: (said("zero"), said("half"))},
-        branches=(Branch(id="b1", turns=(said("left"), said("gone", inherited=True)), start=1, created_at=START),),
-        settings=Settings(
-            model="gpt-4o-mini",
-            parameters={"temperature": 0.5},
-            max_tokens=4000,
-            context_policy="error",
-            prompt={"name": "p"},
-            variables={"city": "Bern"},
-        ),
-        metadata={"topic": "travel", "stars": 5, "tags": ["a", {"b": None}]},
-        created_at=START,
-        updated_at=START + timedelta(minutes=1),
-        context_hash="abc",
-    )
+    from storing import Clock, OpenStore
 
 
 class TestCreating:
     """``create``: a conversation is there once."""
-
-    def test_created_conversation_is_there_without_turns(self, store: StateStore) -> None:
-        """It has a head and is listed before anything was said."""
-        head = store.create(ConversationState("a", "alice", created_at=START, updated_at=START, metadata={"x": 1}))
-        assert head == Head("a", "alice", 0, 0, Decimal(0), 0, START, START, {"x": 1}, 1)
-        assert store.head("a") == head
-        assert store.list() == [head]
 
     def test_id_is_given_once(self, store: StateStore) -> None:
         """The second one is refused and the first stays as it was, whoever owns it."""
@@ -137,20 +39,6 @@ class TestCreating:
         with pytest.raises(ConversationExistsError, match="'a' exists already; nothing was changed"):
             store.create(ConversationState("a", "bob"))
         assert store.get("a") == before
-
-    def test_of_many_threads_one_creates(self, store: StateStore) -> None:
-        """Twenty at once: one succeeds, nineteen are told that it exists."""
-        outcomes: list[str] = []
-
-        def create() -> None:
-            try:
-                store.create(ConversationState("a"))
-                outcomes.append("created")
-            except ConversationExistsError:
-                outcomes.append("exists")
-
-        run_together([create] * 20)
-        assert sorted(outcomes) == ["created"] + ["exists"] * 19
 
     def test_deleted_id_is_free_again(self, store: StateStore) -> None:
         """Nothing of the former conversation is left in the new one."""
@@ -230,40 +118,9 @@ class TestIds:
             store.append("a", said("x"), user_id=bad)
         assert store.list() == []
 
-    def test_unknown_id_is_not_found_by_any_call(self, store: StateStore) -> None:
-        """Reading, deleting or changing what is not there says so, with the id."""
-        calls: list[Callable[[], object]] = [
-            lambda: store.get("nope"),
-            lambda: store.recent("nope", 0),
-            lambda: store.head("nope"),
-            lambda: store.update_metadata("nope"),
-            lambda: store.delete("nope"),
-            lambda: store.append("nope", said("x"), create=False),
-        ]
-        for call in calls:
-            with pytest.raises(ConversationNotFoundError, match="'nope'"):
-                call()
-        assert store.list() == []
-
 
 class TestSetting:
     """``set`` writes exactly what it is given."""
-
-    def test_every_field_comes_back(self, store: StateStore) -> None:
-        """Turns, versions, branches, summaries, settings, metadata and times are equal, and so are their types."""
-        state = rich_state()
-        store.set(state)
-        found = store.get("rich")
-        assert found == state
-        assert [type(value) for value in found.metadata.values()] == [str, int, list]
-
-    def test_setting_what_was_got_changes_nothing(self, store: StateStore) -> None:
-        """Only the revision counts on."""
-        store.set(rich_state())
-        before, head = store.get("rich"), store.head("rich")
-        store.set(before)
-        assert store.get("rich") == before
-        assert store.head("rich") == replace(head, revision=2)
 
     def test_later_state_replaces_the_former(self, store: StateStore) -> None:
         """Other turns, fewer turns, none: the last one written is there, and nothing else."""
@@ -272,26 +129,6 @@ class TestSetting:
             assert texts(store.get("a").turns) == said_now
             assert texts(store.recent("a", 9)) == said_now
             assert store.head("a").turn_count == len(said_now)
-
-    def test_what_the_state_lacks_is_gone_but_not_what_it_cost(self, store: StateStore) -> None:
-        """Versions, branches and summaries leave; the totals stay."""
-        store.set(rich_state())
-        spent = store.head("rich")
-        store.set(replace(store.get("rich"), turns=(), versions={}, branches=(), summaries=()))
-        state, head = store.get("rich"), store.head("rich")
-        assert (state.turns, state.versions, state.branches, state.summaries) == ((), {}, (), ())
-        assert (head.token_count, head.total_cost, head.unpriced_turns) == (
-            spent.token_count,
-            spent.total_cost,
-            spent.unpriced_turns,
-        )
-
-    def test_other_user_takes_the_conversation_over(self, store: StateStore) -> None:
-        """It is in the list of the new user only."""
-        store.create(ConversationState("a", "alice"))
-        store.set(ConversationState("a", "bob"))
-        assert store.list(user_id="alice") == []
-        assert [head.user_id for head in store.list(user_id="bob")] == ["bob"]
 
     def test_turns_may_be_appended_after_a_set(self, store: StateStore) -> None:
         """They stand behind those of the state; versions and branches stay where they are."""
@@ -329,35 +166,9 @@ class TestSetting:
 class TestRevisions:
     """Revisions count the writes, so that a stale one is noticed."""
 
-    def test_every_change_counts_one_and_reading_none(self, store: StateStore) -> None:
-        """Create, append, metadata and set count; the same turn again, an empty change and reading do not."""
-        turn = said("x")
-        assert store.create(ConversationState("a")).revision == 1
-        assert store.append("a", turn).revision == 2
-        assert store.append("a", turn).revision == 2
-        assert store.update_metadata("a", k=1).revision == 3
-        assert store.update_metadata("a").revision == 3
-        store.recent("a", 1)
-        assert store.get("a").revision == 3
-        assert store.set(store.get("a")).revision == 4
-        assert store.head("a").revision == 4
-
     def test_append_that_creates_is_at_revision_one(self, store: StateStore) -> None:
         """It was created with the turn in it."""
         assert store.append("a", said("x")).revision == 1
-
-    def test_stale_revision_is_refused_and_changes_nothing(self, store: StateStore) -> None:
-        """Somebody appended in between: their turn stays."""
-        state = store.get(store.create(ConversationState("a")).conversation_id)
-        store.append("a", said("theirs"))
-        with pytest.raises(ConversationChangedError, match="at revision 2, not 1"):
-            store.set(state, expected_revision=state.revision)
-        assert texts(store.get("a").turns) == ["theirs"]
-
-    def test_right_revision_is_written(self, store: StateStore) -> None:
-        """Nobody was there in between."""
-        store.create(ConversationState("a"))
-        assert store.set(ConversationState("a"), expected_revision=1).revision == 2
 
     def test_revision_zero_means_not_there(self, store: StateStore) -> None:
         """So a conversation can be written only if it is new."""
@@ -380,17 +191,6 @@ class TestAppending:
         assert (head.user_id, head.turn_count, head.created_at, head.updated_at) == ("alice", 1, clock.now, clock.now)
         assert store.get("a").turns == (turn,)
 
-    def test_user_counts_only_for_a_new_conversation(self, store: StateStore) -> None:
-        """An existing one keeps its owner."""
-        store.create(ConversationState("a", "alice"))
-        assert store.append("a", said("hi"), user_id="bob").user_id == "alice"
-
-    def test_turns_stay_in_order(self, store: StateStore) -> None:
-        """Three, and two more."""
-        for text in "abcde":
-            store.append("a", said(text))
-        assert texts(store.get("a").turns) == ["a", "b", "c", "d", "e"]
-
     def test_same_turn_twice_is_once_however_old(self, store: StateStore) -> None:
         """The first of 50 turns, appended again, changes neither turns nor totals nor times."""
         first = said("0")
@@ -400,38 +200,6 @@ class TestAppending:
         before = store.head("a")
         assert store.append("a", first) == before
         assert len(store.get("a").turns) == 50
-
-    @pytest.mark.parametrize("where", ["a former version", "a branch"])
-    def test_turn_that_left_the_conversation_does_not_come_back(self, store: StateStore, where: str) -> None:
-        """A repeated append of a turn that was replaced or archived is the same turn still."""
-        state = rich_state()
-        left = next(iter(state.versions.values()))[0] if where == "a former version" else state.branches[0].turns[0]
-        store.set(state)
-        store.append("rich", left)
-        assert texts(store.get("rich").turns) == ["one", "two", "three"]
-
-    def test_same_turn_may_stand_in_two_conversations(self, store: StateStore) -> None:
-        """A turn is known by its id within its conversation only."""
-        turn = said("hi")
-        store.append("a", turn)
-        store.append("b", turn)
-        assert store.get("a").turns == store.get("b").turns == (turn,)
-
-    def test_every_field_of_a_turn_comes_back(self, store: StateStore) -> None:
-        """Text of any kind, exact money and times to the microsecond."""
-        turn = said(
-            "line\r\nbreak \0 🙂 \u2028 é",
-            cost=Decimal("0.00000000000123456789"),
-            latency_ms=812.25,
-            finish_reason="stop",
-            created_at=datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC),
-            warnings=("careful",),
-            cell_id="c1",
-            cell_call=2,
-        )
-        store.append("a", turn)
-        assert store.get("a").turns == (turn,)
-        assert store.recent("a", 1) == (turn,)
 
     def test_half_of_an_emoji_is_cleaned(self, store: StateStore) -> None:
         """No encoder accepts it; the turn is stored all the same, alike everywhere."""
@@ -464,12 +232,6 @@ class TestAppending:
         assert store.append("a", said("x", cost=0.0019)).total_cost == Decimal("0.0019")
         assert store.get("a").turns[0].cost == Decimal("0.0019")
 
-    def test_many_threads_lose_nothing(self, store: StateStore) -> None:
-        """Fifty threads append one turn each: fifty turns, each whole."""
-        run_together([partial(store.append, "a", said(str(number))) for number in range(50)])
-        assert sorted(map(int, texts(store.get("a").turns))) == list(range(50))
-        assert store.head("a").token_count == 500
-
     def test_readers_and_writers_mix(self, store: StateStore) -> None:
         """Readers see the conversation before or after a turn, never in between."""
         store.create(ConversationState("a"))
@@ -501,11 +263,6 @@ class TestRecent:
         for text in "abcdefghij":
             store.append("a", said(text))
         assert texts(store.recent("a", n)) == list(expected)
-
-    def test_empty_conversation_has_none(self, store: StateStore) -> None:
-        """It is there, so this is no error."""
-        store.create(ConversationState("a"))
-        assert store.recent("a", 5) == ()
 
     @pytest.mark.parametrize("n", [-1, 1.5, "3", True, None])
     def test_what_is_no_count_is_refused(self, store: StateStore, n: Any) -> None:
@@ -709,15 +466,6 @@ class TestListing:
             store.create(ConversationState(conversation_id))
         assert sorted(ids(store.list(prefix))) == sorted([f"{prefix}1", prefix + "\U0010ffff\U0010ffff", prefix])
 
-    def test_user_and_prefix_narrow_together(self, store: StateStore) -> None:
-        """Of three users' conversations one is left."""
-        for user_id in ("alice", "bob", "alicia"):
-            for name in ("work", "home"):
-                store.create(ConversationState(f"{name}:{user_id}", user_id))
-        assert sorted(ids(store.list(user_id="alice"))) == ["home:alice", "work:alice"]
-        assert ids(store.list("work:", "alice")) == ["work:alice"]
-        assert store.list(user_id="nobody") == store.list("play:", "alice") == []
-
     @pytest.mark.parametrize("user_id", ["t:1", "u:x", "h:", "é🙂", "a\0b", "*"])
     def test_user_is_taken_literally(self, store: StateStore, user_id: str) -> None:
         """Whatever stands in the id."""
@@ -807,23 +555,6 @@ class TestListing:
 
 class TestDeleting:
     """``delete`` is for good."""
-
-    def test_deleted_conversation_is_nowhere(self, store: StateStore) -> None:
-        """Not found, in no list, and its neighbours are whole."""
-        for conversation_id in "abc":
-            store.set(rich_state(conversation_id))
-        store.delete("b")
-        with pytest.raises(ConversationNotFoundError):
-            store.get("b")
-        assert sorted(ids(store.list(user_id="alice"))) == ["a", "c"]
-        assert len(store.get("a").turns) == len(store.get("c").turns) == 3
-
-    def test_second_delete_is_not_found(self, store: StateStore) -> None:
-        """It is gone already."""
-        store.create(ConversationState("a"))
-        store.delete("a")
-        with pytest.raises(ConversationNotFoundError):
-            store.delete("a")
 
     def test_append_after_delete_is_a_new_conversation(self, store: StateStore) -> None:
         """Also with a turn that the former one held; without ``create`` it is not found."""
