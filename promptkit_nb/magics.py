@@ -159,7 +159,7 @@ class ChatMagics(Magics):
     @argument("--provider", help="Who answers: openai (any OpenAI-compatible server) or demo.")
     @argument("--model", help="The model of calls that name none.")
     @argument("--base-url", help="The address of an OpenAI-compatible server.")
-    @argument("--store", help="Where conversations are kept: disk, memory, or a directory.")
+    @argument("--store", help="Where conversations are kept: disk, memory, a directory, or redis://host.")
     @argument("--user", help="Whose conversations these are.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
     @argument("--prompt", help="Which prompt of that pack.")
@@ -204,5 +204,6 @@ class ChatMagics(Magics):
             "provider": provider.name,
             "model": self.options.model or provider.model,
             "base_url": (self.options.base_url or "").partition("?")[0],
+            "store": self.session.store_name,
         }
         return " · ".join(f"{name} {value}" for name, value in chosen.items() if value)

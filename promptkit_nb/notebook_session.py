@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
 
 _ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+_REDIS = ("redis://", "rediss://", "unix://")
 
 
 class NotebookSession:
@@ -57,11 +58,18 @@ class NotebookSession:
 
     @property
     def store(self) -> StateStore:
-        """The store of the options: ``disk`` (the default directory), ``memory``, or a directory."""
+        """The store of the options: ``disk`` (the default directory), ``memory``, a directory, or a Redis server."""
         chosen = self._options.store or "disk"
         if chosen not in self._stores:  # those chosen before stay open: one may be in memory
             self._stores[chosen] = _store_of(chosen)
         return self._stores[chosen]
+
+    @property
+    def store_name(self) -> str:
+        """The store of the options, for people to read: of a server's address neither user, password nor query."""
+        chosen = self._options.store or "disk"
+        scheme, is_address, address = chosen.partition("://")
+        return f"{scheme}://{address.partition('?')[0].rpartition('@')[2]}" if is_address else chosen
 
     @property
     def manager(self) -> ConversationManager:
@@ -274,10 +282,18 @@ def _store_of(chosen: str) -> StateStore:
         from promptkit_nb.stores.memory import MemoryStore  # noqa: PLC0415 - imported when chosen
 
         return MemoryStore()
+    if chosen.startswith(_REDIS):
+        from promptkit_nb.stores.redis import RedisStore  # noqa: PLC0415 - imported when chosen
+
+        return RedisStore(chosen)
     from promptkit_nb.stores.disk import DiskStore  # noqa: PLC0415 - heavy, imported when chosen
 
     if chosen == "disk":
         return DiskStore()
-    if "://" in chosen or not ("/" in chosen or os.sep in chosen or chosen == "~" or Path(chosen).is_dir()):
-        raise InvalidArgumentError(f"There is no store {chosen!r}: use disk, memory, or a directory, such as ./chats")
+    if "://" in chosen:  # and perhaps a password, so that it is not quoted
+        raise InvalidArgumentError(f"The store is no address of a Redis server: begin it with {' or '.join(_REDIS)}")
+    if not ("/" in chosen or os.sep in chosen or chosen == "~" or Path(chosen).is_dir()):
+        raise InvalidArgumentError(
+            f"There is no store {chosen!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
+        )
     return DiskStore(chosen)

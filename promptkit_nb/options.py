@@ -19,7 +19,7 @@ class PromptKit(Configurable):
     provider = _option("", "Who answers: 'openai' (any OpenAI-compatible server) or 'demo'.")
     model = _option("", "The model of calls that name none; else PROMPTKIT_MODEL.")
     base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
-    store = _option("disk", "Where conversations are kept: 'disk', 'memory', or a directory.")
+    store = _option("disk", "Where conversations are kept: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "Whose conversations these are.")
     pack = _option("", "The PromptPack file whose prompt new conversations use.")
     prompt = _option("", "Which prompt of that pack; may be left out where it has one.")

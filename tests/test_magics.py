@@ -385,7 +385,14 @@ class TestSetup:
                 "--provider opnai",
                 "There is no provider 'opnai': use openai or demo, as in %chat_setup --provider openai",
             ),
-            ("--store redis", "There is no store 'redis': use disk, memory, or a directory, such as ./chats"),
+            (
+                "--store redis",
+                "There is no store 'redis': use disk, memory, a directory such as ./chats, or redis://host:port/db",
+            ),
+            (
+                "--store http://:secret@host",
+                "The store is no address of a Redis server: begin it with redis:// or rediss:// or unix://",
+            ),
             (
                 "--prompt writer",
                 "The prompt 'writer' is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE",

@@ -16,6 +16,9 @@ from uuid import uuid4
 
 import pytest
 import redis
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from promptkit_nb.errors import (
     ConversationExistsError,
@@ -112,7 +115,17 @@ class TestAddress:
 
     @pytest.mark.parametrize(
         "url",
-        ["", "localhost:6379", "http://localhost", "redis://:se/cret@localhost:1", "redis://localhost/chats", 7, None],
+        [
+            "",
+            "localhost:6379",
+            "http://localhost",
+            "redis://:se/cret@localhost:1",
+            "redis://:6379?secret@localhost",
+            "redis://:6379#secret@localhost",
+            "redis://localhost/chats",
+            7,
+            None,
+        ],
     )
     def test_what_is_no_address_is_refused_unquoted(self, url: Any) -> None:
         """An unencoded slash makes the password look like a port; no part of it is quoted."""
@@ -260,6 +273,40 @@ except MissingDependencyError as error:
 """
         ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert ran.stdout == "RedisStore needs redis: pip install 'promptkit-nb[redis]'\n"
+
+
+class TestNotebook:
+    """``%chat_setup --store redis://…`` in a real shell."""
+
+    @pytest.fixture
+    def shell(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[InteractiveShell]:
+        """A shell with the extension, which leaves nothing behind."""
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+        InteractiveShell.clear_instance()
+        config = Config()
+        config.HistoryManager.enabled = False
+        started = InteractiveShell.instance(config=config)
+        started.run_line_magic("load_ext", "promptkit_nb")
+        yield started
+        started.run_line_magic("unload_ext", "promptkit_nb")
+        InteractiveShell.clear_instance()
+
+    def test_conversations_are_kept_there(self, shell: InteractiveShell, tmp_path: Path) -> None:
+        """The line that answers names server and database, and not the password."""
+        with RedisServer(tmp_path, password="pa55word") as server:  # noqa: S106 - of the test's own server
+            url = server.url.replace("//", "//:pa55word@")
+            printed = printed_by(shell, f"%chat_setup --provider demo --store {url}?socket_timeout=5")
+            assert printed == f"provider demo · model demo · store {server.url} · user default\n"
+            printed_by(shell, "%chat_use talk")
+            printed_by(shell, "%%chat -q\nhello")
+            with RedisStore(url) as store:
+                assert texts(store, "talk") == ["hello"]
+
+    def test_server_that_is_not_there_is_told_in_one_line(self, shell: InteractiveShell) -> None:
+        """Without the password."""
+        printed = printed_by(shell, "%chat_setup --provider demo --store redis://:pa55word@127.0.0.1:1/0")
+        assert "The Redis server at 127.0.0.1:1/0 cannot be used" in printed
+        assert "pa55word" not in printed
 
 
 class TestKeys:
@@ -685,6 +732,13 @@ def call_everything(store: RedisStore) -> None:
     store.create(ConversationState("old:2"))
     store.delete("old:2")
     store.cleanup(timedelta(days=1))
+
+
+def printed_by(shell: InteractiveShell, cell: str) -> str:
+    """Run a cell and return all the text that it shows."""
+    with capture_output() as captured:
+        shell.run_cell(cell)  # type: ignore[no-untyped-call]  # IPython's has no types
+    return captured.stdout + captured.stderr
 
 
 def before_writing(store: RedisStore, act: Callable[[], object]) -> None:

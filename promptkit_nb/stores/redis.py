@@ -1,9 +1,12 @@
 """A store on a Redis server, for conversations that several machines share.
 
 All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a cluster a
-prefix lives in one slot, on one node, and its calls stay atomic. That is also as large as a prefix can grow: plan some
-1 kB a turn beside its text, and 2 kB a conversation. Who needs more than a node has spreads users over several
-prefixes, each a store of its own, such as ``RedisStore(url, prefix=f"promptkit-{crc32(user_id.encode()) % 16}:")``.
+prefix lives in one slot, on one node, and its calls stay atomic. That is also as large as a prefix can grow: plan
+0.6 kB a turn beside its text, and 1 kB a conversation; a fork copies its turns. Who needs more than a node has spreads
+users over several prefixes, each a store of its own, and always finds a user's again::
+
+    stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
+    store = stores[crc32(user_id.encode()) % 16]
 
 What Redis acknowledges is as durable as it is told to be: ``appendonly yes`` with ``appendfsync always`` loses
 nothing, ``everysec`` (its default) up to a second where the machine fails. With ``maxmemory`` set, keep

@@ -41,9 +41,7 @@ def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
     if password is not None:
         options["password"] = password
     try:
-        database = urlsplit(url).path.strip("/")
-        if not url.startswith("unix:") and database and not database.isdecimal():  # the client would take 0 instead
-            raise _no_address()
+        _check_address(url)
         return checked_client(redis.Redis.from_url(url, **options))
     except (ValueError, AttributeError, TypeError) as error:
         if isinstance(error, InvalidArgumentError):
@@ -95,6 +93,16 @@ def translated(where: str) -> Iterator[None]:
         ) from error
     except exceptions.ResponseError as error:
         raise _refusal_of(server, error) from error
+
+
+def _check_address(url: str) -> None:
+    """Raise ``InvalidArgumentError`` for an address that the client would misread without a word."""
+    parts = urlsplit(url)
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # behind a password with a "/", "?" or "#" in it
+        raise _no_address()
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdecimal():  # the client would take 0 instead
+        raise _no_address()
 
 
 def _refusal_of(server: str, error: exceptions.ResponseError) -> StoreCorruptedError | StoreUnavailableError:
