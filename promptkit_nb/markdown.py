@@ -46,6 +46,12 @@ _SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
 _FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
 _IMAGE_STYLE = "max-width:100%"
 _LIST_STYLE = "padding:0 2em"  # room for bullets on either side; JupyterLab leaves it on the left only
+_PARAGRAPH_STYLE = "text-align:start"  # JupyterLab's is left
+_STYLES_BY_DIRECTION = {
+    "bullet_list_open": _LIST_STYLE,
+    "ordered_list_open": _LIST_STYLE,
+    "paragraph_open": _PARAGRAPH_STYLE,
+}
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and their neighbours
 
@@ -68,7 +74,8 @@ _CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:r
 # Every tag that may appear, its attributes, and what each of their values must match as a whole.
 _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
     **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "li", "table", "thead", "tbody", "tr")},
-    **dict.fromkeys(("p", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"), _AUTO),
+    "p": {"style": _exactly(_PARAGRAPH_STYLE), **_AUTO},
+    **dict.fromkeys(("blockquote", "h1", "h2", "h3", "h4", "h5", "h6"), _AUTO),
     "ul": {"style": _exactly(_LIST_STYLE), **_AUTO},
     "ol": {"style": _exactly(_LIST_STYLE), "start": re.compile(r"\d{1,9}"), **_AUTO},
     "th": _CELL,
@@ -170,8 +177,8 @@ def _choose_directions(state: StateCore) -> None:
     if not _RIGHT_TO_LEFT.search(state.src):
         return
     for token in state.tokens:
-        if token.type in ("bullet_list_open", "ordered_list_open"):
-            token.attrSet("style", _LIST_STYLE)
+        if token.type in _STYLES_BY_DIRECTION:
+            token.attrSet("style", _STYLES_BY_DIRECTION[token.type])
         if token.level == 0 and token.nesting == 1:
             token.attrSet("dir", "auto")
 

@@ -135,7 +135,8 @@ def test_markdown_is_shown_as_html(text: str, html: str) -> None:
 
 def test_each_block_runs_in_the_direction_of_its_text() -> None:
     """Beside Hebrew or Arabic every outermost block goes by its own first letters; elsewhere nothing is added."""
-    assert inner("שלום\n\nHi") == '<p dir="auto">שלום</p>\n<p dir="auto">Hi</p>'
+    begin = '<p style="text-align:start" dir="auto">'
+    assert inner("שלום\n\nHi") == f"{begin}שלום</p>\n{begin}Hi</p>"
     assert inner("- مرحبا") == '<ul style="padding:0 2em" dir="auto">\n<li>مرحبا</li>\n</ul>'
     assert inner("> - مرحبا").startswith('<blockquote dir="auto">\n<ul style="padding:0 2em">\n<li>')
 
