@@ -265,7 +265,7 @@ class RowStore:
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up again and again on a thread; its ``stop()``, or ``close()``, ends it."""
-        cutoff_of("older_than", older_than, self._clock())
+        self.cleanup(older_than, dry_run=True)  # what could not be done now would only fail in the background
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
         return self._cleanups[-1]
 

@@ -143,7 +143,7 @@ class UserStore:
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up again and again on a thread of its own, until its ``stop()``."""
-        cutoff_of("older_than", older_than, self._clock())
+        self.cleanup(older_than, dry_run=True)  # what could not be done now would only fail in the background
         return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every))
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:

@@ -234,6 +234,7 @@ def _calls_without_id(store: StateStore) -> dict[str, Callable[[], object]]:
         "list": store.list,
         "list(limit=0)": lambda: store.list(limit=0),
         "cleanup": lambda: store.cleanup(1),
+        "start_cleanup": lambda: store.start_cleanup(60, 1),
         "reserve": lambda: store.reserve(["total"], Decimal(1), limit=None, lease=60),
         "spending": lambda: store.spending("total"),
         "iter_turns": lambda: list(store.iter_turns()),
