@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import ProviderError, StoreError
+from promptkit_nb.errors import ConversationNotFoundError, ProviderError, StoreError
 from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta, Waiting
 from promptkit_nb.responses import Response
@@ -116,8 +116,15 @@ class ResponseStream:
         response = Response.of(turn, self._origin.conversation_id)
         try:
             self._keep(turn)
+        except ConversationNotFoundError as error:
+            gone = ConversationNotFoundError(
+                f"Conversation {self._origin.conversation_id!r} was deleted while the answer was under way, so it is "
+                "not stored. It is in .response of this error."
+            )
+            gone.response = response  # it is paid for
+            raise gone from error
         except StoreError as error:
-            error.response = response  # it is paid for
+            error.response = response  # as above
             raise
         self.response = response
 

@@ -313,6 +313,7 @@ class TestFailures:
                     manager.delete_conversation("chat")
         assert caught.value.response is not None
         assert caught.value.response.content == "one two"
+        assert str(caught.value).startswith("Conversation 'chat' was deleted while the answer was under way")
         assert manager.list_conversations() == []
 
     def test_store_that_fails_in_the_end_raises_with_the_answer(
