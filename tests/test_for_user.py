@@ -1,0 +1,225 @@
+"""One user's view, from the outside: of everybody else's conversations it knows nothing."""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.manager import ConversationManager
+from promptkit_nb.providers.demo import DemoProvider
+from promptkit_nb.state import ConversationState, Summary
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from promptkit_nb.stores.base import StateStore
+    from storing import Clock
+
+
+@pytest.fixture
+def manager(store: StateStore, clock: Clock) -> ConversationManager:
+    """Everybody's manager, over a store of each kind, in which bob has conversations."""
+    everybody = ConversationManager(DemoProvider(), store, clock=clock)
+    for name in ("bobs", "shared:bob"):
+        everybody.new_conversation(conversation_id=name, user_id="bob", metadata={"secret": 1}).send("I am Bob")
+    return everybody
+
+
+@pytest.fixture
+def alice(manager: ConversationManager) -> ConversationManager:
+    """The same, narrowed to alice, who has a conversation of her own."""
+    narrowed = manager.for_user("alice")
+    narrowed.new_conversation(conversation_id="shared:alice").send("I am Alice")
+    return narrowed
+
+
+def ids_of(store: StateStore) -> list[str]:
+    """Return the ids in a store, sorted."""
+    return sorted(head.conversation_id for head in store.list())
+
+
+class TestReading:
+    """Another user's conversation is not there."""
+
+    def test_every_call_of_the_store_says_not_found(
+        self, manager: ConversationManager, alice: ConversationManager
+    ) -> None:
+        """In the very words of an id that nobody has, and nothing is changed."""
+        before, store = manager.store.get("bobs"), alice.store
+        (turn,) = before.turns
+        calls: list[Callable[[str], object]] = [
+            store.get,
+            lambda name: store.append(name, said("x"), create=False),
+            lambda name: store.replace(name, turn.id, said("x")),
+            lambda name: store.archive(name, 0, 1, as_branch="b"),
+            lambda name: store.restore(name, turn),
+            lambda name: store.add_summary(name, Summary(0, 0, "x")),
+            lambda name: store.recent(name, 1),
+            store.head,
+            lambda name: store.update_metadata(name, x=1),
+            lambda name: store.fork(name, "stolen"),
+            store.delete,
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFoundError) as theirs:
+                call("bobs")
+            with pytest.raises(ConversationNotFoundError) as nobodys:
+                call("none")
+            assert str(theirs.value) == str(nobodys.value).replace("'none'", "'bobs'")
+        assert manager.store.get("bobs") == before
+        assert ids_of(manager.store) == ["bobs", "shared:alice", "shared:bob"]
+
+    def test_every_call_of_the_manager_does_too(self, alice: ConversationManager) -> None:
+        """A misspelt id is not corrected to somebody else's."""
+        for call in (alice.get_conversation, alice.delete_conversation):
+            with pytest.raises(ConversationNotFoundError):
+                call("bobs")
+        with pytest.raises(ConversationNotFoundError) as caught:
+            alice.get_conversation("shared:alic")
+        assert "'shared:alice'?" in str(caught.value)
+        assert "bob" not in str(caught.value)
+
+    def test_lists_and_turns_are_ones_own(self, alice: ConversationManager) -> None:
+        """With or without a prefix, and by one's own name."""
+        assert [head.conversation_id for head in alice.list_conversations()] == ["shared:alice"]
+        assert [head.conversation_id for head in alice.list_conversations("shared:", "alice")] == ["shared:alice"]
+        assert alice.list_conversations("bob") == []
+        assert [each.turn.user_text for each in alice.store.iter_turns()] == ["I am Alice"]
+        assert list(alice.store.iter_turns(prefix="bob")) == []
+
+    def test_somebody_else_may_not_be_named(self, alice: ConversationManager) -> None:
+        """``user_id=`` of another user raises, in every call that takes one."""
+        calls: list[Callable[[], object]] = [
+            lambda: alice.new_conversation(user_id="bob"),
+            lambda: alice.open_conversation(conversation_id="bobs", user_id="bob"),
+            lambda: alice.list_conversations(user_id="bob"),
+            lambda: alice.for_user("bob"),
+            lambda: alice.store.list(user_id="bob"),
+            lambda: list(alice.store.iter_turns(user_id="bob")),
+            lambda: alice.store.append("new", said("x"), user_id="bob"),
+            lambda: alice.store.create(ConversationState("new", "bob")),
+            lambda: alice.store.set(ConversationState("shared:alice", "bob")),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidArgumentError, match="'bob' is somebody else"):
+                call()
+        assert ids_of(alice.store) == ["shared:alice"]
+
+
+class TestWriting:
+    """What one user writes is that user's."""
+
+    def test_new_conversations_are_ones_own(self, manager: ConversationManager, alice: ConversationManager) -> None:
+        """However they come to be."""
+        alice.new_conversation(conversation_id="new")
+        alice.open_conversation(conversation_id="opened")
+        alice.store.append("appended", said("x"))
+        alice.store.set(ConversationState("set", "alice"))
+        alice.store.fork("new", "forked")
+        owners = {head.conversation_id: head.user_id for head in manager.store.list(user_id="alice")}
+        assert owners == dict.fromkeys(["shared:alice", "new", "opened", "appended", "set", "forked"], "alice")
+
+    def test_taken_id_is_taken_and_no_more_is_said(
+        self, manager: ConversationManager, alice: ConversationManager
+    ) -> None:
+        """Neither whose it is nor what is in it; it stays as it was."""
+        before = manager.store.get("bobs")
+        calls: list[Callable[[], object]] = [
+            lambda: alice.new_conversation(conversation_id="bobs"),
+            lambda: alice.open_conversation(conversation_id="bobs"),
+            lambda: alice.store.append("bobs", said("x")),
+            lambda: alice.store.set(ConversationState("bobs", "alice")),
+            lambda: alice.store.set(ConversationState("bobs", "alice"), expected_revision=0),
+            lambda: alice.store.fork("shared:alice", "bobs"),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationExistsError) as caught:
+                call()
+            assert "bob" not in str(caught.value).replace("'bobs'", "")
+        assert manager.store.get("bobs") == before
+
+    def test_deleting_many_takes_ones_own(
+        self, manager: ConversationManager, alice: ConversationManager, clock: Clock
+    ) -> None:
+        """By prefix and by age; a dry run names one's own only."""
+        clock.pass_s(3600)
+        alice.new_conversation(conversation_id="young")
+        assert alice.store.cleanup(60, dry_run=True) == ("shared:alice",)
+        assert alice.store.cleanup(60) == ("shared:alice",)
+        assert alice.store.delete_prefix("y") == ("young",)
+        assert alice.store.delete_prefix("shared:") == ()
+        assert ids_of(manager.store) == ["bobs", "shared:bob"]
+
+    def test_background_cleanup_takes_ones_own(
+        self, manager: ConversationManager, alice: ConversationManager, clock: Clock
+    ) -> None:
+        """And ends with its ``stop``."""
+        clock.pass_s(3600)
+        cleaning = alice.store.start_cleanup(every=3600, older_than=60)
+        cleaning.stop()
+        assert set(ids_of(manager.store)) >= {"bobs", "shared:bob"}
+
+    def test_threads_that_create_by_appending_lose_nothing(self, alice: ConversationManager) -> None:
+        """Twenty at once: one creates the conversation, all are in it."""
+        barrier = threading.Barrier(20)
+
+        def append(number: int) -> None:
+            barrier.wait()
+            alice.store.append("new", said(str(number)))
+
+        threads = [threading.Thread(target=append, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(map(int, texts(alice.store.get("new").turns))) == list(range(20))
+
+    def test_imported_conversation_of_another_is_refused(
+        self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
+    ) -> None:
+        """It says whose store this is; nothing is created."""
+        manager.get_conversation("bobs").export(tmp_path / "bobs.json")
+        manager.delete_conversation("bobs")
+        with pytest.raises(InvalidArgumentError, match="somebody else"):
+            alice.import_conversation(tmp_path / "bobs.json")
+        assert ids_of(manager.store) == ["shared:alice", "shared:bob"]
+
+
+class TestNarrowing:
+    """The narrowed manager is the same manager."""
+
+    def test_conversations_go_on(self, manager: ConversationManager, alice: ConversationManager) -> None:
+        """What one says through the one is there through the other."""
+        alice.get_conversation("shared:alice").send("Still me")
+        assert len(manager.get_conversation("shared:alice").turns) == 2
+        assert alice.provider is manager.provider
+
+    def test_narrowing_twice_is_once(self, alice: ConversationManager) -> None:
+        """To the same user."""
+        assert alice.for_user("alice") is alice
+
+    def test_closing_the_view_leaves_the_store_open(
+        self, manager: ConversationManager, alice: ConversationManager
+    ) -> None:
+        """It is everybody's."""
+        with alice.store:
+            pass
+        alice.store.close()
+        assert len(manager.store.list()) == 3
+
+    def test_ledger_is_everybodys(self, manager: ConversationManager, alice: ConversationManager) -> None:
+        """A limit holds for all together; amounts say nothing of what was said."""
+        alice.store.settle(alice.store.reserve(["total"], Decimal(1), limit=None, lease=60), Decimal(2))
+        assert manager.store.spending("total").spent == alice.store.spending("total").spent == 2
+
+    @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])
+    def test_user_is_a_user(self, manager: ConversationManager, wrong: str) -> None:
+        """A blank name is refused, rather than everybody's."""
+        with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
+            manager.for_user(wrong)
