@@ -3,14 +3,19 @@
 The reference is what somebody would write who needs no store: one table with an index on the conversation, WAL,
 synchronous NORMAL, a row a turn. It dumps the same JSON for each append and loads it into dicts for each read; ours
 checks the turn, finds a repeated one, counts tokens and cost, holds Ctrl-C back, and returns typed values.
+
+Where openai-agents is installed beside us, its ``SQLiteSession`` is compared too, with synchronous NORMAL.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import tempfile
 from decimal import Decimal
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +39,17 @@ ALL = "SELECT json FROM turns WHERE conversation = ? ORDER BY id"
 def measure() -> list[Ratio]:
     """Return the ratios of appending, reading, listing and size."""
     with tempfile.TemporaryDirectory() as directory:
-        return [*_turns(Path(directory)), *_conversations(Path(directory)), *_bytes(Path(directory))]
+        ratios = [*_turns(Path(directory)), *_conversations(Path(directory)), *_bytes(Path(directory))]
+        if find_spec("agents") is None:
+            print("openai-agents is not installed: its SQLiteSession is not compared.")
+            return ratios
+        return [*ratios, *_session(Path(directory))]
 
 
 def _turn(number: int = 0) -> Turn:
-    """Return a turn of two messages, with all that a provider fills in."""
+    """Return a turn of two messages, with all that a provider fills in: 1.2 kB of JSON."""
     return Turn(
-        messages=(Message("user", f"Question {number}? " * 34), Message("assistant", f"An answer {number}. " * 34)),
+        messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
         usage=Usage(150, 130),
         cost=Decimal("0.0001005"),
         model="gpt-4o-mini",
@@ -96,6 +105,36 @@ def _bytes(directory: Path) -> Iterator[Ratio]:
             store.append(f"c{number % 20}", turn)
     on_disk = sum(path.stat().st_size for path in (directory / "size").iterdir())
     yield Ratio("bytes on disk / of JSON, in kB", on_disk / 1000, sum(map(len, map(encode_turn, turns))) / 1000, 1.4)
+
+
+def _session(directory: Path) -> Iterator[Ratio]:
+    agents = import_module("agents")  # heavy, and not always there
+
+    class Normal(agents.SQLiteSession):  # type: ignore[misc, name-defined]  # unknown where it is not installed
+        @staticmethod
+        def _configure_connection(conn: sqlite3.Connection) -> None:
+            agents.SQLiteSession._configure_connection(conn)
+            conn.execute("PRAGMA synchronous = NORMAL")
+
+    def items(number: int) -> list[dict[str, str]]:
+        return [{"role": message.role, "content": message.content} for message in _turn(number).messages]
+
+    theirs, others = (Normal(name, directory / "session.db") for name in "ab")
+    with asyncio.Runner() as runner, DiskStore(directory / "beside") as store:
+        _fill(store, [ConversationState("a")], turns=1000)
+        runner.run(theirs.add_items([item for number in range(1000) for item in items(number)]))
+        append_ms, their_append_ms = medians_ms(
+            ROUNDS, lambda: store.append("b", _turn()), lambda: runner.run(others.add_items(items(0)))
+        )
+        recent_ms, their_recent_ms = medians_ms(
+            READS, lambda: store.recent("a", 20), lambda: runner.run(theirs.get_items(40))
+        )
+        load_ms, their_load_ms = medians_ms(READS, lambda: store.get("a"), lambda: runner.run(theirs.get_items()))
+        theirs.close()
+        others.close()
+    yield Ratio("append / SQLiteSession", append_ms, their_append_ms, 1 / 2)
+    yield Ratio("recent 20 / SQLiteSession", recent_ms, their_recent_ms, 1 / 5)
+    yield Ratio("load 1,000 / SQLiteSession", load_ms, their_load_ms, 1 / 1.8)
 
 
 def _fill(store: DiskStore, states: Iterator[ConversationState] | list[ConversationState], turns: int) -> None:
