@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
 
 
-class _Header(msgspec.Struct, omit_defaults=True):
+class _Header(msgspec.Struct):
     """What a file says of itself, in its first line or its first key."""
 
     promptkit_nb: str = ""
-    format: int = FORMAT_VERSION
+    format: int = 0
 
 
 class _Document(_Header):

@@ -1,0 +1,320 @@
+"""Conversations as files: equal in every store, written at once or not at all, read for ever."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptkit_nb.archives import export_store, import_store, read_conversation, write_conversation
+from promptkit_nb.errors import ConversationExistsError, InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.manager import ConversationManager
+from promptkit_nb.providers.demo import DemoProvider
+from promptkit_nb.state import Branch, ConversationState, Settings, Summary
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.redis import RedisStore
+from promptkit_nb.turns import Message, Turn, Usage
+from storing import rich_state, said, texts
+
+if TYPE_CHECKING:
+    from promptkit_nb.stores.base import StateStore
+    from storing import Clock, OpenStore
+
+DATA = Path(__file__).parent / "data"
+THEN = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
+
+
+def told(number: int, text: str, **fields: Any) -> Turn:
+    """Return a turn that is the same every time."""
+    return Turn(
+        id=f"{number:032x}",
+        messages=(Message("user", text, timestamp=THEN), Message("assistant", f"You said {text}")),
+        usage=Usage(8, 2, cached_tokens=4),
+        cost=Decimal("0.0019"),
+        model="gpt-4o-mini",
+        provider="openai",
+        latency_ms=812.5,
+        finish_reason="stop",
+        created_at=THEN,
+        **fields,
+    )
+
+
+FORMAT_1 = ConversationState(
+    "user:alice:session:1",
+    "alice",
+    turns=(told(1, "Grüezi 🙂", cell_id="c1"), told(2, "again", replayed=True)),
+    system_prompt="You help.",
+    summaries=(Summary(f"{1:032x}", f"{1:032x}", "A greeting.", Usage(5, 1), None, "gpt-4o-mini", THEN),),
+    versions={f"{2:032x}": (told(3, "at first"),)},
+    branches=(Branch(id="before", turns=(told(4, "left", inherited=True),), start=1, created_at=THEN),),
+    settings=Settings(
+        model="gpt-4o-mini", parameters={"temperature": 0.5}, max_tokens=4000, variables={"city": "Bern"}
+    ),
+    metadata={"topic": "travel", "stars": 5, "price": 3.0},
+    created_at=THEN,
+    updated_at=THEN,
+    context_hash="c" * 64,
+)
+
+
+class TestConversation:
+    """One conversation as a JSON document."""
+
+    def test_it_comes_back_equal_in_every_store(self, store: StateStore, tmp_path: Path) -> None:
+        """Turns, versions, branches, summaries, settings, metadata, times; its totals too, what was forgotten included."""
+        other = MemoryStore()
+        other.set(rich_state("a"))
+        other.set(replace(other.get("a"), summaries=()))
+        write_conversation(other.get("a"), tmp_path / "a.json")
+        head = store.create(read_conversation(tmp_path / "a.json"))
+        assert store.get("a") == other.get("a")
+        assert head == replace(other.head("a"), revision=1)
+
+    def test_conversation_exports_and_manager_imports(self, store: StateStore, tmp_path: Path) -> None:
+        """The path that comes back is absolute; it can be talked to at once."""
+        manager = ConversationManager(DemoProvider(), store)
+        conv = manager.new_conversation(conversation_id="a", system_prompt="You help.")
+        conv.send("Hello")
+        path = conv.export(tmp_path / "a.json")
+        assert path == tmp_path / "a.json"
+        before = store.get("a")
+        manager.delete_conversation("a")
+        again = manager.import_conversation(path)
+        assert store.get("a") == before
+        again.send("And on")
+        assert [turn.user_text for turn in again.turns] == ["Hello", "And on"]
+
+    def test_taken_id_is_refused(self, store: StateStore, tmp_path: Path) -> None:
+        """What is there stays."""
+        store.append("a", said("mine"))
+        write_conversation(rich_state("a"), tmp_path / "a.json")
+        with pytest.raises(ConversationExistsError):
+            ConversationManager(DemoProvider(), store).import_conversation(tmp_path / "a.json")
+        assert texts(store.get("a").turns) == ["mine"]
+
+    def test_file_is_readable_text_for_its_owner(self, tmp_path: Path) -> None:
+        """Indented, so that a difference can be looked at; nobody else may read it."""
+        path = write_conversation(FORMAT_1, tmp_path / "a.json")
+        lines = path.read_text("utf-8").splitlines()
+        assert lines[:2] == ["{", ' "promptkit_nb": "conversation",']
+        assert "Grüezi 🙂" in path.read_text("utf-8")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_half_an_emoji_becomes_a_whole_file(self, tmp_path: Path) -> None:
+        """It is cleaned as everywhere."""
+        state = ConversationState("a", turns=(said("x", cell_source="a\ud83db"),), system_prompt="half \ud83d")
+        found = read_conversation(write_conversation(state, tmp_path / "a.json"))
+        assert (found.system_prompt, found.turns[0].cell_source) == ("half \ufffd", "a\ufffdb")
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(text=st.text(), metadata=st.dictionaries(st.text(), st.integers(-(2**63), 2**64 - 1) | st.text()))
+    def test_any_text_comes_back(self, tmp_path: Path, text: str, metadata: dict[str, object]) -> None:
+        """Line ends, quotes, any script."""
+        state = ConversationState("a", turns=(said(text),), system_prompt=text, metadata=metadata)
+        assert read_conversation(write_conversation(state, tmp_path / "a.json")) == state
+
+
+class TestStore:
+    """A whole store as JSON Lines."""
+
+    def test_from_disk_to_redis_is_two_calls(self, tmp_path: Path, redis_url: str) -> None:
+        """All conversations, equal."""
+        with DiskStore(tmp_path / "disk") as disk, RedisStore(redis_url, prefix=f"{tmp_path}:") as redis:
+            for number in range(5):
+                disk.set(rich_state(f"{number}"))
+            assert export_store(disk, tmp_path / "all.jsonl") == 5
+            heads = import_store(tmp_path / "all.jsonl", redis)
+            assert [head.conversation_id for head in heads] == ["0", "1", "2", "3", "4"]
+            assert [redis.get(f"{number}") for number in range(5)] == [disk.get(f"{number}") for number in range(5)]
+
+    def test_every_store_exports_the_same_bytes(self, open_store: OpenStore, tmp_path: Path) -> None:
+        """After an import elsewhere, too."""
+        one, other = open_store(), MemoryStore()
+        for each in (FORMAT_1, ConversationState("empty", created_at=THEN, updated_at=THEN)):
+            one.set(each)
+        export_store(one, tmp_path / "one.jsonl")
+        import_store(tmp_path / "one.jsonl", other)
+        export_store(other, tmp_path / "other.jsonl")
+        assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
+
+    def test_moves_survive(self, open_store: OpenStore, tmp_path: Path) -> None:
+        """What was replaced, archived and forked comes back as such, and can be restored there."""
+        one, other = open_store(), open_store()
+        turns = [said(letter) for letter in "abc"]
+        for turn in turns:
+            one.append("a", turn)
+        one.replace("a", turns[1].id, said("x"))
+        one.archive("a", 2, 3, as_branch="tail")
+        one.archive("a", 0, 1, as_branch="head")
+        one.fork("a", "b")
+        one.append("b", said("own"))
+        export_store(one, tmp_path / "all.jsonl")
+        import_store(tmp_path / "all.jsonl", other)
+        for store in (one, other):
+            store.restore("a", "head")
+            store.restore("a", turns[1])
+            store.restore("a", "tail")
+        assert texts(other.get("a").turns) == ["a", "b", "c"]
+        assert [other.get(name).turns for name in "ab"] == [one.get(name).turns for name in "ab"]
+        assert [other.head(name).token_count for name in "ab"] == [40, 10]
+
+    def test_empty_store_is_a_file_too(self, store: StateStore, tmp_path: Path) -> None:
+        """Of no conversations."""
+        assert export_store(store, tmp_path / "all.jsonl") == 0
+        assert import_store(tmp_path / "all.jsonl", store) == []
+
+    def test_taken_id_ends_the_import(self, store: StateStore, tmp_path: Path) -> None:
+        """What came before it is there, and nothing was overwritten."""
+        other = MemoryStore()
+        for name in "abc":
+            other.append(name, said(name))
+        export_store(other, tmp_path / "all.jsonl")
+        store.append("b", said("mine"))
+        with pytest.raises(ConversationExistsError, match="'b'"):
+            import_store(tmp_path / "all.jsonl", store)
+        assert sorted(head.conversation_id for head in store.list()) == ["a", "b"]
+        assert texts(store.get("b").turns) == ["mine"]
+
+    def test_expired_ones_stay_behind(self, open_store: OpenStore, clock: Clock, tmp_path: Path) -> None:
+        """They are missing everywhere."""
+        store = open_store(60)
+        store.append("a", said("x"))
+        clock.pass_s(60)
+        store.append("b", said("x"))
+        assert export_store(store, tmp_path / "all.jsonl") == 1
+
+
+class TestWriting:
+    """A file is replaced at once, or not at all."""
+
+    def test_failing_write_leaves_the_old_file(self, tmp_path: Path) -> None:
+        """The store was closed half way: the file is the former one, and nothing else lies there."""
+        store = MemoryStore()
+        for name in "ab":
+            store.append(name, said(name))
+        path = tmp_path / "all.jsonl"
+        export_store(store, path)
+        before = path.read_bytes()
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            export_store(_ClosesHalfWay(store), path)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_directory_is_not_replaced(self, tmp_path: Path) -> None:
+        """It says which path cannot be written, and leaves nothing behind."""
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(StoreUnavailableError, match=r"taken cannot be written: .*directory"):
+            write_conversation(FORMAT_1, tmp_path / "taken")
+        assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+    def test_missing_directory_is_named(self, tmp_path: Path) -> None:
+        """It is not made: the path is probably misspelt."""
+        with pytest.raises(StoreUnavailableError, match=r"missing/a\.json cannot be written: No such file"):
+            write_conversation(FORMAT_1, tmp_path / "missing" / "a.json")
+
+
+class TestReading:
+    """What is no archive of ours is refused by name."""
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"hello",
+            b"[]",
+            b"{}",
+            b"\x89PNG\r\n",
+            b'{"promptkit_nb": "\xff"}',
+            b'{"messages": []}',
+            b'{"promptkit_nb":"store","format":1}',
+            b'{"promptkit_nb":"conversation","format":1}',
+            b'{"promptkit_nb":"conversation","format":1,"conversation":{"turns":7}}',
+        ],
+    )
+    def test_foreign_file_is_no_conversation(self, tmp_path: Path, content: bytes) -> None:
+        """It says what would be one."""
+        path = tmp_path / "foreign.json"
+        path.write_bytes(content)
+        with pytest.raises(InvalidArgumentError, match=r"foreign\.json is no exported conversation .*export\(path\)"):
+            read_conversation(path)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello\n", b'{"promptkit_nb":"conversation"}', b'{"promptkit_nb":"store","format":1}\n{"x"']
+    )
+    def test_foreign_file_is_no_store(self, store: StateStore, tmp_path: Path, content: bytes) -> None:
+        """Nothing is created."""
+        path = tmp_path / "foreign.jsonl"
+        path.write_bytes(content)
+        with pytest.raises(InvalidArgumentError, match=r"foreign\.jsonl is no exported store .*export_store"):
+            import_store(path, store)
+        assert store.list() == []
+
+    def test_newer_format_is_not_half_read(self, tmp_path: Path) -> None:
+        """It says how to read it, even where the rest has another shape."""
+        path = tmp_path / "newer.json"
+        path.write_text('{"promptkit_nb": "conversation", "format": 2, "chat": []}', "utf-8")
+        with pytest.raises(StoreUnavailableError, match="format 2, and this promptkit_nb reads up to format 1"):
+            read_conversation(path)
+        path.write_text('{"promptkit_nb": "store", "format": 2}\n', "utf-8")
+        with pytest.raises(StoreUnavailableError, match="pip install -U promptkit-nb"):
+            import_store(path, MemoryStore())
+
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+        """With what to do."""
+        for read in (read_conversation, lambda path: import_store(path, MemoryStore())):
+            with pytest.raises(
+                StoreUnavailableError, match=r"none\.json cannot be read: No such file .*Check the path"
+            ):
+                read(tmp_path / "none.json")
+
+
+class TestFormat1:
+    """Files of format 1 are read for ever, and written alike until the format is counted on."""
+
+    def test_conversation_is_read_and_written(self, tmp_path: Path) -> None:
+        """Value by value, byte by byte."""
+        stored = DATA / "conversation.format1.json"
+        assert read_conversation(stored) == FORMAT_1
+        assert write_conversation(FORMAT_1, tmp_path / "a.json").read_bytes() == stored.read_bytes()
+
+    def test_store_is_read_and_written(self, tmp_path: Path) -> None:
+        """Byte by byte, too."""
+        stored, store = DATA / "store.format1.jsonl", MemoryStore()
+        heads = import_store(stored, store)
+        assert [(head.conversation_id, head.turn_count, head.token_count) for head in heads] == [
+            ("empty", 0, 0),
+            ("user:alice:session:1", 2, 26),
+        ]
+        assert store.get("user:alice:session:1") == FORMAT_1
+        export_store(store, tmp_path / "all.jsonl")
+        assert (tmp_path / "all.jsonl").read_bytes() == stored.read_bytes()
+        assert json.loads(stored.read_text("utf-8").splitlines()[0]) == {"promptkit_nb": "store", "format": 1}
+
+
+class _ClosesHalfWay(MemoryStore):
+    """A store that somebody closes while it is exported."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Show another one's conversations."""
+        super().__init__()
+        self._store = store
+
+    def list(self, *args: Any, **options: Any) -> Any:
+        """List what is there."""
+        return self._store.list(*args, **options)
+
+    def get(self, conversation_id: str) -> ConversationState:
+        """Return the first one only."""
+        state = self._store.get(conversation_id)
+        self._store.close()
+        return state
