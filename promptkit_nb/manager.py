@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
 
     from promptkit_nb.packs import Prompt
@@ -107,9 +108,9 @@ class ConversationManager:
             )
         settings = Settings(
             model=model,
-            parameters=json_copy(dict(parameters or {}), "parameters"),
+            parameters=_json_of(parameters, "parameters"),
             prompt=None if pack is None else _prompt_in(pack, prompt_name).snapshot(),
-            variables=json_copy(dict(variables or {}), "variables"),
+            variables=_json_of(variables, "variables"),
         )
         now = self._clock()
         state = ConversationState(
@@ -117,7 +118,7 @@ class ConversationManager:
             user_id=self._user_id if user_id is None else user_id,
             system_prompt=system_prompt if pack is None else rendered_prompt(settings),
             settings=settings,
-            metadata=json_copy(dict(metadata or {}), "metadata"),
+            metadata=_json_of(metadata, "metadata"),
             created_at=now,
             updated_at=now,
         )
@@ -219,6 +220,13 @@ class ConversationManager:
         return ConversationNotFoundError(
             f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
         )
+
+
+def _json_of(values: Mapping[str, object] | None, name: str) -> dict[str, object]:
+    if values is not None and not isinstance(values, Mapping):
+        raise InvalidArgumentError(f"{name}={values!r:.80} is no dict: give names and values, as in {{'name': 1}}.")
+    copied: dict[str, object] = json_copy(values or {}, name)
+    return copied
 
 
 def _prompt_in(pack: Pack, name: str | None) -> Prompt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -106,6 +106,14 @@ class TestNewConversation:
         """Blank, overlong and unencodable ids, and what is no text, cannot be ids."""
         with pytest.raises(InvalidConversationIdError):
             manager.new_conversation(conversation_id=conversation_id)
+
+    @pytest.mark.parametrize("name", ["variables", "parameters", "metadata"])
+    def test_what_is_no_dict_is_refused(self, manager: ConversationManager, name: str) -> None:
+        """A list where names and values belong is told by the argument's name, and nothing is created."""
+        wrong: dict[str, Any] = {name: ["x"]}
+        with pytest.raises(InvalidArgumentError, match=rf"^{name}=\['x'\] is no dict"):
+            manager.new_conversation(**wrong)
+        assert manager.list_conversations() == []
 
     def test_of_two_processes_one_gets_the_id(self, tmp_path: Path) -> None:
         """Eight processes create the same conversation at once: one does, seven are told that it exists."""
