@@ -28,20 +28,12 @@ class Totals:
             return Totals(self.tokens + usage.total_tokens, self.cost, self.priced, self.unpriced + 1)
         return Totals(self.tokens + usage.total_tokens, self.cost + cost, self.priced + 1, self.unpriced)
 
-    def plus_turns(self, turns: Iterable[Turn]) -> Totals:
-        """Return the totals with these turns, as far as this conversation paid for them."""
+    def plus_paid(self, calls: Iterable[Turn | Summary]) -> Totals:
+        """Return the totals with these turns or summaries, as far as this conversation paid for them."""
         totals = self
-        for turn in turns:
-            if turn.counts:
-                totals = totals.plus(turn.usage, turn.cost)
-        return totals
-
-    def plus_summaries(self, summaries: Iterable[Summary]) -> Totals:
-        """Return the totals with these summaries, as far as this conversation paid for them."""
-        totals = self
-        for summary in summaries:
-            if summary.counts:
-                totals = totals.plus(summary.usage, summary.cost)
+        for call in calls:
+            if call.counts:
+                totals = totals.plus(call.usage, call.cost)
         return totals
 
     @property
@@ -150,7 +142,7 @@ class ConversationState:
     @property
     def totals(self) -> Totals:
         """All that was ever spent in this conversation, summaries and replaced turns included."""
-        return self.dropped.plus_turns(self.stored_turns).plus_summaries(self.summaries)
+        return self.dropped.plus_paid(self.stored_turns).plus_paid(self.summaries)
 
     @property
     def token_count(self) -> int:
@@ -171,8 +163,8 @@ class ConversationState:
 def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
     """Return the state with ``dropped`` such that what the former state spent is in its totals, kept or not."""
     kept = {turn.id for turn in state.stored_turns}
-    dropped = former.dropped.plus_turns(turn for turn in former.stored_turns if turn.id not in kept)
-    dropped = dropped.plus_summaries(summary for summary in former.summaries if summary not in state.summaries)
+    dropped = former.dropped.plus_paid(turn for turn in former.stored_turns if turn.id not in kept)
+    dropped = dropped.plus_paid(summary for summary in former.summaries if summary not in state.summaries)
     return replace(state, dropped=dropped)
 
 

@@ -71,7 +71,7 @@ class TestConversation:
     """One conversation as a JSON document."""
 
     def test_it_comes_back_equal_in_every_store(self, store: StateStore, tmp_path: Path) -> None:
-        """Turns, versions, branches, summaries, settings, metadata, times; its totals too, what was forgotten included."""
+        """Turns, versions, branches, summaries, settings, metadata, times and totals, what was forgotten included."""
         other = MemoryStore()
         other.set(rich_state("a"))
         other.set(replace(other.get("a"), summaries=()))

@@ -122,7 +122,7 @@ def test_totals_never_fall_and_grow_by_what_is_new(former: ConversationState, ne
     """Forgetting twice and adding in between."""
     second = carry_totals(ConversationState("a", turns=new), former)
     third = carry_totals(ConversationState("a"), second)
-    assert second.totals == third.totals == former.totals.plus_turns(new)
+    assert second.totals == third.totals == former.totals.plus_paid(new)
     assert third.token_count >= former.token_count
 
 

@@ -19,7 +19,7 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
     """Let ``turn`` answer in place of what stands in ``row``; return also the row that the turn goes to."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
-    record = replace(record, next_aside=next_free(new_row), totals=record.totals.plus_turns([turn]))
+    record = replace(record, next_aside=next_free(new_row), totals=record.totals.plus_paid([turn]))
     return record, replace(frame, versions={**frame.versions, str(place): (*rows, new_row)}), new_row
 
 

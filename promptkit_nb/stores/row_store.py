@@ -182,7 +182,7 @@ class RowStore:
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals."""
         record, frame = self._opened(conversation_id)
-        record = replace(record, totals=record.totals.plus_summaries([summary]))
+        record = replace(record, totals=record.totals.plus_paid([summary]))
         return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
 
     @reading
@@ -221,13 +221,9 @@ class RowStore:
         check_filters(prefix, user_id)
 
         def page() -> list[Head]:
-            heads = (
-                head_of(conversation_id, record, {})
-                for conversation_id, record in self._records(prefix, user_id)
-                if not self._is_expired(record)
-            )
-            chosen = sorted_page(heads, sort_by, descending=descending, limit=limit, offset=offset)
-            return [replace(head, metadata=self._metadata(head.conversation_id)) for head in chosen]
+            found = (each for each in self._records(prefix, user_id) if not self._is_expired(each[1]))
+            chosen = sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
+            return [head_of(each, record, self._metadata(each)) for each, record in chosen]
 
         return self.rows.run(page, write=False)
 
