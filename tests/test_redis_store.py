@@ -696,6 +696,23 @@ class TestLostServer:
             store.append("a", said("three"))
             assert texts(store) == ["one", "two", "three"]
 
+    def test_cluster_that_does_not_serve_the_slot_is_unavailable(self, tmp_path: Path) -> None:
+        """The words are the server's."""
+        with RedisServer(tmp_path, cluster=True) as server, RedisStore(server.url) as store:
+            with closing(server.client()) as client:
+                client.execute_command("CLUSTER", "DELSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
+            with pytest.raises(StoreUnavailableError, match=r"cannot be used: .*not served"):
+                store.list()
+
+    def test_replica_is_unavailable(self, redis_url: str, tmp_path: Path) -> None:
+        """It cannot be written to, and the primary's address is asked for."""
+        port = redis_url.rpartition(":")[2].partition("/")[0]
+        with RedisServer(tmp_path) as server, RedisStore(server.url) as store, closing(server.client()) as client:
+            store.append("a", said("one"))
+            client.replicaof("127.0.0.1", int(port))
+            with pytest.raises(StoreUnavailableError, match="give the address of the primary"):
+                store.append("a", said("two"))
+
     def test_full_server_says_so(self, tmp_path: Path) -> None:
         """Reading goes on."""
         with RedisServer(tmp_path) as server, RedisStore(server.url) as store, closing(server.client()) as client:

@@ -1,17 +1,4 @@
-"""A store on a Redis server, for conversations that several machines share.
-
-All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a cluster a
-prefix lives in one slot, on one node, and its calls stay atomic. That is also as large as a prefix can grow: plan
-0.6 kB a turn beside its text, and 1 kB a conversation; a fork copies its turns. Who needs more than a node has spreads
-users over several prefixes, each a store of its own, and always finds a user's again::
-
-    stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
-    store = stores[crc32(user_id.encode()) % 16]
-
-What Redis acknowledges is as durable as it is told to be: ``appendonly yes`` with ``appendfsync always`` loses
-nothing, ``everysec`` (its default) up to a second where the machine fails. With ``maxmemory`` set, keep
-``maxmemory-policy noeviction``: any other lets the server drop conversations.
-"""
+"""A store on a Redis server, for conversations that several machines share."""
 
 from __future__ import annotations
 
@@ -51,7 +38,21 @@ class RedisStore(RowStore):
         timeout_s: How long to wait for an answer of the server, in seconds.
 
     Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
-    port, where the server cannot be reached; once it is back, calls work again.
+    port, where the server cannot be used; once it is back, calls work again. A turn that was not acknowledged may be
+    appended again: it is kept once.
+
+    All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a
+    cluster a prefix lives in one slot, on one node, whose URL this is, and its calls stay atomic. That is also as
+    large as a prefix can grow: plan 0.6 kB a turn beside its text, and 1 kB a conversation; a fork copies its turns.
+    Who needs more than one node has spreads users over several prefixes, each a store of its own::
+
+        stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
+        store = stores[crc32(user_id.encode()) % 16]
+
+    What Redis acknowledges is as durable as it is told to be: ``appendonly yes`` with ``appendfsync always`` loses
+    nothing, with ``everysec`` up to a second's turns where the machine fails. With ``maxmemory`` set, keep
+    ``maxmemory-policy noeviction``: any other lets the server drop conversations. What is deleted is gone from the
+    server's memory at once, and from its files when it next writes them anew (``BGREWRITEAOF``, ``BGSAVE``).
     """
 
     rows: RedisRows

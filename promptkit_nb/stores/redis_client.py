@@ -20,13 +20,8 @@ CONNECT_WITHIN_S = 5.0
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
 """What the client raises where it does not know whether the server did what it was told."""
 
-_UNFIT = (
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.AskError,
-    exceptions.TryAgainError,
-    exceptions.RedisClusterException,
-)
+_DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError)
+_ELSEWHERE = (exceptions.ReadOnlyError, exceptions.AskError)  # a replica, or a node of a cluster without our slot
 
 
 def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
@@ -50,9 +45,15 @@ def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
 
 
 def checked_client(client: redis.Redis) -> redis.Redis:
-    """Return the client; ``InvalidArgumentError`` unless it is a ``redis.Redis`` that leaves bytes as they are."""
+    """Return the client; ``InvalidArgumentError`` unless it is a ``redis.Redis`` that leaves bytes as they are.
+
+    A ``RedisCluster`` is none: where it loses a connection, it repeats a transaction without what that watched.
+    """
     if not isinstance(client, redis.Redis):
-        raise InvalidArgumentError(f"client is a {type(client).__name__}: give a redis.Redis, or a url instead.")
+        raise InvalidArgumentError(
+            f"client is a {type(client).__name__}: give a redis.Redis, or a url instead; "
+            "in a cluster that of the node that serves the prefix's slot."
+        )
     if client.get_encoder().decode_responses:
         raise InvalidArgumentError("The client decodes what it reads: make it without decode_responses=True.")
     return client
@@ -77,7 +78,7 @@ def translated(where: str) -> Iterator[None]:
         raise StoreUnavailableError(
             f"{server} refuses us ({_words_of(error)}): check the password, as in RedisStore(url, password=…)."
         ) from error
-    except LOST as error:
+    except _DOWN as error:
         raise StoreUnavailableError(
             f"{server} cannot be used: {_words_of(error)}. Nothing that was acknowledged is lost; "
             "check that it runs (redis-cli ping), then call again."
@@ -86,7 +87,7 @@ def translated(where: str) -> Iterator[None]:
         raise StoreUnavailableError(
             f"{server} is full; nothing was changed. Give it more memory (maxmemory)."
         ) from error
-    except _UNFIT as error:
+    except _ELSEWHERE as error:
         raise StoreUnavailableError(
             f"{server} is not the one that holds these keys ({_words_of(error)}): give the address of the primary, "
             "in a cluster of the one that serves the prefix's slot."

@@ -187,7 +187,7 @@ class RedisRows:
         self._now.records.pop(conversation_id, None)
         self._known.pop(conversation_id, None)
         names = (f"h:{conversation_id}", f"a:{conversation_id}", f"t:{cid}", f"i:{cid}")
-        self._write("DEL", *map(self._key, names))
+        self._write("UNLINK", *map(self._key, names))
         self._write("ZREM", self._key("ids"), _member(conversation_id, user_id))
         self._write("SREM", self._key(f"u:{user_id}"), conversation_id.encode())
 

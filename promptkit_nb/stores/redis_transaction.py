@@ -35,7 +35,8 @@ class Transaction:
 
     def _watch_erased(self) -> None:
         """Begin again if what was erased after a look at the list has changed since that look."""
-        keys = [key for key in self.listed if key in self.erased - self.watched]
+        unwatched = self.erased - self.watched
+        keys = [key for key in self.listed if key in unwatched]
         if not keys:
             return
         self.watched.update(keys)
