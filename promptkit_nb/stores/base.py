@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Branch, Head, Summary
     from promptkit_nb.stores.cleanup import PeriodicCleanup
+    from promptkit_nb.stores.layout import Record
     from promptkit_nb.stores.ledger import Account
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
@@ -247,19 +248,20 @@ def seconds_of(name: str, duration: Duration) -> float:
 
 
 def sorted_page(
-    heads: Iterable[Head], sort_by: SortKey, *, descending: bool, limit: int | None, offset: int
-) -> list[Head]:
-    """Return one page of the heads in their total order."""
+    found: Iterable[tuple[str, Record]], sort_by: SortKey, *, descending: bool, limit: int | None, offset: int
+) -> list[tuple[str, Record]]:
+    """Return one page of ids and records in their total order."""
     if sort_by not in get_args(SortKey):
         raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown: use one of {', '.join(get_args(SortKey))}.")
     if limit is not None:
         check_count("limit", limit)
     check_count("offset", offset)
 
-    def order(head: Head) -> tuple[datetime | str, str]:
-        return getattr(head, sort_by), head.conversation_id
+    def order(each: tuple[str, Record]) -> tuple[datetime | str, str]:
+        conversation_id, record = each
+        return conversation_id if sort_by == "conversation_id" else getattr(record, sort_by), conversation_id
 
-    ordered = sorted(heads, key=order, reverse=descending)
+    ordered = sorted(found, key=order, reverse=descending)
     return ordered[offset : None if limit is None else offset + limit]
 
 

@@ -92,7 +92,8 @@ class Frame:
 
     def current_rows(self, next_place: int) -> list[int]:
         """Return the places of the rows that hold the current turns, in order."""
-        return [self.row_at(place) for place in places_of(self.order, next_place)]
+        places = places_of(self.order, next_place)
+        return [self.row_at(place) for place in places] if self.versions else [*places]
 
     def newest_rows(self, next_place: int, n: int) -> list[int]:
         """Return the last ``n`` of ``current_rows``, in a time that does not grow with the others."""
@@ -144,7 +145,8 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
 
 def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[int, Turn]) -> ConversationState:
     """Return the whole state from its rows; ``turns`` maps places to turns, ``KeyError`` where one is missing."""
-    turns = {row: as_inherited(turn, row, frame) for row, turn in turns.items()}
+    if frame.inherited_places or frame.inherited_aside > ASIDE:
+        turns = {row: as_inherited(turn, row, frame) for row, turn in turns.items()}
     current = [turns[row] for row in frame.current_rows(record.next_place)]
     branches = tuple(_branch_of(branch, frame, turns) for branch in frame.branches)
     versions = {turns[rows[-1]].id: tuple(turns[row] for row in rows[:-1]) for rows in frame.versions.values()}
