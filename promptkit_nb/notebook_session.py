@@ -168,7 +168,7 @@ class NotebookSession:
         if not current.is_served_by(manager.provider, manager.store):  # the options changed
             current = self._current[place] = manager.get_conversation(current.id)
         if pack or prompt:
-            current.use_prompt(self._prompt(pack, prompt))
+            _switch(current, self._prompt(pack, prompt))
         return current, ""
 
     def _open(
@@ -184,7 +184,7 @@ class NotebookSession:
             raise ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
         opened = self.manager.get_conversation(conversation_id)
         if pack or prompt:
-            opened.use_prompt(self._prompt(pack, prompt))
+            _switch(opened, self._prompt(pack, prompt))
         turns = f"{head.turn_count} {'turn' if head.turn_count == 1 else 'turns'}"
         return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
 
@@ -275,6 +275,12 @@ def _no_pack(prompt: str | None) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"The prompt {prompt!r} is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE"
     )
+
+
+def _switch(conversation: Conversation, prompt: Prompt) -> None:
+    """Go on with this prompt; where a variable has no value, raise, and leave the conversation as it was."""
+    prompt.render(conversation.variables)
+    conversation.use_prompt(prompt)
 
 
 def _store_of(chosen: str) -> StateStore:

@@ -490,6 +490,16 @@ class TestErrors:
         assert "critic" in ran.stdout
         assert ran.stdout.count("\n") == 1
 
+    def test_a_prompt_without_its_variables_does_not_take_over(self, demo: Notebook, tmp_path: Path) -> None:
+        """A switch that fails leaves the conversation able to talk, also with -c."""
+        prompt = {"id": "tutor", "system_template": "Teach {{subject}}.", "variables": [{"name": "subject"}]}
+        (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
+        demo.run("%%chat -c here\nMy name is Alice")
+        for option in ("", "-c here "):
+            demo.run("%chat_use here")
+            assert demo.run(f"%%chat {option}--pack tutor.pack.json\nHi").stdout.startswith("MissingVariableError: ")
+            assert "Alice" in demo.run("%%chat -c here\nWhat's my name?").everything
+
     def test_the_key_is_nowhere(
         self, online: Notebook, chat_server: ChatServer, home: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
