@@ -557,15 +557,15 @@ class TestExpiry:
     """The server forgets what has expired."""
 
     def test_nothing_is_left(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """After 300 ms neither keys nor ghosts in the lists."""
-        with RedisStore(redis_url, prefix=prefix, ttl=0.3) as store:
+        """After half a second neither keys nor ghosts in the lists."""
+        with RedisStore(redis_url, prefix=prefix, ttl=0.5) as store:
             store.append("a", said("one"), user_id="alice")
             store.append("a", said("two"))
             store.update_metadata("a", topic="travel")
             store.fork("a", "b")
             store.create(ConversationState("c", "alice"))
             assert len(store.list(user_id="alice")) == 3
-            time.sleep(0.4)
+            time.sleep(0.6)
             assert keys_of(client, prefix) <= {"format", "cid", "ids", "u:alice"}
             assert store.list() == []
             assert keys_of(client, prefix) == {"format", "cid"}
@@ -598,12 +598,12 @@ class TestExpiry:
 
     def test_store_without_ttl_keeps_what_it_writes(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
         """Also where another store with a TTL wrote before, and the append would be one round trip."""
-        with RedisStore(redis_url, prefix=prefix, ttl=0.3) as brief, RedisStore(redis_url, prefix=prefix) as store:
+        with RedisStore(redis_url, prefix=prefix, ttl=0.5) as brief, RedisStore(redis_url, prefix=prefix) as store:
             brief.append("a", said("one"))
             store.get("a")
             store.append("a", said("two"))
             assert {client.pttl(f"{{{prefix}}}{name}") for name in keys_of(client, prefix)} == {-1}
-            time.sleep(0.4)
+            time.sleep(0.6)
             assert texts(store) == ["one", "two"]
 
     def test_append_after_expiry_begins_anew(self, redis_url: str, prefix: str) -> None:

@@ -72,8 +72,6 @@ def translated(where: str) -> Iterator[None]:
     server = f"The Redis server at {where}"
     try:
         yield
-    except exceptions.WatchError:
-        raise
     except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
         raise StoreUnavailableError(
             f"{server} refuses us ({_words_of(error)}): check the password, as in RedisStore(url, password=…)."
@@ -112,8 +110,6 @@ def _refusal_of(server: str, error: exceptions.ResponseError) -> StoreCorruptedE
         return StoreCorruptedError(
             f"{server} has other data where RedisStore keeps its own (WRONGTYPE); give a prefix that nobody else uses."
         )
-    if "NOAUTH" in words or "WRONGPASS" in words:
-        return StoreUnavailableError(f"{server} refuses us ({words}): check the password.")
     return StoreUnavailableError(f"{server} cannot do what a store needs: {words}. Check its version (6.2 or newer).")
 
 
