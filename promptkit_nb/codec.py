@@ -120,8 +120,8 @@ def check_values_of(turn: Turn) -> None:
     """Raise ``InvalidArgumentError`` for a cost that is no number, or a time without its zone."""
     if turn.cost is not None and not turn.cost.is_finite():
         raise InvalidArgumentError(f"A turn's cost cannot be {turn.cost}: give US dollars, or None where unknown.")
-    times = (turn.created_at, *(message.timestamp for message in turn.messages))
-    if any(time is not None and time.tzinfo is None for time in times):
+    times = (turn.created_at, *[message.timestamp for message in turn.messages])
+    if None in [time.tzinfo for time in times if time is not None]:
         raise InvalidArgumentError("A turn's time has no time zone: give aware ones, as datetime.now(UTC) is.")
 
 
@@ -197,10 +197,10 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 @cache
-def _stored_fields(kind: type) -> tuple[tuple[str, ...], tuple[object, ...], Callable[[object], tuple[object, ...]]]:
+def _stored_fields(kind: type) -> tuple[tuple[tuple[str, object], ...], Callable[[object], tuple[object, ...]]]:
     """Return the fields' names and default values, and what reads all of a record's values at once."""
-    names = tuple(field.name for field in fields(kind))
-    return names, tuple(_default_of(field) for field in fields(kind)), attrgetter(*names)
+    names_and_defaults = tuple((field.name, _default_of(field)) for field in fields(kind))
+    return names_and_defaults, attrgetter(*(name for name, _ in names_and_defaults))
 
 
 def _default_of(field: Field[object]) -> object:
@@ -212,6 +212,6 @@ def _default_of(field: Field[object]) -> object:
 
 
 def _without_defaults(record: DataclassInstance) -> dict[str, object]:
-    names, defaults, values_of = _stored_fields(type(record))
-    values = zip(names, values_of(record), defaults, strict=True)
-    return {name: value for name, value, default in values if value != default}
+    names_and_defaults, values_of = _stored_fields(type(record))
+    both = zip(names_and_defaults, values_of(record), strict=True)
+    return {name: value for (name, default), value in both if value is not default and value != default}
