@@ -218,7 +218,7 @@ class TestAnswer:
         assert untimed(ran.bundles[0]["text/plain"]) == (
             "one two three\n\ngpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk · not stored"
         )
-        assert ran.stdout.startswith("ConversationNotFoundError: There is no conversation 'talk'.")
+        assert ran.stdout.startswith("ConversationNotFoundError: Conversation 'talk' was deleted while the answer was")
 
 
 class TestOptions:
