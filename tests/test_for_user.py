@@ -12,12 +12,15 @@ from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundErr
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.user_store import UserStore
 from storing import said, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
     from storing import Clock
 
@@ -179,6 +182,23 @@ class TestWriting:
         for thread in threads:
             thread.join()
         assert sorted(map(int, texts(alice.store.get("new").turns))) == list(range(20))
+
+    def test_id_that_is_created_meanwhile_is_ones_own(self) -> None:
+        """Another kernel of alice's was a moment faster: what is written lands in that conversation."""
+
+        class Late(MemoryStore):
+            def create(self, state: ConversationState) -> Head:
+                super().create(ConversationState(state.conversation_id, owner, turns=(said("theirs"),)))
+                return super().create(state)
+
+        for owner in ("alice", "bob"):
+            store = UserStore(Late(), "alice")
+            if owner == "alice":
+                assert store.append("a", said("mine")).turn_count == 2
+                assert store.set(ConversationState("b", "alice")).turn_count == 0
+                continue
+            with pytest.raises(ConversationExistsError):
+                store.append("a", said("mine"))
 
     def test_imported_conversation_of_another_is_refused(
         self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path

@@ -32,9 +32,10 @@ def spoken(store: StateStore, letters: str) -> tuple[Turn, ...]:
 
 
 def current(store: StateStore) -> str:
-    """Return what is said in the conversation ``a`` now; ``recent`` says the same."""
+    """Return what is said in the conversation ``a`` now; ``recent`` says the same, however much of it is asked for."""
     found = texts(store.get("a").turns)
-    assert texts(store.recent("a", 99)) == found
+    for n in range(len(found) + 2):
+        assert texts(store.recent("a", n)) == found[max(len(found) - n, 0) :]
     assert store.head("a").turn_count == len(found)
     return "".join(found)
 
@@ -148,6 +149,18 @@ class TestArchiving:
         spoken(store, "e")
         store.restore("a", "middle")
         assert current(store) == "abcde"
+
+    def test_tail_of_what_left_in_the_middle_comes_back_behind_the_rest(self, store: StateStore) -> None:
+        """What stood before it is gone: it does not take the place of what stood before that."""
+        spoken(store, "abcd")
+        store.archive("a", 3, 4, as_branch="tail")
+        spoken(store, "e")
+        store.archive("a", 2, 3, as_branch="middle")
+        spoken(store, "fgh")
+        store.archive("a", 1, 4, as_branch="long")
+        assert [branch.start for branch in store.get("a").branches] == [1, 1, 1]
+        store.restore("a", "tail")
+        assert current(store) == "ad"
 
     def test_versions_leave_and_return_with_their_turn(self, store: StateStore) -> None:
         """Replaced while archived, a turn comes back as its latest answer."""
@@ -346,7 +359,9 @@ class TestAnyOrder:
     @given(
         steps=st.lists(
             st.tuples(
-                st.sampled_from(["append", "append", "replace", "head", "tail", "branch", "version", "set", "fork"]),
+                st.sampled_from(
+                    ["append", "append", "append", "replace", "head", "tail", "branch", "version", "set", "fork"]
+                ),
                 st.integers(0, 9),
             ),
             min_size=4,
@@ -358,7 +373,8 @@ class TestAnyOrder:
         run = _Run(store, store.create(ConversationState(f"{uuid4()}")).conversation_id)
         for step, number in steps:
             before = run.known
-            run.step(step, number)
+            for _ in range(3 if step == "append" else 1):
+                run.step(step, number)
             assert run.seen() == run.expected()
             assert run.known >= before
 
@@ -421,7 +437,7 @@ class _Run:
         assert head.token_count == state.token_count
         return (
             texts(state.turns),
-            texts(self.store.recent(self.name, 3)),
+            [texts(self.store.recent(self.name, n)) for n in (1, 2, 3)],
             head.turn_count,
             head.token_count,
             sorted((branch.id, branch.kind, branch.start, texts(branch.turns)) for branch in state.branches),
@@ -436,4 +452,4 @@ class _Run:
             (name, line.kind, line.start, [slot[-1] for slot in line.slots]) for name, line in model.branches.items()
         ]
         former = sorted(slot[:-1] for slot in model.all_slots if len(slot) > 1)
-        return current, current[-3:], len(current), 10 * model.paid, sorted(branches), former
+        return current, [current[-n:] for n in (1, 2, 3)], len(current), 10 * model.paid, sorted(branches), former

@@ -60,6 +60,7 @@ def tail_becomes_a_branch(store: StateStore) -> None:
     store.append("a", d)
     (branch,) = store.get("a").branches
     expect("turns", store.get("a").turns, (a, d))
+    expect("recent", (store.recent("a", 1), store.recent("a", 2), store.recent("a", 3)), ((d,), (a, d), (a, d)))
     expect("branch", (branch.id, branch.turns, branch.start, branch.kind), ("left", (b, c), 1, "tail"))
     head = store.restore("a", branch)
     (other,) = store.get("a").branches
