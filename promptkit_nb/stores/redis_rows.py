@@ -25,6 +25,7 @@ from redis import exceptions
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.redis_client import LOST, address_of, checked_client, client_of, translated
+from promptkit_nb.stores.redis_lists import Listed, RedisLists
 from promptkit_nb.stores.redis_transaction import Transaction
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ LISTED_AT_ONCE = 1000
 REMEMBERED = 1000
 """Of how many conversations the newest record is remembered, so that the next append is one round trip."""
 
-_OF_USER = b"\xff"  # in no text as UTF-8, and behind all that is
-
 # Appends where the record is still the one that the caller knows and the turn is not there yet; 1 if it did.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
@@ -48,14 +47,6 @@ redis.call('HSET', KEYS[3], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
 if ARGV[6] ~= '0' then for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end end
 return 1
-"""
-
-# Takes an id out of the lists of a user who was seen not to have it, if nobody wrote since.
-_UNLIST = """
-if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then
-  redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('SREM', KEYS[3], ARGV[3])
-end
 """
 
 
@@ -87,7 +78,7 @@ class RedisRows:
         self._local = threading.local()
         self._known: dict[str, Known] = {}
         self._append = self._client.register_script(_APPEND)
-        self._unlist = self._client.register_script(_UNLIST)
+        self._lists = RedisLists(self._client, self._key)
         with translated(self.where):
             self._client.setnx(self._key("format"), FORMAT_VERSION)
             self._check_format(self._client.get(self._key("format")))
@@ -149,25 +140,24 @@ class RedisRows:
         """Write the record of a conversation, findable by its user."""
         self._now.records[conversation_id] = value
         self._write("SET", self._key(f"h:{conversation_id}"), value)
-        self._write("ZADD", self._key("ids"), 0, _member(conversation_id, user_id))
-        self._write("SADD", self._key(f"u:{user_id}"), conversation_id.encode())
+        self._now.writes += self._lists.added(Listed(conversation_id, user_id))
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of the conversations whose id begins so, of one user or of all."""
-        listed = self._listed(prefix) if user_id is None else self._listed_of(user_id, prefix)
+        listed = self._lists.find(self._reader, prefix, user_id)
         for start in range(0, len(listed), LISTED_AT_ONCE):
             part = listed[start : start + LISTED_AT_ONCE]
-            records = [self._key(f"h:{conversation_id}") for conversation_id, _ in part]
-            frames = [self._key(f"a:{conversation_id}") for conversation_id, _ in part]
+            records = [self._key(f"h:{each.conversation_id}") for each in part]
+            frames = [self._key(f"a:{each.conversation_id}") for each in part]
             values = self._reader.mget(records + frames)  # in one call, so that each record has its own frame
-            for index, (conversation_id, owner) in enumerate(part):
+            for index, each in enumerate(part):
                 record, frame = values[index], values[index + len(part)]
-                if record is None or decode(record, Owner).user_id != owner:  # expired, but not out of the list
-                    self._now.ghosts.append((conversation_id, owner, record or b""))
+                if record is None or decode(record, Owner).user_id != each.user_id:  # expired, but not out of the list
+                    self._now.ghosts.append((each, record or b""))
                     continue
                 self._now.listed[records[index]] = record
-                self._now.frames[conversation_id] = frame
-                yield conversation_id, record
+                self._now.frames[each.conversation_id] = frame
+                yield each.conversation_id, record
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
@@ -188,8 +178,7 @@ class RedisRows:
         self._known.pop(conversation_id, None)
         names = (f"h:{conversation_id}", f"a:{conversation_id}", f"t:{cid}", f"i:{cid}")
         self._write("UNLINK", *map(self._key, names))
-        self._write("ZREM", self._key("ids"), _member(conversation_id, user_id))
-        self._write("SREM", self._key(f"u:{user_id}"), conversation_id.encode())
+        self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def next_cid(self) -> int:
         """Return a number that no conversation has had."""
@@ -259,7 +248,8 @@ class RedisRows:
                 pipeline.watching = False  # the connection is gone: there is nothing to unwatch
                 raise
         self._remember_seen(now)
-        self._forget(now.ghosts)
+        if now.ghosts:
+            self._lists.forget(now.ghosts)
         return result
 
     def _worked(self, work: Callable[[], T]) -> T:
@@ -286,28 +276,6 @@ class RedisRows:
     def _write(self, *command: str | bytes | int) -> None:
         self._now.writes.append(command)
 
-    def _listed(self, prefix: str) -> list[tuple[str, str]]:
-        """Return the ids that begin so, each with its user, in their order."""
-        low = b"[" + prefix.encode() if prefix else b"-"
-        high = b"(" + prefix.encode() + 2 * _OF_USER if prefix else b"+"
-        members = (member.partition(_OF_USER) for member in self._reader.zrangebylex(self._key("ids"), low, high))
-        return [(name.decode(), user_id.decode()) for name, _, user_id in members]
-
-    def _listed_of(self, user_id: str, prefix: str) -> list[tuple[str, str]]:
-        members = (member.decode() for member in self._reader.smembers(self._key(f"u:{user_id}")))
-        return [(name, user_id) for name in sorted(members) if name.startswith(prefix)]
-
-    def _forget(self, ghosts: list[tuple[str, str, bytes]]) -> None:
-        """Take out of the lists what was seen to be there no longer."""
-        if not ghosts:
-            return
-        with self._client.pipeline(transaction=False) as pipeline:
-            for conversation_id, user_id, seen in ghosts:
-                keys = [self._key(name) for name in (f"h:{conversation_id}", "ids", f"u:{user_id}")]
-                args = [seen, _member(conversation_id, user_id), conversation_id.encode()]
-                self._unlist(keys=keys, args=args, client=pipeline)
-            pipeline.execute()
-
     def _remember_seen(self, now: Transaction) -> None:
         for conversation_id, record in now.records.items():
             frame = now.frames.get(conversation_id)
@@ -330,10 +298,6 @@ class RedisRows:
                 "Nothing was changed; give a prefix that nobody else uses."
             )
         check_format(int(stored), f"The store in Redis at {self.where}")
-
-
-def _member(conversation_id: str, user_id: str) -> bytes:
-    return conversation_id.encode() + _OF_USER + user_id.encode()
 
 
 def _ms(ttl_s: float | None) -> int:

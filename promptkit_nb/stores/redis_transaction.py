@@ -7,6 +7,8 @@ from typing import Any
 
 from redis import exceptions
 
+from promptkit_nb.stores.redis_lists import Command, Listed
+
 
 @dataclass(slots=True)
 class Transaction:
@@ -15,13 +17,13 @@ class Transaction:
     # Any: the client types every answer as bytes or text or both, and is asked here for bytes only
     pipeline: Any
     watched: set[bytes] = field(default_factory=set)
-    writes: list[tuple[str | bytes | int, ...]] = field(default_factory=list)
-    expiries: list[tuple[str | bytes | int, ...]] = field(default_factory=list)
+    writes: list[Command] = field(default_factory=list)
+    expiries: list[Command] = field(default_factory=list)
     records: dict[str, bytes] = field(default_factory=dict)
     frames: dict[str, bytes | None] = field(default_factory=dict)
     listed: dict[bytes, bytes] = field(default_factory=dict)
     erased: set[bytes] = field(default_factory=set)
-    ghosts: list[tuple[str, str, bytes]] = field(default_factory=list)
+    ghosts: list[tuple[Listed, bytes]] = field(default_factory=list)
 
     def commit(self) -> None:
         """Write what the work wrote, or just make sure that what it read was of one moment."""
