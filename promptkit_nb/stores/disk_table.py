@@ -202,7 +202,7 @@ class Table:
         return result
 
     def _lighten(self) -> None:
-        """Let a written row touch no more pages than it must: a third of the time of an append.
+        """Let a written row touch no more pages than it must.
 
         diskcache counts rows and bytes in triggers, and orders all rows by when they expire. Nobody here asks for
         either. It makes both again unless something bears their names: so triggers that never fire do, and an index
