@@ -124,7 +124,7 @@ class StateStore(Protocol):
         ...
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up again and again on a thread of its own, until its ``stop()``."""
+        """Clean up again and again on a thread of its own, until its ``stop()``, or ``close()``."""
         ...
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
