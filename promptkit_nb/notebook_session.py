@@ -126,7 +126,7 @@ class NotebookSession:
     def history(self, conversation_id: str | None, *, user_id: str) -> History | None:
         """Return what was said in a conversation; without an id in the notebook's, ``None`` if that is nothing yet."""
         if conversation_id is not None:
-            return self.manager.get_conversation(conversation_id).history()
+            return self.manager.for_user(user_id).get_conversation(conversation_id).history()
         current = self._current.get(self._place(user_id))
         if current is not None:
             return current.history()
@@ -199,9 +199,13 @@ class NotebookSession:
         path = pack or self._options.pack
         if prompt and not path:
             raise _no_pack(prompt)
+        loaded = load_pack(path) if path else None
+        name = prompt or (self._options.prompt or None if path and not pack else None)
+        if loaded is not None:  # magics give no variables, and what cannot talk is not to be left behind
+            loaded.prompt(name).render({})
         return self.manager.new_conversation(
-            load_pack(path) if path else None,
-            prompt_name=prompt or (self._options.prompt or None if path and not pack else None),
+            loaded,
+            prompt_name=name,
             conversation_id=conversation_id,
             user_id=user_id,
         )

@@ -333,6 +333,21 @@ class TestConversations:
             "ConversationNotFoundError: There is no conversation 'plan'. Did you mean 'plans'?\n"
         )
 
+    def test_history_of_another_user_is_as_if_it_were_not_there(self, demo: Notebook) -> None:
+        """%chat_history ID shows the notebook's user only what is theirs."""
+        demo.run("%%chat -c diary -u bob\nMy name is Bob")
+        told = demo.run("%chat_history diary").stdout
+        assert told.startswith("ConversationNotFoundError: There is no conversation 'diary'.")
+        assert "Bob" not in told
+
+    def test_a_prompt_that_cannot_talk_leaves_no_conversation_behind(self, demo: Notebook, tmp_path: Path) -> None:
+        """A prompt with a variable that has no value fails before the new conversation is stored."""
+        prompt = {"id": "tutor", "system_template": "Teach {{subject}}."}
+        (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
+        told = demo.run("%%chat --pack tutor.pack.json -c lesson\nHi").stdout
+        assert told.startswith("MissingVariableError: ")
+        assert "lesson" not in demo.run("%chat_list").stdout
+
     def test_a_deleted_conversation_starts_anew_and_says_so(self, demo: Notebook, home: Path) -> None:
         """Deleted by another process, it is created again by the next message, without what was said."""
         demo.run("%chat My name is Alice")

@@ -592,7 +592,7 @@ def test_servers_words_are_found_wherever_they_stand(
 def test_too_long_a_conversation_is_told_as_such(chat_server: ChatServer, provider: OpenAIProvider) -> None:
     """The remedy for context_length_exceeded is a shorter conversation."""
     chat_server.reply(error_reply(400, "Maximum is 8192 tokens.", code="context_length_exceeded"))
-    with pytest.raises(BadRequestError, match=r"too long for 'gpt-4o-mini': set max_tokens, or truncate it"):
+    with pytest.raises(BadRequestError, match=r"too long for 'gpt-4o-mini': go on in a new one"):
         list(provider.stream(ASK))
 
 

@@ -167,7 +167,7 @@ def _kind_and_remedy(refusal: Refusal, *, model: str, wait_s: float | None) -> t
     if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
         return ProviderUnavailableError, "Try again later." if wait_s is None else f"Try again in {wait_s:g} s."
     if refusal.code == "context_length_exceeded" or _TOO_LONG.search(refusal.words):
-        return BadRequestError, f"The conversation is too long for {model!r}: set max_tokens, or truncate it."
+        return BadRequestError, f"The conversation is too long for {model!r}: go on in a new one."
     if status == 404:  # noqa: PLR2004 (Not Found)
         return BadRequestError, f"Check the model's name ({model!r}) and base_url."
     return BadRequestError, "Change the request."

@@ -45,7 +45,7 @@ def cut_prompt_warnings(messages: Sequence[Message], usage: Usage | None) -> tup
         return ()
     warning = (
         f"The server read {usage.input_tokens} tokens where about {sent_tokens} were sent: it seems to have cut the "
-        "conversation. Raise its context window (num_ctx in Ollama), or set max_tokens."
+        "conversation. Raise its context window (num_ctx in Ollama), or go on in a new one."
     )
     return (warning,)
 

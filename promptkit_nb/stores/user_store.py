@@ -206,5 +206,5 @@ class UserStore:
         """Raise ``InvalidArgumentError`` where somebody else is named."""
         if user_id not in (None, self.user_id):
             raise InvalidArgumentError(
-                f"user_id={user_id!r} is somebody else: this is the store of {self.user_id!r}. Leave user_id out."
+                f"user_id={user_id!r} is somebody else: this is the store of {self.user_id!r} alone."
             )
