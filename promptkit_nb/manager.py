@@ -176,13 +176,12 @@ class ConversationManager:
                     return self.get_conversation(conversation_id, pack=pack, prompt_name=prompt_name)
             raise
 
-    def list_conversations(
+    def list_conversations(  # noqa: PLR0917 - as in the store's list()
         self,
         prefix: str | None = None,
         user_id: str | None = None,
         sort_by: SortKey = "updated_at",
-        *,
-        descending: bool = True,
+        descending: bool = True,  # noqa: FBT001, FBT002 - as above
         limit: int | None = None,
         offset: int = 0,
     ) -> HeadTable:

@@ -699,7 +699,15 @@ class TestExpiry:
         clock.pass_s(30)
         assert ids(store.list()) == ["new"]
 
-    @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), float("nan"), float("inf"), True, "60", 1e12])
+    @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), timedelta(days=-1)])
+    def test_ttl_of_nothing_is_none(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
+        """Zero and less switch it off: nothing expires."""
+        store = open_store(ttl)
+        store.append("a", said("x"))
+        clock.pass_s(100 * 365 * 86400)
+        assert len(store.get("a").turns) == 1
+
+    @pytest.mark.parametrize("ttl", [float("nan"), float("inf"), True, "60", 1e12])
     def test_what_is_no_duration_is_refused(self, open_store: OpenStore, ttl: Any) -> None:
         """It is a ``ValueError`` too."""
         with pytest.raises(InvalidArgumentError, match="ttl="):

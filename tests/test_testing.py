@@ -138,8 +138,8 @@ class CleansUpInADryRun(MemoryStore):
 class PagesInNoOrder(MemoryStore):
     """Orders by time alone."""
 
-    def list(self, *args: Any, descending: bool = True, **options: Any) -> list[Head]:
-        heads = super().list(*args, descending=descending, **options)
+    def list(self, *args: Any, **options: Any) -> list[Head]:
+        heads = super().list(*args, **options)
         return heads if options.get("sort_by") != "created_at" else sorted(heads, key=lambda head: head.created_at)
 
 

@@ -33,7 +33,7 @@ class DiskStore(RowStore):
         directory: Where; without one ``PROMPTKIT_HOME``, else the user's data directory. It is made with mode 0700,
             its files with 0600.
         ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
-            keeps it.
+            or 0 keeps it.
         clock: Where the time comes from; tests set it.
         timeout_s: How long to wait for another process that is writing, in seconds.
 

@@ -25,7 +25,7 @@ class MemoryStore(RowStore):
 
     Args:
         ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
-            keeps it.
+            or 0 keeps it.
         clock: Where the time comes from; tests set it.
 
     >>> from promptkit_nb import ConversationState

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.codec import checked_turn, decode, encode_turn
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.ids import check_conversation_id
-from promptkit_nb.stores.base import seconds_of
+from promptkit_nb.stores.checks import seconds_of
 from promptkit_nb.stores.layout import MetadataOnly, Record, head_of
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now, without_lone_surrogates
@@ -32,7 +32,7 @@ class RedisStore(RowStore):
         password: The password, where it does not stand in the URL.
         prefix: What all keys begin with; stores with other prefixes do not see each other.
         ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
-            keeps it. The server forgets what has expired.
+            or 0 keeps it. The server forgets what has expired.
         client: A ``redis.Redis`` of your own instead of the URL; ``close()`` leaves it open.
         clock: Where the time comes from; tests set it.
         timeout_s: How long to wait for an answer of the server, in seconds.

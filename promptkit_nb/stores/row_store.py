@@ -7,27 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from promptkit_nb.codec import (
-    SALVAGE,
-    check_format,
-    checked_turn,
-    decode,
-    decode_turn,
-    encode,
-    encode_turn,
-    json_copy,
-    turn_and_line,
-)
+from promptkit_nb.codec import checked_turn, decode_turn, encode, encode_turn, json_copy, turn_and_line
 from promptkit_nb.context_hash import chain_of
-from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState, Head, carry_totals
-from promptkit_nb.stores.base import (
-    Reservation,
-    StoredTurn,
+from promptkit_nb.stores.base import Reservation, StoredTurn
+from promptkit_nb.stores.checks import (
     check_branch_id,
     check_count,
     check_filters,
@@ -41,13 +28,13 @@ from promptkit_nb.stores.base import (
     not_found,
     seconds_of,
     sorted_page,
-    turn_unknown,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, as_inherited, head_of, rows_of, state_of
+from promptkit_nb.stores.conversation_rows import ConversationRows, reading, writing
+from promptkit_nb.stores.layout import Record, as_inherited, head_of
 from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
-from promptkit_nb.turns import Turn, new_turn_id, without_lone_surrogates
+from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,41 +43,13 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Branch, Summary
     from promptkit_nb.stores.base import Duration, SortKey
-    from promptkit_nb.stores.rows import Rows
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def writing(method: Callable[Concatenate[RowStore, P], T]) -> Callable[Concatenate[RowStore, P], T]:
-    """Run a method as one transaction that may write."""
-
-    @wraps(method)
-    def run(self: RowStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.rows.run(lambda: method(self, *args, **kwargs), write=True)
-
-    return run
-
-
-def reading(method: Callable[Concatenate[RowStore, P], T]) -> Callable[Concatenate[RowStore, P], T]:
-    """Run a method as one transaction that reads; with a TTL it writes, as reading keeps a conversation alive."""
-
-    @wraps(method)
-    def run(self: RowStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.rows.run(lambda: method(self, *args, **kwargs), write=self.ttl_s is not None)
-
-    return run
-
-
-class RowStore:
+class RowStore(ConversationRows):
     """A store over any ``Rows``; the docstrings of ``StateStore`` hold."""
-
-    def __init__(self, rows: Rows, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
-        """Keep conversations in these rows."""
-        self.rows = rows
-        self.ttl_s = None if ttl is None else seconds_of("ttl", ttl)
-        self._clock = clock
-        self._cleanups: list[PeriodicCleanup] = []
 
     @writing
     def create(self, state: ConversationState) -> Head:
@@ -195,7 +154,7 @@ class RowStore:
         rows = frame.newest_rows(record.next_place, n)
         stored = self.rows.turns_at(record.cid, rows)
         if len(rows) != min(n, record.turn_count) or None in stored:
-            raise _incomplete(conversation_id, self.rows.where)
+            raise self._incomplete(conversation_id)
         turns = (decode_turn(value, conversation_id) for value in stored if value is not None)
         return tuple(as_inherited(turn, row, frame) for turn, row in zip(turns, rows, strict=True))
 
@@ -207,13 +166,12 @@ class RowStore:
 
         return self.rows.run(head, write=False)
 
-    def list(
+    def list(  # noqa: PLR0917 - filters, order and page: the signature is old and short to type
         self,
         prefix: str | None = None,
         user_id: str | None = None,
         sort_by: SortKey = "updated_at",
-        *,
-        descending: bool = True,
+        descending: bool = True,  # noqa: FBT001, FBT002 - as above
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Head]:
@@ -340,115 +298,3 @@ class RowStore:
             for conversation_id, record in meant.items():
                 self.rows.erase(conversation_id, record.cid, record.user_id)
         return tuple(sorted(meant))
-
-    def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
-        stored = self.rows.record(conversation_id)
-        if stored is None:
-            return None
-        record = _record_of(stored, conversation_id)
-        if not self._is_expired(record):
-            return record
-        if forget_expired:
-            self.rows.erase(conversation_id, record.cid, record.user_id)
-        return None
-
-    def _live(self, conversation_id: str) -> Record:
-        record = self._find(check_conversation_id(conversation_id))
-        if record is None:
-            raise not_found(conversation_id)
-        return record
-
-    def _opened(self, conversation_id: str) -> tuple[Record, Frame]:
-        record = self._live(conversation_id)
-        return record, self._frame(conversation_id)
-
-    def _is_expired(self, record: Record) -> bool:
-        return record.expires_at is not None and record.expires_at <= self._clock()
-
-    def _records(self, prefix: str | None, user_id: str | None) -> Iterator[tuple[str, Record]]:
-        for conversation_id, stored in self.rows.records(prefix or "", user_id):
-            yield conversation_id, _record_of(stored, conversation_id)
-
-    def _frame(self, conversation_id: str) -> Frame:
-        stored = self.rows.frame(conversation_id)
-        if stored is None:
-            raise _incomplete(conversation_id, self.rows.where)
-        return decode(stored, Frame, conversation_id)
-
-    def _metadata(self, conversation_id: str) -> Mapping[str, object]:
-        stored = self.rows.frame(conversation_id)
-        if stored is None:
-            raise _incomplete(conversation_id, self.rows.where)
-        return decode(stored, MetadataOnly, conversation_id).metadata
-
-    def _state(self, conversation_id: str, record: Record) -> ConversationState:
-        turns = {place: decode_turn(value, conversation_id) for place, value in self.rows.turns(record.cid).items()}
-        try:
-            state = state_of(conversation_id, record, self._frame(conversation_id), turns)
-        except KeyError as error:
-            raise _incomplete(conversation_id, self.rows.where) from error
-        if len(state.turns) != record.turn_count:
-            raise _incomplete(conversation_id, self.rows.where)
-        return state
-
-    def _state_or_none(self, conversation_id: str) -> ConversationState | None:
-        def state() -> ConversationState | None:
-            record = self._find(conversation_id)
-            return None if record is None else self._state(conversation_id, record)
-
-        return self.rows.run(state, write=False)
-
-    def _row_of(self, conversation_id: str, record: Record, turn_id: object) -> int:
-        is_text = isinstance(turn_id, str) and without_lone_surrogates(turn_id) == turn_id
-        row = self.rows.place_of(record.cid, str(turn_id)) if is_text else None
-        if row is None:
-            raise turn_unknown(conversation_id, turn_id)
-        return row
-
-    def _account(self, scope: str) -> Account:
-        stored = self.rows.account(scope)
-        return Account() if stored is None else decode(stored, Account)
-
-    def _appended(self, record: Record, turn: Turn) -> Record:
-        return record.appended(turn, self._clock())
-
-    def _changed(self, record: Record) -> Record:
-        return replace(record, revision=record.revision + 1, updated_at=self._clock())
-
-    def _touch(self, conversation_id: str, record: Record) -> None:
-        if self.ttl_s is not None:
-            self._put_record(conversation_id, record)
-
-    def _put_record(self, conversation_id: str, record: Record) -> None:
-        self.rows.put_record(conversation_id, record.user_id, self._encoded(record))
-
-    def _encoded(self, record: Record) -> bytes:
-        # Without a TTL, what another store's TTL said is over: nobody asked for it here.
-        expires_at = None if self.ttl_s is None else self._clock() + timedelta(seconds=self.ttl_s)
-        return encode(record if record.expires_at == expires_at else replace(record, expires_at=expires_at))
-
-    def _kept(self, conversation_id: str, record: Record, frame: Frame | None = None) -> Head:
-        """Write the record, and the frame if it changed; return the head."""
-        self._put_record(conversation_id, record)
-        if frame is None:
-            return head_of(conversation_id, record, self._metadata(conversation_id))
-        self.rows.put_frame(conversation_id, encode(frame))
-        return head_of(conversation_id, record, frame.metadata)
-
-    def _write(self, state: ConversationState, revision: int) -> Head:
-        record, frame, turns = rows_of(state, self.rows.next_cid(), revision)
-        for place, turn in turns.items():
-            self.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
-        return self._kept(state.conversation_id, record, frame)
-
-
-def _record_of(stored: bytes, conversation_id: str) -> Record:
-    record = decode(stored, Record, conversation_id)
-    check_format(record.format, f"The conversation {conversation_id!r}")
-    return record
-
-
-def _incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
-    return StoreCorruptedError(
-        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
-    )

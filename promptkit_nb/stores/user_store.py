@@ -9,7 +9,7 @@ from promptkit_nb.codec import checked_turn
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState
-from promptkit_nb.stores.base import check_revision, cutoff_of, not_found, seconds_of
+from promptkit_nb.stores.checks import check_revision, cutoff_of, not_found, seconds_of
 from promptkit_nb.stores.cleanup import PeriodicCleanup
 from promptkit_nb.turns import utc_now
 
@@ -105,13 +105,12 @@ class UserStore:
             raise not_found(conversation_id)
         return head
 
-    def list(
+    def list(  # noqa: PLR0917 - filters, order and page: the signature is old and short to type
         self,
         prefix: str | None = None,
         user_id: str | None = None,
         sort_by: SortKey = "updated_at",
-        *,
-        descending: bool = True,
+        descending: bool = True,  # noqa: FBT001, FBT002 - as above
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Head]:

@@ -1,0 +1,193 @@
+"""What a store takes: the checks of its arguments, and the errors where one does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from promptkit_nb.codec import check_values_of, checked, json_copy
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+)
+from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.state import ConversationState
+from promptkit_nb.turns import without_lone_surrogates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from promptkit_nb.stores.layout import Record
+
+SortKey = Literal["updated_at", "created_at", "conversation_id"]
+Duration = timedelta | float | int
+LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
+
+
+def not_found(conversation_id: str) -> ConversationNotFoundError:
+    """Return the error of a conversation that is not there."""
+    return ConversationNotFoundError(
+        f"There is no conversation {conversation_id!r}. Its id may be misspelt, or it was deleted or has expired; "
+        "list_conversations(), or %chat_list, shows what is there."
+    )
+
+
+def exists_already(conversation_id: str) -> ConversationExistsError:
+    """Return the error of an id that is taken."""
+    return ConversationExistsError(
+        f"The conversation {conversation_id!r} exists already; nothing was changed. "
+        "Open it with get_conversation(), or choose another id."
+    )
+
+
+def check_revision(conversation_id: str, stored: int, expected: int | None) -> None:
+    """Raise ``ConversationChangedError`` unless the stored revision is the expected one (``None``: any)."""
+    if expected is None or stored == expected:
+        return
+    raise ConversationChangedError(
+        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: somebody else wrote it. "
+        "Nothing was changed; get() it again and repeat the change."
+    )
+
+
+def checked_state(state: ConversationState) -> ConversationState:
+    """Return the state as it will be read back, sharing nothing that can change with what was given.
+
+    Raises ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for anything else that cannot be stored.
+    """
+    if not isinstance(state, ConversationState):
+        raise InvalidArgumentError(f'A {type(state).__name__} is no state; give ConversationState("id", ...).')
+    check_conversation_id(state.conversation_id)
+    check_user_id(state.user_id)
+    settings = replace(
+        state.settings,
+        parameters=json_copy(state.settings.parameters, "settings.parameters"),
+        prompt=json_copy(state.settings.prompt, "settings.prompt"),
+        variables=json_copy(state.settings.variables, "settings.variables"),
+    )
+    found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
+    for turn in found.stored_turns:
+        check_values_of(turn)
+    if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
+        raise InvalidArgumentError("A conversation's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+    standing = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
+    if unknown := found.versions.keys() - standing:
+        raise InvalidArgumentError(
+            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch: "
+            "leave its versions out too, or keep the turn on a branch."
+        )
+    return found
+
+
+def check_filters(prefix: str | None, user_id: str | None) -> None:
+    """Raise ``InvalidArgumentError`` unless the filters of ``list`` are text, or ``None`` for all."""
+    for name, value in (("prefix", prefix), ("user_id", user_id)):
+        if value is not None and (not isinstance(value, str) or without_lone_surrogates(value) != value):
+            raise InvalidArgumentError(f"{name}={value!a} is no text; leave it out to list all conversations.")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ``InvalidArgumentError`` unless the value is a whole number from 0."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return
+    raise InvalidArgumentError(f"{name}={value!r} is out of range: give a whole number from 0.")
+
+
+def seconds_of(name: str, duration: Duration) -> float:
+    """Return a duration (a ``timedelta`` or seconds) in seconds.
+
+    Raises ``InvalidArgumentError`` unless it is positive.
+
+    >>> seconds_of("ttl", timedelta(hours=24))
+    86400.0
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
+        return float(seconds)
+    raise InvalidArgumentError(
+        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, of 100 years at most."
+    )
+
+
+def ttl_s_of(ttl: Duration | None) -> float | None:
+    """Return a TTL in seconds; ``None``, 0 and what is negative stand for none at all.
+
+    >>> ttl_s_of(timedelta(hours=24)), ttl_s_of(0)
+    (86400.0, None)
+    """
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    is_off = seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds <= 0)
+    return None if is_off or ttl is None else seconds_of("ttl", ttl)
+
+
+def sorted_page(
+    found: Iterable[tuple[str, Record]], sort_by: SortKey, *, descending: bool, limit: int | None, offset: int
+) -> list[tuple[str, Record]]:
+    """Return one page of ids and records in their total order."""
+    if sort_by not in get_args(SortKey):
+        raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown: use one of {', '.join(get_args(SortKey))}.")
+    if limit is not None:
+        check_count("limit", limit)
+    check_count("offset", offset)
+
+    def order(each: tuple[str, Record]) -> tuple[datetime | str, str]:
+        conversation_id, record = each
+        return conversation_id if sort_by == "conversation_id" else getattr(record, sort_by), conversation_id
+
+    ordered = sorted(found, key=order, reverse=descending)
+    return ordered[offset : None if limit is None else offset + limit]
+
+
+def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:
+    """Return the error of a turn that the conversation does not have."""
+    return InvalidArgumentError(
+        f"The conversation {conversation_id!r} has no turn and no branch {turn_id!a}; nothing was changed. "
+        "Its turns, versions and branches are in get()."
+    )
+
+
+def check_branch_id(branch_id: str, taken: Sequence[str]) -> None:
+    """Raise ``InvalidArgumentError`` unless the text can be the id of one more branch."""
+    if not isinstance(branch_id, str) or not branch_id.strip() or without_lone_surrogates(branch_id) != branch_id:
+        raise InvalidArgumentError(f"as_branch={branch_id!a} is no id of a branch: give any text, such as 'before'.")
+    if branch_id in taken:
+        raise InvalidArgumentError(f"There is a branch {branch_id!r} already; nothing was changed. Choose another id.")
+
+
+def check_range(start: int, stop: int, turn_count: int) -> None:
+    """Raise ``InvalidArgumentError`` unless both are positions of turns, in order."""
+    check_count("start", start)
+    check_count("stop", stop)
+    if not start <= stop <= turn_count:
+        raise InvalidArgumentError(
+            f"start={start}, stop={stop} is no range of the {turn_count} turns: give 0 ≤ start ≤ stop ≤ {turn_count}."
+        )
+
+
+def check_usd(name: str, usd: Decimal) -> None:
+    """Raise ``InvalidArgumentError`` unless the value is a finite ``Decimal`` from 0."""
+    if isinstance(usd, Decimal) and usd.is_finite() and usd >= 0:
+        return
+    raise InvalidArgumentError(f'{name}={usd!r} is no amount: give US dollars from 0, as in Decimal("0.03").')
+
+
+def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes of the ledger; ``InvalidArgumentError`` unless each is text."""
+    if not isinstance(scopes, str):
+        found = tuple(scopes)
+        if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
+            return found
+    raise InvalidArgumentError(f'scopes={scopes!a} are no scopes: give several texts, as in ("total", "user:alice").')
+
+
+def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> datetime:
+    """Return the moment before which something is older than that; a ``datetime`` must be aware."""
+    if not isinstance(older_than, datetime):
+        return now - timedelta(seconds=seconds_of(name, older_than))
+    if older_than.tzinfo is None:
+        raise InvalidArgumentError(f"{name}={older_than!r} has no time zone: give an aware datetime, such as UTC.")
+    return older_than
