@@ -11,6 +11,7 @@ from promptkit_nb.archives import write_conversation
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError
 from promptkit_nb.history import History
+from promptkit_nb.plain_text import counted
 from promptkit_nb.requests import check_text, hashes_of, rendered_prompt, request_for
 from promptkit_nb.state import ConversationState
 from promptkit_nb.streaming import Origin, ResponseStream
@@ -228,7 +229,7 @@ class Conversation:
     def __repr__(self) -> str:
         """Say which conversation it is."""
         count = len(self._snapshot.state.turns)
-        return f"<Conversation {self.id!r} of {self.user_id!r}, {count} {'turn' if count == 1 else 'turns'}>"
+        return f"<Conversation {self.id!r} of {self.user_id!r}, {counted(count, 'turn')}>"
 
     def _repr_html_(self) -> str:
         return self.history()._repr_html_()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.markdown import to_html
 from promptkit_nb.note_html import note_html
-from promptkit_nb.plain_text import one_line
+from promptkit_nb.plain_text import counted, one_line
 from promptkit_nb.receipts import total_text
 from promptkit_nb.turns import Message
 
@@ -70,10 +70,9 @@ class History(Sequence["Message"]):
         return f"{rows}{note_html(self._totals())}"
 
     def _totals(self) -> str:
-        count = len(self.messages)
         return " · ".join(
             [
-                f"{count} {'message' if count == 1 else 'messages'}",
+                counted(len(self.messages), "message"),
                 f"{self.token_count:,} tokens",
                 total_text(self.total_cost, self.unpriced_turns),
             ]

@@ -20,6 +20,7 @@ from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id, scoped_id
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs import load_pack
+from promptkit_nb.plain_text import counted
 from promptkit_nb.providers.unchosen import TWO_WAYS_ON, UnchosenProvider
 from promptkit_nb.receipts import total_text
 from promptkit_nb.turns import utc_now
@@ -185,7 +186,7 @@ class NotebookSession:
         opened = self.manager.get_conversation(conversation_id)
         if pack or prompt:
             _switch(opened, self._prompt(pack, prompt))
-        turns = f"{head.turn_count} {'turn' if head.turn_count == 1 else 'turns'}"
+        turns = counted(head.turn_count, "turn")
         return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
 
     def _is_there(self, conversation_id: str) -> bool:

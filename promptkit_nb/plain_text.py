@@ -23,3 +23,12 @@ def one_line(text: str) -> str:
     'first second'
     """
     return " ".join(printable(text).split())
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    >>> counted(1, "turn"), counted(1200, "turn")
+    ('1 turn', '1200 turns')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.plain_text import one_line
+from promptkit_nb.plain_text import counted, one_line
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -44,7 +44,7 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
         return "price unknown"
     if not unpriced_turns:
         return usd_text(cost)
-    return f"{usd_text(cost)} + {unpriced_turns} {'turn' if unpriced_turns == 1 else 'turns'} without a price"
+    return f"{usd_text(cost)} + {counted(unpriced_turns, 'turn')} without a price"
 
 
 def receipt_of(response: Response, conversation_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.codec import checked_turn, decode, encode_turn
+from promptkit_nb.codec import decode, turn_and_line
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import seconds_of
@@ -97,9 +97,9 @@ class RedisStore(RowStore):
         former = decode(known.record, Record)
         if self._is_expired(former) or (former.expires_at is None) != (self.ttl_s is None):
             return None
-        turn = checked_turn(turn)
+        turn, line = turn_and_line(turn)
         record = self._appended(former, turn)
-        row = (former.next_place, turn.id, encode_turn(turn))
+        row = (former.next_place, turn.id, line)
         stored = self._encoded(record)
         if not self.rows.append_to(conversation_id, known, stored, cid=former.cid, turn=row, ttl_s=self.ttl_s):
             return None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from promptkit_nb.codec import checked_turn, decode_turn, encode, encode_turn, json_copy, turn_and_line
+from promptkit_nb.codec import decode_turn, encode, json_copy, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState, Head, carry_totals
@@ -101,13 +101,13 @@ class RowStore(ConversationRows):
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
         """Let a turn answer in place of another, which is kept as a former version."""
         record, frame = self._opened(conversation_id)
-        turn = checked_turn(turn)
+        turn, line = turn_and_line(turn)
         row = self._row_of(conversation_id, record, turn_id)
-        if self.rows.place_of(record.cid, turn.id) is None:
-            record, frame, new_row = replaced(record, frame, row, turn)
-            self.rows.put_turn(record.cid, new_row, turn.id, encode_turn(turn))
-            record = self._changed(record)
-        return self._kept(conversation_id, record, frame)
+        if self.rows.place_of(record.cid, turn.id) is not None:
+            return self._kept(conversation_id, record)
+        record, frame, new_row = replaced(record, frame, row, turn)
+        self.rows.put_turn(record.cid, new_row, turn.id, line)
+        return self._kept(conversation_id, self._changed(record), frame)
 
     @writing
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
