@@ -114,7 +114,8 @@ class Turn:
     ``requested_model`` is the model asked for, ``model`` the one that the server says answered. ``cell_id``,
     ``cell_call`` (the n-th chat call of that cell's execution, from 0) and ``cell_source`` say which notebook cell made
     the turn. ``context_hash`` is the hash of the context it was answered in and ``replay_key`` that of the whole
-    request (SHA-256, hexadecimal).
+    request (SHA-256, hexadecimal). ``saved`` is what a replayed answer cost when it was made; ``counted_input_tokens``
+    what was counted offline before sending, beside the provider's own count in ``usage``.
 
     >>> turn = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2))
     >>> turn.user_text, turn.text, turn.usage.total_tokens
@@ -139,6 +140,8 @@ class Turn:
     context_hash: str | None = None
     replay_key: str | None = None
     replayed: bool = False
+    saved: Decimal | None = None
+    counted_input_tokens: int | None = None
     inherited: bool = False
     warnings: tuple[str, ...] = ()
 
