@@ -9,9 +9,9 @@ from promptkit_nb.errors import PromptKitError, StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.plain_text import one_line, printable
 from promptkit_nb.receipts import receipt_of
+from promptkit_nb.replays import INTERRUPTED
 from promptkit_nb.responses import answer_html
 from promptkit_nb.stopping import StoppedByUser
-from promptkit_nb.streaming import INTERRUPTED
 
 if TYPE_CHECKING:
     from promptkit_nb.responses import Response

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from promptkit_nb.turns import Message, Turn
 
@@ -23,10 +23,17 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 def chain_of(turns: Iterable[Turn], start: str | None = None) -> str:
     """Return the hash of the turns in their order, going on from ``start``."""
+    *_, last = links_of(turns, start)
+    return last
+
+
+def links_of(turns: Iterable[Turn], start: str | None = None) -> Iterator[str]:
+    """Yield the hash before the first turn, and the one after each turn: one more than there are turns."""
     link = start or ""
+    yield link
     for turn in turns:
         link = _digest([link, [_said(message) for message in turn.messages]])
-    return link
+        yield link
 
 
 def context_hash_of(system_prompt: str | None, chain: str) -> str:

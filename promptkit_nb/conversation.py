@@ -1,61 +1,39 @@
-"""A conversation to talk in: it reads its state from the store, asks the provider, and keeps each turn whole."""
+"""A conversation to talk in: what was said, what it cost, and the verbs that add, change and set aside turns."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from promptkit_nb.archives import write_conversation
-from promptkit_nb.context_hash import chain_of
-from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError
+from promptkit_nb.asking import AT_THE_END, Asking, Options, Place
+from promptkit_nb.conversation_log import ConversationLog
+from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.history import History
 from promptkit_nb.plain_text import counted
-from promptkit_nb.requests import check_text, hashes_of, rendered_prompt, request_for
-from promptkit_nb.state import ConversationState
-from promptkit_nb.streaming import Origin, ResponseStream
+from promptkit_nb.replays import check_replay
+from promptkit_nb.requests import check_text
 from promptkit_nb.turns import Message, utc_now
 from promptkit_nb.variable_values import VariableValues
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
     from pathlib import Path
 
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.providers.base import Provider
+    from promptkit_nb.replays import ReplayMode
     from promptkit_nb.responses import Response
     from promptkit_nb.running_cell import CellCall
-    from promptkit_nb.state import Head, Settings, Summary
+    from promptkit_nb.state import Branch, ConversationState, Summary
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.turns import Turn
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """A state as it was read, and the hash of its turns."""
-
-    state: ConversationState
-    chain: str
-
-    @classmethod
-    def of(cls, state: ConversationState) -> _Snapshot:
-        return cls(state, chain_of(state.turns, state.context_hash))
-
-    def is_of(self, head: Head) -> bool:
-        """Return whether this is what the head is of, and not of an earlier conversation of the same id."""
-        return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
-
-    def after(self, turn: Turn, head: Head) -> _Snapshot:
-        """Return the snapshot with the turn that brought the head about, unless somebody else wrote in between."""
-        if head.revision != self.state.revision + 1:
-            return self
-        turns = (*self.state.turns, turn)
-        state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
-        return _Snapshot(state, chain_of([turn], self.chain))
+    from promptkit_nb.streaming import ResponseStream
+    from promptkit_nb.turns import ContentPart, Turn
 
 
 class Conversation:
@@ -71,69 +49,80 @@ class Conversation:
         store: StateStore,
         provider: Provider,
         *,
+        replay: ReplayMode = "off",
+        recording: Sequence[Turn] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Stand for a conversation that the store holds."""
+        """Stand for a conversation that the store holds; ``recording`` are turns from elsewhere to replay, too."""
         self._store = store
         self._provider = provider
         self._clock = clock
-        self._snapshot = _Snapshot.of(state)
-        self._changing = threading.Lock()
+        self._log = ConversationLog(state, store)
+        self._asking = Asking(
+            log=self._log, provider=provider, replay=check_replay(replay), recording=tuple(recording), clock=clock
+        )
         self._sending = threading.RLock()
 
     @property
     def id(self) -> str:
         """The conversation's id."""
-        return self._snapshot.state.conversation_id
+        return self._log.id
 
     @property
     def user_id(self) -> str:
         """Whose conversation it is."""
-        return self._snapshot.state.user_id
+        return self._log.last_read.user_id
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The current turns, oldest first."""
-        return self._fresh().state.turns
+        return self._log.fresh().state.turns
+
+    @property
+    def stale_turns(self) -> tuple[Turn, ...]:
+        """The current turns whose context today is another than the one they were answered in, oldest first."""
+        snapshot = self._log.fresh()
+        stale = snapshot.stale
+        return tuple(turn for turn in snapshot.state.turns if turn.id in stale)
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The system message first, if there is one, then those of the turns."""
-        return self._fresh().state.messages
+        return self._log.fresh().state.messages
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
         """The summaries that were made of earlier turns."""
-        return self._fresh().state.summaries
+        return self._log.fresh().state.summaries
 
     @property
     def metadata(self) -> Mapping[str, object]:
         """JSON values that belong to the conversation; ``store.update_metadata(id, …)`` changes them."""
-        return MappingProxyType(dict(self._store.head(self.id).metadata))
+        return MappingProxyType(dict(self._log.head().metadata))
 
     @property
     def variables(self) -> VariableValues:
         """The values of the prompt's variables; a change is stored at once and effective at the next send."""
-        return VariableValues(lambda: self._fresh().state.settings, self._change_settings)
+        return VariableValues(lambda: self._log.fresh().state.settings, self._log.change_settings)
 
     @property
     def token_count(self) -> int:
         """All tokens ever spent here; it never falls."""
-        return self._store.head(self.id).token_count
+        return self._log.head().token_count
 
     @property
     def total_cost(self) -> Decimal | None:
         """All known costs ever spent here in US dollars; ``None`` if no turn has a price."""
-        return self._store.head(self.id).total_cost
+        return self._log.head().total_cost
 
     @property
     def unpriced_turns(self) -> int:
         """How many turns are missing in ``total_cost``, because their price is unknown."""
-        return self._store.head(self.id).unpriced_turns
+        return self._log.head().unpriced_turns
 
     def history(self) -> History:
         """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals."""
-        return History.of(self._fresh().state.messages, self._store.head(self.id))
+        return History.of(self._log.fresh().state.messages, self._log.head())
 
     def send(
         self,
@@ -142,8 +131,10 @@ class Conversation:
         model: str | None = None,
         parameters: Mapping[str, object] | None = None,
         max_output_tokens: int | None = None,
+        replay: ReplayMode | None = None,
+        fresh: bool = False,
     ) -> Response:
-        """Say something, wait for the answer, and keep both as a turn.
+        """Say something, wait for the answer, and keep both as a new turn.
 
         A failed call raises a ``ProviderError`` and stores nothing. Ctrl-C after some text keeps the partial answer.
 
@@ -152,16 +143,14 @@ class Conversation:
             model: The model of this call; else the conversation's, else the provider's.
             parameters: Such as ``{"temperature": 0.2}``, over those of the conversation and its prompt.
             max_output_tokens: The most the answer may have, in tokens.
+            replay: ``"auto"`` answers from a stored turn that was asked exactly the same, without a request;
+                ``"strict"`` raises ``ReplayMissError`` where there is none; ``"off"`` asks. Else as the manager says.
+            fresh: Ask even where a stored answer could be replayed.
         """
-        with self._sending:
-            stream = self.stream(text, model=model, parameters=parameters, max_output_tokens=max_output_tokens)
-            for _ in stream:
-                pass
-        if stream.response is None:  # a provider of somebody's own ended without saying so
-            raise InvalidArgumentError(
-                f"The provider {self._provider.name!r} ended its stream without a Completion; nothing was stored."
-            )
-        return stream.response
+        options = Options(
+            model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
+        )
+        return self._answer(self._question(text), options)
 
     def stream(
         self,
@@ -169,42 +158,108 @@ class Conversation:
         *,
         model: str | None = None,
         parameters: Mapping[str, object] | None = None,
+        max_tokens: int | None = None,
         max_output_tokens: int | None = None,
+        replay: ReplayMode | None = None,
+        fresh: bool = False,
+        parts: Sequence[ContentPart] = (),
+        place: Place = AT_THE_END,
         cell: CellCall | None = None,
         on_waiting: Callable[[float, str], None] | None = None,
     ) -> ResponseStream:
         """Say something and iterate over the answer as it comes; the arguments are those of ``send``.
 
-        ``cell`` is the notebook cell that asks. ``on_waiting`` is called with seconds and a reason whenever the
-        provider waits before trying again.
+        ``max_tokens`` is the context window of this call. ``parts`` are what the message carries beside its text,
+        ``place`` where the turn goes, ``cell`` the notebook cell that asks. ``on_waiting`` is called with seconds and a
+        reason whenever the provider waits before trying again.
         """
-        check_text(text)
-        snapshot = self._fresh()
-        settings = snapshot.state.settings
-        question = Message("user", text, timestamp=self._clock())
-        request = request_for(
-            snapshot.state,
-            question,
-            model=model or settings.model or self._provider.model,
+        options = Options(
+            model=model,
             parameters=parameters,
+            max_tokens=max_tokens,
             max_output_tokens=max_output_tokens,
+            replay=replay,
+            fresh=fresh,
         )
-        context_hash, replay_key = hashes_of(request, settings, snapshot.chain)
-        return ResponseStream(
-            self._provider,
-            request,
-            question,
-            Origin(conversation_id=self.id, context_hash=context_hash, replay_key=replay_key, cell=cell),
-            keep=self._keep,
-            clock=self._clock,
-            on_waiting=on_waiting,
+        return self._asking.stream(self._question(text, parts), options, place, cell=cell, on_waiting=on_waiting)
+
+    def rerun(
+        self,
+        turn: Turn | str | int,
+        text: str | None = None,
+        *,
+        model: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        max_output_tokens: int | None = None,
+        replay: ReplayMode | None = None,
+        fresh: bool = False,
+    ) -> Response:
+        """Answer a turn again, in place: with another text, or with its own.
+
+        The former answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale as long as what
+        stands before them is not what they were answered to. ``turn`` is one of ``turns``, its id or its position; the
+        other arguments are those of ``send``.
+        """
+        snapshot = self._log.fresh()
+        former = snapshot.state.turns[snapshot.place_of(turn)]
+        options = Options(
+            model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
         )
+        question = self._again(former) if text is None else self._question(text)
+        return self._answer(question, options, Place(in_place_of=former))
+
+    def edit(
+        self,
+        i: int,
+        text: str,
+        *,
+        model: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        max_output_tokens: int | None = None,
+    ) -> Response:
+        """Say something else from turn ``i`` on: that turn and all after it become a branch.
+
+        Where the call fails, everything is as it was. The other arguments are those of ``send``.
+        """
+        options = Options(model=model, parameters=parameters, max_output_tokens=max_output_tokens)
+        start = self._log.fresh().place_of(i)
+        return self._answer(self._question(text), options, Place(branch_from=start))
+
+    def truncate(self, keep_last: int = 20) -> int:
+        """Let the older turns leave the conversation as a branch; return how many left.
+
+        ``keep_last`` counts messages, without the system message: as few whole newest turns stay as reach it. What the
+        others cost stays in the totals, and the turns that stay are not stale for it.
+        """
+        check_keep_last(keep_last)
+        return self._log.archive(lambda state: (0, len(state.turns) - newest_turns(state.turns, keep_last)))
+
+    def clear(self) -> int:
+        """Let all turns leave the conversation as a branch, and begin anew; return how many left."""
+        return self._log.archive(lambda state: (0, len(state.turns)))
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Return the former tails and heads of the conversation; ``restore`` brings one back."""
+        return self._log.fresh().state.branches
+
+    def versions(self, turn: Turn | str | int) -> tuple[Turn, ...]:
+        """Return what stood in the place of a turn before, oldest first; ``restore`` brings one back."""
+        snapshot = self._log.fresh()
+        current = snapshot.state.turns[snapshot.place_of(turn)]
+        return snapshot.state.versions.get(current.id, ())
+
+    def restore(self, version_or_branch: Turn | Branch | str) -> None:
+        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept.
+
+        Raises ``InvalidArgumentError`` where the conversation has none such.
+        """
+        self._store.restore(self.id, version_or_branch)
 
     def use_prompt(self, prompt: Prompt) -> None:
         """Talk with this prompt of a pack from the next request on."""
         chosen = prompt.snapshot()
-        if chosen != self._fresh().state.settings.prompt:
-            self._change_settings(lambda settings: replace(settings, prompt=chosen))
+        if chosen != self._log.fresh().state.settings.prompt:
+            self._log.change_settings(lambda settings: replace(settings, prompt=chosen))
 
     def fork(self, new_id: str) -> Conversation:
         """Copy the conversation and go on in the copy, which is independent from then on.
@@ -213,7 +268,14 @@ class Conversation:
         taken; nothing is overwritten.
         """
         self._store.fork(self.id, new_id)
-        return Conversation(self._store.get(new_id), self._store, self._provider, clock=self._clock)
+        return Conversation(
+            self._store.get(new_id),
+            self._store,
+            self._provider,
+            replay=self._asking.replay,
+            recording=self._asking.recording,
+            clock=self._clock,
+        )
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation, with versions, branches and summaries, to a JSON file; return its absolute path.
@@ -228,33 +290,46 @@ class Conversation:
 
     def __repr__(self) -> str:
         """Say which conversation it is."""
-        count = len(self._snapshot.state.turns)
+        count = len(self._log.last_read.turns)
         return f"<Conversation {self.id!r} of {self.user_id!r}, {counted(count, 'turn')}>"
 
     def _repr_html_(self) -> str:
         return self.history()._repr_html_()
 
-    def _fresh(self) -> _Snapshot:
-        """Return what the store holds now, read again only where somebody else wrote it."""
-        head = self._store.head(self.id)
-        with self._changing:
-            if not self._snapshot.is_of(head):
-                self._snapshot = _Snapshot.of(self._store.get(self.id))
-            return self._snapshot
+    def _question(self, text: str, parts: Sequence[ContentPart] = ()) -> Message:
+        check_text(text)
+        return Message("user", text, timestamp=self._clock(), parts=tuple(parts))
 
-    def _keep(self, turn: Turn) -> None:
-        head = self._store.append(self.id, turn, create=False)
-        with self._changing:
-            self._snapshot = self._snapshot.after(turn, head)
+    def _again(self, turn: Turn) -> Message:
+        asked = next((message for message in turn.messages if message.role == "user"), None)
+        if asked is None:
+            raise InvalidArgumentError(f"The turn {turn.id!r} has no message of a user: give the text to ask.")
+        return replace(asked, timestamp=self._clock())
 
-    def _change_settings(self, change: Callable[[Settings], Settings]) -> None:
-        while True:
-            state = self._store.get(self.id)
-            settings = change(state.settings)
-            system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
-            changed = replace(state, settings=settings, system_prompt=system_prompt)
-            try:
-                self._store.set(changed, expected_revision=state.revision)
-            except ConversationChangedError:
-                continue  # a turn landed meanwhile: begin again with it
-            return
+    def _answer(self, question: Message, options: Options, place: Place = AT_THE_END) -> Response:
+        with self._sending:
+            stream = self._asking.stream(question, options, place)
+            for _ in stream:
+                pass
+        if stream.response is None:  # a provider of somebody's own ended without saying so
+            raise InvalidArgumentError(
+                f"The provider {self._provider.name!r} ended its stream without a Completion; nothing was stored."
+            )
+        return stream.response
+
+
+def newest_turns(turns: Sequence[Turn], keep_last: int) -> int:
+    """Return how many of the newest turns it takes to have at least ``keep_last`` messages, as few as will do."""
+    messages = kept = 0
+    for turn in reversed(turns):
+        if messages >= keep_last:
+            break
+        messages += len(turn.messages)
+        kept += 1
+    return kept
+
+
+def check_keep_last(keep_last: object) -> None:
+    """Raise ``InvalidArgumentError`` unless it is a whole number from 0."""
+    if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 0:
+        raise InvalidArgumentError(f"keep_last={keep_last!r} is out of range: give a whole number from 0, of messages.")

@@ -14,6 +14,7 @@ from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundErr
 from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.packs import Pack, load_pack
+from promptkit_nb.replays import check_replay
 from promptkit_nb.requests import rendered_prompt
 from promptkit_nb.state import ConversationState, Settings
 from promptkit_nb.stores.memory import MemoryStore
@@ -22,12 +23,14 @@ from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from promptkit_nb.packs import Prompt
     from promptkit_nb.providers.base import Provider
+    from promptkit_nb.replays import ReplayMode
     from promptkit_nb.stores.base import SortKey, StateStore
+    from promptkit_nb.turns import Turn
 
 
 class ConversationManager:
@@ -36,6 +39,8 @@ class ConversationManager:
     Args:
         provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
         store: Where conversations are kept; without one, in this process's memory (``MemoryStore()``).
+        replay: Whether stored answers may be given again: ``"off"``, ``"auto"`` or ``"strict"``, as in
+            ``Conversation.send``.
         clock: Where the time comes from; tests set it.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -48,11 +53,27 @@ class ConversationManager:
     """
 
     def __init__(
-        self, provider: Provider, store: StateStore | None = None, *, clock: Callable[[], datetime] = utc_now
+        self,
+        provider: Provider,
+        store: StateStore | None = None,
+        *,
+        replay: ReplayMode = "off",
+        recording: Sequence[Turn] = (),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Bring a provider and a store together."""
+        """Bring a provider and a store together; ``recording`` are turns from elsewhere to replay, too."""
+        if not (callable(getattr(provider, "stream", None)) and callable(getattr(provider, "price", None))):
+            raise InvalidArgumentError(
+                f"provider={provider!r:.80} is no provider: give OpenAIProvider(…), DemoProvider() or one of your own."
+            )
+        if store is not None and not callable(getattr(store, "append", None)):
+            raise InvalidArgumentError(
+                f"store={store!r:.80} is no store: give DiskStore(…), MemoryStore(), RedisStore(…) or one of your own."
+            )
         self.provider = provider
         self.store: StateStore = MemoryStore() if store is None else store
+        self._replay = check_replay(replay)
+        self._recording = tuple(recording)
         self._clock = clock
         self._user_id = self.store.user_id if isinstance(self.store, UserStore) else "default"
 
@@ -66,7 +87,10 @@ class ConversationManager:
         if isinstance(store, UserStore):
             store.check_user(user_id)
             return self
-        return ConversationManager(self.provider, UserStore(store, user_id, clock=self._clock), clock=self._clock)
+        narrowed = UserStore(store, user_id, clock=self._clock)
+        return ConversationManager(
+            self.provider, narrowed, replay=self._replay, recording=self._recording, clock=self._clock
+        )
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object]) -> Pack:
         """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``."""
@@ -210,7 +234,14 @@ class ConversationManager:
         return f"<ConversationManager: {self.provider!r}, {self.store!r}>"
 
     def _opened(self, conversation_id: str) -> Conversation:
-        return Conversation(self.store.get(conversation_id), self.store, self.provider, clock=self._clock)
+        return Conversation(
+            self.store.get(conversation_id),
+            self.store,
+            self.provider,
+            replay=self._replay,
+            recording=self._recording,
+            clock=self._clock,
+        )
 
     def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:
         near = get_close_matches(conversation_id, [head.conversation_id for head in self.store.list()])

@@ -33,6 +33,18 @@ def usd_text(cost: Decimal | None) -> str:
     return f"${cost:.{max(_CENT_DIGITS, 1 - cost.adjusted())}f}"
 
 
+def amount_text(usd: Decimal) -> str:
+    """Return US dollars of a budget for reading: as ``usd_text`` with four decimals at any size, without idle zeros.
+
+    >>> from decimal import Decimal
+    >>> [amount_text(Decimal(text)) for text in ("1", "0.42", "0.0310", "4.9963", "0.000045")]
+    ['$1.00', '$0.42', '$0.031', '$4.9963', '$0.000045']
+    """
+    digits = f"{usd:.4f}" if usd >= 1 else usd_text(usd).removeprefix("$")
+    whole, _, fraction = digits.partition(".")
+    return f"${whole}.{fraction.rstrip('0'):0<2}"
+
+
 def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
     """Return a sum of costs for reading, with what it lacks.
 
@@ -50,19 +62,32 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
 def receipt_of(response: Response, conversation_id: str) -> str:
     """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
 
-    In a batch run the seconds and the conversation's id stay out, so that the same run gives the same output.
+    A replayed answer says what it saved, and one that turned later turns stale how many. In a batch run the seconds
+    and the conversation's id stay out, so that the same run gives the same output.
     """
     usage = response.usage
     parts = [
         response.model,
         f"{'~' if usage.estimated else ''}{usage.input_tokens:,}/{usage.output_tokens:,} tokens",
-        usd_text(response.cost),
+        *_cost_words(response),
     ]
     if not is_batch():
         parts += [f"{response.latency_ms / 1000:.1f} s", conversation_id]
     if response.finish_reason not in ("stop", "tool_calls"):
         parts.append(_finish_words(response.finish_reason))
+    if response.truncated:
+        parts.append(f"{counted(response.truncated, 'turn')} left out")
+    if response.stale_turns:
+        verb = "was" if response.stale_turns == 1 else "were"
+        parts.append(f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change")
     return one_line(" · ".join(parts))
+
+
+def _cost_words(response: Response) -> list[str]:
+    if not response.replayed:
+        return [usd_text(response.cost)]
+    saved = f" (saved {usd_text(response.saved)})" if response.saved else ""
+    return ["replayed", f"{usd_text(response.cost)}{saved}"]
 
 
 def _finish_words(finish_reason: str) -> str:

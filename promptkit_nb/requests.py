@@ -1,32 +1,76 @@
-"""What goes to the model: made from the state of a conversation and what is said now."""
+"""What goes to the model: the terms that a question is asked on, and the request that they make."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.prompts import Prompt
 from promptkit_nb.providers.base import ChatRequest
-from promptkit_nb.turns import Message
+from promptkit_nb.state import ContextPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from promptkit_nb.state import ConversationState, Settings
+    from promptkit_nb.turns import Message
 
 
-def request_for(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """All of a request but what was said: model, system prompt, parameters, and the size of the context window.
+
+    ``max_tokens`` bounds the whole request, ``max_output_tokens`` the answer; both in tokens.
+    """
+
+    model: str
+    system_prompt: str | None
+    parameters: Mapping[str, object]
+    max_output_tokens: int | None
+    max_tokens: int | None
+    context_policy: ContextPolicy
+
+    def request(self, messages: Sequence[Message]) -> ChatRequest:
+        """Return the request with these messages, the system message among them."""
+        return ChatRequest(
+            model=self.model,
+            messages=messages,
+            parameters=self.parameters,
+            max_output_tokens=self.max_output_tokens,
+        )
+
+    def hashes(self, question: Message, chain: str) -> tuple[str, str]:
+        """Return the hash of the context and the replay key; ``chain`` is the hash of the turns before the question."""
+        context_hash = context_hash_of(self.system_prompt, chain)
+        replay_key = replay_key_of(
+            context_hash,
+            question,
+            model=self.model,
+            parameters=self.parameters,
+            max_output_tokens=self.max_output_tokens,
+            tools=(),
+            max_tokens=self.max_tokens,
+            context_policy=self.context_policy,
+        )
+        return context_hash, replay_key
+
+
+def terms_of(
     state: ConversationState,
-    question: Message,
     *,
     model: str,
-    parameters: Mapping[str, object] | None,
-    max_output_tokens: int | None,
-) -> ChatRequest:
-    """Return the request: system prompt, all that was said, and the question.
+    parameters: Mapping[str, object] | None = None,
+    max_output_tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> Terms:
+    """Return the terms of the next request of a conversation.
 
-    ``parameters`` go over the conversation's, and those over the prompt's. Raises ``MissingVariableError`` while a
-    variable of the prompt has no value, ``InvalidArgumentError`` for an argument out of range.
+    ``parameters`` go over the conversation's, and those over the prompt's; ``max_tokens`` over the conversation's.
+    Raises ``MissingVariableError`` while a variable of the prompt has no value, ``InvalidArgumentError`` for an
+    argument out of range.
     """
     prompt = _prompt_of(state.settings)
     merged = {
@@ -36,32 +80,22 @@ def request_for(
     }
     # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters bounds the answer.
     longest = merged.pop("max_tokens", None)
-    text = state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model)
-    system = () if text is None else (Message("system", text),)
-    said = (message for turn in state.turns for message in turn.messages)
-    return ChatRequest(
+    return Terms(
         model=model,
-        messages=[*system, *said, question],
+        system_prompt=system_prompt_for(state, model),
         parameters=merged,
-        max_output_tokens=_checked_limit(longest if max_output_tokens is None else max_output_tokens),
+        max_output_tokens=check_tokens(
+            "max_output_tokens", longest if max_output_tokens is None else max_output_tokens
+        ),
+        max_tokens=check_tokens("max_tokens", state.settings.max_tokens if max_tokens is None else max_tokens),
+        context_policy=state.settings.context_policy,
     )
 
 
-def hashes_of(request: ChatRequest, settings: Settings, chain: str) -> tuple[str, str]:
-    """Return the hash of the request's context and its replay key; ``chain`` is the hash of the turns before it."""
-    first = request.messages[0]
-    context_hash = context_hash_of(first.content if first.role == "system" else None, chain)
-    replay_key = replay_key_of(
-        context_hash,
-        request.messages[-1],
-        model=request.model,
-        parameters=request.parameters,
-        max_output_tokens=request.max_output_tokens,
-        tools=request.tools,
-        max_tokens=settings.max_tokens,
-        context_policy=settings.context_policy,
-    )
-    return context_hash, replay_key
+def system_prompt_for(state: ConversationState, model: str | None) -> str | None:
+    """Return the system prompt that this model would get now; ``MissingVariableError`` while a variable is unset."""
+    prompt = _prompt_of(state.settings)
+    return state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model)
 
 
 def rendered_prompt(settings: Settings) -> str | None:
@@ -75,10 +109,6 @@ def rendered_prompt(settings: Settings) -> str | None:
         return None  # it may be set before the first send, which renders again and raises
 
 
-def _prompt_of(settings: Settings) -> Prompt | None:
-    return None if settings.prompt is None else Prompt.from_snapshot(settings.prompt)
-
-
 def check_text(text: str) -> None:
     """Raise ``InvalidArgumentError`` unless the text says something."""
     if not isinstance(text, str):
@@ -87,10 +117,15 @@ def check_text(text: str) -> None:
         raise InvalidArgumentError("The message is empty: say something.")
 
 
-def _checked_limit(tokens: object) -> int | None:
+def check_tokens(name: str, tokens: object) -> int | None:
+    """Return a limit in tokens, or raise ``InvalidArgumentError`` unless it is a whole number from 1, or ``None``."""
     if tokens is None or (isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1):
         return tokens
-    raise InvalidArgumentError(f"max_output_tokens={tokens!r} is out of range: give a whole number from 1.")
+    raise InvalidArgumentError(f"{name}={tokens!r} is out of range: give a whole number from 1.")
+
+
+def _prompt_of(settings: Settings) -> Prompt | None:
+    return None if settings.prompt is None else Prompt.from_snapshot(settings.prompt)
 
 
 def _without_none(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from promptkit_nb.markdown import to_html
 from promptkit_nb.note_html import note_html
 from promptkit_nb.plain_text import printable
 from promptkit_nb.receipts import receipt_of
+from promptkit_nb.replays import saved_by
 from promptkit_nb.turns import Turn, Usage
 
 
@@ -17,7 +18,8 @@ class Response:
     """One answer: sanitised HTML with a receipt in a notebook, its text elsewhere.
 
     ``cost`` is in US dollars, ``None`` where the price is unknown; ``saved`` what a replayed answer cost when it was
-    made. ``truncated`` says how many turns were left out of the request, ``turn`` what was stored.
+    made. ``truncated`` says how many turns were left out of the request, ``turn`` what was stored, ``stale_turns`` how
+    many later turns were answered before this change.
     """
 
     turn: Turn
@@ -31,6 +33,7 @@ class Response:
     saved: Decimal | None = None
     truncated: int = 0
     replayed: bool = False
+    stale_turns: int = 0
     warnings: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -49,6 +52,12 @@ class Response:
             replayed=turn.replayed,
             warnings=turn.warnings,
         )
+
+    @classmethod
+    def replay_of(cls, turn: Turn, conversation_id: str, *, stale_turns: int = 0) -> Response:
+        """Return the answer of a turn that was stored before: it costs nothing now."""
+        answer = cls.of(turn, conversation_id)
+        return replace(answer, cost=Decimal(0), saved=saved_by(turn), replayed=True, stale_turns=stale_turns)
 
     def __str__(self) -> str:
         """Return the text."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import ConversationNotFoundError, ProviderError, StoreError
+from promptkit_nb.errors import (
+    ContextWindowExceededError,
+    ConversationNotFoundError,
+    ProviderError,
+    ProviderTimeoutError,
+    StoreError,
+)
 from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta, Waiting
+from promptkit_nb.replays import INTERRUPTED, replayed
 from promptkit_nb.responses import Response
-from promptkit_nb.running_cell import CellCall
 from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Message, Turn, Usage, new_turn_id
 
@@ -18,19 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from datetime import datetime
 
-    from promptkit_nb.providers.base import ChatRequest, Provider
-
-INTERRUPTED = "interrupted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where a turn comes from: its conversation, the context it is answered in, the cell, if any, that asks."""
-
-    conversation_id: str
-    context_hash: str
-    replay_key: str
-    cell: CellCall | None = None
+    from promptkit_nb.inquiries import Inquiry, Prepared
+    from promptkit_nb.providers.base import Provider, StreamEvent
 
 
 class ResponseStream:
@@ -40,23 +36,27 @@ class ResponseStream:
     nothing. ``on_waiting`` is called with seconds and a reason before the provider sleeps and tries again.
     """
 
+    _prepared: Prepared
+
     def __init__(
         self,
         provider: Provider,
-        request: ChatRequest,
-        question: Message,
-        origin: Origin,
+        inquiry: Inquiry,
         *,
-        keep: Callable[[Turn], object],
+        prepare: Callable[[Inquiry], Prepared],
+        keep: Callable[[Turn], int],
         clock: Callable[[], datetime],
         on_waiting: Callable[[float, str], None] | None = None,
     ) -> None:
-        """Prepare; nothing is sent before the first piece is asked for."""
+        """Prepare nothing, and send nothing, before the first piece is asked for.
+
+        ``prepare`` fits the request into window and budget; ``keep`` stores the turn and returns how many later turns
+        are stale for it.
+        """
         self.response: Response | None = None
         self._provider = provider
-        self._request = request
-        self._question = question
-        self._origin = origin
+        self._inquiry = inquiry
+        self._prepare = prepare
         self._keep = keep
         self._clock = clock
         self._on_waiting = on_waiting
@@ -64,7 +64,7 @@ class ResponseStream:
         self._reasoning: list[str] = []
         self._completion: Completion | None = None
         self._turn_id = new_turn_id()  # once, so that keeping it twice is keeping it once
-        self._pieces = self._run()
+        self._pieces = self._run() if inquiry.recorded is None else self._replay(inquiry.recorded)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the pieces; leaving the loop closes the stream."""
@@ -86,11 +86,31 @@ class ResponseStream:
         """The text that has arrived so far."""
         return "".join(self._text)
 
+    def _replay(self, recorded: Turn) -> Generator[str, None, None]:
+        """Answer from a stored turn; at its own place there is nothing to write."""
+        inquiry = self._inquiry
+        if recorded is inquiry.own:
+            self.response = Response.replay_of(recorded, inquiry.conversation_id)
+        else:
+            turn = replayed(
+                recorded,
+                inquiry.question,
+                at=self._clock(),
+                context_hash=inquiry.context_hash,
+                replay_key=inquiry.replay_key,
+                **inquiry.cell_fields,
+            )
+            stale = self._stored(turn, Response.replay_of(turn, inquiry.conversation_id))
+            self.response = Response.replay_of(turn, inquiry.conversation_id, stale_turns=stale)
+        self._text.append(recorded.text)
+        if recorded.text:
+            yield recorded.text
+
     def _run(self) -> Generator[str, None, None]:
+        self._prepared = self._prepare(self._inquiry)
         started = time.perf_counter()
-        events = self._provider.stream(self._request)
         try:
-            for event in events:
+            for event in self._events():
                 if isinstance(event, TextDelta):
                     self._text.append(event.text)
                     yield event.text
@@ -102,35 +122,63 @@ class ResponseStream:
                     self._on_waiting(event.seconds, event.reason)
             self._finish(started)
         except ProviderError as error:
-            error.unsent = self._question.content
+            error.unsent = self._inquiry.question.content
+            self._settle_unstored(may_be_billed=bool(self._text) or isinstance(error, ProviderTimeoutError))
             raise
         except (KeyboardInterrupt, GeneratorExit):
             self._finish(started)
+            self._settle_unstored(may_be_billed=True)
             raise
+        except BaseException:
+            self._settle_unstored(may_be_billed=bool(self._text))
+            raise
+
+    def _events(self) -> Generator[StreamEvent, None, None]:
+        """Yield what the provider sends; a request that it finds too long is made shorter once, if that is allowed."""
+        try:
+            yield from self._provider.stream(self._prepared.request)
+        except ContextWindowExceededError as error:
+            shorter = self._prepared.shorter(error)
+            if shorter is None:
+                raise
+            self._prepared = shorter
+            yield from self._provider.stream(shorter.request)
 
     def _finish(self, started: float) -> None:
         """Keep what arrived, unless that is nothing or was kept before."""
         if self.response is not None or (self._completion is None and not self._text):
             return
         turn = self._turn((time.perf_counter() - started) * 1000)
-        response = Response.of(turn, self._origin.conversation_id)
+        response = Response.of(turn, self._inquiry.conversation_id)
         try:
-            self._keep(turn)
+            stale = self._stored(turn, response)
+        finally:
+            warnings = self._prepared.settle(turn.cost)  # stored or not, it is paid for
+        self.response = replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
+
+    def _stored(self, turn: Turn, response: Response) -> int:
+        """Keep the turn; where that fails, the error carries the answer, which is paid for."""
+        try:
+            return self._keep(turn)
         except ConversationNotFoundError as error:
             gone = ConversationNotFoundError(
-                f"Conversation {self._origin.conversation_id!r} was deleted while the answer was under way, so it is "
+                f"Conversation {self._inquiry.conversation_id!r} was deleted while the answer was under way, so it is "
                 "not stored. It is in .response of this error."
             )
-            gone.response = response  # it is paid for
+            gone.response = response
             raise gone from error
         except StoreError as error:
-            error.response = response  # as above
+            error.response = response
             raise
-        self.response = response
+
+    def _settle_unstored(self, *, may_be_billed: bool) -> None:
+        """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""
+        if self.response is None:
+            self._prepared.settle(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
 
     def _turn(self, latency_ms: float) -> Turn:
         now = self._clock()
-        completion, cell = self._completion, self._origin.cell
+        completion = self._completion
         answer = Message(
             "assistant",
             self.text,
@@ -140,48 +188,50 @@ class ResponseStream:
         )
         usage = completion.usage if completion is not None and completion.usage is not None else self._estimated()
         price = self._price(usage, now)
+        request = self._prepared.request
         return Turn(
             id=self._turn_id,
-            messages=(self._question, answer),
+            messages=(self._inquiry.question, answer),
             usage=usage,
             cost=price.usd,
             price_source=price.source,
-            model=self._request.model if completion is None else completion.model,
-            requested_model=self._request.model,
+            model=request.model if completion is None else completion.model,
+            requested_model=request.model,
             provider=self._provider.name,
             latency_ms=round(latency_ms, 3),
             finish_reason=INTERRUPTED if completion is None else completion.finish_reason,
             created_at=now,
-            warnings=self._warnings(),
-            context_hash=self._origin.context_hash,
-            replay_key=self._origin.replay_key,
-            cell_id=None if cell is None else cell.cell_id,
-            cell_call=0 if cell is None else cell.cell_call,
-            cell_source=None if cell is None else cell.cell_source,
+            warnings=self._warnings(usage),
+            truncated=self._prepared.truncated,
+            counted_input_tokens=self._prepared.counted_tokens,
+            context_hash=self._inquiry.context_hash,
+            replay_key=self._inquiry.replay_key,
+            **self._inquiry.cell_fields,  # type: ignore[arg-type]  # the cell's fields of a Turn
         )
 
-    def _warnings(self) -> tuple[str, ...]:
+    def _warnings(self, usage: Usage) -> tuple[str, ...]:
+        warnings = self._prepared.warnings(usage)
         if self._completion is None:
-            return ()
+            return warnings
         if self._text or self._completion.tool_calls:
-            return self._completion.warnings
-        return (*self._completion.warnings, "The model answered without any text.")
+            return (*self._completion.warnings, *warnings)
+        return (*self._completion.warnings, "The model answered without any text.", *warnings)
 
     def _estimated(self) -> Usage:
-        model = self._request.model
+        request = self._prepared.request
         return Usage(
-            input_tokens=count_message_tokens(self._request.messages, model),
-            output_tokens=count_tokens(self.text, model),
+            input_tokens=count_message_tokens(request.messages, request.model),
+            output_tokens=count_tokens(self.text, request.model),
             estimated=True,
         )
 
     def _price(self, usage: Usage, at: datetime) -> Price:
         """Return the price: the provider's own figure, else by the model asked for, or the one that answered."""
-        completion = self._completion
+        completion, model = self._completion, self._prepared.request.model
         if completion is not None and completion.cost_usd is not None:
             return Price(completion.cost_usd, self._provider.name)
-        asked = self._provider.price(self._request.model, usage, at)
-        if completion is None or completion.model == self._request.model or asked.source == "user":
+        asked = self._provider.price(model, usage, at)
+        if completion is None or completion.model == model or asked.source == "user":
             return asked
         answered = self._provider.price(completion.model, usage, at)
         return asked if answered.usd is None else answered

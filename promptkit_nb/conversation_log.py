@@ -1,0 +1,97 @@
+"""What a store holds of one conversation, read again only where somebody else wrote it, and how turns get there."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from promptkit_nb.errors import ConversationChangedError
+from promptkit_nb.requests import rendered_prompt
+from promptkit_nb.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promptkit_nb.running_cell import CellCall
+    from promptkit_nb.state import ConversationState, Head, Settings
+    from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.turns import Turn
+
+
+class ConversationLog:
+    """One conversation of a store, for several threads at a time."""
+
+    def __init__(self, state: ConversationState, store: StateStore) -> None:
+        """Begin with a state that was just read."""
+        self.store = store
+        self._snapshot = Snapshot.of(state)
+        self._changing = threading.Lock()
+
+    @property
+    def last_read(self) -> ConversationState:
+        """The state as it was read last; its id and user never change."""
+        return self._snapshot.state
+
+    @property
+    def id(self) -> str:
+        """The conversation's id."""
+        return self._snapshot.state.conversation_id
+
+    def head(self) -> Head:
+        """Return counts, totals and metadata."""
+        return self.store.head(self.id)
+
+    def fresh(self) -> Snapshot:
+        """Return what the store holds now."""
+        head = self.head()
+        with self._changing:
+            if not self._snapshot.is_of(head):
+                self._snapshot = Snapshot.of(self.store.get(self.id))
+            return self._snapshot
+
+    def append(self, turn: Turn, cell: CellCall | None = None) -> int:
+        """Add a turn; where another kernel made this cell's turn meanwhile, this one takes its place.
+
+        Return how many later turns are stale for it.
+        """
+        other = self.fresh().turn_of(cell)
+        if other is not None:
+            return self.replace(other.id, turn)
+        head = self.store.append(self.id, turn, create=False)
+        with self._changing:
+            self._snapshot = self._snapshot.after(turn, head)
+        return 0
+
+    def replace(self, turn_id: str, turn: Turn) -> int:
+        """Let a turn take the place of another; return how many later turns are stale for it."""
+        self.store.replace(self.id, turn_id, turn)
+        return self.fresh().stale_after(turn.id)
+
+    def branch_off(self, start: int, turn: Turn) -> int:
+        """Let the turns from a position on become a branch, and add a turn behind what is left."""
+        self.archive(lambda state: (start, len(state.turns)))
+        return self.append(turn)
+
+    def archive(self, range_of: Callable[[ConversationState], tuple[int, int]]) -> int:
+        """Let a range of turns leave the conversation as a branch; return how many they were."""
+        state = self.fresh().state
+        start, stop = range_of(state)
+        if start < stop:
+            taken = {branch.id for branch in state.branches}
+            branch_id = next(name for n in range(1, len(taken) + 2) if (name := f"branch-{n}") not in taken)
+            self.store.archive(self.id, start, stop, as_branch=branch_id)
+        return max(stop - start, 0)
+
+    def change_settings(self, change: Callable[[Settings], Settings]) -> None:
+        """Store changed settings, and the system prompt that they give."""
+        while True:
+            state = self.store.get(self.id)
+            settings = change(state.settings)
+            system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
+            changed = replace(state, settings=settings, system_prompt=system_prompt)
+            try:
+                self.store.set(changed, expected_revision=state.revision)
+            except ConversationChangedError:
+                continue  # a turn landed meanwhile: begin again with it
+            return

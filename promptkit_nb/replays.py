@@ -1,0 +1,95 @@
+"""Answering from a stored turn that was asked exactly the same: nothing is sent, and nothing is paid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from promptkit_nb.errors import InvalidArgumentError, ReplayMissError
+from promptkit_nb.plain_text import one_line
+from promptkit_nb.turns import new_turn_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from promptkit_nb.turns import Message, Turn
+
+ReplayMode = Literal["off", "auto", "strict"]
+
+INTERRUPTED = "interrupted"
+_SHOWN_CHARACTERS = 60
+
+
+def check_replay(mode: object) -> ReplayMode:
+    """Return the mode, or raise ``InvalidArgumentError`` unless it is one.
+
+    >>> check_replay("auto")
+    'auto'
+    """
+    for known in get_args(ReplayMode):
+        if mode == known:
+            return known  # type: ignore[no-any-return]  # it is one of the literals
+    raise InvalidArgumentError(f"replay={mode!r} is no mode: use 'off', 'auto' or 'strict'.")
+
+
+def recorded(replay_key: str, own: Turn | None, turns: Iterable[Turn]) -> Turn | None:
+    """Return the stored turn that answers this request: the one at its own place, else the newest; else ``None``.
+
+    Interrupted answers are no answers.
+    """
+    if own is not None and _answers(own, replay_key):
+        return own
+    found = [turn for turn in turns if _answers(turn, replay_key)]
+    return max(found, key=lambda turn: (turn.created_at, turn.id), default=None)
+
+
+def replayed(
+    turn: Turn, question: Message, *, at: datetime, context_hash: str, replay_key: str, **cell: object
+) -> Turn:
+    """Return a new turn with the answer of another; it costs nothing, and keeps what was saved."""
+    return replace(
+        turn,
+        id=new_turn_id(),
+        messages=(question, *turn.messages[1:]),
+        cost=Decimal(0),
+        saved=saved_by(turn),
+        created_at=at,
+        context_hash=context_hash,
+        replay_key=replay_key,
+        replayed=True,
+        inherited=False,
+        **cell,  # type: ignore[arg-type]  # the cell's fields of a Turn
+    )
+
+
+def saved_by(turn: Turn) -> Decimal | None:
+    """Return what an answer cost when it was made, in US dollars; ``None`` where nobody knows."""
+    return turn.saved if turn.replayed else turn.cost
+
+
+def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> ReplayMissError:
+    """Return the error of a strict replay that found nothing, with the likeliest reason."""
+    alike = [turn for turn in turns if turn.user_text == question.content]
+    text = one_line(question.content)
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    return ReplayMissError(
+        f"No recorded answer to {shown!r} by {model!r}: {_reason(model, alike)}. Nothing was sent; "
+        "record it once with replay='auto', or ask without replay."
+    )
+
+
+def _reason(model: str, alike: list[Turn]) -> str:
+    if not alike:
+        return "nothing with this text was recorded"
+    models = {turn.requested_model or turn.model for turn in alike}
+    if model not in models:
+        return f"it was recorded with {', '.join(sorted(map(repr, models)))}"
+    if all(turn.finish_reason == INTERRUPTED for turn in alike):
+        return "the recorded answer was interrupted"
+    return "it was recorded in another context (system prompt, turns before it) or with other parameters"
+
+
+def _answers(turn: Turn, replay_key: str) -> bool:
+    return turn.replay_key == replay_key and turn.finish_reason != INTERRUPTED

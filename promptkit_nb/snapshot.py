@@ -1,0 +1,86 @@
+"""A conversation's state as it was read from the store, with the hashes of its context at every turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from promptkit_nb.context_hash import chain_of, links_of
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.plain_text import counted
+from promptkit_nb.staleness import stale_turns
+from promptkit_nb.state import ConversationState
+from promptkit_nb.turns import Turn
+
+if TYPE_CHECKING:
+    from promptkit_nb.running_cell import CellCall
+    from promptkit_nb.state import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state as it was read; ``links[i]`` is the hash of what stands before turn ``i``, the last one of everything."""
+
+    state: ConversationState
+    links: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: ConversationState) -> Snapshot:
+        """Return the snapshot of a state."""
+        return cls(state, tuple(links_of(state.turns, state.context_hash)))
+
+    def is_of(self, head: Head) -> bool:
+        """Return whether this is what the head is of, and not of an earlier conversation of the same id."""
+        return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
+
+    def after(self, turn: Turn, head: Head) -> Snapshot:
+        """Return the snapshot with the turn that brought the head about, unless somebody else wrote in between."""
+        if head.revision != self.state.revision + 1:
+            return self
+        turns = (*self.state.turns, turn)
+        state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
+        return Snapshot(state, (*self.links, chain_of([turn], self.links[-1])))
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The ids of the turns whose context today is another than the one they were answered in."""
+        return stale_turns(self.state, self.links)
+
+    def stale_after(self, turn_id: str) -> int:
+        """Return how many turns behind this one are stale."""
+        behind = self.state.turns[self.place_of(turn_id) + 1 :]
+        return len(self.stale & {turn.id for turn in behind})
+
+    def place_of(self, turn: Turn | str | int) -> int:
+        """Return the position of a current turn, given as such, by its id or position, or as a former version of it."""
+        turns = self.state.turns
+        if isinstance(turn, int) and not isinstance(turn, bool):
+            if -len(turns) <= turn < len(turns):
+                return turn % len(turns)
+            raise InvalidArgumentError(
+                f"There is no turn {turn} in {self.state.conversation_id!r}, which has {counted(len(turns), 'turn')}."
+            )
+        wanted = turn.id if isinstance(turn, Turn) else turn
+        current = next(
+            (key for key, former in self.state.versions.items() if any(each.id == wanted for each in former)), wanted
+        )
+        place = next((at for at, each in enumerate(turns) if each.id == current), None)
+        if place is None:
+            raise InvalidArgumentError(
+                f"{wanted!r:.80} is no current turn of {self.state.conversation_id!r}: "
+                "give one of .turns, its id or its position."
+            )
+        return place
+
+    def turn_of(self, cell: CellCall | None) -> Turn | None:
+        """Return the current turn that this call of this notebook cell made, ``None`` where that cannot be told."""
+        if cell is None or cell.cell_id is None:
+            return None
+        return next(
+            (
+                turn
+                for turn in reversed(self.state.turns)
+                if (turn.cell_id, turn.cell_call) == (cell.cell_id, cell.cell_call)
+            ),
+            None,
+        )
