@@ -1,0 +1,423 @@
+"""``{{ expression }}`` in chat cells: what is replaced, by what, and what stays as it was typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from base64 import b64decode
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.display import Image
+from matplotlib.figure import Figure
+from PIL.Image import new as new_image
+from pydantic import BaseModel
+
+from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError
+from promptkit_nb.cell_text import CellText, fill
+from promptkit_nb.context_hash import replay_key_of
+from promptkit_nb.turns import ContentPart, Message
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = b64decode(PIXEL)
+PNG_PART = ContentPart("image_url", url=f"data:image/png;base64,{PIXEL}")
+
+
+@dataclass
+class Run:
+    """A dataclass with something to hide."""
+
+    name: str
+    loss: float
+    key: str = field(default="sk-secret", repr=False)
+
+
+class Point(BaseModel):
+    x: int
+    when: datetime
+
+
+class Broken:
+    @property
+    def size(self) -> int:
+        """Fail as a closed file would."""
+        raise OSError("the file is\nclosed")
+
+    def _repr_markdown_(self) -> str:
+        raise OSError("no picture")
+
+
+class Pictured:
+    def _repr_markdown_(self) -> str:
+        return "for people"
+
+
+class Described(Pictured):
+    def _repr_llm_(self) -> str:
+        return "for models"
+
+
+class Shown:
+    """What shows itself as PNG, like Pillow's images, or as IPython's with metadata."""
+
+    def __init__(self, shown: object) -> None:
+        """Keep what is shown."""
+        self.shown = shown
+
+    def _repr_png_(self) -> object:
+        return self.shown
+
+
+NOTEBOOK: dict[str, object] = {
+    "a": 3,
+    "b": 4,
+    "i": 5,
+    "name": "Ada",
+    "price": Decimal("1.10"),
+    "config": {"model": {"layers": [1, 2, 3]}, "a b": "é"},
+    "rows": [{"id": 1}, {"id": 2}],
+    "frame": pd.DataFrame({"n": [1, 2, 3], "t": ["x", "y", "z"]}),
+    "braces": "{{ a }}",
+    "broken": Broken(),
+    "pixel": PNG,
+}
+
+
+def filled(text: str, **values: object) -> str:
+    """Return the text filled from the notebook and these values."""
+    return fill(text, NOTEBOOK | values).text
+
+
+def error_of(text: str, **values: object) -> str:
+    """Return what is said of a text that cannot be filled."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        fill(text, NOTEBOOK | values)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ name }}", "Ada"),
+        ("{{name}} and {{ name}}, {{\tname }}", "Ada and Ada, Ada"),
+        ('{{ config["model"]["layers"][-1] }}', "3"),
+        ("{{ config['a b'] }}", "é"),
+        ("{{ rows[0:1] }}", '[{"id": 1}]'),
+        ("{{ rows[-1]['id'] }}", "2"),
+        ("{{ frame.shape[0] }}", "3"),
+        ('{{ frame.loc[1, "t"] }}', "y"),
+        ("{{ frame.n.size }}", "3"),
+        ("{{a}}{{b}}_{{i}}", "34_5"),
+        ('{"n": {{ a }}}', '{"n": 3}'),
+        ("{{{ a }}}", "{3}"),
+        ("${{ price }}", "$1.10"),
+        ("data_{{i}}.csv", "data_5.csv"),
+        (r"\frac{{{a}}}{{{b}}}", r"\frac{3}{4}"),
+        (r"\frac{{ a }}{2}", r"\frac3{2}"),
+        ("a\r\n{{ a }}\r\n", "a\r\n3\r\n"),
+    ],
+)
+def test_an_expression_is_replaced(text: str, expected: str) -> None:
+    """A name, then attributes and items; blanks around it do not matter, and what stands around it stays."""
+    assert filled(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain {a} $a $$ % \\n",
+        '{"a": {"b": 1}}',
+        '{{"a": 1}}',
+        '{"a":{"b":{}}}',
+        "{{}} {{ }} {{",
+        "}} {{ a } {{ a",
+        "{{1}} {{'a'}} {{ [a] }} {{ (a) }} {{a, b}}",
+        "{{ a\n}}",
+        r"\frac{{a}}{{b}} \sqrt[3]{{a}} \hat{a}_{{i}} \sum_{{i}}^{{a}} x^{{a}} x_{{i}}",
+        r"$$\textbf{{name}}$$ \left\{{a}\right\}",
+        "{% if a %}{{ a | upper }}{% endif %}",
+        "{{#if a}}{{/if}}{{> a}}{{^a}}{{! a }}{{&a}}",
+        "{{- a -}} {{ a -}} {{ .Values.a }} {{ $a }}",
+        "{{ else }} {{ not a b }} {{ a # b }} {{ a: b }} {{ a = b }} {{ a; b }}",
+        "{{ a + unknown }}",
+        "{{ f'{a}' }} {{ lambda: a }} {{ True }}",
+        "@media x{{color:red}} .a{b:c}",
+        "{{ " + "a." * 100 + "a }}",
+        "{{ \x00a }} {{ \ud83d }}",
+    ],
+)
+def test_anything_else_stays_as_it_was_typed(text: str) -> None:
+    """JSON, CSS, LaTeX, templates and halves of braces are no expressions."""
+    assert fill(text, NOTEBOOK) == CellText(text)
+
+
+def test_a_value_is_literal() -> None:
+    """Braces in a value mean nothing: so ``{{ a }}`` can be said to a model."""
+    assert filled("{{ braces }} {{ a }}") == "{{ a }} 3"
+
+
+def test_an_unknown_name_is_an_error_that_names_it() -> None:
+    """It says what was nearly meant, and how to send braces."""
+    assert error_of("{{ nam }}") == (
+        "{{ nam }}: the notebook has no 'nam'; did you mean name? To send braces as typed, add --raw."
+    )
+    assert error_of("{{ zzz.x }}") == (
+        "{{ zzz.x }}: the notebook has no 'zzz'; run the cell that makes it first. To send braces as typed, add --raw."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{{ frame.head() }}", "{{ frame.head() }} is a call, and calls are not run here"),
+        ("{{ unknown(1).x }}", "{{ unknown(1).x }} is a call, and calls are not run here"),
+        ("{{ rows[i] }}", "{{ rows[i] }} asks for the item [i], which is no literal"),
+        ("{{ frame[frame.n > 1] }}", "{{ frame[frame.n > 1] }} asks for the item [frame.n > 1], which is no literal"),
+        ("{{ a + b * 2 }}", "{{ a + b * 2 }} would have to be computed, and nothing is computed here"),
+        ("{{ name.__class__ }}", "{{ name.__class__ }} reads the private attribute __class__"),
+        ("{{ name._x }}", "{{ name._x }} reads the private attribute _x"),
+    ],
+)
+def test_what_would_have_to_be_computed_is_an_error(text: str, why: str) -> None:
+    """It is surely meant to be replaced, so it is not sent as it is."""
+    assert (
+        error_of(text) == f"{why}: assign the value to a variable and name that, or add --raw to send braces as typed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{{ name.lenght }}", "AttributeError: 'str' object has no attribute 'lenght'"),
+        ("{{ config['modell'] }}", "KeyError: 'modell'"),
+        ("{{ rows[9] }}", "IndexError: list index out of range"),
+        ("{{ a[0] }}", "TypeError: 'int' object is not subscriptable"),
+        ("{{ broken.size }}", "OSError: the file is closed"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_with_its_cause(text: str, why: str) -> None:
+    """Attributes and items that are missing, and properties that fail."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        filled(text)
+    assert str(caught.value) == (
+        f"{text} cannot be read ({why}). Check it in a cell of its own, or add --raw to send braces as typed."
+    )
+    assert why.startswith(type(caught.value.__cause__).__name__)
+
+
+def test_no_code_of_the_cell_runs() -> None:
+    """Not even in an item: what is called nowhere leaves no trace."""
+    calls: list[str] = []
+    assert "is a call" in error_of("{{ log('x') }}", log=calls.append)
+    assert "is no literal" in error_of("{{ rows[log('x')] }}", log=calls.append)
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\nb ", "a\nb "),
+        ("", ""),
+        (None, "None"),
+        (True, "True"),
+        (1.50, "1.5"),
+        (np.float32(0.1), "0.1"),
+        (datetime(2026, 3, 1, tzinfo=UTC), "2026-03-01 00:00:00+00:00"),
+        ({"é": [1, (2.5, None)], 3: {"z", "y"}}, '{"é": [1, [2.5, null]], "3": ["y", "z"]}'),
+        ({"n": np.int64(3), "x": np.float32(0.1), "d": Decimal("1.10")}, '{"n": 3, "x": 0.1, "d": "1.10"}'),
+        ({"log": "segfault at 0x7f001234"}, '{"log": "segfault at 0x7f001234"}'),
+        (Run("r1", 0.5), '{"name": "r1", "loss": 0.5}'),
+        (Point(x=1, when=datetime(2026, 3, 1, tzinfo=UTC)), '{"x": 1, "when": "2026-03-01T00:00:00Z"}'),
+        (Pictured(), "for people"),
+        (Described(), "for models"),
+        (np.array([[1, 2], [3, 4]]), "array, shape (2, 2), dtype int64\n[[1, 2],\n [3, 4]]"),
+        (
+            pd.Series([1.5, 2], name="n"),
+            "Series, 2 values, name n, dtype float64\n\n|  | n |\n| --- | --- |\n| 0 | 1.5 |\n| 1 | 2.0 |",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_becomes_text(value: object, text: str) -> None:
+    """Text as it is, structures as JSON, data as a picture, what describes itself in its own words."""
+    assert filled("{{ value }}", value=value) == text
+
+
+def test_an_answer_becomes_its_text() -> None:
+    """What ``--to`` put into a variable can be quoted in the next cell."""
+    answer = ConversationManager(DemoProvider()).new_conversation().send("Hi")
+    assert filled("{{ answer }}", answer=answer) == answer.content
+
+
+def test_a_frame_becomes_shape_dtypes_and_rows() -> None:
+    """As Markdown; what would break the table is escaped."""
+    frame = pd.DataFrame({"a|b": [1, 2], "t": ["x\ny", "|"]}, index=pd.Index(["r", "s"], name="row"))
+    assert filled("{{ frame }}", frame=frame).splitlines() == [
+        "DataFrame, 2 rows, 2 columns",
+        "dtypes: a\\|b int64, t str" if frame.dtypes["t"] == "str" else "dtypes: a\\|b int64, t object",
+        "",
+        "| row | a\\|b | t |",
+        "| --- | --- | --- |",
+        "| r | 1 | x\\ny |",
+        "| s | 2 | \\| |",
+    ]
+
+
+def test_a_large_frame_is_cut_and_says_so() -> None:
+    """Ten rows, twenty columns, sixty characters a cell."""
+    frame = pd.DataFrame({f"c{n}": range(1000) for n in range(30)} | {"c0": "x" * 61})
+    lines = filled("{{ frame }}", frame=frame).splitlines()
+    assert lines[0] == "DataFrame, 1000 rows, 30 columns"
+    assert lines[-1] == "(first 10 of 1000 rows; first 20 of 30 columns; cells of more than 60 characters are cut)"
+    assert len(lines) == 3 + 2 + 10 + 2
+    assert lines[-3] == f"| 9 | {'x' * 59}… | {' | '.join(['9'] * 19)} |"
+
+
+def test_a_wide_frame_shows_fewer_rows() -> None:
+    """The picture stays within some 8,000 characters."""
+    frame = pd.DataFrame({f"c{n}": ["x" * 60] * 50 for n in range(20)})
+    text = filled("{{ frame }}", frame=frame)
+    assert text.endswith("(first 6 of 50 rows)")
+    assert len(text) < 8_500
+
+
+def test_an_empty_frame_has_no_table() -> None:
+    """Its shape says it all."""
+    assert filled("{{ frame }}", frame=pd.DataFrame()) == "DataFrame, 0 rows, 0 columns"
+
+
+def test_a_changed_frame_is_another_request() -> None:
+    """Another cell, another text, another replay key; the same data give the same."""
+
+    def key(values: list[int]) -> str:
+        message = Message("user", filled("{{ frame }}", frame=pd.DataFrame({"n": values})))
+        return replay_key_of(
+            "", message, model="m", parameters={}, max_output_tokens=None, tools=(), max_tokens=None,
+            context_policy="truncate",
+        )  # fmt: skip
+
+    assert key([1, 2]) == key([1, 2]) != key([1, 3])
+
+
+def test_a_large_structure_is_an_error() -> None:
+    """It is never cut silently; text of any size is sent whole."""
+    assert error_of("{{ numbers }}", numbers=list(range(20_000))) == (
+        "{{ numbers }} takes 128,890 characters, more than 100,000. "
+        "Take a part of it; to send it all, assign str(numbers) to a variable and name that."
+    )
+    assert len(filled("{{ book }}", book="x" * 200_000)) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (object(), "Python says no more of it than where it is in memory: name an attribute or item of it"),
+        (lambda: 1, "Python says no more of it than where it is in memory: name an attribute or item of it"),
+        ([object()], "Python says no more of it than where it is in memory: name an attribute or item of it"),
+        (Image(url="https://example.org/x.png")  # type: ignore[no-untyped-call]  # IPython's has no types
+,
+         "Python says no more of it than where it is in memory: name an attribute or item of it"),
+        (b"abc", "it is bytes, and no PNG, JPEG, GIF or WebP image: decode them"),
+        ({1: "a", "1": "b"}, "it has two keys that read alike"),
+        (Broken(), "OSError: no picture"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_without_a_text_is_an_error(value: object, why: str) -> None:
+    """What would tell a model nothing is not sent."""
+    assert error_of("{{ value }}", value=value) == (
+        f"{{{{ value }}}} cannot be written as text ({why}). "
+        "Assign the text that you mean to a variable, and name that."
+    )
+
+
+def test_an_image_becomes_a_part_between_texts() -> None:
+    """The model gets text, image, text; the text alone says where the image stood."""
+    assert fill("See {{ pixel }}: {{ name }}?", NOTEBOOK) == CellText(
+        "See [image pixel]: Ada?",
+        (ContentPart("text", "See "), PNG_PART, ContentPart("text", ": Ada?")),
+    )
+    assert fill("{{ pixel }}{{pixel}}", NOTEBOOK).parts == (PNG_PART, PNG_PART)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"RIFF\x10\x00\x00\x00WEBPVP8 ", "webp")],
+)
+def test_bytes_of_an_image_file_are_an_image(data: bytes, kind: str) -> None:
+    """Known by how they begin."""
+    (part,) = fill("{{ data }}", {"data": data}).parts
+    assert part.url.startswith(f"data:image/{kind};base64,")
+
+
+@pytest.mark.parametrize("shown", [PNG, PIXEL, (PIXEL, {"width": 10})], ids=["bytes", "base64", "with metadata"])
+def test_what_shows_itself_as_png_is_an_image(shown: object) -> None:
+    """As bytes or base64, with or without metadata."""
+    assert fill("{{ image }}", {"image": Shown(shown)}).parts == (PNG_PART,)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [Image(data=PNG), new_image("RGB", (2, 2), "red"), Figure(figsize=(1, 1))],  # type: ignore[no-untyped-call]
+    ids=["IPython", "Pillow", "matplotlib"],
+)
+def test_images_of_the_libraries_are_images(image: object) -> None:
+    """A PNG each, and the same one every time."""
+    (part,) = fill("{{ image }}", {"image": image}).parts
+    assert part.url.startswith(f"data:image/png;base64,{PIXEL[:11]}")
+    assert fill("{{ image }}", {"image": image}).parts == (part,)
+
+
+def test_where_only_text_can_be_sent_an_image_is_an_error() -> None:
+    """The error names it and says what to do."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        fill("{{ pixel }}", NOTEBOOK, images=False)
+    assert str(caught.value) == (
+        "{{ pixel }} is an image, and only text can be sent here: say in words what it shows, "
+        "or name the data behind it."
+    )
+
+
+def test_no_library_is_imported() -> None:
+    """Neither to fill in a value nor to find out what it is."""
+    program = (
+        "import sys\nfrom promptkit_nb.cell_text import fill\n"
+        "assert fill('{{ x }} {{ y[0] }}', {'x': 1, 'y': [{}]}).text == '1 {}'\n"
+        "print({'pandas', 'numpy', 'matplotlib', 'PIL', 'IPython'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
+# Of what people paste; no piece, alone or beside others, is an expression that begins with a name. "~" is a blank.
+PASTED = r"""
+{"a":{"b":[1,{}]}} {{"a":1}} \frac{{1}}{{2}} \frac{{a}}{{b}} \frac{a}{b} x^{{i}} $x_{1}^{2}$ \left\{ \right\} $$ %
+{%if~x%} {{#if~x}} {{/if}} {{>p}} {{~a~|~upper~}} @media{a{b:c}} f"{x}{{}}" `${y}` {0} {{}} {{~}} {~} {{0}} {{- ${HOME} 🎉 é
+\n \{ \} def~f(): if(x){return{}} }} } { {{
+"""
+GLUE = st.sampled_from([" ", "\n", "\r\n", "\t", "", "\n\n", "\u2028"])
+PIECES = st.sampled_from([piece.replace("~", " ") for piece in PASTED.split()])
+EXPECTED = {"{{ a }}": "3", "{{name}}": "Ada", "{{ rows[1]['id'] }}": "2"}
+VALUES = st.sampled_from(list(EXPECTED))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.tuples(st.one_of(PIECES, VALUES), GLUE), max_size=20))
+def test_pasted_text_comes_out_byte_for_byte(pieces: list[tuple[str, str]]) -> None:
+    """Whatever is pasted beside it, only the expressions change; where the seam makes another, it is none of ours."""
+    text = "".join(f" {piece} {glue}" for piece, glue in pieces)
+    assert filled(text) == "".join(f" {EXPECTED.get(piece, piece)} {glue}" for piece, glue in pieces)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.sampled_from("{}[]()\"'\\$%#|:.,_^ \n\r1é\ud83d🎉")))
+def test_braces_without_names_never_change(text: str) -> None:
+    """No text without a letter from a name is changed or refused."""
+    assert fill(text, NOTEBOOK).text == text
