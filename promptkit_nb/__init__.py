@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from promptkit_nb.archives import export_store, import_store
+    from promptkit_nb.budgets import Budget
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.errors import (
         AuthenticationError,
@@ -66,6 +67,7 @@ _ERRORS = "promptkit_nb.errors"
 _HOMES = {
     "AuthenticationError": _ERRORS,
     "BadRequestError": _ERRORS,
+    "Budget": "promptkit_nb.budgets",
     "BudgetExceededError": _ERRORS,
     "ContextWindowExceededError": _ERRORS,
     "Conversation": "promptkit_nb.conversation",
@@ -114,6 +116,7 @@ _HOMES = {
 __all__ = [
     "AuthenticationError",
     "BadRequestError",
+    "Budget",
     "BudgetExceededError",
     "ContextWindowExceededError",
     "Conversation",

@@ -15,6 +15,7 @@ import promptkit_nb
 PUBLIC = [
     "AuthenticationError",
     "BadRequestError",
+    "Budget",
     "BudgetExceededError",
     "ContextWindowExceededError",
     "Conversation",

@@ -1,0 +1,385 @@
+"""Spending: calls reserve what they may cost and settle at what they did, in every scope, under every budget."""
+
+from __future__ import annotations
+
+import multiprocessing
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from promptkit_nb import Budget, BudgetExceededError, InvalidArgumentError
+from promptkit_nb.scopes import scopes_of
+from promptkit_nb.spending import LEASE, OpenCall, Spending
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.redis import RedisStore
+from promptkit_nb.stores.user_store import UserStore
+from promptkit_nb.testing.expectations import together
+from storing import START, Clock, said
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.synchronize import Barrier
+    from pathlib import Path
+
+    from promptkit_nb.stores.base import Duration, Reservation, StateStore
+
+CENT = Decimal("0.01")
+NOTHING = [Decimal(0)] * 4
+START_TIMEOUT_S = 60
+
+
+def opened(spending: Spending, usd: str | None, conversation_id: str = "talk", user_id: str = "alice") -> OpenCall:
+    """Open a call that may cost so much."""
+    return spending.open(conversation_id, user_id, None if usd is None else Decimal(usd), "gpt-4o-mini")
+
+
+def spent(store: StateStore, conversation_id: str = "talk", user_id: str = "alice") -> list[Decimal]:
+    """Return what was spent in the conversation, by the user, on the first day, in total."""
+    return [store.spending(scope).spent for scope in scopes_of(conversation_id, user_id, START).values()]
+
+
+def reserved(store: StateStore) -> list[Decimal]:
+    """Return what is reserved in the same scopes."""
+    return [store.spending(scope).reserved for scope in scopes_of("talk", "alice", START).values()]
+
+
+class TestLedger:
+    """What stands in the ledger, on every store."""
+
+    @pytest.mark.parametrize("budgets", [[], [Budget(1)], [Budget(1, "day"), Budget(9, "total")]])
+    def test_call_reserves_its_estimate_and_settles_at_its_cost(
+        self, store: StateStore, clock: Clock, budgets: list[Budget]
+    ) -> None:
+        """In all four scopes, with budgets and without."""
+        call = opened(Spending(store, budgets, clock=clock), "0.03")
+        assert (spent(store), reserved(store)) == (NOTHING, [Decimal("0.03")] * 4)
+        assert call.settle(Decimal("0.0123")) == ()
+        assert (spent(store), reserved(store)) == ([Decimal("0.0123")] * 4, NOTHING)
+
+    def test_settling_again_changes_nothing(self, store: StateStore, clock: Clock) -> None:
+        """Whatever it is told then; also where nothing had been reserved."""
+        for usd in ("0.03", None):
+            call = opened(Spending(store, clock=clock), usd, user_id=f"of {usd}")
+            call.settle(CENT)
+            assert call.settle(Decimal(5)) == ()
+            assert store.spending(f"user:of {usd}").spent == CENT
+
+    def test_each_call_counts_where_it_belongs(self, store: StateStore, clock: Clock) -> None:
+        """Conversations, users and days are apart; the total is everything."""
+        spending = Spending(store, clock=clock)
+        opened(spending, "0.01").settle(CENT)
+        opened(spending, "0.01", "other").settle(CENT)
+        opened(spending, "0.01", user_id="bob").settle(CENT)
+        clock.pass_s(86400)
+        opened(spending, "0.01").settle(CENT)
+        assert spent(store) == [2 * CENT, 3 * CENT, 3 * CENT, 4 * CENT]
+
+    def test_ids_may_be_as_long_as_they_may_be(self, store: StateStore, clock: Clock) -> None:
+        """And hold nothing but what is escaped."""
+        for last in "%:":
+            opened(Spending(store, clock=clock), "0.01", ":" * 999 + last, ":" * 999 + last).settle(CENT)
+        assert spent(store, ":" * 1000, ":" * 1000) == [CENT, CENT, 2 * CENT, 2 * CENT]
+
+    def test_call_over_midnight_counts_on_the_day_it_began(self, store: StateStore, clock: Clock) -> None:
+        """Its room was found there."""
+        call = opened(Spending(store, clock=clock), "0.02")
+        clock.pass_s(12 * 3600)
+        call.settle(CENT)
+        assert (store.spending("day:2026-03-01").spent, store.spending("day:2026-03-02").spent) == (CENT, Decimal(0))
+
+    @pytest.mark.parametrize("cost", [None, Decimal(0)])
+    def test_free_and_unpriced_calls_leave_no_trace_without_a_budget(self, cost: Decimal | None) -> None:
+        """The store is not even asked."""
+        store = MemoryStore()
+        store.close()
+        for estimate in ("0", None):
+            assert opened(Spending(store), estimate).settle(cost) == ()
+
+    def test_price_that_only_the_answer_knew_is_entered(self, store: StateStore, clock: Clock) -> None:
+        """Some servers report what a call did cost."""
+        opened(Spending(store, clock=clock), None).settle(CENT)
+        assert (spent(store), reserved(store)) == ([CENT] * 4, NOTHING)
+
+    def test_unknown_cost_counts_as_the_estimate_under_a_budget(self, store: StateStore, clock: Clock) -> None:
+        """Whoever limits spending is on the safe side; without a budget unknown is not counted."""
+        opened(Spending(store, [Budget(1)], clock=clock), "0.03").settle(None)
+        opened(Spending(store, clock=clock), "0.03").settle(None)
+        assert (spent(store), reserved(store)) == ([Decimal("0.03")] * 4, NOTHING)
+
+    def test_call_that_was_never_sent_gives_its_room_back(self, store: StateStore, clock: Clock) -> None:
+        """It settles at nothing."""
+        spending = Spending(store, [Budget("0.03")], clock=clock)
+        opened(spending, "0.03").settle(Decimal(0))
+        opened(spending, "0.03")
+        assert spent(store) == NOTHING
+
+    def test_budget_set_later_knows_what_was_spent(self, store: StateStore, clock: Clock) -> None:
+        """Of each kind; deleting the conversation does not bring it back."""
+        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        store.append("talk", said("x"), user_id="alice")
+        store.delete("talk")
+        for per in ("conversation", "user", "day", "total"):
+            with pytest.raises(BudgetExceededError, match=r"\$0\.90 spent"):
+                opened(Spending(store, [Budget(1, per)], clock=clock), "0.11")
+
+
+class TestLimits:
+    """Over the limit nothing is sent."""
+
+    def test_up_to_the_limit_is_fine(self, store: StateStore, clock: Clock) -> None:
+        """Above it by the millionth of a cent it is not."""
+        spending = Spending(store, [Budget(1)], clock=clock)
+        opened(spending, "0.4").settle(Decimal("0.5"))
+        opened(spending, "0.5").settle(Decimal(0))
+        with pytest.raises(BudgetExceededError):
+            opened(spending, "0.50000001")
+
+    def test_refusal_says_what_is_spent_reserved_and_unconfirmed(self, store: StateStore, clock: Clock) -> None:
+        """And what the call may cost, of which budget, and what to do."""
+        spending = Spending(store, [Budget(1, "day")], clock=clock)
+        opened(spending, "0.02")
+        clock.now += LEASE
+        opened(spending, "0.03")
+        opened(spending, "0.93").settle(Decimal("0.93"))
+        with pytest.raises(BudgetExceededError) as caught:
+            opened(spending, "0.0212")
+        assert str(caught.value) == (
+            "The budget of $1.00 today (UTC) would be passed: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and this "
+            "call may cost $0.0212. Nothing was sent; raise the budget, or ask for less with max_output_tokens or a "
+            "cheaper model."
+        )
+
+    @pytest.mark.parametrize(
+        ("budget", "words"),
+        [
+            (Budget(1), r"The budget of \$1\.00 in this conversation would"),
+            (Budget(1, "user"), r"The budget of \$1\.00 for user 'alice' would"),
+            (Budget(1, "total"), r"The budget of \$1\.00 in total would"),
+        ],
+    )
+    def test_refusal_says_which_budget_it_was(
+        self, store: StateStore, clock: Clock, budget: Budget, words: str
+    ) -> None:
+        """In words."""
+        with pytest.raises(BudgetExceededError, match=words):
+            opened(Spending(store, [Budget(5, "day"), budget], clock=clock), "2")
+
+    @pytest.mark.parametrize("tight", [0, 1, 2])
+    def test_refused_call_holds_nothing(self, store: StateStore, clock: Clock, tight: int) -> None:
+        """Whichever of several budgets refused it."""
+        budgets = [Budget(9), Budget(9, "user"), Budget(9, "total")]
+        budgets[tight] = Budget(1, budgets[tight].per)
+        with pytest.raises(BudgetExceededError):
+            opened(Spending(store, budgets, clock=clock), "2")
+        assert (spent(store), reserved(store)) == (NOTHING, NOTHING)
+
+    def test_of_two_budgets_of_a_kind_the_tighter_holds(self, store: StateStore, clock: Clock) -> None:
+        """And a call is counted once in their scope."""
+        spending = Spending(store, [Budget(1, "day"), Budget(3, "day")], clock=clock)
+        opened(spending, "0.6").settle(Decimal("0.6"))
+        assert spent(store) == [Decimal("0.6")] * 4
+        with pytest.raises(BudgetExceededError, match=r"of \$1\.00"):
+            opened(spending, "0.6")
+
+    def test_days_budget_is_fresh_on_the_next_day(self, store: StateStore, clock: Clock) -> None:
+        """At midnight, UTC."""
+        spending = Spending(store, [Budget(1, "day")], clock=clock)
+        opened(spending, "1").settle(Decimal(1))
+        clock.pass_s(12 * 3600 - 1)
+        with pytest.raises(BudgetExceededError):
+            opened(spending, "0.01")
+        clock.pass_s(1)
+        opened(spending, "1").settle(Decimal(1))
+
+    def test_one_users_budget_is_not_anothers(self, store: StateStore, clock: Clock) -> None:
+        """Nor one conversation's: also not that of a user who took the id after a deletion."""
+        spending = Spending(store, [Budget(1), Budget(1, "user")], clock=clock)
+        opened(spending, "1").settle(Decimal(1))
+        opened(spending, "1", user_id="bob").settle(Decimal(1))
+        with pytest.raises(BudgetExceededError):
+            opened(spending, "0.01", "another")
+
+    def test_free_call_is_never_refused(self, store: StateStore, clock: Clock) -> None:
+        """It cannot pass a budget, not even one that is gone, or of nothing."""
+        opened(Spending(store, clock=clock), "2").settle(Decimal(2))
+        for budget in (Budget(1), Budget(0)):
+            assert opened(Spending(store, [budget], clock=clock), "0").settle(Decimal(0)) == ()
+            with pytest.raises(BudgetExceededError):
+                opened(Spending(store, [budget], clock=clock), "0.01")
+
+    def test_reservation_of_a_process_that_died_counts_on(self, store: StateStore, clock: Clock) -> None:
+        """At its estimate: the call may have been paid."""
+        spending = Spending(store, [Budget(1)], clock=clock)
+        opened(spending, "0.6")
+        clock.now += LEASE + timedelta(days=30)
+        with pytest.raises(BudgetExceededError, match=r"\$0\.00 spent, \$0\.60 unconfirmed, and this call may cost"):
+            opened(spending, "0.5")
+        assert spending.lines("talk", "alice") == ("budget $0.00 of $1.00 in this conversation · $0.60 unconfirmed",)
+
+    def test_model_without_a_price_is_refused_under_a_budget(self, store: StateStore, clock: Clock) -> None:
+        """The error says how to give the price; it is no matter of the budget's size."""
+        with pytest.raises(InvalidArgumentError) as caught:
+            Spending(store, [Budget(1)], clock=clock).open("talk", "alice", None, "llama3.2")
+        assert str(caught.value) == (
+            "Nobody knows the price of 'llama3.2', so no budget can hold for it; nothing was sent. Give dollars per "
+            "million tokens, in and out, as in OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}), or take the budget "
+            "away."
+        )
+
+    def test_store_that_fails_in_the_middle_keeps_no_room_taken(self, clock: Clock) -> None:
+        """What was reserved before is given back."""
+        store = FailsWithoutLimit(clock=clock)
+        with pytest.raises(ZeroDivisionError):
+            opened(Spending(store, [Budget(1)], clock=clock), "0.5")
+        assert reserved(store) == NOTHING
+
+    def test_view_of_one_user_spends_under_everybodys_budget(self, store: StateStore, clock: Clock) -> None:
+        """Through ``UserStore`` the same ledger is written."""
+        view = Spending(UserStore(store, "alice", clock=clock), [Budget(1, "total")], clock=clock)
+        opened(Spending(store, clock=clock), "0.5", user_id="bob").settle(Decimal("0.5"))
+        opened(view, "0.25").settle(Decimal("0.25"))
+        with pytest.raises(BudgetExceededError):
+            opened(view, "0.3")
+        assert spent(store) == [Decimal("0.25"), Decimal("0.25"), Decimal("0.75"), Decimal("0.75")]
+
+
+class TestWarnings:
+    """At a fraction of the budget one warning is given, once."""
+
+    def test_call_that_reaches_the_fraction_warns(self, store: StateStore, clock: Clock) -> None:
+        """The next one does not."""
+        spending = Spending(store, [Budget(1)], clock=clock)
+        assert opened(spending, "0.1").settle(Decimal("0.79")) == ()
+        assert opened(spending, "0.1").settle(CENT) == (
+            "The budget is nearly spent: $0.80 of $1.00 in this conversation.",
+        )
+        assert opened(spending, "0.1").settle(CENT) == ()
+
+    def test_of_two_kernels_one_warns(self, store: StateStore, clock: Clock) -> None:
+        """Calls that were under way together: whichever settles past the fraction, and only that."""
+        first, second = (Spending(store, [Budget(1, "day", warn_at=0.5)], clock=clock) for _ in range(2))
+        calls = [opened(first, "0.3"), opened(second, "0.3"), opened(first, "0.3")]
+        assert [len(call.settle(Decimal("0.3"))) for call in calls] == [0, 1, 0]
+
+    def test_of_many_threads_one_warns(self, store: StateStore, clock: Clock) -> None:
+        """Twenty calls are settled at once, and all of them may see that the fraction is reached."""
+        spending = Spending(store, [Budget(1)], clock=clock)
+        calls = [opened(spending, "0.05") for _ in range(20)]
+        warned: list[str] = []
+        assert together([lambda call=call: warned.extend(call.settle(Decimal("0.05"))) for call in calls]) == []  # type: ignore[misc]
+        assert len(warned) == 1
+
+    def test_budget_set_when_much_is_spent_warns_at_the_next_call(self, store: StateStore, clock: Clock) -> None:
+        """Nobody was told before."""
+        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        spending = Spending(store, [Budget(1, "user")], clock=clock)
+        assert opened(spending, "0.01").settle(CENT) == (
+            "The budget is nearly spent: $0.91 of $1.00 for user 'alice'.",
+        )
+
+    def test_another_budget_warns_anew(self, store: StateStore, clock: Clock) -> None:
+        """A raised one, at its own fraction; the same amount written differently is the same budget."""
+        opened(Spending(store, [Budget(1)], clock=clock), "0.9").settle(Decimal("0.9"))
+        for budget, count in ((Budget("1.00"), 0), (Budget(2), 0), (Budget("1.05"), 1), (Budget(1.05), 0)):
+            assert len(opened(Spending(store, [budget], clock=clock), "0.01").settle(CENT)) == count
+
+    def test_each_budget_and_each_day_warns_for_itself(self, store: StateStore, clock: Clock) -> None:
+        """Two that are reached at once give two warnings; a new day is a new budget."""
+        spending = Spending(store, [Budget(1, "day"), Budget(2, "total", warn_at=0.4)], clock=clock)
+        assert opened(spending, "0.9").settle(Decimal("0.9")) == (
+            "The budget is nearly spent: $0.90 of $1.00 today (UTC).",
+            "The budget is nearly spent: $0.90 of $2.00 in total.",
+        )
+        clock.pass_s(86400)
+        assert len(opened(spending, "0.9").settle(Decimal("0.9"))) == 1
+
+    def test_free_call_does_not_warn(self, store: StateStore, clock: Clock) -> None:
+        """It spent nothing."""
+        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        assert opened(Spending(store, [Budget(1)], clock=clock), "0").settle(Decimal(0)) == ()
+
+
+class TestLines:
+    """What ``%chat_usage`` and receipts show."""
+
+    def test_each_budget_has_its_line(self, store: StateStore, clock: Clock) -> None:
+        """In the order in which they were given; without a budget there is none."""
+        spending = Spending(store, [Budget(1, "day"), Budget(5, "total")], clock=clock)
+        opened(spending, "0.42").settle(Decimal("0.42"))
+        opened(spending, "0.03")
+        assert spending.lines("talk", "alice", unpriced_turns=3) == (
+            "budget $0.42 of $1.00 today (UTC) · $0.03 reserved · + 3 turns without a price",
+            "budget $0.42 of $5.00 in total · $0.03 reserved · + 3 turns without a price",
+        )
+        assert Spending(store, clock=clock).lines("talk", "alice") == ()
+
+
+class TestProcesses:
+    """Processes that spend at the same time stay under the limit together."""
+
+    @pytest.mark.parametrize(("kind", "processes"), [("disk", 10), ("redis", 4)])
+    def test_dollar_is_spent_and_no_more(
+        self, tmp_path: Path, request: pytest.FixtureRequest, kind: str, processes: int
+    ) -> None:
+        """Calls of 3 cents, known before: 33 fit into a dollar, whoever makes them."""
+        store_of = _store_of(kind, tmp_path, request)
+        assert sum(_spend_together(store_of, processes, estimate="0.03")) == 33
+        with store_of() as store:
+            account = store.spending("total")
+        assert (account.spent, account.reserved) == (Decimal("0.99"), Decimal(0))
+
+    def test_they_stop_no_earlier_than_the_open_estimates_demand(
+        self, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        """Calls of 3 cents that may cost 5: refused only when what is spent and all that is open leaves no room."""
+        store_of = _store_of("disk", tmp_path, request)
+        calls = sum(_spend_together(store_of, 10, estimate="0.05"))
+        with store_of() as store:
+            account = store.spending("total")
+        assert (account.spent, account.reserved) == (calls * Decimal("0.03"), Decimal(0))
+        assert 1 - 10 * Decimal("0.05") < account.spent <= 1
+
+
+class FailsWithoutLimit(MemoryStore):
+    """Cannot reserve where there is no limit."""
+
+    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+        """Fail for the scopes without a limit."""
+        if limit is None:
+            raise ZeroDivisionError
+        return super().reserve(scopes, usd, limit=limit, lease=lease)
+
+
+def _store_of(kind: str, path: Path, request: pytest.FixtureRequest) -> Callable[[], StateStore]:
+    if kind == "disk":
+        return partial(DiskStore, path)
+    return partial(RedisStore, request.getfixturevalue("redis_url"), prefix=f"{uuid4()}:")
+
+
+def _spend_together(store_of: Callable[[], StateStore], processes: int, *, estimate: str) -> list[int]:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, _wait_for_all, (context.Barrier(processes),)) as pool:
+        return pool.map(partial(_spend, estimate=Decimal(estimate)), [store_of] * processes, chunksize=1)
+
+
+def _wait_for_all(barrier: Barrier) -> None:
+    barrier.wait(START_TIMEOUT_S)
+
+
+def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
+    """Make calls of 3 cents until one is refused; return how many there were."""
+    calls = 0
+    with store_of() as store:
+        spending = Spending(store, [Budget(1, "total")])
+        while True:
+            try:
+                call = spending.open(f"talk {calls}", "alice", estimate, "gpt-4o-mini")
+            except BudgetExceededError:
+                return calls
+            call.settle(Decimal("0.03"))
+            calls += 1
