@@ -12,6 +12,8 @@ from typing import NoReturn
 import genai_prices
 import pytest
 
+from chat_server import ChatServer, Reply
+from promptkit_nb import Conversation, ConversationManager, DemoProvider, OpenAIProvider
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.pricing import Price, check_prices, price_of
 from promptkit_nb.turns import Usage
@@ -85,6 +87,17 @@ def test_user_prices_win_over_the_list() -> None:
     assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.002"), "user")
 
 
+def test_user_prices_are_per_million_tokens_in_and_out() -> None:
+    """A cent and three cents a thousand: 1000 in and 500 out are 0.01 and 0.015."""
+    assert price_of("mine", Usage(1000, 500), at=AT, prices={"mine": (10, 30)}).usd == Decimal("0.025")
+
+
+def test_user_prices_hold_for_cached_and_reasoning_tokens_too() -> None:
+    """They are part of the input and of the output: nothing is cheaper, and nothing is added on top."""
+    usage = Usage(1000, 500, cached_tokens=400, reasoning_tokens=300)
+    assert price_of("mine", usage, at=AT, prices={"mine": (10, 30)}).usd == Decimal("0.025")
+
+
 def test_user_prices_are_exact_decimals() -> None:
     """0.1 dollars a million is exactly a tenth, whatever a binary fraction would make of it."""
     assert str(price_of("mine", Usage(1, 3), at=AT, prices={"mine": (0.1, 0.2)}).usd) == "7E-7"
@@ -98,6 +111,55 @@ def test_user_prices_match_the_exact_name_only() -> None:
 def test_free_is_what_the_user_says_is_free() -> None:
     """A local model costs zero when the user says so."""
     assert price_of("llama3.2", Usage(1000, 500), at=AT, prices={"llama3.2": (0, 0)}) == Price(Decimal(0), "user")
+
+
+def test_side_that_the_user_says_is_free_is_free() -> None:
+    """One price of zero does not bring the list back in."""
+    prices = {"gpt-4o-mini": (0, 2)}
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.001"), "user")
+
+
+@pytest.mark.parametrize(
+    ("model", "prices", "expected"),
+    [
+        ("llama3.2", None, Price(None, None)),
+        ("llama3.2", {"llama3.2": (0, 0)}, Price(Decimal(0), "user")),
+        ("gpt-4o-mini", None, Price(Decimal("0.00045"), LISTED)),
+    ],
+)
+def test_server_on_this_machine_is_free_only_if_the_user_says_so(
+    model: str, prices: dict[str, tuple[float, float]] | None, expected: Price
+) -> None:
+    """What listens there may be a proxy: the address says nothing of the price."""
+    provider = OpenAIProvider(model, base_url="http://127.0.0.1:11434/v1", prices=prices)
+    assert provider.price(model, Usage(1000, 500), AT) == expected
+
+
+def test_demo_costs_nothing() -> None:
+    """It calls no model."""
+    assert DemoProvider().price("demo", Usage(1000, 500), AT).usd == Decimal(0)
+
+
+def test_cost_that_the_server_reports_is_preferred_to_the_list(chat_server: ChatServer) -> None:
+    """Resellers report what a call did cost, as OpenRouter in ``usage.cost``; the list only knows what is usual."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0004}
+    chat_server.reply(Reply(text="Yes.", usage=usage))
+    turn = _conversation(chat_server).send("Really?").turn
+    assert (turn.cost, turn.price_source) == (Decimal("0.0004"), "openai")
+
+
+def test_turn_keeps_the_version_of_the_list_that_priced_it(chat_server: ChatServer) -> None:
+    """What was paid is never computed again by a newer one."""
+    assert _conversation(chat_server).send("Hi").turn.price_source == LISTED
+
+
+def test_streamed_turns_cost_what_sent_ones_do(chat_server: ChatServer) -> None:
+    """Three of 10 tokens in and 5 out, each way: $0.0000045 each."""
+    sent, streamed = _conversation(chat_server), _conversation(chat_server)
+    for text in ("one", "two", "three"):
+        sent.send(text)
+        assert "".join(streamed.stream(text))
+    assert sent.total_cost == streamed.total_cost == Decimal("0.0000135")
 
 
 def test_prices_never_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +205,8 @@ def test_malformed_prices_are_refused_by_value_and_shape(prices: dict[str, tuple
         check_prices(prices)
     assert named in str(caught.value)
     assert 'prices={"my-model": (0.15, 0.60)}' in str(caught.value)
+
+
+def _conversation(chat_server: ChatServer) -> Conversation:
+    provider = OpenAIProvider("gpt-4o-mini", api_key="none", base_url=chat_server.url)
+    return ConversationManager(provider).new_conversation()

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from promptkit_nb import Message, Response, Turn, Usage
-from promptkit_nb.receipts import receipt_of, total_text, usd_text
+from promptkit_nb.receipts import amount_text, receipt_of, total_text, usd_text
 from promptkit_nb.responses import answer_html
 
 TURN = Turn(
@@ -41,6 +41,24 @@ def receipt(**changes: object) -> str:
 def test_dollars_are_readable_at_any_size(cost: str, text: str) -> None:
     """Four decimals, two from a dollar on, and never zero for what was paid."""
     assert usd_text(Decimal(cost)) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0", "$0.00"),
+        ("1", "$1.00"),
+        ("0.5", "$0.50"),
+        ("0.0310", "$0.031"),
+        ("4.99634", "$4.9963"),
+        ("1200", "$1200.00"),
+        ("0.0000451", "$0.000045"),
+        ("0.00999999", "$0.01"),
+    ],
+)
+def test_amounts_of_a_budget_are_as_short_as_cents_allow(usd: str, text: str) -> None:
+    """Four decimals also above a dollar, where limits are compared; zeros beyond cents are left out."""
+    assert amount_text(Decimal(usd)) == text
 
 
 def test_unknown_price_is_not_zero() -> None:

@@ -79,6 +79,16 @@ class TestLedger:
         opened(spending, "0.01").settle(CENT)
         assert spent(store) == [2 * CENT, 3 * CENT, 3 * CENT, 4 * CENT]
 
+    def test_refusal_of_the_store_itself_writes_amounts_in_digits(self, store: StateStore) -> None:
+        """Whoever reserves directly reads what is there, however small."""
+        store.reserve(["total"], Decimal("9E-7"), limit=None, lease=60)
+        with pytest.raises(BudgetExceededError) as caught:
+            store.reserve(["total"], Decimal("2E-7"), limit=Decimal("1E-6"), lease=60)
+        assert str(caught.value) == (
+            "The limit of $0.000001 for 'total' would be passed: $0 spent, $0.0000009 reserved, and $0.0000002 more is "
+            "asked for. Nothing was reserved; raise the limit, or ask for less."
+        )
+
     def test_ids_may_be_as_long_as_they_may_be(self, store: StateStore, clock: Clock) -> None:
         """And hold nothing but what is escaped."""
         for last in "%:":

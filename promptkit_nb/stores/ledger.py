@@ -42,8 +42,9 @@ def reserved(
     committed = account.spent + account.reserved
     if limit is not None and committed + opened.usd > limit:
         raise BudgetExceededError(
-            f"The budget of ${limit} for {scope!r} would be passed: ${account.spent} spent, ${account.reserved} "
-            f"reserved, and this call may cost ${opened.usd}. Nothing was sent; raise the budget, or ask for less."
+            f"The limit of ${limit:f} for {scope!r} would be passed: ${account.spent:f} spent, "
+            f"${account.reserved:f} reserved, and ${opened.usd:f} more is asked for. Nothing was reserved; raise the "
+            "limit, or ask for less."
         )
     return replace(account, open={**account.open, reservation_id: opened})
 
