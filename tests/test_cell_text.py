@@ -399,7 +399,8 @@ def test_no_library_is_imported() -> None:
 # Of what people paste; no piece, alone or beside others, is an expression that begins with a name. "~" is a blank.
 PASTED = r"""
 {"a":{"b":[1,{}]}} {{"a":1}} \frac{{1}}{{2}} \frac{{a}}{{b}} \frac{a}{b} x^{{i}} $x_{1}^{2}$ \left\{ \right\} $$ %
-{%if~x%} {{#if~x}} {{/if}} {{>p}} {{~a~|~upper~}} @media{a{b:c}} f"{x}{{}}" `${y}` {0} {{}} {{~}} {~} {{0}} {{- ${HOME} 🎉 é
+{%if~x%} {{#if~x}} {{/if}} {{>p}} {{~a~|~upper~}} @media{a{b:c}} f"{x}{{}}" `${y}` {0} {{}}
+{{~}} {~} {{0}} {{- ${HOME} 🎉 é
 \n \{ \} def~f(): if(x){return{}} }} } { {{
 """
 GLUE = st.sampled_from([" ", "\n", "\r\n", "\t", "", "\n\n", "\u2028"])
