@@ -71,7 +71,7 @@ class Asking:
             self.provider,
             inquiry,
             prepare=self._prepare,
-            keep=lambda turn: self._keep(turn, place, cell),
+            keep=lambda turn: self._keep(turn, place, inquiry),
             clock=self.clock,
             on_waiting=on_waiting,
         )
@@ -118,12 +118,13 @@ class Asking:
         system = () if system_prompt is None else (Message("system", system_prompt),)
         return Prepared(request=inquiry.terms.request([*system, *said, inquiry.question]))
 
-    def _keep(self, turn: Turn, place: Place, cell: CellCall | None) -> int:
+    def _keep(self, turn: Turn, place: Place, inquiry: Inquiry) -> int:
         if place.in_place_of is not None:
             return self.log.replace(place.in_place_of.id, turn)
         if place.branch_from is not None:
-            return self.log.branch_off(place.branch_from, turn)
-        return self.log.append(turn, cell)
+            first = inquiry.state.turns[len(inquiry.turns)]  # its position may be another one by now
+            return self.log.branch_off(first, turn)
+        return self.log.append(turn, inquiry.cell)
 
 
 def _position(snapshot: Snapshot, place: Place) -> int:

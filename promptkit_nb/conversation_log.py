@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import ConversationChangedError
+from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError, StoreError
 from promptkit_nb.requests import rendered_prompt
 from promptkit_nb.snapshot import Snapshot
 
@@ -68,20 +69,41 @@ class ConversationLog:
         self.store.replace(self.id, turn_id, turn)
         return self.fresh().stale_after(turn.id)
 
-    def branch_off(self, start: int, turn: Turn) -> int:
-        """Let the turns from a position on become a branch, and add a turn behind what is left."""
-        self.archive(lambda state: (start, len(state.turns)))
-        return self.append(turn)
+    def branch_off(self, first: Turn, turn: Turn) -> int:
+        """Let ``first`` and all behind it become a branch, and add a turn behind what is left.
+
+        Where ``first`` left meanwhile, there is nothing to set aside. Where the turn cannot be added, the branch comes
+        back.
+        """
+        branch_id, _ = self._set_aside(lambda now: (now.standing_at(first.id), len(now.state.turns)))
+        try:
+            return self.append(turn)
+        except StoreError:
+            if branch_id is not None:
+                with suppress(StoreError):  # the first error is the one to tell
+                    self.store.restore(self.id, branch_id)
+            raise
 
     def archive(self, range_of: Callable[[ConversationState], tuple[int, int]]) -> int:
         """Let a range of turns leave the conversation as a branch; return how many they were."""
-        state = self.fresh().state
-        start, stop = range_of(state)
-        if start < stop:
-            taken = {branch.id for branch in state.branches}
+        return self._set_aside(lambda now: range_of(now.state))[1]
+
+    def _set_aside(self, range_of: Callable[[Snapshot], tuple[int | None, int]]) -> tuple[str | None, int]:
+        """Return also the id of the branch, ``None`` where there was nothing to leave."""
+        while True:
+            snapshot = self.fresh()
+            start, stop = range_of(snapshot)
+            if start is None or start >= stop:
+                return None, 0
+            taken = {branch.id for branch in snapshot.state.branches}
             branch_id = next(name for n in range(1, len(taken) + 2) if (name := f"branch-{n}") not in taken)
-            self.store.archive(self.id, start, stop, as_branch=branch_id)
-        return max(stop - start, 0)
+            try:
+                self.store.archive(self.id, start, stop, as_branch=branch_id)
+            except InvalidArgumentError:
+                if self.fresh() is snapshot:
+                    raise
+                continue  # somebody else took the id or the turns meanwhile: look again
+            return branch_id, stop - start
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt that they give."""

@@ -47,9 +47,16 @@ class Snapshot:
         return stale_turns(self.state, self.links)
 
     def stale_after(self, turn_id: str) -> int:
-        """Return how many turns behind this one are stale."""
-        behind = self.state.turns[self.place_of(turn_id) + 1 :]
+        """Return how many turns behind this one are stale; none are where it is no current turn any more."""
+        place = self.standing_at(turn_id)
+        behind = () if place is None else self.state.turns[place + 1 :]
         return len(self.stale & {turn.id for turn in behind})
+
+    def standing_at(self, turn_id: object) -> int | None:
+        """Return the position of the current turn that has this id or had it as a former version, else ``None``."""
+        versions = self.state.versions.items()
+        current = next((key for key, former in versions if any(each.id == turn_id for each in former)), turn_id)
+        return next((at for at, each in enumerate(self.state.turns) if each.id == current), None)
 
     def place_of(self, turn: Turn | str | int) -> int:
         """Return the position of a current turn, given as such, by its id or position, or as a former version of it."""
@@ -61,10 +68,7 @@ class Snapshot:
                 f"There is no turn {turn} in {self.state.conversation_id!r}, which has {counted(len(turns), 'turn')}."
             )
         wanted = turn.id if isinstance(turn, Turn) else turn
-        current = next(
-            (key for key, former in self.state.versions.items() if any(each.id == wanted for each in former)), wanted
-        )
-        place = next((at for at, each in enumerate(turns) if each.id == current), None)
+        place = self.standing_at(wanted)
         if place is None:
             raise InvalidArgumentError(
                 f"{wanted!r:.80} is no current turn of {self.state.conversation_id!r}: "

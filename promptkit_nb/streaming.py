@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import (
     ContextWindowExceededError,
+    ConversationChangedError,
     ConversationNotFoundError,
+    InvalidArgumentError,
     ProviderError,
     ProviderTimeoutError,
     StoreError,
@@ -170,6 +172,12 @@ class ResponseStream:
         except StoreError as error:
             error.response = response
             raise
+        except InvalidArgumentError as error:  # such as: the turn to answer again is gone
+            changed = ConversationChangedError(
+                f"The answer could not be stored. {error} The answer is in .response of this error."
+            )
+            changed.response = response
+            raise changed from error
 
     def _settle_unstored(self, *, may_be_billed: bool) -> None:
         """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""

@@ -1,0 +1,699 @@
+"""Answering again, going back, setting aside: nothing is lost, nothing is stored by halves, and staleness is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chat_server import ChatServer, Reply, error_reply
+from promptkit_nb import (
+    BadRequestError,
+    Conversation,
+    ConversationChangedError,
+    ConversationManager,
+    ConversationNotFoundError,
+    DiskStore,
+    InvalidArgumentError,
+    MemoryStore,
+    Message,
+    OpenAIProvider,
+    ProviderUnavailableError,
+    StoreUnavailableError,
+    Turn,
+    load_pack,
+)
+from promptkit_nb.asking import Place
+from promptkit_nb.receipts import receipt_of
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from promptkit_nb import StateStore
+    from promptkit_nb.state import Head
+
+
+@pytest.fixture
+def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
+    """A manager whose provider is the real client, talking to the server on the loopback."""
+    return ConversationManager(provider_for(chat_server), store)
+
+
+@pytest.fixture
+def conv(manager: ConversationManager) -> Conversation:
+    """A conversation of three turns: a, b and c."""
+    opened = manager.new_conversation(system_prompt="You help.", conversation_id="chat")
+    return talked(opened, "abc")
+
+
+def provider_for(server: ChatServer) -> OpenAIProvider:
+    return OpenAIProvider("gpt-4o-mini", api_key="sk-test-1", base_url=server.url, max_retries=0)
+
+
+def talked(conversation: Conversation, letters: str) -> Conversation:
+    """Say one letter after the other."""
+    for letter in letters:
+        conversation.send(letter)
+    return conversation
+
+
+def now(conversation: Conversation) -> str:
+    """Return what is said in the conversation now."""
+    return "".join(texts(conversation.turns))
+
+
+def stale(conversation: Conversation) -> str:
+    """Return which of it is stale."""
+    return "".join(texts(conversation.stale_turns))
+
+
+def asked(server: ChatServer) -> list[str]:
+    """Return what the user says in the last request."""
+    return [message["content"] for message in server.requests[-1].body["messages"] if message["role"] == "user"]
+
+
+class TestRerun:
+    """``rerun`` answers a turn again, in place."""
+
+    def test_other_text_takes_the_place(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The request carries what stands before the turn, and nothing behind it; later turns stay."""
+        response = conv.rerun(1, "x")
+        assert asked(chat_server) == ["a", "x"]
+        assert (now(conv), response.content, response.turn) == ("axc", "You said: x", conv.turns[1])
+
+    def test_own_text_is_asked_again(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Without a text the model gets the turn's own, and may answer differently."""
+        chat_server.reply(Reply(text="another answer"))
+        conv.rerun(1)
+        assert asked(chat_server) == ["a", "b"]
+        assert [turn.text for turn in conv.turns] == ["You said: a", "another answer", "You said: c"]
+
+    def test_former_one_is_a_version(self, conv: Conversation) -> None:
+        """Unchanged, the oldest first; the other turns have none."""
+        first = conv.turns[1]
+        second = conv.rerun(1, "x").turn
+        conv.rerun(1, "y")
+        assert conv.versions(1) == (first, second)
+        assert (conv.versions(0), conv.versions(2)) == ((), ())
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            lambda _: 1,
+            lambda _: -2,
+            lambda conv: conv.turns[1],
+            lambda conv: conv.turns[1].id,
+            lambda conv: conv.versions(1)[0],
+            lambda conv: conv.versions(1)[0].id,
+        ],
+        ids=["position", "negative", "turn", "id", "former version", "id of a former version"],
+    )
+    def test_turn_is_named_in_many_ways(self, conv: Conversation, name: Callable[[Conversation], Any]) -> None:
+        """By its position, also from the end, as such, by its id, and as what it was before."""
+        conv.rerun(1, "x")
+        conv.rerun(name(conv), "y")
+        assert (now(conv), texts(conv.versions(name(conv)))) == ("ayc", ["b", "x"])
+
+    @pytest.mark.parametrize("wrong", [3, -4, "nothing", said("b"), True, None, 1.0])
+    def test_unknown_turn_is_refused(self, conv: Conversation, chat_server: ChatServer, wrong: Any) -> None:
+        """Nothing is sent."""
+        for verb in (conv.rerun, conv.versions, lambda turn: conv.edit(turn, "x")):
+            with pytest.raises(InvalidArgumentError, match=r"no turn|no current turn"):
+                verb(wrong)
+        assert len(chat_server.requests) == 3
+
+    def test_turn_on_a_branch_is_no_current_turn(self, conv: Conversation) -> None:
+        """It has to be restored first."""
+        former = conv.turns[0]
+        conv.clear()
+        with pytest.raises(InvalidArgumentError, match="no current turn of 'chat'"):
+            conv.rerun(former)
+
+    def test_blank_text_is_refused(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """As in ``send``; an empty text does not stand for the turn's own."""
+        with pytest.raises(InvalidArgumentError, match="empty"):
+            conv.rerun(1, "")
+        assert len(chat_server.requests) == 3
+
+    def test_turn_without_a_question_needs_a_text(self, manager: ConversationManager, store: StateStore) -> None:
+        """A greeting that the model began with cannot be asked again."""
+        store.append("greeted", Turn(messages=(Message("assistant", "Welcome!"),)))
+        with pytest.raises(InvalidArgumentError, match="no message of a user"):
+            manager.get_conversation("greeted").rerun(0)
+
+    def test_options_are_those_of_send(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Model, parameters and the output limit count for this call."""
+        conv.rerun(0, model="gpt-4o", parameters={"seed": 1}, max_output_tokens=50)
+        body = chat_server.requests[-1].body
+        assert (body["model"], body["seed"], body["max_tokens"]) == ("gpt-4o", 1, 50)
+
+    def test_all_answers_are_in_the_totals(self, conv: Conversation) -> None:
+        """What was replaced was paid for."""
+        before = conv.token_count, conv.total_cost
+        added = conv.rerun(1, "x")
+        assert added.cost is not None
+        assert before[1] is not None
+        assert (conv.token_count, conv.total_cost) == (before[0] + 15, before[1] + added.cost)
+
+    def test_cell_of_the_turn_stays(self, conv: Conversation, store: StateStore) -> None:
+        """A cell's turn that Python answers again is that cell's still."""
+        store.append("chat", said("d", cell_id="c1", cell_call=2, cell_source="%chat d"))
+        turn = conv.rerun(3).turn
+        assert (turn.cell_id, turn.cell_call, turn.cell_source) == ("c1", 2, "%chat d")
+
+    def test_failing_call_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """No version, no revision; the error carries what was asked."""
+        before = conv.turns, conv._log.head()
+        chat_server.reply(error_reply(400, "no such thing"))
+        with pytest.raises(BadRequestError) as caught:
+            conv.rerun(1)
+        assert caught.value.unsent == "b"
+        assert (conv.turns, conv._log.head()) == before
+        assert conv.versions(1) == ()
+
+    def test_cut_answer_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """What had arrived is on the error."""
+        before = conv.turns
+        chat_server.reply(Reply(text="one two three", cut_after=3))
+        with pytest.raises(ProviderUnavailableError) as caught:
+            conv.rerun(1, "x")
+        assert caught.value.partial == "one two"
+        assert conv.turns == before
+
+    def test_leaving_the_stream_keeps_the_partial_answer_in_place(
+        self, conv: Conversation, chat_server: ChatServer
+    ) -> None:
+        """The whole former answer is a version and can be restored."""
+        former = conv.turns[1]
+        chat_server.reply(Reply(text="one two three"))
+        for _ in conv.stream("x", place=Place(in_place_of=former)):
+            break
+        turn = conv.turns[1]
+        assert (now(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
+        conv.restore(former)
+        assert (conv.turns[1], conv.versions(1)) == (former, (turn,))
+
+    def test_interrupt_before_any_text_changes_nothing(self, conv: Conversation) -> None:
+        """A stream that was never read leaves the turn as it is."""
+        revision = conv._log.head().revision
+        conv.stream("x", place=Place(in_place_of=conv.turns[1])).close()
+        assert conv._log.head().revision == revision
+
+    def test_turn_that_another_handle_replaced_meanwhile(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """The later answer is current, the earlier one a version: neither is lost."""
+        former = conv.turns[1]
+        stream = conv.stream("mine", place=Place(in_place_of=former))
+        manager.get_conversation("chat").rerun(1, "theirs")
+        assert "".join(stream) == "You said: mine"
+        assert (texts(conv.turns), texts(conv.versions(former))) == (["a", "mine", "c"], ["b", "theirs"])
+
+    def test_turn_that_left_meanwhile_is_answered_on_its_branch(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """The paid answer is returned and kept where the turn stands now."""
+        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        next(stream)
+        manager.get_conversation("chat").clear()
+        list(stream)
+        assert stream.response is not None
+        assert (stream.response.content, stream.response.stale_turns) == ("You said: x", 0)
+        (branch,) = conv.branches()
+        assert (now(conv), texts(branch.turns)) == ("", ["a", "x", "c"])
+
+    def test_conversation_deleted_meanwhile_raises_with_the_answer(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """The answer is on the exception, and the conversation stays deleted."""
+        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        next(stream)
+        manager.delete_conversation("chat")
+        with pytest.raises(ConversationNotFoundError, match="deleted while the answer was under way") as caught:
+            list(stream)
+        assert caught.value.response is not None
+        assert caught.value.response.content == "You said: x"
+        assert manager.list_conversations() == []
+
+    def test_turn_that_is_really_gone_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
+        """Where somebody wrote the conversation without it, there is no place to keep the answer in."""
+        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        next(stream)
+        state = store.get("chat")
+        store.set(replace(state, turns=state.turns[:1]))
+        with pytest.raises(ConversationChangedError, match="response") as caught:
+            list(stream)
+        assert caught.value.response is not None
+        assert caught.value.response.content == "You said: x"
+        assert now(conv) == "a"
+
+    def test_store_that_fails_in_the_end_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
+        """An answer that cannot be stored is not lost to the caller."""
+        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        next(stream)
+        store.close()
+        with pytest.raises(StoreUnavailableError) as caught:
+            list(stream)
+        assert caught.value.response is not None
+        assert caught.value.response.content == "You said: x"
+
+    def test_threads_on_one_handle_lose_no_answer(self, conv: Conversation) -> None:
+        """Four at a time answer the same turn: one is current, the others are versions."""
+        threads = [threading.Thread(target=conv.rerun, args=(1, f"x{number}")) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = texts((*conv.versions(1), conv.turns[1]))
+        assert found[0] == "b"
+        assert sorted(found[1:]) == ["x0", "x1", "x2", "x3"]
+
+
+class TestEdit:
+    """``edit`` says something else from a turn on."""
+
+    def test_turn_and_all_after_it_become_a_branch(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The request carries what stands before it."""
+        former = conv.turns
+        conv.edit(1, "x")
+        assert (now(conv), asked(chat_server)) == ("ax", ["a", "x"])
+        (branch,) = conv.branches()
+        assert (branch.turns, branch.start, branch.kind) == (former[1:], 1, "tail")
+
+    def test_nothing_is_stale_for_it(self, conv: Conversation) -> None:
+        """What is left is answered in what it stands behind."""
+        assert conv.edit(1, "x").stale_turns == 0
+        assert stale(conv) == ""
+
+    @pytest.mark.parametrize(("i", "left"), [(0, "x"), (2, "abx"), (-1, "abx"), (-3, "x")])
+    def test_first_and_last_turn(self, conv: Conversation, i: int, left: str) -> None:
+        """Positions count from either end."""
+        conv.edit(i, "x")
+        assert now(conv) == left
+
+    def test_empty_conversation_has_nothing_to_edit(self, manager: ConversationManager) -> None:
+        """The message says how many turns there are."""
+        with pytest.raises(InvalidArgumentError, match="has 0 turns"):
+            manager.new_conversation(conversation_id="new").edit(0, "x")
+
+    @pytest.mark.parametrize("reply", [error_reply(400, "no"), Reply(text="one two", cut_after=2)])
+    def test_failing_call_leaves_everything_as_it_was(
+        self, conv: Conversation, chat_server: ChatServer, reply: Reply
+    ) -> None:
+        """Turns, branches and the revision."""
+        before = conv.turns, conv.branches(), conv._log.head()
+        chat_server.reply(reply)
+        with pytest.raises((BadRequestError, ProviderUnavailableError)):
+            conv.edit(1, "x")
+        assert (conv.turns, conv.branches(), conv._log.head()) == before
+
+    def test_blank_text_is_refused(self, conv: Conversation) -> None:
+        """Before anything is moved."""
+        with pytest.raises(InvalidArgumentError, match="empty"):
+            conv.edit(1, "  ")
+        assert now(conv) == "abc"
+
+    def test_restoring_the_branch_swaps_back(self, conv: Conversation) -> None:
+        """What was said instead is a branch then, and can be swapped in again."""
+        conv.edit(1, "x")
+        conv.send("y")
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv)) == ("abc", "")
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv)) == ("axy", "")
+
+    def test_turns_that_left_meanwhile_move_the_position(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """The turn that was meant becomes the branch, not the one that has its position now."""
+        stream = conv.stream("x", place=Place(branch_from=1))
+        next(stream)
+        manager.get_conversation("chat").truncate(4)
+        list(stream)
+        assert (now(conv), texts(conv.branches()[1].turns)) == ("x", ["b", "c"])
+
+    def test_turn_that_was_added_meanwhile_goes_with_the_branch(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """All that stands behind the place when the answer is there."""
+        stream = conv.stream("x", place=Place(branch_from=1))
+        next(stream)
+        manager.get_conversation("chat").send("d")
+        list(stream)
+        assert (now(conv), texts(conv.branches()[0].turns)) == ("ax", ["b", "c", "d"])
+
+    def test_place_that_is_gone_meanwhile_lets_the_answer_be_added(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """Where the turn left with others, there is nothing more to set aside."""
+        stream = conv.stream("x", place=Place(branch_from=1))
+        next(stream)
+        manager.get_conversation("chat").clear()
+        list(stream)
+        assert (now(conv), len(conv.branches())) == ("x", 1)
+
+    def test_answer_that_cannot_be_stored_leaves_everything_as_it_was(self, chat_server: ChatServer) -> None:
+        """Also where the store fails between the branch and the answer, which is on the error."""
+        store = _RefusingStore()
+        conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
+        before = conv.turns
+        store.refuses = True
+        with pytest.raises(StoreUnavailableError) as caught:
+            conv.edit(1, "x")
+        assert caught.value.response is not None
+        assert caught.value.response.content == "You said: x"
+        assert (conv.turns, conv.branches()) == (before, ())
+
+
+class _RefusingStore(MemoryStore):
+    """A store that takes no turn any more once it refuses."""
+
+    refuses = False
+
+    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+        if self.refuses:
+            raise StoreUnavailableError("The disk is full: make room.")
+        return super().append(conversation_id, turn, user_id=user_id, create=create)
+
+
+class TestTruncate:
+    """``truncate`` and ``clear`` let turns leave."""
+
+    @pytest.mark.parametrize(
+        ("turns", "keep_last", "left"),
+        [
+            (0, 20, 0),
+            (5, 20, 5),
+            (6, 20, 6),
+            (10, 20, 10),
+            (15, 20, 10),
+            (15, 10, 5),
+            (15, 30, 15),
+            (15, 9, 5),
+            (15, 1, 1),
+            (15, 0, 0),
+            (0, 0, 0),
+        ],
+    )
+    def test_as_few_whole_newest_turns_stay_as_reach_it(
+        self, manager: ConversationManager, store: StateStore, turns: int, keep_last: int, left: int
+    ) -> None:
+        """``keep_last`` counts messages, two a turn here; the system message is none of them."""
+        conv = manager.new_conversation(system_prompt="You help.", conversation_id="long")
+        for number in range(turns):
+            store.append("long", said(str(number)))
+        assert conv.truncate(keep_last) == turns - left
+        assert texts(conv.turns) == [str(number) for number in range(turns - left, turns)]
+        assert [len(branch.turns) for branch in conv.branches()] == ([turns - left] if turns > left else [])
+
+    def test_twenty_messages_stay_unless_told(self, manager: ConversationManager, store: StateStore) -> None:
+        """Of thirty."""
+        for number in range(15):
+            store.append("long", said(str(number)))
+        assert manager.get_conversation("long").truncate() == 5
+
+    def test_turn_with_tool_messages_stays_whole(self, manager: ConversationManager, store: StateStore) -> None:
+        """Half of a tool call and its result never leaves."""
+        roles = ("user", "assistant", "tool", "assistant")
+        tools = replace(said("b"), messages=tuple(Message(role, "b") for role in roles))  # type: ignore[arg-type]  # roles
+        for turn in (said("a"), tools, said("c")):
+            store.append("tools", turn)
+        conv = manager.get_conversation("tools")
+        conv.truncate(3)
+        assert now(conv) == "bc"
+
+    @pytest.mark.parametrize("wrong", [-1, 1.5, "2", None, True])
+    def test_other_than_a_whole_number_is_refused(self, conv: Conversation, wrong: Any) -> None:
+        """Nothing leaves."""
+        with pytest.raises(InvalidArgumentError, match="keep_last"):
+            conv.truncate(wrong)
+        assert now(conv) == "abc"
+
+    def test_rest_is_not_stale_for_it(self, conv: Conversation) -> None:
+        """Nor is what is said next, whichever comes back afterwards."""
+        conv.truncate(2)
+        assert (now(conv), stale(conv)) == ("c", "")
+        conv.send("d")
+        assert stale(conv) == ""
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv)) == ("abcd", "")
+
+    def test_next_request_carries_the_rest_only(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """What left is not sent any more."""
+        conv.truncate(2)
+        conv.send("d")
+        assert asked(chat_server) == ["c", "d"]
+
+    def test_costs_stay_in_the_totals(self, conv: Conversation) -> None:
+        """Of what left by ``truncate`` and by ``clear``."""
+        before = conv.token_count, conv.total_cost
+        conv.truncate(2)
+        conv.clear()
+        assert (conv.token_count, conv.total_cost) == before == (45, before[1])
+
+    def test_truncating_again_makes_another_branch(self, conv: Conversation) -> None:
+        """Each that left can be restored, in any order."""
+        conv.truncate(4)
+        conv.truncate(2)
+        assert [texts(branch.turns) for branch in conv.branches()] == [["a"], ["b"]]
+        conv.restore(conv.branches()[1])
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv), conv.branches()) == ("abc", "", ())
+
+    def test_nothing_to_leave_writes_nothing(self, conv: Conversation) -> None:
+        """No branch, no revision."""
+        revision = conv._log.head().revision
+        assert conv.truncate(6) == 0
+        assert (conv.branches(), conv._log.head().revision) == ((), revision)
+
+    def test_clear_begins_anew(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Everything is a branch; the next request carries system prompt and message."""
+        assert conv.clear() == 3
+        assert (now(conv), [message.content for message in conv.messages]) == ("", ["You help."])
+        conv.send("x")
+        assert (asked(chat_server), stale(conv)) == (["x"], "")
+
+    def test_clearing_nothing_writes_nothing(self, manager: ConversationManager) -> None:
+        """An empty conversation stays as it is."""
+        conv = manager.new_conversation()
+        assert (conv.clear(), conv.branches(), conv._log.head().revision) == (0, (), 1)
+
+    def test_cleared_conversation_comes_back(self, conv: Conversation) -> None:
+        """What was said since becomes the branch."""
+        conv.clear()
+        conv.send("x")
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv), [texts(branch.turns) for branch in conv.branches()]) == ("abc", "", [["x"]])
+
+    def test_handle_of_another_sees_it(self, manager: ConversationManager, conv: Conversation) -> None:
+        """Branches are the store's, not the handle's."""
+        other = manager.get_conversation("chat")
+        conv.truncate(2)
+        assert (now(other), other.branches()) == ("c", conv.branches())
+        assert (other.clear(), now(conv)) == (1, "")
+
+
+class TestRestore:
+    """``restore`` swaps back, and loses nothing."""
+
+    def test_version_comes_back_and_displaces(self, conv: Conversation) -> None:
+        """What stood there is a version then."""
+        former = conv.turns[1]
+        other = conv.rerun(1, "x").turn
+        conv.restore(former)
+        assert (conv.turns[1], conv.versions(1)) == (former, (other,))
+        conv.restore(other)
+        assert (conv.turns[1], conv.versions(1)) == (other, (former,))
+
+    def test_id_will_do(self, conv: Conversation) -> None:
+        """Of a version, and of a branch."""
+        former = conv.turns[1]
+        conv.rerun(1, "x")
+        conv.restore(former.id)
+        conv.clear()
+        conv.restore(conv.branches()[0].id)
+        assert now(conv) == "abc"
+
+    @pytest.mark.parametrize("wrong", ["nothing", None, 0, said("b")])
+    def test_unknown_is_refused(self, conv: Conversation, wrong: Any) -> None:
+        """And says where to look."""
+        with pytest.raises(InvalidArgumentError, match="no turn and no branch"):
+            conv.restore(wrong)
+
+    def test_current_turn_stays(self, conv: Conversation) -> None:
+        """Restoring what is there writes nothing."""
+        revision = conv._log.head().revision
+        conv.restore(conv.turns[1])
+        assert conv._log.head().revision == revision
+
+    def test_version_on_a_branch(self, conv: Conversation) -> None:
+        """It takes its place there, and comes back with the branch."""
+        former = conv.turns[1]
+        conv.rerun(1, "x")
+        conv.clear()
+        conv.restore(former)
+        conv.restore(conv.branches()[0])
+        assert (now(conv), texts(conv.versions(1))) == ("abc", ["x"])
+
+
+class TestStaleness:
+    """A turn is stale while its context is not the one that it was answered in."""
+
+    def test_later_turns_are_stale_and_the_response_says_so(self, conv: Conversation) -> None:
+        """Later ones only; the receipt tells how many."""
+        response = conv.rerun(0, "x")
+        assert (stale(conv), response.stale_turns) == ("bc", 2)
+        assert receipt_of(response, "chat").endswith(" · 2 later turns were answered before this change")
+
+    def test_one_later_turn(self, conv: Conversation) -> None:
+        """The receipt is in the singular."""
+        response = conv.rerun(1, "x")
+        assert (stale(conv), response.stale_turns) == ("c", 1)
+        assert receipt_of(response, "chat").endswith(" · 1 later turn was answered before this change")
+
+    def test_last_turn_makes_nothing_stale(self, conv: Conversation) -> None:
+        """The receipt says nothing of it."""
+        response = conv.rerun(2, "x")
+        assert (stale(conv), response.stale_turns) == ("", 0)
+        assert "later turn" not in receipt_of(response, "chat")
+
+    def test_same_answer_leaves_nothing_stale(self, conv: Conversation) -> None:
+        """Asked again, and answered in the same words."""
+        assert conv.rerun(0).stale_turns == 0
+        assert stale(conv) == ""
+
+    def test_former_answer_makes_them_fresh_again(self, conv: Conversation) -> None:
+        """Whether it is restored, or given by the model once more."""
+        former = conv.turns[0]
+        conv.rerun(0, "x")
+        conv.restore(former)
+        assert stale(conv) == ""
+        conv.rerun(0, "x")
+        assert conv.rerun(0, "a").stale_turns == 0
+        assert stale(conv) == ""
+
+    def test_stale_turns_answered_again_are_fresh(self, conv: Conversation) -> None:
+        """One after the other, from the front: each is fresh, those behind it wait."""
+        conv.rerun(0, "x")
+        conv.rerun(1)
+        assert stale(conv) == "c"
+        conv.rerun(2)
+        assert stale(conv) == ""
+
+    def test_turn_behind_one_that_came_meanwhile_is_stale(
+        self, manager: ConversationManager, conv: Conversation
+    ) -> None:
+        """If another kernel appended while we waited, our turn lands after it."""
+        stream = conv.stream("mine")
+        next(stream)
+        manager.get_conversation("chat").send("theirs")
+        list(stream)
+        assert (texts(conv.turns)[3:], stale(conv)) == (["theirs", "mine"], "mine")
+
+    def test_hand_made_turn_is_never_stale(self, conv: Conversation, store: StateStore) -> None:
+        """It was answered in no context."""
+        store.append("chat", said("d"))
+        conv.rerun(0, "x")
+        assert stale(conv) == "bc"
+
+    def test_hand_made_turn_is_context_of_those_behind_it(self, conv: Conversation, store: StateStore) -> None:
+        """What is answered after it is stale when it changes."""
+        store.append("chat", said("d"))
+        conv.send("e")
+        conv.rerun(3, "x")
+        assert stale(conv) == "e"
+
+    def test_inherited_turns_are_fresh(self, conv: Conversation) -> None:
+        """A fork has the same context; what is changed in it makes its own turns stale, not the original's."""
+        other = conv.fork("other")
+        assert stale(other) == ""
+        response = other.rerun(0, "x")
+        assert (stale(other), response.stale_turns, stale(conv)) == ("bc", 2, "")
+
+    def test_other_variables_make_stale(self, manager: ConversationManager) -> None:
+        """And the former ones fresh again."""
+        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        conv.variables["subject"] = "music"
+        assert stale(conv) == "ab"
+        conv.send("c")
+        assert stale(conv) == "ab"
+        conv.variables["subject"] = "algebra"
+        assert stale(conv) == "c"
+
+    def test_variable_without_a_value_makes_stale(self, manager: ConversationManager) -> None:
+        """Today there is no such context at all; nothing raises."""
+        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        del conv.variables["subject"]
+        assert stale(conv) == "ab"
+
+    def test_other_prompt_makes_stale(self, manager: ConversationManager) -> None:
+        """And the former one fresh again."""
+        tutor, coach = load_pack(TUTOR).prompt("tutor"), load_pack(COACH).prompt("tutor")
+        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        conv.use_prompt(coach)
+        assert stale(conv) == "ab"
+        conv.use_prompt(tutor)
+        assert stale(conv) == ""
+
+    def test_system_prompt_of_another_model_is_not_compared(self, manager: ConversationManager) -> None:
+        """Each turn is held against the prompt that its own model would get."""
+        conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
+        conv.send("a", model="tiny")
+        conv.send("b")
+        assert stale(conv) == ""
+
+    def test_it_is_computed_and_not_stored(self, conv: Conversation, store: StateStore) -> None:
+        """The turns themselves are what they were."""
+        before = store.get("chat").turns[1:]
+        conv.rerun(0, "x")
+        assert store.get("chat").turns[1:] == before
+
+
+def _pack(template: str) -> dict[str, object]:
+    prompt = {
+        "id": "tutor",
+        "name": "Tutor",
+        "version": "1.0.0",
+        "system_template": template,
+        "variables": [{"name": "subject", "type": "string", "required": True}],
+        "model_overrides": {"tiny": {"system_template_suffix": " Be short."}},
+    }
+    return {
+        "id": "tutor",
+        "name": "Tutor",
+        "version": "1.0.0",
+        "template_engine": {"version": "v1", "syntax": "{{variable}}"},
+        "prompts": {"tutor": prompt},
+    }
+
+
+TUTOR = _pack("You teach {{subject}}.")
+COACH = _pack("You coach {{subject}}.")
+
+
+def test_processes_that_answer_one_turn_lose_no_answer(chat_server: ChatServer, tmp_path: Path) -> None:
+    """Two at a time, three answers each: one is current, all others are versions, and all are paid."""
+    rerun = f"""
+import sys
+from promptkit_nb import *
+manager = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="k", base_url={chat_server.url!r}),
+                              DiskStore({str(tmp_path)!r}))
+for number in range(3):
+    manager.get_conversation("chat").rerun(0, f"{{sys.argv[1]}}{{number}}")
+"""
+    with DiskStore(tmp_path) as store:
+        conv = talked(
+            ConversationManager(provider_for(chat_server), store).new_conversation(conversation_id="chat"), "a"
+        )
+        processes = [subprocess.Popen([sys.executable, "-c", rerun, name]) for name in "xy"]
+        assert [process.wait(60) for process in processes] == [0, 0]
+        found = texts((*conv.versions(0), *conv.turns))
+        assert found[0] == "a"
+        assert sorted(found[1:]) == ["x0", "x1", "x2", "y0", "y1", "y2"]
+        assert conv.token_count == 7 * 15
