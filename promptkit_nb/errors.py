@@ -35,6 +35,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from promptkit_nb.findings import Finding
     from promptkit_nb.responses import Response
 
 
@@ -51,7 +54,16 @@ class PackNotFoundError(PackError):
 
 
 class PackValidationError(PackError):
-    """The pack does not follow the PromptPack format."""
+    """The pack does not follow the PromptPack format.
+
+    ``findings`` are what is wrong with the pack, in the order of its file: all that is, where it was loaded strictly.
+    Empty where a value given for a variable is to blame.
+    """
+
+    def __init__(self, message: str, *, findings: Sequence[Finding] = ()) -> None:
+        """Keep the findings beside the message."""
+        super().__init__(message)
+        self.findings = findings
 
 
 class PromptNotFoundError(PackError):
@@ -137,7 +149,20 @@ class BadRequestError(ProviderError):
 
 
 class ContextWindowExceededError(PromptKitError):
-    """System prompt and new message alone do not fit the context window."""
+    """The request does not fit the context window: ``max_tokens``, or the model's own.
+
+    ``limit_tokens`` is the window and ``request_tokens`` the request, as far as they are known. ``partial`` and
+    ``unsent`` are as in ``ProviderError``.
+    """
+
+    partial: str = ""
+    unsent: str | None = None
+
+    def __init__(self, message: str, *, limit_tokens: int | None = None, request_tokens: int | None = None) -> None:
+        """Keep the figures beside the message."""
+        super().__init__(message)
+        self.limit_tokens = limit_tokens
+        self.request_tokens = request_tokens
 
 
 class BudgetExceededError(PromptKitError):

