@@ -156,7 +156,8 @@ class OpenCall:
             account = self.store.spending(scope)
             is_due = budget.usd and account.spent >= budget.warns_at_usd
             if is_due and _is_first_to_warn(self.store, budget, scope):
-                yield f"The budget is nearly spent: {spent_of(budget, account, self.user_id)}."
+                how_far = "nearly spent" if account.spent < budget.usd else "spent"
+                yield f"The budget is {how_far}: {spent_of(budget, account, self.user_id)}."
 
 
 def _settle_all(store: StateStore, held: Sequence[Reservation], usd: Decimal) -> None:
@@ -166,7 +167,7 @@ def _settle_all(store: StateStore, held: Sequence[Reservation], usd: Decimal) ->
 
 def _is_first_to_warn(store: StateStore, budget: Budget, scope: str) -> bool:
     """Return whether nobody warned of this budget yet, in any process: the ledger lets one of them set the mark."""
-    mark = f"warned:{budget.usd.normalize()}:{budget.warn_at}:{scope}"
+    mark = f"warned:{budget.warns_at_usd.normalize()}:{budget.usd.normalize()}:{scope}"
     if store.spending(mark).spent:
         return False
     try:

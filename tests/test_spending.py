@@ -270,6 +270,11 @@ class TestWarnings:
         )
         assert opened(spending, "0.1").settle(CENT) == ()
 
+    def test_call_that_uses_a_budget_up_says_so(self, store: StateStore, clock: Clock) -> None:
+        """It may cost more than was estimated, and more than was left."""
+        (warning,) = opened(Spending(store, [Budget(1, "total")], clock=clock), "0.5").settle(Decimal("1.25"))
+        assert warning == "The budget is spent: $1.25 of $1.00 in total."
+
     def test_of_two_kernels_one_warns(self, store: StateStore, clock: Clock) -> None:
         """Calls that were under way together: whichever settles past the fraction, and only that."""
         first, second = (Spending(store, [Budget(1, "day", warn_at=0.5)], clock=clock) for _ in range(2))
