@@ -1,0 +1,98 @@
+"""What the next request carries, as it is read."""
+
+from __future__ import annotations
+
+from promptkit_nb.calibration import Gauge
+from promptkit_nb.context import Context, ContextLine
+from promptkit_nb.context_window import fit
+from promptkit_nb.serving_summaries import serving_summaries
+from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.turns import Message, ToolCall, Turn
+
+SCRIPT = "<script>alert(1)</script>"
+SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'
+EXACT = Gauge.of("gpt-4o")
+
+
+def turns(*answers: str) -> tuple[Turn, ...]:
+    """Return a turn for each answer."""
+    said = [(Message("user", "Hi"), Message("assistant", answer)) for answer in answers]
+    return tuple(Turn(id=f"t{at}", messages=each) for at, each in enumerate(said))
+
+
+def context(max_tokens: int | None = None, gauge: Gauge = EXACT) -> Context:
+    """Return the context of a conversation with a summary of one of its four turns."""
+    talk = turns("Hello", "One", "Two", "x" * 61)
+    state = ConversationState("c", turns=talk, summaries=(Summary("t0", "t0", "A greeting."),))
+    window = fit("You help.", talk, serving_summaries(state), None, gauge=gauge, max_tokens=max_tokens)
+    return Context.of(window, talk, gauge=gauge)
+
+
+def test_text_has_a_line_a_message_and_the_total() -> None:
+    """Role, content and tokens; then the size, the limit, and what is left out."""
+    assert str(context(max_tokens=50)).splitlines() == [
+        f"{'system':<9}  {'You help.':<60}   7",
+        f"{'summary':<9}  {'Summary of 1 earlier turn of this conversation: A greeting.':<60}  17",
+        f"{'user':<9}  {'Hi':<60}   5",
+        f"{'assistant':<9}  {'x' * 59}…  12",
+        "44 of 50 tokens · 2 turns left out",
+    ]
+
+
+def test_without_a_limit_everything_is_there() -> None:
+    """Its size is counted all the same."""
+    whole = context()
+    assert (len(whole), whole.max_tokens, whole.left_out) == (8, None, ())
+    assert whole.token_count == 3 + sum(line.tokens for line in whole)
+    assert str(whole).endswith(f"\n{whole.token_count} tokens")
+
+
+def test_lines_say_what_they_are() -> None:
+    """The system prompt, a summary, a turn by its position in the conversation, or the question."""
+    talk = turns("Hello")
+    window = fit("You help.", talk, [], Message("user", "Bye"), gauge=EXACT)
+    lines = Context.of(window, talk, gauge=EXACT, has_question=True)
+    assert [(line.role, line.kind, line.turn) for line in lines] == [
+        ("system", "system", None),
+        ("user", "turn", 0),
+        ("assistant", "turn", 0),
+        ("user", "question", None),
+    ]
+    assert (lines[3], lines[3:]) == (lines.lines[3], lines.lines[3:])
+    assert context()[1] == ContextLine(
+        "system", "summary", "Summary of 1 earlier turn of this conversation:\n\nA greeting.", 17
+    )
+
+
+def test_other_models_counts_are_estimates() -> None:
+    """It says so."""
+    whole = context(gauge=Gauge.of("llama3.2"))
+    assert whole.estimated
+    assert str(whole).endswith(" tokens (estimate)")
+
+
+def test_an_empty_one_is_its_total() -> None:
+    """Only the opening of the answer."""
+    assert str(Context.of(fit(None, [], [], None, gauge=EXACT), [], gauge=EXACT)) == "3 tokens"
+
+
+def test_tool_calls_are_shown() -> None:
+    """With their arguments."""
+    call = Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city": "Paris"}'),))
+    talk = (Turn(messages=(Message("user", "Hi"), call)),)
+    line = Context.of(fit(None, talk, [], None, gauge=EXACT), talk, gauge=EXACT)[1]
+    assert isinstance(line, ContextLine)
+    assert line.content == 'weather({"city": "Paris"})'
+
+
+def test_html_has_a_bar_and_unfolds_what_was_said() -> None:
+    """How full the window is, each message under its first words; nothing in it runs."""
+    talk = turns(f"**bold** {SCRIPT}")
+    window = fit(SCRIPT, talk, [], None, gauge=EXACT, max_tokens=100)
+    html = Context.of(window, talk, gauge=EXACT)._repr_html_()
+    assert 'aria-label="34 % of the context window"' in html
+    assert "width:34%" in html
+    assert '<summary class="mathjax_ignore tex2jax_ignore">user · 5 tokens · Hi</summary>' in html
+    assert "<strong>bold</strong>" in html
+    assert "<script" not in html
+    assert html.endswith(f'<div {SMALL}">34 of 100 tokens</div>')
