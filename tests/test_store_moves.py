@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import InvalidArgumentError
@@ -283,7 +284,7 @@ def test_conversation_has_room_for_so_many_turns() -> None:
     (a,) = spoken(store, "a")
     stored = store._find("a")
     assert isinstance(stored, Record)
-    store._put_record("a", replace(stored, next_place=ASIDE - 1, next_aside=2 * ASIDE - 1))
+    store._put_record("a", structs.replace(stored, next_place=ASIDE - 1, next_aside=2 * ASIDE - 1))
     with pytest.raises(InvalidArgumentError, match="Go on in a new conversation"):
         store.append("a", said("b"))
     with pytest.raises(InvalidArgumentError, match="Go on in a new conversation"):

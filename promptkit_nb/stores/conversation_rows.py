@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from promptkit_nb.codec import SALVAGE, check_format, decode, decode_turn, encode, encode_turn
+from msgspec import structs
+
+from promptkit_nb.codec import SALVAGE, check_format, decode, encode, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, rows_of, state_of
 from promptkit_nb.stores.ledger import Account
+from promptkit_nb.stores.remembered import Opened, Remembered
 from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class ConversationRows:
         self.ttl_s = ttl_s_of(ttl)
         self._clock = clock
         self._cleanups: list[PeriodicCleanup] = []
+        self._remembered = Remembered()
 
     def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
         stored = self.rows.record(conversation_id)
@@ -66,7 +69,7 @@ class ConversationRows:
         if not self._is_expired(record):
             return record
         if forget_expired:
-            self.rows.erase(conversation_id, record.cid, record.user_id)
+            self._erase(conversation_id, record)
         return None
 
     def _live(self, conversation_id: str) -> Record:
@@ -78,6 +81,21 @@ class ConversationRows:
     def _opened(self, conversation_id: str) -> tuple[Record, Frame]:
         record = self._live(conversation_id)
         return record, self._frame(conversation_id)
+
+    def _reopened(self, conversation_id: str) -> Opened | None:
+        """Return the conversation, or ``None``; without reading its frame where its record is as it was."""
+        stored = self.rows.record(conversation_id)
+        if stored is None:
+            return None
+        opened = self._remembered.opened(conversation_id, stored)
+        record = _record_of(stored, conversation_id) if opened is None else opened.record
+        if self._is_expired(record):
+            return None
+        return opened or Opened.of(stored, record, self._frame(conversation_id))
+
+    def _erase(self, conversation_id: str, record: Record) -> None:
+        self.rows.erase(conversation_id, record.cid, record.user_id)
+        self._remembered.forget(conversation_id, record.cid)
 
     def _is_expired(self, record: Record) -> bool:
         return record.expires_at is not None and record.expires_at <= self._clock()
@@ -99,7 +117,7 @@ class ConversationRows:
         return decode(stored, MetadataOnly, conversation_id).metadata
 
     def _state(self, conversation_id: str, record: Record) -> ConversationState:
-        turns = {place: decode_turn(value, conversation_id) for place, value in self.rows.turns(record.cid).items()}
+        turns = self._remembered.turns_of(record.cid, self.rows.turns(record.cid), conversation_id)
         try:
             state = state_of(conversation_id, record, self._frame(conversation_id), turns)
         except KeyError as error:
@@ -136,19 +154,23 @@ class ConversationRows:
         return record.appended(turn, self._clock())
 
     def _changed(self, record: Record) -> Record:
-        return replace(record, revision=record.revision + 1, updated_at=self._clock())
+        return structs.replace(record, revision=record.revision + 1, updated_at=self._clock())
 
     def _touch(self, conversation_id: str, record: Record) -> None:
         if self.ttl_s is not None:
             self._put_record(conversation_id, record)
 
-    def _put_record(self, conversation_id: str, record: Record) -> None:
-        self.rows.put_record(conversation_id, record.user_id, self._encoded(record))
+    def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
+        """Write the record; return it as it is written, and its line."""
+        record = self._lasting(record)
+        stored = encode(record)
+        self.rows.put_record(conversation_id, record.user_id, stored)
+        return record, stored
 
-    def _encoded(self, record: Record) -> bytes:
+    def _lasting(self, record: Record) -> Record:
         # Without a TTL, what another store's TTL said is over: nobody asked for it here.
         expires_at = None if self.ttl_s is None else self._clock() + timedelta(seconds=self.ttl_s)
-        return encode(record if record.expires_at == expires_at else replace(record, expires_at=expires_at))
+        return record if record.expires_at == expires_at else structs.replace(record, expires_at=expires_at)
 
     def _kept(self, conversation_id: str, record: Record, frame: Frame | None = None) -> Head:
         """Write the record, and the frame if it changed; return the head."""

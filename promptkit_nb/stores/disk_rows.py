@@ -94,8 +94,8 @@ class DiskRows:
         wanted = list(places)
         first = _key_of(cid, wanted[0]) if wanted else 0
         if wanted == list(range(wanted[0], wanted[-1] + 1) if wanted else ()):
-            found = {int(key) - first: value for key, value in self._table.between(first, first + len(wanted))}
-            return [found.get(index) for index in range(len(wanted))]
+            found = dict(self._table.between(first, first + len(wanted)))
+            return [found.get(key) for key in range(first, first + len(wanted))]
         return [self._table.get(_key_of(cid, place)) for place in wanted]
 
     def place_of(self, cid: int, turn_id: str) -> int | None:

@@ -18,7 +18,7 @@ from diskcache import Cache
 
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.interrupts import InterruptsHeld
-from promptkit_nb.stores.strict_disk import Key, StrictDisk
+from promptkit_nb.stores.strict_disk import Key, StrictDisk, check_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +44,15 @@ _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag 
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
 _GET = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
-_ADD = "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, ?, ?, ?, ?, ?, ?)"
+# Each row that is written has raw = 1, mode = 1 and no file name: see StrictDisk. Where a key is taken, the transaction
+# fails as a whole, so SQLite need not be ready to undo the statement alone. What _CHANGE changes is in no index.
+_ADD = "INSERT OR FAIL INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, 1, ?, ?, 1, NULL, ?)"
 _PUT = (
-    f"{_ADD} ON CONFLICT(key, raw) DO UPDATE SET "
+    "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, 1, ?, ?, 1, NULL, ?) "
+    "ON CONFLICT(key, raw) DO UPDATE SET "
     "tag = excluded.tag, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
 )
-_CHANGE = "UPDATE Cache SET mode = ?, filename = ?, value = ? WHERE key = ? AND raw = ? AND tag IS ?"  # in no index
+_CHANGE = "UPDATE Cache SET mode = 1, filename = NULL, value = ? WHERE key = ? AND raw = 1 AND tag IS ?"
 _SLOW = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
     "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
@@ -116,15 +119,14 @@ class Table:
 
     def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
         """Write one row, in place of the one that has the key."""
-        stored_key, raw = self._disk.put(key)
-        _size, *stored = self._disk.store(value, read=False)
-        if self._connection.execute(_CHANGE, (*stored, stored_key, raw, tag)).rowcount == 0:
-            self._connection.execute(_PUT, (stored_key, raw, time.time(), tag, *stored))
+        check_row(key, value)
+        if self._connection.execute(_CHANGE, (value, key, tag)).rowcount == 0:
+            self._connection.execute(_PUT, (key, time.time(), tag, value))
 
     def add(self, key: Key, value: bytes, tag: str) -> None:
         """Write one row whose key must be new: a row that has it is damage, and stays."""
-        _size, *stored = self._disk.store(value, read=False)
-        self._connection.execute(_ADD, (*self._disk.put(key), time.time(), tag, *stored))
+        check_row(key, value)
+        self._connection.execute(_ADD, (key, time.time(), tag, value))
 
     def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
         """Return the rows with ``low <= key < high`` in the order of their keys."""

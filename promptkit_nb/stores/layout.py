@@ -15,6 +15,9 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+from msgspec import structs
+
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary, Totals
 from promptkit_nb.turns import utc_now
@@ -28,9 +31,11 @@ ASIDE = 1 << (PLACE_BITS - 1)
 Range = tuple[int, int | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """The row that every write changes, kept small. ``next_place`` and ``next_aside`` are the next free places."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The row that every write changes, kept small. ``next_place`` and ``next_aside`` are the next free places.
+
+    No dataclass, as it is read, changed and written with every turn: this kind takes a third of the time for it.
+    """
 
     cid: int
     user_id: str
@@ -40,24 +45,19 @@ class Record:
     turn_count: int = 0
     next_place: int = 0
     next_aside: int = ASIDE
-    totals: Totals = field(default_factory=Totals)
+    totals: Totals = msgspec.field(default_factory=Totals)
     expires_at: datetime | None = None
     format: int = 1
 
     def appended(self, turn: Turn, now: datetime) -> Record:
-        """Return the record with one more turn; written out, as ``replace`` takes three times as long."""
-        return Record(
-            cid=self.cid,
-            user_id=self.user_id,
-            created_at=self.created_at,
+        """Return the record with one more turn."""
+        return structs.replace(
+            self,
             updated_at=now,
             revision=self.revision + 1,
             turn_count=self.turn_count + 1,
             next_place=next_free(self.next_place),
-            next_aside=self.next_aside,
             totals=self.totals.plus(turn.usage, turn.cost) if turn.counts else self.totals,
-            expires_at=self.expires_at,
-            format=self.format,
         )
 
 
@@ -145,8 +145,7 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
 
 def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[int, Turn]) -> ConversationState:
     """Return the whole state from its rows; ``turns`` maps places to turns, ``KeyError`` where one is missing."""
-    if frame.inherited_places or frame.inherited_aside > ASIDE:
-        turns = {row: as_inherited(turn, row, frame) for row, turn in turns.items()}
+    turns = inherited(turns, frame)
     current = [turns[row] for row in frame.current_rows(record.next_place)]
     branches = tuple(_branch_of(branch, frame, turns) for branch in frame.branches)
     versions = {turns[rows[-1]].id: tuple(turns[row] for row in rows[:-1]) for rows in frame.versions.values()}
@@ -168,9 +167,11 @@ def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[
     )
 
 
-def as_inherited(turn: Turn, row: int, frame: Frame) -> Turn:
-    """Return the turn, marked if a fork brought it here."""
-    return replace(turn, inherited=True) if frame.is_inherited(row) else turn
+def inherited(turns: Mapping[int, Turn], frame: Frame) -> Mapping[int, Turn]:
+    """Return the turns of these rows, marked where a fork brought them here."""
+    if not frame.inherited_places and frame.inherited_aside == ASIDE:
+        return turns
+    return {row: replace(turn, inherited=True) if frame.is_inherited(row) else turn for row, turn in turns.items()}
 
 
 def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, Frame, dict[int, Turn]]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from promptkit_nb.state import Totals
 from promptkit_nb.stores.layout import BranchRecord, Frame, Range, Record, next_free, places_of
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id
@@ -19,7 +21,7 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
     """Let ``turn`` answer in place of what stands in ``row``; return also the row that the turn goes to."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
-    record = replace(record, next_aside=next_free(new_row), totals=record.totals.plus_paid([turn]))
+    record = structs.replace(record, next_aside=next_free(new_row), totals=record.totals.plus_paid([turn]))
     return record, replace(frame, versions={**frame.versions, str(place): (*rows, new_row)}), new_row
 
 
@@ -94,7 +96,9 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
     """Return record and frame of an independent copy: its turns are inherited, and in no total of its own."""
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
-    copy = replace(record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None)
+    copy = structs.replace(
+        record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None
+    )
     inherited = replace(
         frame,
         summaries=summaries,
@@ -120,7 +124,7 @@ def _arranged(
     else:
         ranges.append((record.next_place, None))
     return (
-        replace(record, turn_count=len(places)),
+        structs.replace(record, turn_count=len(places)),
         replace(frame, order=tuple(ranges), branches=tuple(branches)),
     )
 

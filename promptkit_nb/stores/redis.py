@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.codec import decode, turn_and_line
+from promptkit_nb.codec import decode, encode, turn_and_line
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import seconds_of
@@ -98,16 +98,17 @@ class RedisStore(RowStore):
         if self._is_expired(former) or (former.expires_at is None) != (self.ttl_s is None):
             return None
         turn, line = turn_and_line(turn)
-        record = self._appended(former, turn)
+        record = self._lasting(self._appended(former, turn))
         row = (former.next_place, turn.id, line)
-        stored = self._encoded(record)
-        if not self.rows.append_to(conversation_id, known, stored, cid=former.cid, turn=row, ttl_s=self.ttl_s):
+        if not self.rows.append_to(conversation_id, known, encode(record), cid=former.cid, turn=row, ttl_s=self.ttl_s):
             return None
+        self._remembered.keep_turn(former.cid, former.next_place, line, turn)
         return head_of(conversation_id, record, decode(known.frame, MetadataOnly).metadata)
 
-    def _put_record(self, conversation_id: str, record: Record) -> None:
-        super()._put_record(conversation_id, record)
+    def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
+        written = super()._put_record(conversation_id, record)
         self.rows.keep_for(conversation_id, record.cid, self.ttl_s)
+        return written
 
 
 def _check_prefix(prefix: str) -> None:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from promptkit_nb.codec import decode_turn, encode, json_copy, turn_and_line
+from msgspec import structs
+
+from promptkit_nb.codec import decode_json, encode, json_copy, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState, Head, carry_totals
@@ -31,7 +33,7 @@ from promptkit_nb.stores.checks import (
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
 from promptkit_nb.stores.conversation_rows import ConversationRows, reading, writing
-from promptkit_nb.stores.layout import Record, as_inherited, head_of
+from promptkit_nb.stores.layout import Record, head_of, inherited
 from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
 from promptkit_nb.turns import Turn, new_turn_id
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Branch, Summary
     from promptkit_nb.stores.base import Duration, SortKey
+    from promptkit_nb.stores.remembered import Opened
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,26 +79,24 @@ class RowStore(ConversationRows):
         check_revision(conversation_id, revision, expected_revision)
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
-            self.rows.erase(conversation_id, record.cid, record.user_id)
+            self._erase(conversation_id, record)
         return self._write(state, revision + 1)
 
-    @writing
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
         """Add one turn at the end; the same turn, appended again, is once."""
         check_conversation_id(conversation_id)
         turn, line = turn_and_line(turn)
-        record = self._find(conversation_id, forget_expired=True)
-        if record is None and not create:
-            raise not_found(conversation_id)
-        if record is None:
-            check_user_id(user_id)
-            now = self._clock()
-            state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
-            return self._write(state, revision=1)
-        if self.rows.place_of(record.cid, turn.id) is None:
-            former, record = record, self._appended(record, turn)
-            self.rows.put_turn(record.cid, former.next_place, turn.id, line)
-        return self._kept(conversation_id, record)
+
+        def append() -> tuple[Head, Opened | None]:
+            opened = self._reopened(conversation_id)
+            if opened is None:
+                return self._begun(conversation_id, turn, user_id, create=create), None
+            return self._appended_to(conversation_id, opened, turn, line)
+
+        head, opened = self.rows.run(append, write=True)
+        if opened is not None:
+            self._remembered.keep_opened(conversation_id, opened)
+        return head
 
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
@@ -141,22 +142,24 @@ class RowStore(ConversationRows):
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals."""
         record, frame = self._opened(conversation_id)
-        record = replace(record, totals=record.totals.plus_paid([summary]))
+        record = structs.replace(record, totals=record.totals.plus_paid([summary]))
         return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
 
-    @reading
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
         check_conversation_id(conversation_id)
         check_count("n", n)
-        record, frame = self._opened(conversation_id)
-        self._touch(conversation_id, record)
-        rows = frame.newest_rows(record.next_place, n)
-        stored = self.rows.turns_at(record.cid, rows)
-        if len(rows) != min(n, record.turn_count) or None in stored:
-            raise self._incomplete(conversation_id)
-        turns = (decode_turn(value, conversation_id) for value in stored if value is not None)
-        return tuple(as_inherited(turn, row, frame) for turn, row in zip(turns, rows, strict=True))
+
+        def recent() -> tuple[tuple[Turn, ...], Opened]:
+            opened = self._reopened(conversation_id)
+            if opened is None:
+                raise not_found(conversation_id)
+            self._touch(conversation_id, opened.record)
+            return self._newest(conversation_id, opened, n), opened
+
+        turns, opened = self.rows.run(recent, write=self.ttl_s is not None)
+        self._remembered.keep_opened(conversation_id, opened)
+        return turns
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
@@ -205,7 +208,7 @@ class RowStore(ConversationRows):
     def delete(self, conversation_id: str) -> None:
         """Delete the conversation for good."""
         record = self._live(conversation_id)
-        self.rows.erase(conversation_id, record.cid, record.user_id)
+        self._erase(conversation_id, record)
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
         """Delete the conversations whose id begins so, for good; return their ids."""
@@ -277,6 +280,36 @@ class RowStore(ConversationRows):
         """Close the store."""
         self.close()
 
+    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> Head:
+        """Append to a conversation that is not there."""
+        self._find(conversation_id, forget_expired=True)
+        if not create:
+            raise not_found(conversation_id)
+        check_user_id(user_id)
+        now = self._clock()
+        state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
+        return self._write(state, revision=1)
+
+    def _appended_to(self, conversation_id: str, opened: Opened, turn: Turn, line: bytes) -> tuple[Head, Opened]:
+        record = opened.record
+        if self.rows.place_of(record.cid, turn.id) is None:
+            self.rows.put_turn(record.cid, record.next_place, turn.id, line)
+            self._remembered.keep_turn(record.cid, record.next_place, line, turn)
+            record = self._appended(record, turn)
+        record, stored = self._put_record(conversation_id, record)
+        head = head_of(conversation_id, record, decode_json(opened.metadata))
+        return head, opened._replace(stored=stored, record=record)
+
+    def _newest(self, conversation_id: str, opened: Opened, n: int) -> tuple[Turn, ...]:
+        record, frame = opened.record, opened.frame
+        places = frame.newest_rows(record.next_place, n)
+        stored = zip(places, self.rows.turns_at(record.cid, places), strict=True)
+        lines = {place: line for place, line in stored if line is not None}
+        if not len(lines) == len(places) == min(n, record.turn_count):
+            raise self._incomplete(conversation_id)
+        turns = self._remembered.turns_of(record.cid, lines, conversation_id)
+        return tuple(inherited(turns, frame).values())
+
     @writing
     def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
         record, frame = self._opened(conversation_id)
@@ -296,5 +329,5 @@ class RowStore(ConversationRows):
         }
         if not dry_run:
             for conversation_id, record in meant.items():
-                self.rows.erase(conversation_id, record.cid, record.user_id)
+                self._erase(conversation_id, record)
         return tuple(sorted(meant))

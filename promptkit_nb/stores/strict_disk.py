@@ -17,14 +17,21 @@ MODE_RAW = 1
 Key = str | int
 
 
+def check_row(key: Key, value: bytes) -> None:
+    """Raise ``TypeError`` for what may be no row: a bug of ours, and nothing that a caller could give."""
+    if type(key) not in (str, int):
+        raise TypeError(f"A row's key is text or a whole number, not {type(key).__name__}.")
+    if type(value) is not bytes:
+        raise TypeError(f"A row's value is bytes, not {type(value).__name__}.")
+
+
 class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     """Keys are text or whole numbers, values are bytes; nothing else goes in or comes out."""
 
     def put(self, key: Key) -> tuple[Key, bool]:
         """Return the key as it is stored."""
-        if type(key) in (str, int):
-            return key, True
-        raise TypeError(f"A row's key is text or a whole number, not {type(key).__name__}.")
+        check_row(key, b"")
+        return key, True
 
     def get(self, key: Key, raw: bool) -> Key:  # noqa: FBT001 - diskcache's signature
         """Return a stored key."""
@@ -34,9 +41,10 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
 
     def store(self, value: bytes, read: bool, key: object = None) -> tuple[int, int, None, memoryview]:  # noqa: ARG002, FBT001 - diskcache's signature
         """Return the columns size, mode, filename and value: always inline, always bytes."""
-        if isinstance(value, bytes) and not read:
-            return 0, MODE_RAW, None, sqlite3.Binary(value)
-        raise TypeError(f"A row's value is bytes, not {type(value).__name__}.")
+        if read:
+            raise TypeError("A row's value is bytes, not a file.")
+        check_row("", value)
+        return 0, MODE_RAW, None, sqlite3.Binary(value)
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:  # noqa: FBT001 - diskcache's signature
         """Return a stored value."""

@@ -1,0 +1,93 @@
+"""What a handle read before, decoded, so that what is read again and again is decoded once.
+
+The rows are read each time, and nothing is taken from here unless its row still holds the same bytes: what somebody
+else wrote, deleted or damaged since is seen as it would be without.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from promptkit_nb.codec import decode_turn, encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from promptkit_nb.stores.layout import Frame, Record
+    from promptkit_nb.turns import Turn
+
+MOST_CONVERSATIONS = 1000
+MOST_BYTES = 4 * 2**20
+"""Of how much JSON the turns are remembered; decoded, they take about four times as much."""
+
+
+class Opened(NamedTuple):
+    """A conversation's record with the frame that belongs to it: each change of a frame changes the record, too."""
+
+    stored: bytes
+    record: Record
+    frame: Frame
+    metadata: bytes
+
+    @classmethod
+    def of(cls, stored: bytes, record: Record, frame: Frame) -> Opened:
+        """Keep the metadata as JSON, so that each reader gets values of its own."""
+        return cls(stored, record, frame, encode_json(frame.metadata))
+
+
+class Remembered:
+    """Decoded conversations and turns of one handle.
+
+    It has no lock, which a forked child could never get again: threads that write at once cost each other a
+    decoding, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._opened: dict[str, Opened] = {}
+        self._turns: dict[int, dict[int, tuple[bytes, Turn]]] = {}
+        self._bytes = 0
+
+    def opened(self, conversation_id: str, stored: bytes) -> Opened | None:
+        """Return what this record said when it was read before."""
+        found = self._opened.get(conversation_id)
+        return found if found is not None and found.stored == stored else None
+
+    def keep_opened(self, conversation_id: str, opened: Opened) -> None:
+        """Remember a conversation as it stands in the store: only after the transaction that read or wrote it."""
+        if len(self._opened) >= MOST_CONVERSATIONS:
+            self._opened.clear()
+        self._opened[conversation_id] = opened
+
+    def keep_turn(self, cid: int, place: int, line: bytes, turn: Turn) -> None:
+        """Remember what a turn's row holds."""
+        self._bytes += len(line)
+        if self._bytes > MOST_BYTES:
+            self._turns.clear()
+            self._bytes = len(line)
+        self._turns.setdefault(cid, {})[place] = line, turn
+
+    def turns_of(self, cid: int, lines: Mapping[int, bytes], conversation_id: str) -> dict[int, Turn]:
+        """Return the turns of these rows, by their places; ``StoreCorruptedError`` where one holds none.
+
+        Of a history that is too long to be remembered whole, none of it is.
+        """
+        remembered = self._turns.get(cid, {})
+        turns: dict[int, Turn] = {}
+        fresh: list[int] = []
+        for place, line in lines.items():
+            found = remembered.get(place)
+            if found is not None and found[0] == line:
+                turns[place] = found[1]
+                continue
+            turns[place] = decode_turn(line, conversation_id)
+            fresh.append(place)
+        if fresh and sum(map(len, lines.values())) <= MOST_BYTES:
+            for place in fresh:
+                self.keep_turn(cid, place, lines[place], turns[place])
+        return turns
+
+    def forget(self, conversation_id: str, cid: int) -> None:
+        """Let go of a conversation that is deleted."""
+        self._opened.pop(conversation_id, None)
+        self._bytes -= sum(len(line) for line, _ in self._turns.pop(cid, {}).values())

@@ -1,0 +1,141 @@
+"""What a handle read before is not decoded again, and is never taken for what somebody else wrote since."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.remembered import MOST_BYTES, MOST_CONVERSATIONS
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from promptkit_nb.stores.base import StateStore
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[DiskStore, DiskStore]]:
+    """Two handles of one directory; both have read the conversation ``a`` of two turns."""
+    with DiskStore(tmp_path) as mine, DiskStore(tmp_path) as theirs:
+        mine.append("a", said("one"))
+        mine.append("a", said("two"))
+        for store in (mine, theirs):
+            assert texts(store.get("a").turns) == texts(store.recent("a", 5)) == ["one", "two"]
+        yield mine, theirs
+
+
+def changed(directory: Path, statement: str) -> None:
+    """Change the database behind the store's back."""
+    with closing(sqlite3.connect(directory / "cache.db")) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
+
+
+class TestTurns:
+    """A turn's row is written once, so that what it says is decoded once."""
+
+    def test_turn_that_was_read_is_not_decoded_again(self, store: StateStore) -> None:
+        """Every reading gives the same frozen value, on every store."""
+        store.append("a", said("one"))
+        (turn,) = store.get("a").turns
+        assert store.get("a").turns[0] is turn
+        assert store.recent("a", 1)[0] is turn
+
+    def test_what_others_wrote_is_seen(self, two: tuple[DiskStore, DiskStore]) -> None:
+        """Turns that were appended, replaced, and a conversation that began anew under the same id."""
+        mine, theirs = two
+        theirs.append("a", said("three"))
+        assert texts(mine.recent("a", 2)) == ["two", "three"]
+        theirs.replace("a", theirs.get("a").turns[0].id, said("ONE"))
+        assert texts(mine.recent("a", 3)) == texts(mine.get("a").turns) == ["ONE", "two", "three"]
+        theirs.delete("a")
+        with pytest.raises(ConversationNotFoundError):
+            mine.recent("a", 3)
+        theirs.append("a", said("anew"))
+        assert texts(mine.recent("a", 3)) == texts(mine.get("a").turns) == ["anew"]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE Cache SET value = CAST('{' AS BLOB) WHERE key = (1 << 24) | 1",
+            "DELETE FROM Cache WHERE key = (1 << 24) | 1",
+        ],
+    )
+    def test_damage_is_seen_though_the_turn_was_read_before(
+        self, two: tuple[DiskStore, DiskStore], tmp_path: Path, statement: str
+    ) -> None:
+        """A row that is broken or gone since is an error, and never the former turn or a shorter history."""
+        changed(tmp_path, statement)
+        for store in two:
+            with pytest.raises(StoreCorruptedError, match="'a'"):
+                store.get("a")
+            with pytest.raises(StoreCorruptedError, match="'a'"):
+                store.recent("a", 2)
+
+    def test_deleted_text_is_let_go(self, store: DiskStore) -> None:
+        """A handle that deletes a conversation keeps nothing of it."""
+        store.append("a", said("secret"))
+        store.get("a")
+        store.recent("a", 1)
+        store.delete("a")
+        assert "secret" not in repr(vars(store._remembered))
+
+    def test_no_more_is_remembered_than_the_limit(self, store: DiskStore) -> None:
+        """A handle that lives for months does not grow; what it forgot it reads again."""
+        long = "x" * (MOST_BYTES // 5)
+        for number in range(8):
+            store.append("a", said(f"{number}{long}"))
+        kept = [line for rows in store._remembered._turns.values() for line, _ in rows.values()]
+        assert 0 < sum(map(len, kept)) <= MOST_BYTES
+        assert [turn.user_text[0] for turn in store.get("a").turns] == list("01234567")
+
+
+class TestConversations:
+    """Record and frame are taken together: each change of a frame changes the record, too."""
+
+    def test_metadata_that_somebody_else_changed_is_in_the_head(self, two: tuple[DiskStore, DiskStore]) -> None:
+        """An append after it says so."""
+        mine, theirs = two
+        theirs.update_metadata("a", topic="travel")
+        assert mine.append("a", said("three")).metadata == {"topic": "travel"}
+
+    def test_metadata_is_the_callers_own(self, store: StateStore) -> None:
+        """Changing what an append returned changes neither what is stored nor what the next one returns."""
+        store.create(ConversationState("a", metadata={"tags": ["x"]}))
+        for number in range(3):
+            head = store.append("a", said(str(number)))
+            assert head.metadata == {"tags": ["x"]}
+            head.metadata["tags"].append("y")  # type: ignore[attr-defined]  # what a careless caller does
+            head.metadata["more"] = 1  # type: ignore[index]  # same
+        assert store.get("a").metadata == {"tags": ["x"]}
+
+    def test_failed_append_is_not_remembered(
+        self, two: tuple[DiskStore, DiskStore], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was rolled back is neither in the next append's head nor in its totals."""
+        mine, theirs = two
+        with monkeypatch.context() as patch, pytest.raises(StoreUnavailableError, match="no space"):
+            patch.setattr(mine.rows, "put_record", _failing)
+            mine.append("a", said("lost"))
+        head = mine.append("a", said("three"))
+        assert head == theirs.head("a")
+        assert texts(mine.recent("a", 9)) == texts(theirs.get("a").turns) == ["one", "two", "three"]
+
+    def test_no_more_are_remembered_than_the_limit(self, store: DiskStore) -> None:
+        """The limit is a number of conversations."""
+        for number in range(MOST_CONVERSATIONS + 5):
+            store.create(ConversationState(str(number)))
+            store.recent(str(number), 1)
+        assert 0 < len(store._remembered._opened) <= MOST_CONVERSATIONS
+        assert store.append("0", said("hello")).turn_count == 1
+
+
+def _failing(*_: object) -> None:
+    raise OSError("no space")
