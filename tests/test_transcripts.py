@@ -1,0 +1,327 @@
+"""Conversations as files to read: what is told, and that nothing in them executes or fetches anything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from browser.attacks import ATTACKS, SCRIPT
+from browser.jupyter_lab import chromium_page
+from promptkit_nb import InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.archives import read_conversation
+from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.transcripts import transcript_html, transcript_markdown, write_transcript
+from promptkit_nb.turns import ContentPart, Message, ToolCall, Turn, Usage
+from storing import START, rich_state, said
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+RECEIPT = {"model": "gpt-4o-mini", "latency_ms": 812.0, "finish_reason": "stop"}
+TOUCH_EVERYTHING = """() => {
+    for (const element of document.querySelectorAll('main *')) {
+        for (const kind of ['mouseover', 'mouseenter', 'focus', 'toggle', 'click']) {
+            if (kind === 'click' && /^http:..(link|x)[.]invalid/.test(element.closest('a')?.href)) continue;
+            element.dispatchEvent(new MouseEvent(kind, {bubbles: true, cancelable: true}));
+        }
+    }
+}"""
+
+
+def talk(*turns: Turn, **fields: object) -> ConversationState:
+    """Return a conversation of alice's with these turns."""
+    state = ConversationState("eda", "alice", turns=turns, created_at=START, updated_at=START)
+    return replace(state, **fields)  # type: ignore[arg-type]  # the test says which
+
+
+def answered(question: str, *messages: Message) -> Turn:
+    """Return a turn with these messages after the question."""
+    return Turn(messages=(Message("user", question), *messages), usage=Usage(8, 2), created_at=START, model="m")
+
+
+def attacked(*attacks: str) -> ConversationState:
+    """Return a conversation in which the attacks stand wherever foreign text can."""
+    everything = " ".join(attacks)
+    return ConversationState(
+        everything,
+        everything,
+        turns=tuple(map(attacked_turn, attacks)),
+        system_prompt=attacks[0],
+        summaries=tuple(Summary(0, 0, attack, Usage(1, 1), model=attack) for attack in attacks),
+        metadata={"title": everything, everything: everything},
+    )
+
+
+def attacked_turn(attack: str) -> Turn:
+    """Return a turn in which the attack stands wherever foreign text can."""
+    return Turn(
+        messages=(
+            Message("user", attack, parts=(ContentPart("image_url", url=attack), ContentPart("text", text=attack))),
+            Message("assistant", tool_calls=(ToolCall("1", attack, attack),), reasoning=attack),
+            Message("tool", attack, tool_call_id="1", name=attack),
+            Message("assistant", attack, name=attack),
+        ),
+        model=attack,
+        finish_reason=attack,
+        warnings=(attack,),
+    )
+
+
+def test_markdown_tells_the_whole_conversation() -> None:
+    """Who, when, which models and what it took; then each turn with its receipt."""
+    state = talk(said("Hello", **RECEIPT), system_prompt="You help.", metadata={"title": "First steps"})
+    assert transcript_markdown(state).splitlines() == [
+        "# `First steps`",
+        "",
+        "- **Conversation:** `eda`",
+        "- **User:** `alice`",
+        "- **From:** `2026-03-01 12:00 UTC to 2026-03-01 12:00 UTC`",
+        "- **Model:** `gpt-4o-mini`",
+        "- **Turns:** `1`",
+        "- **Spent:** `10 tokens · $0.0010`",
+        '- **Metadata:** `{"title": "First steps"}`',
+        "",
+        "## System prompt",
+        "",
+        "**system**",
+        "",
+        "> You help.",
+        "",
+        "## Turn 1 · 2026-03-01 12:00 UTC",
+        "",
+        "**user**",
+        "",
+        "> Hello",
+        "",
+        "**assistant**",
+        "",
+        "> You said Hello.",
+        "",
+        "`gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s · eda`",
+    ]
+
+
+def test_without_turns_there_are_only_the_facts() -> None:
+    """Neither a model nor a section."""
+    assert transcript_markdown(talk()).splitlines()[2:] == [
+        "- **Conversation:** `eda`",
+        "- **User:** `alice`",
+        "- **From:** `2026-03-01 12:00 UTC to 2026-03-01 12:00 UTC`",
+        "- **Turns:** `0`",
+        "- **Spent:** `0 tokens · $0.00`",
+    ]
+
+
+@pytest.mark.parametrize("write", [transcript_markdown, transcript_html])
+def test_what_is_special_about_a_turn_is_in_its_receipt(write: object) -> None:
+    """Replayed with what it saved, interrupted, inherited, and stale where the caller says so."""
+    assert callable(write)
+    state = talk(
+        said("a", **RECEIPT | {"replayed": True, "cost": Decimal(0), "saved": Decimal("0.0019")}),
+        said("b", id="b", **RECEIPT | {"finish_reason": "interrupted"}),
+        said("c", **RECEIPT | {"inherited": True, "cost": None}),
+        said("d", warnings=("Slow.",)),
+    )
+    text = write(state, stale={"b"})
+    assert "gpt-4o-mini · 8/2 tokens · replayed · $0.00 (saved $0.0019) · 0.8 s · eda" in text
+    assert "gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s · eda · interrupted · stale" in text
+    assert "gpt-4o-mini · 8/2 tokens · price unknown · 0.8 s · eda · inherited" in text
+    assert "⚠ Slow." in text
+    assert "not answered by a model" in text
+    assert text.count("stale") == 1
+
+
+def test_a_summary_stands_behind_what_it_summarises() -> None:
+    """With the turns it is of, by id or position; one of turns that left comes first."""
+    summaries = (
+        Summary("a", "b", "They met.", Usage(5, 1), Decimal("0.002"), "m", START),
+        Summary(2, 2, "By hand.", created_at=START),
+        Summary("gone", "gone", "Long ago.", created_at=START),
+    )
+    state = talk(said("x", id="a"), said("y", id="b"), said("z", id="c"), summaries=summaries)
+    text = transcript_markdown(state)
+    assert re.findall("^## (.*) · 2026-03-01 12:00 UTC$", text, re.MULTILINE) == [
+        "Summary of earlier turns",
+        "Turn 1",
+        "Turn 2",
+        "Summary of turns 1 to 2",
+        "Turn 3",
+        "Summary of turn 3",
+    ]
+    assert "**summary**\n\n> They met.\n\n`m · 6 tokens · $0.0020`\n" in text
+
+
+def test_tools_and_images_are_told() -> None:
+    """Calls and results as they are, thoughts as such; images are counted in Markdown and shown on the page."""
+    turn = answered(
+        "Look",
+        Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city": "Bern"}'),), reasoning="Hm."),
+        Message("tool", "# 3 ```", tool_call_id="1", name="weather"),
+        Message("assistant", "Cold."),
+    )
+    picture = replace(turn.messages[0], parts=(ContentPart("image_url", url=PIXEL),))
+    state = talk(replace(turn, messages=(picture, *turn.messages[1:])))
+    assert (
+        "**user**\n\n> Look\n\n*1 image*\n\n**assistant, thinking**\n\n> Hm.\n\n"
+        '**assistant, calling a tool**\n\n```text\nweather({"city": "Bern"})\n```\n\n'
+        "**`tool · weather`**\n\n````text\n# 3 ```\n````\n\n**assistant**\n\n> Cold.\n"
+    ) in transcript_markdown(state)
+    page = transcript_html(state)
+    assert f'<p><img src="{PIXEL}" alt="image"></p>' in page
+    assert '<div class="role">tool · weather</div><pre># 3 ```</pre>' in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Heading\n\n```python\nunclosed",
+        "~~~\n## Turn 9",
+        "Setext\n===\n\n---\n\n1. a\n\n   b",
+        "> quote\nlazy\n\n    indented",
+        "a\r\nb\n\n\nc  \nd",
+        "<!-- unclosed",
+        "<pre>\n# x",
+        "[x]: http://x.invalid",
+        "```` ``` `````",
+    ],
+)
+def test_markdown_survives_what_was_said(text: str) -> None:
+    """Headings and unclosed code stay within their quote: the headings outside are ours."""
+    state = talk(answered(text, Message("assistant", text)), answered("Next", Message("assistant", text)))
+    assert headings(transcript_markdown(state)) == [
+        ("h1", "eda"),
+        ("h2", "Turn 1 · 2026-03-01 12:00 UTC"),
+        ("h2", "Turn 2 · 2026-03-01 12:00 UTC"),
+    ]
+
+
+def headings(markdown: str) -> list[tuple[str, str]]:
+    """Return the headings of the document, those in quotes and code not among them."""
+    tokens = MarkdownIt("commonmark").parse(markdown)
+    return [
+        (token.tag, tokens[place + 1].content.strip("` "))
+        for place, token in enumerate(tokens)
+        if token.type == "heading_open" and token.level == 0
+    ]
+
+
+@given(st.text(st.sampled_from("`~#>- <!=|[]:\\\n\r\t a1.*_")))
+def test_no_text_gets_out_of_its_quote(text: str) -> None:
+    """Whatever is said, in an answer, a title or a tool's output, the document keeps its headings."""
+    state = talk(answered(text, Message("tool", text, name=text), Message("assistant", text)), metadata={"title": text})
+    assert [tag for tag, _ in headings(transcript_markdown(state))] == ["h1", "h2"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_stands_in_code_in_markdown(attack: str) -> None:
+    """No parser that knows HTML finds any, nor an image or a link to anywhere but the web."""
+    tokens = MarkdownIt("commonmark").parse(transcript_markdown(attacked(attack)))
+    found = [each for token in tokens for each in (token, *(token.children or ()))]
+    assert {token.type for token in found}.isdisjoint({"html_block", "html_inline", "image"})
+    assert all(str(token.attrs["href"]).startswith("http") for token in found if token.type == "link_open")
+    assert all(re.fullmatch(r"[\w+-]*", token.info) for token in found if token.type == "fence")
+
+
+def test_a_control_character_cannot_hide_an_attack() -> None:
+    """What is searched is what is written."""
+    text = transcript_markdown(talk(answered("<\x01img src=x>", Message("assistant", "!\x1b[x](http://x.invalid)"))))
+    assert "```text\n<img src=x>\n```" in text
+    assert "```text\n![x](http://x.invalid)\n```" in text
+
+
+@pytest.mark.browser
+def test_the_page_runs_and_fetches_nothing(tmp_path: Path) -> None:
+    """Every attack in every place, with and without the page's policy: no mark, no request; shown raw, both."""
+    attacks = list(ATTACKS.values())
+    pages = {
+        f"{start}.html": re.sub("<meta http-equiv.*>", "", transcript_html(attacked(*attacks[start : start + 10])))
+        for start in range(0, len(attacks), 10)
+    }
+    pages["policy.html"] = transcript_html(attacked(*attacks))
+    pages["raw.html"] = f"<main>{ATTACKS['img onerror']}{ATTACKS['remote image, HTML']}</main>"
+    assert "Content-Security-Policy" not in pages["0.html"]
+    assert "Content-Security-Policy" in pages["policy.html"]
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    with chromium_page(tmp_path / "profile") as page:
+        addresses: list[str] = []
+        page.context.on("request", lambda request: addresses.append(request.url))
+        for name in pages:
+            if name != "raw.html":
+                assert not runs(page, tmp_path / name), name
+                assert page.url == (tmp_path / name).as_uri()
+        assert [url for url in addresses if not url.startswith((tmp_path.as_uri(), "data:image/"))] == []
+        assert page.context.pages == [page]
+        assert runs(page, tmp_path / "raw.html")
+        assert "http://canary.invalid/html.png" in addresses
+
+
+def runs(page: Page, path: Path) -> bool:
+    """Open the page, touch everything on it, and tell whether a script ran."""
+    page.goto(path.as_uri())
+    page.evaluate(TOUCH_EVERYTHING)
+    page.wait_for_timeout(200)
+    return bool(page.evaluate(f"() => '{SCRIPT.partition('=')[0].partition('.')[2]}' in window"))
+
+
+def test_the_page_says_what_the_markdown_says() -> None:
+    """Escaped, with answers as formatted text, for light and dark."""
+    page = transcript_html(talk(answered("a < b", Message("assistant", "**yes**")), metadata={"title": "a & b"}))
+    assert "<title>a &amp; b</title>" in page
+    assert '<h1 dir="auto">a &amp; b</h1>' in page
+    assert "<dt>User</dt><dd>alice</dd>" in page
+    assert "<strong>yes</strong>" in page
+    assert "a &lt; b" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_suffix_chooses(tmp_path: Path) -> None:
+    """Markdown, a page, or everything as JSON."""
+    state = rich_state()
+    assert write_transcript(state, tmp_path / "a.md") == tmp_path / "a.md"
+    assert (tmp_path / "a.md").read_text("utf-8") == transcript_markdown(state)
+    write_transcript(state, str(tmp_path / "a.HTML"), stale={state.turns[0].id})
+    assert (tmp_path / "a.HTML").read_text("utf-8") == transcript_html(state, stale={state.turns[0].id})
+    write_transcript(state, tmp_path / "a.json")
+    assert read_conversation(tmp_path / "a.json") == state
+
+
+def test_another_suffix_is_an_error(tmp_path: Path) -> None:
+    """It names the three, and nothing is written."""
+    for name in ("chat.txt", "chat"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            write_transcript(talk(), tmp_path / name)
+        assert str(caught.value) == (
+            f"'{name}' does not say what to write: give it the suffix "
+            ".md (to read), .html (a web page) or .json (to import again)."
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Nothing is left beside it, and a directory in its place stays."""
+    path = tmp_path / "chat.md"
+    path.write_text("before")
+    write_transcript(talk(), path)
+    assert path.read_text("utf-8").startswith("# `eda`")
+    (tmp_path / "taken.md").mkdir()
+    with pytest.raises(StoreUnavailableError, match="cannot be written"):
+        write_transcript(talk(), tmp_path / "taken.md")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["chat.md", "taken.md"]
+
+
+def test_the_same_conversation_gives_the_same_file() -> None:
+    """Nothing in it depends on when it was written."""
+    state = rich_state()
+    assert transcript_html(state) == transcript_html(state)
+    assert transcript_markdown(state) == transcript_markdown(state)
