@@ -70,6 +70,8 @@ def fill(text: str, namespace: Mapping[str, object], *, images: bool = True) -> 
     >>> fill('{"n": {{ rows[-1] }}}, {{"n": 1}}', {"rows": [1, 2]}).text
     '{"n": 2}, {{"n": 1}}'
     """
+    if "{{" not in text:
+        return CellText(text)
     fillings: dict[str, str | ContentPart | None] = {}
     pieces: list[tuple[str, str | ContentPart]] = []
     end = 0
@@ -178,7 +180,7 @@ def _refuse_computed(node: ast.expr, source: str, namespace: Mapping[str, object
     """Raise for an operator among names that are all known; a ``|`` is a template's filter."""
     is_filter = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    if isinstance(node, _COMPUTED) and not is_filter and names <= namespace.keys():
+    if isinstance(node, _COMPUTED) and not is_filter and names and names <= namespace.keys():
         raise _not_read(source, "would have to be computed, and nothing is computed here")
 
 

@@ -147,7 +147,7 @@ def test_an_expression_is_replaced(text: str, expected: str) -> None:
         "{{- a -}} {{ a -}} {{ .Values.a }} {{ $a }}",
         "{{ else }} {{ not a b }} {{ a # b }} {{ a: b }} {{ a = b }} {{ a; b }}",
         "{{ a + unknown }}",
-        "{{ f'{a}' }} {{ lambda: a }} {{ True }}",
+        "{{ f'{a}' }} {{ lambda: a }} {{ True }} {{ True and 1 }}",
         "@media x{{color:red}} .a{b:c}",
         "{{ " + "a." * 100 + "a }}",
         "{{ \x00a }} {{ \ud83d }}",
