@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.conversation_log import ConversationLog
 from promptkit_nb.inquiries import Inquiry, Prepared
 from promptkit_nb.providers.base import Provider
-from promptkit_nb.replays import ReplayMode, check_replay, no_recording, recorded
+from promptkit_nb.replays import ReplayMode, check_replay, no_recording, recorded, recorded_model, replayable
 from promptkit_nb.requests import terms_of
 from promptkit_nb.streaming import ResponseStream
 from promptkit_nb.turns import Message, Turn
@@ -82,24 +82,24 @@ class Asking:
         """Return the question with its context, and with the recorded answer where there is one."""
         snapshot = self.log.fresh()
         state = snapshot.state
-        own = place.in_place_of
         position = _position(snapshot, place)
+        own = None if place.in_place_of is None else state.turns[position]
+        mode = self.replay if options.replay is None else check_replay(options.replay)
+        is_replaying = mode != "off" and not options.fresh
+        stored = (*replayable(state, own), *self.recording) if is_replaying else ()
         terms = terms_of(
             state,
-            model=options.model or state.settings.model or self.provider.model,
+            model=options.model or state.settings.model or self.provider.model or recorded_model(question, stored),
             parameters=options.parameters,
             max_output_tokens=options.max_output_tokens,
             max_tokens=options.max_tokens,
         )
         context_hash, replay_key = terms.hashes(question, snapshot.links[position])
-        own = None if own is None else state.turns[position]
-        mode = self.replay if options.replay is None else check_replay(options.replay)
         answer = None
-        if mode != "off" and not options.fresh:
-            candidates = (*state.stored_turns, *self.recording)
-            answer = recorded(replay_key, own, candidates)
+        if is_replaying:
+            answer = recorded(replay_key, stored)
             if answer is None and mode == "strict":
-                raise no_recording(question, terms.model, candidates)
+                raise no_recording(question, terms.model, stored)
         return Inquiry(
             state=state,
             question=question,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from promptkit_nb.state import ConversationState
     from promptkit_nb.turns import Message, Turn
 
 ReplayMode = Literal["off", "auto", "strict"]
@@ -34,15 +35,28 @@ def check_replay(mode: object) -> ReplayMode:
     raise InvalidArgumentError(f"replay={mode!r} is no mode: use 'off', 'auto' or 'strict'.")
 
 
-def recorded(replay_key: str, own: Turn | None, turns: Iterable[Turn]) -> Turn | None:
-    """Return the stored turn that answers this request: the one at its own place, else the newest; else ``None``.
+def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
+    """Return the first of the turns that answers this request, else ``None``. Interrupted answers are no answers."""
+    return next((turn for turn in turns if _answers(turn, replay_key)), None)
 
-    Interrupted answers are no answers.
+
+def replayable(state: ConversationState, own: Turn | None = None) -> tuple[Turn, ...]:
+    """Return all stored turns in the order in which they may answer, the turn ``own`` at the question's place first.
+
+    Current ones go before those of branches, and those before former versions, so that an answer which was restored
+    goes before a newer one that it displaced. Of branches and versions the newest turns come first.
     """
-    if own is not None and _answers(own, replay_key):
-        return own
-    found = [turn for turn in turns if _answers(turn, replay_key)]
-    return max(found, key=lambda turn: (turn.created_at, turn.id), default=None)
+    branches = (turn for branch in state.branches for turn in branch.turns)
+    versions = (turn for former in state.versions.values() for turn in former)
+    return (*(() if own is None else (own,)), *state.turns, *_newest_first(branches), *_newest_first(versions))
+
+
+def recorded_model(question: Message, turns: Iterable[Turn]) -> str:
+    """Return the model that this was asked of when it was recorded, ``""`` if it never was.
+
+    Where no provider is chosen, it is the model to look for.
+    """
+    return next((turn.requested_model or "" for turn in turns if turn.user_text == question.content), "")
 
 
 def replayed(
@@ -74,8 +88,9 @@ def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> Replay
     alike = [turn for turn in turns if turn.user_text == question.content]
     text = one_line(question.content)
     shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    asked_of = f" by {model!r}" if model else ""
     return ReplayMissError(
-        f"No recorded answer to {shown!r} by {model!r}: {_reason(model, alike)}. Nothing was sent; "
+        f"No recorded answer to {shown!r}{asked_of}: {_reason(model, alike)}. Nothing was sent; "
         "record it once with replay='auto', or ask without replay."
     )
 
@@ -89,6 +104,10 @@ def _reason(model: str, alike: list[Turn]) -> str:
     if all(turn.finish_reason == INTERRUPTED for turn in alike):
         return "the recorded answer was interrupted"
     return "it was recorded in another context (system prompt, turns before it) or with other parameters"
+
+
+def _newest_first(turns: Iterable[Turn]) -> list[Turn]:
+    return sorted(turns, key=lambda turn: (turn.created_at, turn.id), reverse=True)
 
 
 def _answers(turn: Turn, replay_key: str) -> bool:
