@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_UNFOLDED_TURNS = 20
 _FIRST_TURNS = 3
 _LAST_TURNS = 10
+_BELOW = ";margin-left:0.3em;border-left:1px solid rgba(128,128,128,0.5)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +138,15 @@ def _text_lines(nodes: Sequence[_Node], indent: str = "") -> Iterator[str]:
         yield from _text_lines(node.children, f"{indent}{'   ' if is_last else '│  '}")
 
 
-def _html_list(nodes: Sequence[_Node]) -> str:
+def _html_list(nodes: Sequence[_Node], style: str = "") -> str:
     if not nodes:
         return ""
     items = "".join(
         f'<li style="list-style:none;white-space:pre-wrap">{escape(node.line)}{_html_marks(node.marks)}'
-        f"{_html_list(node.children)}</li>"
+        f"{_html_list(node.children, _BELOW)}</li>"
         for node in nodes
     )
-    return f'<ul style="margin:0;padding-left:1.5em">{items}</ul>'
+    return f'<ul style="margin:0;padding-left:1em{style}">{items}</ul>'
 
 
 def _html_marks(marks: Sequence[str]) -> str:
