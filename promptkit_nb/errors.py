@@ -158,9 +158,17 @@ class ContextWindowExceededError(PromptKitError):
     partial: str = ""
     unsent: str | None = None
 
-    def __init__(self, message: str, *, limit_tokens: int | None = None, request_tokens: int | None = None) -> None:
-        """Keep the figures beside the message."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit_tokens: int | None = None,
+        request_tokens: int | None = None,
+        partial: str = "",
+    ) -> None:
+        """Keep the figures and the partial text beside the message."""
         super().__init__(message)
+        self.partial = partial
         self.limit_tokens = limit_tokens
         self.request_tokens = request_tokens
 

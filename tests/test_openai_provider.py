@@ -15,6 +15,7 @@ from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb.errors import (
     AuthenticationError,
     BadRequestError,
+    ContextWindowExceededError,
     InvalidArgumentError,
     ProviderError,
     ProviderTimeoutError,
@@ -509,7 +510,6 @@ def test_cut_stream_is_an_error_with_the_partial_text(
         ({"message": "Slow down", "code": "rate_limit_exceeded"}, RateLimitError),
         ({"message": "No money", "type": "insufficient_quota"}, RateLimitError),
         ({"message": "Bad key", "code": 401}, AuthenticationError),
-        ({"message": "Too long", "code": "context_length_exceeded"}, BadRequestError),
         ({"message": "Overloaded", "code": 502}, ProviderUnavailableError),
         ({"message": "Boom", "type": "server_error"}, ProviderUnavailableError),
         ("just words", ProviderUnavailableError),
@@ -590,9 +590,122 @@ def test_servers_words_are_found_wherever_they_stand(
 
 
 def test_too_long_a_conversation_is_told_as_such(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """The remedy for context_length_exceeded is a shorter conversation."""
-    chat_server.reply(error_reply(400, "Maximum is 8192 tokens.", code="context_length_exceeded"))
-    with pytest.raises(BadRequestError, match=r"too long for 'gpt-4o-mini': go on in a new one"):
+    """Too much for the model's own window is the same error as too much for ours, with what to do; it is sent once."""
+    chat_server.reply(error_reply(400, "Too long.", code="context_length_exceeded"))
+    with pytest.raises(ContextWindowExceededError) as caught:
+        list(provider.stream(ASK))
+    assert str(caught.value) == (
+        f"127.0.0.1:{chat_server.port} answered with HTTP 400: Too long. "
+        "It is too long for 'gpt-4o-mini': set max_tokens, or shorten it with truncate() or summarize()."
+    )
+    assert (caught.value.limit_tokens, caught.value.request_tokens) == (None, None)
+    assert len(chat_server.requests) == 1
+
+
+def test_too_long_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """An answer may reach the end of the window, too."""
+    error = {"message": "Too long", "code": "context_length_exceeded"}
+    chat_server.reply(Reply(chunks=[chunk({"content": "Half"}), {"error": error}]))
+    with pytest.raises(ContextWindowExceededError) as caught:
+        list(provider.stream(ASK))
+    assert caught.value.partial == "Half"
+
+
+@pytest.mark.parametrize(
+    ("words", "figures"),
+    [
+        ("This model's maximum context length is 4097 tokens. However, your messages resulted in 5747.", (4097, 5747)),
+        ("maximum context length is 8192 tokens. However, you requested 8203 tokens (7691 in the mess", (8192, 8203)),
+        (
+            "Input tokens exceed the configured limit of 272,000 tokens. Your messages resulted in 300,010",
+            (272000, 300010),
+        ),
+        ("Your input exceeds the context window of this model. Please adjust your input.", (None, None)),
+        (
+            (
+                "maximum context length is 40 tokens. However, you requested 0 output tokens and your prompt contains "
+                "at least 41 input tokens"
+            ),
+            (40, 41),
+        ),
+        (
+            (
+                "'max_tokens' is too large: 5000. This model's maximum context length is 4096 tokens and your request "
+                "has 3000 input tokens (5000 > 4096 - 3000)."
+            ),
+            (4096, 3000),
+        ),
+        ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", (4096, 5000)),
+        ("request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", (4096, 5000)),
+        ("Requested tokens (5000) exceed context window of 4096", (4096, 5000)),
+        (
+            (
+                "Trying to keep the first 10136 tokens when context the overflows. However, the model is loaded with "
+                "context length of only 7866 tokens, which is not enough."
+            ),
+            (7866, 10136),
+        ),
+        ("Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)", (7424, 15028)),
+        ("the input length exceeds the context length", (None, None)),
+        ("maximum context length is 1310 tokens. However, you requested about 1500 tokens (1400 of text", (1310, 1500)),
+        ("Please reduce the length of the messages or completion.", (None, None)),
+        ("Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 7000", (6000, 7000)),
+        ("prompt is too long: 210000 tokens > 200000 maximum", (200000, 210000)),
+        ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000", (200000, 190000)),
+        ("The input token count (105) exceeds the maximum number of tokens allowed (104).", (104, 105)),
+        ("Prompt contains 40000 tokens, too large for model with 32768 maximum context length", (32768, 40000)),
+        ("This model's maximum prompt length is 1310 but the request contains 1400 tokens.", (1310, 1400)),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", (4096, 5000)),
+    ],
+)
+def test_figures_are_found_in_the_words_of_each_server(
+    chat_server: ChatServer, provider: OpenAIProvider, words: str, figures: tuple[int | None, int | None]
+) -> None:
+    """Window and request in tokens, where the server tells them."""
+    chat_server.reply(error_reply(400, words))
+    with pytest.raises(ContextWindowExceededError) as caught:
+        list(provider.stream(ASK))
+    assert (caught.value.limit_tokens, caught.value.request_tokens) == figures
+
+
+@pytest.mark.parametrize("status", [413, 422, 500])
+def test_too_long_is_not_sent_again(chat_server: ChatServer, provider: OpenAIProvider, status: int) -> None:
+    """Whatever the status: the same request would be as long."""
+    chat_server.reply(error_reply(status, "the request exceeds the available context size"))
+    with pytest.raises(ContextWindowExceededError):
+        list(provider.stream(ASK))
+    assert len(chat_server.requests) == 1
+
+
+def test_llamas_figures_stand_beside_its_words(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """llama.cpp tells them as numbers of their own."""
+    error = {
+        "code": 400,
+        "message": "the request exceeds the available context size",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 5000,
+        "n_ctx": 4096,
+    }
+    chat_server.reply(Reply(status=400, body=json.dumps({"error": error}).encode()))
+    with pytest.raises(ContextWindowExceededError, match="n_prompt_tokens 5000, n_ctx 4096") as caught:
+        list(provider.stream(ASK))
+    assert (caught.value.limit_tokens, caught.value.request_tokens) == (4096, 5000)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (429, "Rate limit reached: too many tokens per minute", RateLimitError),
+        (400, "max_tokens is too large: 5000; at most 4096 are possible", BadRequestError),
+        (413, "Request exceeds the maximum size", BadRequestError),
+    ],
+)
+def test_other_limits_are_not_the_windows(
+    chat_server: ChatServer, provider: OpenAIProvider, status: int, words: str, kind: type[ProviderError]
+) -> None:
+    """A rate, the length of an answer, the bytes of a body."""
+    chat_server.reply(*[error_reply(status, words)] * 3)
+    with pytest.raises(kind):
         list(provider.stream(ASK))
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from promptkit_nb.errors import ProviderError
-from promptkit_nb.providers.openai_errors import Refusal, body_of
+from promptkit_nb.providers.openai_errors import Refusal, Refused, body_of
 from promptkit_nb.providers.retries import asked_wait_s, is_passing
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Failure:
     help, ``asked_wait_s`` the wait that the server asked for, ``refusal`` its words, if it was the server that spoke.
     """
 
-    error: ProviderError
+    error: Refused
     reason: str
     is_passing: bool
     asked_wait_s: float | None = None
@@ -93,7 +92,7 @@ class Connection:
         return Failure(
             self.endpoint.chained(self.endpoint.refused(refusal, model=model, wait_s=wait_s), error),
             reason=f"{self.endpoint.host} answered with HTTP {refusal.status}",
-            is_passing=is_passing(refusal.status) and not refusal.is_used_up,
+            is_passing=is_passing(refusal.status) and not (refusal.is_used_up or refusal.is_too_long),
             asked_wait_s=wait_s,
             refusal=refusal,
         )

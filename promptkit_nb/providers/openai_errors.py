@@ -15,21 +15,23 @@ from urllib.parse import urlsplit
 from promptkit_nb.errors import (
     AuthenticationError,
     BadRequestError,
+    ContextWindowExceededError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
 )
+from promptkit_nb.providers.context_limits import figures_in, is_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Refused = ProviderError | ContextWindowExceededError
+
 _WORDS_LENGTH = 300
 _SHORTEST_SECRET = 6
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
-_TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)|maximum context|too many tokens|prompt is too long", re.IGNORECASE
-)
+_LLAMA_FIGURES = ("n_prompt_tokens", "n_ctx")  # beside its message
 _USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
     "invalid_api_key": 401,
@@ -39,6 +41,7 @@ _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
     "context_length_exceeded": 400,
+    "exceed_context_size_error": 400,
     "model_not_found": 404,
     "invalid_request_error": 400,
     "timeout": 408,
@@ -58,6 +61,11 @@ class Refusal:
         """Whether the quota is gone, so that waiting does not help."""
         return self.code in _USED_UP or self.status == 402  # noqa: PLR2004 (Payment Required)
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the request does not fit the model's context window."""
+        return self.status not in {401, 402, 403, 429} and is_too_long(self.code, self.words)
+
     @classmethod
     def of_body(cls, body: object, *, status: int | None = None) -> Refusal:
         """Read the shapes in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, plain text.
@@ -71,11 +79,12 @@ class Refusal:
         if not isinstance(error, dict):
             return cls(status or 500, _as_text(error))
         codes = [str(error[name]) for name in ("code", "type") if error.get(name) not in (None, "")]
-        words = next((error[name] for name in ("message", "detail", "error") if error.get(name)), error)
+        words = _as_text(next((error[name] for name in ("message", "detail", "error") if error.get(name)), error))
+        words += "".join(f", {name} {error[name]}" for name in _LLAMA_FIGURES if isinstance(error.get(name), int))
         known = next((_STATUS_OF_CODE[code] for code in codes if code in _STATUS_OF_CODE), None)
         numeric = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
         used_up = next((code for code in codes if code in _USED_UP), None)
-        return cls(status or known or numeric or 500, _as_text(words), used_up or (codes[0] if codes else ""))
+        return cls(status or known or numeric or 500, words, used_up or (codes[0] if codes else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +115,18 @@ class Endpoint:
         line = " ".join(self.redact(words).split())
         return line if len(line) <= length else line[: length - 1] + "…"
 
-    def refused(self, refusal: Refusal, *, model: str, wait_s: float | None = None, partial: str = "") -> ProviderError:
+    def refused(self, refusal: Refusal, *, model: str, wait_s: float | None = None, partial: str = "") -> Refused:
         """Return the error for what the server said; ``wait_s`` is the wait it asked for."""
-        kind, remedy = _kind_and_remedy(refusal, model=model, wait_s=wait_s)
         words = self.quote(refusal.words).rstrip(".") or "no explanation"
-        error = kind(f"{self.host} answered with HTTP {refusal.status}: {words}. {remedy}", partial=partial)
+        said = f"{self.host} answered with HTTP {refusal.status}: {words}."
+        if refusal.is_too_long:
+            limit, requested = figures_in(refusal.words)
+            remedy = f"It is too long for {model!r}: set max_tokens, or shorten it with truncate() or summarize()."
+            return ContextWindowExceededError(
+                f"{said} {remedy}", limit_tokens=limit, request_tokens=requested, partial=partial
+            )
+        kind, remedy = _kind_and_remedy(refusal, model=model, wait_s=wait_s)
+        error = kind(f"{said} {remedy}", partial=partial)
         if isinstance(error, RateLimitError):
             error.retry_after_s = wait_s
         return error
@@ -142,7 +158,7 @@ class Endpoint:
             f"{self.host} cannot be reached ({self.quote(why)}). Check the network and base_url ({self.shown_url})."
         )
 
-    def chained(self, error: ProviderError, cause: BaseException) -> ProviderError:
+    def chained(self, error: Refused, cause: BaseException) -> Refused:
         """Return the error with its cause, unless the cause, or a cause of it, quotes the key."""
         link: BaseException | None = cause
         while link is not None:
@@ -166,8 +182,6 @@ def _kind_and_remedy(refusal: Refusal, *, model: str, wait_s: float | None) -> t
         return ProviderTimeoutError, "Try again."
     if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
         return ProviderUnavailableError, "Try again later." if wait_s is None else f"Try again in {wait_s:g} s."
-    if refusal.code == "context_length_exceeded" or _TOO_LONG.search(refusal.words):
-        return BadRequestError, f"The conversation is too long for {model!r}: go on in a new one."
     if status == 404:  # noqa: PLR2004 (Not Found)
         return BadRequestError, f"Check the model's name ({model!r}) and base_url."
     return BadRequestError, "Change the request."
