@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -41,15 +40,15 @@ Script = Literal["words", "dense", "letters", "wide"]
 _MEASURED_TURNS = 5
 _SEARCHED_TURNS = 50
 _LONGEST_WINDOW_TURNS = 500
-_TELLING_SHARE = Fraction(3, 10)  # a script with less of a request tells too little of what the server makes of it
-_AS_CLEAR = Fraction(4, 5)
-_MARGIN = Fraction(11, 10)  # texts in one script differ, too
-_EARLY_MARGIN = Fraction(6, 5)  # and a few requests tell little of how much
+_TELLING_SHARE = 0.3  # a script with less of a request tells too little of what the server makes of it
+_AS_CLEAR = 0.8
+_MARGIN = 1.1  # texts in one script differ, too
+_EARLY_MARGIN = 1.2  # and a few requests tell little of how much
 _FEW_REQUESTS = 3
-_EXACT_UP_TO = Fraction(21, 20)
-_CUT_BELOW = Fraction(3, 5)  # where the server read as little of what was sent, it cut the prompt
+_EXACT_UP_TO = 1.05
+_CUT_BELOW = 0.6  # where the server read as little of what was sent, it cut the prompt
 _BOUND_FRAMING_TOKENS = 8
-_BOUND_MARGIN = Fraction(5, 4)
+_BOUND_MARGIN = 1.25
 _SMALLEST_WINDOW_TOKENS = 1000  # no server's is smaller
 _PREAMBLE_TOKENS = 100  # a chat template may begin with words of its own: they weigh too much in a short request
 _MANY_BLANKS = 25
@@ -90,8 +89,8 @@ class Gauge:
 
     model: str | None
     is_trusted: bool
-    overall: Fraction = Fraction(1)
-    ratios: Mapping[Script, Fraction] = field(default_factory=dict)
+    overall: float = 1.0
+    ratios: Mapping[Script, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: str | None) -> Gauge:
@@ -100,20 +99,28 @@ class Gauge:
 
     def of_message(self, message: Message) -> Size:
         """Return the size of one message; it is measured once."""
-        counted = count_one_message_tokens(message, self.model)
-        if self.is_trusted:
-            return self._trusted(counted)
-        shape = _shape_of(message)
-        bound = max(shape.bound, math.ceil(counted * _BOUND_MARGIN))
-        ratio = self.ratios.get(shape.script)
-        if ratio is None:
-            return Size(counted, counted, bound)
-        calibrated = min(bound, FRAMING_TOKENS + math.ceil((counted - FRAMING_TOKENS) * ratio))
-        return Size(counted, calibrated, calibrated)
+        return self.of_messages((message,))
 
     def of_turn(self, turn: Turn) -> Size:
         """Return the size of a turn."""
-        return sum(map(self.of_message, turn.messages), Size())
+        return self.of_messages(turn.messages)
+
+    def of_messages(self, messages: Iterable[Message]) -> Size:
+        """Return the size of several messages together."""
+        if self.is_trusted:
+            return self._trusted(sum(count_one_message_tokens(message, self.model) for message in messages))
+        total = Size()
+        for message in messages:
+            counted = count_one_message_tokens(message, self.model)
+            shape = _shape_of(message)
+            bound = max(shape.bound, math.ceil(counted * _BOUND_MARGIN))
+            ratio = self.ratios.get(shape.script)
+            if ratio is None:
+                total += Size(counted, counted, bound)
+            else:
+                calibrated = min(bound, FRAMING_TOKENS + math.ceil((counted - FRAMING_TOKENS) * ratio))
+                total += Size(counted, calibrated, calibrated)
+        return total
 
     def of_frame(self, tools: Sequence[Mapping[str, object]] = ()) -> Size:
         """Return the size of what is in a request beside its messages: definitions of tools, opening of the reply."""
@@ -137,12 +144,12 @@ def gauge_for(model: str, turns: Sequence[Turn], system_prompt: str | None = Non
     False
     """
     reported = {
-        at: Fraction(turns[at].usage.input_tokens, turns[at].counted_input_tokens or 1)
+        at: turns[at].usage.input_tokens / (turns[at].counted_input_tokens or 1)
         for at in range(len(turns) - 1, max(-1, len(turns) - 1 - _SEARCHED_TURNS), -1)
         if _is_measured(turns[at], model)
     }
     if is_exact(model) and all(_CUT_BELOW <= ratio <= _EXACT_UP_TO for ratio in reported.values()):
-        return Gauge(model, is_trusted=True, overall=max([Fraction(1), *reported.values()]))
+        return Gauge(model, is_trusted=True, overall=max([1.0, *reported.values()]))
     telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_weighty(turns[at])]
     requests = [_request_of(model, turns, at, system_prompt) for at in telling[:_MEASURED_TURNS]]
     return Gauge(model, is_trusted=False, ratios=_ratios(requests))
@@ -187,16 +194,16 @@ class _Request:
     counted: Mapping[Script, int]
 
 
-def _ratios(requests: Iterable[_Request]) -> Mapping[Script, Fraction]:
+def _ratios(requests: Iterable[_Request]) -> Mapping[Script, float]:
     """Return for each script what it can have taken at most in the requests that were made mostly of it."""
-    found: dict[Script, list[tuple[Fraction, Fraction]]] = {}
+    found: dict[Script, list[tuple[float, float]]] = {}
     for request in requests:
         for script, count in request.counted.items():
-            share = Fraction(count, sum(request.counted.values()))
+            share = count / sum(request.counted.values())
             if share >= _TELLING_SHARE:  # were all else free, this script would have taken the whole count
-                ratio = max(Fraction(1), Fraction(request.reported, count))
+                ratio = max(1.0, request.reported / count)
                 found.setdefault(script, []).append((share, ratio))
-    ratios: dict[Script, Fraction] = {}
+    ratios: dict[Script, float] = {}
     for script, told in found.items():
         clearest = max(told)[0]
         clear = [ratio for share, ratio in told if share >= clearest * _AS_CLEAR]

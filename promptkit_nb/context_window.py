@@ -66,13 +66,13 @@ def fit(
     asked = () if question is None else (question,)
     if max_tokens is None:
         return _window(system, covers, uncovered(turns, covers), asked)
-    fixed = sum(map(gauge.of_message, (*system, *asked)), gauge.of_frame(tools))
+    fixed = gauge.of_frame(tools) + gauge.of_messages((*system, *asked))
     if fixed.likely > max_tokens:
         raise _too_much(system, asked, fixed, max_tokens, gauge)
     # Of what was never measured only a bound is known, which is no reason to refuse it.
     size = Size(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
     served = _fitting(covers, turns, max_tokens - size.expected, gauge)
-    size = sum((gauge.of_message(cover.note) for cover in served), size)
+    size += gauge.of_messages(cover.note for cover in served)
     candidates = uncovered(turns, served)
     kept, size = _newest(candidates, size, max_tokens, gauge)
     if policy == "error" and (kept < len(candidates) or len(served) < len(covers)):
@@ -98,7 +98,7 @@ def plan_to_fit(window: Window, turns: Sequence[Turn], *, gauge: Gauge) -> Summa
     if not window.left_out or window.max_tokens is None or window.token_count is None:
         return None
     taken = sum((gauge.of_turn(turn) for turn in window.turns), Size())
-    notes = sum((gauge.of_message(cover.note) for cover in window.covers), Size())
+    notes = gauge.of_messages(cover.note for cover in window.covers)
     room = window.max_tokens - (window.token_count - taken.expected - notes.expected)
     kept, _ = _newest(window.turns, Size(), room // 2, gauge)
     return plan_summary(turns, window.covers, len(turns) - kept)
@@ -120,7 +120,7 @@ def _fitting(covers: Sequence[Cover], turns: Sequence[Turn], room: int, gauge: G
         rest = tuple(covers[dropped:])
         left = uncovered(turns, rest)
         newest = gauge.of_turn(left[-1]).expected if left else 0
-        notes = sum(gauge.of_message(cover.note).expected for cover in rest)
+        notes = gauge.of_messages(cover.note for cover in rest).expected
         if notes + (newest if newest <= room else 0) <= room:
             return rest
     return ()
@@ -152,7 +152,7 @@ def _window(
 def _too_much(
     system: tuple[Message, ...], asked: tuple[Message, ...], fixed: Size, max_tokens: int, gauge: Gauge
 ) -> ContextWindowExceededError:
-    prompt, message = (sum(gauge.of_message(each).likely for each in part) for part in (system, asked))
+    prompt, message = (gauge.of_messages(part).likely for part in (system, asked))
     total = fixed.likely
     rest = total - prompt - message
     return ContextWindowExceededError(
@@ -168,7 +168,7 @@ def _over_limit(
 ) -> ContextWindowExceededError:
     left = uncovered(turns, covers)
     history = sum((gauge.of_turn(turn).expected for turn in left), 0)
-    history += sum(gauge.of_message(cover.note).expected for cover in covers)
+    history += gauge.of_messages(cover.note for cover in covers).expected
     total = fixed.expected + history
     return ContextWindowExceededError(
         f"The request would be {total:,} tokens, {history:,} of them history, more than max_tokens={max_tokens}; "

@@ -108,7 +108,7 @@ def _messages(texts: Sequence[str]) -> list[Message]:
 
 
 def _size(messages: Sequence[Message], gauge: Gauge) -> int:
-    return sum(map(gauge.of_message, messages), gauge.of_frame()).expected
+    return (gauge.of_frame() + gauge.of_messages(messages)).expected
 
 
 def _fitting(texts: Sequence[str], room: int, gauge: Gauge) -> list[str]:
