@@ -121,9 +121,10 @@ class TestConversations:
     ) -> None:
         """What was rolled back is neither in the next append's head nor in its totals."""
         mine, theirs = two
-        with monkeypatch.context() as patch, pytest.raises(StoreUnavailableError, match="no space"):
+        with monkeypatch.context() as patch:
             patch.setattr(mine.rows, "put_record", _failing)
-            mine.append("a", said("lost"))
+            with pytest.raises(StoreUnavailableError, match="no space"):
+                mine.append("a", said("lost"))
         head = mine.append("a", said("three"))
         assert head == theirs.head("a")
         assert texts(mine.recent("a", 9)) == texts(theirs.get("a").turns) == ["one", "two", "three"]
