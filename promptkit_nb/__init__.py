@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from promptkit_nb.ids import scoped_id
     from promptkit_nb.manager import ConversationManager
+    from promptkit_nb.pack_validation import validate_pack
     from promptkit_nb.packs import Pack, Prompt, load_pack
     from promptkit_nb.providers.demo import DemoProvider
     from promptkit_nb.providers.openai import OpenAIProvider
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.memory import MemoryStore
     from promptkit_nb.stores.redis import RedisStore
     from promptkit_nb.turns import Message, Turn, Usage
+    from promptkit_nb.views.conversations import conversations_df
+    from promptkit_nb.views.messages import messages_df
+    from promptkit_nb.views.turns import turns_df
+    from promptkit_nb.views.usage import usage_df
 
 __version__ = "0.1.0"
 
@@ -107,10 +112,15 @@ _HOMES = {
     "Summary": "promptkit_nb.state",
     "Turn": "promptkit_nb.turns",
     "Usage": "promptkit_nb.turns",
+    "conversations_df": "promptkit_nb.views.conversations",
     "export_store": "promptkit_nb.archives",
     "import_store": "promptkit_nb.archives",
     "load_pack": "promptkit_nb.packs",
+    "messages_df": "promptkit_nb.views.messages",
     "scoped_id": "promptkit_nb.ids",
+    "turns_df": "promptkit_nb.views.turns",
+    "usage_df": "promptkit_nb.views.usage",
+    "validate_pack": "promptkit_nb.pack_validation",
 }
 
 __all__ = [
@@ -160,6 +170,7 @@ __all__ = [
     "import_store",
     "load_pack",
     "scoped_id",
+    "validate_pack",
 ]
 
 

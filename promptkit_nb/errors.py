@@ -65,6 +65,9 @@ class PackValidationError(PackError):
         super().__init__(message)
         self.findings = findings
 
+    def _repr_html_(self) -> str | None:
+        return getattr(self.findings, "_repr_html_", lambda: None)()  # the table, where there is one
+
 
 class PromptNotFoundError(PackError):
     """The pack has no prompt of this name."""

@@ -92,9 +92,9 @@ class ConversationManager:
             self.provider, narrowed, replay=self._replay, recording=self._recording, clock=self._clock
         )
 
-    def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object]) -> Pack:
+    def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
         """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``."""
-        return load_pack(path)
+        return load_pack(path, strict=strict)
 
     def new_conversation(
         self,

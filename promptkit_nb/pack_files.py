@@ -4,43 +4,67 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundError, PackValidationError
+from promptkit_nb.findings import Finding, Findings
+from promptkit_nb.json_positions import repeated_keys
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]')
+PackSource = str | os.PathLike[str] | Mapping[str, object]
+
 _SHOWN_FILES = 5
 
 
-def read_pack(source: str | os.PathLike[str] | Mapping[str, object]) -> tuple[dict[str, Any], str]:
-    """Return the pack's JSON object, a copy of its own, and the words that name it in messages.
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """A pack's JSON object, a copy of its own.
+
+    ``where`` names it in messages; ``text`` is what it was parsed from, and ``stem`` the file's name without
+    ``.pack.json``: both are ``""`` where it was given as a dict.
+    """
+
+    data: dict[str, Any]
+    where: str
+    text: str = ""
+    stem: str = ""
+
+
+def read_pack(source: PackSource) -> PackFile:
+    """Return the pack's JSON object.
 
     A byte order mark is accepted. Raises ``PackNotFoundError``, or ``PackValidationError`` for what is no JSON object:
     with line and column where the text is to blame.
 
-    >>> read_pack({"id": "mine"})
-    ({'id': 'mine'}, 'The pack')
+    >>> read_pack({"id": "mine"}).data
+    {'id': 'mine'}
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.path.abspath(source))  # noqa: PTH100 - an absolute path without following links
-        data = _parsed(_text_of(path), str(path))
-        where = str(path)
+        where, text = str(path), _text_of(path)
+        stem = path.name.removesuffix(".json").removesuffix(".pack")
+        data = _parsed(text, where)
     else:
+        where, text, stem = "The pack", "", ""
         data = dict(source) if isinstance(source, Mapping) else source
-        where = "The pack"
     if not isinstance(data, dict):
-        raise PackValidationError(f"{where} is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
+        _refuse(where, "PP003", f"is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
     try:
-        return json_copy(data, "pack"), where
+        return PackFile(json_copy(data, "pack"), where, text, stem)
     except InvalidArgumentError as error:
-        raise PackValidationError(f"{where} is no valid pack: {error}") from error
+        _refuse(where, "PP003", f"is no valid pack: {error}", error)
     except RecursionError as error:
-        raise PackValidationError(f"{where} is no valid pack: it is nested too deep, or contains itself.") from error
+        _refuse(where, "PP003", "is no valid pack: it is nested too deep, or contains itself.", error)
+
+
+def _refuse(where: str, code: str, problem: str, cause: Exception | None = None, **place: int) -> NoReturn:
+    findings = Findings([Finding(code, "error", "", problem, **place)], where)  # type: ignore[arg-type]  # line, column
+    raise PackValidationError(f"{where} {problem}", findings=findings) from cause
 
 
 def _text_of(path: Path) -> str:
@@ -48,9 +72,8 @@ def _text_of(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
-            raise PackValidationError(
-                f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8."
-            ) from error
+            problem = f"is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8."
+            _refuse(str(path), "PP001", problem, error)
         raise PackNotFoundError(f"There is no pack file at {path}. {_what_is_near(path)}") from error
     except OSError as error:
         raise PackError(f"The pack {path} cannot be read: {error.strerror}.") from error
@@ -70,40 +93,41 @@ def _what_is_near(path: Path) -> str:
 
 
 def _parsed(text: str, where: str) -> object:
+    repeated: list[bool] = []
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=partial(_object, repeated))
     except json.JSONDecodeError as error:
-        raise PackValidationError(
-            f"{where} is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}."
-        ) from error
+        problem = f"is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}."
+        _refuse(where, "PP001", problem, error, line=error.lineno, column=error.colno)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
-        raise PackValidationError(f"{where} is no JSON that can be read: {error}.") from error
-    _refuse_duplicate_keys(text, where)
+        _refuse(where, "PP003", f"is no JSON that can be read: {error}.", error)
+    if repeated:
+        _refuse_repeated_keys(text, where)
     return data
 
 
-def _refuse_duplicate_keys(text: str, where: str) -> None:
-    """Walk over the tokens of valid JSON: parsers keep the last of equal keys and drop the others silently."""
-    open_brackets: list[dict[str, int]] = []
-    before = 0, 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in "{[":
-            open_brackets.append({})
-        elif token[0] in "}]":
-            open_brackets.pop()
-        elif token[0] == ":":
-            start, end = before
-            key = json.loads(text[start:end])
-            seen = open_brackets[-1]
-            if key in seen:
-                raise PackValidationError(
-                    f"{where} has the key {key!r} twice in one object: at {_position(text, seen[key])} and at "
-                    f"{_position(text, start)}. Remove one."
-                )
-            seen[key] = start
-        before = token.span()
+def _object(repeated: list[bool], pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Parsers keep the last of equal keys and drop the others silently: here it is noted."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        repeated.append(True)
+    return made
 
 
-def _position(text: str, offset: int) -> str:
-    line = text.count("\n", 0, offset) + 1
-    return f"line {line}, column {offset - text.rfind(chr(10), 0, offset)}"
+def _refuse_repeated_keys(text: str, where: str) -> NoReturn:
+    findings = [
+        Finding(
+            "PP002",
+            "error",
+            pointer,
+            f"the key {key!r} twice in one object: at {first} and at {second}",
+            second.line,
+            second.column,
+            hint="remove one",
+        )
+        for pointer, key, first, second in repeated_keys(text)
+    ]
+    more = f" There are {len(findings) - 1} more such keys." if len(findings) > 1 else ""
+    raise PackValidationError(
+        f"{where} has {findings[0].message}. Remove one.{more}", findings=Findings(findings, where)
+    )

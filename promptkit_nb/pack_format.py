@@ -1,250 +1,119 @@
-"""The shape of a PromptPack: which keys there are and which kind of JSON each holds.
+"""The shape of a pack, as far as tolerant loading looks: known keys hold the right kind of JSON, unknown ones move out.
 
-What has the wrong kind is an error with its JSON pointer. What is unknown is kept and warned about.
+Everything else that the schema says is checked by strict loading only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.errors import PackValidationError
-from promptkit_nb.variables import VARIABLE_TYPES
+from promptkit_nb.findings import shown_value
+from promptkit_nb.pack_names import WITHOUT_SUCCESSOR
+from promptkit_nb.pack_schema import Node, definition, parent_of_key, pointer_to, resolved, schema
+from promptkit_nb.suggestions import did_you_mean, near_names
+
+if TYPE_CHECKING:
+    from promptkit_nb.pack_dialect import Reading
+
+_TYPES = {"null": type(None), "boolean": bool, "object": dict, "array": list, "string": str}
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What may stand at one place.
+def check_pack(reading: Reading) -> None:
+    """Raise ``PackValidationError`` for a pack that cannot be used; change the reading where something is left out.
 
-    ``kind`` is a JSON type, ``"integer"`` or ``"any"``. ``keys`` are the known keys of a closed object; ``items`` is
-    the shape of everything in an array or an open map. ``required`` keys must be there and not be empty;
-    ``expected`` ones should. ``choices`` are all the texts allowed.
+    A known key that holds null counts as absent.
     """
-
-    kind: str
-    keys: Mapping[str, Shape] | None = None
-    items: Shape | None = None
-    required: tuple[str, ...] = ()
-    expected: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-
-
-_ANY = Shape("any")
-_TEXT = Shape("string")
-_NUMBER = Shape("number")
-_INTEGER = Shape("integer")
-_OBJECT = Shape("object")
-_ARRAY = Shape("array")
-_TEXTS = Shape("array", items=_TEXT)
-
-_VALIDATION = Shape(
-    "object",
-    keys={
-        "pattern": _TEXT,
-        "min_length": _INTEGER,
-        "max_length": _INTEGER,
-        "minimum": _NUMBER,
-        "maximum": _NUMBER,
-        "enum": _ARRAY,
-    },
-)
-
-_VARIABLE = Shape(
-    "object",
-    keys={
-        "name": _TEXT,
-        "type": Shape("string", choices=VARIABLE_TYPES),
-        "required": Shape("boolean"),
-        "default": _ANY,
-        "description": _TEXT,
-        "example": _ANY,
-        "validation": _VALIDATION,
-    },
-    required=("name",),
-)
-
-_PARAMETERS = Shape(
-    "object",
-    keys={
-        "temperature": _NUMBER,
-        "max_tokens": _INTEGER,
-        "top_p": _NUMBER,
-        "top_k": _INTEGER,
-        "frequency_penalty": _NUMBER,
-        "presence_penalty": _NUMBER,
-    },
-)
-
-_OVERRIDE = Shape(
-    "object",
-    keys={
-        "system_template": _TEXT,
-        "system_template_prefix": _TEXT,
-        "system_template_suffix": _TEXT,
-        "parameters": _PARAMETERS,
-    },
-)
-
-_TOOL_POLICY = Shape(
-    "object",
-    keys={
-        "tool_choice": _TEXT,
-        "max_rounds": _INTEGER,
-        "max_tool_calls_per_turn": _INTEGER,
-        "blocklist": _TEXTS,
-    },
-)
-
-_TOOL = Shape("object", keys={"name": _TEXT, "description": _TEXT, "parameters": _OBJECT})
-
-PROMPT = Shape(
-    "object",
-    keys={
-        "id": _TEXT,
-        "name": _TEXT,
-        "version": _TEXT,
-        "description": _TEXT,
-        "system_template": _TEXT,
-        "variables": Shape("array", items=_VARIABLE),
-        "tools": _TEXTS,
-        "tool_policy": _TOOL_POLICY,
-        "pipeline": _ANY,
-        "parameters": _PARAMETERS,
-        "validators": _ARRAY,
-        "evals": _ARRAY,
-        "tested_models": _ARRAY,
-        "model_overrides": Shape("object", items=_OVERRIDE),
-        "media": _OBJECT,
-    },
-    required=("system_template",),
-    expected=("id", "name", "version"),
-)
-
-PACK = Shape(
-    "object",
-    keys={
-        "$schema": _TEXT,
-        "id": _TEXT,
-        "name": _TEXT,
-        "version": _TEXT,
-        "description": _TEXT,
-        "template_engine": _OBJECT,
-        "prompts": Shape("object", items=PROMPT),
-        "fragments": Shape("object", items=_TEXT),
-        "tools": Shape("object", items=_TOOL),
-        "evals": _ARRAY,
-        "metadata": _OBJECT,
-        "compilation": _OBJECT,
-        "workflow": _OBJECT,
-        "agents": _OBJECT,
-        "skills": _ANY,
-        "compositions": _ANY,
-    },
-    required=("prompts",),
-    expected=("id", "name", "version", "template_engine"),
-)
+    prompts = reading.data.get("prompts")
+    if not prompts:
+        raise reading.refuse("", "it needs 'prompts', and that not empty" + _renamed(reading.data, "prompts", schema()))
+    for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
+        if isinstance(prompt, dict):
+            _check_needed(reading, prompt, pointer_to("/prompts", key))
+    _visit(reading, reading.data, schema(), "")
 
 
-def check_shape(data: object, shape: Shape, where: str) -> tuple[str, ...]:
-    """Return the warnings for data that has the shape; raise ``PackValidationError`` where it has not.
+def check_prompt(reading: Reading) -> None:
+    """Do the same for one prompt, which is all of ``reading.data``."""
+    _check_needed(reading, reading.data, "")
+    _visit(reading, reading.data, definition("prompt"), "")
 
-    ``where`` begins the message. A known key that holds null counts as absent.
 
-    >>> check_shape({"system_template": "Hi", "id": "a", "name": "A", "version": "1.0.0", "nam": 1}, PROMPT, "it")
-    ("/nam: unknown key, kept but not applied; did you mean 'name'?",)
+def unknown_key_hint(key: str, node: Node) -> str:
+    """Return what to do about an unknown key of an object with this schema: another spelling, or another place.
+
+    >>> unknown_key_hint("tempratur", definition("parameters")), unknown_key_hint("top_p", definition("prompt"))
+    ("; did you mean 'temperature'?", "; it belongs under 'parameters'")
     """
-    check = _Check(where)
-    check.visit(data, shape, "")
-    return tuple(check.warnings)
+    near = near_names(key, node.get("properties", ()))
+    if near:
+        return did_you_mean(near)
+    parent = parent_of_key(node, key)
+    return f"; it belongs under {parent!r}" if parent else ""
 
 
-def pointer_to(parent: str, key: str) -> str:
-    """Return the JSON pointer to a key of the object at ``parent``.
+def _check_needed(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
+    """Refuse a prompt without a system prompt, and variables without names."""
+    if not prompt.get("system_template"):
+        renamed = _renamed(prompt, "system_template", definition("prompt"))
+        raise reading.refuse(pointer, f"it needs 'system_template', and that not empty{renamed}")
+    variables = prompt.get("variables")
+    for index, variable in enumerate(variables if isinstance(variables, list) else ()):
+        if isinstance(variable, dict) and not variable.get("name"):
+            renamed = _renamed(variable, "name", definition("variable"))
+            place = pointer_to(pointer, "variables", index)
+            raise reading.refuse(place, f"it needs 'name', and that not empty{renamed}")
 
-    >>> pointer_to("/prompts", "a/b")
-    '/prompts/a~1b'
+
+def _renamed(holder: dict[str, Any], key: str, node: Node) -> str:
+    near = near_names(key, [other for other in holder if other not in node["properties"]])
+    return f" (found {near[0]!r}: rename it)" if near else ""
+
+
+def _visit(reading: Reading, value: object, node: Node, pointer: str) -> None:
+    node = resolved(node)
+    kinds = node.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(is_kind(value, kind) for kind in kinds):
+        expected = " or ".join(f"an {kind}" if kind[0] in "aio" else f"a {kind}" for kind in kinds)
+        raise reading.refuse(pointer, f"expected {expected}, found {shown_value(value)}")
+    if isinstance(value, dict):
+        _visit_object(reading, value, node, pointer)
+    elif isinstance(value, list) and "items" in node:
+        for index, item in enumerate(value):
+            _visit(reading, item, node["items"], pointer_to(pointer, index))
+
+
+def _visit_object(reading: Reading, value: dict[str, Any], node: Node, pointer: str) -> None:
+    properties, others = node.get("properties", {}), node.get("additionalProperties", True)
+    keeps_null = node is definition("parameters")  # in an override it unsets what the prompt sets
+    for key, item in list(value.items()):
+        child = properties.get(key, others)
+        if child is False:
+            hint = "" if key in WITHOUT_SUCCESSOR else unknown_key_hint(key, node)
+            reading.move_out(value, key, pointer, f"unknown key, kept but not applied{hint}")
+        elif child is True or child == {}:
+            if item is None and key == "default":
+                _drop_null(reading, value, key, pointer)
+        elif item is None and key in properties:
+            if not keeps_null:
+                _drop_null(reading, value, key, pointer)
+        else:
+            _visit(reading, item, child, pointer_to(pointer, key))
+
+
+def _drop_null(reading: Reading, holder: dict[str, Any], key: str, pointer: str) -> None:
+    del holder[key]
+    reading.warn(pointer_to(pointer, key), "null, read as absent")
+
+
+def is_kind(value: object, kind: str) -> bool:
+    """Return whether a JSON value is of a kind that JSON Schema names; 2.0 is an integer too.
+
+    >>> is_kind(2.0, "integer"), is_kind(True, "number")
+    (True, False)
     """
-    return f"{parent}/{key.replace('~', '~0').replace('/', '~1')}"
-
-
-@dataclass(slots=True)
-class _Check:
-    """One walk over a pack: where it is from, and the warnings so far, in the order of the file."""
-
-    where: str
-    warnings: list[str] = field(default_factory=list)
-
-    def visit(self, value: object, shape: Shape, pointer: str) -> None:
-        """Check the value that stands at the pointer, and all in it."""
-        if not _is_kind(value, shape.kind):
-            raise self._invalid(pointer, f"expected {_with_article(shape.kind)}, found {_shown(value)}")
-        if shape.choices and value not in shape.choices:
-            near = get_close_matches(str(value), shape.choices, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise self._invalid(pointer, f"{_shown(value)} is none of {', '.join(shape.choices)}{hint}")
-        if isinstance(value, Mapping):
-            self._visit_object(value, shape, pointer)
-        elif isinstance(value, list) and shape.items is not None:
-            for index, item in enumerate(value):
-                self.visit(item, shape.items, f"{pointer}/{index}")
-
-    def _visit_object(self, value: Mapping[str, object], shape: Shape, pointer: str) -> None:
-        for key in shape.required:
-            if not value.get(key):
-                near = get_close_matches(key, [other for other in value if other not in (shape.keys or {})], n=1)
-                hint = f" (found {near[0]!r}: rename it)" if near else ""
-                raise self._invalid(pointer, f"it needs {key!r}, and that not empty{hint}")
-        for key in shape.expected:
-            if value.get(key) is None:
-                self.warnings.append(f"{pointer_to(pointer, key)}: missing, though the format requires it")
-        for key, item in value.items():
-            if shape.items is not None:
-                self.visit(item, shape.items, pointer_to(pointer, key))
-            elif shape.keys is not None:
-                self._visit_key(key, item, shape.keys, pointer)
-
-    def _visit_key(self, key: str, item: object, keys: Mapping[str, Shape], pointer: str) -> None:
-        if key in keys:
-            if item is not None:
-                self.visit(item, keys[key], pointer_to(pointer, key))
-            return
-        near = get_close_matches(key, keys, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        self.warnings.append(f"{pointer_to(pointer, key)}: unknown key, kept but not applied{hint}")
-
-    def _invalid(self, pointer: str, problem: str) -> PackValidationError:
-        place = f"at {pointer}" if pointer else "at the top"
-        return PackValidationError(f"{self.where} is no valid pack: {place}, {problem}.")
-
-
-def _is_kind(value: object, kind: str) -> bool:
-    if kind == "any":
-        return True
-    if kind == "integer":
-        return isinstance(value, int) and not isinstance(value, bool)
-    return _kind_of(value) == kind
-
-
-def _kind_of(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "array" if isinstance(value, list) else "object"
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, (Mapping, list)):
-        return _with_article(_kind_of(value))
-    return f"{value!r:.60}"
-
-
-def _with_article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aio" else f"a {kind}"
+    if kind in _TYPES:
+        return isinstance(value, _TYPES[kind])
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return kind == "number" or float(value).is_integer()

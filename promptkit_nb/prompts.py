@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from html import escape
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import PackValidationError
-from promptkit_nb.pack_format import PROMPT, check_shape
-from promptkit_nb.templates import reachable, render
+from promptkit_nb.pack_dialect import Reading
+from promptkit_nb.pack_display import prompt_html, shown_variable
+from promptkit_nb.pack_format import check_prompt
+from promptkit_nb.pack_names import STOP_SEQUENCES
+from promptkit_nb.pack_schema import pointer_to
+from promptkit_nb.pack_types import Parameters, ToolPolicy
+from promptkit_nb.suggestions import did_you_mean, near_names
+from promptkit_nb.templates import placeholders_in, reachable, render
+from promptkit_nb.time_names import TIME_NAMES, time_values
 from promptkit_nb.variables import Variable, bound_values
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from promptkit_nb.pack_types import Eval, ModelOverride, Validator
+
+T = TypeVar("T")
+
 _SHOWN_CHARACTERS = 60
+_SHORT_NAME = 3
+_WHOLE_NUMBERS = ("max_tokens", "top_k")
+
+
+def _local_time() -> datetime:
+    return datetime.now().astimezone()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderReport:
+    """A system prompt as the model gets it, and what it was made of.
+
+    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` are the names that were filled, ``unused`` those given
+    for nothing, both sorted; ``fragments`` are those of the pack that are in it, ``passes`` how deep texts nest.
+    """
+
+    text: str
+    prompt_hash: str
+    used: tuple[str, ...]
+    unused: tuple[str, ...]
+    fragments: tuple[str, ...]
+    passes: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
     """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON as it stands in the pack.
 
-    ``fragments`` are those of the pack's texts that this prompt uses.
+    ``fragments`` are those of the pack's texts that this prompt uses. ``extras`` is what the pack says of it beyond
+    the format, by JSON pointer from here.
 
     >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
     >>> prompt.render({"subject": "algebra"})
@@ -35,10 +72,12 @@ class Prompt:
     fragments: Mapping[str, str] = field(default_factory=dict)
     pack_id: str = ""
     pack_version: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_pack(cls, name: str, pack: Mapping[str, Any]) -> Self:
-        """Return the prompt of this name from a pack's JSON, its shape checked before."""
+    def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
+        """Return the prompt of this name from a pack's JSON, its shape checked before, and the pack's extras."""
+        own = pointer_to("/prompts", name) + "/"
         definition = pack["prompts"][name]
         fragments = pack.get("fragments") or {}
         used = reachable(_texts_of(definition), fragments)
@@ -46,8 +85,9 @@ class Prompt:
             name,
             definition,
             {key: text for key, text in fragments.items() if key in used},
-            pack.get("id") or "",
-            pack.get("version") or "",
+            pack["id"],
+            pack["version"],
+            {pointer[len(own) - 1 :]: value for pointer, value in extras.items() if pointer.startswith(own)},
         )
 
     @classmethod
@@ -55,26 +95,28 @@ class Prompt:
         """Return the prompt that ``snapshot`` kept; ``PackValidationError`` where it is none."""
         where = "The stored prompt"
         try:
-            prompt = cls(data["name"], data["prompt"], data["fragments"], data["pack_id"], data["pack_version"])
-        except (KeyError, TypeError) as error:
+            name, pack_id, pack_version = data["name"], data["pack_id"], data["pack_version"]
+            reading = Reading(deepcopy(dict(data["prompt"])), where)
+            fragments, extras = data["fragments"], data.get("extras", {})
+        except (KeyError, TypeError, ValueError) as error:
             raise PackValidationError(f"{where} is no snapshot of a prompt: {error}. Give the pack again.") from error
-        check_shape(prompt.definition, PROMPT, where)
-        return prompt
+        check_prompt(reading)
+        return cls(name, reading.data, fragments, pack_id, pack_version, extras)
 
     @property
     def id(self) -> str:
         """The prompt's own id, which should be its name in the pack."""
-        return self.definition.get("id") or self.name
+        return self._section("id", self.name)
 
     @property
     def version(self) -> str:
         """The prompt's version, ``""`` where the pack gives none."""
-        return self.definition.get("version") or ""
+        return self._section("version", "")
 
     @property
     def description(self) -> str:
         """What the prompt is for, ``""`` where the pack does not say."""
-        return self.definition.get("description") or ""
+        return self._section("description", "")
 
     @property
     def system_template(self) -> str:
@@ -92,51 +134,128 @@ class Prompt:
         return tuple(self.definition.get("tools") or ())
 
     @property
-    def tool_policy(self) -> Mapping[str, Any]:
+    def tool_policy(self) -> ToolPolicy:
         """How tools may be used; empty where the pack does not say."""
-        return self.definition.get("tool_policy") or {}
+        return self._section("tool_policy", ToolPolicy())
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Parameters:
         """What goes to every model with the request, such as ``{"temperature": 0.2}``."""
-        return self.definition.get("parameters") or {}
+        return self._section("parameters", Parameters())
 
     @property
-    def model_overrides(self) -> Mapping[str, Mapping[str, Any]]:
-        """What differs for single models, by their exact names."""
-        return self.definition.get("model_overrides") or {}
+    def model_overrides(self) -> Mapping[str, ModelOverride]:
+        """What differs for single models, by their names or by patterns with ``*``."""
+        return self._section("model_overrides", {})
 
-    def render(self, variables: Mapping[str, object], *, model: str | None = None) -> str:
+    @property
+    def validators(self) -> Sequence[Validator]:
+        """The checks of what the model says; kept, but not run."""
+        return self._section("validators", [])
+
+    @property
+    def evals(self) -> Sequence[Eval]:
+        """The prompt's own evals; kept, but not run."""
+        return self._section("evals", [])
+
+    @property
+    def media(self) -> Mapping[str, Any]:
+        """What media the prompt takes; empty where the pack does not say. Kept, but not applied."""
+        return self._section("media", {})
+
+    @property
+    def tested_models(self) -> Sequence[Mapping[str, Any]]:
+        """With which models the author tried it, and with what success."""
+        return self._section("tested_models", [])
+
+    def render(
+        self,
+        variables: Mapping[str, object],
+        *,
+        model: str | None = None,
+        clock: Callable[[], datetime] = _local_time,
+    ) -> str:
         """Return the system prompt for this model, with the variables filled in.
 
-        Defaults give way to fragments, and fragments to ``variables``. Those are inserted literally. Names that the
-        prompt does not use are allowed.
+        Defaults give way to fragments, those to the time (``current_time``, ``current_date``, ``current_year``,
+        ``current_month``, ``current_weekday``, ``current_hour``, by ``clock``), and all to ``variables``. Those are
+        inserted literally. Names that the prompt does not use are allowed, unless one of its own was probably meant.
 
         Raises ``MissingVariableError`` naming all that have no value, and ``PackValidationError`` for a value that
-        breaks its variable's rules.
+        breaks its variable's rules, or a name that looks misspelt.
         """
-        declared = self.variables
+        return self.report(variables, model=model, clock=clock).text
+
+    def report(
+        self,
+        variables: Mapping[str, object],
+        *,
+        model: str | None = None,
+        clock: Callable[[], datetime] = _local_time,
+    ) -> RenderReport:
+        """Return what ``render`` returns, and what it was made of; arguments and errors are the same.
+
+        >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
+        >>> prompt.report({"subject": "algebra", "mood": "calm"}).unused
+        ('mood',)
+        """
+        declared, template = self.variables, self._template_for(model)
         defaults = {variable.name: variable.default for variable in declared if variable.default is not None}
         texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | dict(self.fragments)
         plain = {name: value for name, value in defaults.items() if name not in texts}
-        return render(
-            self._template_for(model),
+        asked = _names_in(template, texts)
+        self._refuse_misspelt(variables, {*asked, *(variable.name for variable in declared)})
+        time = time_values(clock()) if asked & TIME_NAMES else {}
+        rendered = render(
+            template,
             texts=texts,
-            values=plain | bound_values(declared, variables),
+            values=plain | dict(time) | bound_values(declared, variables),
             required=[variable.name for variable in declared if variable.required],
             where=f"Prompt {self.name!r}",
         )
+        return RenderReport(
+            rendered.text,
+            sha256(rendered.text.encode("utf-8", "surrogatepass")).hexdigest(),
+            tuple(sorted(rendered.used)),
+            tuple(sorted(variables.keys() - rendered.used)),
+            tuple(name for name in self.fragments if name in rendered.used and name not in variables),
+            rendered.passes,
+        )
+
+    def _section(self, key: str, absent: T) -> T:
+        section: T = self.definition.get(key) or absent
+        return section
+
+    def _refuse_misspelt(self, given: Mapping[str, object], known: set[str]) -> None:
+        """Refuse a name that is unknown here and near to one without a value: nobody wants to pay for that answer."""
+        for name in given.keys() - known:
+            near = [
+                other
+                for other in near_names(name, known - given.keys())
+                if len(other) > _SHORT_NAME or other.casefold() == name.casefold()
+            ]
+            if near:
+                raise PackValidationError(
+                    f"Prompt {self.name!r} has no variable {name!r}{did_you_mean(near)} "
+                    f"Rename it, or give {near[0]!r} too."
+                )
 
     def parameters_for(self, model: str | None) -> dict[str, Any]:
         """Return the parameters for this model: its overrides win key by key, and null unsets one.
+
+        Of the overrides the one with the model's exact name counts, else the longest pattern that fits, such as
+        ``"gpt-4o*"``. ``stop`` comes from the ``stop_sequences`` of older packs.
 
         >>> definition = {"system_template": "Hi", "parameters": {"temperature": 1, "top_p": 0.9},
         ...               "model_overrides": {"gpt-4o": {"parameters": {"temperature": 0}}}}
         >>> Prompt("a", definition).parameters_for("gpt-4o")
         {'temperature': 0, 'top_p': 0.9}
         """
-        merged = {**self.parameters, **(self._override(model).get("parameters") or {})}
-        return {name: value for name, value in merged.items() if value is not None}
+        merged: dict[str, Any] = {**self.parameters, **(self._override(model).get("parameters") or {})}
+        for name in _WHOLE_NUMBERS:
+            if isinstance(merged.get(name), float):
+                merged[name] = int(merged[name])  # JSON's 600.0
+        return {name: value for name, value in {**merged, **self._stop()}.items() if value is not None}
 
     def snapshot(self) -> dict[str, object]:
         """Return, as JSON values, what a conversation keeps to go on without the pack file.
@@ -150,11 +269,27 @@ class Prompt:
             "prompt": dict(self.definition),
             "fragments": dict(self.fragments),
         }
+        if self.extras:
+            kept["extras"] = dict(self.extras)
         copied: dict[str, object] = json_copy(kept, "prompt")
         return copied
 
-    def _override(self, model: str | None) -> Mapping[str, Any]:
-        return {} if model is None else self.model_overrides.get(model) or {}
+    def _override(self, model: str | None) -> ModelOverride:
+        overrides = self.model_overrides
+        if model is None or not overrides:
+            return {}
+        if model in overrides:
+            return overrides[model] or {}
+        fitting = [name for name in overrides if "*" in name and fnmatchcase(model, _pattern(name))]
+        return overrides[max(fitting, key=len)] if fitting else {}
+
+    def _stop(self) -> dict[str, Any]:
+        """Return the stop sequences of older packs as the request names them."""
+        for place in ("/parameters/", "/model_config/"):
+            sequences = self.extras.get(f"{place}{STOP_SEQUENCES}")
+            if sequences and isinstance(sequences, (str, list)):
+                return {"stop": sequences}
+        return {}
 
     def _template_for(self, model: str | None) -> str:
         override = self._override(model)
@@ -166,18 +301,11 @@ class Prompt:
         """Say what is in it."""
         text = " ".join(self.system_template.split())
         cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
-        variables = ", ".join(map(_shown_variable, self.variables)) or "none"
+        variables = ", ".join(map(shown_variable, self.variables)) or "none"
         return f"<Prompt {self.name!r}, variables: {variables}; {cut!r}>"
 
     def _repr_html_(self) -> str:
-        facts = [("variables", ", ".join(map(_shown_variable, self.variables))), ("tools", ", ".join(self.tools))]
-        facts += [("parameters", ", ".join(f"{name} {value}" for name, value in self.parameters.items()))]
-        lines = "".join(f"<br>{label}: {escape(text)}" for label, text in facts if text)
-        described = f" — {escape(self.description)}" if self.description else ""
-        return (
-            f"<div><strong>{escape(self.name)}</strong>{described}{lines}"
-            f'<pre style="white-space: pre-wrap">{escape(self.system_template)}</pre></div>'
-        )
+        return prompt_html(self)
 
 
 def _texts_of(definition: Mapping[str, Any]) -> list[str]:
@@ -189,7 +317,12 @@ def _texts_of(definition: Mapping[str, Any]) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _shown_variable(variable: Variable) -> str:
-    if variable.default is not None:
-        return f"{variable.name}={variable.default!r:.40}"
-    return f"{variable.name} (required)" if variable.required else variable.name
+def _names_in(template: str, texts: Mapping[str, str]) -> frozenset[str]:
+    """Return all names that the template asks for, directly or through the pack's texts."""
+    used = reachable([template], texts)
+    return placeholders_in(template).union(*(placeholders_in(texts[name]) for name in used))
+
+
+def _pattern(name: str) -> str:
+    """Return the name as a pattern in which the star alone is special."""
+    return name.replace("[", "[[]").replace("?", "[?]")

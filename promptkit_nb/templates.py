@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
+from promptkit_nb.suggestions import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -21,8 +21,17 @@ if TYPE_CHECKING:
 MAX_NESTING = 10
 _MAX_CHARACTERS = 10_000_000  # ten levels of nesting can multiply a few lines beyond any memory
 
-_PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][\w.-]*)[ \t]*\}\}")
-_BLOCK = re.compile(r"\{\{[ \t]*[#/^>][ \t]*[A-Za-z_][^{}\n]*\}\}")
+PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][\w.-]*)[ \t]*\}\}")
+BLOCK = re.compile(r"\{\{[ \t]*[#/^>][ \t]*[A-Za-z_][^{}\n]*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A filled template: the text, the names that were filled, and in how many passes (1 without nesting)."""
+
+    text: str
+    used: frozenset[str]
+    passes: int
 
 
 def render(
@@ -32,8 +41,8 @@ def render(
     values: Mapping[str, object],
     required: Collection[str] = (),
     where: str = "The template",
-) -> str:
-    """Return the template with each ``{{name}}`` replaced.
+) -> Rendered:
+    """Return the template with each ``{{name}}`` replaced, and what was needed for it.
 
     ``values`` come from the caller: they win and are inserted literally. ``texts`` belong to the pack: placeholders in
     them are filled too, up to ten levels deep. Names in ``required`` need a value even where no placeholder asks for
@@ -42,16 +51,16 @@ def render(
     Raises ``MissingVariableError`` with all names that have no value, and ``PackValidationError`` for a cycle, deeper
     nesting, ``{{#if}}`` blocks and values that are no JSON.
 
-    >>> render("{{greeting}}!", texts={"greeting": "Hello {{ name }}"}, values={"name": "{{secret}}"})
+    >>> render("{{greeting}}!", texts={"greeting": "Hello {{ name }}"}, values={"name": "{{secret}}"}).text
     'Hello {{secret}}!'
     """
     rendering = _Rendering(texts, values, where, {name for name in required if name not in {*texts, *values}})
     text, _ = rendering.expand(template, ())
     if rendering.missing:
         known = sorted({*texts, *values})
-        listed = ", ".join(_with_near_match(name, known) for name in sorted(rendering.missing))
+        listed = ", ".join(f"{name!r}{_question(name, known)}" for name in sorted(rendering.missing))
         raise MissingVariableError(f"{where} has no value for {listed}. Give it in variables={{...}}.")
-    return text
+    return Rendered(text, frozenset(rendering.filled), rendering.passes)
 
 
 def placeholders_in(text: str) -> frozenset[str]:
@@ -60,7 +69,7 @@ def placeholders_in(text: str) -> frozenset[str]:
     >>> sorted(placeholders_in("{{a}} {{ b }} {c} {{d"))
     ['a', 'b']
     """
-    return frozenset(_PLACEHOLDER.findall(text))
+    return frozenset(PLACEHOLDER.findall(text))
 
 
 def reachable(templates: Iterable[str], texts: Mapping[str, str]) -> frozenset[str]:
@@ -108,13 +117,14 @@ class _Rendering:
     where: str
     missing: set[str]
     filled: dict[str, tuple[str, int]] = field(default_factory=dict)
+    passes: int = 1
 
     def expand(self, text: str, chain: tuple[str, ...]) -> tuple[str, int]:
         """Return the text filled, and how many levels deep that went; ``chain`` are the names that led here."""
         self._refuse_blocks(text, chain)
         pieces: list[str] = []
         end = depth = 0
-        for found in _PLACEHOLDER.finditer(text):
+        for found in PLACEHOLDER.finditer(text):
             filling, levels = self._fill(found[1], chain)
             pieces += (text[end : found.start()], filling)
             end, depth = found.end(), max(depth, levels)
@@ -132,6 +142,7 @@ class _Rendering:
         text, levels = self.filled[name]
         if len(chain) + levels > MAX_NESTING:
             raise self._too_deep((*chain, name))
+        self.passes = max(self.passes, len(chain) + max(levels, 1))
         return text, levels
 
     def _filling(self, name: str, chain: tuple[str, ...]) -> tuple[str, int]:
@@ -155,7 +166,7 @@ class _Rendering:
         )
 
     def _refuse_blocks(self, text: str, chain: tuple[str, ...]) -> None:
-        block = _BLOCK.search(text)
+        block = BLOCK.search(text)
         if block is None:
             return
         place = f" (in {_shown(chain)})" if chain else ""
@@ -169,6 +180,6 @@ def _shown(chain: tuple[str, ...]) -> str:
     return " → ".join(chain)
 
 
-def _with_near_match(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name)
+def _question(name: str, known: Collection[str]) -> str:
+    question = did_you_mean(near_names(name, known)).removeprefix("; ")
+    return f" ({question})" if question else ""

@@ -59,6 +59,7 @@ PUBLIC = [
     "import_store",
     "load_pack",
     "scoped_id",
+    "validate_pack",
 ]
 
 MODULES = sorted(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
-from promptkit_nb.pack_format import PACK, PROMPT
+from promptkit_nb.pack_schema import definition, schema
 from promptkit_nb.packs import Prompt, load_pack
 
 DATA = Path(__file__).parent / "data"
@@ -76,9 +76,9 @@ def test_sections_that_are_not_there_are_empty() -> None:
 
 @pytest.mark.parametrize("section", ["fragments", "tools", "metadata", "description"])
 def test_null_is_absent(section: str) -> None:
-    """A known section that holds null is read as absent and written back as null."""
+    """A known section that holds null is read as absent, which is told, and written back as null."""
     pack = load_pack(pack_with(**{section: None}))
-    assert pack.warnings == ()
+    assert pack.warnings == (f"/{section}: null, read as absent",)
     assert pack.to_dict()[section] is None
 
 
@@ -210,23 +210,19 @@ def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
         (pack_with(prompts={"x/y~z": "text"}), "at /prompts/x~1y~0z, expected an object, found 'text'"),
         (with_prompt(system_template=""), "at /prompts/a, it needs 'system_template'"),
         (
-            pack_with(prompts={"a": {"system_prompt": "You help."}}),
-            "it needs 'system_template', and that not empty (found 'system_prompt': rename it)",
+            pack_with(prompts={"a": {"system_tmplate": "You help."}}),
+            "it needs 'system_template', and that not empty (found 'system_tmplate': rename it)",
         ),
         (with_prompt(system_template=["x"]), "at /prompts/a/system_template, expected a string, found an array"),
         (with_prompt(variables={"a": 1}), "at /prompts/a/variables, expected an array, found an object"),
         (with_prompt(variables=[{"type": "string"}]), "at /prompts/a/variables/0, it needs 'name'"),
-        (
-            with_prompt(variables=[{"name": "v", "type": "sting"}]),
-            "/variables/0/type, 'sting' is none of string, number, boolean, object, array; did you mean 'string'?",
-        ),
         (with_prompt(tools=["t", 1]), "at /prompts/a/tools/1, expected a string, found 1"),
         (with_prompt(parameters={"temperature": "hot"}), "/parameters/temperature, expected a number, found 'hot'"),
         (with_prompt(parameters={"max_tokens": 1.5}), "/parameters/max_tokens, expected an integer, found 1.5"),
-        (with_prompt(parameters={"max_tokens": True}), "/parameters/max_tokens, expected an integer, found True"),
+        (with_prompt(parameters={"max_tokens": True}), "/parameters/max_tokens, expected an integer, found true"),
         (with_prompt(model_overrides={"m": {"system_template_prefix": 1}}), "/m/system_template_prefix, expected"),
         (pack_with(fragments={"f": 1}), "at /fragments/f, expected a string, found 1"),
-        (pack_with(version=1), "at /version, expected a string, found 1"),
+        (pack_with(version=True), "at /version, expected a string, found true"),
         (pack_with(tools=[]), "at /tools, expected an object, found an array"),
     ],
 )
@@ -242,12 +238,15 @@ def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str)
     [
         (pack_with(promts=1), "/promts: unknown key, kept but not applied; did you mean 'prompts'?"),
         (pack_with(zzz=1), "/zzz: unknown key, kept but not applied"),
-        (with_prompt(temperature=1), "/prompts/a/temperature: unknown key, kept but not applied"),
+        (
+            with_prompt(temperature=1),
+            "/prompts/a/temperature: unknown key, kept but not applied; it belongs under 'parameters'",
+        ),
         (
             with_prompt(parameters={"temprature": 1}),
             "/prompts/a/parameters/temprature: unknown key, kept but not applied; did you mean 'temperature'?",
         ),
-        (with_prompt(version=None), "/prompts/a/version: missing, though the format requires it"),
+        (with_prompt(version=None), "/prompts/a/version: missing; read as '1.0.0'"),
         (with_prompt(id="b"), "/prompts/a/id: it is 'b', but the prompt is found by its key, 'a'"),
         (with_prompt(tools=["t"]), "/prompts/a/tools/0: 't' is not among the pack's tools"),
         (
@@ -255,7 +254,7 @@ def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str)
             "/prompts/a/validators: kept, but not run",
         ),
         (
-            with_prompt(variables=[{"name": "v", "required": True, "default": "d"}]),
+            with_prompt(variables=[{"name": "v", "type": "string", "required": True, "default": "d"}]),
             "/prompts/a/variables/0: 'v' is required and has a default, which satisfies it",
         ),
     ],
@@ -316,7 +315,7 @@ def test_repr_says_what_is_in_the_pack() -> None:
     """One line: id, version, prompts, how many warnings."""
     assert repr(load_pack(MINIMAL)) == "<Pack 'mine' 1.0.0, prompts: a>"
     assert repr(load_pack(DATA / "support.pack.json")) == (
-        "<Pack 'customer-support' v2.3.1, prompts: first_line, escalation; 7 warnings>"
+        "<Pack 'customer-support' v2.3.1, prompts: first_line, escalation; 8 warnings>"
     )
 
 
@@ -338,7 +337,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 KEYS = st.sampled_from(
-    [*(PACK.keys or ()), *(PROMPT.keys or ()), "type", "default", "required", "validation", "enum", "a"]
+    [*schema()["properties"], *definition("prompt")["properties"], "type", "default", "required", "validation", "a"]
 )
 PACK_LIKE = st.recursive(
     JSON | st.sampled_from(["{{a}}", "{{b}} {{#if}}", "string"]),
@@ -376,6 +375,9 @@ def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pyte
         try:
             pack = load_pack(source)
             assert pack.to_dict() == data
+            assert load_pack(pack.upgrade(), strict=True).extras == pack.upgrade().get("metadata", {}).get(
+                "x_extras", {}
+            )
             assert repr(pack)
             assert pack._repr_html_()
             for prompt in pack.prompts.values():

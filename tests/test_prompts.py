@@ -211,7 +211,8 @@ def test_html_escapes_everything() -> None:
         {"name": evil, "default": evil},
         description=evil,
         tools=[evil],
-        parameters={"temperature": 1, evil: evil},
+        tool_policy={"blocklist": [evil]},
+        model_overrides={evil: {}},
     )
     shown = prompt._repr_html_()
     assert "<img" not in shown

@@ -14,7 +14,7 @@ from promptkit_nb.templates import as_text, reachable, render
 
 def filled(template: str, texts: dict[str, str] | None = None, **values: object) -> str:
     """Render with the pack's texts and the caller's values."""
-    return render(template, texts=texts or {}, values=values)
+    return render(template, texts=texts or {}, values=values).text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_other_braces_are_plain_text(text: str) -> None:
 @pytest.mark.parametrize("name", ["user.name", "first-name", "_x", "größe", "a1"])
 def test_names_may_contain_dots_hyphens_and_letters(name: str) -> None:
     """A dotted name is one name, looked up as it is written."""
-    assert render(f"{{{{{name}}}}}", texts={}, values={name: "v"}) == "v"
+    assert render(f"{{{{{name}}}}}", texts={}, values={name: "v"}).text == "v"
 
 
 def test_empty_value_is_a_value() -> None:
@@ -72,7 +72,7 @@ def test_placeholders_are_not_assembled_from_adjacent_values() -> None:
 @given(value=st.text(), before=st.sampled_from(["", "{", "{{", "{{n"]), after=st.sampled_from(["", "}", "}}"]))
 def test_any_value_comes_out_as_it_went_in(value: str, before: str, after: str) -> None:
     """Whatever the value and whatever stands around it, the text is before + value + after."""
-    rendered = render(f"{before} {{{{v}}}} {after}", texts={"n": "wrong", "secret": "wrong"}, values={"v": value})
+    rendered = render(f"{before} {{{{v}}}} {after}", texts={"n": "wrong", "secret": "wrong"}, values={"v": value}).text
     assert rendered == f"{before} {value} {after}"
 
 

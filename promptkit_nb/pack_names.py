@@ -1,0 +1,62 @@
+"""What packs call things: the names of the older documentation, and the known types of validators and evals."""
+
+from __future__ import annotations
+
+# What the older documentation calls what, by the definition of the schema in which it stood.
+OLDER_NAMES = {
+    "prompt": {
+        "system_prompt": "system_template",
+        "system": "system_template",
+        "model_config": "parameters",
+        "available_tools": "tools",
+        "template_vars": "variables",
+    },
+    "validator": {"config": "params"},
+}
+# What the older documentation has and the format has not.
+WITHOUT_SUCCESSOR = ("variants", "environments", "extends", "examples", "user_template")
+# In a pack of today, what each of these keys of a validator says stands among its params.
+PARAMS_OF_VALIDATOR = ("message", "monitor")
+
+STOP_SEQUENCES = "stop_sequences"
+EXTRAS = "x_extras"
+
+# Other names of checks.
+CHECK_ALIASES = {
+    "banned_words": "content_excludes",
+    "content_includes": "contains",
+    "content_includes_any": "contains_any",
+    "content_matches": "regex",
+    "content_not_includes": "content_excludes",
+    "is_valid_json": "json_valid",
+    "length": "max_length",
+    "llm_judge_conversation": "llm_judge_session",
+    "max_sentences": "sentence_count",
+    "regex_match": "regex",
+    "required_fields": "field_presence",
+    "tool_called": "tools_called",
+    "tools_not_called_with_args": "tool_args_excluded_session",
+    "valid_json": "json_valid",
+}
+# Every check that PromptKit has: a validator and an eval each name one.
+CHECKS = frozenset(
+    {
+        *CHECK_ALIASES,
+        *CHECK_ALIASES.values(),
+        *"""
+        a2a_eval a2a_eval_session agent_invoked agent_not_invoked agent_response_contains answer_relevancy
+        audio_duration audio_emotion audio_format bias composition_branch_taken composition_output
+        composition_parallel_complete composition_step_output contextual_precision contextual_recall
+        contextual_relevancy cosine_similarity cost_budget custom directional faithfulness guardrail_triggered
+        hallucination image_dimensions image_format image_moderation invariant_fields_preserved json_path json_schema
+        latency_budget llm_judge llm_judge_tool_calls min_length no_tool_errors outcome_equivalent pii_detection
+        pii_leakage rest_eval rest_eval_session role_violation sentiment skill_activated skill_activation_order
+        skill_not_activated text_sentiment text_toxicity tool_anti_pattern tool_args tool_args_session
+        tool_call_chain tool_call_count tool_call_sequence tool_calls_with_args tool_efficiency tool_exec
+        tool_no_repeat tool_result_has_media tool_result_includes tool_result_matches tool_result_media_type
+        tools_called_session tools_not_called tools_not_called_session topic_policy toxicity video_duration
+        video_resolution workflow_complete workflow_state_is workflow_tool_access workflow_transition_order
+        workflow_transitioned_to
+        """.split(),  # noqa: SIM905 - read as words
+    }
+)
