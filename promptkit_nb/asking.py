@@ -119,6 +119,7 @@ class Asking:
         return Prepared(request=inquiry.terms.request([*system, *said, inquiry.question]))
 
     def _keep(self, turn: Turn, place: Place, inquiry: Inquiry) -> int:
+        self.log.check_is_still(inquiry.state)
         if place.in_place_of is not None:
             return self.log.replace(place.in_place_of.id, turn)
         if place.branch_from is not None:

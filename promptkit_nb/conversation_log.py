@@ -7,7 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import ConversationChangedError, InvalidArgumentError, StoreError
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+    StoreError,
+)
 from promptkit_nb.requests import rendered_prompt
 from promptkit_nb.snapshot import Snapshot
 
@@ -50,6 +55,13 @@ class ConversationLog:
             if not self._snapshot.is_of(head):
                 self._snapshot = Snapshot.of(self.store.get(self.id))
             return self._snapshot
+
+    def check_is_still(self, state: ConversationState) -> None:
+        """Raise ``ConversationNotFoundError`` where this one was deleted; another of its id may be somebody else's."""
+        if self.head().created_at != state.created_at:
+            raise ConversationNotFoundError(
+                f"The conversation {self.id!r} was deleted, and another one was made under its id. Open it anew."
+            )
 
     def append(self, turn: Turn, cell: CellCall | None = None) -> int:
         """Add a turn; where another kernel made this cell's turn meanwhile, this one takes its place.

@@ -27,7 +27,7 @@ from promptkit_nb import (
     Turn,
     load_pack,
 )
-from promptkit_nb.asking import Place
+from promptkit_nb.asking import AT_THE_END, Place
 from promptkit_nb.receipts import receipt_of
 from storing import said, texts
 
@@ -241,6 +241,22 @@ class TestRerun:
         assert caught.value.response.content == "You said: x"
         assert manager.list_conversations() == []
 
+    @pytest.mark.parametrize("place", ["in place", "from there", "at the end"])
+    def test_conversation_made_anew_meanwhile_gets_nothing_of_it(
+        self, manager: ConversationManager, conv: Conversation, place: str
+    ) -> None:
+        """It may be another user's: the answer is on the exception only."""
+        places = {"in place": Place(in_place_of=conv.turns[1]), "from there": Place(branch_from=1)}
+        stream = conv.stream("x", place=places.get(place, AT_THE_END))
+        next(stream)
+        manager.delete_conversation("chat")
+        anew = manager.new_conversation(user_id="bob", conversation_id="chat")
+        with pytest.raises(ConversationNotFoundError, match="deleted while the answer was under way") as caught:
+            list(stream)
+        assert caught.value.response is not None
+        assert caught.value.response.content == "You said: x"
+        assert (anew.turns, anew.branches(), anew.token_count) == ((), (), 0)
+
     def test_turn_that_is_really_gone_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """Where somebody wrote the conversation without it, there is no place to keep the answer in."""
         stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
@@ -370,6 +386,14 @@ class TestEdit:
         assert caught.value.response.content == "You said: x"
         assert (conv.turns, conv.branches()) == (before, ())
 
+    def test_leaving_the_stream_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Behind what is left; the turns that it took the place of are a branch."""
+        chat_server.reply(Reply(text="one two three"))
+        for _ in conv.stream("x", place=Place(branch_from=1)):
+            break
+        assert [(turn.user_text, turn.finish_reason) for turn in conv.turns] == [("a", "stop"), ("x", "interrupted")]
+        assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"]]
+
 
 class _RefusingStore(MemoryStore):
     """A store that takes no turn any more once it refuses."""
@@ -497,6 +521,27 @@ class TestTruncate:
         conv.truncate(2)
         assert (now(other), other.branches()) == ("c", conv.branches())
         assert (other.clear(), now(conv)) == (1, "")
+
+    def test_two_that_set_aside_at_once_make_two_branches(self, chat_server: ChatServer) -> None:
+        """Where another handle took the turns, or the name of the branch, meanwhile: the rest leaves."""
+        store = _InterferingStore()
+        conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
+        store.interferes = True
+        assert conv.clear() == 2
+        assert [texts(branch.turns) for branch in conv.branches()] == [["a"], ["b", "c"]]
+        assert now(conv) == ""
+
+
+class _InterferingStore(MemoryStore):
+    """A store in which somebody else lets a turn leave just before the first branch is made."""
+
+    interferes = False
+
+    def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
+        if self.interferes:
+            self.interferes = False
+            super().archive(conversation_id, 0, 1, as_branch=as_branch)
+        return super().archive(conversation_id, start, stop, as_branch=as_branch)
 
 
 class TestRestore:
