@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from promptkit_nb.calibration import gauge_for
+from promptkit_nb.context import Context
+from promptkit_nb.context_window import fit
 from promptkit_nb.conversation_log import ConversationLog
-from promptkit_nb.inquiries import Inquiry, Prepared
+from promptkit_nb.inquiries import Inquiry
+from promptkit_nb.preparation import Preparation
 from promptkit_nb.providers.base import Provider
 from promptkit_nb.replays import ReplayMode, check_replay, no_recording, recorded, recorded_model, replayable
 from promptkit_nb.requests import terms_of
+from promptkit_nb.serving_summaries import plan_summary, serving_summaries
 from promptkit_nb.streaming import ResponseStream
+from promptkit_nb.turn_ranges import older_turns, turns_until
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
+    from promptkit_nb.estimates import CostRange
+    from promptkit_nb.requests import Terms
     from promptkit_nb.running_cell import CellCall
     from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.state import ConversationState, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an answer goes: behind all turns, in place of a turn, or behind position ``branch_from`` of the turns.
+    """Where an answer goes: behind all turns, in place of a turn, or at position ``branch_from`` of the turns.
 
-    In the last case the turns from there on become a branch.
+    In the last case the turns from there on become a branch. ``archived`` is the turn that this cell has on a branch:
+    asked again just so, it answers once more, and nothing is written.
     """
 
     in_place_of: Turn | None = None
     branch_from: int | None = None
+    archived: Turn | None = None
 
 
 AT_THE_END = Place()
@@ -52,6 +63,7 @@ class Asking:
 
     log: ConversationLog
     provider: Provider
+    preparation: Preparation
     replay: ReplayMode
     recording: tuple[Turn, ...]
     clock: Callable[[], datetime]
@@ -70,7 +82,7 @@ class Asking:
         return ResponseStream(
             self.provider,
             inquiry,
-            prepare=self._prepare,
+            prepare=self.preparation.prepared,
             keep=lambda turn: self._keep(turn, place, inquiry),
             clock=self.clock,
             on_waiting=on_waiting,
@@ -87,17 +99,13 @@ class Asking:
         mode = self.replay if options.replay is None else check_replay(options.replay)
         is_replaying = mode != "off" and not options.fresh
         stored = (*replayable(state, own), *self.recording) if is_replaying else ()
-        terms = terms_of(
-            state,
-            model=options.model or state.settings.model or self.provider.model or recorded_model(question, stored),
-            parameters=options.parameters,
-            max_output_tokens=options.max_output_tokens,
-            max_tokens=options.max_tokens,
-        )
+        terms = self._terms(state, options, recorded_model(question, stored))
         context_hash, replay_key = terms.hashes(question, snapshot.links[position])
         answer = None
         if is_replaying:
             answer = recorded(replay_key, stored)
+            if answer is None and place.archived is not None:
+                answer = own = _still_answering(place.archived, question, terms, snapshot)
             if answer is None and mode == "strict":
                 raise no_recording(question, terms.model, stored)
         return Inquiry(
@@ -112,11 +120,44 @@ class Asking:
             cell=cell,
         )
 
-    def _prepare(self, inquiry: Inquiry) -> Prepared:
-        said = (message for turn in inquiry.turns for message in turn.messages)
-        system_prompt = inquiry.terms.system_prompt
-        system = () if system_prompt is None else (Message("system", system_prompt),)
-        return Prepared(request=inquiry.terms.request([*system, *said, inquiry.question]))
+    def context(self, question: Message | None, options: Options) -> tuple[Context, CostRange]:
+        """Return what the next request would carry, with this question if there is one, and what it may cost.
+
+        What the policy "error" would refuse is left out here, and shown as such.
+        """
+        state = self.log.fresh().state
+        terms = replace(self._terms(state, options), context_policy="truncate")
+        gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
+        window = fit(
+            terms.system_prompt,
+            state.turns,
+            serving_summaries(state),
+            question,
+            gauge=gauge,
+            max_tokens=terms.max_tokens,
+        )
+        shown = Context.of(window, state.turns, gauge=gauge, has_question=question is not None)
+        return shown, self.preparation.cost_of(terms, state.turns, window, gauge)
+
+    def summarize(self, keep_last: int, options: Options, *, as_of: str | None = None) -> Summary | None:
+        """Make a summary of the older turns, ``None`` where there is none to make."""
+        state = self.log.fresh().state
+        turns = turns_until(state.turns, as_of)
+        terms = self._terms(state, options)
+        plan = plan_summary(turns, serving_summaries(state, len(turns)), older_turns(turns, keep_last))
+        if plan is None:
+            return None
+        gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
+        return self.preparation.summarizer.make(plan, gauge=gauge, max_tokens=terms.max_tokens)
+
+    def _terms(self, state: ConversationState, options: Options, recorded_as: str = "") -> Terms:
+        return terms_of(
+            state,
+            model=options.model or state.settings.model or self.provider.model or recorded_as,
+            parameters=options.parameters,
+            max_output_tokens=options.max_output_tokens,
+            max_tokens=options.max_tokens,
+        )
 
     def _keep(self, turn: Turn, place: Place, inquiry: Inquiry) -> int:
         self.log.check_is_still(inquiry.state)
@@ -126,6 +167,12 @@ class Asking:
             first = inquiry.state.turns[len(inquiry.turns)]  # its position may be another one by now
             return self.log.branch_off(first, turn)
         return self.log.append(turn, inquiry.cell)
+
+
+def _still_answering(archived: Turn, question: Message, terms: Terms, snapshot: Snapshot) -> Turn | None:
+    """Return the turn of a branch if it answers this question in the context where it stands."""
+    link = snapshot.link_before(archived)
+    return None if link is None else recorded(terms.hashes(question, link)[1], (archived,))
 
 
 def _position(snapshot: Snapshot, place: Place) -> int:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from promptkit_nb.archives import write_conversation
 from promptkit_nb.asking import AT_THE_END, Asking, Options, Place
+from promptkit_nb.branch_tree import BranchTree
 from promptkit_nb.conversation_log import ConversationLog
+from promptkit_nb.dry_run import DryRun
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.history import History
 from promptkit_nb.plain_text import counted
+from promptkit_nb.preparation import Preparation
 from promptkit_nb.replays import check_replay
 from promptkit_nb.requests import check_text
+from promptkit_nb.spending import Spending
+from promptkit_nb.summarizer import Summarizer
+from promptkit_nb.transcripts import write_transcript
+from promptkit_nb.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.turns import Message, utc_now
 from promptkit_nb.variable_values import VariableValues
 
@@ -23,13 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
-    from pathlib import Path
 
+    from promptkit_nb.budgets import Budget
+    from promptkit_nb.context import Context
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.replays import ReplayMode
     from promptkit_nb.responses import Response
     from promptkit_nb.running_cell import CellCall
+    from promptkit_nb.snapshot import Snapshot
     from promptkit_nb.state import Branch, ConversationState, Summary
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.streaming import ResponseStream
@@ -49,6 +59,7 @@ class Conversation:
         store: StateStore,
         provider: Provider,
         *,
+        budgets: Sequence[Budget] = (),
         replay: ReplayMode = "off",
         recording: Sequence[Turn] = (),
         clock: Callable[[], datetime] = utc_now,
@@ -57,9 +68,17 @@ class Conversation:
         self._store = store
         self._provider = provider
         self._clock = clock
+        self._budgets = tuple(budgets)
         self._log = ConversationLog(state, store)
+        self._spending = spending = Spending(store, self._budgets, clock=clock)
+        summarizer = Summarizer(log=self._log, provider=provider, spending=spending, clock=clock)
         self._asking = Asking(
-            log=self._log, provider=provider, replay=check_replay(replay), recording=tuple(recording), clock=clock
+            log=self._log,
+            provider=provider,
+            preparation=Preparation(provider=provider, spending=spending, summarizer=summarizer, clock=clock),
+            replay=check_replay(replay),
+            recording=tuple(recording),
+            clock=clock,
         )
         self._sending = threading.RLock()
 
@@ -120,9 +139,56 @@ class Conversation:
         """How many turns are missing in ``total_cost``, because their price is unknown."""
         return self._log.head().unpriced_turns
 
-    def history(self) -> History:
-        """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals."""
-        return History.of(self._log.fresh().state.messages, self._log.head())
+    @property
+    def forked_from(self) -> str | None:
+        """The id of the conversation that this one is a copy of, if it is one."""
+        parent = self.metadata.get("forked_from")
+        return parent if isinstance(parent, str) else None
+
+    def snapshot(self) -> Snapshot:
+        """Return the whole state as it is now, with the hashes of its context."""
+        return self._log.fresh()
+
+    def history(self, *, versions: bool = False) -> History:
+        """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals.
+
+        Stale turns are marked; with ``versions`` former answers are shown before the current ones.
+        """
+        snapshot = self._log.fresh()
+        return History.of(snapshot.state, stale=snapshot.stale, versions=versions)
+
+    def context(self, *, model: str | None = None, max_tokens: int | None = None) -> Context:
+        """Return exactly what the next request carries beside the new message, with its tokens, and what is left out.
+
+        ``.token_count`` is the size of the whole. ``model`` and ``max_tokens`` are as in ``stream``.
+        """
+        return self._asking.context(None, Options(model=model, max_tokens=max_tokens))[0]
+
+    def dry_run(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        max_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        parts: Sequence[ContentPart] = (),
+    ) -> DryRun:
+        """Return what would be sent and what it may cost; nothing is sent, and nothing stored."""
+        options = Options(
+            model=model, parameters=parameters, max_tokens=max_tokens, max_output_tokens=max_output_tokens
+        )
+        context, cost = self._asking.context(self._question(text, parts), options)
+        return DryRun(context, cost, self._spending.lines(self.id, self.user_id))
+
+    def budget_lines(self) -> tuple[str, ...]:
+        """Return one line for each budget: what was spent of it, and what is reserved."""
+        return self._spending.lines(self.id, self.user_id, unpriced_turns=self.unpriced_turns)
+
+    def tree(self) -> BranchTree:
+        """Return the turns with the branches and former versions, as a small tree."""
+        snapshot = self._log.fresh()
+        return BranchTree(snapshot.state, snapshot.stale)
 
     def send(
         self,
@@ -225,18 +291,37 @@ class Conversation:
         start = self._log.fresh().place_of(i)
         return self._answer(self._question(text), options, Place(branch_from=start))
 
-    def truncate(self, keep_last: int = 20) -> int:
+    def truncate(self, keep_last: int = 20, *, as_of: str | None = None) -> int:
         """Let the older turns leave the conversation as a branch; return how many left.
 
         ``keep_last`` counts messages, without the system message: as few whole newest turns stay as reach it. What the
-        others cost stays in the totals, and the turns that stay are not stale for it.
+        others cost stays in the totals, and the turns that stay are not stale for it. With ``as_of``, the id of a turn,
+        it is done as if the turns behind that one were not there yet.
         """
         check_keep_last(keep_last)
-        return self._log.archive(lambda state: (0, len(state.turns) - newest_turns(state.turns, keep_last)))
+        return self._log.archive(lambda state: (0, older_turns(turns_until(state.turns, as_of), keep_last)))
+
+    def summarize(self, keep_last: int = 10, *, model: str | None = None, as_of: str | None = None) -> Summary | None:
+        """Let the model sum up the older turns; ``None`` where all of them are summed up already.
+
+        From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``, and
+        the summary with its cost in ``summaries``; a former summary is folded in. ``keep_last`` counts messages as in
+        ``truncate``. A call that fails changes nothing.
+        """
+        check_keep_last(keep_last)
+        with self._sending:
+            return self._asking.summarize(keep_last, Options(model=model), as_of=as_of)
 
     def clear(self) -> int:
         """Let all turns leave the conversation as a branch, and begin anew; return how many left."""
         return self._log.archive(lambda state: (0, len(state.turns)))
+
+    def undo(self, *, as_of: str | None = None) -> int:
+        """Let the newest turn become a branch; return how many left, 0 or 1.
+
+        With ``as_of``, the id of a turn, nothing happens where that turn left already.
+        """
+        return self._log.archive(lambda state: newest_turn(state.turns, as_of))
 
     def branches(self) -> tuple[Branch, ...]:
         """Return the former tails and heads of the conversation; ``restore`` brings one back."""
@@ -265,28 +350,31 @@ class Conversation:
         """Copy the conversation and go on in the copy, which is independent from then on.
 
         The copied turns are ``inherited``: in no total of the copy. Raises ``ConversationExistsError`` if the id is
-        taken; nothing is overwritten.
+        taken; nothing is overwritten. The copy's ``metadata`` says what it is ``forked_from``.
         """
         self._store.fork(self.id, new_id)
+        self._store.update_metadata(new_id, forked_from=self.id)
         return Conversation(
             self._store.get(new_id),
             self._store,
             self._provider,
+            budgets=self._budgets,
             replay=self._asking.replay,
             recording=self._asking.recording,
             clock=self._clock,
         )
 
     def export(self, path: str | os.PathLike[str]) -> Path:
-        """Write the conversation, with versions, branches and summaries, to a JSON file; return its absolute path.
+        """Write the conversation to a file, and return its absolute path.
 
-        Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+        JSON holds versions, branches and summaries, too: it is what ``import_conversation`` reads, and a recording for
+        replay. A path that ends with ``.md`` or ``.html`` gets a transcript to read instead. Raises
+        ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
         """
-        return write_conversation(self._store.get(self.id), path)
-
-    def is_served_by(self, provider: Provider, store: StateStore) -> bool:
-        """Return whether this handle talks to this provider and this store."""
-        return self._provider is provider and self._store is store
+        state = self._store.get(self.id)
+        if Path(path).suffix.lower() in {".md", ".html"}:
+            return write_transcript(state, path, stale=self._log.fresh().stale)
+        return write_conversation(state, path)
 
     def __repr__(self) -> str:
         """Say which conversation it is."""
@@ -316,20 +404,3 @@ class Conversation:
                 f"The provider {self._provider.name!r} ended its stream without a Completion; nothing was stored."
             )
         return stream.response
-
-
-def newest_turns(turns: Sequence[Turn], keep_last: int) -> int:
-    """Return how many of the newest turns it takes to have at least ``keep_last`` messages, as few as will do."""
-    messages = kept = 0
-    for turn in reversed(turns):
-        if messages >= keep_last:
-            break
-        messages += len(turn.messages)
-        kept += 1
-    return kept
-
-
-def check_keep_last(keep_last: object) -> None:
-    """Raise ``InvalidArgumentError`` unless it is a whole number from 0."""
-    if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 0:
-        raise InvalidArgumentError(f"keep_last={keep_last!r} is out of range: give a whole number from 0, of messages.")

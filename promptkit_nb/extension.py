@@ -5,31 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat_line import ChatLine
+from promptkit_nb.conversation_magics import ConversationMagics
 from promptkit_nb.magics import ChatMagics
+from promptkit_nb.notebook import Notebook
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+_MAGICS = (ChatMagics, ConversationMagics)
 
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics, in place of those of an earlier load."""
     unload(shell)
-    magics = ChatMagics(shell)
-    shell.register_magics(magics)
+    notebook = Notebook(shell)
+    notebook.watch()
+    for magics in _MAGICS:
+        shell.register_magics(magics(notebook))
     shell.input_transformer_manager.token_transformers.append(ChatLine)
-    shell.configurables.append(magics.options)  # type: ignore[arg-type]  # IPython declares a list of shells
+    shell.configurables.append(notebook.options)  # type: ignore[arg-type]  # IPython declares a list of shells
 
 
 def unload(shell: InteractiveShell) -> None:
     """Take away everything that ``load`` registered."""
-    registry = shell.magics_manager.registry
-    magics = registry.pop(ChatMagics.__name__, None)
-    if magics is None:
+    registered = shell.magics_manager.registry.get(ChatMagics.__name__)
+    if registered is None:
         return
-    magics.stop()
+    notebook = registered.notebook
+    notebook.stop()
     shell.input_transformer_manager.token_transformers.remove(ChatLine)
-    if magics.options in shell.configurables:
-        shell.configurables.remove(magics.options)
-    for kind, names in magics.magics.items():
-        for name in names:
-            shell.magics_manager.magics[kind].pop(name, None)
+    if notebook.options in shell.configurables:
+        shell.configurables.remove(notebook.options)
+    for each in _MAGICS:
+        magics = shell.magics_manager.registry.pop(each.__name__)
+        for kind, names in magics.magics.items():
+            for name in names:
+                shell.magics_manager.magics[kind].pop(name, None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from promptkit_nb.archives import read_conversation
+from promptkit_nb.budgets import Budget
 from promptkit_nb.codec import json_copy
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
@@ -15,8 +16,8 @@ from promptkit_nb.head_table import HeadTable
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.packs import Pack, load_pack
 from promptkit_nb.replays import check_replay
-from promptkit_nb.requests import rendered_prompt
-from promptkit_nb.state import ConversationState, Settings
+from promptkit_nb.requests import check_tokens, rendered_prompt
+from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.turns import utc_now
@@ -39,6 +40,7 @@ class ConversationManager:
     Args:
         provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
         store: Where conversations are kept; without one, in this process's memory (``MemoryStore()``).
+        budget: What may be spent, such as ``Budget(5, per="day")``, or several of them.
         replay: Whether stored answers may be given again: ``"off"``, ``"auto"`` or ``"strict"``, as in
             ``Conversation.send``.
         clock: Where the time comes from; tests set it.
@@ -57,6 +59,7 @@ class ConversationManager:
         provider: Provider,
         store: StateStore | None = None,
         *,
+        budget: Budget | Sequence[Budget] | None = None,
         replay: ReplayMode = "off",
         recording: Sequence[Turn] = (),
         clock: Callable[[], datetime] = utc_now,
@@ -72,6 +75,7 @@ class ConversationManager:
             )
         self.provider = provider
         self.store: StateStore = MemoryStore() if store is None else store
+        self.budgets = _budgets_of(budget)
         self._replay = check_replay(replay)
         self._recording = tuple(recording)
         self._clock = clock
@@ -89,7 +93,12 @@ class ConversationManager:
             return self
         narrowed = UserStore(store, user_id, clock=self._clock)
         return ConversationManager(
-            self.provider, narrowed, replay=self._replay, recording=self._recording, clock=self._clock
+            self.provider,
+            narrowed,
+            budget=self.budgets,
+            replay=self._replay,
+            recording=self._recording,
+            clock=self._clock,
         )
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
@@ -105,6 +114,8 @@ class ConversationManager:
         conversation_id: str | None = None,
         system_prompt: str | None = None,
         variables: Mapping[str, object] | None = None,
+        max_tokens: int | None = None,
+        context_policy: ContextPolicy = "truncate",
         metadata: Mapping[str, object] | None = None,
         model: str | None = None,
         parameters: Mapping[str, object] | None = None,
@@ -118,6 +129,10 @@ class ConversationManager:
             conversation_id: Any text; without one a fresh id that sorts by time.
             system_prompt: The system prompt where there is no pack; taken as it is, not as a template.
             variables: Values for the prompt's variables; they may also be set later.
+            max_tokens: The context window: the most tokens that a request may have, all in all.
+            context_policy: What happens beyond it: ``"truncate"`` leaves the oldest turns out of the request,
+                ``"summarize"`` lets the model sum them up, ``"error"`` raises ``ContextWindowExceededError``. The
+                history stays whole in the store.
             metadata: JSON values to keep with the conversation.
             model: The conversation's model; without one each call uses the provider's.
             parameters: Such as ``{"temperature": 0.2}``, over those of the prompt.
@@ -133,6 +148,8 @@ class ConversationManager:
         settings = Settings(
             model=model,
             parameters=_json_of(parameters, "parameters"),
+            max_tokens=check_tokens("max_tokens", max_tokens),
+            context_policy=_checked_policy(context_policy),
             prompt=None if pack is None else _prompt_in(pack, prompt_name).snapshot(),
             variables=_json_of(variables, "variables"),
         )
@@ -174,6 +191,8 @@ class ConversationManager:
         user_id: str | None = None,
         system_prompt: str | None = None,
         variables: Mapping[str, object] | None = None,
+        max_tokens: int | None = None,
+        context_policy: ContextPolicy = "truncate",
         metadata: Mapping[str, object] | None = None,
         model: str | None = None,
         parameters: Mapping[str, object] | None = None,
@@ -190,6 +209,8 @@ class ConversationManager:
                 conversation_id=conversation_id,
                 system_prompt=system_prompt,
                 variables=variables,
+                max_tokens=max_tokens,
+                context_policy=context_policy,
                 metadata=metadata,
                 model=model,
                 parameters=parameters,
@@ -238,6 +259,7 @@ class ConversationManager:
             self.store.get(conversation_id),
             self.store,
             self.provider,
+            budgets=self.budgets,
             replay=self._replay,
             recording=self._recording,
             clock=self._clock,
@@ -250,6 +272,24 @@ class ConversationManager:
         return ConversationNotFoundError(
             f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
         )
+
+
+def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
+    budgets = () if budget is None else (budget,) if isinstance(budget, Budget) else budget
+    if isinstance(budgets, (list, tuple)) and all(isinstance(each, Budget) for each in budgets):
+        return tuple(budgets)
+    raise InvalidArgumentError(f'budget={budget!r:.80} is no budget: give Budget(5, per="day"), or a list of these.')
+
+
+def _checked_policy(policy: object) -> ContextPolicy:
+    for known in get_args(ContextPolicy):
+        if policy == known:
+            return known  # type: ignore[no-any-return]  # it is one of the literals
+    near = get_close_matches(str(policy), get_args(ContextPolicy), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InvalidArgumentError(
+        f"context_policy={policy!r:.80} is unknown: use {', '.join(map(repr, get_args(ContextPolicy)))}.{hint}"
+    )
 
 
 def _json_of(values: Mapping[str, object] | None, name: str) -> dict[str, object]:

@@ -135,6 +135,15 @@ def to_html(text: str) -> str:
     return _OPEN_BOX + _sanitizer()(_parser().render(text)) + _CLOSE_BOX
 
 
+def code_blocks(text: str) -> list[str]:
+    r"""Return the fenced code of a Markdown text, block by block, without its last line break.
+
+    >>> code_blocks("Try:\n```python\nprint(1)\n```")
+    ['print(1)']
+    """
+    return [token.content.rstrip("\n") for token in _parser().parse(text) if token.type == "fence"]
+
+
 @lru_cache(maxsize=1)
 def _sanitizer() -> Callable[[str], str]:
     """Return nh3 with the allow-list: the only place that decides what may leave this module."""

@@ -12,6 +12,7 @@ from promptkit_nb.frontend import cell_id
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 
+    from promptkit_nb.turns import Turn
 
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _SHORTEST_KEY = 6
@@ -24,6 +25,10 @@ class CellCall:
     cell_id: str | None
     cell_call: int = 0
     cell_source: str | None = None
+
+    def made(self, turn: Turn) -> bool:
+        """Return whether this very call of this cell made the turn, as far as a cell's id tells it."""
+        return self.cell_id is not None and (self.cell_id, self.cell_call) == (turn.cell_id, turn.cell_call)
 
 
 class RunningCell:

@@ -26,5 +26,15 @@ def scopes_of(conversation_id: str, user_id: str, now: datetime) -> dict[Per, st
     }
 
 
+def is_visible_to(user_id: str, scope: str) -> bool:
+    """Return whether a scope says nothing of another user: it is this one's, or everybody's.
+
+    >>> [is_visible_to("alice", scope) for scope in ("user:alice", "conversation:bob:eda", "total")]
+    [True, False, True]
+    """
+    kind, _, rest = scope.partition(":")
+    return kind not in {"user", "conversation"} or rest.partition(":")[0] == _part(user_id)
+
+
 def _part(text: str) -> str:
     return text.replace("%", "%25").replace(":", "%3A")

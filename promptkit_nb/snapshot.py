@@ -80,11 +80,27 @@ class Snapshot:
         """Return the current turn that this call of this notebook cell made, ``None`` where that cannot be told."""
         if cell is None or cell.cell_id is None:
             return None
-        return next(
-            (
-                turn
-                for turn in reversed(self.state.turns)
-                if (turn.cell_id, turn.cell_call) == (cell.cell_id, cell.cell_call)
-            ),
-            None,
-        )
+        return next((turn for turn in reversed(self.state.turns) if cell.made(turn)), None)
+
+    def archived_turn_of(self, cell: CellCall) -> Turn | None:
+        """Return the turn of this call that is on a branch now, of several the newest, ``None`` if there is none."""
+        archived = (turn for branch in self.state.branches for turn in branch.turns if cell.made(turn))
+        return max(archived, key=lambda turn: (turn.created_at, turn.id), default=None)
+
+    def link_before(self, archived: Turn) -> str | None:
+        """Return the hash of what stands before a turn of a branch, ``None`` where that cannot be told any more."""
+        for branch in self.state.branches:
+            place = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
+            if place is None:
+                continue
+            if branch.start == 0:
+                return chain_of(branch.turns[:place], branch.context_hash)
+            if 0 < branch.start <= len(self.state.turns):
+                return chain_of(branch.turns[:place], self.links[branch.start])
+        return None
+
+    @property
+    def turns_ever_current(self) -> tuple[Turn, ...]:
+        """The turns that left at the front, then the current ones."""
+        heads = sorted((branch for branch in self.state.branches if branch.kind == "head"), key=lambda each: each.start)
+        return (*(turn for branch in heads for turn in branch.turns), *self.state.turns)

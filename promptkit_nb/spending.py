@@ -53,6 +53,11 @@ class Spending:
         self._limits = {each.per: each for each in sorted(budgets, key=lambda each: each.usd, reverse=True)}
         self._clock = clock
 
+    @property
+    def has_budgets(self) -> bool:
+        """Whether any budget is set, so that calls need an estimate."""
+        return bool(self._budgets)
+
     def open(self, conversation_id: str, user_id: str, estimate_usd: Decimal | None, model: str) -> OpenCall:
         """Reserve what a call may cost, in US dollars, before it is sent; 0 needs no room and is always allowed.
 

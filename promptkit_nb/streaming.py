@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb.call_prices import price_of_call
 from promptkit_nb.errors import (
     ContextWindowExceededError,
     ConversationChangedError,
@@ -16,7 +17,6 @@ from promptkit_nb.errors import (
     ProviderTimeoutError,
     StoreError,
 )
-from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta, Waiting
 from promptkit_nb.replays import INTERRUPTED, replayed
 from promptkit_nb.responses import Response
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptkit_nb.inquiries import Inquiry, Prepared
+    from promptkit_nb.pricing import Price
     from promptkit_nb.providers.base import Provider, StreamEvent
 
 
@@ -154,8 +155,10 @@ class ResponseStream:
         response = Response.of(turn, self._inquiry.conversation_id)
         try:
             stale = self._stored(turn, response)
-        finally:
-            warnings = self._prepared.settle(turn.cost)  # stored or not, it is paid for
+        except BaseException:
+            self._settled(turn.cost)  # stored or not, it is paid for
+            raise
+        warnings = self._settled(turn.cost)
         self.response = replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
 
     def _stored(self, turn: Turn, response: Response) -> int:
@@ -182,7 +185,14 @@ class ResponseStream:
     def _settle_unstored(self, *, may_be_billed: bool) -> None:
         """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""
         if self.response is None:
-            self._prepared.settle(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
+            self._settled(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
+
+    def _settled(self, cost_usd: Decimal | None) -> tuple[str, ...]:
+        """Enter the cost in the ledger, and return warnings; the answer is not to be lost for a ledger that fails."""
+        try:
+            return self._prepared.settle(cost_usd)
+        except StoreError as error:
+            return (f"What this call cost could not be entered in the ledger of budgets: {error}",)
 
     def _turn(self, latency_ms: float) -> Turn:
         now = self._clock()
@@ -234,12 +244,4 @@ class ResponseStream:
         )
 
     def _price(self, usage: Usage, at: datetime) -> Price:
-        """Return the price: the provider's own figure, else by the model asked for, or the one that answered."""
-        completion, model = self._completion, self._prepared.request.model
-        if completion is not None and completion.cost_usd is not None:
-            return Price(completion.cost_usd, self._provider.name)
-        asked = self._provider.price(model, usage, at)
-        if completion is None or completion.model == model or asked.source == "user":
-            return asked
-        answered = self._provider.price(completion.model, usage, at)
-        return asked if answered.usd is None else answered
+        return price_of_call(self._provider, self._prepared.request.model, self._completion, usage, at)

@@ -238,6 +238,17 @@ class TestNarrowing:
         alice.store.settle(alice.store.reserve(["total"], Decimal(1), limit=None, lease=60), Decimal(2))
         assert manager.store.spending("total").spent == alice.store.spending("total").spent == 2
 
+    def test_amounts_of_others_are_hidden(self, alice: ConversationManager) -> None:
+        """What she spent can be read, and what all spent together; another's amounts can be neither read nor probed."""
+        for scope in ("user:alice", "conversation:alice:first", "day:2026-03-01", "total"):
+            alice.store.settle(alice.store.reserve([scope], Decimal(1), limit=None, lease=60), Decimal(1))
+            assert alice.store.spending(scope).spent == 1
+        for scope in ("user:bob", "conversation:bob:first", "user:alic", "user:alice%3A"):
+            with pytest.raises(InvalidArgumentError, match="is somebody else's: this is the store of 'alice' alone"):
+                alice.store.spending(scope)
+            with pytest.raises(InvalidArgumentError, match="is somebody else's"):
+                alice.store.reserve(["total", scope], Decimal(0), limit=Decimal(1), lease=60)
+
     @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])
     def test_user_is_a_user(self, manager: ConversationManager, wrong: str) -> None:
         """A blank name is refused, rather than everybody's."""

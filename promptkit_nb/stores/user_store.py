@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self
 from promptkit_nb.codec import checked_turn
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.scopes import is_visible_to
 from promptkit_nb.state import ConversationState
-from promptkit_nb.stores.checks import check_revision, cutoff_of, not_found, seconds_of
+from promptkit_nb.stores.checks import check_revision, check_scopes, cutoff_of, not_found, seconds_of
 from promptkit_nb.stores.cleanup import PeriodicCleanup
 from promptkit_nb.turns import utc_now
 
@@ -146,7 +147,9 @@ class UserStore:
         return PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every))
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
-        """Reserve US dollars in every scope of the ledger, or in none; the ledger holds amounts and no text."""
+        """Reserve US dollars in every scope of the ledger, or in none; the scopes are this user's or everybody's."""
+        for scope in check_scopes(scopes):
+            self._check_scope(scope)
         return self._store.reserve(scopes, usd, limit=limit, lease=lease)
 
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
@@ -154,7 +157,8 @@ class UserStore:
         self._store.settle(reservation, usd)
 
     def spending(self, scope: str) -> Account:
-        """Return what was spent and is reserved in a scope of the ledger."""
+        """Return what was spent and is reserved in a scope of the ledger, which is this user's or everybody's."""
+        self._check_scope(scope)
         return self._store.spending(scope)
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
@@ -177,6 +181,12 @@ class UserStore:
     def __repr__(self) -> str:
         """Say whose it is."""
         return f"<{self._store!r} of {self.user_id!r}>"
+
+    def _check_scope(self, scope: str) -> None:
+        if not is_visible_to(self.user_id, scope):
+            raise InvalidArgumentError(
+                f"The scope {scope!r} is somebody else's: this is the store of {self.user_id!r} alone."
+            )
 
     def _own(self, conversation_id: str) -> str:
         return self.head(conversation_id).conversation_id

@@ -1,0 +1,74 @@
+"""Which turn a chat call stands for: by the id of its cell, or, in a batch run, by the order of the cells.
+
+So running a cell again answers its turn again, instead of adding a second one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from promptkit_nb.asking import AT_THE_END, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from promptkit_nb.running_cell import CellCall
+    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.turns import Turn
+
+
+@dataclass(slots=True)
+class _BatchRun:
+    """How far the cells of this run went along with the turns of a conversation."""
+
+    last: str | None = None
+    matched: bool = False
+    over: bool = False
+
+
+class CellMatching:
+    """One kernel's matching of cells with turns, for all its conversations."""
+
+    def __init__(self) -> None:
+        """Begin before the first cell."""
+        self._runs: dict[str, _BatchRun] = {}
+        self._last: dict[str, str] = {}
+
+    def place_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Place:
+        """Return where the answer to a call goes; ``in_batch`` where a program runs the notebook."""
+        if call.cell_id is not None:
+            current = snapshot.turn_of(call)
+            return Place(archived=snapshot.archived_turn_of(call)) if current is None else Place(in_place_of=current)
+        return self._place_in_batch(call, snapshot) if in_batch else AT_THE_END
+
+    def answered(self, conversation_id: str, turn: Turn) -> None:
+        """Remember the turn that a call ended with; one that fails ends with none."""
+        self._last[conversation_id] = turn.id
+        run = self._runs.get(conversation_id)
+        if run is not None:
+            run.last = turn.id
+
+    def last_turn(self, conversation_id: str) -> str | None:
+        """Return the id of the turn that a cell of this kernel had last, ``None`` before the first."""
+        return self._last.get(conversation_id)
+
+    def _place_in_batch(self, call: CellCall, snapshot: Snapshot) -> Place:
+        run = self._runs.setdefault(snapshot.state.conversation_id, _BatchRun())
+        following = None if run.over else _following(run.last, snapshot.turns_ever_current)
+        if following is None:
+            return AT_THE_END
+        is_current = any(turn.id == following.id for turn in snapshot.state.turns)
+        if following.cell_source == call.cell_source:
+            run.matched = True
+            return Place(in_place_of=following) if is_current else Place(archived=following)
+        run.over = True
+        if run.matched and snapshot.state.turns:
+            return Place(branch_from=snapshot.place_of(following) if is_current else 0)
+        return AT_THE_END
+
+
+def _following(last: str | None, turns: Sequence[Turn]) -> Turn | None:
+    """Return the first turn that a cell made behind the last one that a cell of this run had."""
+    start = next((at + 1 for at, turn in enumerate(turns) if turn.id == last), 0)
+    return next((turn for turn in turns[start:] if turn.cell_source is not None), None)

@@ -1,0 +1,84 @@
+"""Asking the model for a summary: a call beside the conversation, paid for like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from promptkit_nb.call_prices import price_of_call
+from promptkit_nb.conversation_log import ConversationLog
+from promptkit_nb.errors import ProviderError
+from promptkit_nb.estimates import cost_range
+from promptkit_nb.providers.base import Completion, Provider, TextDelta
+from promptkit_nb.spending import Spending
+from promptkit_nb.summarizing import summary_of, summary_request
+from promptkit_nb.tokens import count_message_tokens, count_tokens
+from promptkit_nb.turns import Usage
+
+if TYPE_CHECKING:
+    from promptkit_nb.calibration import Gauge
+    from promptkit_nb.providers.base import ChatRequest
+    from promptkit_nb.serving_summaries import SummaryPlan
+    from promptkit_nb.state import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarizer:
+    """Makes summaries of a conversation and keeps them; where that fails, what was kept before stays as it was."""
+
+    log: ConversationLog
+    provider: Provider
+    spending: Spending
+    clock: Callable[[], datetime]
+
+    def make(self, plan: SummaryPlan, *, gauge: Gauge, max_tokens: int | None = None) -> Summary:
+        """Ask for the summary of a plan, piece by piece where one request cannot carry it, and store each."""
+        while True:
+            request, done = summary_request(plan, gauge=gauge, max_tokens=max_tokens)
+            summary = self._asked(request, done)
+            if done.last_turn == plan.last_turn:
+                return summary
+            plan = replace(plan, turns=plan.turns[len(done.turns) :], former=(summary,))
+
+    def _asked(self, request: ChatRequest, plan: SummaryPlan) -> Summary:
+        state, now = self.log.last_read, self.clock()
+        estimate = None
+        if self.spending.has_budgets:
+            counted = count_message_tokens(request.messages, request.model)
+            estimate = cost_range(
+                self.provider,
+                request.model,
+                input_tokens=counted,
+                max_output_tokens=request.max_output_tokens,
+                turns=state.turns,
+                at=now,
+            ).high_usd
+        call = self.spending.open(state.conversation_id, state.user_id, estimate, request.model)
+        try:
+            summary = self._answered(request, plan)
+            self.log.store.add_summary(self.log.id, summary)
+        except BaseException:
+            call.settle(Decimal(0))
+            raise
+        call.settle(summary.cost)
+        return summary
+
+    def _answered(self, request: ChatRequest, plan: SummaryPlan) -> Summary:
+        text: list[str] = []
+        completion: Completion | None = None
+        for event in self.provider.stream(request):
+            if isinstance(event, TextDelta):
+                text.append(event.text)
+            elif isinstance(event, Completion):
+                completion = event
+        if completion is None:
+            raise ProviderError(f"{self.provider.name} ended its stream without a Completion; nothing was stored.")
+        at, said = self.clock(), "".join(text)
+        usage = completion.usage or Usage(
+            count_message_tokens(request.messages, request.model), count_tokens(said, request.model), estimated=True
+        )
+        price = price_of_call(self.provider, request.model, completion, usage, at)
+        return summary_of(plan, said, usage=usage, cost=price.usd, model=completion.model, created_at=at)
