@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 from binascii import a2b_base64
 from functools import cache, lru_cache
 from importlib.resources import files
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,10 +46,14 @@ FRAMING_TOKENS = 4  # three around each message, and one for its role
 REPLY_TOKENS = 3  # the opening of the answer
 
 _NAME_TOKENS = 1
-_TOOLS_TOKENS = 16  # around the definitions of tools, and around each of them
-_TOOL_TOKENS = 12
+_TOOLS_TOKENS = 12  # around the definitions of tools
 _LOW_DETAIL_IMAGE_TOKENS = 85
-_IMAGE_TOKENS = 1445  # 85 and eight tiles of 170, the most that a picture is cut into: its size is not known here
+_TILE_TOKENS = 170
+_TILE_PIXELS = 512
+_LONGEST_SIDE_PIXELS = 2048  # larger pictures are made smaller, first to this, then to the next
+_SHORTEST_SIDE_PIXELS = 768
+_MOST_TILES = 8
+_PNG = "data:image/png;base64,"
 
 _REMEMBERED_MESSAGES = 50_000
 _counts: dict[tuple[str, int], int] = {}
@@ -103,7 +109,7 @@ def count_message_tokens(messages: Sequence[Message], model: str | None = None) 
     """Return how many tokens a request with these messages is, the opening of the reply included.
 
     Names and arguments of tool calls count as text, with the framing of a message for each. An image counts 85 tokens
-    at low detail, else 1445, the most it can be. ``reasoning`` is never sent and does not count.
+    at low detail, else what its tiles take, at most 1445. ``reasoning`` is never sent and does not count.
 
     >>> from promptkit_nb.turns import Message
     >>> count_message_tokens([Message("user", "hello world")])
@@ -123,7 +129,7 @@ def count_tool_tokens(tools: Sequence[Mapping[str, object]], model: str | None =
     if not tools:
         return 0
     texts = (json.dumps(tool.get("function", tool), ensure_ascii=False, separators=(",", ":")) for tool in tools)
-    return _TOOLS_TOKENS + sum(_TOOL_TOKENS + count_tokens(text, model) for text in texts)
+    return _TOOLS_TOKENS + sum(count_tokens(text, model) for text in texts)
 
 
 def count_one_message_tokens(message: Message, model: str | None = None) -> int:
@@ -161,7 +167,20 @@ def _tokens_of(message: Message, model: str | None) -> int:
 
 
 def _image_tokens(part: ContentPart) -> int:
-    return _LOW_DETAIL_IMAGE_TOKENS if part.detail == "low" else _IMAGE_TOKENS
+    return _LOW_DETAIL_IMAGE_TOKENS + (0 if part.detail == "low" else _TILE_TOKENS * _tiles(part.url))
+
+
+def _tiles(url: str) -> int:
+    """Return how many tiles the picture is cut into; what is not known to be a smaller one takes the most."""
+    if not url.startswith(_PNG):
+        return _MOST_TILES
+    try:
+        sides: tuple[int, int] = struct.unpack(">II", a2b_base64(url[len(_PNG) :][:32])[16:24])
+    except (ValueError, struct.error):  # no base64, or too short
+        return _MOST_TILES
+    scale = min(1.0, _LONGEST_SIDE_PIXELS / max(*sides, 1), _SHORTEST_SIDE_PIXELS / max(min(sides), 1))
+    across, down = (max(1, ceil(side * scale / _TILE_PIXELS)) for side in sides)
+    return min(across * down, _MOST_TILES)
 
 
 @cache

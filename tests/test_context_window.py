@@ -91,7 +91,7 @@ class TestFit:
         tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
         plain = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=80)
         with_tools = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=80, tools=tools)
-        assert (len(plain.turns), len(with_tools.turns)) == (4, 1)
+        assert (len(plain.turns), len(with_tools.turns)) == (4, 2)
 
     def test_system_prompt_and_question_alone_may_be_too_much(self) -> None:
         """Refused, with the figures."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import inspect
+import struct
 import subprocess
 import sys
 import time
@@ -18,7 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptkit_nb import tokens
-from promptkit_nb.tokens import count_message_tokens, count_tokens, encoding_name
+from promptkit_nb.tokens import (
+    count_message_tokens,
+    count_one_message_tokens,
+    count_tokens,
+    count_tool_tokens,
+    encoding_name,
+    is_exact,
+)
 from promptkit_nb.turns import ContentPart, Message, ToolCall
 
 # The six messages of OpenAI's cookbook, with the counts that its API reported for them.
@@ -145,6 +154,58 @@ def test_images_count_by_their_detail() -> None:
 
     assert tokens_with(ContentPart("image_url", url="https://example.org/a.png", detail="low")) == 9 + 85
     assert tokens_with(ContentPart("image_url", url="https://example.org/a.png")) == 9 + 1445
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "tokens"),
+    [
+        (1, 1, 255),
+        (512, 512, 255),
+        (640, 480, 425),
+        (1024, 1024, 765),
+        (2048, 4096, 1105),
+        (4096, 64, 765),
+        (0, 0, 255),
+    ],
+)
+def test_pictures_count_by_their_tiles(width: int, height: int, tokens: int) -> None:
+    """A PNG tells its size: 85 tokens and 170 a tile of 512 pixels, once it is made as small as the model sees it."""
+    start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", width, height) + bytes(50)
+    url = f"data:image/png;base64,{base64.b64encode(start).decode()}"
+    assert count_one_message_tokens(Message("user", parts=(ContentPart("image_url", url=url),))) == 4 + tokens
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,", "data:image/png;base64,AA==", "data:image/png;base64,é"])
+def test_broken_pictures_count_the_most(url: str) -> None:
+    """The server, not the counting, says what is wrong with it."""
+    assert count_one_message_tokens(Message("user", parts=(ContentPart("image_url", url=url),))) == 4 + 1445
+
+
+def test_definitions_of_tools_count() -> None:
+    """Somewhat more than OpenAI's API reports for them, whatever their schema."""
+    city = {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}
+    unit = {"type": "string", "description": "The unit of temperature to return", "enum": ["celsius", "fahrenheit"]}
+    function = {
+        "name": "get_current_weather",
+        "description": "Get the current weather in a given location",
+        "parameters": {"type": "object", "properties": {"location": city, "unit": unit}, "required": ["location"]},
+    }
+    assert count_tool_tokens([{"type": "function", "function": function}], "gpt-4o") == 90
+    assert count_tool_tokens([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "exact"),
+    [("gpt-4o", True), ("openai/gpt-4", True), ("gpt-5.4-mini", True), ("gpt-oss-20b", False), ("llama3.2", False)],
+)
+def test_counts_are_estimates_for_other_models(model: str, exact: bool) -> None:  # noqa: FBT001 - a table
+    """Exact is what is counted with the model's own encoding."""
+    assert is_exact(model) == exact
+
+
+def test_unbroken_texts_are_many_tokens() -> None:
+    """Chinese, emoji and base64 have no blanks, and are no single word for it."""
+    assert [count_tokens(text) for text in ("天地玄黄宇宙洪荒", "🎉🎉🎉🎉", "QUJDREVGR0hJSktMTU5PUA==")] == [8, 8, 14]
 
 
 def test_text_that_stands_only_in_parts_counts() -> None:

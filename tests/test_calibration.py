@@ -1,0 +1,218 @@
+"""A limit in tokens holds on the wire, also where the server counts otherwise than OpenAI does."""
+
+from __future__ import annotations
+
+import base64
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from promptkit_nb.calibration import Gauge, cut_warning, gauge_for
+from promptkit_nb.context_window import fit
+from promptkit_nb.tokens import count_message_tokens
+from promptkit_nb.turns import Message, ToolCall, Turn, Usage
+
+Count = Callable[[Sequence[Message]], int]
+
+WORDS = {
+    "english": "the committee agreed that a proposal should be reviewed again before end of month since I am",
+    "cyrillic": "комитет согласился что предложение следует рассмотреть ещё раз до конца месяца и в",
+}
+CHINESE = "委员会同意在月底之前再次审查该提案因为有几位成员还没有读过它然而他们认为这个问题很重要"
+SCRIPTS = ("english", "cyrillic", "chinese", "base64")
+
+
+def chance_of(seed: str) -> random.Random:
+    """Return chance that is the same in every run."""
+    return random.Random(seed)  # noqa: S311 - no secrets
+
+
+def said(script: str, words: int, chance: random.Random) -> str:
+    """Return a text in this script, as long as so many words."""
+    if script == "chinese":
+        return "".join(chance.choices(CHINESE, k=2 * words))
+    if script == "base64":
+        return base64.b64encode(chance.randbytes(4 * words)).decode()
+    return " ".join(chance.choices(WORDS[script].split(), k=words))
+
+
+def each_message(count: Callable[[str], float]) -> Count:
+    """Return a server that counts texts like this, with 4 tokens around each message and 3 for the reply."""
+    return lambda messages: 3 + sum(4 + math.ceil(count(message.content)) for message in messages)
+
+
+SERVERS: dict[str, Count] = {
+    "o200k": lambda messages: count_message_tokens(messages, "gpt-4o"),
+    "cl100k": lambda messages: count_message_tokens(messages, "gpt-4"),
+    "half_of_the_characters": each_message(lambda text: len(text) / 2),
+    "one_a_foreign_character": each_message(lambda text: sum(0.25 if char.isascii() else 1 for char in text)),
+    "words": each_message(lambda text: 1.3 * len(text.split())),
+    "long_frames": lambda messages: 20 + 6 * len(messages) + count_message_tokens(messages, "gpt-4o"),
+}
+
+
+def conversation(count: int, script: str, chance: random.Random) -> list[Turn]:
+    """Return turns that nobody counted on both sides."""
+    lengths = [chance.choice((3, 10, 30, 80)) for _ in range(2 * count)]
+    texts = [said(script, length, chance) for length in lengths]
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return [Turn(messages=(Message("user", asked), Message("assistant", answer))) for asked, answer in pairs]
+
+
+def talk(
+    server: Count, model: str, turns: list[Turn], new: Sequence[Turn], *, max_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Send the new turns' questions; return what we expected of each request, and what the server counted."""
+    expected, counted = [], []
+    for turn in new:
+        gauge = gauge_for(model, turns, "You help.")
+        window = fit("You help.", turns, (), turn.messages[0], gauge=gauge, max_tokens=max_tokens)
+        reported = server(window.messages)
+        expected.append(window.token_count or 0)
+        counted.append(reported)
+        turns.append(replace(turn, model=model, usage=Usage(reported, 9), counted_input_tokens=window.counted_tokens))
+    return expected, counted
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("server", SERVERS)
+def test_limit_holds_on_a_server_that_counts_otherwise(server: str, script: str) -> None:
+    """On each of 50 requests after 500 stored turns, from the very first one on."""
+    chance = chance_of(script)
+    turns = conversation(500, script, chance)
+    expected, counted = talk(SERVERS[server], "llama3.2", turns, conversation(50, script, chance), max_tokens=4000)
+    assert max(expected) <= 4000
+    assert max(counted) <= 4000
+
+
+@pytest.mark.parametrize("first", SCRIPTS)
+@pytest.mark.parametrize("server", SERVERS)
+def test_limit_holds_when_the_script_changes(server: str, first: str) -> None:
+    """What was learned from one script is not taken for another's."""
+    chance = chance_of(first)
+    others = [script for script in SCRIPTS if script != first]
+    new = [turn for script in (first, *others, first) for turn in conversation(8, script, chance)]
+    turns = conversation(100, first, chance)
+    _, counted = talk(SERVERS[server], "llama3.2", turns, new, max_tokens=2000)
+    assert max(counted) <= 2000
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_nothing_is_wasted_on_openais_models(script: str) -> None:
+    """Our count is theirs, so the window is used up but for what one turn takes."""
+    chance = chance_of(script)
+    turns = conversation(500, script, chance)
+    expected, counted = talk(SERVERS["o200k"], "gpt-4o", turns, conversation(50, script, chance), max_tokens=4000)
+    assert expected == counted
+    assert min(counted) > 0.85 * 4000
+
+
+@pytest.mark.parametrize("server", ["o200k", "cl100k", "half_of_the_characters", "one_a_foreign_character"])
+@pytest.mark.parametrize("script", ["english", "cyrillic"])
+def test_little_is_wasted_once_a_server_was_measured(server: str, script: str) -> None:
+    """After a few requests, three quarters of the window are used on the average, however the server counts."""
+    chance = chance_of(script)
+    turns = conversation(100, script, chance)
+    _, counted = talk(SERVERS[server], "llama3.2", turns, conversation(20, script, chance), max_tokens=4000)
+    assert sum(counted[5:]) / len(counted[5:]) > 0.75 * 4000
+
+
+def test_server_that_goes_by_openais_name_is_found_out() -> None:
+    """It is believed once; from then on what it reported counts."""
+    chance = chance_of("0")
+    turns = conversation(500, "english", chance)
+    server = SERVERS["half_of_the_characters"]
+    _, counted = talk(server, "gpt-4o", turns, conversation(20, "english", chance), max_tokens=4000)
+    assert counted[0] > 4000
+    assert max(counted[1:]) <= 4000
+
+
+def measured(**changes: object) -> Turn:
+    """Return a turn of which the server counted 3,000 tokens where we had counted 1,000."""
+    turn = Turn(
+        messages=(Message("user", "word " * 990), Message("assistant", "Yes")),
+        usage=Usage(3000, 9),
+        model="llama3.2:latest",
+        requested_model="llama3.2",
+        counted_input_tokens=1000,
+    )
+    return replace(turn, **changes)  # type: ignore[arg-type]  # fields of a turn
+
+
+def ratio(*turns: Turn) -> float | None:
+    """Return what is known of English after these turns."""
+    return gauge_for("llama3.2", turns).ratios.get("words")
+
+
+def test_newest_measured_requests_teach() -> None:
+    """The highest of the last five, with a margin that is wider while there are few; others stay unknown."""
+    assert ratio(measured()) == pytest.approx(1.2 * (3000 - 7) / 991, rel=0.01)
+    assert ratio(*[measured()] * 3) == pytest.approx(1.1 * (3000 - 7) / 991, rel=0.01)
+    calmer = measured(usage=Usage(1000, 9))
+    assert ratio(measured(), *[calmer] * 5) == pytest.approx(1.1, rel=0.01)
+    assert list(gauge_for("llama3.2", [measured()]).ratios) == ["words"]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        measured(counted_input_tokens=None),
+        measured(replayed=True),
+        measured(usage=Usage(3000, 9, estimated=True)),
+        measured(requested_model="mistral"),
+        measured(usage=Usage(500, 9)),
+        measured(counted_input_tokens=50),
+        measured(
+            messages=(Message("user", "word"), Message("assistant", tool_calls=(ToolCall("1", "f"),)), Message("tool"))
+        ),
+    ],
+    ids=["uncounted", "replayed", "estimated", "other model", "cut by the server", "too short", "several requests"],
+)
+def test_other_turns_teach_nothing(turn: Turn) -> None:
+    """What was not counted on both sides, or not as a whole."""
+    assert ratio(turn) is None
+
+
+def test_fewer_tokens_than_ours_are_no_reason_for_less() -> None:
+    """The next text may be less to the server's liking."""
+    assert ratio(measured(usage=Usage(700, 9))) == 1.2
+
+
+def test_inherited_turns_teach_as_well() -> None:
+    """A fork goes on with the same model."""
+    assert ratio(measured(inherited=True)) is not None
+
+
+def test_unmeasured_text_counts_as_what_no_tokenizer_exceeds() -> None:
+    """Its likely size stands beside; tool calls count, too."""
+    size = Gauge.of("llama3.2").of_message(Message("user", "Привет, мир"))
+    assert (size.counted, size.likely, size.expected) == (8, 8, 18)
+    call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": 12345}'),))
+    assert Gauge.of("llama3.2").of_message(call).expected == 27
+
+
+def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation that was counted is not encoded again."""
+    turns = conversation(500, "english", chance_of("7"))
+    gauge = Gauge.of("gpt-4o")
+    first = [gauge.of_turn(turn) for turn in turns]
+    monkeypatch.setattr("promptkit_nb.tokens.count_tokens", None)
+    assert [gauge.of_turn(turn) for turn in turns] == first
+
+
+def test_turn_that_was_written_anew_is_measured_anew() -> None:
+    """Its id is the same, what it says is not."""
+    gauge = Gauge.of("gpt-4o")
+    turn = Turn(id="t", messages=(Message("user", "one"), Message("assistant", "two")))
+    longer = replace(turn, messages=(Message("user", "one two three"), turn.messages[1]))
+    assert (gauge.of_turn(turn).counted, gauge.of_turn(longer).counted) == (10, 12)
+
+
+def test_prompt_that_was_cut_is_told() -> None:
+    """Where the server read less than 60 % of a thousand tokens or more."""
+    assert cut_warning(999, 1) is None
+    assert cut_warning(8000, 4800) is None
+    assert (cut_warning(8000, 4799) or "").startswith("The server read 4,799 tokens where about 8,000 were sent")
