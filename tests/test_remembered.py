@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,37 @@ class TestTurns:
             with pytest.raises(StoreCorruptedError, match="'a'"):
                 store.recent("a", 2)
 
+    def test_newest_turns_are_not_even_read_while_nobody_writes(self, tmp_path: Path) -> None:
+        """One question to SQLite says so, also behind our own appends; other writes of ours make it read again."""
+        with DiskStore(tmp_path) as store:
+            for name in ("one", "two"):
+                store.append("a", said(name))
+            store.recent("a", 5)
+            asked: list[str] = []
+            store.rows._table._connection.set_trace_callback(asked.append)
+            assert texts(store.recent("a", 5)) == ["one", "two"]
+            assert asked == ["BEGIN", "PRAGMA data_version", "COMMIT"]
+            store.append("a", said("three"))
+            asked.clear()
+            assert texts(store.recent("a", 5)) == ["one", "two", "three"]
+            assert asked == ["BEGIN", "PRAGMA data_version", "COMMIT"]
+            store.replace("a", store.get("a").turns[0].id, said("ONE"))
+            assert texts(store.recent("a", 5)) == ["ONE", "two", "three"]
+            store.archive("a", 0, 1, as_branch="head")
+            assert texts(store.recent("a", 5)) == ["two", "three"]
+
+    def test_threads_of_one_handle_see_each_others_writes(self, tmp_path: Path) -> None:
+        """Each has a connection of its own, whose counts say nothing about the others'."""
+        with DiskStore(tmp_path) as store, ThreadPoolExecutor(1) as other:
+            for number in range(20):
+                other.submit(store.append, "a", said(f"{number} there")).result()
+                store.append("a", said(f"{number} here"))
+                expected = [f"{number} there", f"{number} here"]
+                assert texts(store.recent("a", 2)) == texts(other.submit(store.recent, "a", 2).result()) == expected
+            other.submit(store.delete, "a").result()
+            with pytest.raises(ConversationNotFoundError):
+                store.recent("a", 2)
+
     def test_deleted_text_is_let_go(self, store: DiskStore) -> None:
         """A handle that deletes a conversation keeps nothing of it."""
         store.append("a", said("secret"))
@@ -92,7 +124,7 @@ class TestTurns:
         long = "x" * (MOST_BYTES // 5)
         for number in range(8):
             store.append("a", said(f"{number}{long}"))
-        kept = [line for rows in store._remembered._turns.values() for line, _ in rows.values()]
+        kept = [line for rows in store._remembered._turns.values() for line, *_ in rows.values()]
         assert 0 < sum(map(len, kept)) <= MOST_BYTES
         assert [turn.user_text[0] for turn in store.get("a").turns] == list("01234567")
 

@@ -83,15 +83,21 @@ class ConversationRows:
         return record, self._frame(conversation_id)
 
     def _reopened(self, conversation_id: str) -> Opened | None:
-        """Return the conversation, or ``None``; without reading its frame where its record is as it was."""
+        """Return the conversation, or ``None``; reading no more of it than may have changed since it was read last."""
+        look = self._remembered.look(self.rows.version())
+        opened = self._remembered.opened(conversation_id)
+        if opened is None or look is None or opened.look != look:
+            opened = self._opened_anew(conversation_id, opened, look)
+        return None if opened is None or self._is_expired(opened.record) else opened
+
+    def _opened_anew(self, conversation_id: str, former: Opened | None, look: int | None) -> Opened | None:
         stored = self.rows.record(conversation_id)
         if stored is None:
             return None
-        opened = self._remembered.opened(conversation_id, stored)
-        record = _record_of(stored, conversation_id) if opened is None else opened.record
-        if self._is_expired(record):
-            return None
-        return opened or Opened.of(stored, record, self._frame(conversation_id))
+        if former is not None and former.stored == stored:
+            return former._replace(look=look)
+        record = _record_of(stored, conversation_id)
+        return Opened.of(stored, record, self._frame(conversation_id), look)
 
     def _erase(self, conversation_id: str, record: Record) -> None:
         self.rows.erase(conversation_id, record.cid, record.user_id)

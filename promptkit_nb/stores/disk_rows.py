@@ -39,6 +39,10 @@ class DiskRows:
         """Run the work as one transaction of SQLite."""
         return self._table.run(work, write=write)
 
+    def version(self) -> object:
+        """Return what becomes another as soon as any row does."""
+        return self._table.version()
+
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
         return self._table.get(f"h:{conversation_id}")

@@ -94,6 +94,7 @@ class Table:
             self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
+            self._switches = 0  # between connections, of which each thread has its own
             self._lighten()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
         _OPEN.add(self)
@@ -111,6 +112,14 @@ class Table:
                 return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
         except (sqlite3.Error, OSError) as error:
             raise _ours(error, self._directory, self._timeout_s) from error
+
+    def version(self) -> tuple[int, int, int]:
+        """Return what becomes another as soon as any row does, whoever wrote it, or another thread reads.
+
+        SQLite counts what other connections commit, and what this one changes; each thread has one of its own.
+        """
+        (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return self._switches, others, self._connection.total_changes
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
@@ -189,7 +198,10 @@ class Table:
     def _run(self, work: Callable[[], T], begin: str) -> T:
         if self._closed:
             raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
-        connection = self._connection = self._connected()
+        connection = self._connected()
+        if connection is not self._connection:
+            self._connection = connection
+            self._switches += 1
         if connection.in_transaction:  # an interrupt came at the worst moment
             connection.rollback()
         connection.execute(begin)

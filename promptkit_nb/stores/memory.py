@@ -75,6 +75,9 @@ class MemoryRows:
                     undo()
                 raise
 
+    def version(self) -> None:
+        """Say that it cannot be told."""
+
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
         found = self._records.get(conversation_id)

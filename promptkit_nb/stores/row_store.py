@@ -87,15 +87,18 @@ class RowStore(ConversationRows):
         check_conversation_id(conversation_id)
         turn, line = turn_and_line(turn)
 
-        def append() -> tuple[Head, Opened | None]:
+        def append() -> tuple[Head, Opened | None, tuple[object, object]]:
             opened = self._reopened(conversation_id)
             if opened is None:
-                return self._begun(conversation_id, turn, user_id, create=create), None
-            return self._appended_to(conversation_id, opened, turn, line)
+                return self._begun(conversation_id, turn, user_id, create=create), None, (None, None)
+            former = self._remembered.version
+            head, opened = self._appended_to(conversation_id, opened, turn, line)
+            return head, opened, (former, self.rows.version())
 
-        head, opened = self.rows.run(append, write=True)
+        head, opened, versions = self.rows.run(append, write=True)
         if opened is not None:
             self._remembered.keep_opened(conversation_id, opened)
+            self._remembered.advance(*versions)
         return head
 
     @writing
@@ -294,7 +297,7 @@ class RowStore(ConversationRows):
         record = opened.record
         if self.rows.place_of(record.cid, turn.id) is None:
             self.rows.put_turn(record.cid, record.next_place, turn.id, line)
-            self._remembered.keep_turn(record.cid, record.next_place, line, turn)
+            self._remembered.keep_turn(record.cid, record.next_place, line, turn, opened.look)
             record = self._appended(record, turn)
         record, stored = self._put_record(conversation_id, record)
         head = head_of(conversation_id, record, decode_json(opened.metadata))
@@ -303,11 +306,14 @@ class RowStore(ConversationRows):
     def _newest(self, conversation_id: str, opened: Opened, n: int) -> tuple[Turn, ...]:
         record, frame = opened.record, opened.frame
         places = frame.newest_rows(record.next_place, n)
+        seen = self._remembered.turns_seen(record.cid, places, opened.look)
+        if seen is not None and len(seen) == min(n, record.turn_count):
+            return tuple(inherited(seen, frame).values())
         stored = zip(places, self.rows.turns_at(record.cid, places), strict=True)
         lines = {place: line for place, line in stored if line is not None}
         if not len(lines) == len(places) == min(n, record.turn_count):
             raise self._incomplete(conversation_id)
-        turns = self._remembered.turns_of(record.cid, lines, conversation_id)
+        turns = self._remembered.turns_of(record.cid, lines, conversation_id, opened.look)
         return tuple(inherited(turns, frame).values())
 
     @writing

@@ -29,6 +29,10 @@ class Rows(Protocol):
         """
         ...
 
+    def version(self) -> object:
+        """Return what becomes another as soon as any row does, and ``None`` where that cannot be told cheaply."""
+        ...
+
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
         ...

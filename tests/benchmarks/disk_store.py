@@ -22,7 +22,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
 from promptkit_nb.codec import encode, encode_turn
@@ -159,7 +159,7 @@ async def _beside_session(directory: Path) -> list[Ratio]:
     ]
 
 
-def _items(number: int) -> list[dict[str, object]]:
+def _items(number: int) -> list[Any]:  # their type is not known where they are not installed
     """Return what their runner keeps of a turn of the same text: 1.1 kB of JSON, in two items."""
     question, answer = _turn(number).messages
     content = [{"annotations": [], "text": answer.content, "type": "output_text", "logprobs": []}]
@@ -170,7 +170,8 @@ def _items(number: int) -> list[dict[str, object]]:
         "status": "completed",
         "type": "message",
     }
-    return [{"content": question.content, "role": "user"}, said]
+    asked = {"content": question.content, "role": "user"}
+    return [asked, said]
 
 
 async def _awaited_ms(
