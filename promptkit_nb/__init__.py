@@ -166,10 +166,14 @@ __all__ = [
     "Summary",
     "Turn",
     "Usage",
+    "conversations_df",
     "export_store",
     "import_store",
     "load_pack",
+    "messages_df",
     "scoped_id",
+    "turns_df",
+    "usage_df",
     "validate_pack",
 ]
 

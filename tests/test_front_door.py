@@ -55,10 +55,14 @@ PUBLIC = [
     "Summary",
     "Turn",
     "Usage",
+    "conversations_df",
     "export_store",
     "import_store",
     "load_pack",
+    "messages_df",
     "scoped_id",
+    "turns_df",
+    "usage_df",
     "validate_pack",
 ]
 
@@ -81,7 +85,7 @@ IMPORT_MOST = """
 import sys
 from promptkit_nb import ConversationManager, MemoryStore, OpenAIProvider, Response, load_pack
 OpenAIProvider("gpt-4o-mini")
-heavy = {"openai", "pandas", "ipywidgets", "redis", "diskcache", "tiktoken", "genai_prices", "IPython"}
+heavy = {"openai", "pandas", "pyarrow", "ipywidgets", "redis", "diskcache", "tiktoken", "genai_prices", "IPython"}
 print(sorted(heavy & set(sys.modules)))
 """
 

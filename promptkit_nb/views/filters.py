@@ -1,0 +1,105 @@
+"""Which rows a view shows: the filters that all of them share, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Literal, get_args
+
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.stores.checks import check_filters
+
+if TYPE_CHECKING:
+    from promptkit_nb.state import Head
+
+Moment = date | datetime | str
+"""A point in time: an aware ``datetime``, a ``date`` (in UTC, the whole day), or either as ISO 8601 text."""
+
+Status = Literal["current", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Filters of a view; ``None`` lets everything through. ``since`` is the first moment, ``until`` is behind the last.
+
+    >>> Filters.of(since="2026-11-01", until="2026-11-30").until.isoformat()
+    '2026-12-01T00:00:00+00:00'
+    """
+
+    user_id: str | None = None
+    prefix: str | None = None
+    conversation_id: str | None = None
+    model: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    status: Status = "current"
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        user_id: str | None = None,
+        prefix: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        model: str | None = None,
+        conversation_id: str | None = None,
+        status: Status = "current",
+    ) -> Filters:
+        """Return the filters as they were typed, or raise ``InvalidArgumentError`` for one that cannot be meant."""
+        check_filters(prefix, user_id)
+        for name, value in (("model", model), ("conversation_id", conversation_id)):
+            if value is not None and not isinstance(value, str):
+                raise InvalidArgumentError(f"{name}={value!r:.80} is no text; leave it out for all.")
+        if status not in get_args(Status):
+            raise InvalidArgumentError(f"status={status!r:.80} is unknown: use 'current' or 'all'.")
+        begin, end = _moment("since", since), _moment("until", until, ends=True)
+        if begin is not None and end is not None and begin >= end and since != until:
+            raise InvalidArgumentError(f"since={since!r} is later than until={until!r}: exchange them.")
+        return cls(
+            user_id=user_id,
+            prefix=prefix,
+            conversation_id=conversation_id,
+            model=model,
+            since=begin,
+            until=end,
+            status=status,
+        )
+
+    def lets_through(self, head: Head) -> bool:
+        """Return whether a conversation is meant by its id and user."""
+        return (
+            self.conversation_id in (None, head.conversation_id)
+            and self.user_id in (None, head.user_id)
+            and head.conversation_id.startswith(self.prefix or "")
+        )
+
+
+def _moment(name: str, value: Moment | None, *, ends: bool = False) -> datetime | None:
+    """Return a moment in UTC; a day ends where the next one begins."""
+    found = _parsed(name, value) if isinstance(value, str) else value
+    if found is None:
+        return None
+    if isinstance(found, datetime) and found.tzinfo is None:
+        raise InvalidArgumentError(
+            f"{name}={value!r} has no time zone: give an aware datetime, such as datetime.now(UTC), or a date."
+        )
+    try:
+        if isinstance(found, datetime):
+            return found.astimezone(UTC)
+        if isinstance(found, date):
+            return datetime.combine(found, time(), UTC) + timedelta(days=ends)
+    except OverflowError as error:
+        raise InvalidArgumentError(f"{name}={value!r} is at the end of the calendar; leave it out.") from error
+    raise InvalidArgumentError(f'{name}={value!r:.80} is no time: give a date, as in "2026-11-22", or a datetime.')
+
+
+def _parsed(name: str, text: str) -> date | datetime:
+    for parse in (date.fromisoformat, datetime.fromisoformat):
+        try:
+            return parse(text.strip())
+        except ValueError:
+            continue
+    raise InvalidArgumentError(
+        f'{name}={text!r:.80} is no time: give "2026-11-22", or with time and zone "2026-11-22T18:30:00Z".'
+    )

@@ -1,0 +1,80 @@
+"""Messages as a DataFrame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from promptkit_nb.views.filters import Filters
+from promptkit_nb.views.frames import frame_of, is_shown
+from promptkit_nb.views.reading import batches_of
+from promptkit_nb.views.schemas import MESSAGES, described_by
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.views.batches import Batch
+    from promptkit_nb.views.filters import Moment, Status
+
+
+@described_by(MESSAGES)
+def messages_df(
+    store: StateStore,
+    *,
+    user_id: str | None = None,
+    prefix: str | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    model: str | None = None,
+    conversation_id: str | None = None,
+    status: Status = "current",
+) -> pd.DataFrame:
+    """Return one row a message, conversation by conversation in the order of their ids.
+
+    The system prompt is no row: it belongs to no turn. Tokens and costs are those of turns, see ``turns_df``.
+
+    ::
+
+    {columns}
+
+    The filters, and what they raise, are those of ``turns_df``: a message is shown with its turn.
+
+    >>> from promptkit_nb import MemoryStore, Message, Turn
+    >>> store = MemoryStore()
+    >>> _ = store.append("a", Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello"))))
+    >>> messages_df(store)[["conversation_id", "role", "content"]]
+      conversation_id       role content
+    0               a       user      Hi
+    1               a  assistant   Hello
+    """
+    filters = Filters.of(
+        user_id=user_id,
+        prefix=prefix,
+        since=since,
+        until=until,
+        model=model,
+        conversation_id=conversation_id,
+        status=status,
+    )
+    return frame_of(message_table(store, filters), MESSAGES)
+
+
+def message_table(store: StateStore, filters: Filters) -> pa.Table:
+    """Return the messages that the filters let through."""
+    return pa.Table.from_batches([_shown(batch, filters) for batch in batches_of(store, filters)])
+
+
+def _shown(batch: Batch, filters: Filters) -> pa.RecordBatch:
+    """Return the messages that are shown, each with the columns of its turn."""
+    turns = batch.turns
+    turn_of = np.repeat(np.arange(len(turns)), turns["messages"].to_numpy())
+    columns = {name: turns[name].take(pa.array(turn_of)) for name in turns.schema.names if name in _OF_TURN}
+    columns |= {name: batch.messages[name] for name in batch.messages.schema.names}
+    shown = is_shown(turns, filters).to_numpy(zero_copy_only=False)[turn_of]
+    return pa.record_batch(columns).filter(pa.array(shown))
+
+
+_OF_TURN = {column.name for column in MESSAGES}
