@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.calibration import gauge_for
 from promptkit_nb.context import Context
+from promptkit_nb.context_hash import NOTHING_SAID
 from promptkit_nb.context_window import fit
 from promptkit_nb.conversation_log import ConversationLog
 from promptkit_nb.inquiries import Inquiry
@@ -100,7 +101,7 @@ class Asking:
         is_replaying = mode != "off" and not options.fresh
         stored = (*replayable(state, own), *self.recording) if is_replaying else ()
         terms = self._terms(state, options, recorded_model(question, stored))
-        context_hash, replay_key = terms.hashes(question, snapshot.links[position])
+        context_hash, replay_key = terms.hashes(question, _link(snapshot, place, position))
         answer = None
         if is_replaying:
             answer = recorded(replay_key, stored)
@@ -173,6 +174,11 @@ def _still_answering(archived: Turn, question: Message, terms: Terms, snapshot: 
     """Return the turn of a branch if it answers this question in the context where it stands."""
     link = snapshot.link_before(archived)
     return None if link is None else recorded(terms.hashes(question, link)[1], (archived,))
+
+
+def _link(snapshot: Snapshot, place: Place, position: int) -> str:
+    """Return the hash of what stands before the answer: nothing, where all turns there are become a branch."""
+    return NOTHING_SAID if place.branch_from is not None and position == 0 else snapshot.links[position]
 
 
 def _position(snapshot: Snapshot, place: Place) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Message, Turn
 
 KEY_VERSION = 1
+NOTHING_SAID = ""
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -29,7 +30,7 @@ def chain_of(turns: Iterable[Turn], start: str | None = None) -> str:
 
 def links_of(turns: Iterable[Turn], start: str | None = None) -> Iterator[str]:
     """Yield the hash before the first turn, and the one after each turn: one more than there are turns."""
-    link = start or ""
+    link = start or NOTHING_SAID
     yield link
     for turn in turns:
         link = _digest([link, [_said(message) for message in turn.messages]])

@@ -503,6 +503,36 @@ class TestTruncate:
         conv.send("x")
         assert (asked(chat_server), stale(conv)) == (["x"], "")
 
+    @pytest.mark.parametrize("begin_anew", [lambda conv: conv.clear(), lambda conv: conv.truncate(0)])
+    def test_nothing_is_before_what_is_said_in_a_cleared_conversation(
+        self, conv: Conversation, begin_anew: Callable[[Conversation], object]
+    ) -> None:
+        """Also where turns had left at the front: an answer that knew of them is not replayed."""
+        conv.truncate(2)
+        begin_anew(conv)
+        assert not conv.send("c", replay="auto").replayed
+        assert stale(conv) == ""
+        conv.restore(conv.branches()[0])
+        assert (now(conv), stale(conv)) == ("abc", "c")
+
+    def test_cleared_rest_of_a_truncated_conversation_comes_back_fresh(self, conv: Conversation) -> None:
+        """Whichever branch comes first."""
+        conv.truncate(2)
+        conv.clear()
+        conv.send("x")
+        head, rest = conv.branches()
+        conv.restore(rest)
+        assert (now(conv), stale(conv)) == ("c", "")
+        conv.restore(head)
+        assert (now(conv), stale(conv)) == ("abc", "")
+
+    def test_edit_of_the_first_turn_left_is_not_stale(self, conv: Conversation) -> None:
+        """Where turns had left at the front, it stands behind nothing, as after ``clear``."""
+        conv.truncate(4)
+        conv.edit(0, "x")
+        assert (now(conv), stale(conv)) == ("x", "")
+        assert conv.rerun(0, replay="strict").replayed
+
     def test_clearing_nothing_writes_nothing(self, manager: ConversationManager) -> None:
         """An empty conversation stays as it is."""
         conv = manager.new_conversation()

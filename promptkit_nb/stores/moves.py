@@ -66,6 +66,8 @@ def archived(
         frame = replace(frame, context_hash=chain)
     elif not leaves_tail:
         others = _shifted(others, start, start - stop)
+    elif start == 0:
+        frame = replace(frame, context_hash=None)  # nothing is left: what comes next stands behind nothing
     return _arranged(record, frame, places[:start] + places[stop:], (*others, branch))
 
 
