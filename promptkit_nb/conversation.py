@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    import pandas as pd
+
     from promptkit_nb.budgets import Budget
     from promptkit_nb.context import Context
     from promptkit_nb.prompts import Prompt
@@ -363,6 +365,12 @@ class Conversation:
             recording=self._asking.recording,
             clock=self._clock,
         )
+
+    def to_df(self) -> pd.DataFrame:
+        """Return one row a message of the turns that stand here now; the columns are those of ``messages_df``."""
+        from promptkit_nb.views.messages import standing_messages  # noqa: PLC0415 - pandas, half a second
+
+        return standing_messages(self._log.fresh().state)
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation to a file, and return its absolute path.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Unpack, get_args
 
 from promptkit_nb.archives import read_conversation
 from promptkit_nb.budgets import Budget
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    import pandas as pd
+
     from promptkit_nb.packs import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.replays import ReplayMode
     from promptkit_nb.stores.base import SortKey, StateStore
     from promptkit_nb.turns import Turn
+    from promptkit_nb.views.filters import FilterArguments, RowArguments
 
 
 class ConversationManager:
@@ -249,6 +252,30 @@ class ConversationManager:
         state = read_conversation(path)
         self.store.create(state)
         return self._opened(state.conversation_id)
+
+    def conversations_df(self, **filters: Unpack[FilterArguments]) -> pd.DataFrame:
+        """Return one row a conversation; ``promptkit_nb.conversations_df`` says which columns and filters there are."""
+        from promptkit_nb.views.conversations import conversations_df  # noqa: PLC0415 - pandas, half a second
+
+        return conversations_df(self.store, **filters)
+
+    def turns_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
+        """Return one row a turn; ``promptkit_nb.turns_df`` says which columns and filters there are."""
+        from promptkit_nb.views.turns import turns_df  # noqa: PLC0415 - pandas, half a second
+
+        return turns_df(self.store, **filters)
+
+    def messages_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
+        """Return one row a message; ``promptkit_nb.messages_df`` says which columns and filters there are."""
+        from promptkit_nb.views.messages import messages_df  # noqa: PLC0415 - pandas, half a second
+
+        return messages_df(self.store, **filters)
+
+    def usage_df(self, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]) -> pd.DataFrame:
+        """Return what was paid; ``promptkit_nb.usage_df`` says by what it can be asked, and which filters there are."""
+        from promptkit_nb.views.usage import usage_df  # noqa: PLC0415 - pandas, half a second
+
+        return usage_df(self.store, by, **filters)
 
     def __repr__(self) -> str:
         """Say who answers and where conversations are kept."""

@@ -12,6 +12,7 @@ import pytest
 
 from promptkit_nb import (
     ConversationManager,
+    ConversationNotFoundError,
     ConversationState,
     DemoProvider,
     InvalidArgumentError,
@@ -45,7 +46,7 @@ VIEWS: dict[View, Schema] = {
 
 def dtypes(frame: pd.DataFrame) -> dict[str, str]:
     """Return the names of a frame's dtypes by its columns."""
-    return {name: str(dtype) for name, dtype in frame.dtypes.items()}
+    return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
 def shown(frame: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
@@ -423,3 +424,41 @@ def test_summary_paid_by_another_is_shown_for_nothing(rich: MemoryStore) -> None
     rich.add_summary("zfork", Summary("a", "b", "More.", Usage(3, 1), Decimal("0.5"), "m", START))
     found = turns_df(rich, conversation_id="zfork", status="all").tail(2)
     assert shown(found, "text", "total_tokens", "cost_usd") == [("They talked.", 0, 0.0), ("More.", 4, 0.5)]
+
+
+class TestFromTheManager:
+    """The same views, asked of a manager or a conversation."""
+
+    def test_manager_shows_its_store(self) -> None:
+        """Each view is a method, with the same filters."""
+        manager = ConversationManager(DemoProvider())
+        manager.new_conversation(conversation_id="a", user_id="alice").send("Hi")
+        manager.new_conversation(conversation_id="b", user_id="bob").send("Ho")
+        assert list(manager.conversations_df(user_id="bob")["conversation_id"]) == ["b"]
+        assert list(manager.turns_df(prefix="a")["user_text"]) == ["Hi"]
+        assert manager.messages_df(conversation_id="b", status="all")["content"].iloc[0] == "Ho"
+        assert list(manager.usage_df("user_id")["turns"]) == [1, 1]
+        assert list(manager.for_user("bob").usage_df(["user_id"])["user_id"]) == ["bob"]
+
+    def test_conversation_shows_its_messages(self) -> None:
+        """What stands in it now, what a fork copied included."""
+        manager = ConversationManager(DemoProvider())
+        manager.new_conversation(conversation_id="a").send("Hi")
+        manager.new_conversation(conversation_id="b").send("Ho")
+        fork = manager.get_conversation("a").fork("c")
+        fork.send("More")
+        fork.rerun(1, "Less")
+        assert dtypes(fork.to_df()) == {column.name: column.dtype for column in MESSAGES}
+        assert shown(fork.to_df(), "conversation_id", "position", "role", "status")[::2] == [
+            ("c", 0, "user", "inherited"),
+            ("c", 1, "user", "current"),
+        ]
+        assert list(fork.to_df()["content"])[::2] == ["Hi", "Less"]
+
+    def test_deleted_conversation_has_no_messages_to_show(self) -> None:
+        """It raises as its other properties do."""
+        manager = ConversationManager(DemoProvider())
+        conv = manager.new_conversation(conversation_id="a")
+        manager.delete_conversation("a")
+        with pytest.raises(ConversationNotFoundError, match="'a'"):
+            conv.to_df()

@@ -67,6 +67,8 @@ _TURN_TYPES = {
     "unpriced": COUNT,
 }
 
+TURN_COLUMNS = tuple(_TURN_TYPES)
+
 _MESSAGE_TYPES = {"role": NAME, "content": TEXT, "reasoning": TEXT, "tool_calls": TEXT, "created_at": TIME}
 
 

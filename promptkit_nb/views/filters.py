@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.stores.checks import check_filters
@@ -16,6 +16,23 @@ Moment = date | datetime | str
 """A point in time: an aware ``datetime``, a ``date`` (in UTC, the whole day), or either as ISO 8601 text."""
 
 Status = Literal["current", "all"]
+
+
+class FilterArguments(TypedDict, total=False):
+    """The filters that every view takes, as they are typed."""
+
+    user_id: str | None
+    prefix: str | None
+    since: Moment | None
+    until: Moment | None
+    model: str | None
+    conversation_id: str | None
+
+
+class RowArguments(FilterArguments, total=False):
+    """The filters of views whose rows have a status."""
+
+    status: Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from promptkit_nb.views.batches import TURN_COLUMNS, batch_of
 from promptkit_nb.views.filters import Filters
 from promptkit_nb.views.frames import frame_of, is_shown
 from promptkit_nb.views.reading import batches_of
@@ -15,6 +17,7 @@ from promptkit_nb.views.schemas import MESSAGES, described_by
 if TYPE_CHECKING:
     import pandas as pd
 
+    from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Moment, Status
@@ -62,19 +65,25 @@ def messages_df(
     return frame_of(message_table(store, filters), MESSAGES)
 
 
+def standing_messages(state: ConversationState) -> pd.DataFrame:
+    """Return the messages of the turns that stand in a conversation, those that a fork copied included."""
+    batch = batch_of([state], with_stale=False)
+    return frame_of(pa.Table.from_batches([_with_turns(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
+
+
 def message_table(store: StateStore, filters: Filters) -> pa.Table:
     """Return the messages that the filters let through."""
-    return pa.Table.from_batches([_shown(batch, filters) for batch in batches_of(store, filters)])
+    batches = batches_of(store, filters)
+    return pa.Table.from_batches([_with_turns(batch, is_shown(batch.turns, filters)) for batch in batches])
 
 
-def _shown(batch: Batch, filters: Filters) -> pa.RecordBatch:
-    """Return the messages that are shown, each with the columns of its turn."""
+def _with_turns(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:
+    """Return the messages of the turns that are shown, each with the columns of its turn."""
     turns = batch.turns
     turn_of = np.repeat(np.arange(len(turns)), turns["messages"].to_numpy())
-    columns = {name: turns[name].take(pa.array(turn_of)) for name in turns.schema.names if name in _OF_TURN}
+    columns = {name: turns[name].take(pa.array(turn_of)) for name in _OF_TURN}
     columns |= {name: batch.messages[name] for name in batch.messages.schema.names}
-    shown = is_shown(turns, filters).to_numpy(zero_copy_only=False)[turn_of]
-    return pa.record_batch(columns).filter(pa.array(shown))
+    return pa.record_batch(columns).filter(pa.array(shown.to_numpy(zero_copy_only=False)[turn_of]))
 
 
-_OF_TURN = {column.name for column in MESSAGES}
+_OF_TURN = [column.name for column in MESSAGES if column.name in TURN_COLUMNS and column.name != "created_at"]
