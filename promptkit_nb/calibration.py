@@ -3,7 +3,7 @@
 Our counts are OpenAI's. Another model's tokenizer may need several times as many tokens for the same text, and how many
 times depends on the script: near 1 in English, 2 or more in Cyrillic or Chinese. So a gauge learns one ratio for each
 script from the newest turns, whose requests were counted here before sending and by the server afterwards. A text in a
-script that was not measured yet counts as what no tokenizer in use exceeds.
+script that was not measured yet counts as what tokenizers of few words make of it.
 
 For OpenAI's own models the ratio is 1, unless a server that goes by such a name has reported something else.
 """
@@ -27,7 +27,7 @@ from promptkit_nb.tokens import (
     is_exact,
     said_hash,
 )
-from promptkit_nb.turns import Message
+from promptkit_nb.turns import Message, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,21 +37,28 @@ if TYPE_CHECKING:
 Script = Literal["words", "dense", "letters", "wide"]
 """English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""
 
-_MEASURED_TURNS = 5
+# Which requests teach. So what it costs has a bound.
 _SEARCHED_TURNS = 50
+_MEASURED_TURNS = 5
 _LONGEST_WINDOW_TURNS = 500
+_SHORTEST_REQUEST_TOKENS = 100  # a chat template may begin with words of its own: they weigh too much in less
+_CUT_BELOW = 0.6  # where the server read as little of what was sent, it cut the prompt
 _TELLING_SHARE = 0.3  # a script with less of a request tells too little of what the server makes of it
-_AS_CLEAR = 0.8
+_AS_CLEAR = 0.8  # of the clearest request for a script
+
+# What is added to what they taught.
 _MARGIN = 1.1  # texts in one script differ, too
 _EARLY_MARGIN = 1.2  # and a few requests tell little of how much
 _FEW_REQUESTS = 3
-_EXACT_UP_TO = 1.05
-_CUT_BELOW = 0.6  # where the server read as little of what was sent, it cut the prompt
+_EXACT_UP_TO = 1.05  # a server that counts more is not the one that the model's name promises
+
+# What is taken where nothing was taught.
 _BOUND_FRAMING_TOKENS = 8
 _BOUND_MARGIN = 1.25
+_FEW_FOREIGN = 8  # one accent in as many letters makes no other alphabet
+_WORD_CHARACTERS = 25  # with a blank in as many characters, a text is made of words
+
 _SMALLEST_WINDOW_TOKENS = 1000  # no server's is smaller
-_PREAMBLE_TOKENS = 100  # a chat template may begin with words of its own: they weigh too much in a short request
-_MANY_BLANKS = 25
 _DIGITS = re.compile(r"[0-9]+")
 _REMEMBERED = 20_000
 
@@ -71,7 +78,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What a message is written in, and the tokens that no tokenizer in use makes more of."""
+    """What a message is written in, and the tokens that hardly any tokenizer makes more of."""
 
     script: Script
     bound: int
@@ -150,7 +157,7 @@ def gauge_for(model: str, turns: Sequence[Turn], system_prompt: str | None = Non
     }
     if is_exact(model) and all(_CUT_BELOW <= ratio <= _EXACT_UP_TO for ratio in reported.values()):
         return Gauge(model, is_trusted=True, overall=max([1.0, *reported.values()]))
-    telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_weighty(turns[at])]
+    telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
     requests = [_request_of(model, turns, at, system_prompt) for at in telling[:_MEASURED_TURNS]]
     return Gauge(model, is_trusted=False, ratios=_ratios(requests))
 
@@ -182,8 +189,8 @@ def _is_measured(turn: Turn, model: str) -> bool:
     )
 
 
-def _is_weighty(turn: Turn) -> bool:
-    return (turn.counted_input_tokens or 0) >= _PREAMBLE_TOKENS
+def _is_long(turn: Turn) -> bool:
+    return (turn.counted_input_tokens or 0) >= _SHORTEST_REQUEST_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +245,7 @@ def _shape_of(message: Message) -> _Shape:
     if shape is None:
         calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
         parts = () if message.content else (part.text for part in message.parts)
-        text = "".join([message.content, message.name or "", *parts, *calls])
+        text = without_lone_surrogates("".join([message.content, message.name or "", *parts, *calls]))
         bound = _bound(text) + _BOUND_FRAMING_TOKENS * (1 + len(message.tool_calls))
         shape = _Shape(_script_of(text), bound)
         if len(_shapes) >= _REMEMBERED:
@@ -250,8 +257,8 @@ def _shape_of(message: Message) -> _Shape:
 def _script_of(text: str) -> Script:
     ascii_count = len(text.encode("ascii", "ignore"))
     foreign = len(text) - ascii_count
-    if foreign * 2 < ascii_count:
-        return "words" if text.count(" ") * _MANY_BLANKS >= len(text) else "dense"
+    if foreign * _FEW_FOREIGN < ascii_count:
+        return "words" if text.count(" ") * _WORD_CHARACTERS >= len(text) else "dense"
     foreign_bytes = len(text.encode()) - ascii_count
     return "wide" if foreign_bytes * 2 > foreign * 5 else "letters"
 

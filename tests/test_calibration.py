@@ -22,7 +22,7 @@ WORDS = {
     "cyrillic": "комитет согласился что предложение следует рассмотреть ещё раз до конца месяца и в",
 }
 CHINESE = "委员会同意在月底之前再次审查该提案因为有几位成员还没有读过它然而他们认为这个问题很重要"
-SCRIPTS = ("english", "cyrillic", "chinese", "base64")
+SCRIPTS = ("english", "cyrillic", "chinese", "base64", "mixed")
 
 
 def chance_of(seed: str) -> random.Random:
@@ -32,6 +32,8 @@ def chance_of(seed: str) -> random.Random:
 
 def said(script: str, words: int, chance: random.Random) -> str:
     """Return a text in this script, as long as so many words."""
+    if script == "mixed":
+        return " ".join(said(each, max(1, words // 2), chance) for each in ("english", "cyrillic"))
     if script == "chinese":
         return "".join(chance.choices(CHINESE, k=2 * words))
     if script == "base64":
@@ -186,12 +188,18 @@ def test_inherited_turns_teach_as_well() -> None:
     assert ratio(measured(inherited=True)) is not None
 
 
-def test_unmeasured_text_counts_as_what_no_tokenizer_exceeds() -> None:
+def test_unmeasured_text_counts_as_tokenizers_of_few_words_count() -> None:
     """Its likely size stands beside; tool calls count, too."""
     size = Gauge.of("llama3.2").of_message(Message("user", "Привет, мир"))
     assert (size.counted, size.likely, size.expected) == (8, 8, 18)
     call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": 12345}'),))
     assert Gauge.of("llama3.2").of_message(call).expected == 27
+
+
+def test_half_an_emoji_is_measured() -> None:
+    """In the arguments of a call, which are kept as they came."""
+    call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": "\ud83c"}'),))
+    assert Gauge.of("llama3.2").of_message(call).expected > 0
 
 
 def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
