@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.findings import Finding, shown_value
 from promptkit_nb.pack_names import CHECK_ALIASES, CHECKS
 from promptkit_nb.pack_schema import pointer_to
-from promptkit_nb.reference_findings import Names, doubt, mistake, object_items, objects_in
-from promptkit_nb.suggestions import near_names
+from promptkit_nb.reference_findings import doubt, mistake, object_items, objects_in
+from promptkit_nb.suggestions import Suggestions, near_names
 from promptkit_nb.templates import BLOCK, PLACEHOLDER, placeholders_in, reachable
 from promptkit_nb.time_names import TIME_NAMES
 from promptkit_nb.variables import VARIABLE_TYPES, Variable
@@ -44,10 +46,11 @@ def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(feature, str) and feature in _UNSUPPORTED_FEATURES:
             yield doubt("PP406", pointer_to("/template_engine/features", index), f"{feature!r} is not supported here")
     fragments = dict(_texts(data.get("fragments")))
+    suggestions = Suggestions()
     for key, prompt in objects_in(data.get("prompts")):
         pointer = pointer_to("/prompts", key)
         yield from _variable_findings(prompt, pointer_to(pointer, "variables"))
-        yield from _template_findings(prompt, fragments, pointer)
+        yield from _template_findings(prompt, fragments, pointer, suggestions)
         for index, validator in object_items(prompt.get("validators")):
             yield from _validator_findings(validator, pointer_to(pointer, "validators", index))
         yield from _eval_findings(prompt.get("evals"), pointer_to(pointer, "evals"))
@@ -102,7 +105,9 @@ def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Fin
         yield mistake("PP302", pointer_to(pointer, "default"), message, value=shown_value(default))
 
 
-def _template_findings(prompt: dict[str, Any], fragments: dict[str, str], pointer: str) -> Iterator[Finding]:
+def _template_findings(
+    prompt: dict[str, Any], fragments: dict[str, str], pointer: str, suggestions: Suggestions
+) -> Iterator[Finding]:
     declared = [(index, variable) for index, variable in object_items(prompt.get("variables"))]
     names = [variable["name"] for _, variable in declared if isinstance(variable.get("name"), str)]
     defaults = {
@@ -117,11 +122,10 @@ def _template_findings(prompt: dict[str, Any], fragments: dict[str, str], pointe
         for key, text in _texts(override)
         if key in _TEMPLATES
     ]
-    known = Names("variable", {*names, *fragments, *WELL_KNOWN} if len(fragments) < 1000 else {*names, *WELL_KNOWN})  # noqa: PLR2004 - beyond, suggestions would cost more than they help
     for place, text in templates:
-        yield from _placeholder_findings(text, place, known, fragments)
+        yield from _placeholder_findings(text, place, WELL_KNOWN.union(names), fragments, suggestions)
         yield from _block_findings(text, place)
-    texts = {**defaults, **fragments}
+    texts = ChainMap(fragments, defaults)
     asked_for = [text for _, text in templates]
     used = set().union(*map(placeholders_in, asked_for)) if asked_for else set()
     for reached in reachable(asked_for, texts):
@@ -132,14 +136,16 @@ def _template_findings(prompt: dict[str, Any], fragments: dict[str, str], pointe
             yield doubt("PP401", pointer_to(pointer, "variables", index), f"variable {name!r} is used in no template")
 
 
-def _placeholder_findings(text: str, pointer: str, known: Names, fragments: dict[str, str]) -> Iterator[Finding]:
+def _placeholder_findings(
+    text: str, pointer: str, declared: frozenset[str], fragments: dict[str, str], suggestions: Suggestions
+) -> Iterator[Finding]:
     told: set[str] = set()
     for found in PLACEHOLDER.finditer(text):
         name = found[1]
-        if name in known.known or name in fragments or name in told or name.startswith("artifacts."):
+        if name in declared or name in fragments or name in told or name.startswith("artifacts."):
             continue
         told.add(name)
-        near = next((finding.suggestions for finding in known.missing(name, pointer)), ())
+        near = suggestions.near(name, chain(declared, fragments))
         message = f"{{{{{name}}}}} at character {found.start() + 1} is declared nowhere"
         yield doubt("PP400", pointer, message, value=f"{{{{{name}}}}}", suggestions=near)
 

@@ -23,13 +23,14 @@ _SHOWN_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """A pack's JSON object, a copy of its own.
+    """A pack's JSON object, and the same once more, as it was read: both are nobody else's.
 
     ``where`` names it in messages; ``text`` is what it was parsed from, and ``stem`` the file's name without
     ``.pack.json``: both are ``""`` where it was given as a dict.
     """
 
     data: dict[str, Any]
+    read: dict[str, Any]
     where: str
     text: str = ""
     stem: str = ""
@@ -55,7 +56,8 @@ def read_pack(source: PackSource) -> PackFile:
     if not isinstance(data, dict):
         _refuse(where, "PP003", f"is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
     try:
-        return PackFile(json_copy(data, "pack"), where, text, stem)
+        copied = json_copy(data, "pack")
+        return PackFile(copied, data if text else json_copy(copied, "pack"), where, text, stem)
     except InvalidArgumentError as error:
         _refuse(where, "PP003", f"is no valid pack: {error}", error)
     except RecursionError as error:

@@ -13,7 +13,7 @@ from promptkit_nb.pack_dialect import Reading, read_dialect, slug_of
 from promptkit_nb.pack_display import pack_html
 from promptkit_nb.pack_files import read_pack
 from promptkit_nb.pack_format import check_pack
-from promptkit_nb.pack_schema import pointer_to
+from promptkit_nb.pack_schema import keys_of, pointer_to
 from promptkit_nb.pack_types import TemplateEngine
 from promptkit_nb.pack_upgrade import upgraded
 from promptkit_nb.pack_validation import check_strictly
@@ -205,7 +205,7 @@ def _strict_pack(file: PackFile) -> Pack:
 
 
 def _tolerant_pack(file: PackFile) -> Pack:
-    reading = Reading(json_copy(file.data, "pack"), file.where, file.stem)
+    reading = Reading(file.data, file.where, file.stem)
     read_dialect(reading)
     check_pack(reading)
     _check_references(reading.data, file.where)
@@ -214,8 +214,19 @@ def _tolerant_pack(file: PackFile) -> Pack:
 
 def _pack(reading: Reading, file: PackFile, warnings: list[str]) -> Pack:
     definition, extras = reading.data, reading.extras
-    prompts = {name: Prompt.from_pack(name, definition, extras) for name in definition["prompts"]}
-    return Pack(prompts, definition, extras, (*warnings, *_not_run(definition)), file.data)
+    own = _extras_of_prompts(extras)
+    prompts = {name: Prompt.from_pack(name, definition, own.get(name, {})) for name in definition["prompts"]}
+    return Pack(prompts, definition, extras, (*warnings, *_not_run(definition)), file.read)
+
+
+def _extras_of_prompts(extras: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what belongs to each prompt, by pointers that begin at the prompt."""
+    found: dict[str, dict[str, Any]] = {}
+    for pointer, value in extras.items():
+        keys = keys_of(pointer)
+        if len(keys) > 2 and keys[0] == "prompts":  # noqa: PLR2004 - and the prompt's name
+            found.setdefault(keys[1], {})[pointer_to("", *keys[2:])] = value
+    return found
 
 
 def _check_references(data: dict[str, Any], where: str) -> None:

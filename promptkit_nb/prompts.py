@@ -16,7 +16,6 @@ from promptkit_nb.pack_dialect import Reading
 from promptkit_nb.pack_display import prompt_html, shown_variable
 from promptkit_nb.pack_format import check_prompt
 from promptkit_nb.pack_names import STOP_SEQUENCES
-from promptkit_nb.pack_schema import pointer_to
 from promptkit_nb.pack_types import Parameters, ToolPolicy
 from promptkit_nb.suggestions import did_you_mean, near_names
 from promptkit_nb.templates import placeholders_in, reachable, render
@@ -76,18 +75,17 @@ class Prompt:
 
     @classmethod
     def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
-        """Return the prompt of this name from a pack's JSON, its shape checked before, and the pack's extras."""
-        own = pointer_to("/prompts", name) + "/"
+        """Return the prompt of this name from a pack's JSON, its shape checked before, and the prompt's extras."""
         definition = pack["prompts"][name]
         fragments = pack.get("fragments") or {}
         used = reachable(_texts_of(definition), fragments)
         return cls(
             name,
             definition,
-            {key: text for key, text in fragments.items() if key in used},
+            {key: fragments[key] for key in sorted(used)},
             pack["id"],
             pack["version"],
-            {pointer[len(own) - 1 :]: value for pointer, value in extras.items() if pointer.startswith(own)},
+            extras,
         )
 
     @classmethod

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.findings import Finding, shown_value
 from promptkit_nb.pack_schema import pointer_to
-from promptkit_nb.suggestions import near_names
+from promptkit_nb.suggestions import Suggestions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-
-_LOOKED_UP = 200  # where a pack of many thousand names is wrong throughout, the first suggestions do
 
 
 class Names:
@@ -24,7 +22,7 @@ class Names:
         """Keep the names; looking one up in ``known`` should take no time."""
         self.kind = kind
         self.known = known
-        self._suggested: dict[str, tuple[str, ...]] = {}
+        self._suggestions = Suggestions()
 
     def missing(self, name: str, pointer: str, what: str = "") -> Iterator[Finding]:
         """Yield the finding for a name that is not known; ``what`` says what refers to it."""
@@ -33,15 +31,8 @@ class Names:
         begin = f"{what}: " if what else ""
         message = f"{begin}there is no {self.kind} {shown_value(name)}"
         expected = f"the name of a {self.kind}"
-        near = self._near(name)
+        near = self._suggestions.near(name, self.known)
         yield Finding("PP201", "error", pointer, message, None, None, shown_value(name), expected, near)
-
-    def _near(self, name: str) -> tuple[str, ...]:
-        if name not in self._suggested:
-            if len(self._suggested) == _LOOKED_UP:
-                return ()
-            self._suggested[name] = near_names(name, self.known)
-        return self._suggested[name]
 
 
 def objects_in(value: object) -> Iterator[tuple[str, dict[str, Any]]]:

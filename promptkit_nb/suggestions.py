@@ -23,12 +23,27 @@ def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
     from rapidfuzz.distance import OSA  # noqa: PLC0415 - only who mistypes waits for it
     from rapidfuzz.process import extract  # noqa: PLC0415 - same
 
-    candidates = sorted({other for other in known if other != name})
+    candidates = list(known)
     found = extract(name, candidates, scorer=OSA.distance, score_cutoff=2, limit=None)
-    ranked = [(distance, other) for other, distance, _ in found if distance <= _allowed(other)]
+    ranked = [(distance, other) for other, distance, _ in found if 0 < distance <= _allowed(other)]
     folded = name.casefold()
-    ranked += [(-1, other) for other in candidates if other.casefold() == folded]
+    ranked += [(-1, other) for other in candidates if other != name and other.casefold() == folded]
     return tuple(dict.fromkeys(other for _, other in sorted(ranked)))[:_MOST]
+
+
+class Suggestions:
+    """Near matches for a checker of large files: where very many names are wrong, the first suggestions do."""
+
+    def __init__(self, most: int = 200) -> None:
+        """Search for at most so many names."""
+        self._left = most
+
+    def near(self, name: str, known: Iterable[str]) -> tuple[str, ...]:
+        """Return what ``near_names`` does, and nothing once the searches are used up."""
+        if self._left == 0:
+            return ()
+        self._left -= 1
+        return near_names(name, known)
 
 
 def _allowed(name: str) -> int:

@@ -81,7 +81,7 @@ def reachable(templates: Iterable[str], texts: Mapping[str, str]) -> frozenset[s
     found: set[str] = set()
     waiting = list(templates)
     while waiting:
-        fresh = (placeholders_in(waiting.pop()) & texts.keys()) - found
+        fresh = {name for name in placeholders_in(waiting.pop()) if name in texts and name not in found}
         found |= fresh
         waiting += [texts[name] for name in fresh]
     return frozenset(found)
