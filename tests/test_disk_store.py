@@ -9,14 +9,17 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -528,6 +531,59 @@ class TestUnusable:
         assert "what was stored before is safe" in result.stderr or "disk I/O error" in result.stderr
         with DiskStore(tmp_path) as store:
             assert store.head("a").turn_count == int(result.stdout) + 1
+
+    def test_full_disk_is_opened_and_read(self, tmp_path: Path) -> None:
+        """Opening writes nothing where all is as it should be, so what is stored can be read, and then deleted."""
+        code = """
+            import resource, signal, sys
+            from promptkit_nb.stores.disk import DiskStore
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            store = DiskStore(sys.argv[1])
+            print([turn.user_text for turn in store.get("a").turns], [turn.user_text for turn in store.recent("a", 1)])
+        """
+        with DiskStore(tmp_path) as store:
+            store.append("a", said("one"))
+            store.append("a", said("two"))
+            (tmp_path / f"{DATABASE}-shm").stat()  # where it can stand before the disk is full, as when it fills up
+            assert run_python(code, tmp_path).stdout == "['one', 'two'] ['two']\n"
+
+    def test_opening_waits_for_nobody(self, filled: Path) -> None:
+        """Another process is writing for long: the store opens and reads meanwhile, within no time."""
+        with closing(sqlite3.connect(filled / DATABASE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with DiskStore(filled, timeout_s=0.01) as store:
+                assert texts(store, "b") == ["other"]
+                with pytest.raises(StoreUnavailableError, match=r"has been writing for 0.01 s"):
+                    store.append("b", said("x"))
+            other.execute("ROLLBACK")
+
+    def test_directory_that_may_only_be_read_is_read_from_a_copy(self, tmp_path: Path) -> None:
+        """As on a read-only mount: SQLite needs to write beside the database, and the error says what to do."""
+        home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others, whom root has to become here
+        with DiskStore(home / "store") as store:
+            store.append("a", said("one"))
+        shutil.copytree(home / "store", tmp_path / "copy")
+        for path, mode in ((home, 0o755), (home / "store", 0o555), *((each, 0o444) for each in home.glob("store/*"))):
+            path.chmod(mode)
+
+        def open_it() -> None:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            with pytest.raises(StoreUnavailableError, match="is read from a copy of its directory"):
+                DiskStore(home / "store")
+
+        child = FORK.Process(target=open_it)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        (home / "store").chmod(0o755)
+        shutil.rmtree(home)
+        with DiskStore(tmp_path / "copy") as store:
+            assert texts(store) == ["one"]
 
     def test_cache_of_another_program_is_refused_unchanged(self, tmp_path: Path) -> None:
         """Opening with diskcache writes settings; that program's own must stay, to the byte."""

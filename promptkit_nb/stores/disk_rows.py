@@ -33,7 +33,8 @@ class DiskRows:
         """Open the table, and make an empty one a store."""
         self.where = str(directory)
         self._table = Table(directory, timeout_s)
-        self._table.run(self._begin, write=True)
+        if self._table.run(self._is_empty, write=False):  # else nothing is written, and nobody who writes waited for
+            self._table.run(self._begin, write=True)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
         """Run the work as one transaction of SQLite."""
@@ -134,8 +135,11 @@ class DiskRows:
         """Whether ``close()`` was called."""
         return self._table.closed
 
+    def _is_empty(self) -> bool:
+        return self._table.get("format") is None
+
     def _begin(self) -> None:
-        if self._table.get("format") is None:
+        if self._is_empty():
             self._table.put("format", str(FORMAT_VERSION).encode())
             self._table.put("c:cid", b"0")
 

@@ -53,6 +53,7 @@ _PUT = (
     "tag = excluded.tag, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
 )
 _CHANGE = "UPDATE Cache SET mode = 1, filename = NULL, value = ? WHERE key = ? AND raw = 1 AND tag IS ?"
+_SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
 _SLOW = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
     "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
@@ -73,6 +74,28 @@ def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object
         return has_rows, row and row[0]
 
 
+class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A ``Cache`` that writes its settings only where they differ.
+
+    Written anew at each opening, they would make it wait for whoever is writing, and fail on a full disk, where what is
+    stored can well be read.
+    """
+
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        execute = super()._sql_retry
+
+        def unless_set(statement: str, arguments: tuple[object, ...] = ()) -> Any:
+            if statement.startswith(_SETS):
+                key, value = arguments[::-1] if statement.startswith("UPDATE") else arguments
+                found = execute("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall()
+                if found == [(value,)] or (found and "OR IGNORE" in statement):
+                    return None
+            return execute(statement, arguments)
+
+        return unless_set
+
+
 _OPEN: WeakSet[Table] = WeakSet()
 
 
@@ -91,7 +114,7 @@ class Table:
         self._owner: int | None = None  # the thread whose transaction is open
         self._closed = False
         with translating(directory, timeout_s), self._lock:
-            self._cache: Any = Cache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
+            self._cache: Any = QuietCache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
             self._switches = 0  # between connections, of which each thread has its own
@@ -269,7 +292,10 @@ def _remedy(words: str, timeout_s: float) -> str:
         return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
     if "full" in words:
         return "Make room on the disk; what was stored before is safe."
-    return 'Choose a directory that you may write to, as in DiskStore("conversations").'
+    return (
+        'Choose a directory that you may write to, as in DiskStore("conversations"); a store that may only be read is '
+        "read from a copy of its directory."
+    )
 
 
 def _before_fork() -> None:
