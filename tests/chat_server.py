@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,12 +74,16 @@ def error_reply(status: int, message: str, *, code: str | None = None, headers: 
 
 
 class ChatServer:
-    """A threaded HTTP/1.1 server that keeps connections alive; ``url`` is the base URL to give to a client."""
+    """A threaded HTTP/1.1 server that keeps connections alive; ``url`` is the base URL to give to a client.
+
+    ``usual`` makes the reply to each request for which none is scripted.
+    """
 
     def __init__(self, port: int = 0, *, log: Path | None = None) -> None:
         """Listen on the loopback; port 0 takes a free one."""
         self.requests: list[Request] = []
         self.dropped = threading.Event()
+        self.usual: Callable[[Request], Reply] = lambda _: Reply()
         self._replies: deque[Reply] = deque()
         self._lock = threading.Lock()
         self._log = log
@@ -99,7 +103,7 @@ class ChatServer:
         self._http.server_close()
 
     def reply(self, *replies: Reply) -> None:
-        """Answer the next requests so, one each; after them, from the history."""
+        """Answer the next requests so, one each; after them, as usual."""
         with self._lock:
             self._replies.extend(replies)
 
@@ -115,7 +119,9 @@ class ChatServer:
                 line = {"path": request.path, "headers": request.headers, "body": request.body}
                 with self._log.open("a", encoding="utf-8") as log:
                     log.write(json.dumps(line) + "\n")
-            return self._replies.popleft() if self._replies else Reply()
+            if self._replies:
+                return self._replies.popleft()
+        return self.usual(request)
 
 
 class _Server(ThreadingHTTPServer):
