@@ -78,6 +78,60 @@ class TestReading:
         assert manager.store.get("bobs") == before
         assert ids_of(manager.store) == ["bobs", "shared:alice", "shared:bob"]
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "append",
+            "set",
+            "replace",
+            "archive",
+            "restore",
+            "add_summary",
+            "recent",
+            "update_metadata",
+            "fork",
+            "delete",
+        ],
+    )
+    def test_id_that_changes_hands_meanwhile_is_another_users(
+        self, store: StateStore, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        """Bob takes an id over between alice's look at it and her call: nothing of his is read or changed."""
+        turn = said("first")
+        store.create(ConversationState("a", "alice", (turn,)))
+        alice = UserStore(store, "alice")
+        alice.append("a", said("second"))
+        alice.recent("a", 1)
+        mine = store.get("a")
+        look = store.head
+
+        def look_and_lose(conversation_id: str) -> Head:
+            found = look(conversation_id)
+            if found.user_id == "alice":
+                store.delete("a")
+                store.create(ConversationState("a", "bob", (turn,), metadata={"secret": 1}))
+            return found
+
+        calls: dict[str, Callable[[], object]] = {
+            "append": lambda: alice.append("a", said("x")),
+            "set": lambda: alice.set(mine),
+            "replace": lambda: alice.replace("a", turn.id, said("x")),
+            "archive": lambda: alice.archive("a", 0, 1, as_branch="b"),
+            "restore": lambda: alice.restore("a", turn),
+            "add_summary": lambda: alice.add_summary("a", Summary(0, 0, "x")),
+            "recent": lambda: alice.recent("a", 1),
+            "update_metadata": lambda: alice.update_metadata("a", x=1),
+            "fork": lambda: alice.fork("a", "stolen"),
+            "delete": lambda: alice.delete("a"),
+        }
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "head", look_and_lose)
+            with pytest.raises((ConversationNotFoundError, ConversationExistsError)):
+                calls[call]()
+        his = store.get("a")
+        assert (his.user_id, his.turns, his.metadata, his.revision) == ("bob", (turn,), {"secret": 1}, 1)
+        assert ids_of(store) == ["a"]
+
     def test_every_call_of_the_manager_does_too(self, alice: ConversationManager) -> None:
         """A misspelt id is not corrected to somebody else's."""
         for call in (alice.get_conversation, alice.delete_conversation):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -50,6 +52,27 @@ def reading(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     return run
 
 
+_only_user: ContextVar[str | None] = ContextVar("promptkit_only_user", default=None)
+
+
+@contextmanager
+def only_of(user_id: str) -> Iterator[None]:
+    """Let every conversation of other users be missing, to whatever row store is called in the block.
+
+    What is looked up is compared within the store's own transaction: an id that changes hands just before is seen.
+    """
+    token = _only_user.set(user_id)
+    try:
+        yield
+    finally:
+        _only_user.reset(token)
+
+
+def is_hidden(record: Record) -> bool:
+    """Return whether the conversation is another user's, within ``only_of``."""
+    return _only_user.get() not in (None, record.user_id)
+
+
 class ConversationRows:
     """Finds, reads and writes the rows of single conversations; all within one transaction of ``rows``."""
 
@@ -74,7 +97,7 @@ class ConversationRows:
 
     def _live(self, conversation_id: str) -> Record:
         record = self._find(check_conversation_id(conversation_id))
-        if record is None:
+        if record is None or is_hidden(record):
             raise not_found(conversation_id)
         return record
 
@@ -88,7 +111,11 @@ class ConversationRows:
         opened = self._remembered.opened(conversation_id)
         if opened is None or look is None or opened.look != look:
             opened = self._opened_anew(conversation_id, opened, look)
-        return None if opened is None or self._is_expired(opened.record) else opened
+        if opened is None or self._is_expired(opened.record):
+            return None
+        if is_hidden(opened.record):
+            raise not_found(conversation_id)
+        return opened
 
     def _opened_anew(self, conversation_id: str, former: Opened | None, look: int | None) -> Opened | None:
         stored = self.rows.record(conversation_id)

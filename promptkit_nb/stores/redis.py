@@ -8,6 +8,7 @@ from promptkit_nb.codec import decode, encode, turn_and_line
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import seconds_of
+from promptkit_nb.stores.conversation_rows import is_hidden
 from promptkit_nb.stores.layout import MetadataOnly, Record, head_of
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now, without_lone_surrogates
@@ -95,7 +96,7 @@ class RedisStore(RowStore):
         the reverse: then more than the rows of one turn change.
         """
         former = decode(known.record, Record)
-        if self._is_expired(former) or (former.expires_at is None) != (self.ttl_s is None):
+        if self._is_expired(former) or is_hidden(former) or (former.expires_at is None) != (self.ttl_s is None):
             return None
         turn, line = turn_and_line(turn)
         record = self._lasting(self._appended(former, turn))

@@ -32,7 +32,7 @@ from promptkit_nb.stores.checks import (
     sorted_page,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.conversation_rows import ConversationRows, reading, writing
+from promptkit_nb.stores.conversation_rows import ConversationRows, is_hidden, reading, writing
 from promptkit_nb.stores.layout import Record, head_of, inherited
 from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
@@ -75,6 +75,8 @@ class RowStore(ConversationRows):
         state = checked_state(state)
         conversation_id = state.conversation_id
         record = self._find(conversation_id, forget_expired=True)
+        if record is not None and is_hidden(record):
+            raise not_found(conversation_id)
         revision = 0 if record is None else record.revision
         check_revision(conversation_id, revision, expected_revision)
         if record is not None:

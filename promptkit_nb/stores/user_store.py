@@ -12,6 +12,7 @@ from promptkit_nb.scopes import is_visible_to
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.checks import check_revision, check_scopes, cutoff_of, not_found, seconds_of
 from promptkit_nb.stores.cleanup import PeriodicCleanup
+from promptkit_nb.stores.conversation_rows import only_of
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -55,18 +56,20 @@ class UserStore:
         """Write the state exactly as it is given, in place of what is there."""
         self.check_user(state.user_id)
         try:
-            self._own(state.conversation_id)
+            with self._own(state.conversation_id) as store:
+                return store.set(state, expected_revision=expected_revision)
         except ConversationNotFoundError:
             check_revision(state.conversation_id, 0, expected_revision)
             with self._unless_own(state.conversation_id):
                 return self._store.create(state)  # says that the id is taken, where it is somebody else's
-        return self._store.set(state, expected_revision=expected_revision)
+        return self.set(state, expected_revision=expected_revision)
 
     def append(self, conversation_id: str, turn: Turn, *, user_id: str | None = None, create: bool = True) -> Head:
         """Add one turn at the end; the conversation is created for this user if it is missing."""
         self.check_user(user_id)
         try:
-            self._own(conversation_id)
+            with self._own(conversation_id) as store:
+                return store.append(conversation_id, turn, create=False)
         except ConversationNotFoundError:
             if not create:
                 raise
@@ -77,27 +80,32 @@ class UserStore:
                         conversation_id, self.user_id, (checked_turn(turn),), created_at=now, updated_at=now
                     )
                 )
-        return self._store.append(conversation_id, turn, create=False)
+        return self.append(conversation_id, turn, create=create)
 
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
         """Let a turn answer in place of another, which is kept as a former version."""
-        return self._store.replace(self._own(conversation_id), turn_id, turn)
+        with self._own(conversation_id) as store:
+            return store.replace(conversation_id, turn_id, turn)
 
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
         """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
-        return self._store.archive(self._own(conversation_id), start, stop, as_branch=as_branch)
+        with self._own(conversation_id) as store:
+            return store.archive(conversation_id, start, stop, as_branch=as_branch)
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
         """Bring back a former version or a branch."""
-        return self._store.restore(self._own(conversation_id), version_or_branch)
+        with self._own(conversation_id) as store:
+            return store.restore(conversation_id, version_or_branch)
 
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals."""
-        return self._store.add_summary(self._own(conversation_id), summary)
+        with self._own(conversation_id) as store:
+            return store.add_summary(conversation_id, summary)
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
-        return self._store.recent(self._own(conversation_id), n)
+        with self._own(conversation_id) as store:
+            return store.recent(conversation_id, n)
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
@@ -121,15 +129,18 @@ class UserStore:
 
     def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
-        return self._store.update_metadata(self._own(conversation_id), **changes)
+        with self._own(conversation_id) as store:
+            return store.update_metadata(conversation_id, **changes)
 
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited."""
-        return self._store.fork(self._own(conversation_id), new_id)
+        with self._own(conversation_id) as store:
+            return store.fork(conversation_id, new_id)
 
     def delete(self, conversation_id: str) -> None:
         """Delete the conversation for good."""
-        self._store.delete(self._own(conversation_id))
+        with self._own(conversation_id) as store:
+            store.delete(conversation_id)
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
         """Delete this user's conversations whose id begins so, for good; return their ids, sorted."""
@@ -188,8 +199,15 @@ class UserStore:
                 f"The scope {scope!r} is somebody else's: this is the store of {self.user_id!r} alone."
             )
 
-    def _own(self, conversation_id: str) -> str:
-        return self.head(conversation_id).conversation_id
+    @contextmanager
+    def _own(self, conversation_id: str) -> Iterator[StateStore]:
+        """Yield the store, for one call on a conversation of this user.
+
+        Row stores look once more, within their transaction, should the id change hands in this moment.
+        """
+        self.head(conversation_id)
+        with only_of(self.user_id):
+            yield self._store
 
     @contextmanager
     def _unless_own(self, conversation_id: str) -> Iterator[None]:
@@ -198,7 +216,7 @@ class UserStore:
             yield
         except ConversationExistsError:
             with suppress(ConversationNotFoundError):
-                self._own(conversation_id)
+                self.head(conversation_id)
                 return
             raise
 
@@ -208,7 +226,7 @@ class UserStore:
     def _delete(self, ids: Sequence[str]) -> tuple[str, ...]:
         for conversation_id in ids:
             with suppress(ConversationNotFoundError):  # somebody was faster
-                self._store.delete(conversation_id)
+                self.delete(conversation_id)
         return tuple(ids)
 
     def check_user(self, user_id: str | None) -> None:
