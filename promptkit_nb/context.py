@@ -41,11 +41,13 @@ class Context(Sequence["ContextLine"]):
     """The messages of the next request in their order.
 
     ``token_count`` is the size of the whole, the opening of the answer included; ``left_out`` are the turns that are
-    neither sent nor summarised. ``estimated`` says that the model's own tokenizer is not known.
+    neither sent nor summarised. ``estimated`` says that the model's own tokenizer is not known; then the server may
+    count up to ``most_tokens``, for which the room in the window is kept.
     """
 
     lines: tuple[ContextLine, ...]
     token_count: int
+    most_tokens: int
     max_tokens: int | None = None
     left_out: tuple[Turn, ...] = ()
     estimated: bool = False
@@ -66,10 +68,9 @@ class Context(Sequence["ContextLine"]):
             *(_line(message, "turn", gauge, at) for message, at in history),
             *(_line(message, "question", gauge) for message in asked),
         )
-        total = window.token_count
-        if total is None:
-            total = sum(line.tokens for line in lines) + gauge.of_frame().likely
-        return cls(lines, total, window.max_tokens, window.left_out, not gauge.is_trusted)
+        size = gauge.of_frame() + gauge.of_messages(window.messages)
+        most = size.expected if window.token_count is None else window.token_count
+        return cls(lines, size.likely, most, window.max_tokens, window.left_out, not gauge.is_trusted)
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -111,14 +112,19 @@ class Context(Sequence["ContextLine"]):
         parts = [f"{self.token_count:,}{of} tokens"]
         if self.left_out:
             parts.append(f"{counted(len(self.left_out), 'turn')} left out")
-        return " · ".join(parts) + (" (estimate)" if self.estimated else "")
+        return " · ".join(parts) + self._doubt()
+
+    def _doubt(self) -> str:
+        if not self.estimated:
+            return ""
+        return " (estimate)" if self.most_tokens <= self.token_count else f" (estimate, {self.most_tokens:,} at most)"
 
 
 def _line(message: Message, kind: Kind, gauge: Gauge, turn: int | None = None) -> ContextLine:
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
     content = message.content or "\n\n".join(part.text for part in message.parts if part.text)
     text = "\n\n".join(part for part in (content, *calls) if part)
-    return ContextLine(message.role, kind, text, gauge.of_message(message).expected, turn)
+    return ContextLine(message.role, kind, text, gauge.of_message(message).likely, turn)
 
 
 def _label(line: ContextLine) -> str:
