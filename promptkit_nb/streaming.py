@@ -124,7 +124,7 @@ class ResponseStream:
                 elif self._on_waiting is not None and isinstance(event, Waiting):
                     self._on_waiting(event.seconds, event.reason)
             self._finish(started)
-        except ProviderError as error:
+        except (ProviderError, ContextWindowExceededError) as error:
             error.unsent = self._inquiry.question.content
             self._settle_unstored(may_be_billed=bool(self._text) or isinstance(error, ProviderTimeoutError))
             raise

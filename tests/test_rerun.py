@@ -13,6 +13,7 @@ import pytest
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import (
     BadRequestError,
+    ContextWindowExceededError,
     Conversation,
     ConversationChangedError,
     ConversationManager,
@@ -176,6 +177,16 @@ class TestRerun:
         assert caught.value.unsent == "b"
         assert (conv.turns, conv._log.head()) == before
         assert conv.versions(1) == ()
+
+    def test_request_that_the_server_finds_too_long_changes_nothing(
+        self, conv: Conversation, chat_server: ChatServer
+    ) -> None:
+        """The error carries what was asked, as that of any failing call."""
+        before = conv.turns
+        chat_server.reply(*[error_reply(400, "too long", code="context_length_exceeded")] * 2)
+        with pytest.raises(ContextWindowExceededError) as caught:
+            conv.rerun(0, "x")
+        assert (caught.value.unsent, conv.turns) == ("x", before)
 
     def test_cut_answer_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
         """What had arrived is on the error."""
