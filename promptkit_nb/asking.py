@@ -98,7 +98,7 @@ class Asking:
         position = _position(snapshot, place)
         own = None if place.in_place_of is None else state.turns[position]
         mode = self.replay if options.replay is None else check_replay(options.replay)
-        is_replaying = mode != "off" and not options.fresh
+        is_replaying = mode == "strict" or (mode == "auto" and not options.fresh)
         stored = (*replayable(state, own), *self.recording) if is_replaying else ()
         terms = self._terms(state, options, recorded_model(question, stored))
         context_hash, replay_key = terms.hashes(question, _link(snapshot, place, position))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.archives import read_conversation
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.providers.unchosen import UnchosenProvider
+from promptkit_nb.replays import replayable
 
 if TYPE_CHECKING:
     from promptkit_nb.providers.base import Provider
@@ -63,7 +64,7 @@ def store_of(chosen: str) -> StateStore:
 
 def recorded_in(path: str) -> tuple[Turn, ...]:
     """Return all turns of an exported conversation, to be replayed; none without a path."""
-    return tuple(read_conversation(path).stored_turns) if path else ()
+    return tuple(replayable(read_conversation(path))) if path else ()
 
 
 def file_stamp(path: str) -> tuple[str, int]:

@@ -213,7 +213,7 @@ class Conversation:
             max_output_tokens: The most the answer may have, in tokens.
             replay: ``"auto"`` answers from a stored turn that was asked exactly the same, without a request;
                 ``"strict"`` raises ``ReplayMissError`` where there is none; ``"off"`` asks. Else as the manager says.
-            fresh: Ask even where a stored answer could be replayed.
+            fresh: Ask even where a stored answer could be replayed; with ``"strict"``, which asks nothing, no matter.
         """
         options = Options(
             model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -40,6 +41,7 @@ class ResponseStream:
     """
 
     _prepared: Prepared
+    _started: float
 
     def __init__(
         self,
@@ -67,6 +69,9 @@ class ResponseStream:
         self._reasoning: list[str] = []
         self._completion: Completion | None = None
         self._turn_id = new_turn_id()  # once, so that keeping it twice is keeping it once
+        self._ending = threading.RLock()
+        self._is_sent = False
+        self._is_over = False
         self._pieces = self._run() if inquiry.recorded is None else self._replay(inquiry.recorded)
 
     def __iter__(self) -> Iterator[str]:
@@ -83,6 +88,22 @@ class ResponseStream:
     def close(self) -> None:
         """Stop: drop the connection and keep what had arrived."""
         self._pieces.close()
+
+    def abandon(self) -> None:
+        """Stop from another thread than the one that waits for the next piece: keep at once what had arrived.
+
+        That thread gets no more pieces, nothing is stored later, and the connection is dropped once the provider lets
+        go of it.
+        """
+        with self._ending:
+            if self._is_over:
+                return
+            try:
+                if self._is_sent:
+                    self._finish()
+                    self._settle_unstored(may_be_billed=True)
+            finally:
+                self._is_over = True
 
     @property
     def text(self) -> str:
@@ -110,31 +131,53 @@ class ResponseStream:
             yield recorded.text
 
     def _run(self) -> Generator[str, None, None]:
-        self._prepared = self._prepare(self._inquiry)
-        started = time.perf_counter()
+        try:
+            self._prepared = self._prepare(self._inquiry)
+        if not self._may_send():
+            return
         try:
             for event in self._events():
+                if not self._took(event):
+                    return
                 if isinstance(event, TextDelta):
-                    self._text.append(event.text)
                     yield event.text
-                elif isinstance(event, ReasoningDelta):
-                    self._reasoning.append(event.text)
-                elif isinstance(event, Completion):
-                    self._completion = event
                 elif self._on_waiting is not None and isinstance(event, Waiting):
                     self._on_waiting(event.seconds, event.reason)
-            self._finish(started)
-        except (ProviderError, ContextWindowExceededError) as error:
+            self._finish()
+        except ProviderError as error:
             error.unsent = self._inquiry.question.content
-            self._settle_unstored(may_be_billed=bool(self._text) or isinstance(error, ProviderTimeoutError))
+            self._end_unstored(may_be_billed=bool(self._text) or isinstance(error, ProviderTimeoutError))
             raise
         except (KeyboardInterrupt, GeneratorExit):
-            self._finish(started)
-            self._settle_unstored(may_be_billed=True)
+            self._finish()
+            self._end_unstored(may_be_billed=True)
             raise
         except BaseException:
-            self._settle_unstored(may_be_billed=bool(self._text))
+            self._end_unstored(may_be_billed=bool(self._text))
             raise
+
+    def _may_send(self) -> bool:
+        """Return whether the request is to be sent; where it was abandoned meanwhile, give back what is reserved."""
+        with self._ending:
+            if self._is_over:
+                self._settled(Decimal(0))
+                return False
+            self._started = time.perf_counter()
+            self._is_sent = True
+            return True
+
+    def _took(self, event: StreamEvent) -> bool:
+        """Take what came; return false where it comes too late."""
+        with self._ending:
+            if self._is_over:
+                return False
+            if isinstance(event, TextDelta):
+                self._text.append(event.text)
+            elif isinstance(event, ReasoningDelta):
+                self._reasoning.append(event.text)
+            elif isinstance(event, Completion):
+                self._completion = event
+            return True
 
     def _events(self) -> Generator[StreamEvent, None, None]:
         """Yield what the provider sends; a request that it finds too long is made shorter once, if that is allowed."""
@@ -147,19 +190,20 @@ class ResponseStream:
             self._prepared = shorter
             yield from self._provider.stream(shorter.request)
 
-    def _finish(self, started: float) -> None:
-        """Keep what arrived, unless that is nothing or was kept before."""
-        if self.response is not None or (self._completion is None and not self._text):
-            return
-        turn = self._turn((time.perf_counter() - started) * 1000)
-        response = Response.of(turn, self._inquiry.conversation_id)
-        try:
-            stale = self._stored(turn, response)
-        except BaseException:
-            self._settled(turn.cost)  # stored or not, it is paid for
-            raise
-        warnings = self._settled(turn.cost)
-        self.response = replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
+    def _finish(self) -> None:
+        """Keep what arrived, unless that is nothing, was kept before, or comes too late."""
+        with self._ending:
+            if self._is_over or self.response is not None or (self._completion is None and not self._text):
+                return
+            turn = self._turn((time.perf_counter() - self._started) * 1000)
+            response = Response.of(turn, self._inquiry.conversation_id)
+            try:
+                stale = self._stored(turn, response)
+            except BaseException:
+                self._settled(turn.cost)  # stored or not, it is paid for
+                raise
+            warnings = self._settled(turn.cost)
+            self.response = replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
 
     def _stored(self, turn: Turn, response: Response) -> int:
         """Keep the turn; where that fails, the error carries the answer, which is paid for."""
@@ -181,6 +225,13 @@ class ResponseStream:
             )
             changed.response = response
             raise changed from error
+
+    def _end_unstored(self, *, may_be_billed: bool) -> None:
+        """Settle a call that leaves no turn, and take nothing more of it."""
+        with self._ending:
+            if not self._is_over:
+                self._settle_unstored(may_be_billed=may_be_billed)
+            self._is_over = True
 
     def _settle_unstored(self, *, may_be_billed: bool) -> None:
         """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""

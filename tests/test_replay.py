@@ -460,6 +460,11 @@ class TestModes:
         assert not conv.send("a", fresh=True).replayed
         assert len(chat_server.requests) == 5
 
+    def test_strict_asks_nothing_even_for_fresh(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """A cell that says --fresh is replayed like any other, so that its notebook runs without a key."""
+        assert conv.rerun(2, replay="strict", fresh=True).replayed
+        assert len(chat_server.requests) == 3
+
     @pytest.mark.parametrize("wrong", ["", "on", "AUTO", True, 0])
     def test_other_modes_are_refused(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer, wrong: Any
