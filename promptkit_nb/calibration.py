@@ -50,7 +50,8 @@ _AS_CLEAR = 0.8  # of the clearest request for a script
 _MARGIN = 1.1  # texts in one script differ, too
 _EARLY_MARGIN = 1.2  # and a few requests tell little of how much
 _FEW_REQUESTS = 3
-_EXACT_UP_TO = 1.05  # a server that counts more is not the one that the model's name promises
+_EXACT_UP_TO = 1.05  # a server that counts more, and some more around it, is not what the model's name promises
+_EXACT_AND_TOKENS = 10
 
 # What is taken where nothing was taught.
 _BOUND_FRAMING_TOKENS = 8
@@ -150,13 +151,14 @@ def gauge_for(model: str, turns: Sequence[Turn], system_prompt: str | None = Non
     >>> gauge_for("llama3.2", []).is_trusted
     False
     """
-    reported = {
+    reported = {  # newest first
         at: turns[at].usage.input_tokens / (turns[at].counted_input_tokens or 1)
         for at in range(len(turns) - 1, max(-1, len(turns) - 1 - _SEARCHED_TURNS), -1)
         if _is_measured(turns[at], model)
     }
-    if is_exact(model) and all(_CUT_BELOW <= ratio <= _EXACT_UP_TO for ratio in reported.values()):
-        return Gauge(model, is_trusted=True, overall=max([1.0, *reported.values()]))
+    if is_exact(model) and all(_is_as_promised(turns[at]) for at in reported):
+        overall = max([1.0, *(ratio for at, ratio in reported.items() if _is_long(turns[at]))])
+        return Gauge(model, is_trusted=True, overall=overall)
     telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
     requests = [_request_of(model, turns, at, system_prompt) for at in telling[:_MEASURED_TURNS]]
     return Gauge(model, is_trusted=False, ratios=_ratios(requests))
@@ -187,6 +189,11 @@ def _is_measured(turn: Turn, model: str) -> bool:
         and not turn.usage.estimated
         and not any(message.parts or message.role == "tool" for message in turn.messages)
     )
+
+
+def _is_as_promised(turn: Turn) -> bool:
+    counted = turn.counted_input_tokens or 0
+    return turn.usage.input_tokens <= counted * _EXACT_UP_TO + _EXACT_AND_TOKENS
 
 
 def _is_long(turn: Turn) -> bool:

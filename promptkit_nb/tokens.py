@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart, Message
 
 DEFAULT_ENCODING = "o200k_base"
+_DEMO_MODEL = "demo"  # counts with the default one
 
 # How each encoding splits text before it merges bytes: tiktoken's own patterns, part of the encodings' definition.
 _SPLIT_PATTERNS = {
@@ -81,6 +82,8 @@ def is_exact(model: str | None) -> bool:
 def _known_encoding(model: str | None) -> str | None:
     if model is None:
         return None
+    if model == _DEMO_MODEL:
+        return DEFAULT_ENCODING
     from tiktoken.model import encoding_name_for_model  # noqa: PLC0415 - not at import, only when counting
 
     try:

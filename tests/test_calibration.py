@@ -132,6 +132,21 @@ def test_server_that_goes_by_openais_name_is_found_out() -> None:
     assert max(counted[1:]) <= 4000
 
 
+def test_openais_models_are_trusted_where_less_was_reported() -> None:
+    """A part of a prompt that was not counted is no other tokenizer."""
+    less = measured(requested_model="gpt-4o", usage=Usage(10, 9))
+    assert gauge_for("gpt-4o", [less]) == Gauge.of("gpt-4o")
+
+
+def test_openais_models_may_be_given_a_few_tokens_more() -> None:
+    """Something around a short request is no other tokenizer, and a little more is taken into account."""
+    short = measured(requested_model="gpt-4o", counted_input_tokens=10, usage=Usage(20, 9))
+    assert gauge_for("gpt-4o", [short]) == Gauge.of("gpt-4o")
+    long = measured(requested_model="gpt-4o", usage=Usage(1030, 9))
+    assert gauge_for("gpt-4o", [long]) == replace(Gauge.of("gpt-4o"), overall=1.03)
+    assert not gauge_for("gpt-4o", [measured(requested_model="gpt-4o", usage=Usage(1061, 9))]).is_trusted
+
+
 def measured(**changes: object) -> Turn:
     """Return a turn of which the server counted 3,000 tokens where we had counted 1,000."""
     turn = Turn(

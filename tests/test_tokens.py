@@ -196,7 +196,14 @@ def test_definitions_of_tools_count() -> None:
 
 @pytest.mark.parametrize(
     ("model", "exact"),
-    [("gpt-4o", True), ("openai/gpt-4", True), ("gpt-5.4-mini", True), ("gpt-oss-20b", False), ("llama3.2", False)],
+    [
+        ("gpt-4o", True),
+        ("openai/gpt-4", True),
+        ("gpt-5.4-mini", True),
+        ("demo", True),
+        ("gpt-oss-20b", False),
+        ("llama3.2", False),
+    ],
 )
 def test_counts_are_estimates_for_other_models(model: str, exact: bool) -> None:  # noqa: FBT001 - a table
     """Exact is what is counted with the model's own encoding."""
