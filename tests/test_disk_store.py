@@ -845,6 +845,17 @@ class TestPlantedRows:
         assert target.exists() is named
         assert not (tmp_path / "fired").exists()
 
+    def test_planted_record_is_named_and_the_others_are_saved(self, filled: Path, tmp_path: Path) -> None:
+        """A list that it would stand in raises and says which row; ``export_store`` leaves only that one out."""
+        plant(filled, "pickled value", tmp_path / "target")
+        with DiskStore(filled) as store:
+            with pytest.raises(StoreCorruptedError, match=r"in the row 'h:b'.*on_damaged=print"):
+                store.list()
+            left_out: list[str] = []
+            path = tmp_path / "some.jsonl"
+            assert export_store(store, path, on_damaged=lambda name, _: left_out.append(name)) == 1
+            assert left_out == ["b"]
+
     @pytest.mark.parametrize("kind", ["pickled key", "pickle named as text"])
     def test_planted_key_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
         """Where it stands among the ids it is an error, elsewhere it is not looked at; it is never unpickled."""

@@ -20,6 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+from promptkit_nb.archives import export_store
 from promptkit_nb.errors import (
     ConversationExistsError,
     ConversationNotFoundError,
@@ -389,6 +390,23 @@ class TestKeys:
         client.set(f"{{{prefix}}}format", "pdf")
         with pytest.raises(StoreCorruptedError, match=r"has other data in .*b'pdf'"):
             RedisStore(redis_url, prefix=prefix)
+
+
+class TestDamage:
+    """What somebody else wrote into a key of ours is named, and the rest is saved."""
+
+    def test_damaged_record_is_named_and_the_others_are_saved(
+        self, store: RedisStore, client: redis.Redis, prefix: str, tmp_path: Path
+    ) -> None:
+        """A list that it would stand in raises; ``export_store`` leaves only that one out."""
+        for name in ("a", "b"):
+            store.append(name, said("hello"))
+        client.set(f"{{{prefix}}}h:b", b"{")
+        with pytest.raises(StoreCorruptedError, match=r"conversation 'b'.*on_damaged=print"):
+            store.list()
+        left_out: list[str] = []
+        assert export_store(store, tmp_path / "some.jsonl", on_damaged=lambda name, _: left_out.append(name)) == 1
+        assert left_out == ["b"]
 
 
 class TestOneRoundTrip:

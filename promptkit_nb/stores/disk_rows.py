@@ -63,6 +63,10 @@ class DiskRows:
             if conversation_id.startswith(prefix):
                 yield conversation_id, value
 
+    def ids(self) -> list[str]:
+        """Return the ids of all conversations, also where a record cannot be read."""
+        return [key.removeprefix("h:") for key in self._table.texts_between("h:", behind_prefix("h:"))]
+
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
         return self._table.get(f"a:{conversation_id}")

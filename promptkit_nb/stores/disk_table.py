@@ -43,7 +43,7 @@ SETTINGS: dict[str, str | int] = {
 _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
-_GET = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
+_GET = "SELECT raw, mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 # Each row that is written has raw = 1, mode = 1 and no file name: see StrictDisk. Where a key is taken, the transaction
 # fails as a whole, so SQLite need not be ready to undo the statement alone. What _CHANGE changes is in no index.
 _ADD = "INSERT OR FAIL INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, 1, ?, ?, 1, NULL, ?)"
@@ -147,7 +147,7 @@ class Table:
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
         row = self._connection.execute(_GET, (key,)).fetchone()
-        return None if row is None else self._disk.fetch(row[0], row[1], row[2], read=False)
+        return None if row is None else self._disk.row(key, *row)[1]
 
     def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
         """Write one row, in place of the one that has the key."""
@@ -164,6 +164,11 @@ class Table:
         """Return the rows with ``low <= key < high`` in the order of their keys."""
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
         return self._read(select, low, high)
+
+    def texts_between(self, low: str, high: str) -> list[str]:
+        """Return the keys with ``low <= key < high``, also of rows that cannot be read."""
+        select = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text' ORDER BY key"
+        return [key for (key,) in self._connection.execute(select, (low, high))]
 
     def tagged(self, tag: str) -> list[tuple[Key, bytes]]:
         """Return the rows with this tag."""
@@ -207,11 +212,8 @@ class Table:
         return self._closed
 
     def _read(self, select: str, *arguments: Key) -> list[tuple[Key, bytes]]:
-        key_of, value_of = self._disk.get, self._disk.fetch
-        return [
-            (key_of(key, raw), value_of(mode, filename, value, read=False))
-            for key, raw, mode, filename, value in self._connection.execute(select, arguments)
-        ]
+        row_of = self._disk.row
+        return [row_of(*row) for row in self._connection.execute(select, arguments)]
 
     def _connected(self) -> sqlite3.Connection:
         """Return the connection of this thread and process."""

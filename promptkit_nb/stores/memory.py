@@ -93,6 +93,10 @@ class MemoryRows:
             if conversation_id.startswith(prefix) and user_id in (None, owner):
                 yield conversation_id, value
 
+    def ids(self) -> list[str]:
+        """Return the ids of all conversations."""
+        return list(self._records)
+
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
         return self._frames.get(conversation_id)

@@ -155,12 +155,18 @@ class RedisRows:
             values = self._reader.mget(records + frames)  # in one call, so that each record has its own frame
             for index, each in enumerate(part):
                 record, frame = values[index], values[index + len(part)]
-                if record is None or decode(record, Owner).user_id != each.user_id:  # expired, but not out of the list
+                if (
+                    record is None or decode(record, Owner, each.conversation_id).user_id != each.user_id
+                ):  # expired, but not out of the list
                     self._now.ghosts.append((each, record or b""))
                     continue
                 self._now.listed[records[index]] = record
                 self._now.frames[each.conversation_id] = frame
                 yield each.conversation_id, record
+
+    def ids(self) -> list[str]:
+        """Return the ids of all conversations, also where a record cannot be read, or has expired."""
+        return [each.conversation_id for each in self._lists.find(self._reader, "", None)]
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""

@@ -260,7 +260,7 @@ class RowStore(ConversationRows):
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted; unlike ``list`` also where one of them is damaged."""
-        return self.rows.run(lambda: tuple(sorted(each for each, _ in self.rows.records("", None))), write=False)
+        return self.rows.run(lambda: tuple(sorted(set(self.rows.ids()))), write=False)
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation in the order of their ids."""

@@ -45,6 +45,10 @@ class Rows(Protocol):
         """Return id and record of the conversations whose id begins so, of one user or of all."""
         ...
 
+    def ids(self) -> Iterable[str]:
+        """Return the ids of all conversations, also where a record cannot be read, or has just expired."""
+        ...
+
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
         ...

@@ -48,9 +48,17 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:  # noqa: FBT001 - diskcache's signature
         """Return a stored value."""
-        if mode == MODE_RAW and filename is None and isinstance(value, bytes) and not read:
-            return value
-        raise _planted("a value that is a pickle, or stands in another file")
+        if read:
+            raise _planted("a file")
+        return self.row("", True, mode, filename, value)[1]  # noqa: FBT003 - a column of diskcache's
+
+    def row(self, key: Key, raw: object, mode: int, filename: str | None, value: object) -> tuple[Key, bytes]:
+        """Return key and value of a stored row."""
+        if not raw or type(key) not in (str, int):
+            raise _planted("a key that is neither text nor a number")
+        if mode == MODE_RAW and filename is None and isinstance(value, bytes):
+            return key, value
+        raise _planted(f"a value that is a pickle, or stands in another file, in the row {key!a:.200}")
 
     def remove(self, file_path: str) -> None:
         """Refuse to delete a file: this store has none."""
@@ -60,5 +68,6 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
 def _planted(what: str) -> StoreCorruptedError:
     return StoreCorruptedError(
         f"The store holds {what}, which promptkit_nb never writes: somebody else wrote to it. "
-        "It was neither executed nor followed. Restore the store from a backup you trust."
+        "It was neither executed nor followed. Restore the store from a backup you trust, or save what can be read "
+        "with: export_store(store, path, on_damaged=print)"
     )
