@@ -11,31 +11,27 @@ For OpenAI's own models the ratio is 1, unless a server that goes by such a name
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from promptkit_nb.message_shapes import Script, shape_of
 from promptkit_nb.tokens import (
     FRAMING_TOKENS,
     REPLY_TOKENS,
     count_one_message_tokens,
     count_tool_tokens,
     is_exact,
-    said_hash,
 )
-from promptkit_nb.turns import Message, without_lone_surrogates
+from promptkit_nb.turns import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from promptkit_nb.turns import Turn
-
-Script = Literal["words", "dense", "letters", "wide"]
-"""English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""
 
 # Which requests teach. So what it costs has a bound.
 _SEARCHED_TURNS = 50
@@ -53,15 +49,9 @@ _FEW_REQUESTS = 3
 _EXACT_UP_TO = 1.05  # a server that counts more, and some more around it, is not what the model's name promises
 _EXACT_AND_TOKENS = 10
 
-# What is taken where nothing was taught.
-_BOUND_FRAMING_TOKENS = 8
-_BOUND_MARGIN = 1.25
-_FEW_FOREIGN = 8  # one accent in as many letters makes no other alphabet
-_WORD_CHARACTERS = 25  # with a blank in as many characters, a text is made of words
+_BOUND_MARGIN = 1.25  # what our count may be exceeded by where nothing was taught
 
 _SMALLEST_WINDOW_TOKENS = 1000  # no server's is smaller
-_DIGITS = re.compile(r"[0-9]+")
-_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +65,6 @@ class Size:
     def __add__(self, other: Size) -> Size:
         """Return the two together."""
         return Size(self.counted + other.counted, self.likely + other.likely, self.expected + other.expected)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What a message is written in, and the tokens that hardly any tokenizer makes more of."""
-
-    script: Script
-    bound: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +102,7 @@ class Gauge:
         total = Size()
         for message in messages:
             counted = count_one_message_tokens(message, self.model)
-            shape = _shape_of(message)
+            shape = shape_of(message)
             bound = max(shape.bound, math.ceil(counted * _BOUND_MARGIN))
             ratio = self.ratios.get(shape.script)
             if ratio is None:
@@ -235,47 +217,8 @@ def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str |
     )
     framing, texts = REPLY_TOKENS, Counter[Script]()
     for message in sent:
-        texts[_shape_of(message).script] += max(1, count_one_message_tokens(message, model) - FRAMING_TOKENS)
+        texts[shape_of(message).script] += max(1, count_one_message_tokens(message, model) - FRAMING_TOKENS)
         framing += FRAMING_TOKENS
         if framing + texts.total() >= (asked.counted_input_tokens or 0):
             break
     return _Request(max(0, asked.usage.input_tokens - framing), texts)
-
-
-_shapes: dict[int, _Shape] = {}
-
-
-def _shape_of(message: Message) -> _Shape:
-    """Return the shape of a message; it is looked at once."""
-    key = said_hash(message)
-    shape = _shapes.get(key)
-    if shape is None:
-        calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
-        parts = () if message.content else (part.text for part in message.parts)
-        text = without_lone_surrogates("".join([message.content, message.name or "", *parts, *calls]))
-        bound = _bound(text) + _BOUND_FRAMING_TOKENS * (1 + len(message.tool_calls))
-        shape = _Shape(_script_of(text), bound)
-        if len(_shapes) >= _REMEMBERED:
-            _shapes.clear()
-        _shapes[key] = shape
-    return shape
-
-
-def _script_of(text: str) -> Script:
-    ascii_count = len(text.encode("ascii", "ignore"))
-    foreign = len(text) - ascii_count
-    if foreign * _FEW_FOREIGN < ascii_count:
-        return "words" if text.count(" ") * _WORD_CHARACTERS >= len(text) else "dense"
-    foreign_bytes = len(text.encode()) - ascii_count
-    return "wide" if foreign_bytes * 2 > foreign * 5 else "letters"
-
-
-def _bound(text: str) -> int:
-    """Every digit, every letter of two bytes, every other two characters a token; three bytes count as one and a half.
-
-    Tokenizers of few words come near it in what they were not made for.
-    """
-    ascii_count = len(text.encode("ascii", "ignore"))
-    digits = ascii_count and sum(map(len, _DIGITS.findall(text)))
-    foreign_bytes = len(text.encode()) - ascii_count
-    return math.ceil((ascii_count + digits + foreign_bytes) / 2)
