@@ -133,6 +133,9 @@ class ResponseStream:
     def _run(self) -> Generator[str, None, None]:
         try:
             self._prepared = self._prepare(self._inquiry)
+        except (ProviderError, ContextWindowExceededError) as error:
+            error.unsent = self._inquiry.question.content
+            raise
         if not self._may_send():
             return
         try:
@@ -144,7 +147,7 @@ class ResponseStream:
                 elif self._on_waiting is not None and isinstance(event, Waiting):
                     self._on_waiting(event.seconds, event.reason)
             self._finish()
-        except ProviderError as error:
+        except (ProviderError, ContextWindowExceededError) as error:
             error.unsent = self._inquiry.question.content
             self._end_unstored(may_be_billed=bool(self._text) or isinstance(error, ProviderTimeoutError))
             raise
