@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -249,6 +251,25 @@ class TestAppending:
 
         run_together([write] * 5 + [read] * 5)
         assert store.head("a").turn_count == 50
+
+    def test_asyncio_tasks_share_a_store(self, store: StateStore) -> None:
+        """On one thread and in others: a task whose call fails undoes nothing that another was acknowledged."""
+
+        async def task(number: int) -> None:
+            store.append("a", said(f"{number} here"))
+            await asyncio.sleep(0)
+            with pytest.raises(InvalidArgumentError):
+                store.archive("a", 5, 1, as_branch="none")
+            await asyncio.to_thread(store.append, "a", said(f"{number} there"))
+            assert f"{number} here" in texts(store.get("a").turns)
+
+        async def together() -> None:
+            await asyncio.gather(*map(task, range(10)))
+
+        asyncio.run(together())
+        expected = {f"{number} {where}" for number in range(10) for where in ("here", "there")}
+        assert set(texts(store.get("a").turns)) == expected
+        assert store.head("a").turn_count == 20
 
 
 class TestRecent:
@@ -698,6 +719,30 @@ class TestExpiry:
         store.append("new", said("x"))
         clock.pass_s(30)
         assert ids(store.list()) == ["new"]
+
+    def test_threads_meet_a_conversation_that_expires(self, open_store: OpenStore, clock: Clock) -> None:
+        """Each call finds it whole, or missing, while it expires and begins anew under them."""
+        store = open_store(60)
+
+        def write() -> None:
+            for number in range(10):
+                store.append("a", said(str(number)))
+                clock.pass_s(25)
+
+        def read() -> None:
+            for _ in range(10):
+                with suppress(ConversationNotFoundError):
+                    state = store.get("a")
+                    assert state.token_count == 10 * len(state.turns) > 0
+                with suppress(ConversationNotFoundError):
+                    assert len(store.recent("a", 3)) > 0
+                store.list()
+                store.cleanup(3600)
+                clock.pass_s(25)
+
+        run_together([write] * 3 + [read] * 3)
+        clock.pass_s(60)
+        assert store.append("a", said("anew")).turn_count == 1
 
     @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), timedelta(days=-1)])
     def test_ttl_of_nothing_is_none(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
