@@ -20,6 +20,7 @@ from promptkit_nb.preparation import Preparation
 from promptkit_nb.replays import check_replay
 from promptkit_nb.requests import check_text
 from promptkit_nb.spending import Spending
+from promptkit_nb.stores.checks import not_found
 from promptkit_nb.summarizer import Summarizer
 from promptkit_nb.transcripts import write_transcript
 from promptkit_nb.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
@@ -93,6 +94,11 @@ class Conversation:
     def user_id(self) -> str:
         """Whose conversation it is."""
         return self._log.last_read.user_id
+
+    @property
+    def store(self) -> StateStore:
+        """Where it is kept, with its neighbours."""
+        return self._store
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -356,8 +362,18 @@ class Conversation:
         """
         self._store.fork(self.id, new_id)
         self._store.update_metadata(new_id, forked_from=self.id)
+        return self.neighbour(new_id)
+
+    def neighbour(self, conversation_id: str) -> Conversation:
+        """Open another conversation of the same store, to be answered as this one is.
+
+        Raises ``ConversationNotFoundError`` for an unknown id, and for another user's.
+        """
+        state = self._store.get(conversation_id)
+        if state.user_id != self.user_id:
+            raise not_found(conversation_id)
         return Conversation(
-            self._store.get(new_id),
+            state,
             self._store,
             self._provider,
             budgets=self._budgets,
