@@ -172,13 +172,14 @@ def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Fin
         message = f"there is no validator {shown_value(kind)}"
         yield mistake("PP202", place, message, value=shown_value(kind), suggestions=near)
         return
-    params = validator.get("params", {})
+    check, params = CHECK_ALIASES.get(kind, kind), validator.get("params")
+    if params is None and check in _NEEDED_PARAMS:
+        yield doubt("PP409", pointer, f"{kind!r} without params checks nothing", expected="params")
     if isinstance(params, dict):
-        yield from _param_findings(CHECK_ALIASES.get(kind, kind), kind, params, pointer)
+        yield from _param_findings(check, kind, params, pointer_to(pointer, "params"))
 
 
-def _param_findings(check: str, kind: str, params: dict[str, Any], pointer: str) -> Iterator[Finding]:
-    place = pointer_to(pointer, "params") if params else pointer
+def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -> Iterator[Finding]:
     needed = _NEEDED_PARAMS.get(check)
     if needed is None:
         return

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from promptkit_nb.findings import Finding
 
 _ROUNDS = 12  # after so many, whole sections are moved, so that it ends
-_MADE_UP = {"version": "1.0.0", "template_engine": {"version": "v1", "syntax": "{{variable}}"}}
 _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
 
 
@@ -60,19 +59,16 @@ def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any
 
 def _make_up(pack: dict[str, Any], keys: tuple[str, ...], missing: str) -> bool:
     """Give the pack, its template engine or a prompt what it lacks; return whether that was it."""
+    is_prompt = len(keys) == 2 and keys[0] == "prompts"  # noqa: PLR2004 - and its name
+    if keys and not is_prompt and keys != ("template_engine",):
+        return False
     holder: dict[str, Any] = pack
     for key in keys:
-        holder = holder[key] if isinstance(holder, dict) else {}
-    if keys == ("template_engine",):
-        holder[missing] = _ENGINE[missing]
-        return True
-    is_prompt = len(keys) == 2 and keys[0] == "prompts"  # noqa: PLR2004 - and its name
-    if keys and not is_prompt:
-        return False
+        holder = holder[key]
     name = keys[1] if is_prompt else str(pack.get("name") or "pack")
     slug = slug_of(name, also="_" if is_prompt else "")
-    made_up = {"id": slug, "name": name[:200] or "prompt", **_MADE_UP}
-    holder[missing] = json_copy(made_up[missing], missing)
+    made_up = {"id": slug, "name": name[:200] or "prompt", "version": "1.0.0", "template_engine": dict(_ENGINE)}
+    holder[missing] = (_ENGINE if keys == ("template_engine",) else made_up)[missing]
     return True
 
 

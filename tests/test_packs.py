@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
 from promptkit_nb.pack_schema import definition, schema
+from promptkit_nb.pack_validation import validate_pack
 from promptkit_nb.packs import Prompt, load_pack
 
 DATA = Path(__file__).parent / "data"
@@ -372,6 +373,7 @@ def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pyte
     for source in (path, data):
         if isinstance(source, str):
             continue  # given as it is, text is a path
+        assert repr(validate_pack(source))
         try:
             pack = load_pack(source)
             assert pack.to_dict() == data

@@ -1,0 +1,321 @@
+"""Tolerant loading: the older documentation's dialect and what is left out are understood, and every change is told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newsroom import LEFT_OUT, newsroom, newsroom_with
+from promptkit_nb import Pack, PackError, PackValidationError, load_pack, validate_pack
+from promptkit_nb.pack_dialect import slug_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLDER: dict[str, Any] = {
+    "version": "1.0",
+    "metadata": {"name": "Help Desk", "author": "Ann", "pack_version": "0.9", "tags": ["desk"]},
+    "variants": {"a": {}},
+    "prompts": {
+        "chat": {
+            "system_prompt": "You are {{tone}} to {{name}}.",
+            "model_config": {"temperature": 0.2, "stop_sequences": ["END"], "model": "gpt-4"},
+            "available_tools": ["search"],
+            "validators": ["length", "profanity"],
+            "template_vars": {"tone": "warm"},
+            "examples": [{"user": "Hi"}],
+        }
+    },
+    "tools": {"search": {"name": "search", "description": "Search."}},
+}
+
+
+def prompt_in(**keys: object) -> dict[str, Any]:
+    """Return a pack that lacks nothing, with one prompt that has these keys too."""
+    prompt = {"id": "a", "name": "A", "version": "1.0.0", "system_template": "Hi", **keys}
+    engine = {"version": "v1", "syntax": "{{variable}}"}
+    return {"id": "p", "name": "P", "version": "1.0.0", "template_engine": engine, "prompts": {"a": prompt}}
+
+
+def changes_of(pack: Pack) -> list[str]:
+    """Return the warnings about what was read otherwise."""
+    return [warning for warning in pack.warnings if not warning.endswith("kept, but not run")]
+
+
+def test_older_dialect_is_read_and_each_change_told() -> None:
+    """One warning for each change, beginning with the pointer of what was read."""
+    pack = load_pack(OLDER)
+    assert changes_of(pack) == [
+        "/version: '1.0' read as '1.0.0'",
+        "/id: missing; read as 'help-desk'",
+        "/name: missing; read as 'Help Desk'",
+        "/template_engine: missing; read as an object",
+        "/variants: kept, but not applied",
+        "/prompts/chat/system_prompt: read as 'system_template'",
+        "/prompts/chat/available_tools: read as 'tools'",
+        "/prompts/chat/model_config: read as 'parameters'",
+        "/prompts/chat/model_config/model: kept, but not applied",
+        "/prompts/chat/parameters/stop_sequences: not in the format; kept, and sent with the request as 'stop'",
+        "/prompts/chat/template_vars: read as 'variables' with these defaults",
+        "/prompts/chat/validators/0: 'length' read as an enabled validator of this type",
+        "/prompts/chat/validators/1: there is no validator 'profanity': kept, but not applied",
+        "/prompts/chat/examples: kept, but not applied",
+        "/prompts/chat/id: missing; read as 'chat'",
+        "/prompts/chat/name: missing; read as 'chat'",
+        "/prompts/chat/version: missing; read as '1.0.0'",
+    ]
+    assert pack.to_dict() == OLDER
+
+
+def test_older_dialect_works() -> None:
+    """System prompt, defaults, parameters, tools and stop sequences are those of the pack."""
+    prompt = load_pack(OLDER).prompt("chat")
+    assert prompt.render({"name": "Ann"}) == "You are warm to Ann."
+    assert prompt.render({"name": "Ann", "tone": "cool"}) == "You are cool to Ann."
+    assert prompt.parameters_for("gpt-4") == {"temperature": 0.2, "stop": ["END"]}
+    assert prompt.tools == ("search",)
+    assert prompt.validators == [{"type": "length", "enabled": True}]
+    assert prompt.variables[0].type == "string"
+
+
+def test_stop_sequences_survive_snapshot_and_upgrade() -> None:
+    """A conversation that goes on, and the upgraded pack, send them too."""
+    pack = load_pack(OLDER)
+    assert type(pack.prompt()).from_snapshot(pack.prompt().snapshot()) == pack.prompt()
+    assert load_pack(pack.upgrade()).prompt().parameters_for(None)["stop"] == ["END"]
+
+
+def test_what_has_no_place_is_kept_by_its_pointer() -> None:
+    """Nothing is lost: extras hold it, and the upgraded pack its metadata."""
+    pack = load_pack(OLDER)
+    assert pack.extras == {
+        "/variants": {"a": {}},
+        "/prompts/chat/model_config/model": "gpt-4",
+        "/prompts/chat/parameters/stop_sequences": ["END"],
+        "/prompts/chat/validators/1": "profanity",
+        "/prompts/chat/examples": [{"user": "Hi"}],
+    }
+    assert pack.upgrade()["metadata"]["x_extras"] == pack.extras
+    assert pack.upgrade()["metadata"]["author"] == "Ann"
+
+
+def test_upgraded_pack_is_strictly_right_and_stays_as_it_is() -> None:
+    """The way out of the dialect: no error is left, and upgrading twice changes nothing."""
+    upgraded = load_pack(OLDER).upgrade()
+    again = load_pack(upgraded, strict=True)
+    assert again.upgrade() == upgraded
+    assert again.prompt().render({"name": "Ann"}) == "You are warm to Ann."
+
+
+@pytest.mark.parametrize(
+    ("version", "read"), [("1.0", "1.0.0"), ("1", "1.0.0"), (1, "1.0.0"), (1.5, "1.5.0"), ("v2", "v2.0.0")]
+)
+def test_short_versions_are_completed(version: object, read: str) -> None:
+    """Numbers and short texts become semantic versions."""
+    pack = load_pack({**prompt_in(), "version": version})
+    assert pack.version == read
+    assert len(changes_of(pack)) == 1
+
+
+def test_pack_with_hardly_anything_loads() -> None:
+    """An id and a prompt with its text are enough; the rest is made up from names."""
+    pack = load_pack({"id": "tiny", "prompts": {"hello_world": {"system_template": "Hi"}}})
+    assert (pack.id, pack.name, pack.version) == ("tiny", "tiny", "1.0.0")
+    assert pack.template_engine == {"version": "v1", "syntax": "{{variable}}"}
+    assert pack.prompt().id == "hello_world"
+
+
+def test_name_may_come_from_the_file(tmp_path: Path) -> None:
+    """Where the pack has neither id nor name, the file's name serves."""
+    path = tmp_path / "My Desk.pack.json"
+    path.write_text(json.dumps({"prompts": {"a": {"system_template": "Hi"}}}), encoding="utf-8")
+    pack = load_pack(path)
+    assert (pack.id, pack.name) == ("my-desk", "My Desk")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("My Pack", "my-pack"), ("42", "pack-42"), ("", "pack"), ("Käse!", "k-se"), ("--a--", "a")]
+)
+def test_slugs_follow_the_format(name: str, slug: str) -> None:
+    """An id begins with a letter and has letters, digits and hyphens."""
+    assert slug_of(name) == slug
+
+
+@pytest.mark.parametrize(
+    ("keys", "warning"),
+    [
+        ({"system_prompt": "Hi"}, "/prompts/a/system_prompt: says the same as 'system_template', and left out"),
+        ({"model_config": {"top_p": 1}, "parameters": {"top_p": 0.5}},
+         "/prompts/a/model_config: kept, but not applied, since there is 'parameters'"),
+        ({"validators": [{"type": "length", "enabled": True, "config": {"max": 9}}]},
+         "/prompts/a/validators/0/config: read as 'params'"),
+        ({"validators": [{"type": "length", "params": {"max": 9}}]},
+         "/prompts/a/validators/0/enabled: missing; read as true"),
+        ({"validators": [{"type": "length", "enabled": True, "message": "Too long."}]},
+         "/prompts/a/validators/0/message: read as one of 'params'"),
+        ({"validators": ["lenght"]},
+         "/prompts/a/validators/0: there is no validator 'lenght': kept, but not applied; did you mean 'length'?"),
+        ({"variables": [{"name": "x", "required": False}]}, "/prompts/a/variables/0/type: missing; read as 'string'"),
+        ({"variables": [{"name": "x", "type": "number"}]}, "/prompts/a/variables/0/required: missing; read as false"),
+        ({"temperature": 1},
+         "/prompts/a/temperature: unknown key, kept but not applied; it belongs under 'parameters'"),
+        ({"paramters": {}}, "/prompts/a/paramters: unknown key, kept but not applied; did you mean 'parameters'?"),
+        ({"user_template": "{{q}}"}, "/prompts/a/user_template: kept, but not applied"),
+        ({"tools": None}, "/prompts/a/tools: null, read as absent"),
+    ],
+)  # fmt: skip
+def test_each_change_is_one_warning(keys: dict[str, Any], warning: str) -> None:
+    """Small things that are not quite the format are read as what they mean, and told once."""
+    pack = load_pack(prompt_in(**keys))
+    assert changes_of(pack) == [warning]
+    assert load_pack(pack.upgrade(), strict=True).prompt().render({}) == "Hi"
+
+
+def test_variables_by_name_are_read_as_a_list() -> None:
+    """Some packs write an object of variables."""
+    variables = {"tone": {"type": "string", "required": True, "default": "warm"}}
+    pack = load_pack(prompt_in(variables=variables, system_template="{{tone}}"))
+    assert pack.prompt().render({}) == "warm"
+    assert changes_of(pack) == [
+        "/prompts/a/variables: an object, read as an array of variables with names",
+        "/prompts/a/variables/0: 'tone' is required and has a default, which satisfies it",
+    ]
+
+
+def test_variable_of_an_unknown_type_may_hold_anything_its_default_suggests() -> None:
+    """The type is kept aside, with the near match, and that of the default counts."""
+    pack = load_pack(prompt_in(variables=[{"name": "n", "type": "nubmer", "required": False, "default": 3}]))
+    assert pack.prompt().variables[0].type == "number"
+    assert changes_of(pack)[0].endswith("array; did you mean 'number'?")
+
+
+def test_template_vars_give_way_to_declared_variables() -> None:
+    """What is declared is not declared twice; the other default is kept aside."""
+    variables = [{"name": "tone", "type": "string", "required": False, "default": "cool"}]
+    pack = load_pack(
+        prompt_in(variables=variables, template_vars={"tone": "warm", "n": 2}, system_template="{{tone}} {{n}}")
+    )
+    assert pack.prompt().render({}) == "cool 2"
+    assert pack.extras == {"/prompts/a/template_vars": {"tone": "warm"}}
+
+
+@pytest.mark.parametrize("older", ["system_prompt", "system"])
+def test_two_different_system_prompts_are_refused(older: str) -> None:
+    """Nobody can say which one is meant."""
+    with pytest.raises(PackValidationError, match=rf"at /prompts/a, '{older}' and 'system_template' say different"):
+        load_pack(prompt_in(**{older: "Bye"}))
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/workflow/entry", "nowhere"),
+        ("/workflow/states/writing/prompt_task", "nobody"),
+        ("/workflow/states/writing/on_event/Written", "nowhere"),
+        ("/agents/entry", "nobody"),
+        ("/agents/members/ghost", {}),
+    ],
+)
+def test_workflows_and_agents_that_refer_to_nothing_are_refused(pointer: str, value: object) -> None:
+    """They could not be handed on, tolerantly or not."""
+    with pytest.raises(PackValidationError, match=f"is no valid pack: at {pointer}, .*there is no"):
+        load_pack(newsroom_with(pointer, value))
+
+
+def test_null_among_parameters_means_not_to_send_one() -> None:
+    """In an override it takes away what the prompt sets; the upgraded pack keeps it aside."""
+    pack = load_pack(
+        prompt_in(
+            parameters={"temperature": 1, "top_k": None}, model_overrides={"m": {"parameters": {"temperature": None}}}
+        )
+    )
+    assert pack.warnings == ()
+    assert pack.prompt().parameters_for("m") == {}
+    assert pack.prompt().parameters_for(None) == {"temperature": 1}
+    assert pack.upgrade()["metadata"]["x_extras"] == {"/prompts/a/model_overrides/m/parameters/temperature": None}
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/id", "No Id"),
+        ("/version", "latest"),
+        ("/prompts/draft/id", "1"),
+        ("/prompts/draft/name", ""),
+        ("/prompts/draft/version", "?"),
+        ("/prompts/draft/parameters/temperature", 9),
+        ("/prompts/draft/tools/0", "unknown"),
+        ("/prompts/draft/variables/0/name", "not a name"),
+        ("/prompts/draft/variables/1/default", "dogs"),
+        ("/prompts/draft/validators/0", {"type": "pii_leakge"}),
+        ("/prompts/draft/validators/0/params", {}),
+        ("/prompts/draft/media/enabled", LEFT_OUT),
+        ("/evals/0/trigger", "sometimes"),
+        ("/metadata/x_extras", "mine"),
+        ("/metadata/language", "English"),
+        ("/tools/archive/description", ""),
+        ("/workflow/engine/budget/max_tool_calls", 0),
+        ("/workflow/version", 7),
+        ("/agents/members/draft/input_modes/0", "text"),
+        ("/compositions/verify/steps/2/kind", "other"),
+        ("/compositions/verify/steps/0/depends_on", ["ask"]),
+        ("/skills/1", {"nothing": 1}),
+        ("/template_engine/syntax", LEFT_OUT),
+    ],
+)
+def test_upgrade_makes_any_pack_that_loads_strictly_right(pointer: str, value: object) -> None:
+    """What the format refuses goes to the extras, what it asks for is made up."""
+    pack = load_pack(newsroom_with(pointer, value))
+    upgraded = pack.upgrade()
+    assert validate_pack(upgraded).errors == ()
+    assert load_pack(upgraded, strict=True).prompt("draft").system_template == pack.prompt("draft").system_template
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["", "a", "draft", "text/plain", "1.0", "${x.y}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "name", "type", "kind", "steps", "prompt_task", "default", "entry", "path", "a/b~"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+POINTERS = st.sampled_from(
+    [
+        *(f"/{key}" for key in newsroom()),
+        *(f"/prompts/draft/{key}" for key in newsroom()["prompts"]["draft"]),
+        *(f"/prompts/draft/variables/0/{key}" for key in ("name", "type", "default", "validation", "enum")),
+        "/prompts/draft/validators/0",
+        "/prompts/draft/validators/-",
+        "/prompts/draft/media/image",
+        "/prompts/draft/media/hologram",
+        "/prompts/1 odd~0~1key",
+        "/tools/archive/parameters",
+        "/workflow/states/writing",
+        "/agents/members/draft",
+        "/skills/-",
+        "/compositions/verify/steps/0",
+        "/compositions/verify/steps/1/predicate",
+        "/compositions/verify/steps/3/branches",
+        "/metadata/x_extras",
+    ]
+)
+
+
+@given(pointer=POINTERS, value=ANY)
+def test_whatever_loads_upgrades_to_what_loads_strictly(pointer: str, value: object) -> None:
+    """The guarantee: a tolerant load, written anew, passes every check; and what was read comes back as it was."""
+    data = newsroom_with(pointer, value)
+    try:
+        pack = load_pack(data)
+    except PackError:
+        return
+    assert pack.to_dict() == data
+    assert load_pack(pack.upgrade(), strict=True).upgrade() == pack.upgrade()

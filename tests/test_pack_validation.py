@@ -1,0 +1,340 @@
+"""Strict checking: all findings at once, each with its place, what was expected and what was probably meant."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newsroom import LEFT_OUT, NEWSROOM, newsroom, newsroom_with
+from promptkit_nb import PackNotFoundError, PackValidationError, load_pack, validate_pack
+from promptkit_nb.pack_schema import schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DRAFT = "/prompts/draft"
+STATES = "/workflow/states"
+STEPS = "/compositions/verify/steps"
+
+
+def only_error(pack: dict[str, Any]) -> str:
+    """Return the only error of a pack as text."""
+    (error,) = validate_pack(pack).errors
+    return str(error)
+
+
+def only_warning(pack: dict[str, Any]) -> str:
+    """Return the only warning of a pack without errors as text."""
+    (warning,) = validate_pack(pack)
+    return str(warning)
+
+
+def test_pack_with_every_section_has_no_findings() -> None:
+    """What follows the format is not commented on, and loads strictly."""
+    assert list(validate_pack(NEWSROOM)) == []
+    assert load_pack(NEWSROOM, strict=True).to_dict() == newsroom()
+
+
+@pytest.mark.parametrize("key", ["id", "name", "version", "template_engine", "prompts"])
+def test_missing_keys_are_named_at_their_parent(key: str) -> None:
+    """Each is one error of the schema at the object that lacks it."""
+    errors = validate_pack(newsroom(**{key: LEFT_OUT})).errors
+    assert str(errors[0]) == f"PP101 error /: it needs {key!r}"
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "error"),
+    [
+        ("/id", "My Pack", "PP105 error /id: expected lower-case letters, digits and hyphens, a letter first"),
+        ("/id", "x" * 101, "PP107 error /id: expected text of at most 100 characters"),
+        ("/version", "1.0", "found '1.0'; did you mean '1.0.0'?"),
+        ("/version", "01.0.0", "PP105 error /version: expected a semantic version such as '1.0.0', found '01.0.0'"),
+        ("/promts", {}, "PP104 error /promts: unknown key; did you mean 'prompts'?"),
+        ("/template_engine/features/0", "fragment", "found 'fragment'; did you mean 'fragments'?"),
+        (f"{DRAFT}/parameters/temperature", 2.5, "expected at most 2, found 2.5"),
+        (f"{DRAFT}/parameters/top_p", -0.1, "expected at least 0, found -0.1"),
+        (f"{DRAFT}/parameters/max_tokens", 0, "expected at least 1, found 0"),
+        (
+            f"{DRAFT}/parameters/max_tokens",
+            1.5,
+            "PP102 error /prompts/draft/parameters/max_tokens: expected an integer",
+        ),
+        (f"{DRAFT}/parameters/top_k", 0, "expected at least 1, found 0"),
+        (f"{DRAFT}/parameters/Temperature", 1, "unknown key; did you mean 'temperature'?"),
+        (f"{DRAFT}/temperature", 1, "/prompts/draft/temperature: unknown key; it belongs under 'parameters'"),
+        (f"{DRAFT}/max_rounds", 1, "unknown key; it belongs under 'tool_policy'"),
+        (f"{DRAFT}/xyzzy", 1, "PP104 error /prompts/draft/xyzzy: unknown key"),
+        (f"{DRAFT}/system_prompt", "Hi", "did you mean 'system_template'?; the older documentation calls it so"),
+        (f"{DRAFT}/variables/0/name", "1st", "expected letters, digits and underscores, no digit first, found '1st'"),
+        (f"{DRAFT}/variables/0/type", "strng", "found 'strng'; did you mean 'string'?"),
+        (f"{DRAFT}/variables/0/pattern", "x", "unknown key; it belongs under 'validation'"),
+        (f"{DRAFT}/validators/0/fail_on_violaton", True, "unknown key; did you mean 'fail_on_violation'?"),
+        (f"{DRAFT}/validators/0/message", "No.", "unknown key; it belongs under 'params'"),
+        (f"{DRAFT}/validators/0/monitor", True, "unknown key; it belongs under 'params'"),
+        (f"{DRAFT}/validators/0/config", {}, "did you mean 'params'?; the older documentation calls it so"),
+        (f"{DRAFT}/validators/0/enabled", LEFT_OUT, "PP101 error /prompts/draft/validators/0: it needs 'enabled'"),
+        (f"{DRAFT}/tool_policy/max_rounds", 0, "expected at least 1, found 0"),
+        (f"{DRAFT}/tool_policy/tool_choice", "allways", "expected one of auto, required, none, found 'allways'"),
+        (f"{DRAFT}/media/enabled", LEFT_OUT, "PP101 error /prompts/draft/media: it needs 'enabled'"),
+        (f"{DRAFT}/media/image/default_detail", "hi", "expected one of low, high, auto, found 'hi'"),
+        (f"{DRAFT}/media/image/max_size_mb", -1, "expected at least 1, found -1"),
+        (f"{DRAFT}/media/model3d/max_size_mb", "big", "expected an integer, found 'big'"),
+        (
+            f"{DRAFT}/media/examples/0/parts",
+            [],
+            "PP107 error /prompts/draft/media/examples/0/parts: expected at least 1",
+        ),
+        ("/tools/archive/description", LEFT_OUT, "PP101 error /tools/archive: it needs 'description'"),
+        ("/tools/archive/parameters/type", "array", "expected 'object', found 'array'"),
+        ("/tools/archive/parameters/properties", LEFT_OUT, "/tools/archive/parameters: it needs 'properties'"),
+        ("/tools/archive/parameters/properties/query", "text", "query: expected an object, found 'text'"),
+        ("/evals/0/trigger", "every_trun", "found 'every_trun'; did you mean 'every_turn'?"),
+        ("/metadata/language", "english", "expected two lower-case letters, such as 'en', found 'english'"),
+        ("/skills/1/prelod", True, "PP104 error /skills/1/prelod: unknown key; did you mean 'preload'?"),
+        ("/skills/3/instuctions", "x", "PP104 error /skills/3/instuctions: unknown key; did you mean 'instructions'?"),
+        ("/skills/-", 5, "PP102 error /skills/4: expected a string or an object, found 5"),
+        (f"{STATES}/filed/persistence", "for ever", "expected one of transient, persistent, found 'for ever'"),
+        (f"{STATES}/filed/orchestration", "intern", "expected one of internal, external, hybrid, composition"),
+        (f"{STATES}/filed/prompt_task", LEFT_OUT, "PP101 error /workflow/states/filed: it needs 'prompt_task'"),
+        (f"{STATES}/checking/composition", LEFT_OUT, "PP101 error /workflow/states/checking: it needs 'composition'"),
+        ("/agents/entry", LEFT_OUT, "PP101 error /agents: it needs 'entry'"),
+        ("/agents/members/draft/tag", [], "unknown key; did you mean 'tags'?"),
+        ("/compositions/verify/version", 2, "expected 1, found 2"),
+        (f"{STEPS}/2/termination", LEFT_OUT, "PP101 error /compositions/verify/steps/2: it needs 'termination'"),
+        (f"{STEPS}/2/termination", {}, "PP108 error /compositions/verify/steps/2/termination: expected 'max_steps'"),
+        (f"{STEPS}/3/branches/1", LEFT_OUT, "expected at least 2 items, found an array"),
+        (f"{STEPS}/1/predicate/any_of", [], "PP108 error /compositions/verify/steps/1/predicate: expected exactly one"),
+        (f"{STEPS}/0/kind", "tol", "found 'tol'; did you mean 'tool'?"),
+    ],
+)
+def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, error: str) -> None:
+    """One mistake, one error: pointer, what was expected, what is there and what was probably meant."""
+    assert error in only_error(newsroom_with(pointer, value))
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "error"),
+    [
+        (f"{DRAFT}/tools/0", "archve", "there is no tool 'archve'; did you mean 'archive'?"),
+        (f"{DRAFT}/validators/0/type", "max_lenth", "there is no validator 'max_lenth'; did you mean 'max_length'"),
+        (f"{DRAFT}/validators/0/params", {"direction": "output"}, "'max_length' needs one of the params 'max'"),
+        (f"{DRAFT}/validators/0/params", {}, f"PP303 error {DRAFT}/validators/0/params: 'max_length' needs one of"),
+        (f"{DRAFT}/validators/0/params/max_characters", 0, "expected a number from 1, found 0"),
+        (f"{DRAFT}/validators/1/params/pattern", "(", "PP301 error /prompts/draft/validators/1/params/pattern"),
+        (f"{DRAFT}/variables/0/validation/pattern", "[", "'[' is no regular expression: unterminated character set"),
+        (f"{DRAFT}/variables/1/default", "dogs", "PP302 error /prompts/draft/variables/1/default: the default breaks"),
+        (f"{DRAFT}/variables/2/default", "many", "cannot be 'many': its type is number"),
+        ("/workflow/version", 3, "PP103 error /workflow/version: expected 1 or 2, found 3"),
+        ("/workflow/entry", "writting", "there is no state 'writting'; did you mean 'writing'?"),
+        (f"{STATES}/writing/prompt_task", "draught", "state 'writing': there is no prompt 'draught'"),
+        (f"{STATES}/writing/on_event/Written", "chekcing", "'writing', event 'Written': there is no state"),
+        (f"{STATES}/writing/on_max_visits", "gone", "on_max_visits: state 'writing': there is no state"),
+        (f"{STATES}/checking/composition", "verfy", "there is no composition 'verfy'; did you mean 'verify'?"),
+        (f"{STATES}/filed/composition", "verify", "PP109 error /workflow/states/filed/composition"),
+        ("/agents/entry", "editor", "PP201 error /agents/entry: there is no member 'editor'"),
+        ("/agents/members/editor", {}, "PP201 error /agents/members/editor: there is no prompt 'editor'"),
+        ("/agents/members/draft/state", "sleep", "PP201 error /agents/members/draft/state: there is no state 'sleep'"),
+        *(
+            (f"/agents/members/draft/{modes}/0", mode, f"expected a MIME type such as 'text/plain', found {mode!r}")
+            for modes in ("input_modes", "output_modes")
+            for mode in ("text", "/x", "x/", "a/b/c", "")
+        ),
+        (f"{STEPS}/0/tool", "archiv", "there is no tool 'archiv'; did you mean 'archive'?"),
+        (f"{STEPS}/0/args/query", "${inputs.topic}", "there is no step or input 'inputs'; did you mean 'input'?"),
+        (f"{STEPS}/1/then", "aks", "there is no step 'aks'; did you mean 'ask'?"),
+        (f"{STEPS}/2/depends_on/0", "dubtful", "there is no step 'dubtful'; did you mean 'doubtful'?"),
+        (f"{STEPS}/3/branches/0/prompt_task", "chek", "there is no prompt 'chek'; did you mean 'check'?"),
+        (f"{STEPS}/3/branches/0/id", "tone", "PP203 error /compositions/verify/steps/3/branches/1/id: there is a step"),
+        (f"{STEPS}/3/reduce/strategy", "apend", "found 'apend'; did you mean 'append'?"),
+        (f"{STEPS}/0/depends_on", ["ask"], "PP204 error /compositions/verify/steps/0: steps wait for each other"),
+        ("/compositions/verify/output", "end", "PP201 error /compositions/verify/output: there is no step 'end'"),
+        ("/compositions/workflow__transition",
+         {"version": 1, "steps": [{"id": "a", "kind": "tool", "tool": "archive"}]},
+         "PP205 error /compositions/workflow__transition: 'workflow__transition' is reserved"),
+    ],
+)  # fmt: skip
+def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value: object, error: str) -> None:
+    """References and meaning are errors as plain as those of the schema."""
+    assert error in only_error(newsroom_with(pointer, value))
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "warning"),
+    [
+        (f"{DRAFT}/id", "drafts", "it is 'drafts', but the prompt is found by its key"),
+        (f"{DRAFT}/variables/0/default", "Harbour", "'topic' is required and has a default, which satisfies it"),
+        (f"{DRAFT}/variables/-", {"name": "mood", "type": "string", "required": False},
+         f"PP401 warning {DRAFT}/variables/3: variable 'mood' is used in no template"),
+        (f"{DRAFT}/system_template", "{{topic}} {{audince}} {{audience}} {{words}} {{house_style}}",
+         "{{audince}} at character 11 is declared nowhere; did you mean 'audience'?"),
+        (f"{DRAFT}/model_overrides/small/system_template", "{{topc}}",
+         f"PP400 warning {DRAFT}/model_overrides/small/system_template: {{{{topc}}}} at character 1"),
+        (f"{DRAFT}/validators/0/enabled", False, "the validator 'max_length' is disabled"),
+        (f"{DRAFT}/validators/0/params", LEFT_OUT, "'max_length' without params checks"),
+        (f"{DRAFT}/validators/1/params/direction", "inptu", "found 'inptu'; read as 'output'; did you mean 'input'"),
+        (f"{DRAFT}/variables/2/validation/minimum", 3000, "PP407"),
+        ("/fragments/house_style", "{{#if x}}", "PP406 warning /fragments/house_style: '{{#if x}}' at character 1"),
+        ("/template_engine/features/1", "loops", "'loops' is not supported"),
+        ("/evals/1/type", "json_vaild", "there is no eval 'json_vaild' here: kept, and passed over; did you mean"),
+        (f"{STATES}/writing/on_event", {"written": "checking"}, "events are written like 'OrderShipped'; did you mean"),
+        (f"{STATES}/checking/on_event", {"Again": "writing"},
+         "PP405 warning /workflow/states/writing: events lead in a circle: 'writing → checking → writing'"),
+        (f"{STATES}/filed/on_event", {"Reopen": "filed"}, "PP405"),
+        (f"{STATES}/filed/terminal", False, "state 'filed' has no way out and is not marked as terminal"),
+        (f"{STATES}/filed/max_visits", 2, "state 'writing' leads to 'filed', whose visits are limited too"),
+    ],
+)  # fmt: skip
+def test_doubts_are_warnings_and_do_not_keep_a_pack_from_loading(pointer: str, value: object, warning: str) -> None:
+    """What may be meant so is told, by ``validate_pack`` and by the pack's warnings."""
+    pack = newsroom_with(pointer, value)
+    findings = [finding for finding in validate_pack(pack) if finding.code != "PP302"]
+    assert any(warning in str(finding) for finding in findings)
+    if not validate_pack(pack).errors:
+        assert any(findings[0].text in told for told in load_pack(pack, strict=True).warnings)
+
+
+def test_disabled_validators_may_be_of_any_type() -> None:
+    """What is switched off need not exist here."""
+    pack = newsroom_with(f"{DRAFT}/validators/0", {"type": "of_the_future", "enabled": False})
+    assert validate_pack(pack).errors == ()
+
+
+def test_well_known_names_need_no_declaration() -> None:
+    """The runtime fills these."""
+    text = "{{input}} {{workflow_context}} {{current_time}} {{artifacts.text}} {{topic}} {{audience}} {{words}}"
+    assert list(validate_pack(newsroom_with(f"{DRAFT}/system_template", text))) == []
+
+
+def test_workflow_without_states_is_one_error() -> None:
+    """There is no noise about what the states would have been."""
+    pack = newsroom(agents=LEFT_OUT, workflow={"version": 1, "entry": "writing", "states": {}})
+    assert only_error(pack) == "PP107 error /workflow/states: expected at least 1 entry, found an object"
+
+
+def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_file() -> None:
+    """Two validators and three agents go wrong, and the exception names each with its place."""
+    pack = newsroom()
+    validators = pack["prompts"]["draft"]["validators"]
+    validators[0]["type"], validators[1]["params"] = "max_lenth", {}
+    pack["agents"] = {"entry": "nobody", "members": {"draft": {"input_modes": ["text"]}, "ghost": {}}}
+    with pytest.raises(PackValidationError) as caught:
+        load_pack(pack, strict=True)
+    assert [finding.pointer for finding in caught.value.findings] == [
+        f"{DRAFT}/validators/0/type",
+        f"{DRAFT}/validators/1/params",
+        "/agents/entry",
+        "/agents/members/draft/input_modes/0",
+        "/agents/members/ghost",
+    ]
+    assert str(caught.value).splitlines()[0] == "The pack is no valid pack: 5 errors, no warnings."
+    assert all(str(finding) in str(caught.value) for finding in caught.value.findings)
+
+
+def test_line_and_column_point_at_the_key(tmp_path: Path) -> None:
+    """Deep in an array, in a file with 300 lines, the finding says where to look."""
+    path = tmp_path / "long.pack.json"
+    pack = newsroom_with(f"{DRAFT}/validators/0/fail_on_violaton", 1)
+    path.write_text(json.dumps(pack, indent=2, ensure_ascii=False), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    (finding,) = validate_pack(path)
+    assert len(lines) > 300
+    assert finding.pointer == f"{DRAFT}/validators/0/fail_on_violaton"
+    assert finding.line is not None
+    assert finding.column is not None
+    assert lines[finding.line - 1][finding.column - 1 :].startswith('"fail_on_violaton"')
+    assert f"({finding.line}:{finding.column}): unknown key; did you mean 'fail_on_violation'?" in str(finding)
+
+
+def test_findings_of_a_file_that_is_no_json_are_findings_too(tmp_path: Path) -> None:
+    """What does not load has a finding with its place."""
+    path = tmp_path / "broken.pack.json"
+    path.write_text('{\n  "id": }', encoding="utf-8")
+    (finding,) = validate_pack(path)
+    assert (finding.code, finding.line, finding.column) == ("PP001", 2, 9)
+    path.write_text('{"id": 1,\n "name": "x",\n "id": 2}', encoding="utf-8")
+    (finding,) = validate_pack(path)
+    assert (finding.code, finding.pointer, finding.line, finding.column) == ("PP002", "/id", 3, 2)
+    assert validate_pack([])[0].code == "PP003"  # type: ignore[arg-type]  # no mapping
+
+
+def test_missing_file_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
+    """There is nothing to find anything in."""
+    with pytest.raises(PackNotFoundError):
+        validate_pack(tmp_path / "none.pack.json")
+
+
+def test_older_dialect_is_named_with_the_way_out() -> None:
+    """A strict refusal of the older documentation's dialect says how to write it anew."""
+    older = {"version": "1.0", "prompts": {"chat": {"system_prompt": "Hi", "model_config": {"temperature": 1}}}}
+    with pytest.raises(PackValidationError, match=r"dialect of older documentation: load_pack\(path\)\.upgrade\(\)"):
+        load_pack(older, strict=True)
+
+
+def test_strict_after_tolerant_is_checked_anew(tmp_path: Path) -> None:
+    """Nothing remembers that a file was loaded without checks."""
+    path = tmp_path / "a.pack.json"
+    path.write_text(json.dumps(newsroom_with("/id", "No Id")), encoding="utf-8")
+    assert load_pack(path).id == "No Id"
+    with pytest.raises(PackValidationError):
+        load_pack(path, strict=True)
+    path.write_text(json.dumps(newsroom()), encoding="utf-8")
+    assert load_pack(path, strict=True).id == "newsroom"
+
+
+PLACES = [
+    (pointer, key)
+    for pointer, keys in [
+        ("", ["description", "fragments", "tools", "evals", "metadata", "compilation", "workflow", "skills"]),
+        (DRAFT, ["description", "variables", "tools", "parameters", "validators", "media", "model_overrides"]),
+        (f"{DRAFT}/variables/0", ["name", "type", "required", "validation", "description"]),
+        (f"{DRAFT}/tool_policy", ["tool_choice", "max_rounds", "blocklist"]),
+        (f"{DRAFT}/media/image", ["max_size_mb", "allowed_formats", "require_caption"]),
+        (f"{STATES}/writing", ["on_event", "max_visits", "artifacts"]),
+        ("/agents/members/draft", ["tags", "input_modes"]),
+        ("/skills/3", ["name", "instructions"]),
+        ("/skills/1", ["path", "preload"]),
+        ("/evals/0", ["id", "trigger", "metric"]),
+    ]
+    for key in keys
+]
+
+
+@given(place=st.sampled_from(PLACES), index=st.integers(0, 30))
+def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
+    """A letter doubled anywhere in a known key: the pointer leads to the key, the suggestion is the key."""
+    pointer, key = place
+    at = index % len(key)
+    wrong = key[: at + 1] + key[at] + key[at + 1 :]
+    pack = newsroom_with(f"{pointer}/{wrong}", 1)
+    found = [finding for finding in validate_pack(pack) if finding.pointer == f"{pointer}/{wrong}"]
+    assert [(finding.code, finding.severity) for finding in found] == [("PP104", "error")]
+    assert key in found[0].suggestions
+
+
+@given(place=st.sampled_from(PLACES), value=st.sampled_from([None, True, 3.5, [[]], {"a": {}}]))
+def test_any_wrong_value_is_an_error_at_or_below_its_place(place: tuple[str, str], value: object) -> None:
+    """A value of a kind that the schema does not allow is refused where it stands."""
+    pointer, key = place
+    right = type(_value_at(newsroom(), f"{pointer}/{key}"))
+    pack = newsroom_with(f"{pointer}/{key}", value)
+    errors = validate_pack(pack).errors
+    if not isinstance(value, right):
+        assert any(error.pointer.startswith(f"{pointer}/{key}") for error in errors)
+
+
+def _value_at(value: Any, pointer: str) -> Any:
+    for key in pointer.split("/")[1:]:
+        value = value[int(key) if isinstance(value, list) else key]
+    return value
+
+
+def test_schema_is_valid_itself() -> None:
+    """It is JSON Schema of draft 2020-12, and its top level is the format's."""
+    from jsonschema_rs import meta  # noqa: PLC0415 - heavy, and used here only
+
+    meta.validate(schema())
+    assert schema()["additionalProperties"] is False
