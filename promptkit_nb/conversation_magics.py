@@ -130,7 +130,7 @@ class ConversationMagics(Magics):
         """Take the last turn back: %chat_undo. It becomes a branch, which %chat_restore brings back."""
         _take_nothing("chat_undo", line)
         conversation = self._session.current(self._session.user_id)
-        left = 0 if conversation is None else conversation.undo(as_of=self._session.last_turn(conversation))
+        left = 0 if conversation is None else self._session.undo(conversation)
         _tell("took the last turn back" if left else "nothing to take back")
 
     @no_var_expand

@@ -237,6 +237,13 @@ class NotebookSession:
         """Return the id of the turn that a cell of this kernel had last in a conversation."""
         return self._matching.last_turn(conversation.id)
 
+    def undo(self, conversation: Conversation) -> int:
+        """Take the newest turn back, unless the one that this kernel had last left already; return how many left."""
+        left = conversation.undo(as_of=self.last_turn(conversation))
+        if left:
+            self._matching.took_back(conversation.id, conversation.turns)
+        return left
+
     @property
     def provider_model(self) -> str:
         """The model of calls that name none, ``""`` while no provider is chosen."""

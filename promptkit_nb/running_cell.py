@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.frontend import cell_id
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
     from promptkit_nb.turns import Turn
 
@@ -39,7 +39,9 @@ class RunningCell:
         self._shell = shell
         self._source: str | None = None
         self._calls = 0
+        self._running: ExecutionInfo | None = None
         shell.events.register("pre_run_cell", self._begin)
+        shell.events.register("post_run_cell", self._end)
 
     def next_call(self) -> CellCall:
         """Return the place of the next chat call of the cell that is running."""
@@ -50,10 +52,18 @@ class RunningCell:
     def stop(self) -> None:
         """Watch no longer."""
         self._shell.events.unregister("pre_run_cell", self._begin)
+        self._shell.events.unregister("post_run_cell", self._end)
 
     def _begin(self, info: ExecutionInfo) -> None:
-        self._source = info.raw_cell
-        self._calls = 0
+        """Begin a cell; one that runs within another, as ``%run`` does it, is a part of that one."""
+        if self._running is None:
+            self._running = info
+            self._source = info.raw_cell
+            self._calls = 0
+
+    def _end(self, result: ExecutionResult | None) -> None:
+        if result is None or result.info is self._running:  # without a result it was torn down
+            self._running = None
 
 
 def _without_keys(source: str | None) -> str | None:

@@ -14,7 +14,7 @@ from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
     from promptkit_nb.running_cell import CellCall
-    from promptkit_nb.state import Head
+    from promptkit_nb.state import Branch, Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +91,29 @@ class Snapshot:
         """Return the hash of what stands before a turn of a branch, ``None`` where that cannot be told any more."""
         for branch in self.state.branches:
             place = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
-            if place is None:
-                continue
-            if branch.start == 0:
-                return chain_of(branch.turns[:place], branch.context_hash)
-            if 0 < branch.start <= len(self.state.turns):
-                return chain_of(branch.turns[:place], self.links[branch.start])
+            if place is not None:
+                start = self._link_at(branch)
+                return None if start is None else chain_of(branch.turns[:place], start)
+        return None
+
+    def _link_at(self, branch: Branch) -> str | None:
+        """Return the hash of what stands before a branch; what left at the front since is on other branches."""
+        if branch.start > 0:
+            return self.links[branch.start] if branch.start < len(self.links) else None
+        if branch.start == 0 or branch.kind == "head":
+            return branch.context_hash or ""
+        for head in self._heads:
+            place = branch.start - head.start + len(head.turns)
+            if 0 <= place < len(head.turns):
+                return chain_of(head.turns[:place], head.context_hash)
         return None
 
     @property
     def turns_ever_current(self) -> tuple[Turn, ...]:
         """The turns that left at the front, then the current ones."""
-        heads = sorted((branch for branch in self.state.branches if branch.kind == "head"), key=lambda each: each.start)
-        return (*(turn for branch in heads for turn in branch.turns), *self.state.turns)
+        return (*(turn for branch in self._heads for turn in branch.turns), *self.state.turns)
+
+    @property
+    def _heads(self) -> list[Branch]:
+        heads = (branch for branch in self.state.branches if branch.kind == "head")
+        return sorted(heads, key=lambda branch: branch.start)
