@@ -6,12 +6,12 @@ goes whole, so a tool call is never without its result. Nothing here changes wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from promptkit_nb.calibration import Size
 from promptkit_nb.errors import ContextWindowExceededError
-from promptkit_nb.serving_summaries import Cover, plan_summary, uncovered
+from promptkit_nb.serving_summaries import SUMMARY_TOKENS, Cover, plan_summary, uncovered
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from promptkit_nb.calibration import Gauge
     from promptkit_nb.serving_summaries import SummaryPlan
     from promptkit_nb.state import ContextPolicy
+
+_SHARE_OF_A_SUMMARY = 4
+_SHORTEST_SUMMARY_TOKENS = 20  # fewer say nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +92,26 @@ def fit(
     )
 
 
-def plan_to_fit(window: Window, turns: Sequence[Turn], *, gauge: Gauge) -> SummaryPlan | None:
-    """Return how to summarise what the window left out, ``None`` where nothing was; ``turns`` are those given to it.
+def plan_to_fit(window: Window, turns: Sequence[Turn], covers: Sequence[Cover], *, gauge: Gauge) -> SummaryPlan | None:
+    """Return how to summarise what the window left out; ``turns`` and ``covers`` are those given to it.
 
     So that this is not due again with the next turn, only the newest turns that fit into half of the room stay as they
-    are.
+    are, and the summary gets a quarter. ``None`` where nothing was left out, or where a summary has no room.
     """
     if not window.left_out or window.max_tokens is None or window.token_count is None:
+        return None
+    # Two that have no room may have some as one; of one that has none, another would not be shorter.
+    if len(covers) == 1 and not window.covers:
         return None
     taken = sum((gauge.of_turn(turn) for turn in window.turns), Size())
     notes = gauge.of_messages(cover.note for cover in window.covers)
     room = window.max_tokens - (window.token_count - taken.expected - notes.expected)
+    most = min(SUMMARY_TOKENS, room // _SHARE_OF_A_SUMMARY)
+    if most < _SHORTEST_SUMMARY_TOKENS:
+        return None
     kept, _ = _newest(window.turns, Size(), room // 2, gauge)
-    return plan_summary(turns, window.covers, len(turns) - kept)
+    plan = plan_summary(turns, covers, len(turns) - kept)
+    return None if plan is None else replace(plan, max_tokens=most)
 
 
 def _newest(turns: Sequence[Turn], size: Size, max_tokens: int, gauge: Gauge) -> tuple[int, Size]:

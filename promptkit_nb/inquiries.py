@@ -51,7 +51,8 @@ class Prepared:
 
     ``truncated`` is how many turns were left out, ``counted_tokens`` what was counted offline, if it was. ``shorter``
     makes a shorter one, or returns ``None`` where that is not allowed; ``settle`` takes what the call cost in US
-    dollars and returns warnings; ``warnings`` is told what the server counted.
+    dollars and returns warnings, ``enter`` does without where nobody would read them; ``warnings`` is told what the
+    server counted.
     """
 
     request: ChatRequest
@@ -59,4 +60,5 @@ class Prepared:
     counted_tokens: int | None = None
     shorter: Callable[[ContextWindowExceededError], Prepared | None] = field(default=lambda _: None)
     settle: Callable[[Decimal | None], tuple[str, ...]] = field(default=lambda _: ())
+    enter: Callable[[Decimal | None], object] = field(default=lambda _: None)
     warnings: Callable[[Usage], tuple[str, ...]] = field(default=lambda _: ())

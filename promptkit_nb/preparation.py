@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from promptkit_nb.calibration import Gauge, cut_warning, gauge_for
 from promptkit_nb.context_window import Window, fit, plan_to_fit
-from promptkit_nb.errors import ContextWindowExceededError, ProviderError
+from promptkit_nb.errors import BudgetExceededError, ContextWindowExceededError, ProviderError
 from promptkit_nb.estimates import CostRange, cost_range
 from promptkit_nb.inquiries import Prepared
 from promptkit_nb.plain_text import counted
@@ -22,7 +22,7 @@ from promptkit_nb.tokens import count_message_tokens
 if TYPE_CHECKING:
     from promptkit_nb.inquiries import Inquiry
     from promptkit_nb.requests import Terms
-    from promptkit_nb.state import ConversationState
+    from promptkit_nb.state import Summary
     from promptkit_nb.turns import Turn, Usage
 
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has some four: what was read as fewer tokens deserves a count
@@ -73,18 +73,20 @@ class Preparation:
         return gauge_for(inquiry.terms.model, inquiry.state.turns, inquiry.terms.system_prompt)
 
     def _window(self, inquiry: Inquiry, gauge: Gauge) -> tuple[Window, tuple[str, ...]]:
-        window = _fitted(inquiry, inquiry.state, gauge)
-        if inquiry.terms.context_policy != "summarize":
+        window = _fitted(inquiry, inquiry.state.summaries, gauge)
+        if inquiry.terms.context_policy != "summarize" or not window.left_out:
             return window, ()
-        plan = plan_to_fit(window, inquiry.turns, gauge=gauge)
+        left = counted(len(window.left_out), "older turn")
+        covers = serving_summaries(inquiry.state, len(inquiry.turns))
+        plan = plan_to_fit(window, inquiry.turns, covers, gauge=gauge)
         if plan is None:
-            return window, ()
+            why = f"There is no room for a summary in max_tokens={window.max_tokens}"
+            return window, (f"{why}, so {left} stayed out of the request.",)
         try:
             self.summarizer.make(plan, gauge=gauge, max_tokens=inquiry.terms.max_tokens)
-        except (ProviderError, ContextWindowExceededError) as error:
-            left = counted(len(window.left_out), "older turn")
+        except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
             return window, (f"No summary could be made, so {left} stayed out of the request: {error}",)
-        return _fitted(inquiry, self.summarizer.log.fresh().state, gauge), ()
+        return _fitted(inquiry, self.summarizer.log.fresh().state.summaries, gauge), ()
 
     def _prepared(self, inquiry: Inquiry, window: Window, call: OpenCall, warnings: tuple[str, ...]) -> Prepared:
         def shorter(error: ContextWindowExceededError) -> Prepared | None:
@@ -101,14 +103,15 @@ class Preparation:
             counted_tokens=window.counted_tokens,
             shorter=shorter,
             settle=call.settle,
+            enter=call.enter,
             warnings=lambda usage: (*warnings, *_cut_warnings(window, inquiry.terms.model, usage)),
         )
 
 
-def _fitted(inquiry: Inquiry, state: ConversationState, gauge: Gauge) -> Window:
-    """Return what the request carries; the state may know of newer summaries than the inquiry."""
+def _fitted(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:
+    """Return what the request carries with these summaries, which may be newer than the inquiry."""
     terms = inquiry.terms
-    covers = serving_summaries(state, len(inquiry.turns))
+    covers = serving_summaries(replace(inquiry.state, summaries=summaries), len(inquiry.turns))
     return fit(
         terms.system_prompt,
         inquiry.turns,
@@ -132,27 +135,15 @@ def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededErr
     try:
         shorter = fit(
             terms.system_prompt,
-            window.turns,
-            (),
+            inquiry.turns,
+            window.covers,
             inquiry.question,
             gauge=Gauge(terms.model, is_trusted=True),
             max_tokens=max(room, 1),
         )
     except ContextWindowExceededError:
         return None
-    left_out = (*window.left_out, *shorter.left_out)
-    return (
-        None
-        if not shorter.left_out
-        else Window(
-            messages=shorter.messages,
-            turns=shorter.turns,
-            left_out=left_out,
-            max_tokens=window.max_tokens,
-            token_count=shorter.token_count,
-            counted_tokens=shorter.counted_tokens,
-        )
-    )
+    return shorter if len(shorter.left_out) > len(window.left_out) else None
 
 
 def _cut_warnings(window: Window, model: str, usage: Usage) -> tuple[str, ...]:

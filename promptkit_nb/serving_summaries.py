@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import ConversationState
 
+SUMMARY_TOKENS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Cover:
@@ -63,13 +65,15 @@ class Cover:
 class SummaryPlan:
     """What a new summary is to be made of: the turns, oldest first, and the summaries that it folds in.
 
-    ``first_turn`` and ``last_turn`` are the ids of the first and the last turn that it will stand for.
+    ``first_turn`` and ``last_turn`` are the ids of the first and the last turn that it will stand for, ``max_tokens``
+    the most that it may have.
     """
 
     turns: tuple[Turn, ...]
     former: tuple[Summary, ...]
     first_turn: str
     last_turn: str
+    max_tokens: int = SUMMARY_TOKENS
 
 
 def serving_summaries(state: ConversationState, before: int | None = None) -> tuple[Cover, ...]:

@@ -146,14 +146,18 @@ class OpenCall:
         A cost that nobody knows (``None``) counts as the estimate under a budget, and is not counted without one. A
         call that was never sent costs ``Decimal(0)``.
         """
+        return tuple(self._warnings()) if self.enter(cost_usd) else ()
+
+    def enter(self, cost_usd: Decimal | None) -> Decimal:
+        """Do the same without a warning, which is left to the next call; return what was entered in US dollars."""
         if self.is_settled:
-            return ()
+            return _NOTHING
         usd = self.on_unknown_usd if cost_usd is None else cost_usd
         if usd and not self.held:  # it is paid already: no limit can refuse it any more
             self.held = [self.store.reserve(tuple(self.scopes.values()), usd, limit=None, lease=LEASE)]
         _settle_all(self.store, self.held, usd)
         self.is_settled = True
-        return tuple(self._warnings()) if usd else ()
+        return usd
 
     def _warnings(self) -> Iterator[str]:
         for budget in self.budgets:

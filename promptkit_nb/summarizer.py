@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.call_prices import price_of_call
 from promptkit_nb.conversation_log import ConversationLog
-from promptkit_nb.errors import ProviderError
+from promptkit_nb.errors import ProviderError, ProviderTimeoutError
 from promptkit_nb.estimates import cost_range
 from promptkit_nb.providers.base import Completion, Provider, TextDelta
 from promptkit_nb.spending import Spending
@@ -57,17 +57,26 @@ class Summarizer:
                 at=now,
             ).high_usd
         call = self.spending.open(state.conversation_id, state.user_id, estimate, request.model)
+        text: list[str] = []
         try:
-            summary = self._answered(request, plan)
-            self.log.store.add_summary(self.log.id, summary)
-        except BaseException:
-            call.settle(Decimal(0))
+            completion = self._completed(request, text)
+        except BaseException as error:
+            may_be_billed = bool(text) or isinstance(error, (ProviderTimeoutError, KeyboardInterrupt))
+            call.enter(self._paid(request, "".join(text), None)[1] if may_be_billed else Decimal(0))
             raise
-        call.settle(summary.cost)
+        said = "".join(text)
+        usage, cost_usd = self._paid(request, said, completion)
+        try:  # kept or not, it is paid for; a warning is left to the answer that follows
+            summary = summary_of(
+                plan, said, usage=usage, cost=cost_usd, model=completion.model, created_at=self.clock()
+            )
+            self.log.store.add_summary(self.log.id, summary)
+        finally:
+            call.enter(cost_usd)
         return summary
 
-    def _answered(self, request: ChatRequest, plan: SummaryPlan) -> Summary:
-        text: list[str] = []
+    def _completed(self, request: ChatRequest, text: list[str]) -> Completion:
+        """Ask, and put the text where it is found when that fails."""
         completion: Completion | None = None
         for event in self.provider.stream(request):
             if isinstance(event, TextDelta):
@@ -76,9 +85,11 @@ class Summarizer:
                 completion = event
         if completion is None:
             raise ProviderError(f"{self.provider.name} ended its stream without a Completion; nothing was stored.")
-        at, said = self.clock(), "".join(text)
-        usage = completion.usage or Usage(
-            count_message_tokens(request.messages, request.model), count_tokens(said, request.model), estimated=True
-        )
-        price = price_of_call(self.provider, request.model, completion, usage, at)
-        return summary_of(plan, said, usage=usage, cost=price.usd, model=completion.model, created_at=at)
+        return completion
+
+    def _paid(self, request: ChatRequest, text: str, completion: Completion | None) -> tuple[Usage, Decimal | None]:
+        usage = None if completion is None else completion.usage
+        if usage is None:
+            counted = count_message_tokens(request.messages, request.model)
+            usage = Usage(counted, count_tokens(text, request.model), estimated=True)
+        return usage, price_of_call(self.provider, request.model, completion, usage, self.clock()).usd

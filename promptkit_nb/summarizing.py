@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from promptkit_nb.serving_summaries import SummaryPlan
     from promptkit_nb.turns import Usage
 
-SUMMARY_TOKENS = 500
 SUMMARY_TEMPERATURE = 0.3
 
 _INSTRUCTION = (
@@ -59,7 +58,7 @@ def summary_request(
         model=gauge.model or "",
         messages=_messages([*former, *texts]),
         parameters={"temperature": SUMMARY_TEMPERATURE},
-        max_output_tokens=SUMMARY_TOKENS,
+        max_output_tokens=plan.max_tokens,
     )
     if len(texts) == len(plan.turns):
         return request, plan

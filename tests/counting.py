@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-import random
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chat_server import Reply, Request, error_reply
 from promptkit_nb.tokens import count_tokens
+
+if TYPE_CHECKING:
+    import random
 
 Count = Callable[[str], int]
 
@@ -20,19 +22,19 @@ SERVERS: dict[str, Count] = {
     "half_of_the_characters": lambda text: math.ceil(len(text) / 2),
 }
 
-_ALPHABETS = {
-    "english": "the committee agreed that a proposal should be reviewed again before the end of month".split(),
-    "cyrillic": "комитет согласился что предложение следует рассмотреть ещё раз до конца месяца".split(),
+_PARTS = {
+    "english": ["the", "committee", "agreed", "that", "a", "proposal", "should", "be", "reviewed", "again", "today"],
+    "cyrillic": ["комитет", "согласился", "что", "предложение", "следует", "рассмотреть", "ещё", "раз", "сегодня"],
     "cjk": [*"委员会同意在月底之前再次审查该提案因为有几位成员还没有读过它然而彼らは重要だと考えています제안"],
 }
-SCRIPTS = (*_ALPHABETS, "base64")
+SCRIPTS = (*_PARTS, "base64")
 
 
 def text_in(script: str, length: int, chance: random.Random) -> str:
     """Return a text of so many words, or as long as that where its script does not part words."""
     if script == "base64":
         return base64.b64encode(chance.randbytes(4 * length)).decode()
-    parts = chance.choices(_ALPHABETS[script], k=length * (2 if script == "cjk" else 1))
+    parts = chance.choices(_PARTS[script], k=length * (2 if script == "cjk" else 1))
     return ("" if script == "cjk" else " ").join(parts)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chat_server import ChatServer, Reply, error_reply
+from chat_server import ChatServer, Reply, Request, error_reply
 from counting import SCRIPTS, SERVERS, counting, prompt_tokens, text_in
 from promptkit_nb import (
     ContextWindowExceededError,
@@ -20,7 +18,6 @@ from promptkit_nb import (
     MemoryStore,
     Message,
     OpenAIProvider,
-    Summary,
     Turn,
     Usage,
 )
@@ -128,3 +125,241 @@ class TestLimit:
         conv = opened(chat_server, before, store=store)
         self.check(conv, chat_server, "o200k", "english", chance)
         assert store.get("long").turns[:500] == before
+
+
+class TestTruncate:
+    """Turns leave the request, oldest first and whole."""
+
+    def test_request_carries_system_prompt_newest_turns_and_message(self, chat_server: ChatServer) -> None:
+        """In their order; the response says how many turns were left out, and so does the stored turn."""
+        conv = opened(chat_server, numbered(10), max_tokens=50)
+        response = conv.send("And now?")
+        assert roles_and_texts(chat_server) == [
+            ("system", "You help."),
+            ("user", "Question 8 word"),
+            ("assistant", "Answer 8 word"),
+            ("user", "Question 9 word"),
+            ("assistant", "Answer 9 word"),
+            ("user", "And now?"),
+        ]
+        assert (response.truncated, response.turn.truncated, conv.turns[-1].truncated) == (8, 8, 8)
+        assert prompt_tokens(chat_server.requests[-1].body, SERVERS["o200k"]) == response.turn.counted_input_tokens
+
+    def test_nothing_is_left_out_that_fits(self, chat_server: ChatServer) -> None:
+        """To the very token."""
+        conv = opened(chat_server, numbered(10), max_tokens=None)
+        needed = conv.dry_run("And now?").context.token_count
+        assert list(conv.stream("And now?", max_tokens=needed))
+        assert len(on_the_wire(chat_server)) == 22
+        assert conv.turns[-1].truncated == 0
+
+    def test_call_and_result_of_a_tool_leave_together(self, chat_server: ChatServer) -> None:
+        """With the turn that they belong to; never half of it is sent."""
+        messages = (
+            Message("user", "Weather?"),
+            Message("assistant", tool_calls=(ToolCall("c1", "weather", '{"city": "Paris"}'),)),
+            Message("tool", "sunny", tool_call_id="c1"),
+            Message("assistant", "Sunny."),
+        )
+        talk = (*numbered(2), Turn(messages=messages), *numbered(1))
+        seen = set()
+        for max_tokens in range(20, 140, 3):
+            list(opened(chat_server, talk, max_tokens=max_tokens).stream("And now?"))
+            sent = on_the_wire(chat_server)
+            calls = [call["id"] for message in sent for call in message.get("tool_calls", ())]
+            results = [message["tool_call_id"] for message in sent if message["role"] == "tool"]
+            assert calls == results
+            assert len(sent) in {2, 4, 8, 10, 12}
+            seen.add(len(sent))
+        assert seen == {2, 4, 8, 10, 12}
+
+    def test_limit_may_be_given_for_one_call(self, chat_server: ChatServer) -> None:
+        """It is not kept."""
+        conv = opened(chat_server, numbered(10), max_tokens=None)
+        list(conv.stream("And now?", max_tokens=50))
+        assert len(on_the_wire(chat_server)) == 6
+        assert conv.send("And then?").truncated == 0
+
+    @pytest.mark.parametrize("policy", ["truncate", "summarize", "error"])
+    def test_what_never_fits_is_told_and_not_sent(self, chat_server: ChatServer, policy: ContextPolicy) -> None:
+        """System prompt and message alone are too much: the error has the figures."""
+        conv = opened(chat_server, numbered(3), max_tokens=100, policy=policy)
+        with pytest.raises(ContextWindowExceededError) as caught:
+            conv.send("word " * 100)
+        assert str(caught.value) == (
+            "System prompt (7 tokens), new message (105) and what frames them (3) are 115 tokens, more than "
+            "max_tokens=100; nothing was sent. Shorten one of them, or raise max_tokens."
+        )
+        assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 115)
+        assert (chat_server.requests, len(conv.turns)) == ([], 3)
+
+
+class TestError:
+    """The policy "error" sends everything, or nothing."""
+
+    def test_what_fits_is_sent(self, chat_server: ChatServer) -> None:
+        """All of it."""
+        opened(chat_server, numbered(10), policy="error").send("And now?")
+        assert len(on_the_wire(chat_server)) == 22
+
+    def test_too_long_a_conversation_is_refused(self, chat_server: ChatServer) -> None:
+        """With the figures, and what to do; nothing is sent or stored."""
+        conv = opened(chat_server, numbered(10), max_tokens=100, policy="error")
+        with pytest.raises(ContextWindowExceededError) as caught:
+            conv.send("And now?")
+        assert str(caught.value) == (
+            "The request would be 177 tokens, 160 of them history, more than max_tokens=100; nothing was sent. Raise "
+            "max_tokens, or shorten the conversation with truncate() or summarize()."
+        )
+        assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 177)
+        assert (chat_server.requests, len(conv.turns)) == ([], 10)
+
+    def test_it_goes_on_once_it_is_shorter(self, chat_server: ChatServer) -> None:
+        """As the error says."""
+        conv = opened(chat_server, numbered(10), max_tokens=100, policy="error")
+        conv.truncate(keep_last=10)
+        assert conv.send("And now?").truncated == 0
+
+
+class TestTooLongForTheServer:
+    """What a server says is too long, whatever we counted."""
+
+    def test_one_shorter_request_follows(self, chat_server: ChatServer) -> None:
+        """Three quarters of it or less, as the server's figures say; the answer tells what was left out."""
+        chat_server.usual = counting(SERVERS["o200k"], limit=100)
+        conv = opened(chat_server, numbered(10), max_tokens=None)
+        response = conv.send("And now?")
+        assert [len(request.body["messages"]) for request in chat_server.requests] == [22, 10]
+        assert prompt_tokens(chat_server.requests[-1].body, SERVERS["o200k"]) <= 90
+        assert (response.truncated, conv.turns[-1].truncated) == (6, 6)
+        assert response.warnings == ("The model found the request too long, so 6 turns stayed out of it.",)
+        assert len(conv.turns) == 11
+
+    def test_second_refusal_is_the_error(self, chat_server: ChatServer) -> None:
+        """It is not tried a third time, and nothing is stored."""
+        chat_server.usual = lambda _: error_reply(400, "Too many tokens.", code="context_length_exceeded")
+        conv = opened(chat_server, numbered(10), max_tokens=None)
+        with pytest.raises(ContextWindowExceededError):
+            conv.send("And now?")
+        assert (len(chat_server.requests), len(conv.turns)) == (2, 10)
+
+    def test_policy_error_does_not_try_again(self, chat_server: ChatServer) -> None:
+        """The error has the server's figures, and what was not sent."""
+        chat_server.usual = counting(SERVERS["o200k"], limit=100)
+        conv = opened(chat_server, numbered(10), max_tokens=None, policy="error")
+        with pytest.raises(ContextWindowExceededError) as caught:
+            conv.send("And now?")
+        assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 177)
+        assert (len(chat_server.requests), len(conv.turns)) == (1, 10)
+
+    def test_without_older_turns_there_is_nothing_to_leave_out(self, chat_server: ChatServer) -> None:
+        """One request, and the error."""
+        chat_server.usual = counting(SERVERS["o200k"], limit=10)
+        conv = opened(chat_server, (), max_tokens=None)
+        with pytest.raises(ContextWindowExceededError):
+            conv.send("And now?")
+        assert len(chat_server.requests) == 1
+
+    def test_summary_stays_in_the_shorter_request(self, chat_server: ChatServer) -> None:
+        """It is what stands for the turns that nobody sends."""
+        conv = opened(chat_server, numbered(10, words=5), max_tokens=None)
+        chat_server.reply(Reply(text="They talked."))
+        conv.summarize(keep_last=10)
+        chat_server.usual = counting(SERVERS["o200k"], limit=100)
+        response = conv.send("And now?")
+        assert roles_and_texts(chat_server)[1] == (
+            "system",
+            "Summary of 5 earlier turns of this conversation:\n\nThey talked.",
+        )
+        assert (response.truncated, len(on_the_wire(chat_server))) == (3, 7)
+
+
+class TestSummarize:
+    """The policy "summarize": what leaves the request is summed up before."""
+
+    def test_summary_is_made_beside_the_conversation(self, chat_server: ChatServer, store: StateStore) -> None:
+        """It is stored with its range, text, tokens, cost and model; no turn is made of it, none is lost."""
+        conv = opened(chat_server, numbered(40), store=store, max_tokens=600, policy="summarize")
+        chat_server.reply(
+            Reply(text="They counted.", usage={"prompt_tokens": 1000, "completion_tokens": 500}, model="gpt-4o-mini")
+        )
+        before = conv.token_count, conv.total_cost
+        response = conv.send("And now?")
+        asked_for_summary, asked = (request.body for request in chat_server.requests)
+        assert asked_for_summary["messages"][1]["content"].startswith("[user]: Question 0 word\n[assistant]: Answer 0")
+        assert asked["messages"][0]["content"] == "You help."
+        (made,) = store.get("long").summaries
+        count = int(str(made.last_turn)[1:]) + 1
+        assert asked["messages"][1] == {
+            "role": "system",
+            "content": f"Summary of {count} earlier turns of this conversation:\n\nThey counted.",
+        }
+        assert asked["messages"][2]["content"] == f"Question {count} word"
+        assert len(asked["messages"]) == 2 + 2 * (40 - count) + 1
+        assert (made.first_turn, made.text, made.usage) == ("t000", "They counted.", Usage(1000, 500))
+        assert (made.cost, made.model) == (Decimal("0.00045"), "gpt-4o-mini")
+        assert [turn.user_text for turn in conv.turns] == [
+            *(f"Question {number} word" for number in range(40)),
+            "And now?",
+        ]
+        assert (response.truncated, response.warnings) == (0, ())
+        assert conv.token_count == before[0] + 1500 + response.usage.total_tokens
+        assert conv.total_cost == (before[1] or 0) + Decimal("0.00045") + (response.cost or 0)
+
+    def test_both_requests_keep_to_the_limit(self, chat_server: ChatServer) -> None:
+        """That for a summary too; each piece is folded into the next, and all turns are summed up."""
+        chance = random.Random(2)  # noqa: S311 - no secrets
+        long = long_ago("english", 120, chance)
+        conv = opened(chat_server, long, max_tokens=1000, policy="summarize")
+        chat_server.usual = counting(SERVERS["o200k"], answer=lambda: text_in("english", 60, chance))
+        for number in range(20):
+            assert conv.send(f"And {number}?").truncated == 0
+        assert max(prompt_tokens(request.body, SERVERS["o200k"]) for request in chat_server.requests) <= 1000
+        assert conv.summaries[-1].first_turn == long[0].id
+        assert len(conv.turns) == 140
+
+    def test_summary_is_not_due_with_every_message(self, chat_server: ChatServer) -> None:
+        """It makes room for several turns."""
+        conv = opened(chat_server, numbered(20), max_tokens=300, policy="summarize")
+        for number in range(10):
+            conv.send(f"And {number}?")
+        assert len(conv.summaries) <= 3
+
+    @pytest.mark.parametrize("max_tokens", [60, 100, 400, 1000])
+    def test_long_summaries_are_not_made_again_and_again(self, chat_server: ChatServer, max_tokens: int) -> None:
+        """Whatever the window: where a summary has no room, the next messages do not pay for another."""
+        conv = opened(chat_server, numbered(20), max_tokens=max_tokens, policy="summarize")
+
+        def reply(request: Request) -> Reply:
+            limit = request.body.get("max_tokens", 20)
+            return Reply(text=" ".join(["word"] * min(limit, 500)))
+
+        chat_server.usual = reply
+        for number in range(10):
+            conv.send(f"And {number}?")
+        assert len(chat_server.requests) <= 10 + 5
+
+    def test_window_without_room_for_a_summary_is_told(self, chat_server: ChatServer) -> None:
+        """One request, and what stayed out of it."""
+        response = opened(chat_server, numbered(20), max_tokens=60, policy="summarize").send("And now?")
+        assert response.warnings == (
+            "There is no room for a summary in max_tokens=60, so 18 older turns stayed out of the request.",
+        )
+        assert (response.truncated, len(chat_server.requests)) == (18, 1)
+
+    def test_failed_summary_changes_nothing(self, chat_server: ChatServer) -> None:
+        """The message is answered without it, and the answer says so."""
+        conv = opened(chat_server, numbered(20), max_tokens=200, policy="summarize")
+        chat_server.reply(error_reply(500, "Out of order."))
+        response = conv.send("And now?")
+        assert response.truncated == 9
+        assert conv.summaries == ()
+        (warning,) = response.warnings
+        assert warning.startswith("No summary could be made, so 9 older turns stayed out of the request: ")
+        assert "Out of order." in warning
+        assert len(conv.turns) == 21
+
+    def test_nothing_to_leave_out_needs_no_summary(self, chat_server: ChatServer) -> None:
+        """One request."""
+        opened(chat_server, numbered(5), policy="summarize").send("And now?")
+        assert len(chat_server.requests) == 1

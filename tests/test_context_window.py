@@ -199,12 +199,12 @@ class TestPlan:
         """And without a limit nothing is left out."""
         for max_tokens in (None, 1000):
             window = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=max_tokens)
-            assert plan_to_fit(window, turns(5), gauge=EXACT) is None
+            assert plan_to_fit(window, turns(5), [], gauge=EXACT) is None
 
     def test_newest_half_of_the_room_stays(self) -> None:
         """Of 108 tokens for history three turns of 18 stay, though six would fit."""
         window = fit(None, turns(20), [], HI, gauge=EXACT, max_tokens=116)
-        plan = plan_to_fit(window, turns(20), gauge=EXACT)
+        plan = plan_to_fit(window, turns(20), [], gauge=EXACT)
         assert len(window.turns) == 6
         assert plan is not None
         assert (len(plan.turns), plan.first_turn, plan.last_turn, plan.former) == (17, "t000", "t016", ())
