@@ -1,75 +1,70 @@
-"""Conversations as Arrow batches: one row a turn, one row a message, whatever view asks.
+"""Turns as Arrow batches, straight from their lines of JSON: one row a turn, one row a message.
 
-Arrow keeps a million messages in a fraction of what Python objects take, and hands text to pandas without a copy.
+Arrow reads the lines several times faster than Python makes objects of them, keeps a million messages in a fraction of
+what those take, and hands text to pandas without a copy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import json as arrow_json
 
-from promptkit_nb.codec import encode_json
+from promptkit_nb.codec import decode_turn, encode_json, encode_turn
 from promptkit_nb.replays import INTERRUPTED
-from promptkit_nb.staleness import stale_turns
-from promptkit_nb.state import Totals
-from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from promptkit_nb.state import ConversationState, Summary
-
-DROPPED = "dropped"
-"""The status of what was paid for turns that the store was told to forget: in usage, and in no other view."""
+    from promptkit_nb.views.lines import Lines
 
 SMALLEST_USD = Decimal("1e-18")
 
-NAME = pa.dictionary(pa.int32(), pa.string())
 TEXT = pa.large_string()
-COUNT = pa.int64()
 TIME = pa.timestamp("us", "UTC")
 MONEY = pa.decimal128(38, 18)
 
-_TURN_TYPES = {
-    "conversation_id": NAME,
-    "user_id": NAME,
-    "turn_id": TEXT,
-    "position": COUNT,
-    "created_at": TIME,
-    "user_text": TEXT,
-    "text": TEXT,
-    "messages": COUNT,
-    "model": NAME,
-    "requested_model": NAME,
-    "provider": NAME,
-    "input_tokens": COUNT,
-    "output_tokens": COUNT,
-    "cached_tokens": COUNT,
-    "reasoning_tokens": COUNT,
-    "total_tokens": COUNT,
-    "estimated": pa.bool_(),
-    "cost": MONEY,
-    "saved": MONEY,
-    "latency_ms": pa.float64(),
-    "finish_reason": NAME,
-    "truncated": COUNT,
-    "cell_id": NAME,
-    "replayed": pa.bool_(),
-    "interrupted": pa.bool_(),
-    "stale": pa.bool_(),
-    "status": NAME,
-    "branch": NAME,
-    "paid": COUNT,
-    "unpriced": COUNT,
+_STRING, _COUNT, _FLAG = pa.string(), pa.int64(), pa.bool_()
+
+_MESSAGE = {
+    "role": _STRING,
+    "content": _STRING,
+    "reasoning": _STRING,
+    "timestamp": _STRING,
+    "tool_calls": pa.list_(pa.struct({"id": _STRING, "name": _STRING, "arguments": _STRING})),
 }
-
-TURN_COLUMNS = tuple(_TURN_TYPES)
-
-_MESSAGE_TYPES = {"role": NAME, "content": TEXT, "reasoning": TEXT, "tool_calls": TEXT, "created_at": TIME}
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_USAGE_FIELDS = (*_TOKENS, "estimated")
+_LINE = pa.schema(
+    {
+        "id": _STRING,
+        "created_at": _STRING,
+        "messages": pa.list_(pa.struct(_MESSAGE)),
+        "model": _STRING,
+        "requested_model": _STRING,
+        "provider": _STRING,
+        "usage": pa.struct(dict.fromkeys(_TOKENS, _COUNT) | {"estimated": _FLAG}),
+        "cost": _STRING,
+        "saved": _STRING,
+        "latency_ms": pa.float64(),
+        "finish_reason": _STRING,
+        "truncated": _COUNT,
+        "cell_id": _STRING,
+        "replayed": _FLAG,
+        "inherited": _FLAG,
+        # Of summaries and of what was dropped only, where they do not follow from the rest:
+        "_total_tokens": _COUNT,
+        "_paid": _COUNT,
+        "_unpriced": _COUNT,
+    }
+)
+_LONGEST_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,142 +79,139 @@ class Batch:
     messages: pa.RecordBatch
 
 
-class _Row(NamedTuple):
-    """A turn, or a summary as if it were one, and where it is in its conversation."""
-
-    turn: Turn
-    status: str
-    is_paid: bool
-    position: int | None = None
-    branch: str | None = None
-    is_stale: bool = False
+def batch_of(lines: Lines) -> Batch:
+    """Return the lines as columns; ``StoreCorruptedError``, naming the conversation, where one is no turn."""
+    try:
+        return _batch(lines, lines.lines)
+    except pa.ArrowException:  # 8.0 for 8 tokens can be read all the same; of a damaged line, rewriting raises
+        return _batch(lines, [_rewritten(*each) for each in zip(lines.lines, lines.conversation_ids, strict=True)])
 
 
-def batch_of(states: Iterable[ConversationState], *, with_stale: bool) -> Batch:
-    """Return the rows of whole conversations; without ``with_stale`` no turn is said to be stale, which is faster."""
-    turns: list[tuple[object, ...]] = []
-    messages: list[tuple[object, ...]] = []
-    for state in states:
-        for row in _rows_of(state, stale_turns(state) if with_stale else frozenset()):
-            turns.append(_turn_values(state, row))
-            messages += (_message_values(message, row.turn) for message in row.turn.messages)
-        if state.dropped != Totals():
-            turns.append(_dropped_values(state))
-    return Batch(_record_batch(turns, _TURN_TYPES), _record_batch(messages, _MESSAGE_TYPES))
+def marked(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch:
+    """Return the batch with those current turns marked as stale whose conversation and id are among these."""
+    turns = batch.turns
+    alike = pc.is_in(turns["turn_id"], pa.array({turn_id for _, turn_id in stale}, TEXT))
+    places = np.flatnonzero(pc.and_(alike, pc.is_valid(turns["position"])).to_numpy(zero_copy_only=False))
+    found = turns.take(pa.array(places)).select(["conversation_id", "turn_id"]).to_pylist()
+    flags = np.zeros(len(turns), bool)
+    flags[places] = [tuple(each.values()) in stale for each in found]
+    return Batch(turns.set_column(turns.schema.get_field_index("stale"), "stale", pa.array(flags)), batch.messages)
 
 
-def _rows_of(state: ConversationState, stale: frozenset[str]) -> Iterator[_Row]:
-    """Yield the current turns in their order, then former versions, branches and summaries."""
-    for position, turn in enumerate(state.turns):
-        yield _Row(turn, _status(turn, "current"), turn.counts, position, is_stale=turn.id in stale)
-    for former in state.versions.values():
-        yield from (_Row(turn, _status(turn, "replaced"), turn.counts) for turn in former)
-    for branch in state.branches:
-        yield from (_Row(turn, _status(turn, "archived"), turn.counts, branch=branch.id) for turn in branch.turns)
-    for summary in state.summaries:
-        yield _Row(_as_turn(summary), "summary", summary.counts)
+def _batch(lines: Lines, said: Sequence[bytes]) -> Batch:
+    parsed = _parsed(said)
+    counts = pc.list_value_length(parsed["messages"])
+    if parsed.num_rows != len(said) or counts.null_count:
+        raise pa.ArrowInvalid("a line is no turn")
+    turns = _turns(lines, parsed, counts)
+    turn_of = np.repeat(np.arange(len(said)), counts.to_numpy())
+    return Batch(turns, _messages(parsed["messages"].flatten(), turns["created_at"].take(pa.array(turn_of))))
 
 
-def _status(turn: Turn, otherwise: str) -> str:
-    return "inherited" if turn.inherited else otherwise
-
-
-def _as_turn(summary: Summary) -> Turn:
-    return Turn(
-        id="",
-        messages=(Message("assistant", summary.text),),
-        usage=summary.usage,
-        cost=summary.cost,
-        model=summary.model,
-        created_at=summary.created_at,
+def _turns(lines: Lines, parsed: pa.RecordBatch, counts: pa.Array) -> pa.RecordBatch:
+    usage = dict(zip(_USAGE_FIELDS, parsed["usage"].flatten(), strict=True))
+    not_told = pc.if_else(pc.is_valid(parsed["_total_tokens"]), pa.scalar(None, _COUNT), 0)
+    tokens = {name: pc.coalesce(usage[name], not_told) for name in _TOKENS}
+    cost = _money(parsed["cost"])
+    replayed = _flag(parsed["replayed"])
+    inherited = pc.or_(_flag(parsed["inherited"]), pa.array(lines.are_inherited, _FLAG))
+    paid = pc.coalesce(parsed["_paid"], pc.if_else(pc.or_(replayed, inherited), 0, 1))
+    total = pc.add(tokens["input_tokens"], tokens["output_tokens"])
+    status = pc.if_else(inherited, "inherited", pa.array(lines.statuses, _STRING))
+    return pa.record_batch(
+        {
+            "conversation_id": names_of(lines.conversation_ids),
+            "user_id": names_of(lines.user_ids),
+            "turn_id": pc.cast(_said(parsed["id"]), TEXT),
+            "position": pa.array(lines.positions, _COUNT),
+            "created_at": pc.cast(parsed["created_at"], TIME),
+            "messages": pc.cast(counts, _COUNT),
+            "model": _said(parsed["model"]).dictionary_encode(),
+            "requested_model": parsed["requested_model"].dictionary_encode(),
+            "provider": _said(parsed["provider"]).dictionary_encode(),
+            **tokens,
+            "total_tokens": pc.coalesce(parsed["_total_tokens"], total),
+            "estimated": _flag(usage["estimated"]),
+            "cost": cost,
+            "saved": _money(parsed["saved"]),
+            "latency_ms": parsed["latency_ms"],
+            "finish_reason": parsed["finish_reason"].dictionary_encode(),
+            "truncated": pc.coalesce(parsed["truncated"], 0),
+            "cell_id": parsed["cell_id"].dictionary_encode(),
+            "replayed": replayed,
+            "interrupted": _flag(pc.equal(parsed["finish_reason"], INTERRUPTED)),
+            "stale": pa.repeat(False, len(lines)),  # noqa: FBT003 - Arrow's signature
+            "status": status.dictionary_encode(),
+            "branch": names_of(lines.branches),
+            "paid": paid,
+            "unpriced": pc.coalesce(parsed["_unpriced"], pc.if_else(pc.is_null(cost), paid, 0)),
+        }
     )
-
-
-def _turn_values(state: ConversationState, row: _Row) -> tuple[object, ...]:
-    turn, usage = row.turn, row.turn.usage
-    is_summary = row.status == "summary"
-    return (
-        state.conversation_id,
-        state.user_id,
-        turn.id or None,
-        row.position,
-        turn.created_at,
-        None if is_summary else turn.user_text,
-        turn.text,
-        len(turn.messages),
-        turn.model or None,
-        turn.requested_model,
-        turn.provider or None,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-        usage.total_tokens,
-        usage.estimated,
-        turn.cost,
-        turn.saved,
-        turn.latency_ms,
-        turn.finish_reason,
-        turn.truncated,
-        turn.cell_id,
-        turn.replayed,
-        turn.finish_reason == INTERRUPTED,
-        row.is_stale,
-        row.status,
-        row.branch,
-        int(row.is_paid),
-        int(row.is_paid and turn.cost is None),
-    )
-
-
-def _dropped_values(state: ConversationState) -> tuple[object, ...]:
-    """Return a row of what is known no more but as a sum: neither when it was said, nor by whom."""
-    dropped = state.dropped
-    known: dict[str, object] = {
-        "conversation_id": state.conversation_id,
-        "user_id": state.user_id,
-        "messages": 0,
-        "total_tokens": dropped.tokens,
-        "cost": dropped.known_cost,
-        "status": DROPPED,
-        "paid": dropped.priced + dropped.unpriced,
-        "unpriced": dropped.unpriced,
-    }
-    return tuple(known.get(name, False if dtype == pa.bool_() else None) for name, dtype in _TURN_TYPES.items())
-
-
-def _message_values(message: Message, turn: Turn) -> tuple[object, ...]:
-    calls = encode_json(message.tool_calls).decode() if message.tool_calls else None
-    return message.role, message.content, message.reasoning, calls, message.timestamp or turn.created_at
-
-
-def _record_batch(rows: Sequence[tuple[object, ...]], types: dict[str, pa.DataType]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else ((),) * len(types)
-    arrays = [_array(list(values), dtype) for values, dtype in zip(columns, types.values(), strict=True)]
-    return pa.record_batch(arrays, names=list(types))
-
-
-def _array(values: list[Any], dtype: pa.DataType) -> pa.Array:
-    if dtype == NAME:
-        return names_of(values)
-    if dtype == MONEY:
-        return money_of(values)
-    return pa.array(values, dtype)
 
 
 def names_of(values: Iterable[str | None]) -> pa.DictionaryArray:
     """Return texts of which many are equal, each once."""
-    return pa.array(list(values), pa.string()).dictionary_encode()
-
-
-def money_of(costs: Sequence[Decimal | None]) -> pa.Array:
-    """Return US dollars as exact decimals; what is smaller than ``SMALLEST_USD`` is rounded."""
-    try:
-        return pa.array([None if cost is None else str(cost) for cost in costs], pa.string()).cast(MONEY)
-    except pa.ArrowInvalid:
-        return pa.array([None if cost is None else cost.quantize(SMALLEST_USD) for cost in costs], MONEY)
+    return pa.array(list(values), _STRING).dictionary_encode()
 
 
 def dollars_of(money: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return exact decimals as the nearest floating-point numbers; Arrow's own cast is off by the last digit."""
-    return pc.cast(pc.cast(money, pa.string()), pa.float64())
+    return pc.cast(pc.cast(money, _STRING), pa.float64())
+
+
+def money_of(costs: Iterable[Decimal | None]) -> pa.Array:
+    """Return US dollars as exact decimals; what is smaller than ``SMALLEST_USD`` is rounded."""
+    return _money(pa.array([None if cost is None else str(cost) for cost in costs], _STRING))
+
+
+def _money(texts: pa.StringArray) -> pa.Decimal128Array:
+    try:
+        return pc.cast(texts, MONEY)
+    except pa.ArrowInvalid:
+        costs = (None if text is None else Decimal(text) for text in texts.to_pylist())
+        return pa.array([None if cost is None else cost.quantize(SMALLEST_USD) for cost in costs], MONEY)
+
+
+def _messages(said: pa.StructArray, turn_times: pa.TimestampArray) -> pa.RecordBatch:
+    fields = dict(zip(_MESSAGE, said.flatten(), strict=True))
+    calls = fields["tool_calls"]
+    return pa.record_batch(
+        {
+            "role": fields["role"].dictionary_encode(),
+            "content": pc.coalesce(pc.cast(fields["content"], TEXT), pa.scalar("", TEXT)),
+            "reasoning": pc.cast(fields["reasoning"], TEXT),
+            "tool_calls": _json_of(calls) if calls.null_count < len(calls) else pa.nulls(len(calls), TEXT),
+            "created_at": pc.coalesce(pc.cast(fields["timestamp"], TIME), turn_times),
+        }
+    )
+
+
+def _json_of(calls: pa.ListArray) -> pa.Array:
+    return pa.array([None if each is None else encode_json(each).decode() for each in calls.to_pylist()], TEXT)
+
+
+def _parsed(lines: Sequence[bytes]) -> pa.RecordBatch:
+    if not lines:
+        return pa.RecordBatch.from_pylist([], _LINE)
+    block_bytes = max(_LONGEST_BLOCK, *map(len, lines)) + 1
+    table = arrow_json.read_json(
+        pa.BufferReader(b"\n".join(lines)),
+        arrow_json.ReadOptions(block_size=block_bytes),
+        arrow_json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore"),
+    )
+    (batch,) = table.combine_chunks().to_batches()
+    return batch
+
+
+def _rewritten(line: bytes, conversation_id: str) -> bytes:
+    """Return a line as this package writes it; ``StoreCorruptedError`` where it is no turn."""
+    return line if b'"_paid"' in line else encode_turn(decode_turn(line, conversation_id))
+
+
+def _flag(values: pa.BooleanArray) -> pa.BooleanArray:
+    return pc.fill_null(values, False)  # noqa: FBT003 - Arrow's signature
+
+
+def _said(texts: pa.StringArray) -> pa.StringArray:
+    """Return texts with those missing that say nothing."""
+    return pc.if_else(pc.equal(texts, ""), None, texts)

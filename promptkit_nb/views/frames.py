@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from promptkit_nb.views.batches import DROPPED
+from promptkit_nb.views.lines import DROPPED
 
 if TYPE_CHECKING:
     from promptkit_nb.views.filters import Filters

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from promptkit_nb.views.batches import TURN_COLUMNS, batch_of
+from promptkit_nb.views.batches import batch_of
 from promptkit_nb.views.filters import Filters
 from promptkit_nb.views.frames import frame_of, is_shown
+from promptkit_nb.views.lines import Lines
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import MESSAGES, described_by
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Moment, Status
+
+_OF_TURN = (
+    "conversation_id",
+    "user_id",
+    "turn_id",
+    "position",
+    "model",
+    "provider",
+    "cell_id",
+    "replayed",
+    "interrupted",
+    "status",
+    "branch",
+)
 
 
 @described_by(MESSAGES)
@@ -67,7 +82,9 @@ def messages_df(
 
 def standing_messages(state: ConversationState) -> pd.DataFrame:
     """Return the messages of the turns that stand in a conversation, those that a fork copied included."""
-    batch = batch_of([state], with_stale=False)
+    lines = Lines()
+    lines.add_state(state)
+    batch = batch_of(lines)
     return frame_of(pa.Table.from_batches([_with_turns(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
 
 
@@ -84,6 +101,3 @@ def _with_turns(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:
     columns = {name: turns[name].take(pa.array(turn_of)) for name in _OF_TURN}
     columns |= {name: batch.messages[name] for name in batch.messages.schema.names}
     return pa.record_batch(columns).filter(pa.array(shown.to_numpy(zero_copy_only=False)[turn_of]))
-
-
-_OF_TURN = [column.name for column in MESSAGES if column.name in TURN_COLUMNS and column.name != "created_at"]

@@ -6,8 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ConversationNotFoundError
+from promptkit_nb.staleness import stale_turns
 from promptkit_nb.stores.user_store import UserStore
-from promptkit_nb.views.batches import batch_of
+from promptkit_nb.views.batches import batch_of, marked
+from promptkit_nb.views.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Filters
 
-TURNS_AT_ONCE = 10_000
+LINES_AT_ONCE = 10_000
 
 
 def heads_of(store: StateStore, filters: Filters) -> list[Head]:
@@ -34,15 +36,16 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
 
 def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
     """Yield the conversations that are meant; at least one batch, which may be empty."""
-    waiting: list[ConversationState] = []
-    turns = 0
+    lines = Lines()
+    stale: set[tuple[str, str]] = set()
     for state in _states_of(store, filters):
-        waiting.append(state)
-        turns += len(state.turns)
-        if turns >= TURNS_AT_ONCE:
-            yield batch_of(waiting, with_stale=with_stale)
-            waiting, turns = [], 0
-    yield batch_of(waiting, with_stale=with_stale)
+        lines.add_state(state)
+        if with_stale:
+            stale |= {(state.conversation_id, turn_id) for turn_id in stale_turns(state)}
+        if len(lines) >= LINES_AT_ONCE:
+            yield marked(batch_of(lines), stale)
+            lines = Lines()
+    yield marked(batch_of(lines), stale)
 
 
 def _states_of(store: StateStore, filters: Filters) -> Iterator[ConversationState]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Moment, Status
 
 
@@ -67,10 +69,26 @@ def turns_df(
         conversation_id=conversation_id,
         status=status,
     )
-    shown = (
-        batch.turns.filter(is_shown(batch.turns, filters)) for batch in batches_of(store, filters, with_stale=True)
-    )
+    batches = batches_of(store, filters, with_stale=True)
+    shown = [_with_texts(batch).filter(is_shown(batch.turns, filters)) for batch in batches]
     return frame_of(_with_figures(pa.Table.from_batches(shown)), TURNS)
+
+
+def _with_texts(batch: Batch) -> pa.RecordBatch:
+    """Add what the user said first, and what the model answered last."""
+    columns = {name: batch.turns[name] for name in batch.turns.schema.names}
+    columns |= {"user_text": _text_of(batch, "user", last=False), "text": _text_of(batch, "assistant", last=True)}
+    return pa.record_batch(columns)
+
+
+def _text_of(batch: Batch, role: str, *, last: bool) -> pa.Array:
+    """Return for each turn the first or last message of a role, missing where there is none."""
+    turn_of = np.repeat(np.arange(len(batch.turns)), batch.turns["messages"].to_numpy())
+    said = pc.equal(pc.cast(batch.messages["role"], pa.string()), role).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(said)[:: 1 if last else -1]
+    row_of = np.full(len(batch.turns), -1)
+    row_of[turn_of[rows]] = rows  # of several rows of a turn, the last one stays
+    return batch.messages["content"].take(pa.array(row_of, mask=row_of < 0))
 
 
 def _with_figures(turns: pa.Table) -> pa.Table:
