@@ -15,7 +15,6 @@ from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, rows_of, state_of
-from promptkit_nb.stores.ledger import Account
 from promptkit_nb.stores.remembered import Opened, Remembered
 from promptkit_nb.turns import Turn, without_lone_surrogates
 
@@ -178,10 +177,6 @@ class ConversationRows:
         if row is None:
             raise turn_unknown(conversation_id, turn_id)
         return row
-
-    def _account(self, scope: str) -> Account:
-        stored = self.rows.account(scope)
-        return Account() if stored is None else decode(stored, Account)
 
     def _appended(self, record: Record, turn: Turn) -> Record:
         return record.appended(turn, self._clock())

@@ -6,24 +6,21 @@ A sibling brings its rows (``Rows``) and nothing else, so that all behave alike 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from promptkit_nb.codec import decode_json, encode, json_copy, turn_and_line
+from promptkit_nb.codec import decode_json, json_copy, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState, Head, carry_totals
-from promptkit_nb.stores.base import Reservation, StoredTurn
+from promptkit_nb.stores.base import StoredTurn
 from promptkit_nb.stores.checks import (
     check_branch_id,
     check_count,
     check_filters,
     check_range,
     check_revision,
-    check_scopes,
-    check_usd,
     checked_state,
     cutoff_of,
     exists_already,
@@ -32,26 +29,23 @@ from promptkit_nb.stores.checks import (
     sorted_page,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.conversation_rows import ConversationRows, is_hidden, reading, writing
+from promptkit_nb.stores.conversation_rows import is_hidden, reading, writing
 from promptkit_nb.stores.layout import Record, head_of, inherited
-from promptkit_nb.stores.ledger import Account, OpenReservation, reserved, settled
+from promptkit_nb.stores.ledger_rows import LedgerRows
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
-from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from promptkit_nb.state import Branch, Summary
     from promptkit_nb.stores.base import Duration, SortKey
     from promptkit_nb.stores.remembered import Opened
-
-P = ParamSpec("P")
-T = TypeVar("T")
+    from promptkit_nb.turns import Turn
 
 
-class RowStore(ConversationRows):
+class RowStore(LedgerRows):
     """A store over any ``Rows``; the docstrings of ``StateStore`` hold."""
 
     @writing
@@ -230,33 +224,6 @@ class RowStore(ConversationRows):
         self.cleanup(older_than, dry_run=True)  # what could not be done now would only fail in the background
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
         return self._cleanups[-1]
-
-    @writing
-    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
-        """Reserve US dollars in every scope, or in none: ``BudgetExceededError`` where one would pass the limit."""
-        check_usd("usd", usd)
-        if limit is not None:
-            check_usd("limit", limit)
-        reservation = Reservation(id=new_turn_id(), scopes=check_scopes(scopes), usd=usd)
-        opened = OpenReservation(usd, self._clock() + timedelta(seconds=seconds_of("lease", lease)))
-        accounts = {
-            scope: reserved(self._account(scope), scope, reservation.id, opened, limit=limit)
-            for scope in reservation.scopes
-        }
-        for scope, account in accounts.items():
-            self.rows.put_account(scope, encode(account))
-        return reservation
-
-    @writing
-    def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Put what the call did cost in place of what was reserved; a second time changes nothing."""
-        check_usd("usd", usd)
-        for scope in reservation.scopes:
-            self.rows.put_account(scope, encode(settled(self._account(scope), reservation.id, usd)))
-
-    def spending(self, scope: str) -> Account:
-        """Return what was spent and is reserved in a scope of the ledger."""
-        return self.rows.run(lambda: self._account(scope), write=False)
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted; unlike ``list`` also where one of them is damaged."""
