@@ -110,12 +110,13 @@ def _turn_section(turn: Turn, place: int, conversation_id: str, *, is_stale: boo
     receipt = " · ".join([receipt_of(response, conversation_id) if turn.model else "not answered by a model", *flags])
     return Section(
         f"Turn {place + 1} · {_time(turn.created_at)}",
-        tuple(each for message in turn.messages for each in _said(message)),
+        tuple(each for message in turn.messages for each in said_in(message)),
         (*(f"⚠ {one_line(warning)}" for warning in turn.warnings), receipt),
     )
 
 
-def _said(message: Message) -> Iterator[Said]:
+def said_in(message: Message) -> Iterator[Said]:
+    """Yield what a message holds: what was thought, what was said with its images, and each call of a tool."""
     name = f" · {one_line(message.name)}" if message.name else ""
     if message.reasoning:
         yield Said(f"{message.role}, thinking", message.reasoning)
