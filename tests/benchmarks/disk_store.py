@@ -6,8 +6,9 @@ checks the turn, finds a repeated one, counts tokens and cost, holds Ctrl-C back
 
 Where openai-agents is installed beside us, its ``SQLiteSession`` is compared too, with synchronous NORMAL.
 
-Reads are of turns that this handle wrote or read before, as in a kernel that goes on talking: rows are read, and what
-they say is not decoded again. "For the first time" is what a fresh handle takes.
+Reads are of turns that this handle wrote or read before, as in a kernel that goes on talking: what they say is not
+decoded again, and the newest ones are not even read while SQLite says that nobody wrote since. "For the first time" is
+what a fresh handle takes.
 """
 
 from __future__ import annotations
