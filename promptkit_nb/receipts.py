@@ -63,7 +63,7 @@ def receipt_of(response: Response, conversation_id: str) -> str:
     """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
 
     A replayed answer says what it saved, and one that turned later turns stale how many. In a batch run the seconds
-    and the conversation's id stay out, so that the same run gives the same output.
+    and the conversation's id stay out, so that the same run gives the same output; so does an empty id.
     """
     usage = response.usage
     parts = [
@@ -72,7 +72,7 @@ def receipt_of(response: Response, conversation_id: str) -> str:
         *_cost_words(response),
     ]
     if not is_batch():
-        parts += [f"{response.latency_ms / 1000:.1f} s", conversation_id]
+        parts += [f"{response.latency_ms / 1000:.1f} s", *filter(None, [conversation_id])]
     if response.finish_reason not in ("stop", "tool_calls"):
         parts.append(_finish_words(response.finish_reason))
     if response.truncated:
