@@ -103,7 +103,7 @@ class Conversation:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The current turns, oldest first."""
-        return self._log.fresh().state.turns
+        return self._log.read().state.turns
 
     @property
     def stale_turns(self) -> tuple[Turn, ...]:
@@ -115,12 +115,12 @@ class Conversation:
     @property
     def messages(self) -> tuple[Message, ...]:
         """The system message first, if there is one, then those of the turns."""
-        return self._log.fresh().state.messages
+        return self._log.read().state.messages
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
         """The summaries that were made of earlier turns."""
-        return self._log.fresh().state.summaries
+        return self._log.read().state.summaries
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -162,7 +162,7 @@ class Conversation:
 
         Stale turns are marked; with ``versions`` former answers are shown before the current ones.
         """
-        snapshot = self._log.fresh()
+        snapshot = self._log.read()
         return History.of(snapshot.state, stale=snapshot.stale, versions=versions)
 
     def context(self, *, model: str | None = None, max_tokens: int | None = None) -> Context:

@@ -48,6 +48,11 @@ class ConversationLog:
         """Return counts, totals and metadata."""
         return self.store.head(self.id)
 
+    def read(self) -> Snapshot:
+        """Return what the store holds now, as somebody reads it: what is read does not expire."""
+        self.store.recent(self.id, 0)
+        return self.fresh()
+
     def fresh(self) -> Snapshot:
         """Return what the store holds now."""
         head = self.head()

@@ -1,0 +1,36 @@
+"""A conversation in a store whose conversations expire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb import ConversationManager, ConversationNotFoundError, DemoProvider
+
+if TYPE_CHECKING:
+    from storing import Clock, OpenStore
+
+
+@pytest.mark.parametrize("look", ["turns", "messages", "summaries", "history"])
+def test_what_is_read_through_a_handle_does_not_expire(open_store: OpenStore, clock: Clock, look: str) -> None:
+    """Looking at what was said counts as reading, although the handle has it in memory already."""
+    manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
+    conv = manager.new_conversation(conversation_id="chat")
+    conv.send("My name is Alice")
+    for _ in range(3):
+        clock.pass_s(60)
+        found = getattr(conv, look)
+        found = found() if callable(found) else found
+    assert manager.get_conversation("chat").turns[0].user_text == "My name is Alice"
+
+
+def test_totals_do_not_keep_a_conversation(open_store: OpenStore, clock: Clock) -> None:
+    """Counting is no reading: a dashboard keeps nothing alive."""
+    manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
+    conv = manager.new_conversation(conversation_id="chat")
+    clock.pass_s(60)
+    assert conv.token_count == 0
+    clock.pass_s(60)
+    with pytest.raises(ConversationNotFoundError):
+        manager.get_conversation("chat")
