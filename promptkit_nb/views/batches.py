@@ -64,6 +64,19 @@ _LINE = pa.schema(
         "_unpriced": _COUNT,
     }
 )
+_OF_TURN = (
+    "conversation_id",
+    "user_id",
+    "turn_id",
+    "position",
+    "model",
+    "provider",
+    "cell_id",
+    "replayed",
+    "interrupted",
+    "status",
+    "branch",
+)
 _LONGEST_BLOCK = 1 << 20
 
 
@@ -89,6 +102,8 @@ def batch_of(lines: Lines) -> Batch:
 
 def marked(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch:
     """Return the batch with those current turns marked as stale whose conversation and id are among these."""
+    if not stale:
+        return batch
     turns = batch.turns
     alike = pc.is_in(turns["turn_id"], pa.array({turn_id for _, turn_id in stale}, TEXT))
     places = np.flatnonzero(pc.and_(alike, pc.is_valid(turns["position"])).to_numpy(zero_copy_only=False))
@@ -104,8 +119,8 @@ def _batch(lines: Lines, said: Sequence[bytes]) -> Batch:
     if parsed.num_rows != len(said) or counts.null_count:
         raise pa.ArrowInvalid("a line is no turn")
     turns = _turns(lines, parsed, counts)
-    turn_of = np.repeat(np.arange(len(said)), counts.to_numpy())
-    return Batch(turns, _messages(parsed["messages"].flatten(), turns["created_at"].take(pa.array(turn_of))))
+    of_turns = turns.take(pa.array(np.repeat(np.arange(len(said)), counts.to_numpy())))
+    return Batch(turns, _messages(parsed["messages"].flatten(), of_turns))
 
 
 def _turns(lines: Lines, parsed: pa.RecordBatch, counts: pa.Array) -> pa.RecordBatch:
@@ -172,16 +187,17 @@ def _money(texts: pa.StringArray) -> pa.Decimal128Array:
         return pa.array([None if cost is None else cost.quantize(SMALLEST_USD) for cost in costs], MONEY)
 
 
-def _messages(said: pa.StructArray, turn_times: pa.TimestampArray) -> pa.RecordBatch:
+def _messages(said: pa.StructArray, of_turns: pa.RecordBatch) -> pa.RecordBatch:
     fields = dict(zip(_MESSAGE, said.flatten(), strict=True))
     calls = fields["tool_calls"]
     return pa.record_batch(
-        {
+        {name: of_turns[name] for name in _OF_TURN}
+        | {
             "role": fields["role"].dictionary_encode(),
             "content": pc.coalesce(pc.cast(fields["content"], TEXT), pa.scalar("", TEXT)),
             "reasoning": pc.cast(fields["reasoning"], TEXT),
             "tool_calls": _json_of(calls) if calls.null_count < len(calls) else pa.nulls(len(calls), TEXT),
-            "created_at": pc.coalesce(pc.cast(fields["timestamp"], TIME), turn_times),
+            "created_at": pc.coalesce(pc.cast(fields["timestamp"], TIME), of_turns["created_at"]),
         }
     )
 

@@ -83,6 +83,11 @@ class Filters:
             status=status,
         )
 
+    @property
+    def narrow_conversations(self) -> bool:
+        """Whether some conversations are left out by their id or user."""
+        return any(each is not None for each in (self.conversation_id, self.prefix, self.user_id))
+
     def lets_through(self, head: Head) -> bool:
         """Return whether a conversation is meant by its id and user."""
         return (

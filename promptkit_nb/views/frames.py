@@ -59,7 +59,7 @@ def _categories_of(names: pa.ChunkedArray) -> pd.Categorical:
         names = names.dictionary_encode()
     whole = names.unify_dictionaries().combine_chunks()
     codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    present = np.unique(codes[codes >= 0])
+    present = np.flatnonzero(np.bincount(codes + 1, minlength=len(whole.dictionary) + 1)[1:])
     found = whole.dictionary.take(pa.array(present))
     order = pc.sort_indices(found)
     ranks = np.full(len(whole.dictionary) + 1, -1, np.int32)  # the last one is that of the code -1

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.codec import decode_json, encode_json, encode_turn
 from promptkit_nb.state import Totals
+from promptkit_nb.stores.layout import ASIDE, places_of
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from promptkit_nb.state import ConversationState, Summary
+    from promptkit_nb.stores.feed import StoredConversation
 
 DROPPED = "dropped"
 """The status of what was paid for turns that the store was told to forget: in usage, and in no other view."""
@@ -47,6 +49,31 @@ class Lines:
         for branch in state.branches:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
         own.add_rest(state.summaries, state.dropped)
+
+    def add_stored(self, conversation: StoredConversation) -> None:
+        """Add the same from rows, or what was appended since; ``KeyError`` where a row is missing."""
+        record, frame = conversation.record, conversation.frame
+        own = self.of(conversation.conversation_id, record.user_id)
+        has_inherited = frame.inherited_places > 0 or frame.inherited_aside > ASIDE
+
+        def add(rows: Sequence[int], status: str, *, position: int | None = None, branch: str | None = None) -> None:
+            said = [conversation.lines[row] for row in rows]
+            inherited = [frame.is_inherited(row) for row in rows] if has_inherited else None
+            own.add(said, status, position=position, branch=branch, are_inherited=inherited)
+
+        before = conversation.since
+        current = frame.current_rows(record.next_place) if before is None else [*conversation.lines]
+        already = 0 if before is None else before.turn_count
+        if already + len(current) != record.turn_count:
+            raise KeyError(record.turn_count)
+        add(current, "current", position=already)
+        if before is not None:
+            return
+        for rows in frame.versions.values():
+            add(rows[:-1], "replaced")
+        for branch in frame.branches:
+            add([frame.row_at(place) for place in places_of(branch.ranges, 0)], "archived", branch=branch.id)
+        own.add_rest(frame.summaries, frame.dropped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Moment, Status
 
-_OF_TURN = (
-    "conversation_id",
-    "user_id",
-    "turn_id",
-    "position",
-    "model",
-    "provider",
-    "cell_id",
-    "replayed",
-    "interrupted",
-    "status",
-    "branch",
-)
-
 
 @described_by(MESSAGES)
 def messages_df(
@@ -85,19 +71,16 @@ def standing_messages(state: ConversationState) -> pd.DataFrame:
     lines = Lines()
     lines.add_state(state)
     batch = batch_of(lines)
-    return frame_of(pa.Table.from_batches([_with_turns(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
+    return frame_of(pa.Table.from_batches([_shown(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
 
 
 def message_table(store: StateStore, filters: Filters) -> pa.Table:
     """Return the messages that the filters let through."""
     batches = batches_of(store, filters)
-    return pa.Table.from_batches([_with_turns(batch, is_shown(batch.turns, filters)) for batch in batches])
+    return pa.Table.from_batches([_shown(batch, is_shown(batch.turns, filters)) for batch in batches])
 
 
-def _with_turns(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:
-    """Return the messages of the turns that are shown, each with the columns of its turn."""
-    turns = batch.turns
-    turn_of = np.repeat(np.arange(len(turns)), turns["messages"].to_numpy())
-    columns = {name: turns[name].take(pa.array(turn_of)) for name in _OF_TURN}
-    columns |= {name: batch.messages[name] for name in batch.messages.schema.names}
-    return pa.record_batch(columns).filter(pa.array(shown.to_numpy(zero_copy_only=False)[turn_of]))
+def _shown(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:
+    """Return the messages of the turns that are shown."""
+    of_shown = np.repeat(shown.to_numpy(zero_copy_only=False), batch.turns["messages"].to_numpy())
+    return batch.messages if of_shown.all() else batch.messages.filter(pa.array(of_shown))

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ConversationNotFoundError
 from promptkit_nb.staleness import stale_turns
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.feed import Feed
+from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.views.batches import batch_of, marked
+from promptkit_nb.views.kept import LINES_AT_ONCE, KeptStore, groups_of, kept_of
 from promptkit_nb.views.lines import Lines
 
 if TYPE_CHECKING:
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Filters
-
-LINES_AT_ONCE = 10_000
 
 
 def heads_of(store: StateStore, filters: Filters) -> list[Head]:
@@ -35,7 +37,39 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
 
 
 def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
-    """Yield the conversations that are meant; at least one batch, which may be empty."""
+    """Yield the conversations that are meant, in the order of their ids; at least one batch, which may be empty."""
+    yield batch_of(Lines())
+    if isinstance(store, RowStore):
+        yield from _fed(store, filters, with_stale=with_stale)
+    else:
+        yield from _gotten(store, filters, with_stale=with_stale)
+
+
+def _fed(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+    """Yield what a store of rows tells without making objects of it; of one on disk, what it told before is kept."""
+    feed = Feed(store)
+    records = _records(feed, filters)
+    if isinstance(store, DiskStore):
+        kept = kept_of(store)
+        kept.refresh(feed, records, filters)
+        yield from kept.batches(feed, records, with_stale=with_stale)
+        return
+    for group in groups_of(records):
+        kept = KeptStore()
+        kept.refresh(feed, {each: records[each] for each in group}, filters)
+        yield from kept.batches(feed, group, with_stale=with_stale)
+
+
+def _records(feed: Feed, filters: Filters) -> dict[str, bytes]:
+    if filters.conversation_id is None:
+        return feed.records(filters.prefix, filters.user_id)
+    stored = feed.record(filters.conversation_id)
+    is_meant = filters.conversation_id.startswith(filters.prefix or "")
+    return {} if stored is None or not is_meant else {filters.conversation_id: stored}
+
+
+def _gotten(store: StateStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+    """Yield what any store tells, by its public calls."""
     lines = Lines()
     stale: set[tuple[str, str]] = set()
     for state in _states_of(store, filters):

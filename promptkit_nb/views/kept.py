@@ -1,0 +1,173 @@
+"""What was read from a store of rows, kept: the next look reads only what changed since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from promptkit_nb.staleness import stale_turns
+from promptkit_nb.stores.feed import record_of
+from promptkit_nb.views.batches import Batch, batch_of, marked
+from promptkit_nb.views.lines import Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from promptkit_nb.stores.feed import Feed, Seen, StoredConversation
+    from promptkit_nb.stores.row_store import RowStore
+    from promptkit_nb.views.filters import Filters
+
+LINES_AT_ONCE = 10_000
+
+MOST_PIECES = 64
+"""In how many pieces a conversation may be kept; with one more, all of it is read anew."""
+
+
+class Piece(NamedTuple):
+    """Rows of a batch, from a first one to before the last: of its turns, and of its messages."""
+
+    batch: Batch
+    turns: tuple[int, int]
+    messages: tuple[int, int]
+
+    def with_next(self, following: Piece) -> Piece | None:
+        """Return both as one, ``None`` unless they follow each other."""
+        if self.batch is not following.batch or self.turns[1] != following.turns[0]:
+            return None
+        return Piece(self.batch, (self.turns[0], following.turns[1]), (self.messages[0], following.messages[1]))
+
+    def rows(self) -> Batch:
+        """Return the rows alone; nothing is copied."""
+        (start, stop), (first, last) = self.turns, self.messages
+        return Batch(self.batch.turns.slice(start, stop - start), self.batch.messages.slice(first, last - first))
+
+
+class Kept(NamedTuple):
+    """One conversation as it was read last, or (``goes_on``) what was appended since.
+
+    ``stale`` are ids of its turns, ``None`` until they are asked for.
+    """
+
+    seen: Seen
+    pieces: tuple[Piece, ...]
+    stale: frozenset[str] | None
+    goes_on: bool = False
+
+
+class KeptStore:
+    """Conversations of a store by their ids.
+
+    It has no lock, which a forked child could never get again: what it holds is replaced at once, and threads that
+    look at the same time cost each other a reading.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._kept: dict[str, Kept] = {}
+        self._lines_read = 0
+
+    def refresh(self, feed: Feed, records: Mapping[str, bytes], filters: Filters) -> None:
+        """Read what changed in these conversations."""
+        kept = {each: found for each, found in self._kept.items() if each in records or filters.narrow_conversations}
+        if self._lines_read > LINES_AT_ONCE + 2 * sum(map(_line_count, kept.values())):
+            kept, self._lines_read = {}, 0  # most lines in memory are those of conversations that were read anew since
+        changed = {each: stored for each, stored in records.items() if not _is_as_seen(kept.get(each), stored)}
+        for group in groups_of(changed):
+            found = _read(feed, group, kept, filters.user_id)
+            self._lines_read += sum(map(_line_count, found.values()))
+            kept |= {each: _behind(kept.get(each), new) for each, new in found.items()}
+        self._kept = kept
+
+    def batches(self, feed: Feed, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
+        """Yield these conversations in their order; what stands together in memory, at once."""
+        ids = [each for each in conversation_ids if each in self._kept]
+        stale = {(each, turn_id) for each in ids for turn_id in self._stale(feed, each)} if with_stale else set()
+        for piece in _joined(piece for each in ids for piece in self._kept[each].pieces):
+            yield marked(piece.rows(), stale)
+
+    def _stale(self, feed: Feed, conversation_id: str) -> frozenset[str]:
+        kept = self._kept[conversation_id]
+        if kept.stale is not None:
+            return kept.stale
+        state = feed.state(conversation_id)
+        stale = frozenset() if state is None else stale_turns(state)
+        self._kept[conversation_id] = kept._replace(stale=stale)
+        return stale
+
+
+_KEPT: WeakKeyDictionary[RowStore, KeptStore] = WeakKeyDictionary()
+
+
+def kept_of(store: RowStore) -> KeptStore:
+    """Return what is kept of a store as long as its handle lives."""
+    return _KEPT.setdefault(store, KeptStore())
+
+
+def groups_of(records: Mapping[str, bytes]) -> Iterator[list[str]]:
+    """Yield conversations to be read at once: about ``LINES_AT_ONCE`` turns, or one conversation that has more."""
+    group: list[str] = []
+    turns = 0
+    for each, stored in records.items():
+        group.append(each)
+        turns += record_of(stored, each).next_place
+        if turns >= LINES_AT_ONCE:
+            yield group
+            group, turns = [], 0
+    if group:
+        yield group
+
+
+def _read(
+    feed: Feed, conversation_ids: Sequence[str], kept: Mapping[str, Kept], user_id: str | None
+) -> dict[str, Kept]:
+    """Return conversations, or what was appended to them since, as pieces of one batch."""
+    seen = {each: kept[each].seen for each in conversation_ids if each in kept and len(kept[each].pieces) < MOST_PIECES}
+    lines = Lines()
+    spans: list[tuple[StoredConversation, int, int]] = []
+    for conversation in feed.read(conversation_ids, seen, user_id):
+        start = len(lines)
+        try:
+            lines.add_stored(conversation)
+        except KeyError as error:
+            raise feed.incomplete(conversation.conversation_id) from error
+        spans.append((conversation, start, len(lines)))
+    batch = batch_of(lines)
+    said = np.concatenate([[0], np.cumsum(batch.turns["messages"].to_numpy())])
+    return {
+        conversation.conversation_id: Kept(
+            conversation.seen,
+            (Piece(batch, (start, stop), (int(said[start]), int(said[stop]))),),
+            None if any(b'"context_hash"' in line for line in conversation.lines.values()) else frozenset(),
+            goes_on=conversation.since is not None,
+        )
+        for conversation, start, stop in spans
+    }
+
+
+def _behind(before: Kept | None, new: Kept) -> Kept:
+    """Return what was read now, behind what it goes on from; nothing that was appended makes an older turn stale."""
+    if before is None or not new.goes_on:
+        return new
+    stale = before.stale if new.stale is not None else None
+    return Kept(new.seen, (*before.pieces, *(each for each in new.pieces if each.turns[0] < each.turns[1])), stale)
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    run: Piece | None = None
+    for piece in pieces:
+        longer = None if run is None else run.with_next(piece)
+        if run is not None and longer is None:
+            yield run
+        run = longer or piece
+    if run is not None:
+        yield run
+
+
+def _is_as_seen(kept: Kept | None, stored_record: bytes) -> bool:
+    return kept is not None and kept.seen.stored_record == stored_record
+
+
+def _line_count(kept: Kept) -> int:
+    return sum(stop - start for _, (start, stop), _ in kept.pieces)
