@@ -163,10 +163,10 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _row(finding: Finding) -> str:
+    left = "text-align:left"
     place = "" if finding.line is None else f"{finding.line}:{finding.column}"
-    severity = (
-        f'<td style="color:{_COLORS[finding.severity]};white-space:nowrap">{finding.code} {finding.severity}</td>'
+    return (
+        f'<tr><td style="{left};white-space:nowrap;color:{_COLORS[finding.severity]}">{finding.code} '
+        f'{finding.severity}</td><td style="{left}"><code>{escape(finding.pointer or "/")}</code></td>'
+        f'<td>{place}</td><td style="{left}">{escape(finding.text)}</td></tr>'
     )
-    left = 'style="text-align:left"'
-    where = f"<td {left}><code>{escape(finding.pointer or '/')}</code></td>"
-    return f"<tr>{severity}{where}<td>{place}</td><td {left}>{escape(finding.text)}</td></tr>"

@@ -6,6 +6,7 @@ format is moved out, into ``extras`` by its pointer, so that nothing is lost.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,8 +91,8 @@ def _read_prompt(reading: Reading, key: str, prompt: dict[str, Any], pointer: st
     for older in ("system_prompt", "system"):
         _rename_template(reading, prompt, older, pointer)
     _rename(reading, prompt, "available_tools", "tools", pointer)
-    _read_model_config(reading, prompt, pointer)
     _move_stop_sequences(reading, prompt, pointer)
+    _read_model_config(reading, prompt, pointer)
     _read_variables(reading, prompt, pointer)
     _read_validators(reading, prompt, pointer)
     for unknown in WITHOUT_SUCCESSOR:
@@ -108,7 +109,8 @@ def _fill(reading: Reading, holder: dict[str, Any], pointer: str, values: Mappin
     for key, value in values.items():
         if holder.get(key) is None:
             holder[key] = value
-            reading.warn(pointer_to(pointer, key), f"missing; read as {shown_value(value)}")
+            shown = json.dumps(value) if isinstance(value, dict) else shown_value(value)
+            reading.warn(pointer_to(pointer, key), f"missing; read as {shown}")
 
 
 def _complete_version(reading: Reading, holder: dict[str, Any], pointer: str) -> None:
@@ -157,15 +159,16 @@ def _read_model_config(reading: Reading, prompt: dict[str, Any], pointer: str) -
     if not isinstance(parameters, dict):
         return
     known = definition("parameters")["properties"]
-    for key in [key for key in parameters if key not in known and key != STOP_SEQUENCES]:
+    for key in [key for key in parameters if key not in known]:
         reading.move_out(parameters, key, pointer_to(pointer, "model_config"), "kept, but not applied")
 
 
 def _move_stop_sequences(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
-    parameters = prompt.get("parameters")
-    if isinstance(parameters, dict) and STOP_SEQUENCES in parameters:
-        message = "not in the format; kept, and sent with the request as 'stop'"
-        reading.move_out(parameters, STOP_SEQUENCES, pointer_to(pointer, "parameters"), message)
+    for key in ("parameters", "model_config"):
+        parameters = prompt.get(key)
+        if isinstance(parameters, dict) and STOP_SEQUENCES in parameters:
+            message = "not in the format; kept, and sent with the request as 'stop'"
+            reading.move_out(parameters, STOP_SEQUENCES, pointer_to(pointer, key), message)
 
 
 def _read_variables(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,19 +19,21 @@ from promptkit_nb.json_positions import repeated_keys
 
 PackSource = str | os.PathLike[str] | Mapping[str, object]
 
+# What parsers take and JSON cannot hold, or may be that: names, long numbers, halves of a character.
+_DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+_MAX_DEPTH = 100  # what checks it needs room on Python's stack
 _SHOWN_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """A pack's JSON object, and the same once more, as it was read: both are nobody else's.
+    """A pack's JSON object as it was read, a copy of its own.
 
     ``where`` names it in messages; ``text`` is what it was parsed from, and ``stem`` the file's name without
     ``.pack.json``: both are ``""`` where it was given as a dict.
     """
 
     data: dict[str, Any]
-    read: dict[str, Any]
     where: str
     text: str = ""
     stem: str = ""
@@ -56,12 +59,23 @@ def read_pack(source: PackSource) -> PackFile:
     if not isinstance(data, dict):
         _refuse(where, "PP003", f"is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
     try:
-        copied = json_copy(data, "pack")
-        return PackFile(copied, data if text else json_copy(copied, "pack"), where, text, stem)
+        is_plain = text and not _DOUBTFUL.search(text)
+        data = data if is_plain else json_copy(data, "pack")
     except InvalidArgumentError as error:
         _refuse(where, "PP003", f"is no valid pack: {error}", error)
-    except RecursionError as error:
-        _refuse(where, "PP003", "is no valid pack: it is nested too deep, or contains itself.", error)
+    if _is_too_deep(data):
+        _refuse(where, "PP003", f"is no valid pack: it is nested more than {_MAX_DEPTH} levels deep.")
+    return PackFile(data, where, text, stem)
+
+
+def _is_too_deep(data: dict[str, Any]) -> bool:
+    level: list[dict[str, Any] | list[Any]] = [data]
+    for _ in range(_MAX_DEPTH):
+        insides = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [item for inside in insides for item in inside if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _refuse(where: str, code: str, problem: str, cause: Exception | None = None, **place: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -205,7 +206,7 @@ def _strict_pack(file: PackFile) -> Pack:
 
 
 def _tolerant_pack(file: PackFile) -> Pack:
-    reading = Reading(file.data, file.where, file.stem)
+    reading = Reading(deepcopy(file.data), file.where, file.stem)
     read_dialect(reading)
     check_pack(reading)
     _check_references(reading.data, file.where)
@@ -216,7 +217,7 @@ def _pack(reading: Reading, file: PackFile, warnings: list[str]) -> Pack:
     definition, extras = reading.data, reading.extras
     own = _extras_of_prompts(extras)
     prompts = {name: Prompt.from_pack(name, definition, own.get(name, {})) for name in definition["prompts"]}
-    return Pack(prompts, definition, extras, (*warnings, *_not_run(definition)), file.read)
+    return Pack(prompts, definition, extras, (*warnings, *_not_run(definition)), file.data)
 
 
 def _extras_of_prompts(extras: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -53,13 +53,13 @@ def test_older_dialect_is_read_and_each_change_told() -> None:
         "/version: '1.0' read as '1.0.0'",
         "/id: missing; read as 'help-desk'",
         "/name: missing; read as 'Help Desk'",
-        "/template_engine: missing; read as an object",
+        '/template_engine: missing; read as {"version": "v1", "syntax": "{{variable}}"}',
         "/variants: kept, but not applied",
         "/prompts/chat/system_prompt: read as 'system_template'",
         "/prompts/chat/available_tools: read as 'tools'",
+        "/prompts/chat/model_config/stop_sequences: not in the format; kept, and sent with the request as 'stop'",
         "/prompts/chat/model_config: read as 'parameters'",
         "/prompts/chat/model_config/model: kept, but not applied",
-        "/prompts/chat/parameters/stop_sequences: not in the format; kept, and sent with the request as 'stop'",
         "/prompts/chat/template_vars: read as 'variables' with these defaults",
         "/prompts/chat/validators/0: 'length' read as an enabled validator of this type",
         "/prompts/chat/validators/1: there is no validator 'profanity': kept, but not applied",
@@ -94,8 +94,8 @@ def test_what_has_no_place_is_kept_by_its_pointer() -> None:
     pack = load_pack(OLDER)
     assert pack.extras == {
         "/variants": {"a": {}},
+        "/prompts/chat/model_config/stop_sequences": ["END"],
         "/prompts/chat/model_config/model": "gpt-4",
-        "/prompts/chat/parameters/stop_sequences": ["END"],
         "/prompts/chat/validators/1": "profanity",
         "/prompts/chat/examples": [{"user": "Hi"}],
     }

@@ -171,6 +171,30 @@ def test_same_key_in_different_objects_is_fine(tmp_path: Path) -> None:
     assert load_pack(written(tmp_path, json.dumps(pack_with(metadata={"id": {"id": [{"id": 1}, {"id": 2}]}}))))
 
 
+def test_deep_nesting_is_refused_and_what_is_allowed_works(tmp_path: Path) -> None:
+    """A hundred levels are more than any pack has, and everything follows them."""
+
+    def nested(levels: int) -> Path:
+        chain = '{"not": ' * (levels - 6) + "{}" + "}" * (levels - 6)
+        steps = f'[{{"id": "a", "kind": "branch", "then": "a", "predicate": {chain}}}]'
+        prompts = '{"a": {"system_template": "Hi"}}'
+        return written(tmp_path, f'{{"compositions": {{"c": {{"steps": {steps}}}}}, "prompts": {prompts}}}')
+
+    pack = load_pack(nested(100))
+    assert load_pack(pack.upgrade(), strict=True)
+    with pytest.raises(PackValidationError, match="nested more than 100 levels deep"):
+        load_pack(nested(101))
+    assert [finding.code for finding in validate_pack(nested(300))] == ["PP003"]
+
+
+@pytest.mark.parametrize("literal", ["NaN", "-Infinity", "1e999", "123456789012345678901234", '"\\ud83c"'])
+def test_values_beyond_json_in_a_file_are_refused(tmp_path: Path, literal: str) -> None:
+    """What the parser takes and JSON cannot hold is told with its place; what only looks so is fine."""
+    with pytest.raises(PackValidationError, match=r"is no valid pack: pack\['metadata'\]\['x'\]"):
+        load_pack(written(tmp_path, json.dumps(pack_with(metadata={"x": 0})).replace("0}", f"{literal}}}")))
+    assert load_pack(written(tmp_path, json.dumps(pack_with(metadata={"x": "NaN 1e999 🧀"})))).warnings == ()
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"id": ' + "9" * 5000 + "}"])
 def test_json_beyond_any_bounds_is_refused(tmp_path: Path, text: str) -> None:
     """Nesting without end and numbers of thousands of digits are our error too."""
@@ -310,6 +334,50 @@ def test_braces_of_other_languages_survive() -> None:
     assert prompt.render({"target": "Greek", "glossary": {"cell": "κελί"}}) == (
         'Translate into Greek. Keep {names} and $\\frac{a}{b}$ as they are. Glossary: {"cell":"κελί"}'
     )
+
+
+def test_every_section_can_be_read() -> None:
+    """What runs and what is only kept, as it stands in the file."""
+    pack = load_pack(DATA / "newsroom.pack.json")
+    assert pack.to_dict() == json.loads((DATA / "newsroom.pack.json").read_text(encoding="utf-8")) == pack.upgrade()
+    assert pack.template_engine["features"] == ["basic_substitution", "fragments"]
+    assert pack.metadata["owner"] == {"since": 1996, "ratio": 1.0, "nothing": None}
+    assert pack.compilation["source"] == "desk.yaml"
+    assert pack.workflow is not None
+    assert pack.workflow["entry"] == "writing"
+    assert pack.agents is not None
+    assert list(pack.agents["members"]) == ["draft", "check"]
+    assert pack.skills[0] == "./skills"
+    assert list(pack.compositions) == ["verify"]
+    prompt = pack.prompt("draft")
+    assert prompt.media["image"]["default_detail"] == "low"
+    assert prompt.tested_models[0]["model"] == "gpt-4o-mini"
+    assert [validator["type"] for validator in prompt.validators] == ["max_length", "regex"]
+
+
+def test_sections_that_are_not_run_are_named() -> None:
+    """Each once, by its pointer."""
+    assert [warning.split(":")[0] for warning in load_pack(DATA / "newsroom.pack.json").warnings] == [
+        "/evals",
+        "/workflow",
+        "/agents",
+        "/skills",
+        "/compositions",
+        "/prompts/draft/pipeline",
+        "/prompts/draft/validators",
+        "/prompts/draft/evals",
+        "/prompts/draft/media",
+    ]
+
+
+def test_evals_of_a_prompt_replace_the_packs_of_the_same_id() -> None:
+    """The prompt's own counts, the pack's others stay."""
+    pack = load_pack(DATA / "newsroom.pack.json")
+    assert [(each["id"], each["type"]) for each in pack.evals_for("draft")] == [
+        ("valid", "json_valid"),
+        ("sober", "content_excludes"),
+    ]
+    assert [each["type"] for each in pack.evals_for("check")] == ["llm_judge", "json_valid"]
 
 
 def test_repr_says_what_is_in_the_pack() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,54 @@ def test_unknown_variables_are_allowed(first_line: Prompt) -> None:
     assert first_line.render({"company": "Shop", "other": object()}) == first_line.render({"company": "Shop"})
 
 
+def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt) -> None:
+    """Its default would silently be used instead, and the answer paid for."""
+    with pytest.raises(PackValidationError) as caught:
+        first_line.render({"company": "Shop", "langauge": "English"})
+    assert str(caught.value) == (
+        "Prompt 'first_line' has no variable 'langauge'; did you mean 'language'? Rename it, or give 'language' too."
+    )
+
+
+@pytest.mark.parametrize("variables", [{"langauge": "x", "language": "German"}, {"unrelated": 1}, {"vop": 1}])
+def test_names_that_stand_for_nothing_here_are_allowed(first_line: Prompt, variables: dict[str, object]) -> None:
+    """Where the near one is given too, where none is near, and where the names are too short to tell."""
+    assert first_line.render({"company": "Shop", **variables})
+
+
+def test_time_can_be_asked_for() -> None:
+    """The clock's time beats defaults and fragments, and gives way to what the caller says."""
+    prompt = prompt_of(
+        "{{current_weekday}} {{current_date}} {{current_hour}}h, {{current_month}} {{current_year}}: {{current_time}}",
+        {"name": "current_hour", "default": "unknown"},
+        fragments={"current_year": "unknown"},
+    )
+    at_nine = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    assert prompt.render({}, clock=lambda: at_nine) == ("Sunday 2026-03-01 09h, March 2026: 2026-03-01T09:30:00+00:00")
+    assert prompt.render({"current_time": "noon"}, clock=lambda: at_nine).endswith(": noon")
+
+
+def test_time_is_not_asked_for_without_need() -> None:
+    """A prompt that does not say the time stays the same, so that its turns do."""
+
+    def no_clock() -> datetime:
+        raise AssertionError
+
+    assert prompt_of("{{x}}", {"name": "x", "default": "d"}).render({}, clock=no_clock) == "d"
+
+
+def test_report_says_what_a_system_prompt_is_made_of(first_line: Prompt) -> None:
+    """Its hash, the names that were filled and those given for nothing, the fragments, how deep they nest."""
+    report = first_line.report({"company": "Shop", "zebra": 1, "other": 2})
+    assert report.text == first_line.render({"company": "Shop"})
+    assert report.prompt_hash == sha256(report.text.encode()).hexdigest()
+    assert report.used == ("agent", "company", "language", "orders", "policy", "refund_limit", "signature")
+    assert report.unused == ("other", "zebra")
+    assert report.fragments == ("policy", "signature")
+    assert report.passes == 4
+    assert prompt_of("plain").report({}).passes == 1
+
+
 @given(value=st.text(min_size=1).filter(str.strip))
 def test_any_text_of_a_caller_comes_out_literally(value: str) -> None:
     """Braces, names of fragments and half placeholders in a value stay as they are."""
@@ -125,6 +175,29 @@ def test_override_replaces_the_template_first() -> None:
     }
     prompt = prompt_of("base", model_overrides={"m": override}, fragments={"f": "fragment"})
     assert prompt.render({}, model="m") == "before [fragment] after"
+
+
+def test_patterns_serve_the_models_that_fit() -> None:
+    """The exact name wins, then the longest pattern; only the star is special."""
+    overrides = {
+        "gpt-*": {"system_template": "any gpt", "parameters": {"temperature": 1}},
+        "gpt-4o-mini*": {"system_template": "mini"},
+        "gpt-4o-mini": {"system_template": "exact"},
+        "[x]?*": {"system_template": "brackets"},
+        "gpt-4": {"system_template": "no pattern"},
+    }
+    prompt = prompt_of("base", model_overrides=overrides)
+    rendered = {model: prompt.render({}, model=model) for model in ("gpt-4o", "gpt-4o-mini-2024", "gpt-4o-mini", "x-1")}
+    assert rendered == {"gpt-4o": "any gpt", "gpt-4o-mini-2024": "mini", "gpt-4o-mini": "exact", "x-1": "base"}
+    assert prompt.render({}, model="[x]?1") == "brackets"
+    assert prompt.parameters_for("gpt-4o") == {"temperature": 1}
+
+
+def test_whole_numbers_written_as_fractions_are_whole() -> None:
+    """JSON's 600.0 is the integer that the model's server wants."""
+    (tokens,) = prompt_of("x", parameters={"max_tokens": 600.0}).parameters_for(None).values()
+    assert tokens == 600
+    assert isinstance(tokens, int)
 
 
 @pytest.mark.parametrize("model", [None, "gpt-4o", "gpt-4o-mini-2024-07-18", "GPT-4o-mini"])

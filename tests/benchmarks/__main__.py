@@ -9,6 +9,7 @@ import sys
 
 import disk_store
 import import_time
+import packs
 import redis_store
 import turn
 from ratio import Ratio, table_of
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "turn": turn.measure,
     "disk": disk_store.measure,
     "redis": redis_store.measure,
+    "packs": packs.measure,
 }
 
 
