@@ -64,7 +64,7 @@ def cost_range(
 
     At the least it costs its input and one token; at the most its input and ``max_output_tokens``, or, where that is
     ``None``, the longest answer of the recent turns with this model, and no less than 1,000 tokens. What a recent turn
-    with this model did cost is possible again, whatever was counted.
+    with this model did cost is possible again, whatever was counted, but for what it was longer than this one may be.
 
     Args:
         provider: Who says what tokens cost.
@@ -83,7 +83,8 @@ def cost_range(
     if low_usd is None or high_usd is None:
         low_usd = high_usd = None
     else:
-        high_usd = max([high_usd, *(turn.cost for turn in recent if turn.cost is not None)])
+        again_usd = (_cost_again(turn, provider, model, output_tokens, at) for turn in recent)
+        high_usd = max([high_usd, *(usd for usd in again_usd if usd is not None)])
     return CostRange(
         low_usd=low_usd,
         high_usd=high_usd,
@@ -91,3 +92,13 @@ def cost_range(
         output_tokens=output_tokens,
         is_limited=max_output_tokens is not None,
     )
+
+
+def _cost_again(turn: Turn, provider: Provider, model: str, output_tokens: int, at: datetime) -> Decimal | None:
+    """Return what a turn did cost; of one with a longer answer than that, as large a part as its tokens are."""
+    usage = turn.usage
+    if turn.cost is None or usage.output_tokens <= output_tokens:
+        return turn.cost
+    whole = provider.price(model, usage, at).usd
+    part = provider.price(model, Usage(usage.input_tokens, output_tokens, cached_tokens=usage.cached_tokens), at).usd
+    return turn.cost * part / whole if whole and part is not None else turn.cost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -203,7 +204,7 @@ class ResponseStream:
             try:
                 stale = self._stored(turn, response)
             except BaseException:
-                self._settled(turn.cost)  # stored or not, it is paid for
+                self._enter(turn.cost)  # stored or not, it is paid for
                 raise
             warnings = self._settled(turn.cost)
             self.response = replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
@@ -239,7 +240,12 @@ class ResponseStream:
     def _settle_unstored(self, *, may_be_billed: bool) -> None:
         """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""
         if self.response is None:
-            self._settled(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
+            self._enter(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
+
+    def _enter(self, cost_usd: Decimal | None) -> None:
+        """Enter the cost of a call that fails in the ledger; its error is to be told, not that of a ledger."""
+        with suppress(StoreError):
+            self._prepared.enter(cost_usd)
 
     def _settled(self, cost_usd: Decimal | None) -> tuple[str, ...]:
         """Enter the cost in the ledger, and return warnings; the answer is not to be lost for a ledger that fails."""
