@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from promptkit_nb.manager import ConversationManager
     from promptkit_nb.pack_validation import validate_pack
     from promptkit_nb.packs import Pack, Prompt, load_pack
+    from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.providers.demo import DemoProvider
     from promptkit_nb.providers.openai import OpenAIProvider
     from promptkit_nb.responses import Response
@@ -74,6 +75,7 @@ _HOMES = {
     "BadRequestError": _ERRORS,
     "Budget": "promptkit_nb.budgets",
     "BudgetExceededError": _ERRORS,
+    "ChatPanel": "promptkit_nb.panel.widget",
     "ContextWindowExceededError": _ERRORS,
     "Conversation": "promptkit_nb.conversation",
     "ConversationChangedError": _ERRORS,
@@ -128,6 +130,7 @@ __all__ = [
     "BadRequestError",
     "Budget",
     "BudgetExceededError",
+    "ChatPanel",
     "ContextWindowExceededError",
     "Conversation",
     "ConversationChangedError",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from promptkit_nb.history import History
     from promptkit_nb.notebook import Notebook
     from promptkit_nb.notebook_session import NotebookSession
+    from promptkit_nb.panel.widget import ChatPanel
 
 _NOTHING_SAID = "Nothing was said yet: begin with %%chat."
 
@@ -106,6 +107,14 @@ class ConversationMagics(Magics):
     @no_var_expand
     @line_magic
     @fails_in_one_line
+    def chat_panel(self, line: str) -> ChatPanel:
+        """Open the chat panel, to talk in beside the notebook: %chat_panel. It begins in this conversation."""
+        _take_nothing("chat_panel", line)
+        return self._session.panel()
+
+    @no_var_expand
+    @line_magic
+    @fails_in_one_line
     def chat_fork(self, line: str) -> None:
         """Copy the conversation and go on in the copy: %chat_fork NEW_ID. Where it was copied before, go on there."""
         new_id = _needed_id(line, "%chat_fork another-try")
@@ -127,7 +136,7 @@ class ConversationMagics(Magics):
     @line_magic
     @fails_in_one_line
     def chat_undo(self, line: str) -> None:
-        """Take the last turn back: %chat_undo. It becomes a branch, which %chat_restore brings back."""
+        """Take the last turn back: %chat_undo. It becomes a branch, which %chat_restore undone-1 brings back."""
         _take_nothing("chat_undo", line)
         conversation = self._session.current(self._session.user_id)
         left = 0 if conversation is None else self._session.undo(conversation)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.dry_run import DryRun
     from promptkit_nb.options import PromptKit
+    from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.responses import Response
     from promptkit_nb.running_cell import CellCall
@@ -167,6 +168,16 @@ class NotebookSession:
             max_output_tokens=talk.max_output_tokens,
             parts=parts,
         )
+
+    def panel(self) -> ChatPanel:
+        """Return a panel of the conversation that the notebook is in, begun if it is not there yet."""
+        from promptkit_nb.panel.widget import ChatPanel  # noqa: PLC0415 - anywidget, imported when used
+
+        talk = Talk()
+        self._check_provider(talk)
+        conversation, opened = self._conversation(talk)
+        AnswerDisplay().note(opened)
+        return ChatPanel(conversation, model=self._options.model or None)
 
     def budget_lines(self) -> tuple[str, ...]:
         """Return one line for each budget of the options, going by the conversation that the notebook is in."""

@@ -17,6 +17,7 @@ PUBLIC = [
     "BadRequestError",
     "Budget",
     "BudgetExceededError",
+    "ChatPanel",
     "ContextWindowExceededError",
     "Conversation",
     "ConversationChangedError",

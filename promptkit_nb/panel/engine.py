@@ -1,0 +1,330 @@
+"""The thread that works for a panel: it takes what the page asks for, and tells the page what there is to show.
+
+A widget's callbacks come on changing threads, and while a cell runs perhaps late: they only put what was asked into a
+queue. Everything else happens here, one thing after the other, so that nothing has to be locked; only whoever waits for
+a model has a thread of his own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+from promptkit_nb.asking import AT_THE_END, Place
+from promptkit_nb.errors import InvalidArgumentError, PromptKitError
+from promptkit_nb.markdown import to_html
+from promptkit_nb.panel import shelf
+from promptkit_nb.panel.answering import Answering
+from promptkit_nb.panel.footer import footer_of
+from promptkit_nb.panel.pages import Pages
+from promptkit_nb.panel.transcript import title_of
+from promptkit_nb.plain_text import one_line, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from promptkit_nb.conversation import Conversation
+    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.streaming import ResponseStream
+    from promptkit_nb.turns import ContentPart
+
+UPDATE_EVERY_S = 0.1
+LOOK_EVERY_S = 0.5
+IDLE_PER_UPDATE = 4
+"""How many times as long as rendering an answer took it is left alone: a long one is rendered less often."""
+
+Command = dict[str, str]
+
+
+class Screen(Protocol):
+    """Where an engine shows things."""
+
+    def show(self, **changes: object) -> None:
+        """Change what is shown: the names are those of ``ChatPanel``'s traits."""
+        ...
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Send something to the pages that are open now."""
+        ...
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep the conversation for those who read the notebook without a kernel."""
+        ...
+
+
+class Engine:
+    """Works for one panel, on a daemon thread that begins with the first command."""
+
+    def __init__(self, conversation: Conversation, screen: Screen, *, model: str | None = None) -> None:
+        """Show what there is; ``model`` is that of every call."""
+        self.conversation = conversation
+        self._screen = screen
+        self._model = model
+        self._inbox: SimpleQueue[Command | Answering | None] = SimpleQueue()
+        self._answers: dict[str, Answering] = {}  # by conversation: one goes on while another one is looked at
+        self._views: set[str] = set()
+        self._search = ""
+        self._shown_text = ""
+        self._next_update_at = 0.0
+        self._next_look_at = 0.0
+        self._problems = 0
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._commands: dict[str, Callable[[Command], None]] = {
+            "open": self._open,
+            "gone": self._gone,
+            "send": self._send,
+            "retry": self._retry,
+            "edit": self._edit,
+            "stop": self._stop,
+            "older": self._older,
+            "search": self._look_for,
+            "use": self._use,
+            "new": self._new,
+            "rename": self._rename,
+            "fork": self._fork,
+            "delete": self._delete,
+        }
+        self._pages = Pages(conversation.snapshot())
+        self._show_turns()
+
+    def post(self, command: Command) -> None:
+        """Have a command done, from any thread; it returns at once."""
+        self._inbox.put(command)
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="promptkit-panel", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; an answer under way goes on, and is stored."""
+        self._inbox.put(None)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item = self._inbox.get(timeout=self._patience_s())
+            except Empty:
+                pass
+            else:
+                if item is None:
+                    return
+                self._guarded(lambda item=item: self._do(item))  # type: ignore[misc]  # a lambda's default
+            self._guarded(self._tick)
+
+    def _patience_s(self) -> float | None:
+        """Return how long nothing needs to be done unasked, in seconds."""
+        if self._answer is not None:
+            return UPDATE_EVERY_S / 2
+        return LOOK_EVERY_S / 2 if self._views else None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do it; what goes wrong is shown, and the panel goes on."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a thread that ends would leave a dead panel
+            self._fail(error)
+
+    def _do(self, item: Command | Answering) -> None:
+        if isinstance(item, Answering):
+            self._end(item)
+            return
+        do = self._commands.get(item.get("do", ""))
+        if do is None:
+            raise InvalidArgumentError(f"The panel knows no {item.get('do')!r:.40}: reload the page.")
+        try:
+            do(item)
+        except PromptKitError as error:
+            self._fail(error, unsent=item.get("text", ""), view=item.get("view", ""))
+
+    # What the page shows.
+
+    @property
+    def _answer(self) -> Answering | None:
+        return self._answers.get(self.conversation.id)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._answer is not None and now >= self._next_update_at:
+            self._show_growth(self._answer)
+            ended = time.monotonic()
+            self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - now))
+        if self._views and now >= self._next_look_at:
+            self._next_look_at = now + LOOK_EVERY_S
+            self._look()
+
+    def _look(self) -> None:
+        """Show what somebody else wrote meanwhile."""
+        snapshot = self.conversation.snapshot()
+        if snapshot is not self._pages.snapshot:
+            self._refresh(snapshot)
+
+    def _refresh(self, snapshot: Snapshot | None = None) -> None:
+        self._pages.turn_to(snapshot or self.conversation.snapshot())
+        self._show_turns()
+        self._show_rest()
+
+    def _show_turns(self) -> None:
+        state = self._pages.snapshot.state
+        answer = self._answer
+        self._screen.show(
+            conversation_id=state.conversation_id,
+            title=title_of(state.conversation_id, state.metadata),
+            growing=None if answer is None else _growing(answer, answer.text),
+            busy=answer is not None,
+            status="" if answer is None else answer.waiting or "Answering…",
+            **self._pages.newest(),
+        )
+
+    def _show_rest(self) -> None:
+        """Show what takes longer to find out than what was said: the list, the size of the context, the budgets."""
+        self._screen.keep(self._pages.snapshot)
+        self._screen.show(
+            conversations=shelf.listed(self.conversation, self._search),
+            footer=footer_of(self.conversation, model=self._model),
+        )
+
+    def _show_growth(self, answer: Answering) -> None:
+        text = answer.text
+        changes: dict[str, object] = {"status": answer.waiting or "Answering…", "busy": True}
+        if text != self._shown_text:
+            self._shown_text = text
+            changes["growing"] = _growing(answer, text)
+        self._screen.show(**changes)
+
+    def _fail(self, error: Exception, *, unsent: str = "", view: str = "") -> None:
+        """Show an error; ``unsent`` goes back to where it was typed."""
+        self._problems += 1
+        told = str(error) if isinstance(error, PromptKitError) else f"{type(error).__name__}: {error}"
+        response = getattr(error, "response", None)
+        partial = getattr(error, "partial", "") or ("" if response is None else response.content)
+        problem = {"text": one_line(told), "unsent": unsent, "view": view, "n": self._problems}
+        problem["partial"] = to_html(partial) if partial else ""
+        self._screen.show(problem=problem)
+
+    # What the page asks for.
+
+    def _open(self, command: Command) -> None:
+        self._views.add(command["view"])
+        self._refresh()
+
+    def _gone(self, command: Command) -> None:
+        self._views.discard(command["view"])
+
+    def _send(self, command: Command) -> None:
+        self._ask(command, command["text"], AT_THE_END, {})
+
+    def _retry(self, command: Command) -> None:
+        snapshot = self.conversation.snapshot()
+        turn = snapshot.state.turns[snapshot.place_of(command["turn"])]
+        asked = next((message for message in turn.messages if message.role == "user"), None)
+        parts = () if asked is None else asked.parts
+        place = Place(in_place_of=turn)
+        self._ask({**command, "text": ""}, turn.user_text, place, {"instead_of": turn.id}, fresh=True, parts=parts)
+
+    def _edit(self, command: Command) -> None:
+        start = self.conversation.snapshot().place_of(command["turn"])
+        self._ask(command, command["text"], Place(branch_from=start), {"from": start})
+
+    def _ask(
+        self,
+        command: Command,
+        question: str,
+        place: Place,
+        shown_place: dict[str, object],
+        *,
+        fresh: bool = False,
+        parts: tuple[ContentPart, ...] = (),
+    ) -> None:
+        if self._answer is not None:
+            raise InvalidArgumentError("An answer is under way: wait for it, or stop it, then send this.")
+        conversation = self.conversation
+
+        def start(on_waiting: Callable[[float, str], None]) -> ResponseStream:
+            return conversation.stream(
+                question, model=self._model, place=place, fresh=fresh, parts=parts, on_waiting=on_waiting
+            )
+
+        answer = Answering(
+            start,
+            self._inbox.put,
+            conversation_id=conversation.id,
+            question=question,
+            unsent=command["text"],
+            place=shown_place,
+            view=command.get("view", ""),
+        )
+        self._answers[conversation.id] = answer
+        self._shown_text = ""
+        self._screen.show(growing=_growing(answer, ""), busy=True, status="Answering…", problem={})
+        answer.begin()
+
+    def _stop(self, command: Command) -> None:  # noqa: ARG002 - there is nothing to say about it
+        answer = self._answers.pop(self.conversation.id, None)
+        if answer is None:
+            return
+        try:
+            answer.stop()
+        finally:
+            self._refresh()
+        if answer.is_unanswered:
+            self._screen.tell({"unsent": answer.unsent, "view": answer.view})
+            self._screen.show(status="Stopped before any text came; the conversation is as it was.")
+        else:
+            self._screen.show(status="Stopped; the partial answer is kept.")
+
+    def _end(self, answer: Answering) -> None:
+        """Show what became of an answer, unless it was stopped before."""
+        if self._answers.get(answer.conversation_id) is not answer:
+            return
+        del self._answers[answer.conversation_id]
+        if answer.error is not None:
+            unsent = answer.unsent if answer.is_unanswered else ""
+            self._fail(answer.error, unsent=unsent, view=answer.view)
+        self._refresh()
+
+    def _older(self, command: Command) -> None:
+        self._screen.tell(self._pages.before(int(command["before"])))
+
+    def _look_for(self, command: Command) -> None:
+        self._search = command["text"]
+        self._screen.show(conversations=shelf.listed(self.conversation, self._search))
+
+    def _use(self, command: Command) -> None:
+        self._go_on_in(self.conversation.neighbour(command["id"]))
+
+    def _new(self, command: Command) -> None:  # noqa: ARG002 - as above
+        self._go_on_in(shelf.begun_beside(self.conversation))
+
+    def _fork(self, command: Command) -> None:  # noqa: ARG002 - as above
+        self._go_on_in(shelf.copied(self.conversation))
+
+    def _rename(self, command: Command) -> None:
+        title = one_line(command["text"])
+        self.conversation.store.update_metadata(self.conversation.id, title=title or None)
+        self._refresh()
+
+    def _delete(self, command: Command) -> None:
+        if command["id"] != self.conversation.id:
+            raise InvalidArgumentError("Another conversation is shown by now: delete that one, or go back.")
+        gone = self.conversation
+        following = shelf.left_beside(gone) or shelf.begun_beside(gone)
+        answer = self._answers.pop(gone.id, None)
+        if answer is not None:
+            answer.stop()
+        gone.store.delete(gone.id)
+        self._go_on_in(following)
+
+    def _go_on_in(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self._search = ""
+        self._shown_text = ""
+        self._screen.show(problem={}, footer=[])
+        self._refresh()
+
+
+def _growing(answer: Answering, text: str) -> dict[str, object]:
+    """Return an answer under way as the page takes it; the page shows the question as the text that it is."""
+    return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.place}

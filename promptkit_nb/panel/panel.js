@@ -1,0 +1,425 @@
+// The chat panel's page. Text reaches it as text (textContent); the only HTML it takes is what Python sanitised,
+// in the fields named `html` and `partial`.
+
+const SLOW_MS = 400; // how long the kernel may take to say that it read a message before the panel says that it waits
+const NEAR_PX = 120;
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function button(label, onclick, attributes = {}) {
+  return make("button", { type: "button", onclick, ...attributes }, label);
+}
+
+async function copy(text, from) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // The clipboard's interface is there on https and localhost only.
+    const area = make("textarea", { class: "promptkit-offscreen" });
+    area.value = text;
+    from.after(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    from.focus();
+  }
+  const label = from.textContent;
+  from.textContent = "Copied";
+  setTimeout(() => (from.textContent = label), 1200);
+}
+
+// HTML that Python sanitised, with a button to copy each block of code.
+function sanitised(html) {
+  const body = make("div", { class: "promptkit-body" });
+  body.innerHTML = html;
+  for (const block of body.querySelectorAll("pre")) {
+    const code = block.textContent;
+    const wrapper = make("div", { class: "promptkit-code" });
+    block.replaceWith(wrapper);
+    const press = (event) => copy(code, event.currentTarget);
+    wrapper.append(block, button("Copy", press, { "aria-label": "Copy code", class: "promptkit-quiet" }));
+  }
+  return body;
+}
+
+function saidNode({ who, text, html }) {
+  const role = who.split(/[, ]/)[0];
+  const body = make("div", { class: "promptkit-said" });
+  if (text && (role === "user" || !html)) body.append(make("div", { class: "promptkit-text" }, text));
+  if (html) body.append(sanitised(html));
+  if (role === "tool" || who.includes(",")) {
+    return make("details", { class: "promptkit-aside" }, make("summary", {}, who), body);
+  }
+  return make("div", { class: `promptkit-message promptkit-${role}` }, make("div", { class: "promptkit-who" }, who), body);
+}
+
+function render({ model, el }) {
+  const view = `view-${Math.random().toString(36).slice(2)}`;
+  const nodes = new Map(); // turn id -> {item, node}
+  let turns = []; // what is on the page, in order; the last ones are the model's
+  let shown = {}; // the conversation and the epoch that they are of
+  let pending = null; // what was sent and not yet begun: {n, text, taken}
+  let editing = null; // the turn that the typed text will take the place of
+  let asked = 0;
+  let fetching = false;
+  let isDead = false;
+  let lastProblem = 0;
+  let stuck = true; // to the end of the log
+  let notice = "";
+
+  // Parts.
+  const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
+  const search = make("input", {
+    type: "search", placeholder: "Search", "aria-label": "Search conversations", autocomplete: "off",
+    oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(() => send("search", { text: search.value }), 200); },
+  });
+  const bar = make("div", { class: "promptkit-bar", hidden: true });
+  const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
+    chooser, search,
+    button("New", () => send("new"), { title: "Begin a conversation with the same prompt and settings" }),
+    button("Rename", rename), button("Fork", () => send("fork"), { title: "Go on in a copy" }),
+    button("Delete", confirmDelete));
+  const earlier = button("Earlier turns", fetchOlder, { class: "promptkit-earlier promptkit-quiet", hidden: true });
+  const growth = make("div", { class: "promptkit-turn promptkit-growing", hidden: true });
+  const empty = make("div", { class: "promptkit-empty" }, "Nothing was said yet.");
+  const log = make("div", {
+    class: "promptkit-log", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0",
+    onscroll: scrolled,
+  }, earlier, empty, growth);
+  const trouble = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
+  const status = make("div", { class: "promptkit-status", role: "status" });
+  const box = make("textarea", {
+    rows: "2", "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter begins a new line)",
+    onkeydown: typed, oninput: refreshButtons,
+  });
+  const sendButton = button("Send", submit, { class: "promptkit-primary" });
+  const stopButton = button("Stop", stop, { disabled: true, title: "Stop the answer (Esc)" });
+  const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-buttons" }, sendButton, stopButton));
+  const footer = make("div", { class: "promptkit-footer" });
+  const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
+    head, bar, log, trouble, status, form, footer);
+  for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !event.isComposing) escape();
+  });
+  el.append(root);
+
+  // What goes to the kernel.
+  function send(what, values = {}) {
+    asked += 1;
+    model.send({ do: what, n: String(asked), view, ...values });
+    return String(asked);
+  }
+
+  function say(what, text, values) {
+    pending = { n: send(what, { text, ...values }), text, taken: false };
+    const mine = pending;
+    setTimeout(() => { if (pending === mine && !mine.taken) drawStatus(); }, SLOW_MS);
+    notice = "";
+    stuck = true;
+    trouble.hidden = true;
+    drawGrowth();
+  }
+
+  function submit() {
+    const text = box.value;
+    if (!text.trim() || isBusy() || isDead) return;
+    box.value = "";
+    if (editing) say("edit", text, { turn: editing.id });
+    else say("send", text);
+    leaveEditing();
+    box.focus();
+  }
+
+  function stop() {
+    if (!isBusy()) return;
+    send("stop");
+    box.focus();
+  }
+
+  function retry(turn) {
+    if (!isBusy() && !isDead) { say("retry", "", { turn: turn.id }); box.focus(); }
+  }
+
+  function edit(turn) {
+    editing = turn;
+    box.value = turn.question;
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+    ask("Editing an earlier message: it and all after it become a branch.", button("Cancel", () => { box.value = ""; leaveEditing(); box.focus(); }));
+    refreshButtons();
+  }
+
+  function leaveEditing() {
+    if (editing) ask();
+    editing = null;
+    refreshButtons();
+  }
+
+  function escape() {
+    if (isBusy()) stop();
+    else if (editing) { box.value = ""; leaveEditing(); }
+    else ask();
+    box.focus();
+  }
+
+  function typed(event) {
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      submit();
+    } else if (event.key === "ArrowUp" && !box.value && !isBusy() && turns.length) {
+      event.preventDefault();
+      edit(turns[turns.length - 1]);
+    }
+  }
+
+  // One line above the log that asks something back; without a text it goes away.
+  function ask(text, ...controls) {
+    bar.replaceChildren(...(text ? [make("span", {}, text), ...controls] : []));
+    bar.hidden = !text;
+  }
+
+  function rename() {
+    const input = make("input", { "aria-label": "New title" });
+    input.value = model.get("title");
+    const save = () => { send("rename", { text: input.value }); ask(); box.focus(); };
+    input.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) save(); });
+    ask("Title:", input, button("Save", save), button("Cancel", () => ask()));
+    input.select();
+  }
+
+  function confirmDelete() {
+    const id = model.get("conversation_id");
+    const yes = button("Delete for good", () => { send("delete", { id }); ask(); box.focus(); }, { class: "promptkit-danger" });
+    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", () => ask()));
+    yes.focus();
+  }
+
+  // What is on the page.
+  const isBusy = () => model.get("busy") || pending !== null;
+
+  function turnNode(turn) {
+    const node = make("div", { class: "promptkit-turn" });
+    const answered = turn.said.map((said) => [said, saidNode(said)]);
+    node.append(...answered.map(([, each]) => each));
+    const answers = turn.said.filter(({ who }) => who === "assistant");
+    const first = answered.find(([said]) => said.who.startsWith("user"));
+    if (first) {
+      first[1].append(actions(
+        button("Copy", (event) => copy(turn.question, event.currentTarget)),
+        button("Edit", () => edit(turn), { title: "Say something else from here on" }),
+      ));
+    }
+    node.append(make("div", { class: "promptkit-below" },
+      make("div", { class: "promptkit-notes" }, ...turn.notes.map((note) => make("div", {}, note))),
+      actions(
+        ...(answers.length ? [button("Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
+        button("Retry", () => retry(turn), { title: "Answer again, in place; the former answer is kept as a version" }),
+      )));
+    return node;
+  }
+
+  function actions(...buttons) {
+    for (const each of buttons) each.classList.add("promptkit-quiet");
+    return make("span", { class: "promptkit-actions" }, ...buttons);
+  }
+
+  function take() {
+    const id = model.get("conversation_id"), epoch = model.get("epoch"), first = model.get("first");
+    if (shown.id !== id) { stuck = true; leaveEditing(); }
+    let kept = shown.id === id && shown.epoch === epoch ? turns.filter(({ at }) => at < first) : [];
+    if (kept.length && kept[kept.length - 1].at !== first - 1) kept = [];
+    shown = { id, epoch };
+    turns = [...kept, ...model.get("turns")];
+  }
+
+  function drawTurns() {
+    take();
+    const wanted = new Set(turns.map(({ id }) => id));
+    for (const [id, { node }] of nodes) if (!wanted.has(id)) { node.remove(); nodes.delete(id); }
+    let next = earlier.nextSibling;
+    for (const turn of turns) {
+      const known = nodes.get(turn.id);
+      let node = known?.node;
+      if (known?.item !== turn && JSON.stringify(known?.item) !== JSON.stringify(turn)) {
+        node = turnNode(turn);
+        if (known) { if (next === known.node) next = node; known.node.replaceWith(node); }
+      }
+      nodes.set(turn.id, { item: turn, node });
+      while (next === growth || next === empty) next = next.nextSibling;
+      if (next === node) next = node.nextSibling;
+      else log.insertBefore(node, next);
+    }
+    earlier.hidden = !turns.length || turns[0].at === 0;
+    drawGrowth();
+  }
+
+  function drawGrowth() {
+    const growing = model.get("growing");
+    const kept = pending && !growing ? { question: pending.text, html: "" } : growing;
+    growth.hidden = !kept || (!kept.question && !kept.html);
+    for (const { item, node } of nodes.values()) {
+      node.hidden = Boolean(kept) && (item.id === kept.instead_of || (kept.from !== undefined && item.at >= kept.from));
+    }
+    empty.hidden = turns.length > 0 || !growth.hidden;
+    log.setAttribute("aria-busy", String(Boolean(kept)));
+    if (!kept) { growth.replaceChildren(); growth.question = undefined; log.append(growth); return settle(); }
+    const before = nodes.get(kept.instead_of)?.node;
+    if (before) { if (before.nextSibling !== growth) before.after(growth); }
+    else if (log.lastChild !== growth) log.append(growth);
+    if (growth.question !== kept.question) {
+      growth.question = kept.question;
+      growth.answer = make("div", { class: "promptkit-said" });
+      growth.replaceChildren(saidNode({ who: "user", text: kept.question, html: "" }),
+        make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-who" }, "assistant"), growth.answer));
+    }
+    const body = sanitised(kept.html);
+    if (!kept.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
+    growth.answer.replaceChildren(body);
+    settle();
+  }
+
+  function drawStatus() {
+    let text = notice || model.get("status");
+    if (isDead) text = "The kernel of this panel has ended: run its cell again to go on.";
+    else if (pending && !pending.taken) text = "Waiting for the kernel, which is busy with a cell: your message goes out as soon as it is free.";
+    if (status.textContent !== text) status.textContent = text;
+    refreshButtons();
+  }
+
+  function refreshButtons() {
+    sendButton.disabled = isDead || isBusy() || !box.value.trim();
+    stopButton.disabled = isDead || !isBusy();
+    sendButton.textContent = "Send";
+    for (const each of head.querySelectorAll("button, select, input")) each.disabled = isDead;
+  }
+
+  function drawProblem() {
+    const problem = model.get("problem");
+    trouble.hidden = !problem.text;
+    if (!problem.text) return;
+    trouble.replaceChildren(make("span", {}, problem.text), button("Dismiss", () => { trouble.hidden = true; box.focus(); }, { class: "promptkit-quiet" }));
+    if (problem.partial) trouble.append(sanitised(problem.partial));
+    if (problem.n !== lastProblem) {
+      lastProblem = problem.n;
+      pending = null;
+      putBack(problem.unsent, problem.view);
+    }
+  }
+
+  // What could not be sent goes back to where it was typed; after a reload of the page, to the empty box.
+  function putBack(text, from) {
+    if (!text || (from !== view && asked > 1)) return;
+    box.value = box.value.trim() ? `${text}\n${box.value}` : text;
+    refreshButtons();
+  }
+
+  function drawChooser() {
+    const id = model.get("conversation_id");
+    const options = model.get("conversations").map((each) => {
+      const option = make("option", { value: each.id, title: each.id }, `${each.title} (${each.turns})`);
+      option.value = each.id;
+      return option;
+    });
+    if (!options.some((option) => option.value === id)) options.unshift(make("option", { value: id }, model.get("title")));
+    chooser.replaceChildren(...options);
+    chooser.value = id;
+  }
+
+  function drawFooter() {
+    footer.replaceChildren(...model.get("footer").map((line) => make("span", {}, line)));
+  }
+
+  // Scrolling.
+  function settle() {
+    if (stuck) log.scrollTop = log.scrollHeight;
+  }
+
+  function scrolled() {
+    stuck = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    if (log.scrollTop < NEAR_PX && !earlier.hidden && !stuck) fetchOlder();
+  }
+
+  function fetchOlder() {
+    if (fetching || !turns.length || turns[0].at === 0 || isDead) return;
+    fetching = true;
+    send("older", { before: String(turns[0].at) });
+    setTimeout(() => (fetching = false), 5000); // should the kernel never say
+  }
+
+  function older(message) {
+    fetching = false;
+    const last = message.older[message.older.length - 1];
+    if (message.epoch !== shown.epoch || !last || last.at !== turns[0]?.at - 1) return;
+    const height = log.scrollHeight, top = log.scrollTop;
+    turns = [...message.older, ...turns];
+    stuck = false;
+    drawTurns();
+    log.scrollTop = top + log.scrollHeight - height;
+  }
+
+  // What comes from the kernel.
+  function heard(message) {
+    if (message.taken && message.view === view && pending?.n === message.taken) { pending.taken = true; drawStatus(); }
+    if (message.older) older(message);
+    if (message.unsent) putBack(message.unsent, message.view);
+  }
+
+  function begun() {
+    if (pending && (model.get("growing") || pending.taken)) pending = null;
+  }
+
+  const listeners = {
+    "change:turns": () => { begun(); drawTurns(); drawStatus(); },
+    "change:epoch": drawTurns,
+    "change:conversation_id": () => { drawTurns(); drawChooser(); },
+    "change:growing": () => { begun(); drawGrowth(); drawStatus(); },
+    "change:busy": () => { begun(); drawGrowth(); drawStatus(); },
+    "change:status": () => { notice = ""; drawStatus(); },
+    "change:problem": () => { drawProblem(); drawGrowth(); drawStatus(); },
+    "change:conversations": drawChooser,
+    "change:footer": drawFooter,
+    "msg:custom": heard,
+    "comm_live_update": () => setTimeout(checkLife, 0),
+  };
+  for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
+
+  // A widget whose kernel is gone gets this class from the widget manager.
+  function checkLife() {
+    isDead = Boolean(el.closest(".jupyter-widgets-disconnected"));
+    root.classList.toggle("promptkit-dead", isDead);
+    if (isDead && pending) { putBack(pending.text, view); pending = null; drawGrowth(); }
+    drawStatus();
+  }
+
+  const leave = () => { if (!isDead) send("gone"); };
+  addEventListener("pagehide", leave);
+  drawTurns();
+  drawChooser();
+  drawFooter();
+  drawProblem();
+  drawStatus();
+  checkLife();
+  send("open");
+  requestAnimationFrame(settle);
+  const sized = new ResizeObserver(settle);
+  sized.observe(log);
+  return () => {
+    removeEventListener("pagehide", leave);
+    sized.disconnect();
+    for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
+    leave();
+  };
+}
+
+export default { render };

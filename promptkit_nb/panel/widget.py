@@ -1,0 +1,144 @@
+"""``ChatPanel``: a conversation as a widget, to keep open beside the notebook."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+from IPython.display import display
+from traitlets import Bool, Dict, Int, List, Unicode
+
+from promptkit_nb.conversation import Conversation
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.frontend import can_update
+from promptkit_nb.panel.engine import Engine
+from promptkit_nb.panel.transcript import static_html, static_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from promptkit_nb.snapshot import Snapshot
+
+_HERE = Path(__file__).parent
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class ChatPanel(anywidget.AnyWidget):
+    """A panel to talk in: it streams while the kernel stays usable, and shows what others add to the conversation.
+
+    Displayed in a notebook, it leaves a transcript beside it that is readable where no widget runs. A batch run gets
+    that transcript alone.
+
+    Args:
+        conversation: Where it begins; another one of the same user can be chosen in the panel.
+        model: The model of every call; else the conversation's, else the provider's.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> panel = ChatPanel(ConversationManager(DemoProvider()).new_conversation(conversation_id="hello"))
+    >>> panel
+    ChatPanel('hello')
+    """
+
+    _esm = _HERE / "panel.js"
+    _css = _HERE / "panel.css"
+
+    _engine: Engine | None = None
+
+    conversation_id = Unicode().tag(sync=True)
+    title = Unicode().tag(sync=True)
+    turns = List(Dict()).tag(sync=True)
+    first = Int().tag(sync=True)
+    epoch = Int().tag(sync=True)
+    growing = Dict(allow_none=True, default_value=None).tag(sync=True)
+    busy = Bool().tag(sync=True)
+    status = Unicode().tag(sync=True)
+    problem = Dict().tag(sync=True)
+    footer = List(Unicode()).tag(sync=True)
+    conversations = List(Dict()).tag(sync=True)
+
+    def __init__(self, conversation: Conversation, *, model: str | None = None) -> None:
+        """Show a conversation."""
+        if not isinstance(conversation, Conversation):
+            raise InvalidArgumentError(
+                f"conversation={conversation!r:.80} is no conversation: give one of ConversationManager's."
+            )
+        super().__init__()  # type: ignore[no-untyped-call]  # ipywidgets' has no types
+        self._transcript: Any = None  # IPython's DisplayHandle
+        self._engine = engine = Engine(conversation, self, model=model)
+        self._post = engine.post
+        self._now = lambda: engine.conversation
+        self.on_msg(self._received)
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation that is shown now."""
+        return self._now()
+
+    def show(self, **changes: object) -> None:
+        """Change what the pages show, in one message."""
+        with self.hold_sync():
+            for name, value in changes.items():
+                setattr(self, name, value)
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Send something to the pages that are open now."""
+        self.send(dict(message))
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Let the saved notebook have the conversation as it is now."""
+        if self._transcript is not None:
+            self._transcript.update(_static(snapshot), raw=True)
+
+    def close(self) -> None:
+        """Take the panel away; an answer under way is still stored."""
+        if self._engine is not None:
+            self._engine.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        """Say which conversation is shown."""
+        return f"ChatPanel({self.conversation_id!r})"
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+        static = _static(self.conversation.snapshot())
+        if not _is_live():
+            return static, {}
+        return {**static, _WIDGET_VIEW: _view_of(self)}, {}
+
+    def _ipython_display_(self, **_: object) -> None:
+        static = _static(self.conversation.snapshot())
+        if not _is_live():
+            display(static, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
+            return
+        hint = f"{self!r} needs a running kernel: run this cell again to go on."
+        display({"text/plain": hint, _WIDGET_VIEW: _view_of(self)}, raw=True)  # type: ignore[no-untyped-call]  # as above
+        self._transcript = display(static, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+
+    def _received(self, _: object, content: object, __: object) -> None:
+        """Take what a page asks for. Answering at once tells the page that the kernel reads what it sends.
+
+        It is also what makes later messages come while a cell runs: on a subshell's thread.
+        """
+        if not isinstance(content, dict):
+            return
+        command = {str(name): str(value) for name, value in content.items()}
+        self.send({"taken": command.get("n", ""), "view": command.get("view", "")})
+        self._post(command)
+
+
+def _is_live() -> bool:
+    """Return whether somebody can use a widget: Voilà runs notebooks as a batch does, and then shows them."""
+    return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+
+
+def _view_of(panel: ChatPanel) -> dict[str, object]:
+    return {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}
+
+
+def _static(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "text/plain": static_text(snapshot.state),
+        "text/html": static_html(snapshot.state, stale=snapshot.stale),
+    }
