@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -67,6 +69,17 @@ def test_pack_says_what_is_in_it() -> None:
 def test_path_may_be_text() -> None:
     """A path is a path, as text or as an object."""
     assert load_pack(str(DATA / "support.pack.json")) == load_pack(DATA / "support.pack.json")
+
+
+def test_loading_waits_for_no_checker() -> None:
+    """A pack that follows the format is loaded without the libraries that check and suggest."""
+    script = (
+        "import sys; from promptkit_nb import load_pack; load_pack(sys.argv[1]);"
+        "print({'jsonschema_rs', 'rapidfuzz', 'pandas'} & set(sys.modules))"
+    )
+    path = DATA / "newsroom.pack.json"
+    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_sections_that_are_not_there_are_empty() -> None:
