@@ -54,6 +54,11 @@ class CellMatching:
         """Return the id of the turn that a cell of this kernel had last, ``None`` before the first."""
         return self._last.get(conversation_id)
 
+    def forked(self, conversation_id: str, turns: Sequence[Turn]) -> None:
+        """Remember that the cells so far stand for what a fork inherited: the next one comes behind that."""
+        inherited = frozenset(turn.id for turn in turns if turn.inherited)
+        self._runs.setdefault(conversation_id, _BatchRun(inherited, matched=bool(inherited)))
+
     def took_back(self, conversation_id: str, turns: Sequence[Turn]) -> None:
         """Remember that the newest turn was taken back, and these are left."""
         if turns:
@@ -71,6 +76,9 @@ class CellMatching:
         if following.cell_source == call.cell_source:
             self._under_way[conversation_id] = replace(run, matched=True)
             return Place(in_place_of=following) if is_current else Place(archived=following)
+        for undone in snapshot.undone:  # it was taken back, and the next one came in its place
+            if run.matched and undone.cell_source == call.cell_source and undone.id not in run.passed:
+                return Place(archived=undone)
         self._under_way[conversation_id] = replace(run, over=True)
         if run.matched and snapshot.state.turns:
             return Place(branch_from=snapshot.place_of(following) if is_current else 0)

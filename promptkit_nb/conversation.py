@@ -19,6 +19,7 @@ from promptkit_nb.plain_text import counted
 from promptkit_nb.preparation import Preparation
 from promptkit_nb.replays import check_replay
 from promptkit_nb.requests import check_text
+from promptkit_nb.snapshot import UNDONE
 from promptkit_nb.spending import Spending
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.summarizer import Summarizer
@@ -325,11 +326,11 @@ class Conversation:
         return self._log.archive(lambda state: (0, len(state.turns)))
 
     def undo(self, *, as_of: str | None = None) -> int:
-        """Let the newest turn become a branch; return how many left, 0 or 1.
+        """Let the newest turn become a branch, ``undone-1`` or so; return how many left, 0 or 1.
 
         With ``as_of``, the id of a turn, nothing happens where that turn left already.
         """
-        return self._log.archive(lambda state: newest_turn(state.turns, as_of))
+        return self._log.archive(lambda state: newest_turn(state.turns, as_of), name=UNDONE)
 
     def branches(self) -> tuple[Branch, ...]:
         """Return the former tails and heads of the conversation; ``restore`` brings one back."""

@@ -101,11 +101,13 @@ class ConversationLog:
                     self.store.restore(self.id, branch_id)
             raise
 
-    def archive(self, range_of: Callable[[ConversationState], tuple[int, int]]) -> int:
-        """Let a range of turns leave the conversation as a branch; return how many they were."""
-        return self._set_aside(lambda now: range_of(now.state))[1]
+    def archive(self, range_of: Callable[[ConversationState], tuple[int, int]], *, name: str = "branch") -> int:
+        """Let a range of turns leave the conversation as a branch, named so; return how many they were."""
+        return self._set_aside(lambda now: range_of(now.state), name)[1]
 
-    def _set_aside(self, range_of: Callable[[Snapshot], tuple[int | None, int]]) -> tuple[str | None, int]:
+    def _set_aside(
+        self, range_of: Callable[[Snapshot], tuple[int | None, int]], name: str = "branch"
+    ) -> tuple[str | None, int]:
         """Return also the id of the branch, ``None`` where there was nothing to leave."""
         while True:
             snapshot = self.fresh()
@@ -113,7 +115,7 @@ class ConversationLog:
             if start is None or start >= stop:
                 return None, 0
             taken = {branch.id for branch in snapshot.state.branches}
-            branch_id = next(name for n in range(1, len(taken) + 2) if (name := f"branch-{n}") not in taken)
+            branch_id = next(free for n in range(1, len(taken) + 2) if (free := f"{name}-{n}") not in taken)
             try:
                 self.store.archive(self.id, start, stop, as_branch=branch_id)
             except InvalidArgumentError:

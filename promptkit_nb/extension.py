@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _MAGICS = (ChatMagics, ConversationMagics)
+_KEPT = "promptkit_nb"  # the name under which IPython's place for extensions keeps the notebook
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register the magics, in place of those of an earlier load."""
+    """Register the magics, in place of those of an earlier load, whose choices and conversation stay."""
     unload(shell)
-    notebook = Notebook(shell)
+    notebook: Notebook = shell.meta.setdefault(_KEPT, Notebook(shell))
     notebook.watch()
     for magics in _MAGICS:
         shell.register_magics(magics(notebook))

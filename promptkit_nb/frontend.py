@@ -42,3 +42,9 @@ def cell_id() -> str | None:
     """Return the id of the notebook cell that is running, or ``None`` where the front end does not tell."""
     found = parent_message().get("metadata", {}).get("cellId")
     return found if isinstance(found, str) else None
+
+
+def cell_code() -> str | None:
+    """Return the source of the notebook cell that is running, as it was sent, or ``None`` outside a kernel."""
+    found = parent_message().get("content", {}).get("code")
+    return found if isinstance(found, str) else None

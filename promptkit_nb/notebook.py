@@ -33,7 +33,8 @@ class Notebook:
         return NotebookSession(self.options)
 
     def watch(self) -> None:
-        """Complete the lines of chat magics from now on."""
+        """Follow the cells, and complete the lines of chat magics, from now on."""
+        self.cell.watch()
         if self.shell.Completer is not None:
             self.shell.Completer.custom_matchers.append(self._complete)
 

@@ -225,7 +225,9 @@ class NotebookSession:
             if copy.forked_from != current.id:
                 raise
             line = f"resumed {new_id!r}, a fork of {current.id!r}"
-        self._go_on_in(self.manager.get_conversation(copy.id), user_id)
+        forked = self.manager.get_conversation(copy.id)
+        self._matching.forked(forked.id, forked.turns)
+        self._go_on_in(forked, user_id)
         return line
 
     def current(self, user_id: str) -> Conversation | None:
@@ -279,9 +281,10 @@ class NotebookSession:
             self._prompt(None, self._options.prompt or None)
 
     def close(self) -> None:
-        """Let go of the stores."""
-        while self._stores:
-            self._stores.popitem()[1].close()
+        """Let go of stores; they are opened again when they are needed, and what is in memory stays."""
+        self._managers = None
+        for chosen in [name for name in self._stores if name != "memory"]:
+            self._stores.pop(chosen).close()
 
     def _conversation(self, talk: Talk) -> tuple[Conversation, str]:
         """Return the conversation to talk in and, where it was opened or created just now, a line that says so.

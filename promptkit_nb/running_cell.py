@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptkit_nb.frontend import cell_id
+from promptkit_nb.frontend import cell_code, cell_id
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
@@ -35,17 +35,22 @@ class RunningCell:
     """Watches the shell; ``next_call()`` says where a chat call comes from."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        """Begin to watch."""
+        """Know nothing of the cell that is running yet."""
         self._shell = shell
         self._source: str | None = None
         self._calls = 0
         self._running: ExecutionInfo | None = None
-        shell.events.register("pre_run_cell", self._begin)
-        shell.events.register("post_run_cell", self._end)
+
+    def watch(self) -> None:
+        """Watch from now on."""
+        self._shell.events.register("pre_run_cell", self._begin)
+        self._shell.events.register("post_run_cell", self._end)
 
     def next_call(self) -> CellCall:
         """Return the place of the next chat call of the cell that is running."""
-        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=_without_keys(self._source))
+        call = CellCall(
+            cell_id=cell_id(), cell_call=self._calls, cell_source=_without_keys(self._source or cell_code())
+        )
         self._calls += 1
         return call
 
@@ -53,6 +58,7 @@ class RunningCell:
         """Watch no longer."""
         self._shell.events.unregister("pre_run_cell", self._begin)
         self._shell.events.unregister("post_run_cell", self._end)
+        self._running = None
 
     def _begin(self, info: ExecutionInfo) -> None:
         """Begin a cell; one that runs within another, as ``%run`` does it, is a part of that one."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from promptkit_nb.running_cell import CellCall
     from promptkit_nb.state import Branch, Head
 
+UNDONE = "undone"
+"""How the branches are named that ``undo`` makes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -107,6 +110,11 @@ class Snapshot:
             if 0 <= place < len(head.turns):
                 return chain_of(head.turns[:place], head.context_hash)
         return None
+
+    @property
+    def undone(self) -> tuple[Turn, ...]:
+        """The turns that were taken back, and are on a branch for that."""
+        return tuple(turn for each in self.state.branches if each.id.startswith(UNDONE) for turn in each.turns)
 
     @property
     def turns_ever_current(self) -> tuple[Turn, ...]:

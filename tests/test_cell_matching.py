@@ -437,6 +437,31 @@ class TestBatch:
         batch.cells("c")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
 
+    def test_a_turn_that_was_taken_back_is_no_difference(self, batch: Kernel, chat_server: ChatServer) -> None:
+        """The next run answers it from its branch, and what came after it in place; nothing is written."""
+        batch.cells("ab")
+        batch.conversation.undo()
+        batch.cells("c")
+        revision = batch.conversation.snapshot().state.revision
+        again(batch).cells("abc")
+        assert (batch.now, batch.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
+        assert batch.conversation.snapshot().state.revision == revision
+
+    def test_a_fork_begins_behind_what_it_inherited(
+        self, batch: Kernel, store: StateStore, chat_server: ChatServer
+    ) -> None:
+        """The cells before are those of the conversation that was forked."""
+        batch.cells("ab")
+        batch.conversation.fork("fork")
+        for kernel in (again(batch), again(batch)):
+            kernel.cells("ab")
+            fork = Kernel(
+                manager_for(store, chat_server).get_conversation("fork"), in_batch=True, matching=kernel.matching
+            )
+            fork.matching.forked("fork", fork.conversation.turns)
+            fork.cells("c")
+        assert (fork.now, fork.branches, len(chat_server.requests)) == ("abc", [], 3)
+
     def test_a_turn_that_another_kernel_replaced_meanwhile_counts_as_passed(
         self, batch: Kernel, chat_server: ChatServer
     ) -> None:

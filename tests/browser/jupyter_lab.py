@@ -153,6 +153,20 @@ class LabNotebook:
         """Make this the active cell."""
         self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", index)
 
+    def source(self, index: int) -> str:
+        """Return what stands in the cell."""
+        source: str = self.page.evaluate(
+            "index => jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.getSource()", index
+        )
+        return source
+
+    def set_source(self, index: int, source: str) -> None:
+        """Put this text into the cell."""
+        self.page.evaluate(
+            "([at, text]) => jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(text)",
+            [index, source],
+        )
+
     def wait_until_idle(self) -> None:
         """Wait until the kernel is ready and has nothing to do."""
         self._evaluate("""async () => {

@@ -1,0 +1,226 @@
+"""Notebooks that programs run: ``jupyter execute``, nbclient and nbval twice on one store, and from a recording."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+
+from promptkit_nb import ConversationState, DiskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from nbformat import NotebookNode
+
+    from chat_server import ChatServer
+
+pytestmark = pytest.mark.kernel
+
+PATIENCE_S = 120
+SETUP = "%load_ext promptkit_nb\n%chat_setup --model gpt-4o-mini\n%chat_use talk"
+TALK = (
+    "names = ['Alice', 'Bob']",
+    "%%chat\nMy name is {{ names[0] }}",
+    "for _ in names:\n    %chat What's my name?",
+    "%chat One\n%chat Two",
+    "%%chat --to answer\nA poem",
+    "%chat_history",
+)
+EVERYTHING = (
+    "%%chat\nMy name is Alice",
+    "%%chat\nA poem",
+    "%chat_undo",
+    "%%chat --code\nA better poem",
+    "%%chat -t 0.5 --max-output-tokens 50 --max-tokens 4000\nShort, please",
+    "%chat_summarize --keep-last 2",
+    "%chat_fork other",
+    "%%chat\nOnly here",
+    "%chat_tree",
+    "%chat_use talk",
+    "%%chat\nOnly there",
+    "%chat_truncate --keep-last 4",
+    "%%chat --to answer\nStill there?",
+    "%chat_history --versions",
+    "%chat_export chat.json\n%chat_export chat.md\n%chat_export chat.html",
+    "%chat_context",
+    "%chat_usage",
+    "%chat_list",
+    "%%chat --dry-run\nWhat would it cost?",
+    "%chat_delete nothing-there",
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where kernels keep their conversations; the developer's shell has no say."""
+    for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def online(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
+    """The server that kernels of this test talk to."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    return chat_server
+
+
+def written(path: Path, cells: Sequence[str]) -> Path:
+    """Write a notebook of these code cells, not executed."""
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
+    notebook.cells = [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(cells)]  # type: ignore[no-untyped-call]  # same
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]  # same
+    return path
+
+
+def jupyter_execute(path: Path) -> None:
+    """Run a notebook by the command of that name."""
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "execute", path], check=True, capture_output=True, timeout=PATIENCE_S
+    )
+
+
+def nbval(path: Path) -> None:
+    """Run a notebook by pytest, without comparing outputs."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    subprocess.run([*command, path], check=True, capture_output=True, timeout=PATIENCE_S, cwd=path.parent)
+
+
+def executed(path: Path) -> NotebookNode:
+    """Run a notebook by nbclient, as papermill does, in its own directory; return it with its outputs."""
+    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # same
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, kernel_name="python3", timeout=PATIENCE_S, resources=resources).execute()
+    return notebook
+
+
+def outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
+    """Return what the cells show."""
+    shown = ("output_type", "data", "name", "text")
+    return [
+        [{key: value for key, value in output.items() if key in shown} for output in cell.outputs]
+        for cell in notebook.cells
+    ]
+
+
+def state(home: Path, conversation_id: str = "talk") -> ConversationState:
+    """Return what the store holds of the conversation."""
+    with DiskStore(home) as store:
+        return store.get(conversation_id)
+
+
+def texts(found: ConversationState) -> list[str]:
+    """Return what the user says in the current turns."""
+    return [turn.user_text for turn in found.turns]
+
+
+@pytest.mark.parametrize("run", [jupyter_execute, nbval, executed])
+def test_second_run_asks_nothing_and_writes_nothing(
+    run: Callable[[Path], object], home: Path, online: ChatServer, tmp_path: Path
+) -> None:
+    """Under ``%chat_use`` a notebook without cell ids finds its turns again, calls in loops included."""
+    notebook = written(tmp_path / "talk.ipynb", [SETUP, *TALK])
+    run(notebook)
+    first = state(home)
+    assert texts(first) == [
+        "My name is Alice", "What's my name?", "What's my name?", "One", "Two", "A poem",
+    ]  # fmt: skip
+    run(notebook)
+    assert state(home) == first
+    assert state(home).revision == first.revision
+    assert len(online.requests) == 6
+
+
+def test_what_one_program_ran_another_finds(home: Path, online: ChatServer, tmp_path: Path) -> None:
+    """nbclient, ``jupyter execute`` and nbval send the same sources."""
+    notebook = written(tmp_path / "talk.ipynb", [SETUP, *TALK])
+    executed(notebook)
+    first = state(home)
+    jupyter_execute(notebook)
+    nbval(notebook)
+    assert state(home) == first
+    assert len(online.requests) == 6
+
+
+def test_a_message_in_the_cell_that_loads_the_extension_is_found_again(
+    home: Path, online: ChatServer, tmp_path: Path
+) -> None:
+    """Its source is known, though the extension was not there when the cell began."""
+    notebook = written(tmp_path / "one.ipynb", [f"{SETUP}\n%chat Hi", "%chat there"])
+    for _ in range(2):
+        executed(notebook)
+    assert [turn.cell_source for turn in state(home).turns] == [f"{SETUP}\n%chat Hi", "%chat there"]
+    assert len(online.requests) == 2
+
+
+def test_run_all_is_safe_for_every_magic(home: Path, online: ChatServer, tmp_path: Path) -> None:
+    """A notebook that uses all of them, three times: requests and current turns are those of the first run."""
+    notebook = written(tmp_path / "all.ipynb", [SETUP, *EVERYTHING])
+    executed(notebook)
+    asked = len(online.requests)
+    first = texts(state(home)), texts(state(home, "other"))
+    assert first == (
+        ["Short, please", "Only there", "Still there?"],
+        ["My name is Alice", "A better poem", "Short, please", "Only here"],
+    )
+    for _ in range(2):
+        executed(notebook)
+        assert (texts(state(home)), texts(state(home, "other"))) == first
+        assert len(online.requests) == asked
+        assert len(state(home).summaries) == 1
+
+
+def test_a_recording_stands_in_for_key_and_network(
+    online: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another checkout, strict replay gives the outputs of the strict run that was committed, byte for byte."""
+    author = tmp_path / "author"
+    author.mkdir()
+    executed(written(author / "talk.ipynb", [SETUP, *TALK, "%chat_export chat.json"]))
+    asked = len(online.requests)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name)
+    setup = "%load_ext promptkit_nb\n%chat_setup --recording chat.json --replay strict\n%chat_use talk"
+    shown = []
+    for name in ("committed", "checkout"):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "chat.json").write_bytes((author / "chat.json").read_bytes())
+        monkeypatch.setenv("PROMPTKIT_HOME", str(directory / "home"))
+        shown.append(outputs(executed(written(directory / "talk.ipynb", [setup, *TALK]))))
+    assert shown[0] == shown[1]
+    assert shown[0][2][-1]["data"]["text/plain"] == (
+        "Your name is Alice.\n\ngpt-4o-mini · 10/5 tokens · replayed · $0.00 (saved $0.0000045)"
+    )
+    assert len(online.requests) == asked
+
+
+def test_a_changed_prompt_is_missed_before_anything_is_sent(home: Path, online: ChatServer, tmp_path: Path) -> None:
+    """Strict replay fails the cell in one line, even where a key and a server are there."""
+    executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_export chat.json"]))
+    setup = f"{SETUP}-again\n%chat_setup --recording chat.json --replay strict"
+    changed = written(tmp_path / "changed.ipynb", [setup, "%chat Won"])
+    with pytest.raises(CellExecutionError) as raised:
+        executed(changed)
+    (line,) = [line for line in raised.value.traceback.splitlines() if "ReplayMissError" in line]
+    assert line == (
+        "ReplayMissError: No recorded answer to 'Won' by 'gpt-4o-mini': nothing with this text was recorded. "
+        "Nothing was sent; record it once with replay='auto', or ask without replay."
+    )
+    assert len(online.requests) == 1
+    assert os.environ["OPENAI_API_KEY"]
+    assert texts(state(home, "talk-again")) == []
