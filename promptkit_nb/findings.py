@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning"]
 
 _SHOWN = 20
-_MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'  # as in note_html.py, which stands above the packs
+MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'  # as in note_html.py, which stands above the packs
 _COLORS = {"error": "var(--jp-error-color1,#c62828)", "warning": "var(--jp-warn-color1,#b26a00)"}
 
 
@@ -136,7 +136,7 @@ class Findings(Sequence[Finding]):
         heading = "".join(f'<th style="text-align:left">{name}</th>' for name in ("", "where", "line", "what"))
         table = f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>" if shown else ""
         advice = f"<div>{escape(self.advice)}</div>" if self.advice else ""
-        return f"<div {_MATH_OFF}><div>{escape(self.source)}: {self.counts}</div>{table}{more}{advice}</div>"
+        return f"<div {MATH_OFF}><div>{escape(self.source)}: {self.counts}</div>{table}{more}{advice}</div>"
 
 
 def shown_value(value: Any) -> str:

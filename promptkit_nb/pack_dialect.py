@@ -51,10 +51,10 @@ class Reading:
         if isinstance(former, dict):
             self.extras.update(former)
 
-    def refuse(self, pointer: str, problem: str) -> PackValidationError:
+    def refuse(self, pointer: str, problem: str, code: str = "PP102") -> PackValidationError:
         """Return the error for what cannot be read at all."""
         place = f"at {pointer}" if pointer else "at the top"
-        findings = Findings([Finding("PP102", "error", pointer, problem)], self.where)
+        findings = Findings([Finding(code, "error", pointer, problem)], self.where)
         return PackValidationError(f"{self.where} is no valid pack: {place}, {problem}.", findings=findings)
 
 
@@ -116,12 +116,8 @@ def _fill(reading: Reading, holder: dict[str, Any], pointer: str, values: Mappin
 def _complete_version(reading: Reading, holder: dict[str, Any], pointer: str) -> None:
     """Read 1, 1.5 and ``"1.0"`` as semantic versions."""
     written = holder["version"]
-    text = str(written) if isinstance(written, (int, float)) and not isinstance(written, bool) else written
-    found = _SHORT_VERSION.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
-        return
-    full = f"{found[1]}{int(found[2])}.{int(found[3] or 0)}.{int(found[4] or 0)}"
-    if full != written:
+    full = full_version(written)
+    if full not in {None, written}:
         holder["version"] = full
         reading.warn(pointer_to(pointer, "version"), f"{shown_value(written)} read as {full!r}")
 
@@ -246,6 +242,17 @@ def _read_validator(reading: Reading, validator: dict[str, Any], pointer: str) -
             validator["params"] = {**params, key: validator.pop(key)}
             reading.warn(pointer_to(pointer, key), "read as one of 'params'")
     _fill(reading, validator, pointer, {"enabled": True})
+
+
+def full_version(written: object) -> str | None:
+    """Return the semantic version that is meant; ``None`` where it is no version, or more than numbers.
+
+    >>> full_version("v1"), full_version(1.5), full_version("latest")
+    ('v1.0.0', '1.5.0', None)
+    """
+    is_number = isinstance(written, (int, float)) and not isinstance(written, bool)
+    found = _SHORT_VERSION.fullmatch(str(written)) if is_number or isinstance(written, str) else None
+    return found and f"{found[1]}{int(found[2])}.{int(found[3] or 0)}.{int(found[4] or 0)}"
 
 
 def slug_of(name: str, also: str = "") -> str:

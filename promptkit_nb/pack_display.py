@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from promptkit_nb.findings import MATH_OFF
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from promptkit_nb.prompts import Prompt
     from promptkit_nb.variables import Variable
 
-MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'  # as in note_html.py, which stands above the packs
 _GREY = "color:var(--jp-ui-font-color2,#777)"
 _LEFT = 'style="text-align:left;vertical-align:top"'
 _TEXT = (

@@ -25,7 +25,9 @@ def check_pack(reading: Reading) -> None:
     """
     prompts = reading.data.get("prompts")
     if not prompts:
-        raise reading.refuse("", "it needs 'prompts', and that not empty" + _renamed(reading.data, "prompts", schema()))
+        raise reading.refuse(
+            "", "it needs 'prompts', and that not empty" + _renamed(reading.data, "prompts", schema()), "PP101"
+        )
     for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
         if isinstance(prompt, dict):
             _check_needed(reading, prompt, pointer_to("/prompts", key))
@@ -55,13 +57,13 @@ def _check_needed(reading: Reading, prompt: dict[str, Any], pointer: str) -> Non
     """Refuse a prompt without a system prompt, and variables without names."""
     if not prompt.get("system_template"):
         renamed = _renamed(prompt, "system_template", definition("prompt"))
-        raise reading.refuse(pointer, f"it needs 'system_template', and that not empty{renamed}")
+        raise reading.refuse(pointer, f"it needs 'system_template', and that not empty{renamed}", "PP101")
     variables = prompt.get("variables")
     for index, variable in enumerate(variables if isinstance(variables, list) else ()):
         if isinstance(variable, dict) and not variable.get("name"):
             renamed = _renamed(variable, "name", definition("variable"))
             place = pointer_to(pointer, "variables", index)
-            raise reading.refuse(place, f"it needs 'name', and that not empty{renamed}")
+            raise reading.refuse(place, f"it needs 'name', and that not empty{renamed}", "PP101")
 
 
 def _renamed(holder: dict[str, Any], key: str, node: Node) -> str:

@@ -56,7 +56,7 @@ class RenderReport:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
-    """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON as it stands in the pack.
+    """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON as the pack's is understood.
 
     ``fragments`` are those of the pack's texts that this prompt uses. ``extras`` is what the pack says of it beyond
     the format, by JSON pointer from here.
@@ -258,7 +258,7 @@ class Prompt:
     def snapshot(self) -> dict[str, object]:
         """Return, as JSON values, what a conversation keeps to go on without the pack file.
 
-        The prompt's JSON as it stands in the pack, its name there, the fragments it uses, the pack's id and version.
+        The prompt's JSON, its name in the pack, the fragments it uses, the pack's id and version.
         """
         kept = {
             "name": self.name,

@@ -6,12 +6,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.findings import Finding, shown_value
+from promptkit_nb.pack_dialect import full_version
 from promptkit_nb.pack_names import OLDER_NAMES, PARAMS_OF_VALIDATOR, WITHOUT_SUCCESSOR
-from promptkit_nb.pack_schema import definition, node_at, parent_of_key, pointer_to, schema
+from promptkit_nb.pack_schema import node_at, parent_of_key, pointer_to, schema
 from promptkit_nb.suggestions import near_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from jsonschema_rs import Draft202012Validator, ValidationError
 
@@ -44,7 +45,7 @@ def _findings_of(error: ValidationError) -> Iterator[Finding]:
     name = error.kind.name
     value: Any = error.instance
     if name == "required":
-        yield _missing(said["property"], value, node, pointer)
+        yield _missing(said["property"], value, node, error.schema_path, pointer)
     elif name == "additionalProperties":
         for key in said["unexpected"]:
             yield _unknown(key, value[key], node, error.schema_path, pointer)
@@ -53,23 +54,12 @@ def _findings_of(error: ValidationError) -> Iterator[Finding]:
         yield _refused(code, value, expected, pointer, said.get("options", ()))
 
 
-def _missing(key: str, holder: dict[str, Any], node: Node, pointer: str) -> Finding:
-    properties = node.get("properties") or _properties_around(holder, key)
+def _missing(key: str, holder: dict[str, Any], node: Node, schema_path: list[str | int], pointer: str) -> Finding:
+    properties = node.get("properties") or node_at(schema_path[:2])["properties"]  # a condition asks for it
     near = near_names(key, [other for other in holder if other not in properties])
-    older = next(
-        (old for names in OLDER_NAMES.values() for old, new in names.items() if new == key and old in holder), ""
-    )
-    hint = f"rename {(older or near[0])!r}" if older or near else ""
+    older = [old for names in OLDER_NAMES.values() for old, new in names.items() if new == key and old in holder]
+    hint = f"rename {[*older, *near][0]!r}" if older or near else ""
     return Finding("PP101", "error", pointer, f"it needs {key!r}", expected=key, hint=hint)
-
-
-def _properties_around(holder: dict[str, Any], key: str) -> set[str]:
-    """Return the known keys where a condition of the schema asks for one: those of a step, state or skill."""
-    for name in ("step", "state", "inline_skill"):
-        properties = definition(name)["properties"]
-        if key in properties:
-            return set(properties)
-    return set(holder)
 
 
 def _unknown(key: str, value: object, node: Node, schema_path: list[str | int], pointer: str) -> Finding:
@@ -85,20 +75,24 @@ def _unknown(key: str, value: object, node: Node, schema_path: list[str | int], 
         hint = f"it belongs under {parent!r}"
     place = pointer_to(pointer, key)
     known = f"one of {', '.join(node['properties'])}"
-    return Finding("PP104", "error", place, "unknown key", None, None, shown_value(value), known, suggestions, hint)
-
-
-def _refused(code: str, value: object, expected: str, pointer: str, options: list[object] | tuple[()]) -> Finding:
-    near = near_names(value, [str(option) for option in options]) if isinstance(value, str) else ()
-    hint = ""
-    if code == "PP105" and pointer.endswith("version") and isinstance(value, str) and value.count(".") < 2:  # noqa: PLR2004 - of a semantic version
-        near = tuple(
-            f"{value}{'.0' * (2 - value.count('.'))}" for _ in range(1) if value.replace(".", "").strip("v").isdigit()
-        )
-    shown = shown_value(value)
     return Finding(
-        code, "error", pointer, f"expected {expected}, found {shown}", None, None, shown, expected, near, hint
+        "PP104",
+        "error",
+        place,
+        "unknown key",
+        value=shown_value(value),
+        expected=known,
+        suggestions=suggestions,
+        hint=hint,
     )
+
+
+def _refused(code: str, value: object, expected: str, pointer: str, options: Sequence[object]) -> Finding:
+    near = near_names(value, list(map(str, options))) if isinstance(value, str) else ()
+    version = full_version(value) if pointer.endswith("/version") and code == "PP105" else None
+    shown, meant = shown_value(value), near or ((version,) if version else ())
+    message = f"expected {expected}, found {shown}"
+    return Finding(code, "error", pointer, message, value=shown, expected=expected, suggestions=meant)
 
 
 def _kinds(said: dict[str, Any], _: Node) -> tuple[str, str]:
