@@ -7,20 +7,27 @@ format is moved out, into ``extras`` by its pointer, so that nothing is lost.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.findings import Finding, Findings, shown_value
-from promptkit_nb.pack_names import CHECKS, EXTRAS, PARAMS_OF_VALIDATOR, STOP_SEQUENCES, WITHOUT_SUCCESSOR
+from promptkit_nb.pack_names import (
+    CHECKS,
+    EXTRAS,
+    PARAMS_OF_VALIDATOR,
+    STOP_SEQUENCES,
+    WITHOUT_SUCCESSOR,
+    full_version,
+    slug_of,
+    type_of,
+)
 from promptkit_nb.pack_schema import definition, pointer_to
 from promptkit_nb.suggestions import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SHORT_VERSION = re.compile(r"(v?)(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
 
 
@@ -117,7 +124,7 @@ def _complete_version(reading: Reading, holder: dict[str, Any], pointer: str) ->
     """Read 1, 1.5 and ``"1.0"`` as semantic versions."""
     written = holder["version"]
     full = full_version(written)
-    if full not in {None, written}:
+    if full is not None and full != written:
         holder["version"] = full
         reading.warn(pointer_to(pointer, "version"), f"{shown_value(written)} read as {full!r}")
 
@@ -242,38 +249,6 @@ def _read_validator(reading: Reading, validator: dict[str, Any], pointer: str) -
             validator["params"] = {**params, key: validator.pop(key)}
             reading.warn(pointer_to(pointer, key), "read as one of 'params'")
     _fill(reading, validator, pointer, {"enabled": True})
-
-
-def full_version(written: object) -> str | None:
-    """Return the semantic version that is meant; ``None`` where it is no version, or more than numbers.
-
-    >>> full_version("v1"), full_version(1.5), full_version("latest")
-    ('v1.0.0', '1.5.0', None)
-    """
-    is_number = isinstance(written, (int, float)) and not isinstance(written, bool)
-    found = _SHORT_VERSION.fullmatch(str(written)) if is_number or isinstance(written, str) else None
-    return found and f"{found[1]}{int(found[2])}.{int(found[3] or 0)}.{int(found[4] or 0)}"
-
-
-def slug_of(name: str, also: str = "") -> str:
-    """Return an id made from a name: lower-case letters, digits and hyphens (and ``also``), a letter first.
-
-    >>> slug_of("My 1st Pack!"), slug_of("42")
-    ('my-1st-pack', 'pack-42')
-    """
-    slug = re.sub(rf"[^a-z0-9{also}]+", "-", name.lower()).strip(f"-{also}")[:90]
-    return slug if slug[:1].isalpha() else f"pack-{slug}".rstrip("-")
-
-
-def type_of(value: object) -> str:
-    """Return the type of variable that this default belongs to; ``"string"`` where there is none."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list) else "string"
 
 
 def _is_text(value: object) -> bool:

@@ -1,6 +1,8 @@
-"""What packs call things: the names of the older documentation, and the known types of validators and evals."""
+"""What packs call things: names of older documentation, the known checks, and names made up where there are none."""
 
 from __future__ import annotations
+
+import re
 
 # What the older documentation calls what, by the definition of the schema in which it stood.
 OLDER_NAMES = {
@@ -60,3 +62,37 @@ CHECKS = frozenset(
         """.split(),  # noqa: SIM905 - read as words
     }
 )
+
+_SHORT_VERSION = re.compile(r"(v?)(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
+
+
+def full_version(written: object) -> str | None:
+    """Return the semantic version that is meant; ``None`` where it is no version, or more than numbers.
+
+    >>> full_version("v1"), full_version(1.5), full_version("latest")
+    ('v1.0.0', '1.5.0', None)
+    """
+    is_number = isinstance(written, (int, float)) and not isinstance(written, bool)
+    found = _SHORT_VERSION.fullmatch(str(written)) if is_number or isinstance(written, str) else None
+    return found and f"{found[1]}{int(found[2])}.{int(found[3] or 0)}.{int(found[4] or 0)}"
+
+
+def slug_of(name: str, also: str = "") -> str:
+    """Return an id made from a name: lower-case letters, digits and hyphens (and ``also``), a letter first.
+
+    >>> slug_of("My 1st Pack!"), slug_of("42")
+    ('my-1st-pack', 'pack-42')
+    """
+    slug = re.sub(rf"[^a-z0-9{also}]+", "-", name.lower()).strip(f"-{also}")[:90]
+    return slug if slug[:1].isalpha() else f"pack-{slug}".rstrip("-")
+
+
+def type_of(value: object) -> str:
+    """Return the type of variable that this default belongs to; ``"string"`` where there is none."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, dict):
+        return "object"
+    return "array" if isinstance(value, list) else "string"

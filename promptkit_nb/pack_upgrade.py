@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.codec import json_copy
-from promptkit_nb.pack_dialect import slug_of
-from promptkit_nb.pack_names import EXTRAS
+from promptkit_nb.pack_names import EXTRAS, slug_of
 from promptkit_nb.pack_schema import keys_of
 from promptkit_nb.pack_validation import errors_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
 from promptkit_nb.findings import Findings
-from promptkit_nb.pack_dialect import Reading, read_dialect, slug_of
+from promptkit_nb.pack_dialect import Reading, read_dialect
 from promptkit_nb.pack_display import pack_html
 from promptkit_nb.pack_files import read_pack
 from promptkit_nb.pack_format import check_pack
@@ -18,6 +18,7 @@ from promptkit_nb.pack_schema import keys_of, pointer_to
 from promptkit_nb.pack_types import TemplateEngine
 from promptkit_nb.pack_upgrade import upgraded
 from promptkit_nb.pack_validation import check_strictly
+from promptkit_nb.pack_warnings import doubts, not_run
 from promptkit_nb.prompts import Prompt
 from promptkit_nb.reference_findings import agent_references
 from promptkit_nb.suggestions import did_you_mean, near_names
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Pack", "Prompt", "load_pack"]
 
 T = TypeVar("T")
-
-_NOT_RUN_OF_PACK = ("evals", "workflow", "agents", "skills", "compositions")
-_NOT_RUN_OF_PROMPT = ("pipeline", "validators", "evals", "media")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -210,14 +208,14 @@ def _tolerant_pack(file: PackFile) -> Pack:
     read_dialect(reading)
     check_pack(reading)
     _check_references(reading.data, file.where)
-    return _pack(reading, file, [*reading.warnings, *_doubts(reading.data)])
+    return _pack(reading, file, [*reading.warnings, *doubts(reading.data)])
 
 
 def _pack(reading: Reading, file: PackFile, warnings: list[str]) -> Pack:
     definition, extras = reading.data, reading.extras
     own = _extras_of_prompts(extras)
     prompts = {name: Prompt.from_pack(name, definition, own.get(name, {})) for name in definition["prompts"]}
-    return Pack(prompts, definition, extras, (*warnings, *_not_run(definition)), file.data)
+    return Pack(prompts, definition, extras, (*warnings, *not_run(definition)), file.data)
 
 
 def _extras_of_prompts(extras: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -239,30 +237,3 @@ def _check_references(data: dict[str, Any], where: str) -> None:
         raise PackValidationError(
             f"{where} is no valid pack: at {first.pointer}, {first.text}.", findings=Findings(dangling, where)
         )
-
-
-def _not_run(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning for each section that has no effect here."""
-    for section in _NOT_RUN_OF_PACK:
-        if data.get(section):
-            yield f"/{section}: kept, but not run"
-    for key, prompt in data["prompts"].items():
-        for section in _NOT_RUN_OF_PROMPT:
-            if prompt.get(section):
-                yield f"{pointer_to('/prompts', key, section)}: kept, but not run"
-
-
-def _doubts(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield warnings for what has the right shape and still is not what its author may think."""
-    tools = data.get("tools") or {}
-    for key, prompt in data["prompts"].items():
-        pointer = pointer_to("/prompts", key)
-        if prompt["id"] not in {key, slug_of(key, also="_")}:
-            yield f"{pointer}/id: it is {prompt['id']!r}, but the prompt is found by its key, {key!r}"
-        for index, tool in enumerate(prompt.get("tools") or ()):
-            if tool not in tools:
-                yield f"{pointer}/tools/{index}: {tool!r} is not among the pack's tools"
-        for index, variable in enumerate(prompt.get("variables") or ()):
-            if variable.get("required") and variable.get("default") is not None:
-                name = variable.get("name")
-                yield f"{pointer}/variables/{index}: {name!r} is required and has a default, which satisfies it"

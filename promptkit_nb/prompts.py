@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
 from fnmatch import fnmatchcase
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.codec import json_copy
@@ -17,12 +15,14 @@ from promptkit_nb.pack_display import prompt_html, shown_variable
 from promptkit_nb.pack_format import check_prompt
 from promptkit_nb.pack_names import STOP_SEQUENCES
 from promptkit_nb.pack_types import Parameters, ToolPolicy
-from promptkit_nb.suggestions import did_you_mean, near_names
-from promptkit_nb.templates import placeholders_in, reachable, render
-from promptkit_nb.time_names import TIME_NAMES, time_values
-from promptkit_nb.variables import Variable, bound_values
+from promptkit_nb.prompt_rendering import RenderReport, report_of
+from promptkit_nb.templates import reachable
+from promptkit_nb.time_names import local_time
+from promptkit_nb.variables import Variable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
     from typing import Self
 
     from promptkit_nb.pack_types import Eval, ModelOverride, Validator
@@ -30,28 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHOWN_CHARACTERS = 60
-_SHORT_NAME = 3
 _WHOLE_NUMBERS = ("max_tokens", "top_k")
-
-
-def _local_time() -> datetime:
-    return datetime.now().astimezone()
-
-
-@dataclass(frozen=True, slots=True)
-class RenderReport:
-    """A system prompt as the model gets it, and what it was made of.
-
-    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` are the names that were filled, ``unused`` those given
-    for nothing, both sorted; ``fragments`` are those of the pack that are in it, ``passes`` how deep texts nest.
-    """
-
-    text: str
-    prompt_hash: str
-    used: tuple[str, ...]
-    unused: tuple[str, ...]
-    fragments: tuple[str, ...]
-    passes: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -171,7 +150,7 @@ class Prompt:
         variables: Mapping[str, object],
         *,
         model: str | None = None,
-        clock: Callable[[], datetime] = _local_time,
+        clock: Callable[[], datetime] = local_time,
     ) -> str:
         """Return the system prompt for this model, with the variables filled in.
 
@@ -189,7 +168,7 @@ class Prompt:
         variables: Mapping[str, object],
         *,
         model: str | None = None,
-        clock: Callable[[], datetime] = _local_time,
+        clock: Callable[[], datetime] = local_time,
     ) -> RenderReport:
         """Return what ``render`` returns, and what it was made of; arguments and errors are the same.
 
@@ -197,46 +176,18 @@ class Prompt:
         >>> prompt.report({"subject": "algebra", "mood": "calm"}).unused
         ('mood',)
         """
-        declared, template = self.variables, self._template_for(model)
-        defaults = {variable.name: variable.default for variable in declared if variable.default is not None}
-        texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | dict(self.fragments)
-        plain = {name: value for name, value in defaults.items() if name not in texts}
-        asked = _names_in(template, texts)
-        self._refuse_misspelt(variables, {*asked, *(variable.name for variable in declared)})
-        time = time_values(clock()) if asked & TIME_NAMES else {}
-        rendered = render(
-            template,
-            texts=texts,
-            values=plain | dict(time) | bound_values(declared, variables),
-            required=[variable.name for variable in declared if variable.required],
+        return report_of(
+            self._template_for(model),
+            declared=self.variables,
+            fragments=self.fragments,
+            given=variables,
+            clock=clock,
             where=f"Prompt {self.name!r}",
-        )
-        return RenderReport(
-            rendered.text,
-            sha256(rendered.text.encode("utf-8", "surrogatepass")).hexdigest(),
-            tuple(sorted(rendered.used)),
-            tuple(sorted(variables.keys() - rendered.used)),
-            tuple(name for name in self.fragments if name in rendered.used and name not in variables),
-            rendered.passes,
         )
 
     def _section(self, key: str, absent: T) -> T:
         section: T = self.definition.get(key) or absent
         return section
-
-    def _refuse_misspelt(self, given: Mapping[str, object], known: set[str]) -> None:
-        """Refuse a name that is unknown here and near to one without a value: nobody wants to pay for that answer."""
-        for name in given.keys() - known:
-            near = [
-                other
-                for other in near_names(name, known - given.keys())
-                if len(other) > _SHORT_NAME or other.casefold() == name.casefold()
-            ]
-            if near:
-                raise PackValidationError(
-                    f"Prompt {self.name!r} has no variable {name!r}{did_you_mean(near)} "
-                    f"Rename it, or give {near[0]!r} too."
-                )
 
     def parameters_for(self, model: str | None) -> dict[str, Any]:
         """Return the parameters for this model: its overrides win key by key, and null unsets one.
@@ -313,12 +264,6 @@ def _texts_of(definition: Mapping[str, Any]) -> list[str]:
     texts = [template.get(key) for template in templates for key in keys]
     texts += [variable.get("default") for variable in definition.get("variables") or ()]
     return [text for text in texts if isinstance(text, str)]
-
-
-def _names_in(template: str, texts: Mapping[str, str]) -> frozenset[str]:
-    """Return all names that the template asks for, directly or through the pack's texts."""
-    used = reachable([template], texts)
-    return placeholders_in(template).union(*(placeholders_in(texts[name]) for name in used))
 
 
 def _pattern(name: str) -> str:

@@ -6,8 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.findings import Finding, shown_value
-from promptkit_nb.pack_dialect import full_version
-from promptkit_nb.pack_names import OLDER_NAMES, PARAMS_OF_VALIDATOR, WITHOUT_SUCCESSOR
+from promptkit_nb.pack_names import OLDER_NAMES, PARAMS_OF_VALIDATOR, WITHOUT_SUCCESSOR, full_version
 from promptkit_nb.pack_schema import node_at, parent_of_key, pointer_to, schema
 from promptkit_nb.suggestions import near_names
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905 - read as a sentence
 _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  # noqa: SIM905 - same
@@ -14,6 +14,11 @@ _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  
 TIME_NAMES = frozenset(
     {"current_time", "current_date", "current_year", "current_month", "current_weekday", "current_hour"}
 )
+
+
+def local_time() -> datetime:
+    """Return the time now, in this machine's zone."""
+    return datetime.now().astimezone()
 
 
 def time_values(now: datetime) -> Mapping[str, str]:
