@@ -1,7 +1,8 @@
-"""``%chat What's my name?`` is a question to the model, not to IPython's help on ``name``."""
+"""What stands in a chat cell or line is for the model: IPython neither answers its questions nor tidies it up."""
 
 from __future__ import annotations
 
+import re
 import tokenize
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,27 @@ from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd
 
 if TYPE_CHECKING:
     from typing import Self
+
+_CHAT_CELL = re.compile(r"%%chat(?: (?P<options>.*))?\s*")
+
+
+def chat_cell(lines: list[str]) -> list[str]:
+    r"""Return the call that a ``%%chat`` cell is, its body as it was typed; other cells as they are.
+
+    Left to itself, IPython takes prompts such as ``>>>`` out of the body, and the blanks of empty lines.
+
+    >>> chat_cell(["%%chat -q\n", ">>> 1 + 1\n"])
+    ["get_ipython().run_cell_magic('chat', '-q', '>>> 1 + 1\\n')\n"]
+    """
+    first = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    found = _CHAT_CELL.fullmatch(lines[first]) if lines else None
+    if found is None:
+        return lines
+    options, body = (found["options"] or "").strip(), "".join(lines[first + 1 :])
+    return [f"get_ipython().run_cell_magic('chat', {options!r}, {body!r})\n"]
+
+
+chat_cell.has_side_effects = True  # type: ignore[attr-defined]  # a terminal then still waits for the end of the cell
 
 
 class ChatLine(EscapedCommand):

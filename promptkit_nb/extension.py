@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat_line import ChatLine
+from promptkit_nb.chat_line import ChatLine, chat_cell
 from promptkit_nb.conversation_magics import ConversationMagics
 from promptkit_nb.magics import ChatMagics
 from promptkit_nb.notebook import Notebook
@@ -23,6 +23,7 @@ def load(shell: InteractiveShell) -> None:
     notebook.watch()
     for magics in _MAGICS:
         shell.register_magics(magics(notebook))
+    shell.input_transformer_manager.cleanup_transforms.insert(0, chat_cell)
     shell.input_transformer_manager.token_transformers.append(ChatLine)
     shell.configurables.append(notebook.options)  # type: ignore[arg-type]  # IPython declares a list of shells
 
@@ -34,6 +35,7 @@ def unload(shell: InteractiveShell) -> None:
         return
     notebook = registered.notebook
     notebook.stop()
+    shell.input_transformer_manager.cleanup_transforms.remove(chat_cell)
     shell.input_transformer_manager.token_transformers.remove(ChatLine)
     if notebook.options in shell.configurables:
         shell.configurables.remove(notebook.options)
