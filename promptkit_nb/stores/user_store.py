@@ -40,6 +40,11 @@ class UserStore:
         self._clock = clock
         self.user_id = check_user_id(user_id)
 
+    @property
+    def whole(self) -> StateStore:
+        """The store that this is a part of; who reads it directly has to look at the user."""
+        return self._store
+
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation of this user; ``ConversationExistsError`` if the id is taken, by whomever."""
         self.check_user(state.user_id)

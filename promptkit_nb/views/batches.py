@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 
-from promptkit_nb.codec import decode_turn, encode_json, encode_turn
+from promptkit_nb.codec import SALVAGE, decode_turn, encode_json, encode_turn
+from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.replays import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -93,11 +94,18 @@ class Batch:
 
 
 def batch_of(lines: Lines) -> Batch:
-    """Return the lines as columns; ``StoreCorruptedError``, naming the conversation, where one is no turn."""
+    """Return the lines as columns; ``StoreCorruptedError``, naming conversations, where one is no turn."""
     try:
         return _batch(lines, lines.lines)
-    except pa.ArrowException:  # 8.0 for 8 tokens can be read all the same; of a damaged line, rewriting raises
-        return _batch(lines, [_rewritten(*each) for each in zip(lines.lines, lines.conversation_ids, strict=True)])
+    except pa.ArrowException:  # 0.5 for the text "0.5" can be read all the same; of a damaged line, rewriting raises
+        rewritten = [_rewritten(*each) for each in zip(lines.lines, lines.conversation_ids, strict=True)]
+    try:
+        return _batch(lines, rewritten)
+    except pa.ArrowException as error:
+        among = ", ".join(map(repr, dict.fromkeys(lines.conversation_ids)))
+        raise StoreCorruptedError(
+            f"A turn cannot be shown ({error!s:.200}); it is in one of these conversations: {among:.1000}. {SALVAGE}"
+        ) from error
 
 
 def marked(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Literal, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.stores.checks import check_filters
-
-if TYPE_CHECKING:
-    from promptkit_nb.state import Head
 
 Moment = date | datetime | str
 """A point in time: an aware ``datetime``, a ``date`` (in UTC, the whole day), or either as ISO 8601 text."""
@@ -88,12 +85,12 @@ class Filters:
         """Whether some conversations are left out by their id or user."""
         return any(each is not None for each in (self.conversation_id, self.prefix, self.user_id))
 
-    def lets_through(self, head: Head) -> bool:
+    def lets_through(self, conversation_id: str, user_id: str) -> bool:
         """Return whether a conversation is meant by its id and user."""
         return (
-            self.conversation_id in (None, head.conversation_id)
-            and self.user_id in (None, head.user_id)
-            and head.conversation_id.startswith(self.prefix or "")
+            self.conversation_id in (None, conversation_id)
+            and self.user_id in (None, user_id)
+            and conversation_id.startswith(self.prefix or "")
         )
 
 

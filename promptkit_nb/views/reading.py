@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ConversationNotFoundError
 from promptkit_nb.staleness import stale_turns
 from promptkit_nb.stores.disk import DiskStore
-from promptkit_nb.stores.feed import Feed
+from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.views.batches import batch_of, marked
@@ -32,17 +34,26 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
         return store.list(filters.prefix, filters.user_id, "conversation_id", descending=False)
     with suppress(ConversationNotFoundError):
         head = store.head(filters.conversation_id)
-        return [head] if filters.lets_through(head) else []
+        return [head] if filters.lets_through(head.conversation_id, head.user_id) else []
     return []
 
 
 def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
     """Yield the conversations that are meant, in the order of their ids; at least one batch, which may be empty."""
-    yield batch_of(Lines())
+    yield _nothing()
+    if isinstance(store, UserStore):
+        store.check_user(filters.user_id)
+        filters = replace(filters, user_id=store.user_id)
+        store = store.whole
     if isinstance(store, RowStore):
         yield from _fed(store, filters, with_stale=with_stale)
     else:
         yield from _gotten(store, filters, with_stale=with_stale)
+
+
+@cache
+def _nothing() -> Batch:
+    return batch_of(Lines())
 
 
 def _fed(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
@@ -61,11 +72,13 @@ def _fed(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Bat
 
 
 def _records(feed: Feed, filters: Filters) -> dict[str, bytes]:
-    if filters.conversation_id is None:
+    wanted = filters.conversation_id
+    if wanted is None:
         return feed.records(filters.prefix, filters.user_id)
-    stored = feed.record(filters.conversation_id)
-    is_meant = filters.conversation_id.startswith(filters.prefix or "")
-    return {} if stored is None or not is_meant else {filters.conversation_id: stored}
+    stored = feed.record(wanted)
+    if stored is None or not filters.lets_through(wanted, record_of(stored, wanted).user_id):
+        return {}
+    return {wanted: stored}
 
 
 def _gotten(store: StateStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:

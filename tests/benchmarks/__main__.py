@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 import disk_store
+import frames
 import import_time
 import packs
 import redis_store
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "import": import_time.measure,
     "turn": turn.measure,
     "disk": disk_store.measure,
+    "frames": frames.measure,
     "redis": redis_store.measure,
     "packs": packs.measure,
 }

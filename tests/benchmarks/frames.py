@@ -1,0 +1,72 @@
+"""What ``messages_df`` of a store on disk costs beside ``pandas.read_sql`` over a plain table with the same columns.
+
+The plain table is what somebody would make who keeps messages for analysis alone: each value in a column of its own,
+where the store keeps each turn as a line of JSON. Both give the same frame; the tables are made once and read as often
+as the rounds say.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage, messages_df
+from ratio import Ratio, medians_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZES = {"100k": (100_000, 0.10), "1M": (1_000_000, 0.05)}
+"""How many messages, and how much of a full build a refresh may take: in 100k the 25 ms of any call weigh more."""
+
+TURNS = 100
+"""Of each conversation; a turn is two messages."""
+
+
+def measure() -> list[Ratio]:
+    """Return the ratios of building and refreshing a frame."""
+    with tempfile.TemporaryDirectory() as directory:
+        return [ratio for name, size in SIZES.items() for ratio in _of(Path(directory) / name, name, *size)]
+
+
+def _of(directory: Path, name: str, messages: int, at_most: float) -> Iterator[Ratio]:
+    with DiskStore(directory) as store, closing(sqlite3.connect(directory.with_suffix(".db"))) as plain:
+        for number in range(messages // TURNS // 2):
+            turns = tuple(_turn(place) for place in range(TURNS))
+            store.create(ConversationState(f"user:{number % 97}:session:{number}", f"u{number % 97}", turns))
+        messages_df(store).to_sql("messages", plain, index=False)
+
+        def build() -> None:
+            with DiskStore(directory) as fresh:
+                messages_df(fresh)
+
+        def refresh() -> None:
+            store.append("user:5:session:5", _turn(0))
+            messages_df(store)
+
+        build_ms, read_ms, refresh_ms = medians_ms(3, build, lambda: _read_sql(plain), refresh)
+    yield Ratio(f"messages_df of {name} / read_sql of a plain table", build_ms, read_ms, 1.0)
+    yield Ratio(f"messages_df of {name}, two of them new / all anew", refresh_ms, build_ms, at_most)
+
+
+def _turn(number: int) -> Turn:
+    """Return a turn of two messages, with all that a provider fills in: 1.2 kB of JSON."""
+    return Turn(
+        messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
+        usage=Usage(150, 130),
+        cost=Decimal("0.0001005"),
+        model="gpt-4o-mini",
+        provider="openai",
+        latency_ms=512.25,
+        finish_reason="stop",
+    )
+
+
+def _read_sql(plain: sqlite3.Connection) -> pd.DataFrame:
+    return pd.read_sql("SELECT * FROM messages", plain, parse_dates=["created_at"])

@@ -1,0 +1,313 @@
+"""What a view of a store on disk keeps: every look shows what is stored now, and reads no more than what changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from promptkit_nb import (
+    ConversationManager,
+    ConversationState,
+    DemoProvider,
+    DiskStore,
+    MemoryStore,
+    Message,
+    StoreCorruptedError,
+    Summary,
+    Turn,
+    Usage,
+    conversations_df,
+    messages_df,
+    turns_df,
+    usage_df,
+)
+from promptkit_nb.stores.disk_rows import DiskRows
+from promptkit_nb.views import kept
+from storing import START, Clock, rich_state, said
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAMES = st.sampled_from(["a", "b", "c"])
+NUMBERS = st.integers(0, 5)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[DiskStore]:
+    """An empty store on disk."""
+    with DiskStore(tmp_path) as store:
+        yield store
+
+
+def texts_of(store: DiskStore, **filters: Any) -> list[str]:
+    """Return what users said, as the view of turns shows it."""
+    return list(turns_df(store, **filters)["user_text"])
+
+
+def assert_same_views(store: Any, other: Any) -> None:
+    """Compare every view of two stores."""
+    for view in (turns_df, messages_df):
+        pd.testing.assert_frame_equal(view(store, status="all"), view(other, status="all"))
+    pd.testing.assert_frame_equal(conversations_df(store), conversations_df(other))
+    pd.testing.assert_frame_equal(usage_df(store), usage_df(other))
+
+
+class Changing(RuleBasedStateMachine):
+    """Any changes in any order: what is kept shows the same as a handle that was opened just now."""
+
+    def __init__(self) -> None:
+        """Begin with an empty store, looked at once."""
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.store = DiskStore(self.directory.name, clock=Clock())
+        self.count = 0
+
+    @rule(name=NAMES, count=NUMBERS)
+    def append(self, name: str, count: int) -> None:
+        """Say something."""
+        for _ in range(count):
+            self.store.append(name, self._turn())
+
+    @rule(name=NAMES, place=NUMBERS)
+    def replace(self, name: str, place: int) -> None:
+        """Answer a turn again."""
+        turns = self._turns(name)
+        if place < len(turns):
+            self.store.replace(name, turns[place].id, self._turn())
+
+    @rule(name=NAMES, start=NUMBERS, stop=NUMBERS)
+    def archive(self, name: str, start: int, stop: int) -> None:
+        """Let turns leave."""
+        if start <= stop <= len(self._turns(name)):
+            self.count += 1
+            self.store.archive(name, start, stop, as_branch=f"branch {self.count}")
+
+    @rule(name=NAMES)
+    def restore(self, name: str) -> None:
+        """Bring a branch back."""
+        if self._turns(name):
+            for branch in self.store.get(name).branches[:1]:
+                self.store.restore(name, branch)
+
+    @rule(name=NAMES)
+    def summarize(self, name: str) -> None:
+        """Add a summary."""
+        if self._turns(name):
+            self.store.add_summary(name, Summary(0, 0, "So far.", Usage(5, 1), Decimal("0.01"), "m", START))
+
+    @rule(name=NAMES, other=NAMES)
+    def fork(self, name: str, other: str) -> None:
+        """Copy a conversation."""
+        if self._turns(name) and not self.store.list(prefix=other):
+            self.store.fork(name, other)
+
+    @rule(name=NAMES)
+    def shorten(self, name: str) -> None:
+        """Write a conversation that lacks what it had."""
+        if self._turns(name):
+            self.store.set(replace(self.store.get(name), turns=(self._turn(),), versions={}, branches=()))
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        """Delete a conversation."""
+        if self._turns(name):
+            self.store.delete(name)
+
+    @rule(name=NAMES)
+    def look_at_one(self, name: str) -> None:
+        """Look at a part."""
+        turns_df(self.store, conversation_id=name)
+
+    @invariant()
+    def kept_is_as_stored(self) -> None:
+        """Another handle, which kept nothing, shows the same."""
+        with DiskStore(self.directory.name) as fresh:
+            assert_same_views(self.store, fresh)
+
+    def teardown(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+        self.directory.cleanup()
+
+    def _turn(self) -> Turn:
+        self.count += 1
+        return said(str(self.count), model="m", context_hash=str(self.count % 2))
+
+    def _turns(self, name: str) -> tuple[Turn, ...]:
+        found = self.store.list(prefix=name)
+        return self.store.get(name).turns if found else ()
+
+
+TestChanging = Changing.TestCase
+TestChanging.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+class TestReading:
+    """How much is read."""
+
+    @pytest.fixture
+    def places_read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many turns each reading of rows asked for."""
+        asked: list[int] = []
+        turns, turns_at = DiskRows.turns, DiskRows.turns_at
+
+        def counted_turns(rows: DiskRows, cid: int) -> Any:
+            found = turns(rows, cid)
+            asked.append(len(found))
+            return found
+
+        def counted_turns_at(rows: DiskRows, cid: int, places: Any) -> Any:
+            asked.append(len(places))
+            return turns_at(rows, cid, places)
+
+        monkeypatch.setattr(DiskRows, "turns", counted_turns)
+        monkeypatch.setattr(DiskRows, "turns_at", counted_turns_at)
+        return asked
+
+    def test_second_look_reads_nothing(self, disk: DiskStore, places_read: list[int]) -> None:
+        """What did not change is not read again, by whatever view."""
+        disk.create(rich_state())
+        messages_df(disk)
+        assert places_read == [7]
+        for view in (messages_df, turns_df, usage_df, conversations_df):
+            view(disk)
+        assert places_read == [7]
+
+    def test_new_turn_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
+        """However long the conversation is."""
+        disk.create(ConversationState("a", turns=tuple(said(str(number)) for number in range(100))))
+        messages_df(disk)
+        disk.append("a", said("new"))
+        assert messages_df(disk)["content"].iloc[-2] == "new"
+        assert places_read == [100, 1]
+
+    def test_part_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
+        """A filter by conversation or user reads no other one."""
+        for name in ("alice", "bob"):
+            disk.append(f"{name}'s", said(name), user_id=name)
+        assert texts_of(disk, user_id="bob") == ["bob"]
+        assert places_read == [1]
+        assert texts_of(disk) == ["alice", "bob"]
+        assert places_read == [1, 1]
+
+    def test_many_pieces_are_joined(self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A conversation that was looked at after every turn is read anew at times, and shows the same."""
+        monkeypatch.setattr(kept, "MOST_PIECES", 3)
+        monkeypatch.setattr(kept, "LINES_AT_ONCE", 4)
+        for number in range(20):
+            disk.append("a", said(str(number)))
+            assert texts_of(disk) == [str(each) for each in range(number + 1)]
+
+
+class TestStale:
+    """Staleness is computed anew where something changed."""
+
+    def test_change_of_one_conversation_is_seen(self, disk: DiskStore) -> None:
+        """Its later turns are stale; a fork with the same turns is not."""
+        manager = ConversationManager(DemoProvider(), disk)
+        conv = manager.new_conversation(conversation_id="a")
+        conv.send("one")
+        conv.send("two")
+        conv.fork("b")
+        assert turns_df(disk, status="all")["stale"].tolist() == [False] * 4
+        conv.rerun(0, "uno")
+        found = turns_df(disk, status="all")
+        assert found[found["stale"]][["conversation_id", "user_text"]].to_numpy().tolist() == [["a", "two"]]
+        conv.send("three")
+        assert turns_df(disk, conversation_id="a")["stale"].tolist() == [False, True, False]
+
+
+class TestWhoSees:
+    """What is kept for one is not shown to another."""
+
+    def test_users_share_what_is_kept_and_see_their_own(self, disk: DiskStore) -> None:
+        """Also after the whole was looked at, and by a conversation's id."""
+        manager = ConversationManager(DemoProvider(), disk)
+        for name in ("alice", "bob"):
+            disk.append(f"{name}'s", said(name), user_id=name)
+        turns_df(disk)
+        bobs = manager.for_user("bob")
+        assert list(bobs.turns_df()["user_text"]) == ["bob"]
+        assert list(bobs.turns_df()["conversation_id"].cat.categories) == ["bob's"]
+        assert len(bobs.turns_df(conversation_id="alice's")) == 0
+        assert texts_of(disk, conversation_id="alice's", user_id="bob") == []
+
+    def test_id_that_changed_hands_is_the_new_owners(self, disk: DiskStore) -> None:
+        """Deleted and created by somebody else, it is not shown to the former one."""
+        disk.append("shared", said("alice"), user_id="alice")
+        turns_df(disk)
+        disk.delete("shared")
+        disk.append("shared", said("bob"), user_id="bob")
+        assert texts_of(disk, user_id="alice") == []
+        assert texts_of(disk, user_id="bob") == ["bob"]
+
+
+class TestTtl:
+    """Looking at a table keeps nothing alive, and what has expired is not shown."""
+
+    def test_view_is_no_reading(self, open_store: Any, clock: Clock) -> None:
+        """A conversation expires as if nobody had looked."""
+        store = open_store(ttl=timedelta(seconds=10))
+        store.append("a", said("x"))
+        clock.pass_s(8)
+        assert len(turns_df(store)) == 1
+        clock.pass_s(3)
+        for view in (turns_df, messages_df, conversations_df, usage_df):
+            assert len(view(store)) == 0
+        assert len(turns_df(store, conversation_id="a")) == 0
+
+
+class TestDamage:
+    """What cannot be read is an error and never a missing row."""
+
+    def test_damaged_line_names_the_conversation(self, disk: DiskStore) -> None:
+        """Neither half a turn nor something else is shown."""
+        disk.append("a", said("x"))
+        for line in (b'{"messages": [', b"[]", b"{}", b'{"messages":[{"role":"user"}],"usage":5}', b"{}{}"):
+            disk.rows.run(partial(disk.rows._table.put, (1 << 24) | 0, line), write=True)
+            with DiskStore(disk.directory) as fresh, pytest.raises(StoreCorruptedError, match="'a'"):
+                turns_df(fresh)
+
+    def test_missing_row_names_the_conversation(self, disk: DiskStore) -> None:
+        """A turn that is gone is missed."""
+        disk.append("a", said("x"))
+        disk.append("a", said("y"))
+        disk.rows.run(lambda: disk.rows._table.delete((1 << 24) | 1), write=True)
+        with pytest.raises(StoreCorruptedError, match=r"'a' .* is incomplete"):
+            turns_df(disk)
+
+    def test_numbers_that_another_writer_wrote_are_read(self, disk: DiskStore) -> None:
+        """A cost that is a number and no text is read, as everywhere else."""
+        disk.append("a", said("x", id="1"))
+        line = disk.rows.run(lambda: disk.rows.turns(1)[0], write=False)
+        other = line.replace(b'"cost":"0.001"', b'"cost":0.001')
+        assert other != line
+        disk.rows.run(lambda: disk.rows._table.put((1 << 24) | 0, other, tag="t:1"), write=True)
+        assert turns_df(disk)["cost_usd"].tolist() == [0.001]
+
+    def test_number_beyond_all_columns_is_an_error(self, disk: DiskStore) -> None:
+        """Tokens that no column of whole numbers can hold are refused with the conversation's name."""
+        disk.append("a", said("x", usage=Usage(2**63, 0)))
+        with pytest.raises(StoreCorruptedError, match="'a'"):
+            turns_df(disk)
+
+
+def test_long_and_odd_texts_come_back() -> None:
+    """Line breaks, quotes, emojis, zero bytes, nothing at all, and a message longer than what is read at once."""
+    store = MemoryStore()
+    texts = ["", "a\nb\r\n\u2028", '"\\/', "🙂 é e\u0301", "nul\0inside", "x" * 3_000_000, "{}"]
+    for text in texts:
+        store.append("a", Turn(messages=(Message("user", "?"), Message("assistant", text))))
+    assert list(messages_df(store)["content"])[1::2] == texts
+    assert list(turns_df(store)["text"]) == texts
