@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,7 +63,8 @@ class Engine:
         self.conversation = conversation
         self._screen = screen
         self._model = model
-        self._inbox: SimpleQueue[Command | Answering | None] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[Command, Context] | Answering | None] = SimpleQueue()
+        self._context = copy_context()
         self._answers: dict[str, Answering] = {}  # by conversation: one goes on while another one is looked at
         self._views: set[str] = set()
         self._search = ""
@@ -91,8 +93,12 @@ class Engine:
         self._show_turns()
 
     def post(self, command: Command) -> None:
-        """Have a command done, from any thread; it returns at once."""
-        self._inbox.put(command)
+        """Have a command done, from any thread; it returns at once.
+
+        What is shown for it is sent in the caller's context: by that Jupyter knows which message is answered, and
+        which thread is to read the next ones.
+        """
+        self._inbox.put((command, copy_context()))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="promptkit-panel", daemon=True)
@@ -111,8 +117,10 @@ class Engine:
             else:
                 if item is None:
                     return
-                self._guarded(lambda item=item: self._do(item))  # type: ignore[misc]  # a lambda's default
-            self._guarded(self._tick)
+                if isinstance(item, tuple):
+                    self._context = item[1]
+                self._context.run(self._guarded, self._do, item)
+            self._context.run(self._guarded, self._tick)
 
     def _patience_s(self) -> float | None:
         """Return how long nothing needs to be done unasked, in seconds."""
@@ -120,24 +128,25 @@ class Engine:
             return UPDATE_EVERY_S / 2
         return LOOK_EVERY_S / 2 if self._views else None
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
         """Do it; what goes wrong is shown, and the panel goes on."""
         try:
-            work()
+            work(*arguments)
         except Exception as error:  # noqa: BLE001 - a thread that ends would leave a dead panel
             self._fail(error)
 
-    def _do(self, item: Command | Answering) -> None:
+    def _do(self, item: tuple[Command, Context] | Answering) -> None:
         if isinstance(item, Answering):
             self._end(item)
             return
-        do = self._commands.get(item.get("do", ""))
+        command, _ = item
+        do = self._commands.get(command.get("do", ""))
         if do is None:
-            raise InvalidArgumentError(f"The panel knows no {item.get('do')!r:.40}: reload the page.")
+            raise InvalidArgumentError(f"The panel knows no {command.get('do')!r:.40}: reload the page.")
         try:
-            do(item)
+            do(command)
         except PromptKitError as error:
-            self._fail(error, unsent=item.get("text", ""), view=item.get("view", ""))
+            self._fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
 
     # What the page shows.
 

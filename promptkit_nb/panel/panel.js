@@ -74,6 +74,7 @@ function render({ model, el }) {
   let isDead = false;
   let lastProblem = 0;
   let stuck = true; // to the end of the log
+  let height = 0; // of all that there is to scroll
   let notice = "";
 
   // Parts.
@@ -91,10 +92,11 @@ function render({ model, el }) {
   const earlier = button("Earlier turns", fetchOlder, { class: "promptkit-earlier promptkit-quiet", hidden: true });
   const growth = make("div", { class: "promptkit-turn promptkit-growing", hidden: true });
   const empty = make("div", { class: "promptkit-empty" }, "Nothing was said yet.");
+  const list = make("div", { class: "promptkit-list" }, earlier, empty, growth);
   const log = make("div", {
     class: "promptkit-log", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0",
     onscroll: scrolled,
-  }, earlier, empty, growth);
+  }, list);
   const trouble = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
@@ -258,7 +260,7 @@ function render({ model, el }) {
       nodes.set(turn.id, { item: turn, node });
       while (next === growth || next === empty) next = next.nextSibling;
       if (next === node) next = node.nextSibling;
-      else log.insertBefore(node, next);
+      else list.insertBefore(node, next);
     }
     earlier.hidden = !turns.length || turns[0].at === 0;
     drawGrowth();
@@ -273,10 +275,10 @@ function render({ model, el }) {
     }
     empty.hidden = turns.length > 0 || !growth.hidden;
     log.setAttribute("aria-busy", String(Boolean(kept)));
-    if (!kept) { growth.replaceChildren(); growth.question = undefined; log.append(growth); return settle(); }
+    if (!kept) { growth.replaceChildren(); growth.question = undefined; list.append(growth); return settle(); }
     const before = nodes.get(kept.instead_of)?.node;
     if (before) { if (before.nextSibling !== growth) before.after(growth); }
-    else if (log.lastChild !== growth) log.append(growth);
+    else if (list.lastChild !== growth) list.append(growth);
     if (growth.question !== kept.question) {
       growth.question = kept.question;
       growth.answer = make("div", { class: "promptkit-said" });
@@ -342,10 +344,12 @@ function render({ model, el }) {
 
   // Scrolling.
   function settle() {
-    if (stuck) log.scrollTop = log.scrollHeight;
+    height = log.scrollHeight;
+    if (stuck) log.scrollTop = height;
   }
 
   function scrolled() {
+    if (log.scrollHeight !== height) return settle(); // it was not scrolled: something in it grew or shrank
     stuck = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
     if (log.scrollTop < NEAR_PX && !earlier.hidden && !stuck) fetchOlder();
   }
@@ -361,11 +365,11 @@ function render({ model, el }) {
     fetching = false;
     const last = message.older[message.older.length - 1];
     if (message.epoch !== shown.epoch || !last || last.at !== turns[0]?.at - 1) return;
-    const height = log.scrollHeight, top = log.scrollTop;
+    const before = log.scrollHeight, top = log.scrollTop;
     turns = [...message.older, ...turns];
     stuck = false;
     drawTurns();
-    log.scrollTop = top + log.scrollHeight - height;
+    log.scrollTop = top + log.scrollHeight - before;
   }
 
   // What comes from the kernel.
@@ -411,12 +415,15 @@ function render({ model, el }) {
   drawStatus();
   checkLife();
   send("open");
-  requestAnimationFrame(settle);
+  // Jupyter reads a panel's messages on a thread beside the cells from its second answer on, so ask for one more.
+  const again = setTimeout(() => send("open"), 1000);
   const sized = new ResizeObserver(settle);
   sized.observe(log);
+  sized.observe(list);
   return () => {
     removeEventListener("pagehide", leave);
     sized.disconnect();
+    clearTimeout(again);
     for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
     leave();
   };
