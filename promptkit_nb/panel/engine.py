@@ -72,6 +72,7 @@ class Engine:
         self._next_update_at = 0.0
         self._next_look_at = 0.0
         self._problems = 0
+        self._last_trouble = ""
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._commands: dict[str, Callable[[Command], None]] = {
@@ -165,8 +166,15 @@ class Engine:
             self._look()
 
     def _look(self) -> None:
-        """Show what somebody else wrote meanwhile."""
-        snapshot = self.conversation.snapshot()
+        """Show what somebody else wrote meanwhile; what goes wrong is shown once, and not twice a second."""
+        try:
+            snapshot = self.conversation.snapshot()
+        except PromptKitError as error:
+            if str(error) != self._last_trouble:
+                self._last_trouble = str(error)
+                self._fail(error)
+            return
+        self._last_trouble = ""
         if snapshot is not self._pages.snapshot:
             self._refresh(snapshot)
 
@@ -276,8 +284,9 @@ class Engine:
             return
         try:
             answer.stop()
-        finally:
-            self._refresh()
+        except PromptKitError as error:
+            self._fail(error, unsent=answer.unsent, view=answer.view)
+        self._refresh()
         if answer.is_unanswered:
             self._screen.tell({"unsent": answer.unsent, "view": answer.view})
             self._screen.show(status="Stopped before any text came; the conversation is as it was.")

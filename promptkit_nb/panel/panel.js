@@ -394,13 +394,14 @@ function render({ model, el }) {
     "change:conversations": drawChooser,
     "change:footer": drawFooter,
     "msg:custom": heard,
-    "comm_live_update": () => setTimeout(checkLife, 0),
+    "comm_live_update": checkLife,
   };
   for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
 
-  // A widget whose kernel is gone gets this class from the widget manager.
-  function checkLife() {
-    isDead = Boolean(el.closest(".jupyter-widgets-disconnected"));
+  // The widget manager knows whether the kernel is still the one that made this widget.
+  async function checkLife() {
+    const made = await model.widget_manager.get_model(model.get("panel_id")).catch(() => null);
+    isDead = made?.comm_live === false;
     root.classList.toggle("promptkit-dead", isDead);
     if (isDead && pending) { putBack(pending.text, view); pending = null; drawGrowth(); }
     drawStatus();

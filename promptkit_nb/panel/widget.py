@@ -44,8 +44,7 @@ class ChatPanel(anywidget.AnyWidget):
     _esm = _HERE / "panel.js"
     _css = _HERE / "panel.css"
 
-    _engine: Engine | None = None
-
+    panel_id = Unicode().tag(sync=True)
     conversation_id = Unicode().tag(sync=True)
     title = Unicode().tag(sync=True)
     turns = List(Dict()).tag(sync=True)
@@ -64,17 +63,16 @@ class ChatPanel(anywidget.AnyWidget):
             raise InvalidArgumentError(
                 f"conversation={conversation!r:.80} is no conversation: give one of ConversationManager's."
             )
-        super().__init__()  # type: ignore[no-untyped-call]  # ipywidgets' has no types
+        super().__init__()
+        self.panel_id = self.model_id or ""
         self._transcript: Any = None  # IPython's DisplayHandle
-        self._engine = engine = Engine(conversation, self, model=model)
-        self._post = engine.post
-        self._now = lambda: engine.conversation
+        self._engine = Engine(conversation, self, model=model)
         self.on_msg(self._received)
 
     @property
     def conversation(self) -> Conversation:
         """The conversation that is shown now."""
-        return self._now()
+        return self._engine.conversation
 
     def show(self, **changes: object) -> None:
         """Change what the pages show, in one message."""
@@ -93,8 +91,9 @@ class ChatPanel(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the panel away; an answer under way is still stored."""
-        if self._engine is not None:
-            self._engine.close()
+        engine = getattr(self, "_engine", None)  # there is none where making the panel failed
+        if engine is not None:
+            engine.close()
         super().close()
 
     def __repr__(self) -> str:
@@ -125,7 +124,7 @@ class ChatPanel(anywidget.AnyWidget):
             return
         command = {str(name): str(value) for name, value in content.items()}
         self.send({"taken": command.get("n", ""), "view": command.get("view", "")})
-        self._post(command)
+        self._engine.post(command)
 
 
 def _is_live() -> bool:
