@@ -27,7 +27,8 @@ class CostRange:
     """What a call may cost, in US dollars; both are ``None`` where the price is unknown.
 
     ``input_tokens`` is what was counted offline. ``output_tokens`` is the most that the answer may have, or, where
-    nothing limits it (``is_limited`` is false), what is usual.
+    nothing limits it (``is_limited`` is false), what is usual. ``counted_usd`` is the most that it may cost
+    going by the request alone, whatever this conversation saw.
 
     >>> print(CostRange(low_usd=Decimal("0.0003"), high_usd=Decimal("0.0021"), input_tokens=412, output_tokens=1000))
     between $0.0003 and $0.0021 (412 tokens in, at most 1,000 out)
@@ -38,6 +39,7 @@ class CostRange:
     input_tokens: int
     output_tokens: int
     is_limited: bool = True
+    counted_usd: Decimal | None = None
 
     def __str__(self) -> str:
         """Return the range in words."""
@@ -80,6 +82,7 @@ def cost_range(
     fewest, most = ceil(input_tokens * min(factor, 1.0)), ceil(input_tokens * max(factor, 1.0))
     low_usd = provider.price(model, Usage(fewest, 1), at).usd
     high_usd = provider.price(model, Usage(most, output_tokens), at).usd
+    counted_usd = provider.price(model, Usage(most, max_output_tokens or USUAL_OUTPUT_TOKENS), at).usd
     if low_usd is None or high_usd is None:
         low_usd = high_usd = None
     else:
@@ -91,6 +94,7 @@ def cost_range(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         is_limited=max_output_tokens is not None,
+        counted_usd=counted_usd,
     )
 
 

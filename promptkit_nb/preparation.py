@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has some four: what was read as fewer tokens deserves a count
 _ROOM_FOR_THE_ANSWER = 0.9
 _SHORTER = 0.75
-_UNLIMITED_BEYOND_TOKENS = 16  # servers differ in whether they count what ends an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +38,6 @@ class Preparation:
     spending: Spending
     summarizer: Summarizer
     clock: Callable[[], datetime]
-    unlimited_models: set[str] = field(default_factory=set)
-    """Models that were found to answer at greater length than they were asked to."""
 
     def prepared(self, inquiry: Inquiry) -> Prepared:
         """Return the request; a summary that the policy asks for is made before.
@@ -50,10 +47,16 @@ class Preparation:
         gauge = self._gauge(inquiry)
         window, warnings = self._window(inquiry, gauge)
         terms = inquiry.terms
-        estimate = None
+        cost = None
         if self.spending.has_budgets:
-            estimate = self.cost_of(terms, inquiry.state.turns, window, gauge).high_usd
-        call = self.spending.open(inquiry.conversation_id, inquiry.state.user_id, estimate, terms.model)
+            cost = self.cost_of(terms, inquiry.state.turns, window, gauge)
+        call = self.spending.open(
+            inquiry.conversation_id,
+            inquiry.state.user_id,
+            None if cost is None else cost.high_usd,
+            terms.model,
+            expected=cost,
+        )
         return self._prepared(inquiry, window, call, warnings)
 
     def cost_of(self, terms: Terms, turns: Sequence[Turn], window: Window, gauge: Gauge) -> CostRange:
@@ -63,7 +66,7 @@ class Preparation:
             self.provider,
             terms.model,
             input_tokens=sizes.counted,
-            max_output_tokens=None if terms.model in self.unlimited_models else terms.max_output_tokens,
+            max_output_tokens=terms.max_output_tokens,
             turns=turns,
             at=self.clock(),
             factor=sizes.expected / sizes.counted,
@@ -107,20 +110,8 @@ class Preparation:
             shorter=shorter,
             settle=call.settle,
             enter=call.enter,
-            warnings=lambda usage: (
-                *warnings,
-                *_cut_warnings(window, inquiry.terms.model, usage),
-                *self._length_warnings(inquiry.terms, usage),
-            ),
+            warnings=lambda usage: (*warnings, *_cut_warnings(window, inquiry.terms.model, usage)),
         )
-
-    def _length_warnings(self, terms: Terms, usage: Usage) -> tuple[str, ...]:
-        """Return a warning where the answer is longer than was asked for, and expect no better of the next ones."""
-        most = terms.max_output_tokens
-        if most is None or usage.estimated or usage.output_tokens <= most + _UNLIMITED_BEYOND_TOKENS:
-            return ()
-        self.unlimited_models.add(terms.model)
-        return (f"The server reports {usage.output_tokens:,} tokens for an answer that may have {most:,} at most.",)
 
 
 def _fitted(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:

@@ -22,6 +22,8 @@ from promptkit_nb.turns import utc_now
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from promptkit_nb.estimates import CostRange
+
 # No call is under way for longer, retries and waits included; what is not settled by then is shown as unconfirmed.
 LEASE = timedelta(minutes=15)
 _NOTHING = Decimal(0)
@@ -58,10 +60,20 @@ class Spending:
         """Whether any budget is set, so that calls need an estimate."""
         return bool(self._budgets)
 
-    def open(self, conversation_id: str, user_id: str, estimate_usd: Decimal | None, model: str) -> OpenCall:
+    def open(
+        self,
+        conversation_id: str,
+        user_id: str,
+        estimate_usd: Decimal | None,
+        model: str,
+        *,
+        expected: CostRange | None = None,
+    ) -> OpenCall:
         """Reserve what a call may cost, in US dollars, before it is sent; 0 needs no room and is always allowed.
 
         ``None`` stands for an unknown price: fine without a budget, the call is then entered when it is settled.
+        With ``expected`` no less is reserved than what the request was counted at and the most that any call with this
+        model did cost beyond that today, in whatever conversation.
 
         Raises:
             BudgetExceededError: The call could pass a budget; nothing stays reserved.
@@ -74,6 +86,11 @@ class Spending:
                 "the budget away."
             )
         scopes = scopes_of(conversation_id, user_id, self._clock())
+        surprise = None
+        if estimate_usd and expected is not None and expected.counted_usd is not None:
+            kind = "limited" if expected.is_limited else "open"
+            surprise = Surprise(self._store, f"beyond:{scopes['day']}:{kind}:{model}", expected.counted_usd)
+            estimate_usd = max(estimate_usd, surprise.counted_usd + surprise.largest_usd)
         held = self._reserved(scopes, estimate_usd, user_id) if estimate_usd else ()
         on_unknown = (estimate_usd or _NOTHING) if self._budgets else _NOTHING
         return OpenCall(
@@ -83,6 +100,7 @@ class Spending:
             user_id=user_id,
             held=held,
             on_unknown_usd=on_unknown,
+            surprise=surprise,
         )
 
     def lines(self, conversation_id: str, user_id: str, *, unpriced_turns: int = 0) -> tuple[str, ...]:
@@ -129,7 +147,8 @@ class Spending:
 class OpenCall:
     """A call under way; ``settle`` ends it. Got from ``Spending.open``.
 
-    ``held`` is what it reserved, if anything; ``on_unknown_usd`` what it counts as where nobody knows its cost.
+    ``held`` is what it reserved, if anything; ``on_unknown_usd`` what it counts as where nobody knows its cost;
+    ``surprise`` is told what it did cost.
     """
 
     store: StateStore
@@ -138,6 +157,7 @@ class OpenCall:
     user_id: str
     held: Sequence[Reservation]
     on_unknown_usd: Decimal
+    surprise: Surprise | None = None
     is_settled: bool = False
 
     def settle(self, cost_usd: Decimal | None) -> tuple[str, ...]:
@@ -157,6 +177,8 @@ class OpenCall:
             self.held = [self.store.reserve(tuple(self.scopes.values()), usd, limit=None, lease=LEASE)]
         _settle_all(self.store, self.held, usd)
         self.is_settled = True
+        if self.surprise is not None:
+            self.surprise.learn(usd)
         return usd
 
     def _warnings(self) -> Iterator[str]:
@@ -167,6 +189,30 @@ class OpenCall:
             if is_due and _is_first_to_warn(self.store, budget, scope):
                 how_far = "nearly spent" if account.spent < budget.usd else "spent"
                 yield f"The budget is {how_far}: {spent_of(budget, account, self.user_id)}."
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """How much more than was counted for them calls did cost: an account of the ledger, so that all processes know."""
+
+    store: StateStore
+    scope: str
+    counted_usd: Decimal
+
+    @property
+    def largest_usd(self) -> Decimal:
+        """The largest such difference, in US dollars."""
+        return self.store.spending(self.scope).spent
+
+    def learn(self, usd: Decimal) -> None:
+        """Keep by how much a call passed what was counted for it, where that is more than any did before."""
+        beyond = usd - self.counted_usd
+        while (known := self.largest_usd) < beyond:
+            try:
+                reservation = self.store.reserve([self.scope], beyond - known, limit=beyond, lease=LEASE)
+            except BudgetExceededError:  # another process learned meanwhile
+                continue
+            self.store.settle(reservation, beyond - known)
 
 
 def _settle_all(store: StateStore, held: Sequence[Reservation], usd: Decimal) -> None:

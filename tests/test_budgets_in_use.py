@@ -1,0 +1,472 @@
+"""Budgets where they are used: what may be spent is settled before a request, and holds for all who spend."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chat_server import ChatServer, Reply, error_reply
+from promptkit_nb import (
+    Budget,
+    BudgetExceededError,
+    ConversationManager,
+    ConversationState,
+    DiskStore,
+    InvalidArgumentError,
+    Message,
+    OpenAIProvider,
+    ProviderError,
+    Turn,
+)
+from promptkit_nb.state import Settings
+from promptkit_nb.turns import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.process import BaseProcess
+    from pathlib import Path
+
+    from promptkit_nb import Conversation, StateStore
+    from storing import Clock
+
+CALL_USD = Decimal("0.03")
+OUTPUT_TOKENS = 1000
+PRICES = {"priced": (0.0, 30.0)}  # so a call costs what its answer does, 3 cents for 1,000 tokens
+
+
+def priced_reply(output_tokens: int = OUTPUT_TOKENS) -> Reply:
+    """Return an answer of so many tokens."""
+    return Reply(text="Yes.", usage={"prompt_tokens": 10, "completion_tokens": output_tokens})
+
+
+@pytest.fixture
+def priced_server(chat_server: ChatServer) -> ChatServer:
+    """A server whose answers cost 3 cents."""
+    chat_server.usual = lambda _: priced_reply()
+    return chat_server
+
+
+def manager_for(
+    server: ChatServer,
+    budget: Budget | Sequence[Budget] | None,
+    store: StateStore | None = None,
+    *,
+    model: str = "priced",
+    clock: Clock | None = None,
+) -> ConversationManager:
+    """Return a manager with this budget."""
+    provider = OpenAIProvider(model, api_key="sk-test-1", base_url=server.url, max_retries=0, prices=PRICES)
+    return ConversationManager(provider, store, budget=budget, clock=clock or utc_now)
+
+
+def talk(manager: ConversationManager, conversation_id: str = "talk", user_id: str = "alice") -> Conversation:
+    """Open a conversation of this user."""
+    return manager.open_conversation(conversation_id=conversation_id, user_id=user_id)
+
+
+def ask(conv: Conversation) -> Decimal | None:
+    """Ask what costs 3 cents."""
+    return conv.send("Well?", max_output_tokens=OUTPUT_TOKENS).cost
+
+
+def spent(store: StateStore, scope: str = "total") -> tuple[Decimal | int | None, Decimal | int]:
+    """Return what was spent in a scope, and what is reserved."""
+    account = store.spending(scope)
+    return account.spent, account.reserved
+
+
+class TestLimit:
+    """What could pass a budget is not sent."""
+
+    def test_call_over_the_budget_is_not_sent(self, priced_server: ChatServer, store: StateStore) -> None:
+        """No request reaches the server; the conversation is as it was."""
+        conv = talk(manager_for(priced_server, Budget("0.05"), store))
+        assert ask(conv) == CALL_USD
+        with pytest.raises(BudgetExceededError) as caught:
+            ask(conv)
+        assert str(caught.value) == (
+            "The budget of $0.05 in this conversation would be passed: $0.03 spent, and this call may cost $0.03. "
+            "Nothing was sent; raise the budget, or ask for less with max_output_tokens or a cheaper model."
+        )
+        assert (len(priced_server.requests), len(conv.turns)) == (1, 1)
+        assert spent(store) == (CALL_USD, 0)
+
+    def test_budget_may_be_used_to_its_end(self, priced_server: ChatServer) -> None:
+        """Two calls of 3 cents out of six."""
+        conv = talk(manager_for(priced_server, Budget("0.06")))
+        ask(conv)
+        ask(conv)
+        with pytest.raises(BudgetExceededError):
+            ask(conv)
+        assert conv.total_cost == Decimal("0.06")
+
+    @pytest.mark.parametrize(
+        ("per", "refused"),
+        [
+            ("conversation", {("talk", "alice")}),
+            ("user", {("talk", "alice"), ("other", "alice")}),
+            ("day", {("talk", "alice"), ("other", "alice"), ("third", "bob")}),
+            ("total", {("talk", "alice"), ("other", "alice"), ("third", "bob")}),
+        ],
+    )
+    def test_budget_counts_what_it_is_for(
+        self, priced_server: ChatServer, per: str, refused: set[tuple[str, str]]
+    ) -> None:
+        """One conversation, all of one user, all of a day, or everything."""
+        manager = manager_for(priced_server, Budget("0.05", per=per))  # type: ignore[arg-type]  # one of the four
+        ask(talk(manager))
+        found: set[tuple[str, str]] = set()
+        for conversation_id, user_id in (("talk", "alice"), ("other", "alice"), ("third", "bob")):
+            try:
+                ask(talk(manager, conversation_id, user_id))
+            except BudgetExceededError:
+                found.add((conversation_id, user_id))
+        assert found == refused
+
+    def test_day_is_over_at_midnight_in_utc(self, priced_server: ChatServer, clock: Clock) -> None:
+        """Then the budget is there again."""
+        conv = talk(manager_for(priced_server, Budget("0.05", per="day"), clock=clock))
+        ask(conv)
+        with pytest.raises(BudgetExceededError):
+            ask(conv)
+        clock.pass_s(12 * 3600)
+        assert ask(conv) == CALL_USD
+
+    def test_manager_of_one_user_spends_under_the_same_budgets(self, priced_server: ChatServer) -> None:
+        """Narrowing it gives nobody another budget."""
+        manager = manager_for(priced_server, Budget("0.05", per="total"))
+        ask(manager.for_user("alice").new_conversation())
+        with pytest.raises(BudgetExceededError):
+            ask(manager.for_user("bob").new_conversation())
+
+    def test_fork_has_a_budget_of_its_own(self, priced_server: ChatServer) -> None:
+        """It paid for nothing yet; the total goes on."""
+        conv = talk(manager_for(priced_server, [Budget("0.05"), Budget("0.08", per="total")]))
+        ask(conv)
+        fork = conv.fork("other")
+        ask(fork)
+        with pytest.raises(BudgetExceededError, match="in total"):
+            ask(conv.fork("third"))
+
+    def test_deleted_conversations_were_paid_for(self, priced_server: ChatServer, store: StateStore) -> None:
+        """Deleting them, or making another one of the same id, gives nothing back."""
+        manager = manager_for(priced_server, Budget("0.05"), store)
+        ask(talk(manager))
+        manager.delete_conversation("talk")
+        with pytest.raises(BudgetExceededError):
+            ask(talk(manager))
+
+    def test_calls_before_the_budget_count(self, priced_server: ChatServer, store: StateStore) -> None:
+        """It may be set at any time."""
+        ask(talk(manager_for(priced_server, None, store)))
+        with pytest.raises(BudgetExceededError):
+            ask(talk(manager_for(priced_server, Budget("0.05"), store)))
+
+    def test_answer_without_a_limit_is_expected_to_be_usual(self, priced_server: ChatServer) -> None:
+        """1,000 tokens, or as many as the longest lately."""
+        conv = talk(manager_for(priced_server, Budget("0.10")))
+        priced_server.reply(priced_reply(2000))
+        assert conv.send("Well?").cost == Decimal("0.06")
+        with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.06"):
+            conv.send("Well?")
+        assert ask(conv) == CALL_USD  # of which 1,000 tokens were asked for
+
+    def test_what_one_conversation_saw_is_known_in_others(self, priced_server: ChatServer) -> None:
+        """A server that reports far more than was counted is expected to do so again, also in a new conversation."""
+        manager = manager_for(priced_server, Budget("0.20", per="total"))
+        priced_server.usual = lambda _: priced_reply(3000)
+        assert [talk(manager, name).send("Well?").cost for name in ("first", "second")] == [Decimal("0.09")] * 2
+        with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.09"):
+            talk(manager, "third").send("Well?")
+
+    def test_server_that_writes_more_than_it_was_asked_for_is_found_out(self, priced_server: ChatServer) -> None:
+        """The next answer is expected to be as long, in any conversation with this model."""
+        conv = talk(manager_for(priced_server, Budget("0.08")))
+        conv.send("Well?", max_output_tokens=100)
+        conv.send("Well?", max_output_tokens=100)
+        with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.03"):
+            conv.send("Well?", max_output_tokens=100)
+
+    def test_model_without_a_price_is_refused(self, priced_server: ChatServer) -> None:
+        """Under a budget nothing is sent to it; the error shows how to give its price."""
+        conv = talk(manager_for(priced_server, Budget(1)))
+        with pytest.raises(InvalidArgumentError) as caught:
+            conv.send("Well?", model="llama3.2")
+        assert "OpenAIProvider(prices={'llama3.2': (0.15, 0.60)})" in str(caught.value)
+        assert (priced_server.requests, conv.turns) == ([], ())
+        assert ask(conv) == CALL_USD
+
+    def test_free_model_needs_no_budget(self, priced_server: ChatServer) -> None:
+        """Who says that it costs nothing may ask it under a budget of nothing."""
+        provider = OpenAIProvider("mine", base_url=priced_server.url, prices={"mine": (0, 0)})
+        conv = ConversationManager(provider, budget=Budget(0)).new_conversation()
+        assert conv.send("Well?").cost == 0
+
+    @pytest.mark.parametrize("wrong", [5, "5/day", [Budget(5), 5]])
+    def test_what_is_no_budget_is_refused(self, priced_server: ChatServer, wrong: object) -> None:
+        """The error shows one."""
+        with pytest.raises(InvalidArgumentError, match=r"give Budget\(5, per=\"day\"\)"):
+            manager_for(priced_server, wrong)  # type: ignore[arg-type]  # as a user may mistake it
+
+
+class TestWhatCounts:
+    """Every request counts, and what is no request does not."""
+
+    def test_running_again_counts(self, priced_server: ChatServer) -> None:
+        """Each answer was paid for, the former ones too."""
+        conv = talk(manager_for(priced_server, Budget("0.08")))
+        ask(conv)
+        conv.rerun(0, max_output_tokens=OUTPUT_TOKENS)
+        with pytest.raises(BudgetExceededError):
+            conv.rerun(0, max_output_tokens=OUTPUT_TOKENS)
+        with pytest.raises(BudgetExceededError):
+            conv.edit(0, "And?", max_output_tokens=OUTPUT_TOKENS)
+        assert (len(priced_server.requests), len(conv.turns), conv.branches()) == (2, 1, ())
+
+    def test_replay_needs_no_budget(self, priced_server: ChatServer) -> None:
+        """It is given where nothing may be spent any more, and leaves the ledger as it is."""
+        manager = manager_for(priced_server, Budget("0.03"))
+        conv = talk(manager)
+        ask(conv)
+        before = spent(manager.store)
+        response = conv.rerun(0, max_output_tokens=OUTPUT_TOKENS, replay="auto")
+        assert (response.replayed, response.cost, response.saved) == (True, Decimal(0), CALL_USD)
+        assert spent(manager.store) == before == (CALL_USD, 0)
+        assert len(priced_server.requests) == 1
+
+    def test_summary_counts(self, priced_server: ChatServer) -> None:
+        """Asked for by hand: under the budget, and entered."""
+        manager = manager_for(priced_server, Budget("0.08"))
+        conv = talk(manager)
+        ask(conv)
+        priced_server.reply(priced_reply(500))
+        made = conv.summarize(keep_last=0)
+        assert made is not None
+        assert made.cost == Decimal("0.015")
+        assert spent(manager.store) == (Decimal("0.045"), 0)
+        ask(conv)
+        with pytest.raises(BudgetExceededError):
+            conv.summarize(keep_last=0)
+        assert (len(priced_server.requests), len(conv.summaries)) == (3, 1)
+
+    def test_automatic_summary_counts(self, priced_server: ChatServer) -> None:
+        """All requests are entered, and what was entered is the conversation's total."""
+        manager = manager_for(priced_server, Budget("0.05"))
+        conv = long_talk(manager)
+        priced_server.usual = lambda _: priced_reply(50)
+        assert conv.send("Well?", max_output_tokens=50).warnings == ()
+        requests = len(priced_server.requests)
+        assert len(conv.summaries) == requests - 1 > 0
+        assert spent(manager.store) == (requests * Decimal("0.0015"), 0) == (conv.total_cost, 0)
+
+    def test_summary_that_no_budget_allows_is_done_without(self, priced_server: ChatServer) -> None:
+        """The message is answered, and the answer says what stayed out."""
+        conv = long_talk(manager_for(priced_server, Budget("0.002")))
+        priced_server.reply(priced_reply(50))
+        response = conv.send("Well?", max_output_tokens=50)
+        (warning,) = response.warnings
+        assert warning.startswith(
+            "No summary could be made, so 13 older turns stayed out of the request: The budget of"
+        )
+        assert (response.cost, len(priced_server.requests)) == (Decimal("0.0015"), 1)
+
+    def test_unpriced_turns_are_told_beside_the_budget(self, priced_server: ChatServer, store: StateStore) -> None:
+        """They are not counted, and the line says how many."""
+        ask(talk(manager_for(priced_server, None, store)))
+        for _ in range(3):
+            talk(manager_for(priced_server, None, store)).send("Well?", model="llama3.2")
+        conv = talk(manager_for(priced_server, [Budget(1), Budget(2, per="user")], store))
+        assert conv.budget_lines() == (
+            "budget $0.03 of $1.00 in this conversation · + 3 turns without a price",
+            "budget $0.03 of $2.00 for user 'alice' · + 3 turns without a price",
+        )
+
+
+def long_talk(manager: ConversationManager, conversation_id: str = "long", words: int = 25) -> Conversation:
+    """Return a conversation whose older turns do not fit any more, and are summed up."""
+    turns = tuple(
+        Turn(messages=(Message("user", f"Question {number}"), Message("assistant", "word " * words)))
+        for number in range(20)
+    )
+    settings = Settings(max_tokens=700, context_policy="summarize")
+    manager.store.create(ConversationState(conversation_id, user_id="alice", turns=turns, settings=settings))
+    return manager.get_conversation(conversation_id)
+
+
+class TestWarning:
+    """At 80 % one warning is given, once."""
+
+    def test_answer_that_reaches_the_fraction_warns(self, priced_server: ChatServer, store: StateStore) -> None:
+        """In its ``warnings``; the next one does not, and neither does another process."""
+        conv = talk(manager_for(priced_server, Budget("0.11"), store))
+        warnings = [conv.send("Well?", max_output_tokens=OUTPUT_TOKENS).warnings for _ in range(2)]
+        assert warnings == [(), ()]
+        response = conv.send("Well?", max_output_tokens=OUTPUT_TOKENS)
+        assert response.warnings == ("The budget is nearly spent: $0.09 of $0.11 in this conversation.",)
+        assert response.turn.warnings == ()
+        again = talk(manager_for(priced_server, Budget("0.11"), store))
+        priced_server.reply(priced_reply(600))
+        assert again.send("Well?", max_output_tokens=600).warnings == ()
+
+    def test_warning_due_with_a_summary_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
+        """A summary has nothing to show it on."""
+        conv = talk(manager_for(priced_server, Budget("0.09")))
+        ask(conv)
+        ask(conv)
+        priced_server.reply(priced_reply(500), priced_reply(100))
+        conv.summarize(keep_last=0)
+        warnings = conv.send("Well?", max_output_tokens=100).warnings
+        assert warnings == ("The budget is nearly spent: $0.078 of $0.09 in this conversation.",)
+
+    def test_warning_due_with_a_failed_call_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
+        """Nobody reads warnings on an error."""
+        conv = talk(manager_for(priced_server, Budget("0.10")))
+        ask(conv)
+        ask(conv)
+        priced_server.reply(replace(priced_reply(), text="word " * 700, cut_after=690))
+        with pytest.raises(ProviderError):
+            ask(conv)
+        priced_server.reply(priced_reply(100))
+        (warning,) = conv.send("Well?", max_output_tokens=100).warnings
+        assert warning.startswith("The budget is nearly spent: ")
+
+
+class TestWhatFails:
+    """A call that fails gives back what it reserved, as far as nobody can have billed it."""
+
+    @pytest.mark.parametrize("status", [400, 401, 429, 500])
+    def test_refused_call_costs_nothing(self, priced_server: ChatServer, store: StateStore, status: int) -> None:
+        """And the next one has its room."""
+        conv = talk(manager_for(priced_server, Budget("0.03"), store))
+        priced_server.reply(error_reply(status, "No."))
+        with pytest.raises(ProviderError):
+            ask(conv)
+        assert spent(store) == (0, 0)
+        assert ask(conv) == CALL_USD
+
+    def test_answer_that_broke_off_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
+        """A provider bills what it wrote."""
+        manager = manager_for(priced_server, Budget(1))
+        priced_server.reply(Reply(text="one two three four", cut_after=3))
+        with pytest.raises(ProviderError):
+            ask(talk(manager))
+        assert spent(manager.store) == (Decimal("0.00006"), 0)
+
+    def test_stopped_answer_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
+        """It is stored, with its cost."""
+        manager = manager_for(priced_server, Budget(1))
+        priced_server.reply(Reply(text="one two three four"))
+        conv = talk(manager)
+        stream = conv.stream("Well?")
+        assert next(iter(stream)).strip() == "one"
+        stream.close()
+        assert conv.turns[0].finish_reason == "interrupted"
+        assert spent(manager.store) == (conv.turns[0].cost, 0) == (Decimal("0.00003"), 0)
+
+    def test_answer_that_cannot_be_stored_was_paid_for(self, priced_server: ChatServer) -> None:
+        """The conversation is gone, the money too."""
+        manager = manager_for(priced_server, Budget(1))
+        conv = talk(manager)
+        stream = iter(conv.stream("Well?"))
+        next(stream)
+        manager.delete_conversation("talk")
+        with pytest.raises(Exception, match="was deleted while"):
+            list(stream)
+        assert spent(manager.store) == (CALL_USD, 0)
+
+    def test_call_stopped_before_any_text_counts_its_request(self, chat_server: ChatServer) -> None:
+        """It may have been read, so its input is entered; nothing is stored, and nothing stays reserved."""
+        chat_server.reply(Reply(text="Yes.", delay_s=5))
+        provider = OpenAIProvider("priced", base_url=chat_server.url, prices={"priced": (1000, 1000)})
+        manager = ConversationManager(provider, budget=Budget(5))
+        conv = talk(manager)
+        threading.Thread(target=interrupt_at_first_request, args=(chat_server,)).start()
+        with pytest.raises(KeyboardInterrupt):
+            conv.send("Well?")
+        assert conv.turns == ()
+        assert spent(manager.store) == (Decimal("0.009"), 0)
+
+    def test_process_that_died_in_mid_call_leaves_its_estimate(
+        self, priced_server: ChatServer, tmp_path: Path, clock: Clock
+    ) -> None:
+        """It counts on, and once nobody can settle it any more it is shown as unconfirmed."""
+        priced_server.reply(replace(priced_reply(), delay_s=30))
+        (process,) = spending(priced_server, tmp_path, Budget(1), processes=1, max_output_tokens=OUTPUT_TOKENS)
+        while not priced_server.requests:
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        with DiskStore(tmp_path) as store:
+            assert spent(store) == (0, CALL_USD)
+            clock.now = utc_now() + timedelta(hours=1)
+            conv = talk(manager_for(priced_server, Budget("0.05", per="total"), store, clock=clock))
+            assert conv.budget_lines() == ("budget $0.00 of $0.05 in total · $0.03 unconfirmed",)
+            with pytest.raises(
+                BudgetExceededError, match=r"\$0\.00 spent, \$0\.03 unconfirmed, and this call may cost"
+            ):
+                ask(conv)
+
+
+def interrupt_at_first_request(server: ChatServer) -> None:
+    """Press Ctrl-C once the server has a request."""
+    while not server.requests:
+        time.sleep(0.01)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def spend(url: str, directory: Path, conversation_id: str, budget: Budget, max_output_tokens: int | None) -> None:
+    """Spend in a process of its own until the budget refuses."""
+    provider = OpenAIProvider("priced", api_key="sk-test-1", base_url=url, prices=PRICES)
+    with DiskStore(directory) as store:
+        conv = ConversationManager(provider, store, budget=budget).new_conversation(conversation_id=conversation_id)
+        with suppress(BudgetExceededError):
+            while True:
+                conv.send("Well?", max_output_tokens=max_output_tokens)
+
+
+def spending(
+    server: ChatServer, directory: Path, budget: Budget, *, processes: int, max_output_tokens: int | None
+) -> list[BaseProcess]:
+    """Start processes that spend; what they need is imported once, for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["promptkit_nb", "openai", "tiktoken", "test_budgets_in_use"])
+    started: list[BaseProcess] = [
+        context.Process(target=spend, args=(server.url, directory, f"p{number}", budget, max_output_tokens))
+        for number in range(processes)
+    ]
+    for process in started:
+        process.start()
+    return started
+
+
+@pytest.mark.parametrize("output_tokens", [1000, 3000])
+@pytest.mark.parametrize("max_output_tokens", [1000, None])
+def test_ten_processes_stay_under_one_budget(
+    chat_server: ChatServer, tmp_path: Path, output_tokens: int, max_output_tokens: int | None
+) -> None:
+    """Never more than the budget together, and no less than what another call would pass.
+
+    Also where answers are three times as long as can be expected, once one of them showed that.
+    """
+    usd = Decimal(output_tokens) * 30 / 1_000_000
+    budget = Budget(33 * usd + Decimal("0.01"), per="total")
+    chat_server.usual = lambda _: replace(priced_reply(output_tokens), delay_s=0.02)
+    with DiskStore(tmp_path) as store:
+        talk(manager_for(chat_server, budget, store)).send("Well?", max_output_tokens=max_output_tokens)
+    processes = spending(chat_server, tmp_path, budget, processes=10, max_output_tokens=max_output_tokens)
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 10
+    with DiskStore(tmp_path) as store:
+        turns = sum(head.turn_count for head in store.list())
+        assert (turns, len(chat_server.requests)) == (33, 33)
+        assert spent(store) == (33 * usd, 0)
