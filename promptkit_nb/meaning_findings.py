@@ -1,10 +1,8 @@
-"""What has the right shape and still cannot work, or not as its author thinks: variables, templates, checks."""
+"""What has the right shape and still cannot work, or not as its author thinks: variables, validators, evals."""
 
 from __future__ import annotations
 
 import re
-from collections import ChainMap
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
@@ -12,18 +10,14 @@ from promptkit_nb.findings import Finding, shown_value
 from promptkit_nb.pack_names import CHECK_ALIASES, CHECKS
 from promptkit_nb.pack_schema import pointer_to
 from promptkit_nb.reference_findings import doubt, mistake, object_items, objects_in
-from promptkit_nb.suggestions import Suggestions, near_names
-from promptkit_nb.templates import BLOCK, PLACEHOLDER, placeholders_in, reachable
-from promptkit_nb.time_names import TIME_NAMES
+from promptkit_nb.suggestions import near_names
+from promptkit_nb.templates import placeholders_in
 from promptkit_nb.variables import VARIABLE_TYPES, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Filled by whoever runs the prompt, without being declared.
-WELL_KNOWN = frozenset({"input", "workflow_context", *TIME_NAMES})
 _UNSUPPORTED_FEATURES = {"conditionals", "loops", "filters"}
-_TEMPLATES = ("system_template", "system_template_prefix", "system_template_suffix")
 # The params of which a check needs one, by the check.
 _NEEDED_PARAMS = {
     "max_length": ("max", "max_characters", "max_chars", "max_tokens"),
@@ -34,35 +28,24 @@ _DIRECTIONS = ("input", "output", "both")
 
 
 def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield mistakes and doubts about what the pack means.
+    """Yield mistakes and doubts about variables, validators, evals and the template engine.
 
-    >>> pack = {"prompts": {"a": {"system_template": "{{topc}}", "variables": [{"name": "topic"}]}}}
-    >>> [finding.text for finding in meaning_findings(pack)][0]
-    "{{topc}} at character 1 is declared nowhere; did you mean 'topic'?"
+    >>> pack = {"prompts": {"a": {"variables": [{"name": "n", "type": "number", "default": "many"}]}}}
+    >>> [finding.code for finding in meaning_findings(pack)]
+    ['PP302']
     """
     engine = data.get("template_engine")
     features = engine.get("features") if isinstance(engine, dict) else None
     for index, feature in enumerate(features if isinstance(features, list) else ()):
         if isinstance(feature, str) and feature in _UNSUPPORTED_FEATURES:
             yield doubt("PP406", pointer_to("/template_engine/features", index), f"{feature!r} is not supported here")
-    fragments = dict(_texts(data.get("fragments")))
-    suggestions = Suggestions()
     for key, prompt in objects_in(data.get("prompts")):
         pointer = pointer_to("/prompts", key)
         yield from _variable_findings(prompt, pointer_to(pointer, "variables"))
-        yield from _template_findings(prompt, fragments, pointer, suggestions)
         for index, validator in object_items(prompt.get("validators")):
             yield from _validator_findings(validator, pointer_to(pointer, "validators", index))
         yield from _eval_findings(prompt.get("evals"), pointer_to(pointer, "evals"))
-    for key, text in fragments.items():
-        yield from _block_findings(text, pointer_to("/fragments", key))
     yield from _eval_findings(data.get("evals"), "/evals")
-
-
-def _texts(value: object) -> Iterator[tuple[str, str]]:
-    for key, item in value.items() if isinstance(value, dict) else ():
-        if isinstance(item, str):
-            yield key, item
 
 
 def _variable_findings(prompt: dict[str, Any], pointer: str) -> Iterator[Finding]:
@@ -98,65 +81,13 @@ def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Fin
     default, kind = variable.get("default"), variable.get("type")
     if default is None or (kind is not None and kind not in VARIABLE_TYPES):
         return
+    if isinstance(default, str) and placeholders_in(default):
+        rules = {}  # they are for what comes out of it
     try:
         Variable(str(variable.get("name")), kind, validation=rules).check(default)
     except (PackValidationError, TypeError) as error:
         message = f"the default breaks the variable's own rules: {error}"
         yield mistake("PP302", pointer_to(pointer, "default"), message, value=shown_value(default))
-
-
-def _template_findings(
-    prompt: dict[str, Any], fragments: dict[str, str], pointer: str, suggestions: Suggestions
-) -> Iterator[Finding]:
-    declared = [(index, variable) for index, variable in object_items(prompt.get("variables"))]
-    names = [variable["name"] for _, variable in declared if isinstance(variable.get("name"), str)]
-    defaults = {
-        variable["name"]: variable["default"]
-        for _, variable in declared
-        if isinstance(variable.get("name"), str) and isinstance(variable.get("default"), str)
-    }
-    templates = [(pointer_to(pointer, key), text) for key, text in _texts(prompt) if key in _TEMPLATES]
-    templates += [
-        (pointer_to(pointer, "model_overrides", model, key), text)
-        for model, override in objects_in(prompt.get("model_overrides"))
-        for key, text in _texts(override)
-        if key in _TEMPLATES
-    ]
-    for place, text in templates:
-        yield from _placeholder_findings(text, place, WELL_KNOWN.union(names), fragments, suggestions)
-        yield from _block_findings(text, place)
-    texts = ChainMap(fragments, defaults)
-    asked_for = [text for _, text in templates]
-    used = set().union(*map(placeholders_in, asked_for)) if asked_for else set()
-    for reached in reachable(asked_for, texts):
-        used |= placeholders_in(texts[reached])
-    for index, variable in declared:
-        name = variable.get("name")
-        if templates and isinstance(name, str) and name not in used:
-            yield doubt("PP401", pointer_to(pointer, "variables", index), f"variable {name!r} is used in no template")
-
-
-def _placeholder_findings(
-    text: str, pointer: str, declared: frozenset[str], fragments: dict[str, str], suggestions: Suggestions
-) -> Iterator[Finding]:
-    told: set[str] = set()
-    for found in PLACEHOLDER.finditer(text):
-        name = found[1]
-        if name in declared or name in fragments or name in told or name.startswith("artifacts."):
-            continue
-        told.add(name)
-        near = suggestions.near(name, chain(declared, fragments))
-        message = f"{{{{{name}}}}} at character {found.start() + 1} is declared nowhere"
-        yield doubt("PP400", pointer, message, value=f"{{{{{name}}}}}", suggestions=near)
-
-
-def _block_findings(text: str, pointer: str) -> Iterator[Finding]:
-    found = BLOCK.search(text)
-    if found:
-        message = (
-            f"{shown_value(found[0])} at character {found.start() + 1}: blocks are not supported, only {{{{name}}}}"
-        )
-        yield doubt("PP406", pointer, message, value=shown_value(found[0]))
 
 
 def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Finding]:

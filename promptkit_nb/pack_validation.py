@@ -14,6 +14,7 @@ from promptkit_nb.meaning_findings import meaning_findings
 from promptkit_nb.pack_files import read_pack
 from promptkit_nb.reference_findings import agent_references, prompt_references
 from promptkit_nb.schema_findings import OLDER, schema_findings
+from promptkit_nb.template_findings import template_findings
 from promptkit_nb.workflow_findings import workflow_findings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _CHECKS = (
     workflow_findings,
     composition_findings,
     meaning_findings,
+    template_findings,
 )
 _ADVICE = (
     "This pack is in the dialect of older documentation: load_pack(path).upgrade() returns it as it is written now."

@@ -42,6 +42,13 @@ def objects_in(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
             yield key, item
 
 
+def texts_in(value: object) -> Iterator[tuple[str, str]]:
+    """Yield the members of an object that are texts."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, str):
+            yield key, item
+
+
 def object_items(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the items of an array that are objects."""
     for index, item in enumerate(value) if isinstance(value, list) else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,9 @@ def _refused(code: str, value: object, expected: str, pointer: str, options: Seq
     version = full_version(value) if pointer.endswith("/version") and code == "PP105" else None
     shown, meant = shown_value(value), near or ((version,) if version else ())
     message = f"expected {expected}, found {shown}"
-    return Finding(code, "error", pointer, message, value=shown, expected=expected, suggestions=meant)
+    names_check = isinstance(value, str) and pointer.rpartition("/")[0].endswith("/validators")
+    hint = f"{OLDER}: write {json.dumps({'type': value, 'enabled': True})}" if names_check else ""
+    return Finding(code, "error", pointer, message, value=shown, expected=expected, suggestions=meant, hint=hint)
 
 
 def _kinds(said: dict[str, Any], _: Node) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
+from promptkit_nb.suggestions import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from typing import Self
@@ -50,7 +51,8 @@ class Variable:
             raise self._refused(value, f"its type is {self.type}")
         for rule, bound in self.validation.items():
             if bound is not None and self._breaks(value, rule, bound):
-                raise self._refused(value, f"its {rule} is {bound!r}")
+                near = near_names(value, map(str, bound)) if rule == "enum" and isinstance(value, str) else ()
+                raise self._refused(value, f"its {rule} is {bound!r}{did_you_mean(near)}")
 
     def _breaks(self, value: Any, rule: str, bound: Any) -> bool:
         broken = False
@@ -78,7 +80,8 @@ class Variable:
             ) from error
 
     def _refused(self, value: object, rule: str) -> PackValidationError:
-        return PackValidationError(f"Variable {self.name!r} cannot be {value!r:.100}: {rule}.")
+        end = "" if rule.endswith("?") else "."
+        return PackValidationError(f"Variable {self.name!r} cannot be {value!r:.100}: {rule}{end}")
 
 
 def bound_values(declared: Sequence[Variable], given: Mapping[str, object]) -> dict[str, object]:

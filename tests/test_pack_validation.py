@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newsroom import LEFT_OUT, NEWSROOM, newsroom, newsroom_with
@@ -76,6 +76,11 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
         (f"{DRAFT}/validators/0/message", "No.", "unknown key; it belongs under 'params'"),
         (f"{DRAFT}/validators/0/monitor", True, "unknown key; it belongs under 'params'"),
         (f"{DRAFT}/validators/0/config", {}, "did you mean 'params'?; the older documentation calls it so"),
+        (
+            f"{DRAFT}/validators/0",
+            "length",
+            'calls it so: write {"type": "length", "enabled": true}',
+        ),
         (f"{DRAFT}/validators/0/enabled", LEFT_OUT, "PP101 error /prompts/draft/validators/0: it needs 'enabled'"),
         (f"{DRAFT}/tool_policy/max_rounds", 0, "expected at least 1, found 0"),
         (f"{DRAFT}/tool_policy/tool_choice", "allways", "expected one of auto, required, none, found 'allways'"),
@@ -177,6 +182,9 @@ def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value:
         (f"{DRAFT}/validators/0/params", LEFT_OUT, "'max_length' without params checks"),
         (f"{DRAFT}/validators/1/params/direction", "inptu", "found 'inptu'; read as 'output'; did you mean 'input'"),
         (f"{DRAFT}/variables/2/validation/minimum", 3000, "PP407"),
+        ("/fragments/house_style", "On {{curent_date}}.",
+         "PP400 warning /fragments/house_style: {{curent_date}} at character 4 is declared nowhere; did you mean"),
+        (f"{DRAFT}/variables/1/default", "{{reders}}", "PP400 warning /prompts/draft/variables/1/default: {{reders}}"),
         ("/fragments/house_style", "{{#if x}}", "PP406 warning /fragments/house_style: '{{#if x}}' at character 1"),
         ("/template_engine/features/1", "loops", "'loops' is not supported"),
         ("/evals/1/type", "json_vaild", "there is no eval 'json_vaild' here: kept, and passed over; did you mean"),
@@ -207,6 +215,12 @@ def test_well_known_names_need_no_declaration() -> None:
     """The runtime fills these."""
     text = "{{input}} {{workflow_context}} {{current_time}} {{artifacts.text}} {{topic}} {{audience}} {{words}}"
     assert list(validate_pack(newsroom_with(f"{DRAFT}/system_template", text))) == []
+
+
+def test_rules_of_a_variable_are_for_what_comes_out_of_its_default() -> None:
+    """A default that asks for another variable is not measured as it stands."""
+    pack = newsroom_with(f"{DRAFT}/variables/1/default", "{{topic}}")
+    assert list(validate_pack(pack)) == []
 
 
 def test_workflow_without_states_is_one_error() -> None:
@@ -303,6 +317,7 @@ PLACES = [
 ]
 
 
+@settings(deadline=None)
 @given(place=st.sampled_from(PLACES), index=st.integers(0, 30))
 def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
     """A letter doubled anywhere in a known key: the pointer leads to the key, the suggestion is the key."""
@@ -315,6 +330,7 @@ def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, 
     assert key in found[0].suggestions
 
 
+@settings(deadline=None)
 @given(place=st.sampled_from(PLACES), value=st.sampled_from([None, True, 3.5, [[]], {"a": {}}]))
 def test_any_wrong_value_is_an_error_at_or_below_its_place(place: tuple[str, str], value: object) -> None:
     """A value of a kind that the schema does not allow is refused where it stands."""

@@ -87,6 +87,13 @@ def test_values_that_break_a_rule_are_refused(validation: dict[str, Any], value:
     assert str(caught.value) == f"Variable 'v' cannot be {value!r}: {rule}."
 
 
+def test_near_choice_is_named() -> None:
+    """Where the pack lists what is allowed, a misspelt value is told the right one."""
+    with pytest.raises(PackValidationError) as caught:
+        Variable("language", validation={"enum": ["German", "English"]}).check("Germn")
+    assert str(caught.value).endswith("its enum is ['German', 'English']; did you mean 'German'?")
+
+
 def test_patterns_that_python_does_not_know_are_named() -> None:
     """A regular expression of another language is the pack's error, not a crash."""
     with pytest.raises(PackValidationError, match=r"pattern .* of variable 'v' is no regular expression"):
