@@ -1,0 +1,131 @@
+"""Three recipes for long conversations, as one types them: each with a verb, and by hand with the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from counting import SERVERS, counting, prompt_tokens
+from promptkit_nb import ConversationManager, ConversationState, Message, OpenAIProvider, Summary, Turn
+
+if TYPE_CHECKING:
+    from chat_server import ChatServer
+    from promptkit_nb import Conversation, StateStore
+
+
+@pytest.fixture
+def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
+    """A manager that talks to a server which counts what it reads."""
+    chat_server.usual = counting(SERVERS["o200k"])
+    return ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="sk-1", base_url=chat_server.url), store)
+
+
+def talked(manager: ConversationManager, messages: int, words: int = 1) -> Conversation:
+    """Return a conversation of so many messages, with a system prompt."""
+    turns = tuple(
+        Turn(messages=(Message("user", f"Question {number}"), Message("assistant", f"Answer {number}{' ha' * words}")))
+        for number in range(messages // 2)
+    )
+    manager.store.create(ConversationState("chat", turns=turns, system_prompt="You help."))
+    return manager.get_conversation("chat")
+
+
+def sent(server: ChatServer) -> list[str]:
+    """Return what the last request carried."""
+    return [message["content"] for message in server.requests[-1].body["messages"]]
+
+
+def test_automatic_truncation(manager: ConversationManager, chat_server: ChatServer) -> None:
+    """Give the window, and talk: no request is longer, and nothing is forgotten."""
+    conv = manager.new_conversation(system_prompt="You help.", max_tokens=200, context_policy="truncate")
+    for number in range(30):
+        response = conv.send(f"Question {number}")
+
+    assert response.truncated == 16
+    assert len(conv.messages) == 61
+    assert max(prompt_tokens(request.body, SERVERS["o200k"]) for request in chat_server.requests) <= 200
+
+
+@pytest.mark.parametrize("messages", [0, 10, 12, 30])
+class TestKeepTheLast20:
+    """The older turns leave; the system prompt stays, pairs stay whole, the order stays."""
+
+    def test_with_truncate(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
+        """They become a branch, which ``restore`` brings back."""
+        conv = talked(manager, messages)
+        before = conv.messages
+        conv.truncate(keep_last=20)
+
+        assert conv.messages == (before[0], *before[1:][-20:])
+        conv.send("And now?")
+        assert sent(chat_server) == [*(message.content for message in conv.messages[:-1])]
+        for branch in conv.branches():
+            conv.restore(branch)
+        assert conv.messages[: messages + 1] == before
+
+    def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
+        """What the state lacks is really gone."""
+        conv, store = talked(manager, messages), manager.store
+        before = conv.messages
+        state = store.get("chat")
+        store.set(replace(state, turns=state.turns[-10:]))
+
+        assert conv.messages == (before[0], *before[1:][-20:])
+        conv.send("And now?")
+        assert sent(chat_server) == [*(message.content for message in conv.messages[:-1])]
+
+
+@pytest.mark.parametrize("messages", [0, 10, 12, 30])
+class TestSummariseBeyond8000Tokens:
+    """The older turns become a note, and the last 10 messages stay as they are."""
+
+    def test_with_summarize(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
+        """Of 0 and 10 messages there is nothing to sum up; the turns stay in the history, the next request is short."""
+        conv = talked(manager, messages, words=2000)
+        before = conv.messages
+        chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "They laughed.")
+        if conv.context().token_count > 8_000:
+            conv.summarize(keep_last=10)
+
+        assert conv.messages == before
+        summed_up = max(0, messages - 10) // 2
+        assert [len(conv.summaries), len(chat_server.requests)] == [int(summed_up > 0)] * 2
+        conv.send("And now?")
+        note = f"Summary of {summed_up} earlier turn{'s' * (summed_up > 1)} of this conversation:\n\nThey laughed."
+        if summed_up:
+            assert sent(chat_server)[:2] == ["You help.", note]
+            assert [message["role"] for message in chat_server.requests[-1].body["messages"][:2]] == ["system"] * 2
+        assert sent(chat_server)[-1] == "And now?"
+        assert len(sent(chat_server)) == 1 + (summed_up > 0) + min(messages, 10) + 1
+
+    def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
+        """With a note of one's own; what is cut off is gone, and the note stands for it."""
+        conv, store = talked(manager, messages, words=1000), manager.store
+        state = store.get("chat")
+        older, newest = state.turns[:-5], state.turns[-5:]
+        if older:
+            note = Summary(older[0].id, older[-1].id, "They laughed.")
+            store.set(replace(state, turns=newest, summaries=(note,)))
+
+        conv.send("And now?")
+        expected = ["Summary of earlier turns of this conversation:\n\nThey laughed."] if older else []
+        said = [message.content for turn in newest for message in turn.messages]
+        assert sent(chat_server) == ["You help.", *expected, *said, "And now?"]
+        assert len(conv.turns) == len(newest) + 1
+        assert conv.context().token_count < 8_000
+
+
+def test_context_tells_when_it_is_time(manager: ConversationManager, chat_server: ChatServer) -> None:
+    """A loop that talks on and on: beyond 8,000 tokens it sums up, and no request is much longer."""
+    conv = manager.new_conversation(system_prompt="You help.")
+    chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "ha " * 1000)
+    for number in range(20):
+        if conv.context().token_count > 8_000:
+            conv.summarize(keep_last=10)
+        conv.send(f"Question {number}")
+
+    assert len(conv.turns) == 20
+    assert conv.summaries
+    assert max(prompt_tokens(request.body, SERVERS["o200k"]) for request in chat_server.requests) < 10_000
