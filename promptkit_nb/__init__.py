@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.redis import RedisStore
     from promptkit_nb.turns import Message, Turn, Usage
     from promptkit_nb.views.conversations import conversations_df
+    from promptkit_nb.views.hits import search
     from promptkit_nb.views.messages import messages_df
     from promptkit_nb.views.turns import turns_df
     from promptkit_nb.views.usage import usage_df
@@ -120,6 +121,7 @@ _HOMES = {
     "load_pack": "promptkit_nb.packs",
     "messages_df": "promptkit_nb.views.messages",
     "scoped_id": "promptkit_nb.ids",
+    "search": "promptkit_nb.views.hits",
     "turns_df": "promptkit_nb.views.turns",
     "usage_df": "promptkit_nb.views.usage",
     "validate_pack": "promptkit_nb.pack_validation",
@@ -175,6 +177,7 @@ __all__ = [
     "load_pack",
     "messages_df",
     "scoped_id",
+    "search",
     "turns_df",
     "usage_df",
     "validate_pack",

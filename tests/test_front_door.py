@@ -62,6 +62,7 @@ PUBLIC = [
     "load_pack",
     "messages_df",
     "scoped_id",
+    "search",
     "turns_df",
     "usage_df",
     "validate_pack",

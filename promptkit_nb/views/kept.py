@@ -11,6 +11,7 @@ from promptkit_nb.staleness import stale_turns
 from promptkit_nb.stores.feed import record_of
 from promptkit_nb.views.batches import Batch, batch_of, marked
 from promptkit_nb.views.lines import Lines
+from promptkit_nb.views.progress import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,10 +75,13 @@ class KeptStore:
         if self._lines_read > LINES_AT_ONCE + 2 * sum(map(_line_count, kept.values())):
             kept, self._lines_read = {}, 0  # most lines in memory are those of conversations that were read anew since
         changed = {each: stored for each, stored in records.items() if not _is_as_seen(kept.get(each), stored)}
-        for group in groups_of(changed):
-            found = _read(feed, group, kept, filters.user_id)
-            self._lines_read += sum(map(_line_count, found.values()))
-            kept |= {each: _behind(kept.get(each), new) for each, new in found.items()}
+        groups = list(groups_of(changed))
+        with reading(sum(turns for _, turns in groups)) as advance:
+            for group, turns in groups:
+                found = _read(feed, group, kept, filters.user_id)
+                self._lines_read += sum(map(_line_count, found.values()))
+                kept |= {each: _behind(kept.get(each), new) for each, new in found.items()}
+                advance(turns)
         self._kept = kept
 
     def batches(self, feed: Feed, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
@@ -105,18 +109,18 @@ def kept_of(store: RowStore) -> KeptStore:
     return _KEPT.setdefault(store, KeptStore())
 
 
-def groups_of(records: Mapping[str, bytes]) -> Iterator[list[str]]:
-    """Yield conversations to be read at once: about ``LINES_AT_ONCE`` turns, or one conversation that has more."""
+def groups_of(records: Mapping[str, bytes]) -> Iterator[tuple[list[str], int]]:
+    """Yield conversations to be read at once, and their turns: about ``LINES_AT_ONCE``, or one that has more."""
     group: list[str] = []
     turns = 0
     for each, stored in records.items():
         group.append(each)
         turns += record_of(stored, each).next_place
         if turns >= LINES_AT_ONCE:
-            yield group
+            yield group, turns
             group, turns = [], 0
     if group:
-        yield group
+        yield group, turns
 
 
 def _read(

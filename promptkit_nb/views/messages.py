@@ -16,6 +16,8 @@ from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import MESSAGES, described_by
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from promptkit_nb.state import ConversationState
@@ -63,7 +65,7 @@ def messages_df(
         conversation_id=conversation_id,
         status=status,
     )
-    return frame_of(message_table(store, filters), MESSAGES)
+    return frame_of(pa.Table.from_batches(message_batches(store, filters)), MESSAGES)
 
 
 def standing_messages(state: ConversationState) -> pd.DataFrame:
@@ -74,10 +76,10 @@ def standing_messages(state: ConversationState) -> pd.DataFrame:
     return frame_of(pa.Table.from_batches([_shown(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
 
 
-def message_table(store: StateStore, filters: Filters) -> pa.Table:
-    """Return the messages that the filters let through."""
-    batches = batches_of(store, filters)
-    return pa.Table.from_batches([_shown(batch, is_shown(batch.turns, filters)) for batch in batches])
+def message_batches(store: StateStore, filters: Filters) -> Iterator[pa.RecordBatch]:
+    """Yield the messages that the filters let through, with the columns of their turns."""
+    for batch in batches_of(store, filters):
+        yield _shown(batch, is_shown(batch.turns, filters))
 
 
 def _shown(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:

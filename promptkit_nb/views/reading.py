@@ -16,6 +16,7 @@ from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.views.batches import batch_of, marked
 from promptkit_nb.views.kept import LINES_AT_ONCE, KeptStore, groups_of, kept_of
 from promptkit_nb.views.lines import Lines
+from promptkit_nb.views.progress import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,10 +66,13 @@ def _fed(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Bat
         kept.refresh(feed, records, filters)
         yield from kept.batches(feed, records, with_stale=with_stale)
         return
-    for group in groups_of(records):
-        kept = KeptStore()
-        kept.refresh(feed, {each: records[each] for each in group}, filters)
-        yield from kept.batches(feed, group, with_stale=with_stale)
+    groups = list(groups_of(records))
+    with reading(sum(turns for _, turns in groups)) as advance:
+        for group, turns in groups:
+            kept = KeptStore()
+            kept.refresh(feed, {each: records[each] for each in group}, filters)
+            yield from kept.batches(feed, group, with_stale=with_stale)
+            advance(turns)
 
 
 def _records(feed: Feed, filters: Filters) -> dict[str, bytes]:

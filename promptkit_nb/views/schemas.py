@@ -109,6 +109,18 @@ MESSAGES: Schema = (
     _BRANCH,
 )
 
+HITS: Schema = (
+    _CONVERSATION_ID,
+    _USER_ID,
+    _TURN_ID,
+    _POSITION,
+    Column("role", "category", "user, assistant or tool"),
+    Column("snippet", "str", "the text around the first word that was found, on one line"),
+    Column("created_at", TIME, "when it was said; else when its turn was answered"),
+    _MODEL,
+    _STATUS,
+)
+
 KEYS: Schema = (
     Column("hour", TIME, "the hour in UTC, by its beginning"),
     Column("day", TIME, "the day in UTC, by its beginning"),

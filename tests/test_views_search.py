@@ -1,0 +1,101 @@
+"""Searching what was said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from promptkit_nb import InvalidArgumentError, MemoryStore, search, turns_df
+from promptkit_nb.views import progress
+from promptkit_nb.views.schemas import HITS
+from storing import rich_state, said
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """A store in memory with three turns of two users."""
+    store = MemoryStore()
+    store.append("a", said("The quick brown fox", model="small"), user_id="alice")
+    store.append("b", said("A lazy dog, a quick cat"), user_id="bob")
+    store.append("b", said("Größe 100% (a.b)"), user_id="bob")
+    return store
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("quick", ["a", "a", "b", "b"]),
+        ("QUICK Fox", ["a", "a"]),
+        ("cat dog", ["b", "b"]),
+        ('"quick cat"', ["b", "b"]),
+        ('"cat dog"', []),
+        ("größe", ["b", "b"]),
+        ("GRÖSSE", []),
+        ("100%", ["b", "b"]),
+        ("(a.b)", ["b", "b"]),
+        ("a.b)", ["b", "b"]),
+        ("qu.ck", []),
+        ("You", ["a", "b", "b"]),
+    ],
+)
+def test_all_words_are_found_wherever_they_stand(store: MemoryStore, text: str, found: list[str]) -> None:
+    """In any order and case, also within words; nothing in them is a pattern."""
+    assert list(search(store, text)["conversation_id"]) == found
+
+
+def test_row_says_where_it_was_found(store: MemoryStore) -> None:
+    """Conversation, turn, role and a snippet; the columns are those of the schema, also where nothing is found."""
+    row = search(store, "fox", user_id="alice").iloc[1]
+    assert row[["conversation_id", "user_id", "position", "role", "snippet", "model", "status"]].tolist() == [
+        "a",
+        "alice",
+        0,
+        "assistant",
+        "You said The quick brown fox.",
+        "small",
+        "current",
+    ]
+    for text in ("fox", "nowhere"):
+        dtypes = {str(name): str(dtype) for name, dtype in search(store, text).dtypes.items()}
+        assert dtypes == {column.name: column.dtype for column in HITS}
+
+
+def test_snippet_is_one_short_line_around_the_word() -> None:
+    """Long texts are cut on both sides; line breaks and control characters are gone."""
+    store = MemoryStore()
+    store.append("a", said(f"{'before ' * 50}\n the\tNEEDLE\x1b[31m \n{'after ' * 50}"))
+    snippet = search(store, "needle")["snippet"].iloc[0]
+    assert snippet.startswith("…")
+    assert snippet.endswith("…")
+    assert "the NEEDLE[31m after" in snippet
+    assert len(snippet) <= 102
+
+
+def test_filters_and_status_narrow_the_search() -> None:
+    """As in the other views."""
+    store = MemoryStore()
+    store.create(rich_state())
+    assert len(search(store, "zero")) == 0
+    assert list(search(store, "zero", status="all")["status"]) == ["replaced", "replaced"]
+    assert list(search(store, "talked", status="all")["role"]) == ["assistant"]
+    assert len(search(store, "one", user_id="nobody")) == 0
+
+
+@pytest.mark.parametrize("text", ["", "  \n", None, 5])
+def test_search_for_nothing_is_refused(store: MemoryStore, text: Any) -> None:
+    """Everything would match."""
+    with pytest.raises(InvalidArgumentError, match="give words to search for"):
+        search(store, text)
+
+
+def test_long_reading_shows_a_bar(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how many turns were read, and short ones show none."""
+    turns_df(store)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "FEWEST_TURNS", 1)
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    turns_df(store)
+    assert "Reading" in capsys.readouterr().err
