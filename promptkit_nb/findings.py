@@ -46,9 +46,9 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The message with the suggestions and the hint."""
+        """The message with the hint and the suggestions."""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.message}{did_you_mean(self.suggestions)}{hint}"
+        return f"{self.message}{hint}{did_you_mean(self.suggestions)}"
 
     def __str__(self) -> str:
         """Show it on one line."""

@@ -108,6 +108,7 @@ def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Fin
         yield doubt("PP409", pointer, f"{kind!r} without params checks nothing", expected="params")
     if isinstance(params, dict):
         yield from _param_findings(check, kind, params, pointer_to(pointer, "params"))
+        yield from _direction_findings(params.get("direction", "output"), pointer_to(pointer, "params", "direction"))
 
 
 def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -> Iterator[Finding]:
@@ -126,11 +127,13 @@ def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -
     elif isinstance(params[given], str) and (problem := _problem_of_pattern(params[given])):
         message = f"{shown_value(params[given])} is no regular expression: {problem}"
         yield mistake("PP301", pointer_to(place, given), message, value=shown_value(params[given]))
-    direction = params.get("direction", "output")
+
+
+def _direction_findings(direction: object, pointer: str) -> Iterator[Finding]:
     if direction not in _DIRECTIONS:
         message = f"expected one of {', '.join(_DIRECTIONS)}, found {shown_value(direction)}; read as 'output'"
         near = near_names(direction, _DIRECTIONS) if isinstance(direction, str) else ()
-        yield doubt("PP409", pointer_to(place, "direction"), message, value=shown_value(direction), suggestions=near)
+        yield doubt("PP409", pointer, message, value=shown_value(direction), suggestions=near)
 
 
 def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:

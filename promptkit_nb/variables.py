@@ -23,7 +23,8 @@ class Variable:
 
     ``type`` is one of ``VARIABLE_TYPES``, or ``None`` where the pack does not say, and then any value will do.
     ``default`` is ``None`` where there is none. ``validation`` holds the pack's rules: ``pattern`` (found anywhere in
-    the text), ``min_length``, ``max_length``, ``minimum``, ``maximum``, ``enum``.
+    the text), ``min_length``, ``max_length``, ``minimum``, ``maximum``, ``enum``. ``example`` is for readers,
+    ``binding`` for other runtimes.
 
     >>> Variable("tone", "string", default="friendly").required
     False
@@ -35,6 +36,8 @@ class Variable:
     default: object = None
     description: str = ""
     validation: Mapping[str, Any] = field(default_factory=dict)
+    example: object = None
+    binding: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_pack(cls, data: Mapping[str, object]) -> Self:

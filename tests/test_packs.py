@@ -366,6 +366,8 @@ def test_every_section_can_be_read() -> None:
     assert prompt.media["image"]["default_detail"] == "low"
     assert prompt.tested_models[0]["model"] == "gpt-4o-mini"
     assert [validator["type"] for validator in prompt.validators] == ["max_length", "regex"]
+    assert prompt.variables[0].example == "The harbour"
+    assert prompt.variables[1].binding["kind"] == "session"
 
 
 def test_sections_that_are_not_run_are_named() -> None:
