@@ -114,8 +114,10 @@ def _lines_of(turn: Turn, mark: str) -> list[Line]:
 
 def _former_lines(former: Sequence[Turn]) -> Iterator[Line]:
     for number, turn in enumerate(former, 1):
-        name = f"version {number}" if is_batch() else f"version {number}, %chat_restore {turn.id}"
-        yield from _lines_of(turn, name)
+        name = f"version {number}"
+        *said, answer = _lines_of(turn, name if is_batch() else f"{name}, %chat_restore {turn.id}")
+        yield from (Line(line.message, name) for line in said)
+        yield answer
 
 
 def _heading(line: Line) -> str:

@@ -7,17 +7,15 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
-from IPython.utils.capture import capture_output
-from traitlets.config import Config
 
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import DiskStore, Turn
+from shells import Notebook, Ran, new_shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,46 +31,6 @@ NOTE = (
     'style="color:var(--jp-ui-font-color2,#666);font-size:85%;margin-top:0.4em">'
 )
 SCRIPT = "<script>alert(1)</script>"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a cell left behind; ``bundles`` are its rich outputs."""
-
-    stdout: str
-    stderr: str
-    bundles: list[dict[str, Any]]
-    error: BaseException | None
-
-    @property
-    def everything(self) -> str:
-        """All that the user sees."""
-        return self.stdout + self.stderr + json.dumps(self.bundles)
-
-
-class Notebook:
-    """A shell that runs cells, as a kernel does."""
-
-    def __init__(self, shell: InteractiveShell) -> None:
-        """Load the extension into the shell."""
-        self.shell = shell
-        self.run("%load_ext promptkit_nb")
-
-    def run(self, cell: str) -> Ran:
-        """Run a cell; an error is part of what it leaves behind."""
-        with capture_output() as captured:
-            result = self.shell.run_cell(cell, store_history=True)  # type: ignore[no-untyped-call]  # IPython's has no types
-        bundles = [output.data for output in captured.outputs]
-        return Ran(captured.stdout, captured.stderr, bundles, result.error_before_exec or result.error_in_exec)
-
-
-def new_shell(kind: type[InteractiveShell] = InteractiveShell, **options: object) -> InteractiveShell:
-    """Return a fresh shell in place of the one before."""
-    InteractiveShell.clear_instance()
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    return kind.instance(config=config, **options)
 
 
 @pytest.fixture(autouse=True)

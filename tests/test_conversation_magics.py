@@ -1,0 +1,361 @@
+"""The magics that look at and change conversations, what they do where there is nothing to do, and completion."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+from chat_server import ChatServer, Reply
+from promptkit_nb import ConversationState, DiskStore
+from shells import Notebook, new_shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CODE = "Here:\n\n```python\nx = 1\n```\n\nand\n\n```python\ny = 2\n```"
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the conversations of a test are kept; the developer's shell has no say."""
+    for name in ("PROMPTKIT_PROVIDER", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def notebook(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
+    """A notebook in conversation ``talk`` that talks to a server on the loopback."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
+    opened = Notebook(new_shell())
+    opened.run("%chat_use talk")
+    yield opened
+    opened.shell.run_line_magic("unload_ext", "promptkit_nb")
+    InteractiveShell.clear_instance()
+
+
+def talked(notebook: Notebook, letters: str) -> None:
+    """Say one letter after the other."""
+    for letter in letters:
+        notebook.run(f"%chat {letter}")
+
+
+def state(home: Path, conversation_id: str = "talk") -> ConversationState:
+    """Return what another process would find."""
+    with DiskStore(home) as store:
+        return store.get(conversation_id)
+
+
+def now(home: Path, conversation_id: str = "talk") -> str:
+    """Return what is said in the conversation now."""
+    return "".join(turn.user_text for turn in state(home, conversation_id).turns)
+
+
+class TestFork:
+    def test_goes_on_in_the_copy(self, notebook: Notebook, home: Path) -> None:
+        """The copy has all that was said, and the original nothing of what comes."""
+        talked(notebook, "ab")
+        assert notebook.run("%chat_fork try").stdout == "forked 'talk' to 'try'\n"
+        talked(notebook, "c")
+        assert (now(home), now(home, "try")) == ("ab", "abc")
+
+    def test_an_existing_fork_of_this_conversation_is_gone_on_in(self, notebook: Notebook, home: Path) -> None:
+        """Run again, it switches; in the fork itself it stays."""
+        talked(notebook, "a")
+        notebook.run("%chat_fork try")
+        assert notebook.run("%chat_fork try").stdout == "this is 'try' already\n"
+        notebook.run("%chat_use talk")
+        assert notebook.run("%chat_fork try").stdout == "resumed 'try', a fork of 'talk'\n"
+        talked(notebook, "b")
+        assert (now(home), now(home, "try")) == ("a", "ab")
+
+    def test_another_conversation_of_that_id_is_refused(self, notebook: Notebook, home: Path) -> None:
+        """It is no fork of this one: nothing is overwritten, and the notebook stays where it is."""
+        notebook.run("%%chat -c other\nHi")
+        talked(notebook, "a")
+        ran = notebook.run("%chat_fork other")
+        assert ran.stdout.startswith("ConversationExistsError: The conversation 'other' exists already")
+        talked(notebook, "b")
+        assert (now(home), now(home, "other")) == ("ab", "Hi")
+
+
+class TestUndo:
+    def test_takes_turns_back_one_by_one(self, notebook: Notebook, home: Path) -> None:
+        """Each becomes a branch; where nothing is left there is nothing to do."""
+        talked(notebook, "ab")
+        lines = [notebook.run("%chat_undo").stdout for _ in range(3)]
+        assert lines == ["took the last turn back\n", "took the last turn back\n", "nothing to take back\n"]
+        assert (now(home), [branch.id for branch in state(home).branches]) == ("", ["undone-1", "undone-2"])
+
+    def test_restore_brings_it_back(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
+        """By the id that the tree shows."""
+        talked(notebook, "ab")
+        notebook.run("%chat_undo")
+        assert "undone-1" in notebook.run("%chat_tree").stdout
+        assert notebook.run("%chat_restore undone-1").stdout == "restored 'undone-1'\n"
+        assert (now(home), len(chat_server.requests)) == ("ab", 2)
+
+    def test_an_unknown_branch_is_told(self, notebook: Notebook) -> None:
+        """In one line that names it."""
+        talked(notebook, "a")
+        line = notebook.run("%chat_restore branch-7").stdout
+        assert line.startswith("InvalidArgumentError: ")
+        assert "branch-7" in line
+        assert line.count("\n") == 1
+
+
+class TestOlderTurns:
+    def test_truncate(self, notebook: Notebook, home: Path) -> None:
+        """The older turns become a branch; a second time there is nothing to leave out."""
+        talked(notebook, "abc")
+        assert notebook.run("%chat_truncate --keep-last 2").stdout == "2 turns left the conversation\n"
+        assert notebook.run("%chat_truncate --keep-last 2").stdout == "nothing to leave out\n"
+        assert (now(home), [len(branch.turns) for branch in state(home).branches]) == ("c", [2])
+
+    def test_summarize(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
+        """The model is asked once; the turns stay, and a second time there is nothing to sum up."""
+        talked(notebook, "abc")
+        chat_server.reply(Reply(text="They said\na and b."))
+        assert notebook.run("%chat_summarize --keep-last 2").stdout == "summed up: They said a and b.\n"
+        assert notebook.run("%chat_summarize --keep-last 2").stdout == "nothing to sum up\n"
+        assert (now(home), len(chat_server.requests), len(state(home).summaries)) == ("abc", 4, 1)
+
+    @pytest.mark.parametrize("magic", ["chat_truncate", "chat_summarize"])
+    def test_other_than_a_number_is_told(self, notebook: Notebook, magic: str) -> None:
+        """The line says which option it is."""
+        talked(notebook, "a")
+        assert notebook.run(f"%{magic} --keep-last few").stdout == (
+            f"InvalidArgumentError: argument --keep-last: invalid int value: 'few'; %{magic}? lists the options.\n"
+        )
+
+
+class TestExport:
+    def test_json_is_the_conversation(self, notebook: Notebook, tmp_path: Path) -> None:
+        """It is read back with all that was said."""
+        talked(notebook, "ab")
+        assert notebook.run("%chat_export chat.json").stdout == "wrote chat.json\n"
+        assert json.loads((tmp_path / "chat.json").read_text("utf-8"))
+
+    @pytest.mark.parametrize("suffix", ["md", "html"])
+    def test_transcripts_are_to_read(self, notebook: Notebook, tmp_path: Path, suffix: str) -> None:
+        """The ending of the file's name says which."""
+        talked(notebook, "ab")
+        assert notebook.run(f'%chat_export "my chat.{suffix}"').stdout == f"wrote my chat.{suffix}\n"
+        assert "You said: b" in (tmp_path / f"my chat.{suffix}").read_text("utf-8")
+
+    def test_a_directory_that_is_not_there_is_told(self, notebook: Notebook) -> None:
+        """In one line."""
+        talked(notebook, "a")
+        ran = notebook.run("%chat_export nowhere/chat.json")
+        assert ran.stdout.startswith("StoreUnavailableError: ")
+        assert ran.stdout.count("\n") == 1
+
+
+class TestDelete:
+    def test_once_and_for_all(self, notebook: Notebook) -> None:
+        """A second time there is nothing, and that is no error."""
+        talked(notebook, "a")
+        lines = [notebook.run("%chat_delete talk").stdout for _ in range(2)]
+        assert lines == ["deleted 'talk'\n", "there is no 'talk'\n"]
+
+    def test_of_another_user_is_as_if_it_were_not_there(self, notebook: Notebook, home: Path) -> None:
+        """Nobody deletes what is not theirs."""
+        notebook.run("%%chat -u bob -c bobs\nHi")
+        assert notebook.run("%chat_delete bobs").stdout == "there is no 'bobs'\n"
+        assert now(home, "bobs") == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("magic", "line"),
+    [
+        ("%chat_fork try", "nothing to fork yet\n"),
+        ("%chat_tree", "Nothing was said yet: begin with %%chat.\n"),
+        ("%chat_history --versions", "Nothing was said yet: begin with %%chat.\n"),
+        ("%chat_context", "Nothing was said yet: begin with %%chat.\n"),
+        ("%chat_undo", "nothing to take back\n"),
+        ("%chat_summarize", "nothing to sum up\n"),
+        ("%chat_truncate", "nothing to leave out\n"),
+        ("%chat_export chat.json", "nothing to write yet\n"),
+        ("%chat_delete talk", "there is no 'talk'\n"),
+    ],
+)
+def test_with_nothing_to_do_nothing_is_done(
+    notebook: Notebook, home: Path, tmp_path: Path, magic: str, line: str
+) -> None:
+    """Where there is no conversation, none is begun, nothing fails, and no file is written."""
+    notebook.run("%chat_delete talk")
+    ran = notebook.run(magic)
+    assert (ran.stdout, ran.error) == (line, None)
+    with DiskStore(home) as store:
+        assert store.list() == []
+    assert not (tmp_path / "chat.json").exists()
+
+
+class TestHistory:
+    def test_shows_versions_and_what_is_stale(self, notebook: Notebook, home: Path) -> None:
+        """A former version stands before the current one, with the line that brings it back."""
+        talked(notebook, "ab")
+        notebook.run(
+            "from promptkit_nb import ConversationManager, DemoProvider, DiskStore\n"
+            "_ = ConversationManager(DemoProvider(), DiskStore()).get_conversation('talk').rerun(0, 'x')"
+        )
+        shown = notebook.run("%chat_history --versions").stdout
+        former = state(home).versions[state(home).turns[0].id][0]
+        assert shown.splitlines()[1:-1] == [
+            "user       a  (version 1)",
+            f"assistant  You said: a  (version 1, %chat_restore {former.id})",
+            "user       x",
+            f"assistant  {state(home).turns[0].text[:59]}…",
+            "user       b",
+            "assistant  You said: b  (stale)",
+        ]
+        notebook.run(f"%chat_restore {former.id}")
+        assert "stale" not in notebook.run("%chat_history").stdout
+
+
+class TestOptionsOfChat:
+    def test_what_the_request_carries(self, notebook: Notebook, chat_server: ChatServer) -> None:
+        """Temperature and the most the answer may have go to the model, in this call only."""
+        notebook.run("%%chat -t 0.5 --max-output-tokens 7\nHi")
+        notebook.run("%chat Hi")
+        first, second = (request.body for request in chat_server.requests)
+        assert first["temperature"] == 0.5
+        assert 7 in (first.get("max_tokens"), first.get("max_completion_tokens"))
+        assert "temperature" not in second
+
+    def test_window_of_this_call(self, notebook: Notebook, chat_server: ChatServer) -> None:
+        """What does not fit stays out of the request, and the receipt says so."""
+        for number in range(4):
+            notebook.run(f"%chat {'word ' * 40}{number}")
+        ran = notebook.run("%%chat --max-tokens 130\nHi")
+        assert len(chat_server.requests[-1].body["messages"]) == 3
+        assert "3 turns left out" in ran.bundles[0]["text/plain"]
+
+    def test_code_goes_into_the_next_cell(self, notebook: Notebook, chat_server: ChatServer) -> None:
+        """All blocks of the answer, below each other."""
+        chat_server.reply(Reply(text=CODE))
+        notebook.run("%%chat --code\nShow me some code")
+        assert notebook.shell.rl_next_input == "x = 1\n\ny = 2"
+
+    def test_answer_without_code_says_so(self, notebook: Notebook) -> None:
+        """No cell is made of it."""
+        assert notebook.run("%%chat --code\nHi").stdout == "There is no code block in the answer.\n"
+
+    def test_fresh_asks_although_the_answer_is_stored(self, notebook: Notebook, chat_server: ChatServer) -> None:
+        """Said again in the same context it is replayed, and with --fresh asked."""
+        talked(notebook, "a")
+        for line in ("%%chat --to kept\na", "%%chat --fresh --to kept\na"):
+            notebook.run("%chat_undo")
+            notebook.run(line)
+            replayed = notebook.shell.user_ns["kept"].replayed
+            assert replayed == ("fresh" not in line)
+        assert len(chat_server.requests) == 2
+
+
+class TestReload:
+    def test_choices_and_conversation_stay(self, notebook: Notebook, home: Path) -> None:
+        """After %reload_ext the notebook goes on where it was."""
+        notebook.run("%chat_setup --provider demo --user alice --budget 1/day")
+        notebook.run("%chat_use mine")
+        before = notebook.run("%chat_setup").stdout
+        assert notebook.run("%reload_ext promptkit_nb").error is None
+        assert notebook.run("%chat_setup").stdout == before
+        talked(notebook, "a")
+        assert now(home, "mine") == "a"
+
+    def test_what_is_in_memory_stays(self, notebook: Notebook) -> None:
+        """A conversation that was kept nowhere else is not lost."""
+        notebook.run("%chat_setup --store memory")
+        notebook.run("%chat_use mine")
+        talked(notebook, "a")
+        notebook.run("%reload_ext promptkit_nb")
+        assert notebook.run("%chat_history").stdout.splitlines()[1] == "user       a"
+
+    def test_a_message_behind_it_in_the_same_cell(self, notebook: Notebook, home: Path) -> None:
+        """It is the second call of that cell, and the next cell begins at the first again."""
+        notebook.run("%chat a\n%reload_ext promptkit_nb\n%chat b")
+        notebook.run("%chat c")
+        assert [(turn.user_text, turn.cell_call) for turn in state(home).turns] == [("a", 0), ("b", 1), ("c", 0)]
+
+    def test_no_matcher_stays_behind(self, notebook: Notebook) -> None:
+        """After %unload_ext nothing of ours completes, and after many reloads one does."""
+        completer = notebook.shell.Completer
+        assert completer is not None
+        for _ in range(3):
+            notebook.run("%reload_ext promptkit_nb")
+        assert len(completer.custom_matchers) == 1
+        notebook.run("%unload_ext promptkit_nb")
+        assert completer.custom_matchers == []
+        notebook.run("%load_ext promptkit_nb")
+
+
+def test_a_cell_within_a_cell_is_part_of_it(notebook: Notebook, home: Path, tmp_path: Path) -> None:
+    """What ``%run`` says in between is counted on, so that no two calls of a cell are taken for one."""
+    (tmp_path / "inner.ipy").write_text("%chat b\n")
+    notebook.run("%chat a\n%run inner.ipy\n%chat c")
+    notebook.run("%chat d")
+    turns = [(turn.user_text, turn.cell_call) for turn in state(home).turns]
+    assert turns == [("a", 0), ("b", 1), ("c", 2), ("d", 0)]
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("typed", "among"),
+        [
+            ("%%chat --fr", "--fresh"),
+            ("%%chat -c pl", "plans"),
+            ("%%chat --conversation pl", "plans"),
+            ("%%chat --fresh --model gpt-4o-mi", "gpt-4o-mini"),
+            ("%chat_use pl", "plans"),
+            ("%chat_history ta", "talk"),
+            ("%chat_delete pl", "plans"),
+            ("%chat_setup --prov", "--provider"),
+            ("%chat_setup --provider de", "demo"),
+            ("%chat_setup --replay st", "strict"),
+            ("%chat_history --ver", "--versions"),
+        ],
+    )
+    def test_completes(self, notebook: Notebook, typed: str, among: str) -> None:
+        """Options, ids of conversations, and models."""
+        notebook.run("%%chat -q -c plans\nHi")
+        assert among in completed(notebook, typed)
+
+    @pytest.mark.parametrize("typed", ["%chat --fr", "%%chat\n--fr", "x = --fr"])
+    def test_leaves_text_alone(self, notebook: Notebook, typed: str) -> None:
+        """What is said to a model, and other cells, are no options."""
+        assert "--fresh" not in completed(notebook, typed)
+
+
+def completed(notebook: Notebook, typed: str) -> list[str]:
+    """Return what Tab offers at the end of a text."""
+    completer = notebook.shell.Completer
+    assert completer is not None
+    completer.use_jedi = False
+    with provisionalcompleter():  # type: ignore[no-untyped-call]  # IPython's has no types
+        return [completion.text for completion in completer.completions(typed, len(typed))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("chat", "chat_setup", "chat_new", "chat_use", "chat_list", "chat_history", "chat_context", "chat_usage"),
+        *("chat_fork", "chat_tree", "chat_undo", "chat_restore", "chat_summarize", "chat_truncate", "chat_export"),
+        "chat_delete",
+    ],
+)
+def test_help_shows_how_it_is_typed(notebook: Notebook, name: str) -> None:
+    """Each magic tells what it does, with an example."""
+    shown = re.sub(r"\x1b\[[\d;]*m", "", notebook.run(f"%{name}?").everything)
+    assert f"%{name}" in shown
+    assert ". " in shown or ":" in shown
