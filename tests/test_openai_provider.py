@@ -374,22 +374,6 @@ def test_cost_that_the_server_reports_is_exact(
     assert end_of(list(provider.stream(ASK))).cost_usd == cost_usd
 
 
-def test_prompt_that_the_server_cut_is_warned_of(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Ollama drops what does not fit its window without a word; its count gives it away."""
-    chat_server.reply(*[Reply(usage={"prompt_tokens": count, "completion_tokens": 1}) for count in (400, 600)])
-    long = ChatRequest(model="m", messages=[Message("user", "hello world " * 500)])
-    (warning,) = end_of(list(provider.stream(long))).warnings
-    assert warning.startswith("The server read 400 tokens where about 1500 were sent")
-    assert end_of(list(provider.stream(long))).warnings == ()
-
-
-def test_a_short_conversation_is_never_called_cut(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A server that counts far too little says nothing about its context window while all of it fits any window."""
-    chat_server.reply(Reply(usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}))
-    short = ChatRequest(model="llama3.2", messages=[Message("user", "word " * 700)])
-    assert end_of(list(provider.stream(short))).warnings == ()
-
-
 def test_done_may_be_missing_after_a_finish_reason(chat_server: ChatServer, provider: OpenAIProvider) -> None:
     """The finish reason alone ends an answer."""
     chat_server.reply(Reply(text="All said.", no_done=True))

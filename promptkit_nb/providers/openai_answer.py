@@ -14,7 +14,7 @@ from promptkit_nb.errors import ProviderError
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta
 from promptkit_nb.providers.event_stream import payloads
 from promptkit_nb.providers.openai_errors import Refusal, body_of, has_error
-from promptkit_nb.providers.openai_usage import cut_prompt_warnings, reported_cost_usd, reported_usage
+from promptkit_nb.providers.openai_usage import reported_cost_usd, reported_usage
 from promptkit_nb.turns import ToolCall, without_lone_surrogates
 
 if TYPE_CHECKING:
@@ -183,7 +183,6 @@ class Answer:
             usage=self._usage,
             cost_usd=self._cost_usd,
             tool_calls=tuple(call.finished() for call in sorted(self._calls, key=lambda call: call.index)),
-            warnings=cut_prompt_warnings(self._request.messages, self._usage),
         )
 
 

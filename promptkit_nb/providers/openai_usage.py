@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from promptkit_nb.turns import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from promptkit_nb.turns import Message
-
-# No tokeniser reads ordinary text in tokens as long as this; counting exactly would take longer than the request.
-_LONGEST_TOKENS_CHARACTERS = 10
-_USUAL_TOKENS_CHARACTERS = 4
-# No server's context window is smaller: what is shorter was not cut, whatever a server counts.
-_SMALLEST_WINDOW_TOKENS = 1000
 
 
 def reported_usage(reported: dict[str, object]) -> Usage | None:
@@ -33,21 +21,6 @@ def reported_usage(reported: dict[str, object]) -> Usage | None:
         cached_tokens=min(cached, input_tokens),
         reasoning_tokens=min(reasoning, output_tokens),
     )
-
-
-def cut_prompt_warnings(messages: Sequence[Message], usage: Usage | None) -> tuple[str, ...]:
-    """Warn where the server counted far less than was sent: some cut a long prompt without a word."""
-    if usage is None:
-        return ()
-    characters = sum(len(message.content) for message in messages)
-    sent_tokens = characters // _USUAL_TOKENS_CHARACTERS
-    if sent_tokens < _SMALLEST_WINDOW_TOKENS or characters <= _LONGEST_TOKENS_CHARACTERS * usage.input_tokens:
-        return ()
-    warning = (
-        f"The server read {usage.input_tokens} tokens where about {sent_tokens} were sent: it seems to have cut the "
-        "conversation. Raise its context window (num_ctx in Ollama), or go on in a new one."
-    )
-    return (warning,)
 
 
 def _detail(details: object, name: str) -> int:
