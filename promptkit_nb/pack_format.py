@@ -15,6 +15,8 @@ from promptkit_nb.suggestions import did_you_mean, near_names
 if TYPE_CHECKING:
     from promptkit_nb.pack_dialect import Reading
 
+_Path = tuple[str | int, ...]  # made into a pointer where there is something to tell
+
 _TYPES = {"null": type(None), "boolean": bool, "object": dict, "array": list, "string": str}
 
 
@@ -31,13 +33,13 @@ def check_pack(reading: Reading) -> None:
     for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
         if isinstance(prompt, dict):
             _check_needed(reading, prompt, pointer_to("/prompts", key))
-    _visit(reading, reading.data, schema(), "")
+    _visit(reading, reading.data, schema(), ())
 
 
 def check_prompt(reading: Reading) -> None:
     """Do the same for one prompt, which is all of ``reading.data``."""
     _check_needed(reading, reading.data, "")
-    _visit(reading, reading.data, definition("prompt"), "")
+    _visit(reading, reading.data, definition("prompt"), ())
 
 
 def unknown_key_hint(key: str, node: Node) -> str:
@@ -71,41 +73,34 @@ def _renamed(holder: dict[str, Any], key: str, node: Node) -> str:
     return f" (found {near[0]!r}: rename it)" if near else ""
 
 
-def _visit(reading: Reading, value: object, node: Node, pointer: str) -> None:
+def _visit(reading: Reading, value: object, node: Node, path: _Path) -> None:
     node = resolved(node)
-    kinds = node.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if kinds and not any(is_kind(value, kind) for kind in kinds):
-        expected = " or ".join(f"an {kind}" if kind[0] in "aio" else f"a {kind}" for kind in kinds)
-        raise reading.refuse(pointer, f"expected {expected}, found {shown_value(value)}")
+    kinds = node.get("type", ())
+    if kinds and not (is_kind(value, kinds) if isinstance(kinds, str) else any(is_kind(value, kind) for kind in kinds)):
+        listed = [kinds] if isinstance(kinds, str) else kinds
+        expected = " or ".join(f"an {kind}" if kind[0] in "aio" else f"a {kind}" for kind in listed)
+        raise reading.refuse(pointer_to("", *path), f"expected {expected}, found {shown_value(value)}")
     if isinstance(value, dict):
-        _visit_object(reading, value, node, pointer)
+        _visit_object(reading, value, node, path)
     elif isinstance(value, list) and "items" in node:
+        items = node["items"]
         for index, item in enumerate(value):
-            _visit(reading, item, node["items"], pointer_to(pointer, index))
+            _visit(reading, item, items, (*path, index))
 
 
-def _visit_object(reading: Reading, value: dict[str, Any], node: Node, pointer: str) -> None:
+def _visit_object(reading: Reading, value: dict[str, Any], node: Node, path: _Path) -> None:
     properties, others = node.get("properties", {}), node.get("additionalProperties", True)
-    keeps_null = node is definition("parameters")  # in an override it unsets what the prompt sets
     for key, item in list(value.items()):
         child = properties.get(key, others)
         if child is False:
             hint = "" if key in WITHOUT_SUCCESSOR else unknown_key_hint(key, node)
-            reading.move_out(value, key, pointer, f"unknown key, kept but not applied{hint}")
-        elif child is True or child == {}:
-            if item is None and key == "default":
-                _drop_null(reading, value, key, pointer)
+            reading.move_out(value, key, pointer_to("", *path), f"unknown key, kept but not applied{hint}")
         elif item is None and key in properties:
-            if not keeps_null:
-                _drop_null(reading, value, key, pointer)
-        else:
-            _visit(reading, item, child, pointer_to(pointer, key))
-
-
-def _drop_null(reading: Reading, holder: dict[str, Any], key: str, pointer: str) -> None:
-    del holder[key]
-    reading.warn(pointer_to(pointer, key), "null, read as absent")
+            if key != "example" and node is not definition("parameters"):  # null there unsets what the prompt sets
+                del value[key]
+                reading.warn(pointer_to("", *path, key), "null, read as absent")
+        elif child is not True and child:
+            _visit(reading, item, child, (*path, key))
 
 
 def is_kind(value: object, kind: str) -> bool:

@@ -304,6 +304,14 @@ def test_what_is_not_applied_is_warned_about(data: dict[str, Any], warning: str)
     assert pack.to_dict() == data
 
 
+def test_null_in_open_sections_is_a_value() -> None:
+    """A tool's JSON schema may have a default of null, and metadata may say anything."""
+    tool = {"name": "t", "description": "T", "parameters": {"type": "object", "properties": {"a": {"default": None}}}}
+    pack = load_pack(pack_with(tools={"t": tool}, metadata={"default": None}))
+    assert pack.warnings == ()
+    assert pack.upgrade() == pack.to_dict()
+
+
 def test_unknown_keys_in_open_sections_are_no_news() -> None:
     """Metadata and tool schemas may hold anything."""
     assert load_pack(pack_with(metadata={"anything": {"at": "all"}})).warnings == ()
