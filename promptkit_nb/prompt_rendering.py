@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import PackValidationError
+from promptkit_nb.errors import MissingVariableError
 from promptkit_nb.suggestions import did_you_mean, near_names
 from promptkit_nb.templates import placeholders_in, reachable, render
 from promptkit_nb.time_names import TIME_NAMES, time_values
@@ -89,6 +89,6 @@ def _refuse_misspelt(given: Mapping[str, object], known: set[str], where: str) -
             if len(other) > _SHORT_NAME or other.casefold() == name.casefold()
         ]
         if near:
-            raise PackValidationError(
+            raise MissingVariableError(
                 f"{where} has no variable {name!r}{did_you_mean(near)} Rename it, or give {near[0]!r} too."
             )

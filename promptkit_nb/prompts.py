@@ -158,8 +158,8 @@ class Prompt:
         ``current_month``, ``current_weekday``, ``current_hour``, by ``clock``), and all to ``variables``. Those are
         inserted literally. Names that the prompt does not use are allowed, unless one of its own was probably meant.
 
-        Raises ``MissingVariableError`` naming all that have no value, and ``PackValidationError`` for a value that
-        breaks its variable's rules, or a name that looks misspelt.
+        Raises ``MissingVariableError`` naming all that have no value, or one whose name is misspelt in ``variables``,
+        and ``PackValidationError`` for a value that breaks its variable's rules.
         """
         return self.report(variables, model=model, clock=clock).text
 

@@ -354,6 +354,35 @@ def _value_at(value: Any, pointer: str) -> Any:
     return value
 
 
+OPTIONAL = [
+    f"{pointer}/{key}"
+    for pointer, keys in [
+        ("", ["$schema", "description", "evals", "metadata", "compilation", "skills"]),
+        (DRAFT, ["description", "tool_policy", "pipeline", "parameters", "evals", "tested_models", "media"]),
+        (f"{DRAFT}/variables/0", ["description", "example", "validation"]),
+        (f"{DRAFT}/variables/1", ["default", "binding"]),
+        (f"{DRAFT}/parameters", ["temperature", "top_k"]),
+        (f"{DRAFT}/validators/0", ["fail_on_violation"]),
+        (f"{DRAFT}/media", ["image", "audio", "supported_types", "examples"]),
+        (f"{STATES}/writing", ["persistence", "orchestration", "skills", "max_visits", "artifacts"]),
+        ("/agents/members/draft", ["tags", "state", "input_modes"]),
+        ("/tools/archive", ["parameters"]),
+        (f"{STEPS}/1", ["else"]),
+        (f"{STEPS}/2", ["input", "tools", "depends_on"]),
+    ]
+    for key in keys
+]
+
+
+@settings(deadline=None)
+@given(pointer=st.sampled_from(OPTIONAL))
+def test_whatever_is_optional_may_be_left_out(pointer: str) -> None:
+    """What the format does not ask for is not asked for, and what is left comes back as it was."""
+    pack = newsroom_with(pointer, LEFT_OUT)
+    assert validate_pack(pack).errors == ()
+    assert load_pack(pack, strict=True).to_dict() == pack == load_pack(pack).upgrade()
+
+
 def test_schema_is_valid_itself() -> None:
     """It is JSON Schema of draft 2020-12, and its top level is the format's."""
     from jsonschema_rs import meta  # noqa: PLC0415 - heavy, and used here only

@@ -106,7 +106,7 @@ def test_unknown_variables_are_allowed(first_line: Prompt) -> None:
 
 def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt) -> None:
     """Its default would silently be used instead, and the answer paid for."""
-    with pytest.raises(PackValidationError) as caught:
+    with pytest.raises(MissingVariableError) as caught:
         first_line.render({"company": "Shop", "langauge": "English"})
     assert str(caught.value) == (
         "Prompt 'first_line' has no variable 'langauge'; did you mean 'language'? Rename it, or give 'language' too."
