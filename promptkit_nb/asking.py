@@ -121,23 +121,27 @@ class Asking:
             cell=cell,
         )
 
-    def context(self, question: Message | None, options: Options) -> tuple[Context, CostRange]:
-        """Return what the next request would carry, with this question if there is one, and what it may cost.
+    def context(
+        self, question: Message | None, options: Options, place: Place = AT_THE_END
+    ) -> tuple[Context, CostRange]:
+        """Return what a request at this place would carry, with this question if there is one, and what it may cost.
 
         What the policy "error" would refuse is left out here, and shown as such.
         """
-        state = self.log.fresh().state
+        snapshot = self.log.fresh()
+        state = snapshot.state
+        turns = state.turns[: _position(snapshot, place)]
         terms = replace(self._terms(state, options), context_policy="truncate")
         gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
         window = fit(
             terms.system_prompt,
-            state.turns,
-            serving_summaries(state),
+            turns,
+            serving_summaries(state, len(turns)),
             question,
             gauge=gauge,
             max_tokens=terms.max_tokens,
         )
-        shown = Context.of(window, state.turns, gauge=gauge, has_question=question is not None)
+        shown = Context.of(window, turns, gauge=gauge, has_question=question is not None)
         return shown, self.preparation.cost_of(terms, state.turns, window, gauge)
 
     def summarize(self, keep_last: int, options: Options, *, as_of: str | None = None) -> Summary | None:

@@ -182,12 +182,16 @@ class Conversation:
         max_tokens: int | None = None,
         max_output_tokens: int | None = None,
         parts: Sequence[ContentPart] = (),
+        place: Place = AT_THE_END,
     ) -> DryRun:
-        """Return what would be sent and what it may cost; nothing is sent, and nothing stored."""
+        """Return what would be sent and what it may cost; nothing is sent, and nothing stored.
+
+        The arguments are those of ``stream``.
+        """
         options = Options(
             model=model, parameters=parameters, max_tokens=max_tokens, max_output_tokens=max_output_tokens
         )
-        context, cost = self._asking.context(self._question(text, parts), options)
+        context, cost = self._asking.context(self._question(text, parts), options, place)
         return DryRun(context, cost, self._spending.lines(self.id, self.user_id))
 
     def budget_lines(self) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class ChatMagics(Magics):
             quiet=options.quiet,
         )
         if options.dry_run:
-            return self.notebook.session.dry_run(said.text, talk, said.parts)
+            return self.notebook.session.dry_run(said.text, self.notebook.cell.next_call, talk, said.parts)
         response = self.notebook.session.answer(said.text, self.notebook.cell.next_call, talk, said.parts)
         if options.to is not None:
             self.notebook.shell.user_ns[options.to] = response

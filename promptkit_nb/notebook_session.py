@@ -152,7 +152,9 @@ class NotebookSession:
                 self._matching.answered(conversation.id, stream.response.turn)
         return stream.response
 
-    def dry_run(self, text: str, talk: Talk, parts: Sequence[ContentPart] = ()) -> DryRun:
+    def dry_run(
+        self, text: str, next_call: Callable[[], CellCall], talk: Talk, parts: Sequence[ContentPart] = ()
+    ) -> DryRun:
         """Return what would be sent and what it may cost; nothing is sent, and no conversation begun."""
         user_id = talk.user_id or self.user_id
         conversation = self.current(user_id)
@@ -160,13 +162,15 @@ class NotebookSession:
             conversation = None
             with suppress(ConversationNotFoundError):
                 conversation = self.reading(talk.conversation_id, user_id=user_id)
-        return (conversation or self._unbegun(talk)).dry_run(
+        conversation = conversation or self._unbegun(talk)
+        return conversation.dry_run(
             text,
             model=talk.model or self._options.model or None,
             parameters=talk.parameters,
             max_tokens=talk.max_tokens,
             max_output_tokens=talk.max_output_tokens,
             parts=parts,
+            place=self._place_of(next_call(), conversation),
         )
 
     def panel(self) -> ChatPanel:

@@ -342,7 +342,7 @@ def completed(notebook: Notebook, typed: str) -> list[str]:
     completer = notebook.shell.Completer
     assert completer is not None
     completer.use_jedi = False
-    with provisionalcompleter():  # type: ignore[no-untyped-call]  # IPython's has no types
+    with provisionalcompleter():
         return [completion.text for completion in completer.completions(typed, len(typed))]
 
 

@@ -263,6 +263,31 @@ def test_turn_knows_the_cell_that_made_it(home: Path) -> None:
     ]
 
 
+def test_dry_run_shows_what_the_cell_would_send(home: Path) -> None:
+    """Of a cell that has its turn already, that is what stands before it; a new cell comes behind all."""
+    with kernel(PROMPTKIT_PROVIDER="demo") as each:
+        each.run("%chat_use talk")
+        for cell in ("one", "two", "three"):
+            each.run(f"%%chat\n{cell}", cell_id=cell)
+        again = each.run("%%chat --dry-run\nzwei", cell_id="two")
+        new = each.run("%%chat --dry-run\nfour", cell_id="four")
+    shown = [ran.contents("execute_result")[0]["data"]["text/plain"] for ran in (again, new)]
+    said = [[line.split()[1] for line in text.splitlines() if line.startswith("user ")] for text in shown]
+    assert said == [["one", "zwei"], ["one", "two", "three", "four"]]
+    assert [turn.user_text for turn in stored(home, "talk")] == ["one", "two", "three"]
+
+
+def test_completes_what_is_typed(home: Path) -> None:
+    """A front end that asks the kernel gets options and ids of conversations."""
+    with kernel(PROMPTKIT_PROVIDER="demo") as each:
+        each.run("%chat_use persistent-chat")
+        replies = [
+            each.client.complete(typed, reply=True, timeout=PATIENCE_S)["content"]["matches"]
+            for typed in ("%%chat --fre", "%chat_use pers")
+        ]
+    assert replies == [["--fresh"], ["persistent-chat"]]
+
+
 def test_error_is_one_line_and_stops_what_follows(home: Path) -> None:
     """Without key and choice the cell fails with one line, and the cells queued behind it do not run."""
     with kernel() as each:
