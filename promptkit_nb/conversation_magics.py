@@ -147,7 +147,7 @@ class ConversationMagics(Magics):
     @fails_in_one_line
     def chat_restore(self, line: str) -> None:
         """Bring back a branch, or a former version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
-        wanted = _needed_id(line, "%chat_restore branch-1 (%chat_tree shows them)")
+        wanted = _needed_id(line, "%chat_restore undone-1 (%chat_tree shows them)", "branch or version")
         conversation = self._session.current(self._session.user_id)
         if conversation is None:
             raise InvalidArgumentError(f"There is nothing to restore {wanted!r} in: nothing was said yet.")

@@ -106,6 +106,12 @@ class TestUndo:
         assert notebook.run("%chat_restore undone-1").stdout == "restored 'undone-1'\n"
         assert (now(home), len(chat_server.requests)) == ("ab", 2)
 
+    def test_restore_needs_to_know_what(self, notebook: Notebook) -> None:
+        """Without an id it says what one looks like."""
+        assert notebook.run("%chat_restore").stdout == (
+            "InvalidArgumentError: Which branch or version? As in: %chat_restore undone-1 (%chat_tree shows them).\n"
+        )
+
     def test_an_unknown_branch_is_told(self, notebook: Notebook) -> None:
         """In one line that names it."""
         talked(notebook, "a")
