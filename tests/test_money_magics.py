@@ -1,0 +1,83 @@
+"""Budgets and usage from a notebook's cells: what is set, what is spent, and what a dry run says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from chat_server import ChatServer, Reply
+from promptkit_nb import BudgetExceededError, DiskStore, InvalidArgumentError
+from shells import Notebook, new_shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: ChatServer) -> Path:
+    """Where conversations are kept; every answer costs half a cent."""
+    chat_server.usual = lambda _: Reply(
+        text="Yes.", usage={"prompt_tokens": 10, "completion_tokens": 10, "cost": 0.005}
+    )
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.delenv("PROMPTKIT_PROVIDER", raising=False)
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def notebook(home: Path) -> Iterator[Notebook]:
+    """A notebook that talks to the server on the loopback."""
+    assert not home.exists()
+    yield Notebook(new_shell())
+    InteractiveShell.instance().run_line_magic("unload_ext", "promptkit_nb")
+    InteractiveShell.clear_instance()
+
+
+def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) -> None:
+    """The cell that would pass it fails, and sends nothing; usage shows the line."""
+    assert "budget 0.006/day" in notebook.run("%chat_setup --budget 0.006/day").stdout
+    notebook.run("%chat_use talk")
+    assert notebook.run("%%chat\nWell?").error is None
+    assert isinstance(notebook.run("%%chat\nAnd?").error, BudgetExceededError)
+    assert len(chat_server.requests) == 1
+    usage = notebook.run("%chat_usage")
+    assert usage.stdout.splitlines()[0] == "budget $0.005 of $0.006 today (UTC)"
+    assert "0.005               0" in usage.stdout
+
+
+def test_what_is_no_budget_is_refused(notebook: Notebook) -> None:
+    """The error shows the forms, and the former budget stays."""
+    notebook.run("%chat_setup --budget 5/day")
+    ran = notebook.run("%chat_setup --budget 5/week")
+    assert isinstance(ran.error, InvalidArgumentError)
+    assert "budget 5/day" in notebook.run("%chat_setup").stdout
+
+
+def test_budget_lines_need_no_conversation(notebook: Notebook) -> None:
+    """Nothing was said, and nothing spent."""
+    notebook.run("%chat_setup --budget 1,5/day")
+    assert notebook.run("%chat_usage").stdout.splitlines()[:2] == [
+        "budget $0.00 of $1.00 in this conversation",
+        "budget $0.00 of $5.00 today (UTC)",
+    ]
+
+
+def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
+    """No request, no conversation; tokens and what it may cost are shown."""
+    ran = notebook.run("%%chat --dry-run --max-output-tokens 100\nWell?")
+    assert ran.error is None
+    assert ran.stdout.splitlines()[-2:] == [
+        "9 tokens",
+        "dry run, nothing was sent · between $0.000002 and $0.000061 (9 tokens in, at most 100 out)",
+    ]
+    assert chat_server.requests == []
+    with DiskStore(home) as store:
+        assert store.list() == []
