@@ -34,6 +34,18 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
+class Foreign:
+    """Somebody's own store, of which nothing but the public calls is known."""
+
+    def __init__(self, store: StateStore) -> None:
+        """Stand before a store."""
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what is asked."""
+        return getattr(self.store, name)
+
+
 def said(text: str, **fields: Any) -> Turn:
     """Return a turn in which the user said this."""
     messages = (Message("user", text), Message("assistant", f"You said {text}."))

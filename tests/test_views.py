@@ -28,7 +28,7 @@ from promptkit_nb import (
 )
 from promptkit_nb.turns import ToolCall
 from promptkit_nb.views.schemas import CONVERSATIONS, KEYS, MESSAGES, TURNS, USAGE, table_of
-from storing import START, rich_state, said
+from storing import START, Foreign, rich_state, said
 
 if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
@@ -42,18 +42,6 @@ VIEWS: dict[View, Schema] = {
     messages_df: MESSAGES,
     usage_df: (KEYS[1], KEYS[6], *USAGE),
 }
-
-
-class Foreign:
-    """Somebody's own store, of which nothing but the public calls is known."""
-
-    def __init__(self, store: StateStore) -> None:
-        """Stand before a store."""
-        self.store = store
-
-    def __getattr__(self, name: str) -> Any:
-        """Pass on what is asked."""
-        return getattr(self.store, name)
 
 
 def dtypes(frame: pd.DataFrame) -> dict[str, str]:

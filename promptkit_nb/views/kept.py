@@ -48,13 +48,20 @@ class Piece(NamedTuple):
 class Kept(NamedTuple):
     """One conversation as it was read last, or (``goes_on``) what was appended since.
 
-    ``stale`` are ids of its turns, ``None`` until they are asked for.
+    ``current`` are the turns that stand in it, ``others`` all other rows, which stand behind them; ``stale`` are ids of
+    its turns, ``None`` until they are asked for.
     """
 
     seen: Seen
-    pieces: tuple[Piece, ...]
+    current: tuple[Piece, ...]
+    others: Piece
     stale: frozenset[str] | None
     goes_on: bool = False
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All rows in their order."""
+        return (*self.current, self.others) if self.others.turns[0] < self.others.turns[1] else self.current
 
 
 class KeptStore:
@@ -127,7 +134,9 @@ def _read(
     feed: Feed, conversation_ids: Sequence[str], kept: Mapping[str, Kept], user_id: str | None
 ) -> dict[str, Kept]:
     """Return conversations, or what was appended to them since, as pieces of one batch."""
-    seen = {each: kept[each].seen for each in conversation_ids if each in kept and len(kept[each].pieces) < MOST_PIECES}
+    seen = {
+        each: kept[each].seen for each in conversation_ids if each in kept and len(kept[each].current) < MOST_PIECES
+    }
     lines = Lines()
     spans: list[tuple[StoredConversation, int, int]] = []
     for conversation in feed.read(conversation_ids, seen, user_id):
@@ -138,24 +147,33 @@ def _read(
             raise feed.incomplete(conversation.conversation_id) from error
         spans.append((conversation, start, len(lines)))
     batch = batch_of(lines)
-    said = np.concatenate([[0], np.cumsum(batch.turns["messages"].to_numpy())])
+    said = [0, *np.cumsum(batch.turns["messages"].to_numpy()).tolist()]
     return {
-        conversation.conversation_id: Kept(
-            conversation.seen,
-            (Piece(batch, (start, stop), (int(said[start]), int(said[stop]))),),
-            None if any(b'"context_hash"' in line for line in conversation.lines.values()) else frozenset(),
-            goes_on=conversation.since is not None,
-        )
+        conversation.conversation_id: _kept(conversation, batch, start, stop, said)
         for conversation, start, stop in spans
     }
+
+
+def _kept(conversation: StoredConversation, batch: Batch, start: int, stop: int, said: Sequence[int]) -> Kept:
+    """Return the lines from ``start`` to before ``stop``; ``said`` is how many messages stand before each line."""
+    before = conversation.since
+    middle = start + conversation.record.turn_count - (0 if before is None else before.turn_count)
+    has_contexts = any(b'"context_hash"' in line for line in conversation.lines.values())
+    return Kept(
+        conversation.seen,
+        (Piece(batch, (start, middle), (said[start], said[middle])),),
+        Piece(batch, (middle, stop), (said[middle], said[stop])),
+        None if has_contexts else frozenset(),
+        goes_on=before is not None,
+    )
 
 
 def _behind(before: Kept | None, new: Kept) -> Kept:
     """Return what was read now, behind what it goes on from; nothing that was appended makes an older turn stale."""
     if before is None or not new.goes_on:
         return new
-    stale = before.stale if new.stale is not None else None
-    return Kept(new.seen, (*before.pieces, *(each for each in new.pieces if each.turns[0] < each.turns[1])), stale)
+    grown = new.current if _line_count(new) else ()
+    return Kept(new.seen, (*before.current, *grown), before.others, before.stale if new.stale is not None else None)
 
 
 def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
