@@ -166,22 +166,34 @@ class Engine:
             self._look()
 
     def _look(self) -> None:
-        """Show what somebody else wrote meanwhile; what goes wrong is shown once, and not twice a second."""
+        """Show what somebody else wrote meanwhile."""
+        snapshot = self._read()
+        if snapshot is not self._pages.snapshot:
+            self._turn_to(snapshot)
+
+    def _refresh(self, *, is_told: bool = False) -> None:
+        self._turn_to(self._read(is_told=is_told))
+
+    def _read(self, *, is_told: bool = False) -> Snapshot:
+        """Return what there is; where that cannot be read, what there was, and say why: once, and not twice a second.
+
+        With ``is_told`` there is an error on the screen already that says more.
+        """
         try:
             snapshot = self.conversation.snapshot()
         except PromptKitError as error:
-            if str(error) != self._last_trouble:
-                self._last_trouble = str(error)
+            if str(error) != self._last_trouble and not is_told:
                 self._fail(error)
-            return
+            self._last_trouble = str(error)
+            return self._pages.snapshot
         self._last_trouble = ""
-        if snapshot is not self._pages.snapshot:
-            self._refresh(snapshot)
+        return snapshot
 
-    def _refresh(self, snapshot: Snapshot | None = None) -> None:
-        self._pages.turn_to(snapshot or self.conversation.snapshot())
+    def _turn_to(self, snapshot: Snapshot) -> None:
+        self._pages.turn_to(snapshot)
         self._show_turns()
-        self._show_rest()
+        if not self._last_trouble:
+            self._show_rest()
 
     def _show_turns(self) -> None:
         state = self._pages.snapshot.state
@@ -301,7 +313,7 @@ class Engine:
         if answer.error is not None:
             unsent = answer.unsent if answer.is_unanswered else ""
             self._fail(answer.error, unsent=unsent, view=answer.view)
-        self._refresh()
+        self._refresh(is_told=answer.error is not None)
 
     def _older(self, command: Command) -> None:
         self._screen.tell(self._pages.before(int(command["before"])))
@@ -340,7 +352,7 @@ class Engine:
         self._search = ""
         self._shown_text = ""
         self._screen.show(problem={}, footer=[])
-        self._refresh()
+        self._turn_to(conversation.snapshot())
 
 
 def _growing(answer: Answering, text: str) -> dict[str, object]:

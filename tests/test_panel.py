@@ -1,0 +1,633 @@
+"""The chat panel without a browser: what it shows, what its page may ask for, and what is stored of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from browser.attacks import ATTACKS
+from chat_server import ChatServer, Reply, error_reply
+from panel_page import GatedProvider, PanelPage
+from promptkit_nb import (
+    Budget,
+    ChatPanel,
+    Conversation,
+    ConversationManager,
+    DemoProvider,
+    DiskStore,
+    InvalidArgumentError,
+    MemoryStore,
+    Message,
+    OpenAIProvider,
+    Turn,
+    Usage,
+)
+from promptkit_nb.markdown import to_html
+from promptkit_nb.panel.pages import PAGE_TURNS
+from promptkit_nb.panel.transcript import STATIC_TURNS, shown_turn, static_html, static_text
+from promptkit_nb.turns import ToolCall
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture
+def manager(chat_server: ChatServer) -> ConversationManager:
+    """A manager whose provider is the real client, talking to the server on the loopback."""
+    return ConversationManager(
+        OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url, max_retries=0)
+    )
+
+
+@pytest.fixture
+def conv(manager: ConversationManager) -> Conversation:
+    """An empty conversation."""
+    return manager.new_conversation(conversation_id="panel-chat", user_id="alice")
+
+
+def gated(*pieces: str, budget: Budget | None = None) -> tuple[GatedProvider, Conversation]:
+    """Return a provider that waits for the test, and a conversation with it."""
+    provider = GatedProvider(*pieces)
+    return provider, ConversationManager(provider, budget=budget).new_conversation(conversation_id="gated")
+
+
+def fill(conversation: Conversation, turns: int) -> None:
+    """Store so many turns."""
+    for number in range(turns):
+        conversation.store.append(conversation.id, said(f"question {number}"), create=False)
+
+
+class TestTalking:
+    """Saying something, and what the page then shows."""
+
+    def test_shows_what_was_said_before(self, conv: Conversation) -> None:
+        """A panel opens with the turns that are there."""
+        conv.send("My name is Alice")
+        page = PanelPage(conv, is_open=False)
+        assert (page.questions, page.answers) == (["My name is Alice"], ["Your name is Alice."])
+        assert (page.shown["busy"], page.shown["growing"]) == (False, None)
+
+    def test_answer_is_shown_and_stored(self, conv: Conversation) -> None:
+        """What is sent in the panel is a turn like any other."""
+        page = PanelPage(conv)
+        page.say("My name is Alice")
+        page.say("What's my name?")
+        assert page.answers == ["Your name is Alice.", "Your name is Alice."]
+        assert texts(conv.turns) == ["My name is Alice", "What's my name?"]
+        assert [turn.cell_id for turn in conv.turns] == [None, None]
+
+    def test_answer_grows_while_it_comes(self) -> None:
+        """What has arrived is shown before the end, below the question."""
+        provider, conversation = gated("Hello", " **you**")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        provider.let()
+        page.wait_for_growth("Hello")
+        assert page.shown["growing"]["question"] == "Hi"
+        assert (page.shown["busy"], page.shown["turns"]) == (True, [])
+        provider.let(2)
+        page.wait(lambda: page.answers == ["Hello **you**"])
+        assert (page.shown["busy"], page.shown["growing"], page.shown["status"]) == (False, None, "")
+
+    def test_update_carries_the_growing_answer_only(self) -> None:
+        """What one update costs does not grow with the history."""
+        provider, conversation = gated("a", "b", "c")
+        fill(conversation, 50)
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        for text in ("a", "ab", "abc"):
+            provider.let()
+            page.wait_for_growth(f">{text}<")
+        growths = [update for update in page.updates if update.get("growing")]
+        streamed = [update for update in growths if "turns" not in update]
+        assert len(streamed) >= 3
+        assert {name for update in streamed for name in update} <= {"growing", "status", "busy", "problem"}
+        provider.let()
+        page.wait(lambda: not page.shown["busy"])
+
+    def test_answer_is_markdown_and_the_question_text(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Only what the model said is formatted; what was typed stands as it was typed."""
+        chat_server.reply(Reply(text="**bold**"))
+        page = PanelPage(conv)
+        page.say("**not** bold\nsecond line")
+        question, answer = page.shown["turns"][0]["said"]
+        assert question == {"who": "user", "text": "**not** bold\nsecond line", "html": ""}
+        assert answer == {"who": "assistant", "text": "**bold**", "html": to_html("**bold**")}
+
+    def test_second_message_while_one_is_answered_comes_back(self) -> None:
+        """It is refused with its text, and the answer under way goes on."""
+        provider, conversation = gated("a")
+        page = PanelPage(conversation)
+        page.do("send", text="first")
+        page.do("send", text="second")
+        page.wait(lambda: page.problem)
+        assert page.problem == "An answer is under way: wait for it, or stop it, then send this."
+        assert page.shown["problem"]["unsent"] == "second"
+        provider.let(2)
+        page.wait(lambda: not page.shown["busy"])
+        assert texts(conversation.turns) == ["first"]
+
+    def test_model_of_the_panel_is_asked(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """A panel may have a model of its own."""
+        panel = ChatPanel(conv, model="gpt-4o")
+        panel._received(panel, {"do": "send", "text": "Hi", "view": "v", "n": "1"}, [])
+        PanelPage(conv, is_open=False).wait(lambda: conv.turns)
+        assert chat_server.requests[0].body["model"] == "gpt-4o"
+        panel.close()
+
+
+class TestAgain:
+    """Retry and Edit."""
+
+    def test_retry_answers_in_place(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The turn is answered anew, the former answer is a version, later turns stay."""
+        chat_server.reply(Reply(text="one"), Reply(text="two"), Reply(text="other"))
+        page = PanelPage(conv)
+        page.say("a")
+        page.say("b")
+        page.do("retry", turn=page.shown["turns"][0]["id"])
+        page.wait(lambda: page.answers == ["other", "two"])
+        assert [turn.text for turn in conv.versions(0)] == ["one"]
+        assert page.questions == ["a", "b"]
+        assert "stale" in page.shown["turns"][1]["notes"][-1]
+
+    def test_retry_asks_even_where_replay_is_on(self, chat_server: ChatServer) -> None:
+        """Who presses Retry wants another answer, not the stored one."""
+        provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
+        conversation = ConversationManager(provider, replay="auto").new_conversation()
+        chat_server.reply(Reply(text="one"), Reply(text="two"))
+        page = PanelPage(conversation)
+        page.say("a")
+        page.do("retry", turn=page.shown["turns"][0]["id"])
+        page.wait(lambda: page.answers == ["two"])
+
+    def test_edit_makes_a_branch(self, conv: Conversation) -> None:
+        """The turn and all after it are set aside, and the new text is answered there."""
+        page = PanelPage(conv)
+        for text in ("a", "b", "c"):
+            page.say(text)
+        page.do("edit", turn=page.shown["turns"][1]["id"], text="B")
+        page.wait(lambda: page.questions == ["a", "B"] and not page.shown["busy"])
+        assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"]]
+
+    def test_turn_that_is_gone_is_told(self, conv: Conversation) -> None:
+        """Editing what somebody else removed gives the text back."""
+        page = PanelPage(conv)
+        page.do("edit", turn="nope", text="typed")
+        page.wait(lambda: page.problem)
+        assert page.problem.startswith("'nope' is no current turn of 'panel-chat'")
+        assert page.shown["problem"]["unsent"] == "typed"
+
+
+class TestStop:
+    """Stop leaves whoever waits for the model, and keeps what had arrived."""
+
+    def test_partial_answer_is_kept_at_once(self) -> None:
+        """The turn is stored while the provider still waits for its next piece, and nothing is added later."""
+        provider, conversation = gated("Hello", " late")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        provider.let()
+        page.wait_for_growth("Hello")
+        page.do("stop")
+        page.wait(lambda: not page.shown["busy"])
+        assert not provider.ended.is_set()
+        assert [(turn.text, turn.finish_reason) for turn in conversation.turns] == [("Hello", "interrupted")]
+        provider.let(2)
+        assert provider.ended.wait(5)
+        assert [turn.text for turn in conversation.turns] == ["Hello"]
+        assert page.shown["status"] == "Stopped; the partial answer is kept."
+
+    def test_before_any_text_nothing_is_stored(self) -> None:
+        """The typed text comes back, the waiting call is abandoned, and what it brings later is dropped."""
+        provider, conversation = gated("late")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        assert provider.waits.acquire(timeout=5)
+        page.do("stop")
+        page.wait(lambda: page.told)
+        assert page.told == [{"unsent": "Hi", "view": "page"}]
+        assert page.shown["status"] == "Stopped before any text came; the conversation is as it was."
+        provider.let(2)
+        assert provider.ended.wait(5)
+        assert conversation.turns == ()
+
+    def test_what_the_abandoned_call_cost_is_settled(self) -> None:
+        """A budget counts the stopped call at what it may have cost, and holds nothing back for it."""
+        provider, conversation = gated("late", budget=Budget(5))
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        assert provider.waits.acquire(timeout=5)
+        page.do("stop")
+        page.wait(lambda: not page.shown["busy"])
+        assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
+        provider.let(2)
+        assert provider.ended.wait(5)
+        assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
+
+    def test_one_can_go_on_at_once(self) -> None:
+        """The next message does not wait for the abandoned call."""
+        provider, conversation = gated("x")
+        page = PanelPage(conversation)
+        page.do("send", text="first")
+        assert provider.waits.acquire(timeout=5)
+        page.do("stop")
+        page.do("send", text="second")
+        assert provider.waits.acquire(timeout=5)
+        provider.let(4)
+        page.wait(lambda: page.questions == ["second"] and not page.shown["busy"])
+        assert texts(conversation.turns) == ["second"]
+
+    def test_with_nothing_to_stop_nothing_happens(self, conv: Conversation) -> None:
+        """Esc in an idle panel is no error."""
+        page = PanelPage(conv)
+        page.do("stop")
+        page.say("Hi")
+        assert page.problem == ""
+
+
+class TestErrors:
+    """What goes wrong is shown, and what was typed goes back."""
+
+    def test_refusal_is_shown_and_the_text_comes_back(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Nothing is stored; the next message works, and takes the error away."""
+        chat_server.reply(error_reply(401, "bad key"))
+        page = PanelPage(conv)
+        page.do("send", text="Hi")
+        page.wait(lambda: page.problem)
+        assert "HTTP 401: bad key" in page.problem
+        assert "sk-test" not in page.problem
+        assert (page.shown["problem"]["unsent"], page.shown["problem"]["view"]) == ("Hi", "page")
+        page.wait(lambda: not page.shown["busy"])
+        assert conv.turns == ()
+        page.say("Hi")
+        assert page.problem == ""
+
+    def test_answer_that_was_cut_is_shown_with_the_error(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """What had arrived is not stored, and not lost."""
+        chat_server.reply(Reply(text="half **an** answer", cut_after=3))
+        page = PanelPage(conv)
+        page.do("send", text="Hi")
+        page.wait(lambda: page.problem)
+        assert "half" in page.shown["problem"]["partial"]
+        assert page.shown["problem"]["unsent"] == "Hi"
+        assert conv.turns == ()
+
+    def test_provider_that_breaks_is_shown(self) -> None:
+        """Somebody's own provider with a bug does not end the panel."""
+
+        class Broken(DemoProvider):
+            def stream(self, request: object) -> Any:
+                raise RuntimeError(f"no {type(request).__name__} today")
+
+        conversation = ConversationManager(Broken()).new_conversation()
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        page.wait(lambda: page.problem)
+        assert page.problem == "RuntimeError: no ChatRequest today"
+        page.do("new")
+        page.wait(lambda: page.shown["conversation_id"] != conversation.id)
+
+    def test_conversation_that_was_deleted_elsewhere_is_told_once(self, conv: Conversation) -> None:
+        """What is on the screen stays, and New goes on."""
+        page = PanelPage(conv)
+        page.say("Hi")
+        conv.store.delete(conv.id)
+        page.wait(lambda: page.problem)
+        assert page.problem.startswith("There is no conversation 'panel-chat'.")
+        assert page.questions == ["Hi"]
+        number = page.shown["problem"]["n"]
+        page.do("send", text="lost?")
+        page.wait(lambda: page.shown["problem"].get("unsent") == "lost?")
+        assert page.shown["problem"]["n"] == number + 1
+
+    def test_nonsense_from_the_page_is_refused(self, conv: Conversation) -> None:
+        """An unknown command, or one without what it needs, is shown and ends nothing."""
+        page = PanelPage(conv)
+        page.do("explode")
+        page.wait(lambda: page.problem == "The panel knows no 'explode': reload the page.")
+        page.do("send")
+        page.wait(lambda: page.problem == "KeyError: 'text'")
+        page.say("Hi")
+
+    def test_only_conversations_have_panels(self) -> None:
+        """A wrong argument is refused with what to give."""
+        with pytest.raises(InvalidArgumentError, match="'persistent-chat' is no conversation: give one of"):
+            ChatPanel("persistent-chat")  # type: ignore[arg-type]  # as a user might
+
+
+class TestInStep:
+    """Several places that talk in one conversation."""
+
+    def test_two_panels_show_the_same(self, conv: Conversation, manager: ConversationManager) -> None:
+        """What one panel adds the other shows, once."""
+        one, other = PanelPage(conv), PanelPage(manager.get_conversation(conv.id))
+        one.say("from one")
+        other.wait(lambda: other.questions == ["from one"])
+        other.say("from the other")
+        one.wait(lambda: one.questions == ["from one", "from the other"])
+        assert texts(conv.turns) == ["from one", "from the other"]
+
+    def test_both_may_talk_at_once(self, tmp_path: Path) -> None:
+        """Of two answers at the same time none is lost, and none doubled; the later one is stale."""
+        provider = GatedProvider("x")
+        with DiskStore(tmp_path) as here, DiskStore(tmp_path) as there:
+            mine = ConversationManager(provider, here).new_conversation(conversation_id="both")
+            pages = PanelPage(mine), PanelPage(ConversationManager(provider, there).get_conversation("both"))
+            for name, page in zip("ab", pages, strict=True):
+                page.do("send", text=name)
+                assert provider.waits.acquire(timeout=5)
+            provider.let(4)
+            one, other = pages
+            one.wait(lambda: sorted(one.questions) == ["a", "b"] and not one.shown["busy"])
+            other.wait(lambda: sorted(other.questions) == ["a", "b"] and not other.shown["busy"])
+            assert sorted(texts(mine.turns)) == ["a", "b"]
+            assert len(mine.stale_turns) == 1
+            one.engine.close()
+            other.engine.close()
+
+    def test_cell_and_panel_show_the_same(self, conv: Conversation) -> None:
+        """What is sent elsewhere in this kernel comes into the panel."""
+        page = PanelPage(conv)
+        conv.send("from a cell")
+        page.wait(lambda: page.questions == ["from a cell"])
+        conv.undo()
+        page.wait(lambda: page.questions == [])
+
+    def test_nobody_watches_a_panel_that_is_not_displayed(self, conv: Conversation) -> None:
+        """After its last page is gone, it looks at the store no more, until a page opens."""
+        page = PanelPage(conv)
+        page.do("gone")
+        page.wait(page.engine._inbox.empty)
+        assert page.engine._patience_s() is None
+        conv.send("unseen")
+        page.do("open")
+        page.wait(lambda: page.questions == ["unseen"])
+
+
+class TestConversations:
+    """The selector and the buttons beside it."""
+
+    def test_lists_the_users_conversations_newest_first(self, manager: ConversationManager) -> None:
+        """Titles come from the metadata; other users' conversations are not shown."""
+        manager.new_conversation(conversation_id="theirs", user_id="bob")
+        manager.new_conversation(conversation_id="old", user_id="alice", metadata={"title": "An old one"})
+        page = PanelPage(manager.new_conversation(conversation_id="new", user_id="alice"))
+        page.wait(lambda: page.shown.get("conversations"))
+        assert page.shown["conversations"] == [
+            {"id": "new", "title": "new", "turns": 0},
+            {"id": "old", "title": "An old one", "turns": 0},
+        ]
+
+    def test_search_looks_in_ids_and_titles(self, manager: ConversationManager) -> None:
+        """The case does not matter, and the one that is shown stays in the list."""
+        for name, title in (("trip-1", "Lisbon"), ("trip-2", "Porto"), ("work", "lisbon office")):
+            manager.new_conversation(conversation_id=name, metadata={"title": title})
+        page = PanelPage(manager.new_conversation(conversation_id="here"))
+        page.do("search", text="LISBON")
+        page.wait(lambda: [each["id"] for each in page.shown.get("conversations", ())] == ["work", "trip-1", "here"])
+
+    def test_switching_shows_the_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
+        """Its turns, its title, its totals."""
+        manager.new_conversation(conversation_id="other", user_id="alice").send("over there")
+        page = PanelPage(conv)
+        page.do("use", id="other")
+        page.wait(lambda: page.questions == ["over there"])
+        page.wait(lambda: page.shown["footer"][:1] == ["1 turn · 15 tokens · $0.0000045"])
+        assert (page.shown["conversation_id"], page.shown["title"]) == ("other", "other")
+
+    def test_another_users_conversation_does_not_exist(self, conv: Conversation, manager: ConversationManager) -> None:
+        """A page cannot open what it was not shown."""
+        manager.new_conversation(conversation_id="theirs", user_id="bob")
+        page = PanelPage(conv)
+        page.do("use", id="theirs")
+        page.wait(lambda: page.problem)
+        assert page.problem.startswith("There is no conversation 'theirs'.")
+        assert page.shown["conversation_id"] == "panel-chat"
+
+    def test_answer_goes_on_while_another_one_is_looked_at(self) -> None:
+        """Back again it is still growing, and in the end it is stored where it was asked."""
+        provider, conversation = gated("a", "b")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        provider.let()
+        page.wait_for_growth(">a<")
+        page.do("new")
+        page.wait(lambda: page.shown["conversation_id"] != "gated")
+        assert (page.shown["busy"], page.shown["growing"]) == (False, None)
+        page.do("use", id="gated")
+        page.wait(lambda: page.shown["busy"])
+        provider.let(2)
+        page.wait(lambda: page.answers == ["ab"])
+
+    def test_new_begins_with_the_same_prompt(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """System prompt, user and settings are those of the conversation before."""
+        page = PanelPage(manager.new_conversation(system_prompt="You help.", user_id="alice", model="gpt-4o"))
+        page.do("new")
+        page.wait(lambda: len(page.shown.get("conversations", ())) == 2)
+        page.say("Hi")
+        assert page.engine.conversation.user_id == "alice"
+        assert chat_server.requests[0].body["messages"][0] == {"role": "system", "content": "You help."}
+        assert chat_server.requests[0].body["model"] == "gpt-4o"
+
+    def test_rename_sets_the_title(self, conv: Conversation) -> None:
+        """It is kept in the metadata; an empty one gives the id back."""
+        page = PanelPage(conv)
+        page.do("rename", text="  My\nchat ")
+        page.wait(lambda: page.shown["title"] == "My chat")
+        assert conv.metadata["title"] == "My chat"
+        page.do("rename", text=" ")
+        page.wait(lambda: page.shown["title"] == "panel-chat")
+
+    def test_fork_goes_on_in_a_copy(self, conv: Conversation) -> None:
+        """The copy says whose it is, and what is said there stays there."""
+        conv.send("Hi")
+        page = PanelPage(conv)
+        page.do("fork")
+        page.wait(lambda: page.shown["title"] == "panel-chat (copy)")
+        page.say("in the copy")
+        assert page.questions == ["Hi", "in the copy"]
+        assert texts(conv.turns) == ["Hi"]
+        assert page.engine.conversation.forked_from == "panel-chat"
+
+    def test_delete_goes_on_in_the_newest_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
+        """Where there is no other, a new one begins."""
+        other = manager.new_conversation(conversation_id="other", user_id="alice")
+        page = PanelPage(conv)
+        page.do("delete", id="panel-chat")
+        page.wait(lambda: page.shown["conversation_id"] == "other")
+        page.do("delete", id="panel-chat")
+        page.wait(lambda: page.problem)
+        assert page.problem == "Another conversation is shown by now: delete that one, or go back."
+        page.do("delete", id="other")
+        page.wait(lambda: page.shown["conversation_id"] not in {"other", "panel-chat"})
+        assert [head.conversation_id for head in other.store.list()] == [page.shown["conversation_id"]]
+
+
+class TestFooter:
+    """Turns, tokens, cost, context, budgets."""
+
+    def test_tells_totals_context_and_budget(self, chat_server: ChatServer) -> None:
+        """One line each, after every turn."""
+        provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
+        manager = ConversationManager(provider, budget=Budget(1))
+        page = PanelPage(manager.new_conversation(conversation_id="c", max_tokens=1000))
+        page.say("Hi")
+        page.wait(lambda: page.shown["footer"][:1] == ["1 turn · 15 tokens · $0.0000045"])
+        _, context, budget = page.shown["footer"]
+        assert context.startswith("context ")
+        assert "of 1,000 tokens" in context
+        assert budget == manager.get_conversation("c").budget_lines()[0]
+
+    def test_unknown_price_is_not_zero(self, chat_server: ChatServer) -> None:
+        """A model without a price says so."""
+        provider = OpenAIProvider("my-model", api_key="sk-test", base_url=chat_server.url)
+        page = PanelPage(ConversationManager(provider).new_conversation())
+        page.say("Hi")
+        page.wait(lambda: page.shown["footer"][0] == "1 turn · 15 tokens · price unknown")
+
+
+class TestPages:
+    """Long conversations: what is seen is sent."""
+
+    def test_newest_turns_come_first_and_older_ones_when_asked(self, conv: Conversation) -> None:
+        """The last page at once, then one page before each."""
+        fill(conv, 50)
+        page = PanelPage(conv)
+        assert page.questions == [f"question {number}" for number in range(50 - PAGE_TURNS, 50)]
+        assert page.shown["first"] == 30
+        for before, first in (("30", 10), ("10", 0)):
+            page.do("older", before=before)
+            page.wait(lambda: page.told)
+            older = page.told.pop()
+            assert [turn["at"] for turn in older["older"]] == list(range(first, int(before)))
+            assert older["epoch"] == page.shown["epoch"]
+
+    def test_new_turn_leaves_the_older_pages_valid(self, conv: Conversation) -> None:
+        """What was fetched before stays on the page when the conversation grows."""
+        fill(conv, 30)
+        page = PanelPage(conv)
+        epoch = page.shown["epoch"]
+        page.say("one more")
+        assert (page.shown["epoch"], page.shown["first"]) == (epoch, 11)
+
+    def test_change_further_up_makes_them_invalid(self, conv: Conversation) -> None:
+        """When an older turn changes, what was fetched before is not to be shown any more."""
+        fill(conv, 30)
+        page = PanelPage(conv)
+        epoch = page.shown["epoch"]
+        conv.store.replace(conv.id, conv.turns[0].id, said("changed"))
+        page.wait(lambda: page.shown["epoch"] == epoch + 1)
+
+
+class TestStatic:
+    """What the saved notebook keeps."""
+
+    def test_turns_are_readable_without_a_widget(self, conv: Conversation) -> None:
+        """As sanitised HTML and as text."""
+        conv.send("My name is <b>Alice</b>")
+        state = conv.snapshot().state
+        assert "My name is &lt;b&gt;Alice&lt;/b&gt;" in static_html(state)
+        assert static_text(state).splitlines() == [
+            "Chat panel 'panel-chat', 1 turn. Run this cell again to go on.",
+            "user: My name is <b>Alice</b>",
+            "assistant: You said: My name is <b>Alice</b>",
+        ]
+
+    def test_is_written_again_after_each_turn(self, conv: Conversation) -> None:
+        """The transcript follows the conversation."""
+        page = PanelPage(conv)
+        page.say("Hi")
+        page.wait(lambda: page.kept and texts(page.kept[-1].state.turns) == ["Hi"])
+
+    def test_long_conversation_keeps_its_newest_turns(self, conv: Conversation) -> None:
+        """The file does not grow without end, and says what it leaves out."""
+        fill(conv, STATIC_TURNS + 5)
+        text = static_text(conv.snapshot().state)
+        assert text.splitlines()[1] == "The newest 50 turns; %chat_export writes the other 5, too."
+        assert "question 4" not in text.split()
+        assert text.count("user: ") == STATIC_TURNS
+
+    def test_bundle_has_widget_html_and_text(self, conv: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where somebody can use it the widget is offered, beside what stays readable."""
+        monkeypatch.setattr("promptkit_nb.panel.widget.can_update", lambda: True)
+        panel = ChatPanel(conv)
+        bundle, _ = panel._repr_mimebundle_()
+        assert sorted(bundle) == [WIDGET_VIEW, "text/html", "text/plain"]
+        panel.close()
+
+    def test_batch_run_gets_the_transcript_alone(self, conv: Conversation) -> None:
+        """Two panels of one conversation give the same output."""
+        conv.send("Hi")
+        bundles = [ChatPanel(conv)._repr_mimebundle_()[0] for _ in range(2)]
+        assert bundles[0] == bundles[1]
+        assert sorted(bundles[0]) == ["text/html", "text/plain"]
+
+
+def hostile(attack: str) -> Turn:
+    """Return a turn with an attack in every field that a page might show."""
+    return Turn(
+        messages=(
+            Message("user", attack),
+            Message("assistant", attack, reasoning=attack, tool_calls=(ToolCall(attack, attack, attack),)),
+            Message("tool", attack, tool_call_id=attack, name=attack),
+            Message("assistant", attack),
+        ),
+        usage=Usage(1, 1),
+        model=attack,
+        provider=attack,
+        finish_reason=attack,
+        warnings=(attack,),
+    )
+
+
+class TestForeignText:
+    """Text of models, users and files never becomes markup."""
+
+    @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+    def test_only_sanitised_html_is_html(self, attack: str) -> None:
+        """Each ``html`` field is what the sanitiser makes of the text; everything else is told to be text."""
+        for shown in shown_turn(hostile(attack), 0, is_stale=False)["said"]:  # type: ignore[attr-defined]  # a list
+            assert shown["html"] in {"", to_html(attack)}
+
+    @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+    def test_static_transcript_has_no_markup_of_theirs(self, attack: str, conv: Conversation) -> None:
+        """Outside of what the sanitiser made, the attack stands escaped: in titles, ids, names, tools and warnings."""
+        state = replace(
+            conv.snapshot().state, conversation_id=attack, metadata={"title": attack}, turns=(hostile(attack),)
+        )
+        rest = static_html(state).replace(to_html(attack), "")
+        allowed = ("<div", "</div")
+        assert all(part.startswith(allowed) for part in (f"<{piece}" for piece in rest.split("<")[1:]))
+
+    def test_what_goes_to_the_page_is_json(self, conv: Conversation) -> None:
+        """Half emojis and control characters do not stop a panel."""
+        conv.store.append(conv.id, said("\ud83d \x00 \x1b[31m"), create=False)
+        page = PanelPage(conv)
+        assert json.dumps(page.shown["turns"]).encode()
+        assert page.shown["turns"][0]["said"][0]["text"] == "\ufffd  [31m"
+
+
+def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
+    """Closing the widget leaves no thread behind."""
+    panel = ChatPanel(conv)
+    panel._received(panel, {"do": "open", "view": "v", "n": "1"}, [])
+    thread = panel._engine._thread
+    assert isinstance(thread, threading.Thread)
+    panel.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_memory_store_serves_a_panel_too() -> None:
+    """Without a directory the panel works as long as the kernel does."""
+    page = PanelPage(ConversationManager(DemoProvider(), MemoryStore()).new_conversation())
+    page.say("My name is Al")
+    assert page.answers[0].startswith("[demo] Nice to meet you, Al!")
