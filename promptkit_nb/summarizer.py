@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.call_prices import price_of_call
 from promptkit_nb.conversation_log import ConversationLog
-from promptkit_nb.errors import ProviderError, ProviderTimeoutError
+from promptkit_nb.errors import BadRequestError, ProviderError, ProviderTimeoutError
 from promptkit_nb.estimates import cost_range
 from promptkit_nb.providers.base import Completion, Provider, TextDelta
 from promptkit_nb.spending import Spending
@@ -59,7 +59,7 @@ class Summarizer:
         call = self.spending.open(state.conversation_id, state.user_id, estimate, request.model)
         text: list[str] = []
         try:
-            completion = self._completed(request, text)
+            completion = self._answered(request, text)
         except BaseException as error:
             may_be_billed = bool(text) or isinstance(error, (ProviderTimeoutError, KeyboardInterrupt))
             call.enter(self._paid(request, "".join(text), None)[1] if may_be_billed else Decimal(0))
@@ -74,6 +74,15 @@ class Summarizer:
         finally:
             call.enter(cost_usd)
         return summary
+
+    def _answered(self, request: ChatRequest, text: list[str]) -> Completion:
+        """Ask; a model that thinks before it answers may take no temperature, and is asked again without."""
+        try:
+            return self._completed(request, text)
+        except BadRequestError as error:
+            if text or "temperature" not in str(error):
+                raise
+            return self._completed(replace(request, parameters={}), text)
 
     def _completed(self, request: ChatRequest, text: list[str]) -> Completion:
         """Ask, and put the text where it is found when that fails."""

@@ -18,6 +18,7 @@ from promptkit_nb import (
     MemoryStore,
     Message,
     OpenAIProvider,
+    ProviderError,
     Turn,
     Usage,
 )
@@ -358,6 +359,27 @@ class TestSummarize:
         assert warning.startswith("No summary could be made, so 9 older turns stayed out of the request: ")
         assert "Out of order." in warning
         assert len(conv.turns) == 21
+
+    def test_model_that_takes_no_temperature_is_asked_without(self, chat_server: ChatServer) -> None:
+        """Those that think before they answer refuse it."""
+        conv = opened(chat_server, numbered(20), max_tokens=None)
+        said = (
+            "Unsupported value: 'temperature' does not support 0.3 with this model. Only the default (1) is."
+        )
+        chat_server.reply(error_reply(400, said, code="unsupported_value"), Reply(text="They talked."))
+        made = conv.summarize()
+        assert made is not None
+        assert made.text == "They talked."
+        assert [request.body.get("temperature") for request in chat_server.requests] == [0.3, None]
+
+    def test_summary_that_says_nothing_is_an_error_and_was_paid_for(self, chat_server: ChatServer) -> None:
+        """Nothing is kept of it but what it cost."""
+        conv = opened(chat_server, numbered(20), max_tokens=None)
+        chat_server.reply(Reply(text="", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
+        with pytest.raises(ProviderError, match="without any text"):
+            conv.summarize()
+        assert conv.summaries == ()
+        assert conv._store.spending("total").spent == Decimal("0.00045")
 
     def test_nothing_to_leave_out_needs_no_summary(self, chat_server: ChatServer) -> None:
         """One request."""
