@@ -18,6 +18,7 @@ from promptkit_nb.pack_names import (
     PARAMS_OF_VALIDATOR,
     STOP_SEQUENCES,
     WITHOUT_SUCCESSOR,
+    free_name,
     full_version,
     slug_of,
     type_of,
@@ -48,8 +49,12 @@ class Reading:
     def move_out(self, parent: dict[str, Any], key: str, pointer: str, message: str) -> None:
         """Take a key out of its object, and keep what it holds."""
         place = pointer_to(pointer, key)
-        self.extras[place] = parent.pop(key)
+        self.keep(place, parent.pop(key))
         self.warn(place, message)
+
+    def keep(self, pointer: str, value: object) -> None:
+        """Keep what has no place in the format, beside what was kept before."""
+        self.extras[free_name(pointer, self.extras)] = value
 
     def keep_former_extras(self) -> None:
         """Take up what an upgrade moved out before."""
@@ -212,7 +217,7 @@ def _add_template_vars(reading: Reading, prompt: dict[str, Any], pointer: str) -
     reading.warn(pointer_to(pointer, "template_vars"), "read as 'variables' with these defaults")
     kept = {name: value for name, value in given.items() if name in names}
     if kept:
-        reading.extras[pointer_to(pointer, "template_vars")] = kept
+        reading.keep(pointer_to(pointer, "template_vars"), kept)
 
 
 def _read_validators(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
@@ -235,7 +240,7 @@ def _validators_named(reading: Reading, name: str, pointer: str) -> list[object]
     if name in CHECKS:
         reading.warn(pointer, f"{name!r} read as an enabled validator of this type")
         return [{"type": name, "enabled": True}]
-    reading.extras[pointer] = name
+    reading.keep(pointer, name)
     near = did_you_mean(near_names(name, CHECKS))
     reading.warn(pointer, f"there is no validator {shown_value(name)}: kept, but not applied{near}")
     return []

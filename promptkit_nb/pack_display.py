@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.findings import MATH_OFF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from promptkit_nb.packs import Pack
     from promptkit_nb.prompts import Prompt
@@ -21,11 +21,12 @@ _TEXT = (
     "overflow:auto;background:var(--jp-layout-color2,rgba(127,127,127,.12));color:var(--jp-content-font-color1,inherit)"
 )
 _SHOWN_WARNINGS = 20
+_SHOWN_NAMES = 50
 
 
 def pack_html(pack: Pack) -> str:
     """Return the pack as HTML: its prompts to unfold, the only one unfolded."""
-    sections = [
+    sections: list[tuple[str, Collection[object]]] = [
         ("fragments", pack.fragments),
         ("tools", pack.tools),
         ("evals", [str(each.get("id")) for each in pack.evals]),
@@ -33,14 +34,16 @@ def pack_html(pack: Pack) -> str:
         ("agents", (pack.agents or {}).get("members", {})),
         ("compositions", pack.compositions),
     ]
-    facts = "".join(_fact(label, ", ".join(map(str, names))) for label, names in sections if names)
+    facts = "".join(_fact(label, _listed(names)) for label, names in sections if names)
     opened = " open" if len(pack.prompts) == 1 else ""
     prompts = "".join(
         f"<details{opened}><summary><strong>{escape(name)}</strong> "
         f'<span style="{_GREY}">{escape(prompt.description)}</span></summary>'
         f'<div style="margin-left:1.2em">{_prompt_body(prompt)}</div></details>'
-        for name, prompt in pack.prompts.items()
+        for name, prompt in list(pack.prompts.items())[:_SHOWN_NAMES]
     )
+    more = len(pack.prompts) - _SHOWN_NAMES
+    prompts += f"<div>… and {more:,} more in pack.prompts</div>" if more > 0 else ""
     title = (
         f'<strong>{escape(pack.name)}</strong> <span style="{_GREY}">{escape(pack.id)} {escape(pack.version)}</span>'
     )
@@ -104,6 +107,12 @@ def _rules_text(variable: Variable) -> str:
 
 def _pairs(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def _listed(names: Collection[object]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    shown = ", ".join(map(str, list(names)[:_SHOWN_NAMES]))
+    return f"{shown} … and {more:,} more" if more > 0 else shown
 
 
 def _fact(label: str, text: str) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 # What the older documentation calls what, by the definition of the schema in which it stood.
 OLDER_NAMES = {
@@ -64,6 +68,19 @@ CHECKS = frozenset(
 )
 
 _SHORT_VERSION = re.compile(r"(v?)(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return the name, or where it is taken the name with a number.
+
+    >>> free_name("/a", {"/a"})
+    '/a#2'
+    """
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
 
 
 def full_version(written: object) -> str | None:

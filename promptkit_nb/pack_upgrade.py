@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.codec import json_copy
-from promptkit_nb.pack_names import EXTRAS, slug_of
-from promptkit_nb.pack_schema import keys_of
+from promptkit_nb.pack_names import EXTRAS, free_name, slug_of
+from promptkit_nb.pack_schema import keys_of, pointer_to
 from promptkit_nb.pack_validation import errors_of
 
 if TYPE_CHECKING:
@@ -85,9 +85,4 @@ def _move_out(pack: dict[str, Any], keys: tuple[str, ...], kept: dict[str, Any])
     for key in keys[:-1]:
         holder = holder[int(key)] if isinstance(holder, list) else holder[key]
     value = holder.pop(int(keys[-1]) if isinstance(holder, list) else keys[-1])
-    pointer = "".join(f"/{key.replace('~', '~0').replace('/', '~1')}" for key in keys)
-    name, number = pointer, 1
-    while name in kept:
-        number += 1
-        name = f"{pointer}#{number}"
-    kept[name] = value
+    kept[free_name(pointer_to("", *keys), kept)] = value

@@ -32,6 +32,8 @@ __all__ = ["Pack", "Prompt", "load_pack"]
 
 T = TypeVar("T")
 
+_SHOWN_NAMES = 20
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pack:
@@ -170,7 +172,9 @@ class Pack:
     def __repr__(self) -> str:
         """Say what is in it."""
         warned = f"; {len(self.warnings)} warnings" if self.warnings else ""
-        return f"<Pack {self.id!r} {self.version}, prompts: {', '.join(self.prompts)}{warned}>"
+        names = list(self.prompts)
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        return f"<Pack {self.id!r} {self.version}, prompts: {', '.join(names[:_SHOWN_NAMES])}{more}{warned}>"
 
     def _repr_html_(self) -> str:
         return pack_html(self)

@@ -175,6 +175,13 @@ def test_each_change_is_one_warning(keys: dict[str, Any], warning: str) -> None:
     assert load_pack(pack.upgrade(), strict=True).prompt().render({}) == "Hi"
 
 
+def test_what_was_kept_before_stays() -> None:
+    """An upgraded pack that is changed and upgraded again keeps both values of the same place."""
+    first = load_pack(prompt_in(notes=1)).upgrade()
+    first["prompts"]["a"]["notes"] = 2
+    assert load_pack(first).upgrade()["metadata"]["x_extras"] == {"/prompts/a/notes": 1, "/prompts/a/notes#2": 2}
+
+
 def test_variables_by_name_are_read_as_a_list() -> None:
     """Some packs write an object of variables."""
     variables = {"tone": {"type": "string", "required": True, "default": "warm"}}

@@ -411,6 +411,16 @@ def test_repr_says_what_is_in_the_pack() -> None:
     )
 
 
+def test_html_of_a_large_pack_is_cut() -> None:
+    """Thousands of prompts and tools do not fill the notebook."""
+    prompts = {f"prompt-{number:04}": {"system_template": "Hi"} for number in range(1052)}
+    shown = load_pack(pack_with(prompts=prompts, fragments=dict.fromkeys(prompts, "x")))._repr_html_()
+    assert "prompt-0049</strong>" in shown
+    assert "prompt-0050</strong>" not in shown
+    assert "… and 1,002 more in pack.prompts" in shown
+    assert "prompt-0049 … and 1,002 more" in shown
+
+
 def test_html_escapes_everything() -> None:
     """Names, descriptions, warnings and keys of a pack are text, never markup."""
     evil = "<script>alert(1)</script>"
