@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from promptkit_nb.views.conversations import conversations_df
     from promptkit_nb.views.hits import search
     from promptkit_nb.views.messages import messages_df
+    from promptkit_nb.views.plots import plot_cost, plot_tokens
     from promptkit_nb.views.turns import turns_df
     from promptkit_nb.views.usage import usage_df
 
@@ -120,6 +121,8 @@ _HOMES = {
     "import_store": "promptkit_nb.archives",
     "load_pack": "promptkit_nb.packs",
     "messages_df": "promptkit_nb.views.messages",
+    "plot_cost": "promptkit_nb.views.plots",
+    "plot_tokens": "promptkit_nb.views.plots",
     "scoped_id": "promptkit_nb.ids",
     "search": "promptkit_nb.views.hits",
     "turns_df": "promptkit_nb.views.turns",
@@ -176,6 +179,8 @@ __all__ = [
     "import_store",
     "load_pack",
     "messages_df",
+    "plot_cost",
+    "plot_tokens",
     "scoped_id",
     "search",
     "turns_df",

@@ -61,6 +61,8 @@ PUBLIC = [
     "import_store",
     "load_pack",
     "messages_df",
+    "plot_cost",
+    "plot_tokens",
     "scoped_id",
     "search",
     "turns_df",
