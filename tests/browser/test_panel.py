@@ -1,0 +1,269 @@
+"""The chat panel in JupyterLab, end to end: a real page, a real kernel, a chat server on the loopback."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.attacks import ATTACKS, CANARY
+from chat_server import ChatServer, Reply, error_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Locator, Page
+
+    from browser.jupyter_lab import LabNotebook, LabServer
+
+pytestmark = pytest.mark.browser
+
+SETUP = """
+from promptkit_nb import ChatPanel, ConversationManager, DiskStore, OpenAIProvider
+
+manager = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="k", base_url={url!r}), DiskStore({store!r}))
+conv = manager.open_conversation(conversation_id="panel-chat")
+"""
+MAGIC = """
+%load_ext promptkit_nb
+%chat_setup --provider demo --store memory
+"""
+PATIENCE_S = 20
+
+
+class Panel:
+    """The first panel of the page, as somebody uses it who sees, or hears, names and roles."""
+
+    def __init__(self, page: Page) -> None:
+        """Wait until it is there."""
+        self.page = page
+        self.root = page.locator(".promptkit-panel").first
+        self.log = self.root.get_by_role("log", name="Conversation")
+        self.box = self.root.get_by_role("textbox", name="Message")
+        self.status = self.root.get_by_role("status")
+        self.problem = self.root.get_by_role("alert")
+        self.chooser = self.root.get_by_role("combobox", name="Conversations")
+        self.box.wait_for()
+
+    def button(self, name: str) -> Locator:
+        """Return a button."""
+        return self.root.get_by_role("button", name=name, exact=True)
+
+    def say(self, text: str) -> None:
+        """Type a message and press Enter."""
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def hears(self, text: str) -> None:
+        """Wait until this stands in the conversation."""
+        self.log.get_by_text(text, exact=True).last.wait_for()
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is under way."""
+        return self.button("Stop").is_disabled()
+
+
+def wait(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: str) -> tuple[LabNotebook, Panel]:
+    """Return a notebook whose second cell shows a panel; more cells stand below it."""
+    notebook = lab.open_notebook(page, [SETUP.format(url=chat.url, store=str(store)), "ChatPanel(conv)", *cells])
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    return notebook, Panel(page)
+
+
+def test_talk_in_the_notebooks_own_panel(lab: LabServer, page: Page) -> None:
+    """%chat_panel, type, Enter: the answer is there; Shift+Enter begins a line; no shortcut of the notebook fires."""
+    notebook = lab.open_notebook(page, [MAGIC, "%chat_panel"])
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    panel = Panel(page)
+    panel.box.press_sequentially("My name is Alice")
+    panel.box.press("Shift+Enter")
+    panel.box.press_sequentially("Hello")
+    panel.box.press("Escape")
+    for key in ("d", "d", "Backspace", "Backspace"):
+        panel.box.press(key)
+    assert panel.box.input_value() == "My name is Alice\nHello"
+    panel.box.press("Enter")
+    panel.log.get_by_text("Nice to meet you, Alice!").wait_for()
+    wait(panel.is_idle)
+    assert panel.box.input_value() == ""
+    assert page.locator(".jp-Notebook-cell").count() == 2
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Message"
+
+
+def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """An answer grows, Stop keeps what had come, Retry answers in place, and an edit goes on from there."""
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    chat_server.reply(Reply(text="one two three four five six", pause_s=0.4), Reply(text="better"), Reply(text="new"))
+    panel.say("count")
+    panel.log.get_by_text("one two").wait_for()
+    assert panel.button("Send").is_disabled()
+    panel.box.press("Escape")
+    panel.status.get_by_text("Stopped; the partial answer is kept.").wait_for()
+    panel.log.get_by_text("interrupted").wait_for()
+    panel.button("Retry").click()
+    panel.hears("better")
+    wait(panel.is_idle)
+    assert panel.log.get_by_text("one two").count() == 0
+    panel.box.press("ArrowUp")
+    assert panel.box.input_value() == "count"
+    panel.say("count anew")
+    panel.hears("new")
+    wait(panel.is_idle)
+    assert panel.log.get_by_text("count", exact=True).count() == 0
+    assert "1 turn" in panel.root.inner_text()
+
+
+def test_kernel_and_panel_do_not_wait_for_each_other(
+    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    """While a cell runs, messages are answered and Stop stops; while an answer comes, cells run."""
+    notebook, panel = opened(lab, page, chat_server, tmp_path, "import time; time.sleep(30)", "print('ran')")
+    page.wait_for_timeout(2000)  # the second word with the kernel, from which on it listens beside its cells
+    notebook.start_cell(2)
+    panel.say("My name is Alice")
+    panel.hears("Your name is Alice.")
+    chat_server.reply(Reply(text="never", delay_s=15))
+    panel.say("wait for it")
+    wait(lambda: len(chat_server.requests) == 2)
+    stopped_ms = page.evaluate("""async () => {
+        const panel = document.querySelector('.promptkit-panel');
+        const begun = performance.now();
+        [...panel.querySelectorAll('button')].find(each => each.textContent === 'Stop').click();
+        while (!panel.querySelector('[role=status]').textContent.startsWith('Stopped')) {
+            await new Promise(done => setTimeout(done, 10));
+        }
+        return performance.now() - begun;
+    }""")
+    assert stopped_ms < 300
+    assert panel.box.input_value() == "wait for it"
+    notebook.command("notebook:interrupt-kernel")
+    chat_server.reply(Reply(text="a b c d e f g h", pause_s=0.4))
+    panel.say("slowly")
+    panel.log.get_by_text("a b").wait_for()
+    notebook.run_cell(3)
+    assert notebook.outputs(3)[0]["text"] == "ran\n"
+    panel.hears("a b c d e f g h")
+
+
+def test_first_message_in_a_long_cell_says_that_it_waits(
+    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    """A panel that the kernel has not yet listened to is queued behind the cell, and nothing is lost."""
+    cells = [SETUP.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)", "import time; time.sleep(4)"]
+    notebook = lab.open_notebook(page, cells)
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    panel = Panel(page)
+    panel.say("Hello")
+    panel.status.get_by_text("Waiting for the kernel, which is busy with a cell").wait_for()
+    assert panel.log.get_by_text("Hello", exact=True).is_visible()
+    panel.hears("You said: Hello")
+    wait(panel.is_idle)
+    notebook.wait_until_idle()
+
+
+def test_errors_are_shown_and_the_text_comes_back(
+    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    """Nothing typed is lost, and the next try takes the error away."""
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    chat_server.reply(error_reply(401, "bad key"))
+    panel.say("Hello")
+    panel.problem.get_by_text("bad key").wait_for()
+    wait(lambda: panel.box.input_value() == "Hello")
+    panel.box.press("Enter")
+    panel.hears("You said: Hello")
+    assert panel.problem.is_hidden()
+
+
+def test_conversations_reload_and_restart(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Another conversation, a reload of the page, a transcript in the file, and a kernel that ends."""
+    notebook, panel = opened(lab, page, chat_server, tmp_path)
+    panel.say("first")
+    panel.hears("You said: first")
+    wait(lambda: "You said: first" in str(notebook.outputs(1)))
+    wait(panel.is_idle)
+    panel.button("New").click()
+    panel.log.get_by_text("Nothing was said yet.").wait_for()
+    wait(lambda: panel.chooser.locator("option").count() == 2)
+    panel.say("second")
+    panel.hears("You said: second")
+    wait(panel.is_idle)
+    panel.button("Rename").click()
+    panel.root.get_by_role("textbox", name="New title").fill("Another <b>one</b>")
+    panel.button("Save").click()
+    panel.chooser.locator("option", has_text="Another <b>one</b> (1)").wait_for(state="attached")
+    panel.chooser.select_option("panel-chat")
+    panel.hears("You said: first")
+
+    saved = notebook.save().cells[1].outputs
+    assert [sorted(output.data) for output in saved] == [
+        ["application/vnd.jupyter.widget-view+json", "text/plain"],
+        ["text/html", "text/plain"],
+    ]
+    assert "assistant: You said: first" in saved[1].data["text/plain"]
+
+    page.reload()
+    panel = Panel(page)
+    panel.hears("You said: first")
+    panel.say("third")
+    panel.hears("You said: third")
+    wait(panel.is_idle)
+
+    panel.button("Delete").click()
+    panel.button("Delete for good").click()
+    panel.hears("You said: second")
+
+    notebook.command("kernelmenu:restart")
+    panel.status.get_by_text("The kernel of this panel has ended: run its cell again to go on.").wait_for()
+    assert panel.button("Send").is_disabled()
+
+
+def test_two_panels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """What is said in one, or in a cell, stands in the other within a second."""
+    notebook, panel = opened(
+        lab, page, chat_server, tmp_path, "ChatPanel(manager.get_conversation(conv.id))", "conv.send('cell')"
+    )
+    notebook.run_cell(2)
+    other = page.locator(".promptkit-panel").nth(1).get_by_role("log")
+    other.wait_for()
+    panel.say("hello")
+    other.get_by_text("You said: hello").wait_for()
+    notebook.run_cell(3)
+    panel.hears("You said: cell")
+    other.get_by_text("You said: cell").wait_for()
+    assert other.get_by_text("You said: hello").count() == 1
+
+
+def test_nothing_of_the_models_text_runs(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Attacks in answers, titles and errors: no script runs, nothing is fetched; the mark itself is real."""
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if CANARY in request.url else None)
+    attack = "\n\n".join(ATTACKS.values())
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    chat_server.reply(Reply(text=attack), error_reply(400, ATTACKS["img onerror"]))
+    panel.say(ATTACKS["img onerror"])
+    wait(lambda: panel.log.locator(".promptkit-markdown").count() and panel.is_idle())
+    panel.button("Rename").click()
+    panel.root.get_by_role("textbox", name="New title").fill(ATTACKS["script"])
+    panel.button("Save").click()
+    panel.chooser.locator("option", has_text="<script>").wait_for(state="attached")
+    panel.say("fails")
+    panel.problem.get_by_text("onerror").wait_for()
+    page.wait_for_timeout(500)
+    assert page.evaluate("() => window.pwned") is None
+    assert foreign == []
+    assert page.locator(".promptkit-panel script, .promptkit-panel iframe, .promptkit-panel svg").count() == 0
+    page.evaluate("html => { document.querySelector('.promptkit-empty').innerHTML = html; }", ATTACKS["img onerror"])
+    page.wait_for_function("() => window.pwned")
