@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Message
 
 
+_STANDING_STILL = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """All of a request but what was said: model, system prompt, parameters, and the size of the context window.
 
-    ``max_tokens`` bounds the whole request, ``max_output_tokens`` the answer; both in tokens.
+    ``max_tokens`` bounds the whole request, ``max_output_tokens`` the answer; both in tokens. ``timeless_prompt`` is
+    the system prompt as it goes into hashes.
     """
 
     model: str
     system_prompt: str | None
+    timeless_prompt: str | None
     parameters: Mapping[str, object]
     max_output_tokens: int | None
     max_tokens: int | None
@@ -44,7 +50,7 @@ class Terms:
 
     def hashes(self, question: Message, chain: str) -> tuple[str, str]:
         """Return the hash of the context and the replay key; ``chain`` is the hash of the turns before the question."""
-        context_hash = context_hash_of(self.system_prompt, chain)
+        context_hash = context_hash_of(self.timeless_prompt, chain)
         replay_key = replay_key_of(
             context_hash,
             question,
@@ -83,6 +89,7 @@ def terms_of(
     return Terms(
         model=model,
         system_prompt=system_prompt_for(state, model),
+        timeless_prompt=timeless_prompt_for(state, model),
         parameters=merged,
         max_output_tokens=check_tokens(
             "max_output_tokens", longest if max_output_tokens is None else max_output_tokens
@@ -96,6 +103,17 @@ def system_prompt_for(state: ConversationState, model: str | None) -> str | None
     """Return the system prompt that this model would get now; ``MissingVariableError`` while a variable is unset."""
     prompt = _prompt_of(state.settings)
     return state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model)
+
+
+def timeless_prompt_for(state: ConversationState, model: str | None) -> str | None:
+    """Return the system prompt as if the clock stood still: a later hour alone is no other context.
+
+    Raises ``MissingVariableError`` while a variable has no value.
+    """
+    prompt = _prompt_of(state.settings)
+    if prompt is None:
+        return state.system_prompt
+    return prompt.render(state.settings.variables, model=model, clock=lambda: _STANDING_STILL)
 
 
 def rendered_prompt(settings: Settings) -> str | None:

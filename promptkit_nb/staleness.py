@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.context_hash import context_hash_of, links_of
 from promptkit_nb.errors import PackError
-from promptkit_nb.requests import system_prompt_for
+from promptkit_nb.requests import timeless_prompt_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,6 @@ def stale_turns(state: ConversationState, links: Sequence[str] | None = None) ->
 
 def _system_prompt(state: ConversationState, model: str | None) -> str | PackError | None:
     try:
-        return system_prompt_for(state, model)
+        return timeless_prompt_for(state, model)
     except PackError as error:  # a variable has no value any more: today there is no such context at all
         return error

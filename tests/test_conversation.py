@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -450,6 +451,23 @@ class TestHashes:
         first, second = (manager.new_conversation(system_prompt="You help.").send("Hi").turn for _ in range(2))
         assert first.replay_key == second.replay_key
         assert first.id != second.id
+
+    def test_the_hour_is_no_context(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """A prompt that tells the time sends the present one, and its turns neither go stale nor miss their replay."""
+        pack = {
+            **TUTOR,
+            "prompts": {"clock": {**TUTOR["prompts"]["tutor"], "system_template": "It is {{current_time}}."}},
+        }
+        conv = manager.new_conversation(load_pack(pack), variables={"subject": "time"})
+        asked = conv.send("What time is it?")
+        time.sleep(1.1)  # the time is told in seconds
+        assert conv.rerun(0, replay="auto").replayed
+        assert conv.stale_turns == ()
+        conv.rerun(0)
+        first, second = (request.body["messages"][0]["content"] for request in chat_server.requests)
+        assert first.startswith("It is 20")
+        assert first != second
+        assert conv.turns[0].replay_key == asked.turn.replay_key
 
     def test_other_context_has_another_key(self, conv: Conversation) -> None:
         """The second time the same words are said, something stands before them."""
