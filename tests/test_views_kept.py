@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -32,6 +33,7 @@ from promptkit_nb import (
     usage_df,
 )
 from promptkit_nb.stores.disk_rows import DiskRows
+from promptkit_nb.stores.feed import Feed
 from promptkit_nb.views import kept
 from storing import START, Clock, Foreign, rich_state, said
 
@@ -242,6 +244,23 @@ class TestWhoSees:
         assert len(bobs.turns_df(conversation_id="alice's")) == 0
         assert texts_of(disk, conversation_id="alice's", user_id="bob") == []
 
+    def test_conversation_that_goes_while_it_is_read_is_not_shown(
+        self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Listed, and deleted before it was read anew: what was kept of it is no longer shown."""
+        disk.append("a", said("x"))
+        turns_df(disk)
+        disk.append("a", said("y"))
+        listed = Feed.records
+
+        def then_deleted(feed: Feed, prefix: str | None, user_id: str | None) -> dict[str, bytes]:
+            found = listed(feed, prefix, user_id)
+            disk.delete("a")
+            return found
+
+        monkeypatch.setattr(Feed, "records", then_deleted)
+        assert texts_of(disk) == []
+
     def test_id_that_changed_hands_is_the_new_owners(self, disk: DiskStore) -> None:
         """Deleted and created by somebody else, it is not shown to the former one."""
         disk.append("shared", said("alice"), user_id="alice")
@@ -250,6 +269,24 @@ class TestWhoSees:
         disk.append("shared", said("bob"), user_id="bob")
         assert texts_of(disk, user_id="alice") == []
         assert texts_of(disk, user_id="bob") == ["bob"]
+
+
+class TestThreads:
+    """Several threads look and write at the same time."""
+
+    def test_each_sees_whole_conversations(self, disk: DiskStore) -> None:
+        """Nobody fails, and at the end everybody sees what is stored."""
+
+        def work(number: int) -> None:
+            for round_ in range(10):
+                disk.append(f"c{number}", said(f"{number}.{round_}"))
+                turns_df(disk)
+                if round_ == 5:
+                    disk.delete(f"c{number}")
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+        assert texts_of(disk) == [f"{number}.{round_}" for number in range(4) for round_ in range(6, 10)]
 
 
 class TestTtl:

@@ -103,7 +103,7 @@ class Feed:
             now = Seen(stored, digest, record.cid, record.next_place, record.next_aside, record.turn_count)
             before = seen.get(each)
             if before is None or not before.goes_on_in(now):
-                yield StoredConversation(each, record, frame, rows.turns(record.cid), now)
+                yield StoredConversation(each, record, frame, dict(rows.turns(record.cid)), now)
                 continue
             new = range(before.next_place, record.next_place)
             lines = zip(new, rows.turns_at(record.cid, new), strict=True)

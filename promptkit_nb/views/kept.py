@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -82,30 +83,23 @@ class KeptStore:
         if self._lines_read > LINES_AT_ONCE + 2 * sum(map(_line_count, kept.values())):
             kept, self._lines_read = {}, 0  # most lines in memory are those of conversations that were read anew since
         changed = {each: stored for each, stored in records.items() if not _is_as_seen(kept.get(each), stored)}
-        groups = list(groups_of(changed))
+        groups = list(groups_of(changed, kept))
         with reading(sum(turns for _, turns in groups)) as advance:
             for group, turns in groups:
                 found = _read(feed, group, kept, filters.user_id)
                 self._lines_read += sum(map(_line_count, found.values()))
-                kept |= {each: _behind(kept.get(each), new) for each, new in found.items()}
+                before = {each: kept.pop(each, None) for each in group}  # one that is gone since stays so
+                kept |= {each: _behind(before[each], new) for each, new in found.items()}
                 advance(turns)
         self._kept = kept
 
     def batches(self, feed: Feed, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
         """Yield these conversations in their order; what stands together in memory, at once."""
-        ids = [each for each in conversation_ids if each in self._kept]
-        stale = {(each, turn_id) for each in ids for turn_id in self._stale(feed, each)} if with_stale else set()
-        for piece in _joined(piece for each in ids for piece in self._kept[each].pieces):
+        kept = self._kept  # another thread may replace it meanwhile
+        ids = [each for each in conversation_ids if each in kept]
+        stale = {(each, turn_id) for each in ids for turn_id in _stale_of(kept, feed, each)} if with_stale else set()
+        for piece in _joined(piece for each in ids for piece in kept[each].pieces):
             yield marked(piece.rows(), stale)
-
-    def _stale(self, feed: Feed, conversation_id: str) -> frozenset[str]:
-        kept = self._kept[conversation_id]
-        if kept.stale is not None:
-            return kept.stale
-        state = feed.state(conversation_id)
-        stale = frozenset() if state is None else stale_turns(state)
-        self._kept[conversation_id] = kept._replace(stale=stale)
-        return stale
 
 
 _KEPT: WeakKeyDictionary[RowStore, KeptStore] = WeakKeyDictionary()
@@ -116,13 +110,16 @@ def kept_of(store: RowStore) -> KeptStore:
     return _KEPT.setdefault(store, KeptStore())
 
 
-def groups_of(records: Mapping[str, bytes]) -> Iterator[tuple[list[str], int]]:
-    """Yield conversations to be read at once, and their turns: about ``LINES_AT_ONCE``, or one that has more."""
+def groups_of(
+    records: Mapping[str, bytes], kept: Mapping[str, Kept] = MappingProxyType({})
+) -> Iterator[tuple[list[str], int]]:
+    """Yield conversations to be read at once, and how many turns of them: about ``LINES_AT_ONCE``, or one with more."""
     group: list[str] = []
     turns = 0
     for each, stored in records.items():
         group.append(each)
-        turns += record_of(stored, each).next_place
+        already = kept[each].seen.next_place if each in kept else 0
+        turns += max(0, record_of(stored, each).next_place - already)
         if turns >= LINES_AT_ONCE:
             yield group, turns
             group, turns = [], 0
@@ -152,6 +149,16 @@ def _read(
         conversation.conversation_id: _kept(conversation, batch, start, stop, said)
         for conversation, start, stop in spans
     }
+
+
+def _stale_of(kept: dict[str, Kept], feed: Feed, conversation_id: str) -> frozenset[str]:
+    found = kept[conversation_id]
+    if found.stale is not None:
+        return found.stale
+    state = feed.state(conversation_id)
+    stale = frozenset() if state is None else stale_turns(state)
+    kept[conversation_id] = found._replace(stale=stale)
+    return stale
 
 
 def _kept(conversation: StoredConversation, batch: Batch, start: int, stop: int, said: Sequence[int]) -> Kept:

@@ -58,7 +58,7 @@ def usage_df(
 
     All that was paid counts: replaced and archived turns and summaries, too; replays, and turns that a fork copied, do
     not. The sums are exact. What was paid for turns that the store was told to forget has neither day nor model any
-    more: both are missing there, and of its tokens only ``total_tokens`` is known.
+    more: both are missing there, its ``status`` is ``dropped``, and of its tokens only ``total_tokens`` is known.
 
     Args:
         store: Where the conversations are.
