@@ -57,6 +57,8 @@ class Preparation:
             terms.model,
             expected=cost,
         )
+        if cost is not None and window.counted_tokens is None:  # the next estimate learns from what was counted
+            window = replace(window, counted_tokens=cost.input_tokens)
         return self._prepared(inquiry, window, call, warnings)
 
     def cost_of(self, terms: Terms, turns: Sequence[Turn], window: Window, gauge: Gauge) -> CostRange:

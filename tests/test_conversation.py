@@ -454,11 +454,8 @@ class TestHashes:
 
     def test_the_hour_is_no_context(self, manager: ConversationManager, chat_server: ChatServer) -> None:
         """A prompt that tells the time sends the present one, and its turns neither go stale nor miss their replay."""
-        pack = {
-            **TUTOR,
-            "prompts": {"clock": {**TUTOR["prompts"]["tutor"], "system_template": "It is {{current_time}}."}},
-        }
-        conv = manager.new_conversation(load_pack(pack), variables={"subject": "time"})
+        prompt = {"id": "clock", "name": "Clock", "version": "1.0.0", "system_template": "It is {{current_time}}."}
+        conv = manager.new_conversation(load_pack({**TUTOR, "prompts": {"clock": prompt}}))
         asked = conv.send("What time is it?")
         time.sleep(1.1)  # the time is told in seconds
         assert conv.rerun(0, replay="auto").replayed
