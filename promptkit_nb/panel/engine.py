@@ -11,48 +11,27 @@ import threading
 import time
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from promptkit_nb.asking import AT_THE_END, Place
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.markdown import to_html
 from promptkit_nb.panel import shelf
 from promptkit_nb.panel.answering import Answering
-from promptkit_nb.panel.footer import footer_of
-from promptkit_nb.panel.pages import Pages
-from promptkit_nb.panel.transcript import title_of
-from promptkit_nb.plain_text import one_line, printable
+from promptkit_nb.panel.board import UPDATE_EVERY_S, Board
+from promptkit_nb.plain_text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.panel.board import Screen
     from promptkit_nb.snapshot import Snapshot
     from promptkit_nb.streaming import ResponseStream
     from promptkit_nb.turns import ContentPart
 
-UPDATE_EVERY_S = 0.1
 LOOK_EVERY_S = 0.5
-IDLE_PER_UPDATE = 4
-"""How many times as long as rendering an answer took it is left alone: a long one is rendered less often."""
 
 Command = dict[str, str]
-
-
-class Screen(Protocol):
-    """Where an engine shows things."""
-
-    def show(self, **changes: object) -> None:
-        """Change what is shown: the names are those of ``ChatPanel``'s traits."""
-        ...
-
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Send something to the pages that are open now."""
-        ...
-
-    def keep(self, snapshot: Snapshot) -> None:
-        """Keep the conversation for those who read the notebook without a kernel."""
-        ...
 
 
 class Engine:
@@ -68,10 +47,7 @@ class Engine:
         self._answers: dict[str, Answering] = {}  # by conversation: one goes on while another one is looked at
         self._views: set[str] = set()
         self._search = ""
-        self._shown_text = ""
-        self._next_update_at = 0.0
         self._next_look_at = 0.0
-        self._problems = 0
         self._last_trouble = ""
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -90,8 +66,7 @@ class Engine:
             "fork": self._fork,
             "delete": self._delete,
         }
-        self._pages = Pages(conversation.snapshot())
-        self._show_turns()
+        self._board = Board(screen, conversation.snapshot())
 
     def post(self, command: Command) -> None:
         """Have a command done, from any thread; it returns at once.
@@ -134,7 +109,7 @@ class Engine:
         try:
             work(*arguments)
         except Exception as error:  # noqa: BLE001 - a thread that ends would leave a dead panel
-            self._fail(error)
+            self._board.fail(error)
 
     def _do(self, item: tuple[Command, Context] | Answering) -> None:
         if isinstance(item, Answering):
@@ -147,32 +122,31 @@ class Engine:
         try:
             do(command)
         except PromptKitError as error:
-            self._fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
+            self._board.fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
 
-    # What the page shows.
+    # What is there to show.
 
     @property
     def _answer(self) -> Answering | None:
         return self._answers.get(self.conversation.id)
 
     def _tick(self) -> None:
+        if self._answer is not None:
+            self._board.grow(self._answer)
         now = time.monotonic()
-        if self._answer is not None and now >= self._next_update_at:
-            self._show_growth(self._answer)
-            ended = time.monotonic()
-            self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - now))
         if self._views and now >= self._next_look_at:
             self._next_look_at = now + LOOK_EVERY_S
-            self._look()
-
-    def _look(self) -> None:
-        """Show what somebody else wrote meanwhile."""
-        snapshot = self._read()
-        if snapshot is not self._pages.snapshot:
-            self._turn_to(snapshot)
+            snapshot = self._read()
+            if snapshot is not self._board.pages.snapshot:  # somebody else wrote
+                self._turn_to(snapshot)
 
     def _refresh(self, *, is_told: bool = False) -> None:
         self._turn_to(self._read(is_told=is_told))
+
+    def _turn_to(self, snapshot: Snapshot) -> None:
+        self._board.turn_to(snapshot, self._answer)
+        if not self._last_trouble:
+            self._board.show_surroundings(self.conversation, search=self._search, model=self._model)
 
     def _read(self, *, is_told: bool = False) -> Snapshot:
         """Return what there is; where that cannot be read, what there was, and say why: once, and not twice a second.
@@ -183,55 +157,11 @@ class Engine:
             snapshot = self.conversation.snapshot()
         except PromptKitError as error:
             if str(error) != self._last_trouble and not is_told:
-                self._fail(error)
+                self._board.fail(error)
             self._last_trouble = str(error)
-            return self._pages.snapshot
+            return self._board.pages.snapshot
         self._last_trouble = ""
         return snapshot
-
-    def _turn_to(self, snapshot: Snapshot) -> None:
-        self._pages.turn_to(snapshot)
-        self._show_turns()
-        if not self._last_trouble:
-            self._show_rest()
-
-    def _show_turns(self) -> None:
-        state = self._pages.snapshot.state
-        answer = self._answer
-        self._screen.show(
-            conversation_id=state.conversation_id,
-            title=title_of(state.conversation_id, state.metadata),
-            growing=None if answer is None else _growing(answer, answer.text),
-            busy=answer is not None,
-            status="" if answer is None else answer.waiting or "Answering…",
-            **self._pages.newest(),
-        )
-
-    def _show_rest(self) -> None:
-        """Show what takes longer to find out than what was said: the list, the size of the context, the budgets."""
-        self._screen.keep(self._pages.snapshot)
-        self._screen.show(
-            conversations=shelf.listed(self.conversation, self._search),
-            footer=footer_of(self.conversation, model=self._model),
-        )
-
-    def _show_growth(self, answer: Answering) -> None:
-        text = answer.text
-        changes: dict[str, object] = {"status": answer.waiting or "Answering…", "busy": True}
-        if text != self._shown_text:
-            self._shown_text = text
-            changes["growing"] = _growing(answer, text)
-        self._screen.show(**changes)
-
-    def _fail(self, error: Exception, *, unsent: str = "", view: str = "") -> None:
-        """Show an error; ``unsent`` goes back to where it was typed."""
-        self._problems += 1
-        told = str(error) if isinstance(error, PromptKitError) else f"{type(error).__name__}: {error}"
-        response = getattr(error, "response", None)
-        partial = getattr(error, "partial", "") or ("" if response is None else response.content)
-        problem = {"text": one_line(told), "unsent": unsent, "view": view, "n": self._problems}
-        problem["partial"] = to_html(partial) if partial else ""
-        self._screen.show(problem=problem)
 
     # What the page asks for.
 
@@ -286,8 +216,7 @@ class Engine:
             view=command.get("view", ""),
         )
         self._answers[conversation.id] = answer
-        self._shown_text = ""
-        self._screen.show(growing=_growing(answer, ""), busy=True, status="Answering…", problem={})
+        self._board.begin(answer)
         answer.begin()
 
     def _stop(self, command: Command) -> None:  # noqa: ARG002 - there is nothing to say about it
@@ -297,7 +226,7 @@ class Engine:
         try:
             answer.stop()
         except PromptKitError as error:
-            self._fail(error, unsent=answer.unsent, view=answer.view)
+            self._board.fail(error, unsent=answer.unsent, view=answer.view)
         self._refresh()
         if answer.is_unanswered:
             self._screen.tell({"unsent": answer.unsent, "view": answer.view})
@@ -312,11 +241,11 @@ class Engine:
         del self._answers[answer.conversation_id]
         if answer.error is not None:
             unsent = answer.unsent if answer.is_unanswered else ""
-            self._fail(answer.error, unsent=unsent, view=answer.view)
+            self._board.fail(answer.error, unsent=unsent, view=answer.view)
         self._refresh(is_told=answer.error is not None)
 
     def _older(self, command: Command) -> None:
-        self._screen.tell(self._pages.before(int(command["before"])))
+        self._screen.tell(self._board.pages.before(int(command["before"])))
 
     def _look_for(self, command: Command) -> None:
         self._search = command["text"]
@@ -350,11 +279,5 @@ class Engine:
     def _go_on_in(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self._search = ""
-        self._shown_text = ""
         self._screen.show(problem={}, footer=[])
         self._turn_to(conversation.snapshot())
-
-
-def _growing(answer: Answering, text: str) -> dict[str, object]:
-    """Return an answer under way as the page takes it; the page shows the question as the text that it is."""
-    return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.place}

@@ -75,7 +75,6 @@ function render({ model, el }) {
   let lastProblem = 0;
   let stuck = true; // to the end of the log
   let height = 0; // of all that there is to scroll
-  let notice = "";
 
   // Parts.
   const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
@@ -126,7 +125,6 @@ function render({ model, el }) {
     pending = { n: send(what, { text, ...values }), text, taken: false };
     const mine = pending;
     setTimeout(() => { if (pending === mine && !mine.taken) drawStatus(); }, SLOW_MS);
-    notice = "";
     stuck = true;
     trouble.hidden = true;
     drawGrowth();
@@ -292,7 +290,7 @@ function render({ model, el }) {
   }
 
   function drawStatus() {
-    let text = notice || model.get("status");
+    let text = model.get("status");
     if (isDead) text = "The kernel of this panel has ended: run its cell again to go on.";
     else if (pending && !pending.taken) text = "Waiting for the kernel, which is busy with a cell: your message goes out as soon as it is free.";
     if (status.textContent !== text) status.textContent = text;
@@ -302,7 +300,6 @@ function render({ model, el }) {
   function refreshButtons() {
     sendButton.disabled = isDead || isBusy() || !box.value.trim();
     stopButton.disabled = isDead || !isBusy();
-    sendButton.textContent = "Send";
     for (const each of head.querySelectorAll("button, select, input")) each.disabled = isDead;
   }
 
@@ -389,7 +386,7 @@ function render({ model, el }) {
     "change:conversation_id": () => { drawTurns(); drawChooser(); },
     "change:growing": () => { begun(); drawGrowth(); drawStatus(); },
     "change:busy": () => { begun(); drawGrowth(); drawStatus(); },
-    "change:status": () => { notice = ""; drawStatus(); },
+    "change:status": drawStatus,
     "change:problem": () => { drawProblem(); drawGrowth(); drawStatus(); },
     "change:conversations": drawChooser,
     "change:footer": drawFooter,
