@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ class NotebookSession:
         self._check_provider(talk)
         conversation, opened = self._conversation(talk)
         display = AnswerDisplay(quiet=talk.quiet)
-        display.note(opened)
+        display.note(self._repeatable(opened, conversation))
         call = next_call()
         stream = conversation.stream(
             text,
@@ -162,8 +162,8 @@ class NotebookSession:
             conversation = None
             with suppress(ConversationNotFoundError):
                 conversation = self.reading(talk.conversation_id, user_id=user_id)
-        conversation = conversation or self._unbegun(talk)
-        return conversation.dry_run(
+        stored, conversation = conversation, self._scratch(conversation, talk)
+        shown = conversation.dry_run(
             text,
             model=talk.model or self._options.model or None,
             parameters=talk.parameters,
@@ -172,6 +172,7 @@ class NotebookSession:
             parts=parts,
             place=self._place_of(next_call(), conversation),
         )
+        return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
     def panel(self) -> ChatPanel:
         """Return a panel of the conversation that the notebook is in, begun if it is not there yet."""
@@ -200,7 +201,7 @@ class NotebookSession:
         """Go on in this conversation, created if needed; return a line that says which it was."""
         opened, line = self._open(conversation_id, Talk(user_id=user_id))
         self._go_on_in(opened, user_id)
-        return line
+        return self._repeatable(line, opened)
 
     def new(self, conversation_id: str | None, *, user_id: str) -> str:
         """Go on in a new conversation; return a line that says so. An id that exists is refused."""
@@ -232,7 +233,7 @@ class NotebookSession:
         forked = self.manager.get_conversation(copy.id)
         self._matching.forked(forked.id, forked.turns)
         self._go_on_in(forked, user_id)
-        return line
+        return self._repeatable(line, forked)
 
     def current(self, user_id: str) -> Conversation | None:
         """Return the conversation that the notebook is in, ``None`` where nothing was said in it yet."""
@@ -352,6 +353,12 @@ class NotebookSession:
         turns = counted(head.turn_count, "turn")
         return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
 
+    def _repeatable(self, line: str, conversation: Conversation) -> str:
+        """Return the line; where a program replays a recording, one that is the same in every store."""
+        if not line or conversation.id in self._unnamed or not is_batch() or self._options.replay != "strict":
+            return line
+        return f"conversation {conversation.id!r}"
+
     def _is_there(self, conversation_id: str) -> bool:
         try:
             self.store.head(conversation_id)
@@ -359,10 +366,17 @@ class NotebookSession:
             return False
         return True
 
-    def _unbegun(self, talk: Talk) -> Conversation:
-        """Return the conversation as it would be begun, in memory only."""
+    def _scratch(self, conversation: Conversation | None, talk: Talk) -> Conversation:
+        """Return the conversation as this call would talk in it; where that changes or begins it, in memory only."""
         manager = ConversationManager(self.manager.provider)
-        return self._create("unbegun", talk, manager)
+        if conversation is None:
+            return self._create("unbegun", talk, manager)
+        if not (talk.pack or talk.prompt):
+            return conversation
+        manager.store.create(conversation.snapshot().state)
+        changed = manager.get_conversation(conversation.id)
+        _switch(changed, self._prompt(talk.pack, talk.prompt))
+        return changed
 
     def _create(self, conversation_id: str, talk: Talk, manager: ConversationManager | None = None) -> Conversation:
         path = talk.pack or self._options.pack

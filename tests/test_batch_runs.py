@@ -187,7 +187,10 @@ def test_run_all_is_safe_for_every_magic(home: Path, online: ChatServer, tmp_pat
 def test_a_recording_stands_in_for_key_and_network(
     online: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In another checkout, strict replay gives the outputs of the strict run that was committed, byte for byte."""
+    """In another checkout, strict replay gives the outputs of the strict run that was committed, byte for byte.
+
+    The author's strict run may have been in the store where it was recorded, where the conversation goes on.
+    """
     author = tmp_path / "author"
     author.mkdir()
     executed(written(author / "talk.ipynb", [SETUP, *TALK, "%chat_export chat.json"]))
@@ -195,15 +198,17 @@ def test_a_recording_stands_in_for_key_and_network(
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name)
     setup = "%load_ext promptkit_nb\n%chat_setup --recording chat.json --replay strict\n%chat_use talk"
-    shown = []
+    shown = [outputs(executed(written(author / "strict.ipynb", [setup, *TALK])))]
     for name in ("committed", "checkout"):
         directory = tmp_path / name
         directory.mkdir()
         (directory / "chat.json").write_bytes((author / "chat.json").read_bytes())
         monkeypatch.setenv("PROMPTKIT_HOME", str(directory / "home"))
         shown.append(outputs(executed(written(directory / "talk.ipynb", [setup, *TALK]))))
-    assert shown[0] == shown[1]
-    assert shown[0][2][-1]["data"]["text/plain"] == (
+    assert shown[1] == shown[2]
+    assert shown[0][:-1] == shown[1][:-1]  # the history tells what was paid in that store, too
+    assert shown[1][0][-1]["text"].splitlines()[-1] == "conversation 'talk'"
+    assert shown[1][2][-1]["data"]["text/plain"] == (
         "Your name is Alice.\n\ngpt-4o-mini · 10/5 tokens · replayed · $0.00 (saved $0.0000045)"
     )
     assert len(online.requests) == asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,3 +82,26 @@ def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, hom
     assert chat_server.requests == []
     with DiskStore(home) as store:
         assert store.list() == []
+
+
+def test_dry_run_takes_the_prompt_that_the_cell_names(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
+    """It shows that prompt, and the conversation keeps its own."""
+    pack = home.parent / "short.pack.json"
+    engine = {"version": "v1", "syntax": "{{variable}}"}
+    prompt = {"id": "short", "name": "Short", "version": "1.0.0", "system_template": "You are short."}
+    named = {
+        "id": "short",
+        "name": "Short",
+        "version": "1.0.0",
+        "template_engine": engine,
+        "prompts": {"short": prompt},
+    }
+    pack.write_text(json.dumps(named), encoding="utf-8")
+    notebook.run("%chat_setup --budget 1/day")
+    notebook.run("%chat_use talk")
+    notebook.run("%chat Well?")
+    shown = notebook.run(f"%%chat --dry-run --pack {pack}\nAnd?").everything
+    assert "You are short." in shown
+    assert "budget $0.005 of $1.00 today (UTC)" in shown
+    assert "You are short." not in notebook.run("%chat_context").everything
+    assert len(chat_server.requests) == 1
