@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.redis import RedisStore
     from promptkit_nb.turns import Message, Turn, Usage
     from promptkit_nb.views.conversations import conversations_df
+    from promptkit_nb.views.dashboard import usage_dashboard
     from promptkit_nb.views.hits import search
     from promptkit_nb.views.messages import messages_df
     from promptkit_nb.views.plots import plot_cost, plot_tokens
@@ -126,6 +127,7 @@ _HOMES = {
     "scoped_id": "promptkit_nb.ids",
     "search": "promptkit_nb.views.hits",
     "turns_df": "promptkit_nb.views.turns",
+    "usage_dashboard": "promptkit_nb.views.dashboard",
     "usage_df": "promptkit_nb.views.usage",
     "validate_pack": "promptkit_nb.pack_validation",
 }
@@ -184,6 +186,7 @@ __all__ = [
     "scoped_id",
     "search",
     "turns_df",
+    "usage_dashboard",
     "usage_df",
     "validate_pack",
 ]

@@ -66,6 +66,7 @@ PUBLIC = [
     "scoped_id",
     "search",
     "turns_df",
+    "usage_dashboard",
     "usage_df",
     "validate_pack",
 ]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.filters import FilterArguments
+    from promptkit_nb.views.pictures import Picture
 
 PERIODS = ("hour", "day", "week", "month")
 MOST_SERIES = 7
@@ -39,7 +39,7 @@ TOKENS = {
 
 def plot_cost(
     store: StateStore, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]
-) -> Figure:
+) -> Picture:
     """Return a figure of what was paid, in US dollars: stacked bars, one a period.
 
     Args:
@@ -65,7 +65,7 @@ def plot_cost(
     return _figure(table, title, "US dollars", period)
 
 
-def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArguments]) -> Figure:
+def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArguments]) -> Picture:
     """Return a figure of the tokens that were paid for: stacked bars of input, cached input, output and reasoning.
 
     Args:
@@ -117,7 +117,7 @@ def _by_series(usage: pd.DataFrame, period: str, series: Sequence[str], figure: 
     return largest
 
 
-def _figure(table: pd.DataFrame, title: str, label: str, period: str) -> Figure:
+def _figure(table: pd.DataFrame, title: str, label: str, period: str) -> Picture:
     figure = _new_figure()
     axes = figure.add_subplot()
     _draw_bars(axes, table, WIDTHS_DAYS[period])
@@ -129,12 +129,12 @@ def _figure(table: pd.DataFrame, title: str, label: str, period: str) -> Figure:
 WIDTHS_DAYS: Mapping[str, float] = {"hour": 0.8 / 24, "day": 0.8, "week": 5.6, "month": 24}
 
 
-def _new_figure() -> Figure:
+def _new_figure() -> Picture:
     try:
-        from promptkit_nb.views.pictures import Picture  # noqa: PLC0415 - matplotlib, an extra
+        from promptkit_nb.views.pictures import new_picture  # noqa: PLC0415 - matplotlib, an extra
     except ImportError as error:
         raise MissingDependencyError("Pictures need matplotlib: pip install 'promptkit-nb[plots]'.") from error
-    return Picture(figsize=(8, 3.5), layout="constrained")
+    return new_picture()
 
 
 def _draw_bars(axes: Axes, table: pd.DataFrame, width_days: float) -> None:
