@@ -89,6 +89,11 @@ class ChatPanel(anywidget.AnyWidget):
         if self._transcript is not None:
             self._transcript.update(_static(snapshot), raw=True)
 
+    def open(self) -> None:
+        """Connect with the pages; a batch run has none, and would save what is here in the notebook's metadata."""
+        if _is_live():
+            super().open()
+
     def close(self) -> None:
         """Take the panel away; an answer under way is still stored."""
         engine = getattr(self, "_engine", None)  # there is none where making the panel failed
