@@ -65,9 +65,9 @@ def _options(shell: InteractiveShell, name: str) -> list[str]:
 
 
 def _ids(notebook: Notebook) -> list[str]:
-    session = notebook.session
+    chosen = notebook.session.chosen
     try:
-        return [head.conversation_id for head in session.store.list(user_id=session.user_id, limit=_MOST_IDS)]
+        return [head.conversation_id for head in chosen.store.list(user_id=chosen.user_id, limit=_MOST_IDS)]
     except PromptKitError:  # a store that cannot be read is told by the magic, not while somebody types
         return []
 
@@ -77,4 +77,4 @@ def _models(notebook: Notebook) -> list[str]:
     from genai_prices.data import providers  # noqa: PLC0415 - 0.2 s, at the first completion of a model
 
     listed = (model.id for provider in providers if provider.id == "openai" for model in provider.models)
-    return list(dict.fromkeys([notebook.session.provider_model, *listed]))
+    return list(dict.fromkeys([notebook.session.chosen.provider_model, *listed]))

@@ -42,7 +42,7 @@ class ConversationMagics(Magics):
     @fails_in_one_line
     def chat_new(self, line: str) -> None:
         """Start a new conversation and go on in it: %chat_new [ID]. An id that exists is refused."""
-        _tell(self._session.new(id_in(line), user_id=self._session.user_id))
+        _tell(self._session.conversations.new(id_in(line), user_id=self._session.chosen.user_id))
 
     @no_var_expand
     @line_magic
@@ -50,7 +50,7 @@ class ConversationMagics(Magics):
     def chat_use(self, line: str) -> None:
         """Go on in this conversation, which is created if it is not there: %chat_use ID."""
         conversation_id = _needed_id(line, "%chat_use my-chat (%chat_list shows what is there)")
-        _tell(self._session.use(conversation_id, user_id=self._session.user_id))
+        _tell(self._session.conversations.use(conversation_id, user_id=self._session.chosen.user_id))
 
     @no_var_expand
     @line_magic
@@ -71,7 +71,7 @@ class ConversationMagics(Magics):
         With --versions also the former answers of turns that were answered again; %chat_restore brings one back.
         """
         options = options_in(self.chat_history, line)
-        conversation = self._session.reading(options.conversation, user_id=self._session.user_id)
+        conversation = self._session.conversations.reading(options.conversation, user_id=self._session.chosen.user_id)
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
@@ -83,7 +83,7 @@ class ConversationMagics(Magics):
     def chat_context(self, line: str) -> Context | None:
         """Show exactly what the next request carries, with its tokens, and what is left out: %chat_context."""
         _take_nothing("chat_context", line)
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
@@ -118,7 +118,7 @@ class ConversationMagics(Magics):
     def chat_fork(self, line: str) -> None:
         """Copy the conversation and go on in the copy: %chat_fork NEW_ID. Where it was copied before, go on there."""
         new_id = _needed_id(line, "%chat_fork another-try")
-        _tell(self._session.fork(new_id, user_id=self._session.user_id))
+        _tell(self._session.fork(new_id, user_id=self._session.chosen.user_id))
 
     @no_var_expand
     @line_magic
@@ -126,7 +126,7 @@ class ConversationMagics(Magics):
     def chat_tree(self, line: str) -> BranchTree | None:
         """Show the conversation with its branches and former versions as a small tree: %chat_tree."""
         _take_nothing("chat_tree", line)
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
@@ -138,7 +138,7 @@ class ConversationMagics(Magics):
     def chat_undo(self, line: str) -> None:
         """Take the last turn back: %chat_undo. It becomes a branch, which %chat_restore undone-1 brings back."""
         _take_nothing("chat_undo", line)
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         left = 0 if conversation is None else self._session.undo(conversation)
         _tell("took the last turn back" if left else "nothing to take back")
 
@@ -148,7 +148,7 @@ class ConversationMagics(Magics):
     def chat_restore(self, line: str) -> None:
         """Bring back a branch, or a former version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
         wanted = _needed_id(line, "%chat_restore undone-1 (%chat_tree shows them)", "branch or version")
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         if conversation is None:
             raise InvalidArgumentError(f"There is nothing to restore {wanted!r} in: nothing was said yet.")
         conversation.restore(wanted)
@@ -165,7 +165,7 @@ class ConversationMagics(Magics):
         The turns stay in the history.
         """
         options = options_in(self.chat_summarize, line)
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         summary = None
         if conversation is not None:
             as_of = self._session.last_turn(conversation)
@@ -182,7 +182,7 @@ class ConversationMagics(Magics):
     def chat_truncate(self, line: str) -> None:
         """Let the older turns leave the conversation: %chat_truncate [--keep-last 20]. They become a branch."""
         options = options_in(self.chat_truncate, line)
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         left = 0
         if conversation is not None:
             left = conversation.truncate(keep_last=options.keep_last, as_of=self._session.last_turn(conversation))
@@ -197,7 +197,7 @@ class ConversationMagics(Magics):
         The JSON file is a recording, too: %chat_setup --recording chat.json --replay strict.
         """
         path = _needed_id(line, "%chat_export chat.json (or .md, or .html)", "file")
-        conversation = self._session.current(self._session.user_id)
+        conversation = self._session.conversations.current(self._session.chosen.user_id)
         if conversation is None:
             _tell("nothing to write yet")
             return
@@ -210,7 +210,7 @@ class ConversationMagics(Magics):
     def chat_delete(self, line: str) -> None:
         """Delete a conversation for good: %chat_delete ID."""
         conversation_id = _needed_id(line, "%chat_delete old-chat (%chat_list shows what is there)")
-        deleted = self._session.delete(conversation_id, user_id=self._session.user_id)
+        deleted = self._session.delete(conversation_id, user_id=self._session.chosen.user_id)
         _tell(f"deleted {conversation_id!r}" if deleted else f"there is no {conversation_id!r}")
 
 

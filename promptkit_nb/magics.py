@@ -80,7 +80,7 @@ class ChatMagics(Magics):
 
     def _said(self, text: str, options: Namespace) -> object:
         from promptkit_nb.cell_text import CellText, fill  # noqa: PLC0415 - at the first chat, as the session
-        from promptkit_nb.notebook_session import Talk  # noqa: PLC0415 - as above
+        from promptkit_nb.talk import Talk  # noqa: PLC0415 - as above
 
         said = CellText(text) if options.raw else fill(text, self.notebook.shell.user_ns)
         talk = Talk(
@@ -154,9 +154,9 @@ class ChatMagics(Magics):
         """Set the options, and use each once, so that a wrong one fails here and not at the first message."""
         self._set(chosen)
         if {"pack", "prompt"} & chosen.keys():
-            self.notebook.session.check_pack()
+            self.notebook.session.chosen.check_pack()
         if chosen:
-            _ = self.notebook.session.manager
+            _ = self.notebook.session.chosen.manager
 
     def _set(self, values: dict[str, str]) -> None:
         for name, value in values.items():
@@ -164,12 +164,12 @@ class ChatMagics(Magics):
 
     def _chosen(self) -> str:
         """Return what is in use, on one line; an address without its query, where some servers want a key."""
-        options, session = self.notebook.options, self.notebook.session
+        options, used = self.notebook.options, self.notebook.session.chosen
         chosen = {name: getattr(options, name) for name in SETUP_OPTIONS} | {
-            "provider": session.manager.provider.name,
-            "model": options.model or session.provider_model,
+            "provider": used.manager.provider.name,
+            "model": options.model or used.provider_model,
             "base_url": (options.base_url or "").partition("?")[0],
-            "store": session.store_name,
+            "store": used.store_name,
             "replay": "" if options.replay == "auto" else options.replay,
         }
         return " · ".join(f"{name} {value}" for name, value in chosen.items() if value)

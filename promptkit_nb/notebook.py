@@ -44,4 +44,4 @@ class Notebook:
         if self.shell.Completer is not None and self._complete in self.shell.Completer.custom_matchers:
             self.shell.Completer.custom_matchers.remove(self._complete)
         if "session" in vars(self):
-            self.session.close()
+            self.session.chosen.close()

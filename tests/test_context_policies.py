@@ -363,9 +363,7 @@ class TestSummarize:
     def test_model_that_takes_no_temperature_is_asked_without(self, chat_server: ChatServer) -> None:
         """Those that think before they answer refuse it."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
-        said = (
-            "Unsupported value: 'temperature' does not support 0.3 with this model. Only the default (1) is."
-        )
+        said = "Unsupported value: 'temperature' does not support 0.3 with this model. Only the default (1) is."
         chat_server.reply(error_reply(400, said, code="unsupported_value"), Reply(text="They talked."))
         made = conv.summarize()
         assert made is not None

@@ -543,7 +543,7 @@ class TestExtension:
         shell = demo.shell
         demo.run("%chat Hi")
         magics = shell.magics_manager.registry["ChatMagics"]
-        store = magics.notebook.session.store
+        store = magics.notebook.session.chosen.store
         demo.run("%unload_ext promptkit_nb")
         assert not [name for names in shell.magics_manager.magics.values() for name in names if name.startswith("chat")]
         assert "ChatMagics" not in shell.magics_manager.registry

@@ -64,7 +64,7 @@ class ChatPanel(anywidget.AnyWidget):
                 f"conversation={conversation!r:.80} is no conversation: give one of ConversationManager's."
             )
         super().__init__()
-        self.panel_id = self.model_id or ""
+        self.panel_id = "" if self.comm is None else self.model_id
         self._transcript: Any = None  # IPython's DisplayHandle
         self._engine = Engine(conversation, self, model=model)
         self.on_msg(self._received)
