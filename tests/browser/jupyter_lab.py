@@ -62,6 +62,9 @@ class LabServer:
     ``environment`` is added to what server and kernels see.
     """
 
+    application = "jupyterlab"
+    probe = "/api/status"
+
     def __init__(self, home: Path, environment: dict[str, str] | None = None) -> None:
         """Prepare the directories under ``home``; the server starts on entering the context."""
         self.directory = home / "notebooks"
@@ -73,16 +76,14 @@ class LabServer:
 
     def __enter__(self) -> Self:
         """Start the server and wait until it answers."""
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--allow-root"]
-        command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.url.rpartition(':')[2]}"]
-        command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={self.directory}"]
+        command = [sys.executable, "-m", self.application, "--no-browser", *self.options(self.url.rpartition(":")[2])]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise RuntimeError(f"JupyterLab did not start:\n{self._log.read_text()[-2000:]}")
+                raise RuntimeError(f"{self.application} did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.1)
         return self
 
@@ -92,10 +93,16 @@ class LabServer:
             self._process.terminate()
             self._process.wait(timeout=20)
 
+    def options(self, port: str) -> list[str]:
+        """Return the options that make the application listen on this port."""
+        options = ["--expose-app-in-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+        options += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={self.directory}"]
+        return options
+
     def _answers(self) -> bool:
         try:
             connection = HTTPConnection(self.url.removeprefix("http://"), timeout=2)
-            connection.request("GET", "/api/status")
+            connection.request("GET", self.probe)
             return connection.getresponse().status == HTTPStatus.OK
         except OSError:
             return False
