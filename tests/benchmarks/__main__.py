@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+import chat_panel
 import disk_store
 import frames
 import import_time
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "frames": frames.measure,
     "redis": redis_store.measure,
     "packs": packs.measure,
+    "panel": chat_panel.measure,
 }
 
 

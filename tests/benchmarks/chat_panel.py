@@ -1,0 +1,79 @@
+"""What opening a panel, and an update while an answer comes, cost with 2,000 turns beside 20."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from promptkit_nb import Conversation, ConversationManager, ConversationState, DemoProvider, MemoryStore, Message, Turn
+from promptkit_nb.panel.answering import Answering
+from promptkit_nb.panel.board import Board
+from ratio import Ratio, medians_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from promptkit_nb.snapshot import Snapshot
+
+ROUNDS = 15
+ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+class Nowhere:
+    """A screen that nobody looks at."""
+
+    def show(self, **changes: object) -> None:
+        """Show nothing."""
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Tell nobody."""
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep nothing."""
+
+
+class Underway(Answering):
+    """An answer that stands still."""
+
+    text = "The **answer** so far."
+    waiting = ""
+
+    def __init__(self) -> None:
+        """Ask nothing."""
+        self.question = "And now?"
+        self.place: dict[str, Any] = {}
+
+
+def measure() -> list[Ratio]:
+    """Return the ratios of opening and of an update."""
+    manager = ConversationManager(DemoProvider(), MemoryStore())
+    short, long = (_conversation(manager, turns) for turns in (20, 2000))
+    short_ms, long_ms = medians_ms(ROUNDS, lambda: _opened(short), lambda: _opened(long))
+    short_update_ms, long_update_ms = medians_ms(ROUNDS * 10, _update(_opened(short)), _update(_opened(long)))
+    return [
+        Ratio("open a panel of 2,000 turns / of 20", long_ms, short_ms, 3),
+        Ratio("show an update with 2,000 turns / with 20", long_update_ms, short_update_ms, 1.5),
+    ]
+
+
+def _conversation(manager: ConversationManager, turns: int) -> Conversation:
+    said = (
+        Turn(messages=(Message("user", f"question {number}"), Message("assistant", ANSWER.format(number=number))))
+        for number in range(turns)
+    )
+    manager.store.create(ConversationState(f"{turns}", turns=tuple(said)))
+    return manager.get_conversation(f"{turns}")
+
+
+def _opened(conversation: Conversation) -> Board:
+    return Board(Nowhere(), conversation.snapshot())
+
+
+def _update(board: Board) -> Callable[[], object]:
+    answer = Underway()
+
+    def update() -> None:
+        board.begin(answer)
+        board._next_update_at = 0.0
+        board.grow(answer)
+
+    return update
