@@ -227,6 +227,8 @@ class Engine:
             answer.stop()
         except PromptKitError as error:
             self._board.fail(error, unsent=answer.unsent, view=answer.view)
+            self._refresh(is_told=True)
+            return
         self._refresh()
         if answer.is_unanswered:
             self._screen.tell({"unsent": answer.unsent, "view": answer.view})
