@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from promptkit_nb.archives import export_store, import_store
-    from promptkit_nb.budgets import Budget
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.errors import (
         AuthenticationError,
@@ -47,14 +45,16 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailableError,
     )
+    from promptkit_nb.exports.archives import export_store, import_store
     from promptkit_nb.ids import scoped_id
     from promptkit_nb.manager import ConversationManager
-    from promptkit_nb.pack_validation import validate_pack
-    from promptkit_nb.packs import Pack, Prompt, load_pack
+    from promptkit_nb.money.budgets import Budget
+    from promptkit_nb.packs.pack import Pack, Prompt, load_pack
+    from promptkit_nb.packs.validation import validate_pack
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.providers.demo import DemoProvider
     from promptkit_nb.providers.openai import OpenAIProvider
-    from promptkit_nb.responses import Response
+    from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import ConversationState, Head, Summary
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.stores.disk import DiskStore
@@ -76,7 +76,7 @@ _ERRORS = "promptkit_nb.errors"
 _HOMES = {
     "AuthenticationError": _ERRORS,
     "BadRequestError": _ERRORS,
-    "Budget": "promptkit_nb.budgets",
+    "Budget": "promptkit_nb.money.budgets",
     "BudgetExceededError": _ERRORS,
     "ChatPanel": "promptkit_nb.panel.widget",
     "ContextWindowExceededError": _ERRORS,
@@ -96,11 +96,11 @@ _HOMES = {
     "MissingDependencyError": _ERRORS,
     "MissingVariableError": _ERRORS,
     "OpenAIProvider": "promptkit_nb.providers.openai",
-    "Pack": "promptkit_nb.packs",
+    "Pack": "promptkit_nb.packs.pack",
     "PackError": _ERRORS,
     "PackNotFoundError": _ERRORS,
     "PackValidationError": _ERRORS,
-    "Prompt": "promptkit_nb.packs",
+    "Prompt": "promptkit_nb.packs.pack",
     "PromptKitError": _ERRORS,
     "PromptNotFoundError": _ERRORS,
     "ProviderError": _ERRORS,
@@ -109,7 +109,7 @@ _HOMES = {
     "RateLimitError": _ERRORS,
     "ReplayMissError": _ERRORS,
     "RedisStore": "promptkit_nb.stores.redis",
-    "Response": "promptkit_nb.responses",
+    "Response": "promptkit_nb.rendering.responses",
     "StateStore": "promptkit_nb.stores.base",
     "StoreCorruptedError": _ERRORS,
     "StoreError": _ERRORS,
@@ -118,9 +118,9 @@ _HOMES = {
     "Turn": "promptkit_nb.turns",
     "Usage": "promptkit_nb.turns",
     "conversations_df": "promptkit_nb.views.conversations",
-    "export_store": "promptkit_nb.archives",
-    "import_store": "promptkit_nb.archives",
-    "load_pack": "promptkit_nb.packs",
+    "export_store": "promptkit_nb.exports.archives",
+    "import_store": "promptkit_nb.exports.archives",
+    "load_pack": "promptkit_nb.packs.pack",
     "messages_df": "promptkit_nb.views.messages",
     "plot_cost": "promptkit_nb.views.plots",
     "plot_tokens": "promptkit_nb.views.plots",
@@ -129,7 +129,7 @@ _HOMES = {
     "turns_df": "promptkit_nb.views.turns",
     "usage_dashboard": "promptkit_nb.views.dashboard",
     "usage_df": "promptkit_nb.views.usage",
-    "validate_pack": "promptkit_nb.pack_validation",
+    "validate_pack": "promptkit_nb.packs.validation",
 }
 
 __all__ = [
@@ -208,9 +208,9 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics: ``%load_ext promptkit_nb``."""
-    import_module("promptkit_nb.extension").load(shell)
+    import_module("promptkit_nb.notebook.extension").load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take the magics away again: ``%unload_ext promptkit_nb``."""
-    import_module("promptkit_nb.extension").unload(shell)
+    import_module("promptkit_nb.notebook.extension").unload(shell)

@@ -8,25 +8,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from promptkit_nb.archives import write_conversation
-from promptkit_nb.asking import AT_THE_END, Asking, Options, Place
-from promptkit_nb.branch_tree import BranchTree
-from promptkit_nb.conversation_log import ConversationLog
-from promptkit_nb.dry_run import DryRun
+from promptkit_nb.asking.asking import AT_THE_END, Asking, Options, Place
+from promptkit_nb.asking.conversation_log import ConversationLog
+from promptkit_nb.asking.dry_run import DryRun
+from promptkit_nb.asking.preparation import Preparation
+from promptkit_nb.asking.replays import check_replay
+from promptkit_nb.asking.requests import check_text
+from promptkit_nb.asking.snapshot import UNDONE
+from promptkit_nb.asking.summarizer import Summarizer
+from promptkit_nb.asking.variable_values import VariableValues
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.history import History
-from promptkit_nb.plain_text import counted
-from promptkit_nb.preparation import Preparation
-from promptkit_nb.replays import check_replay
-from promptkit_nb.requests import check_text
-from promptkit_nb.snapshot import UNDONE
-from promptkit_nb.spending import Spending
+from promptkit_nb.exports.archives import write_conversation
+from promptkit_nb.exports.transcripts import write_transcript
+from promptkit_nb.money.spending import Spending
+from promptkit_nb.rendering.branch_tree import BranchTree
+from promptkit_nb.rendering.history import History
+from promptkit_nb.rendering.plain_text import counted
 from promptkit_nb.stores.checks import not_found
-from promptkit_nb.summarizer import Summarizer
-from promptkit_nb.transcripts import write_transcript
-from promptkit_nb.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.turns import Message, utc_now
-from promptkit_nb.variable_values import VariableValues
+from promptkit_nb.window.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
 
 if TYPE_CHECKING:
     import os
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from promptkit_nb.budgets import Budget
-    from promptkit_nb.context import Context
-    from promptkit_nb.prompts import Prompt
+    from promptkit_nb.asking.context import Context
+    from promptkit_nb.asking.replays import ReplayMode
+    from promptkit_nb.asking.running_cell import CellCall
+    from promptkit_nb.asking.snapshot import Snapshot
+    from promptkit_nb.asking.streaming import ResponseStream
+    from promptkit_nb.money.budgets import Budget
+    from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import Provider
-    from promptkit_nb.replays import ReplayMode
-    from promptkit_nb.responses import Response
-    from promptkit_nb.running_cell import CellCall
-    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.streaming import ResponseStream
     from promptkit_nb.turns import ContentPart, Turn
 
 

@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from promptkit_nb.findings import Finding
-    from promptkit_nb.responses import Response
+    from promptkit_nb.packs.findings import Finding
+    from promptkit_nb.rendering.responses import Response
 
 
 class PromptKitError(Exception):

@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
+INTERRUPTED = "interrupted"
+"""The finish reason of an answer that was stopped."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -154,6 +157,11 @@ class Turn:
     def text(self) -> str:
         """What the model answered in the end."""
         return next((message.content for message in reversed(self.messages) if message.role == "assistant"), "")
+
+    @property
+    def first_cost(self) -> Decimal | None:
+        """What the answer cost when it was made, in US dollars; ``None`` where nobody knows."""
+        return self.saved if self.replayed else self.cost
 
     @property
     def counts(self) -> bool:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from promptkit_nb.pack_schema import keys_of
+from promptkit_nb.packs.schema import keys_of
 
 NEWSROOM = Path(__file__).parent / "data" / "newsroom.pack.json"
 LEFT_OUT = object()

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptkit_nb.archives import export_store, import_store, read_conversation, write_conversation
 from promptkit_nb.errors import ConversationExistsError, InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.exports.archives import export_store, import_store, read_conversation, write_conversation
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.state import Branch, ConversationState, Settings, Summary

@@ -17,15 +17,15 @@ from promptkit_nb import (
     ReplayMissError,
     StateStore,
 )
-from promptkit_nb.cell_matching import CellMatching
-from promptkit_nb.running_cell import CellCall, _without_keys
+from promptkit_nb.asking.running_cell import CellCall, _without_keys
+from promptkit_nb.notebook.cell_matching import CellMatching
 from storing import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from promptkit_nb.responses import Response
+    from promptkit_nb.rendering.responses import Response
 
 KEY = "sk-proj-0123456789abcdefSECRET"
 

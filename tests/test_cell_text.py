@@ -20,8 +20,8 @@ from PIL.Image import new as new_image
 from pydantic import BaseModel
 
 from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError
-from promptkit_nb.cell_text import CellText, fill
 from promptkit_nb.context_hash import replay_key_of
+from promptkit_nb.notebook.cell_text import CellText, fill
 from promptkit_nb.turns import ContentPart, Message
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -388,7 +388,7 @@ def test_where_only_text_can_be_sent_an_image_is_an_error() -> None:
 def test_no_library_is_imported() -> None:
     """Neither to fill in a value nor to find out what it is."""
     program = (
-        "import sys\nfrom promptkit_nb.cell_text import fill\n"
+        "import sys\nfrom promptkit_nb.notebook.cell_text import fill\n"
         "assert fill('{{ x }} {{ y[0] }}', {'x': 1, 'y': [{}]}).text == '1 {}'\n"
         "print({'pandas', 'numpy', 'matplotlib', 'PIL', 'IPython'} & set(sys.modules))"
     )

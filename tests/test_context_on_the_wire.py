@@ -17,7 +17,7 @@ from promptkit_nb import (
     OpenAIProvider,
     Turn,
 )
-from promptkit_nb.history import History
+from promptkit_nb.rendering.history import History
 from promptkit_nb.state import Settings
 from promptkit_nb.turns import ContentPart
 

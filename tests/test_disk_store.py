@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 import diskcache
 import pytest
 
-from promptkit_nb.archives import export_store, import_store
 from promptkit_nb.codec import encode_turn
 from promptkit_nb.errors import (
     ConversationExistsError,
@@ -38,6 +37,7 @@ from promptkit_nb.errors import (
     StoreCorruptedError,
     StoreUnavailableError,
 )
+from promptkit_nb.exports.archives import export_store, import_store
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.disk import MARKER, DiskStore
 from promptkit_nb.stores.disk_table import DATABASE, SETTINGS, Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from promptkit_nb.errors import PackValidationError
-from promptkit_nb.findings import Finding, Findings, shown_value
+from promptkit_nb.packs.findings import Finding, Findings, shown_value
 
 TYPO = Finding("PP104", "error", "/promts", "unknown key", 12, 9, "an object", "", ("prompts",))
 UNUSED = Finding("PP401", "warning", "", "<b>unused</b>", hint="use it")

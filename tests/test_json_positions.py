@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit_nb.json_positions import positions_of, repeated_keys
-from promptkit_nb.pack_schema import keys_of, pointer_to
+from promptkit_nb.packs.json_positions import positions_of, repeated_keys
+from promptkit_nb.packs.schema import keys_of, pointer_to
 
 TEXT = """{
   "a": [10, {"b~c/d": "}],:\\"" }, []],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit_nb.latex import to_mathml
-from promptkit_nb.markdown import to_html
+from promptkit_nb.rendering.latex import to_mathml
+from promptkit_nb.rendering.markdown import to_html
 
 X = "<mrow><mi>x</mi></mrow></math>"
 INLINE = f'<math display="inline">{X}'

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptkit_nb.markdown import to_html
+from promptkit_nb.rendering.markdown import to_html
 
 PIXEL = (
     "data:image/png;base64,"
@@ -247,7 +247,7 @@ def test_endless_openers_are_shown_in_bounded_time(piece: str) -> None:
 def test_importing_the_module_loads_no_parser() -> None:
     """Markdown, Pygments, LaTeX and nh3 are imported when an answer is first shown."""
     program = (
-        "import sys, promptkit_nb.markdown\n"
+        "import sys, promptkit_nb.rendering.markdown\n"
         "print([name for name in ('markdown_it', 'pygments', 'latex2mathml', 'nh3') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from newsroom import LEFT_OUT, newsroom, newsroom_with
 from promptkit_nb import Pack, PackError, PackValidationError, load_pack, validate_pack
-from promptkit_nb.pack_names import slug_of
+from promptkit_nb.packs.names import slug_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from newsroom import LEFT_OUT, NEWSROOM, newsroom, newsroom_with
 from promptkit_nb import PackNotFoundError, PackValidationError, load_pack, validate_pack
-from promptkit_nb.pack_schema import schema
+from promptkit_nb.packs.schema import schema
 
 if TYPE_CHECKING:
     from pathlib import Path

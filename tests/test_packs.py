@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
-from promptkit_nb.pack_schema import definition, schema
-from promptkit_nb.pack_validation import validate_pack
-from promptkit_nb.packs import Prompt, load_pack
+from promptkit_nb.packs.pack import Prompt, load_pack
+from promptkit_nb.packs.schema import definition, schema
+from promptkit_nb.packs.validation import validate_pack
 
 DATA = Path(__file__).parent / "data"
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

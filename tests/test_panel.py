@@ -26,9 +26,9 @@ from promptkit_nb import (
     Turn,
     Usage,
 )
-from promptkit_nb.markdown import to_html
 from promptkit_nb.panel.pages import PAGE_TURNS
 from promptkit_nb.panel.transcript import STATIC_TURNS, shown_turn, static_html, static_text
+from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.turns import ToolCall
 from storing import said, texts
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
-from promptkit_nb.packs import Prompt, load_pack
+from promptkit_nb.packs.pack import Prompt, load_pack
 
 DATA = Path(__file__).parent / "data"
 

@@ -20,7 +20,6 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
-from promptkit_nb.archives import export_store
 from promptkit_nb.errors import (
     ConversationExistsError,
     ConversationNotFoundError,
@@ -28,6 +27,7 @@ from promptkit_nb.errors import (
     StoreCorruptedError,
     StoreUnavailableError,
 )
+from promptkit_nb.exports.archives import export_store
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.redis import RedisStore
 from promptkit_nb.turns import Message, Turn, Usage

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
-from promptkit_nb.templates import as_text, reachable, render
+from promptkit_nb.packs.templates import as_text, reachable, render
 
 
 def filled(template: str, texts: dict[str, str] | None = None, **values: object) -> str:

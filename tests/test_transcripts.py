@@ -15,9 +15,9 @@ from markdown_it import MarkdownIt
 from browser.attacks import ATTACKS, SCRIPT
 from browser.jupyter_lab import chromium_page
 from promptkit_nb import InvalidArgumentError, StoreUnavailableError
-from promptkit_nb.archives import read_conversation
+from promptkit_nb.exports.archives import read_conversation
+from promptkit_nb.exports.transcripts import transcript_html, transcript_markdown, write_transcript
 from promptkit_nb.state import ConversationState, Summary
-from promptkit_nb.transcripts import transcript_html, transcript_markdown, write_transcript
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Turn, Usage
 from storing import START, rich_state, said
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from promptkit_nb.errors import PackValidationError
-from promptkit_nb.variables import Variable, bound_values
+from promptkit_nb.packs.variables import Variable, bound_values
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from promptkit_nb.streaming import ResponseStream
+    from promptkit_nb.asking.streaming import ResponseStream
 
 
 class Answering:

@@ -6,19 +6,19 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from promptkit_nb.errors import PromptKitError
-from promptkit_nb.markdown import to_html
 from promptkit_nb.panel import shelf
 from promptkit_nb.panel.footer import footer_of
 from promptkit_nb.panel.pages import Pages
 from promptkit_nb.panel.transcript import title_of
-from promptkit_nb.plain_text import one_line, printable
+from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from promptkit_nb.asking.snapshot import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.answering import Answering
-    from promptkit_nb.snapshot import Snapshot
 
 UPDATE_EVERY_S = 0.1
 IDLE_PER_UPDATE = 4

@@ -13,20 +13,20 @@ from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from promptkit_nb.asking import AT_THE_END, Place
+from promptkit_nb.asking.asking import AT_THE_END, Place
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import shelf
 from promptkit_nb.panel.answering import Answering
 from promptkit_nb.panel.board import UPDATE_EVERY_S, Board
-from promptkit_nb.plain_text import one_line
+from promptkit_nb.rendering.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from promptkit_nb.asking.snapshot import Snapshot
+    from promptkit_nb.asking.streaming import ResponseStream
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.board import Screen
-    from promptkit_nb.snapshot import Snapshot
-    from promptkit_nb.streaming import ResponseStream
     from promptkit_nb.turns import ContentPart
 
 LOOK_EVERY_S = 0.5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import PromptKitError
-from promptkit_nb.plain_text import counted, one_line
-from promptkit_nb.receipts import total_text
+from promptkit_nb.rendering.plain_text import counted, one_line
+from promptkit_nb.rendering.receipts import total_text
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.panel.transcript import shown_turn
 
 if TYPE_CHECKING:
-    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.asking.snapshot import Snapshot
 
 PAGE_TURNS = 20
 

@@ -12,14 +12,14 @@ from traitlets import Bool, Dict, Int, List, Unicode
 
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.frontend import can_update
 from promptkit_nb.panel.engine import Engine
 from promptkit_nb.panel.transcript import static_html, static_text
+from promptkit_nb.rendering.frontend import can_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.asking.snapshot import Snapshot
 
 _HERE = Path(__file__).parent
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
-from promptkit_nb.pricing import check_prices, price_of
+from promptkit_nb.money.pricing import check_prices, price_of
 from promptkit_nb.providers.base import Waiting
 from promptkit_nb.providers.openai_answer import Answer
 from promptkit_nb.providers.openai_connection import Connection, Failure
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from promptkit_nb.pricing import Price
+    from promptkit_nb.money.pricing import Price
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.turns import Usage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import AuthenticationError
-from promptkit_nb.pricing import Price
+from promptkit_nb.money.pricing import Price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

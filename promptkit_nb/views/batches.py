@@ -17,7 +17,7 @@ from pyarrow import json as arrow_json
 
 from promptkit_nb.codec import SALVAGE, decode_turn, encode_json, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
-from promptkit_nb.replays import INTERRUPTED
+from promptkit_nb.turns import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

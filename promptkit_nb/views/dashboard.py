@@ -12,9 +12,9 @@ import ipywidgets as widgets
 import pandas as pd
 
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError
-from promptkit_nb.history import History
-from promptkit_nb.plain_text import one_line
-from promptkit_nb.receipts import usd_text
+from promptkit_nb.rendering.history import History
+from promptkit_nb.rendering.plain_text import one_line
+from promptkit_nb.rendering.receipts import usd_text
 from promptkit_nb.views.plots import PERIODS, plot_cost, plot_tokens
 from promptkit_nb.views.usage import usage_df
 

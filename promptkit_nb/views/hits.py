@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.plain_text import one_line
+from promptkit_nb.rendering.plain_text import one_line
 from promptkit_nb.views.batches import TEXT
 from promptkit_nb.views.filters import Filters
 from promptkit_nb.views.frames import frame_of

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from promptkit_nb.staleness import stale_turns
+from promptkit_nb.asking.staleness import stale_turns
 from promptkit_nb.stores.feed import record_of
 from promptkit_nb.views.batches import Batch, batch_of, marked
 from promptkit_nb.views.lines import Lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
-from promptkit_nb.plain_text import counted
+from promptkit_nb.rendering.plain_text import counted
 from promptkit_nb.views.usage import usage_df
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from promptkit_nb.frontend import is_batch
+from promptkit_nb.rendering.frontend import is_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from promptkit_nb.asking.staleness import stale_turns
 from promptkit_nb.errors import ConversationNotFoundError
-from promptkit_nb.staleness import stale_turns
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore

@@ -12,7 +12,7 @@ from ratio import Ratio, medians_ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from promptkit_nb.snapshot import Snapshot
+    from promptkit_nb.asking.snapshot import Snapshot
 
 ROUNDS = 15
 ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"

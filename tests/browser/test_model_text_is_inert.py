@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 SAFE_CELL = """
 from IPython.display import display
-from promptkit_nb.markdown import to_html
+from promptkit_nb.rendering.markdown import to_html
 
 for attack in {attacks!r}:
     display({{"text/html": to_html(attack), "text/plain": attack}}, raw=True)

@@ -1,0 +1,1 @@
+"""Asking the model within a conversation, from the question to the stored turn."""

@@ -1,0 +1,1 @@
+"""Conversations as files: to import again, or to read."""

@@ -1,0 +1,1 @@
+"""PromptPacks: read, checked, explained, and turned into system prompts."""

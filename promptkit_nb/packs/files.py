@@ -1,0 +1,149 @@
+"""Reading a pack's JSON from a file or a dict, with errors that say where in it the trouble is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from promptkit_nb.codec import json_copy
+from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundError, PackValidationError
+from promptkit_nb.packs.findings import Finding, Findings
+from promptkit_nb.packs.json_positions import repeated_keys
+
+PackSource = str | os.PathLike[str] | Mapping[str, object]
+
+# What parsers take and JSON cannot hold, or may be that: names, long numbers, halves of a character.
+_DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+_MAX_DEPTH = 100  # what checks it needs room on Python's stack
+_SHOWN_FILES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """A pack's JSON object as it was read, a copy of its own.
+
+    ``where`` names it in messages; ``text`` is what it was parsed from, and ``stem`` the file's name without
+    ``.pack.json``: both are ``""`` where it was given as a dict.
+    """
+
+    data: dict[str, Any]
+    where: str
+    text: str = ""
+    stem: str = ""
+
+
+def read_pack(source: PackSource) -> PackFile:
+    """Return the pack's JSON object.
+
+    A byte order mark is accepted. Raises ``PackNotFoundError``, or ``PackValidationError`` for what is no JSON object:
+    with line and column where the text is to blame.
+
+    >>> read_pack({"id": "mine"}).data
+    {'id': 'mine'}
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(os.path.abspath(source))  # noqa: PTH100 - an absolute path without following links
+        where, text = str(path), _text_of(path)
+        stem = path.name.removesuffix(".json").removesuffix(".pack")
+        data = _parsed(text, where)
+    else:
+        where, text, stem = "The pack", "", ""
+        data = dict(source) if isinstance(source, Mapping) else source
+    if not isinstance(data, dict):
+        _refuse(where, "PP003", f"is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
+    try:
+        is_plain = text and not _DOUBTFUL.search(text)
+        data = data if is_plain else json_copy(data, "pack")
+    except InvalidArgumentError as error:
+        _refuse(where, "PP003", f"is no valid pack: {error}", error)
+    if _is_too_deep(data):
+        _refuse(where, "PP003", f"is no valid pack: it is nested more than {_MAX_DEPTH} levels deep.")
+    return PackFile(data, where, text, stem)
+
+
+def _is_too_deep(data: dict[str, Any]) -> bool:
+    level: list[dict[str, Any] | list[Any]] = [data]
+    for _ in range(_MAX_DEPTH):
+        insides = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [item for inside in insides for item in inside if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _refuse(where: str, code: str, problem: str, cause: Exception | None = None, **place: int) -> NoReturn:
+    findings = Findings([Finding(code, "error", "", problem, **place)], where)  # type: ignore[arg-type]  # line, column
+    raise PackValidationError(f"{where} {problem}", findings=findings) from cause
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            problem = f"is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8."
+            _refuse(str(path), "PP001", problem, error)
+        raise PackNotFoundError(f"There is no pack file at {path}. {_what_is_near(path)}") from error
+    except OSError as error:
+        raise PackError(f"The pack {path} cannot be read: {error.strerror}.") from error
+
+
+def _what_is_near(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except (OSError, ValueError):
+        return f"There is no folder {folder} either, or it cannot be read."
+    packs = [name for name in names if name.endswith(".pack.json")]
+    near = get_close_matches(path.name, names, n=_SHOWN_FILES) or packs[:_SHOWN_FILES]
+    if not near:
+        return f"There is no pack in {folder}."
+    return f"In {folder} there is {', '.join(near)}."
+
+
+def _parsed(text: str, where: str) -> object:
+    repeated: list[bool] = []
+    try:
+        data = json.loads(text, object_pairs_hook=partial(_object, repeated))
+    except json.JSONDecodeError as error:
+        problem = f"is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}."
+        _refuse(where, "PP001", problem, error, line=error.lineno, column=error.colno)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
+        _refuse(where, "PP003", f"is no JSON that can be read: {error}.", error)
+    if repeated:
+        _refuse_repeated_keys(text, where)
+    return data
+
+
+def _object(repeated: list[bool], pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Parsers keep the last of equal keys and drop the others silently: here it is noted."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        repeated.append(True)
+    return made
+
+
+def _refuse_repeated_keys(text: str, where: str) -> NoReturn:
+    findings = [
+        Finding(
+            "PP002",
+            "error",
+            pointer,
+            f"the key {key!r} twice in one object: at {first} and at {second}",
+            second.line,
+            second.column,
+            hint="remove one",
+        )
+        for pointer, key, first, second in repeated_keys(text)
+    ]
+    more = f" There are {len(findings) - 1} more such keys." if len(findings) > 1 else ""
+    raise PackValidationError(
+        f"{where} has {findings[0].message}. Remove one.{more}", findings=Findings(findings, where)
+    )

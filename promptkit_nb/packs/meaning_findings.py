@@ -1,0 +1,157 @@
+"""What has the right shape and still cannot work, or not as its author thinks: variables, validators, evals."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from promptkit_nb.errors import PackValidationError
+from promptkit_nb.packs.findings import Finding, shown_value
+from promptkit_nb.packs.names import CHECK_ALIASES, CHECKS
+from promptkit_nb.packs.reference_findings import doubt, mistake, object_items, objects_in
+from promptkit_nb.packs.schema import pointer_to
+from promptkit_nb.packs.suggestions import near_names
+from promptkit_nb.packs.templates import placeholders_in
+from promptkit_nb.packs.variables import VARIABLE_TYPES, Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_UNSUPPORTED_FEATURES = {"conditionals", "loops", "filters"}
+# The params of which a check needs one, by the check.
+_NEEDED_PARAMS = {
+    "max_length": ("max", "max_characters", "max_chars", "max_tokens"),
+    "min_length": ("min", "min_characters", "min_chars"),
+    "regex": ("pattern", "patterns"),
+}
+_DIRECTIONS = ("input", "output", "both")
+
+
+def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
+    """Yield mistakes and doubts about variables, validators, evals and the template engine.
+
+    >>> pack = {"prompts": {"a": {"variables": [{"name": "n", "type": "number", "default": "many"}]}}}
+    >>> [finding.code for finding in meaning_findings(pack)]
+    ['PP302']
+    """
+    engine = data.get("template_engine")
+    features = engine.get("features") if isinstance(engine, dict) else None
+    for index, feature in enumerate(features if isinstance(features, list) else ()):
+        if isinstance(feature, str) and feature in _UNSUPPORTED_FEATURES:
+            yield doubt("PP406", pointer_to("/template_engine/features", index), f"{feature!r} is not supported here")
+    for key, prompt in objects_in(data.get("prompts")):
+        pointer = pointer_to("/prompts", key)
+        yield from _variable_findings(prompt, pointer_to(pointer, "variables"))
+        for index, validator in object_items(prompt.get("validators")):
+            yield from _validator_findings(validator, pointer_to(pointer, "validators", index))
+        yield from _eval_findings(prompt.get("evals"), pointer_to(pointer, "evals"))
+    yield from _eval_findings(data.get("evals"), "/evals")
+
+
+def _variable_findings(prompt: dict[str, Any], pointer: str) -> Iterator[Finding]:
+    names: set[str] = set()
+    for index, variable in object_items(prompt.get("variables")):
+        place = pointer_to(pointer, index)
+        name = variable.get("name")
+        if isinstance(name, str):
+            if name in names:
+                yield doubt("PP402", pointer_to(place, "name"), f"variable {name!r} is declared twice")
+            names.add(name)
+        default = variable.get("default")
+        if variable.get("required") is True and default is not None:
+            message = f"{shown_value(name)} is required and has a default, which satisfies it"
+            yield doubt("PP403", pointer_to(place, "default"), message)
+        yield from _validation_findings(variable, place)
+
+
+def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Finding]:
+    """Yield a pattern that is none, rules that exclude each other, and a default that breaks type or rules."""
+    rules = variable.get("validation")
+    rules = {key: rule for key, rule in rules.items() if rule is not None} if isinstance(rules, dict) else {}
+    pattern = rules.get("pattern")
+    if isinstance(pattern, str) and (problem := _problem_of_pattern(pattern)):
+        place = pointer_to(pointer, "validation", "pattern")
+        message = f"{shown_value(pattern)} is no regular expression: {problem}"
+        yield mistake("PP301", place, message, value=shown_value(pattern), expected="a regular expression")
+        return
+    for low, high in (("min_length", "max_length"), ("minimum", "maximum")):
+        if _is_number(rules.get(low)) and _is_number(rules.get(high)) and rules[low] > rules[high]:
+            place = pointer_to(pointer, "validation", low)
+            yield doubt("PP407", place, f"{rules[low]} is more than {high!r}, {rules[high]}: no value can be right")
+    default, kind = variable.get("default"), variable.get("type")
+    if default is None or (kind is not None and kind not in VARIABLE_TYPES):
+        return
+    if isinstance(default, str) and placeholders_in(default):
+        rules = {}  # they are for what comes out of it
+    try:
+        Variable(str(variable.get("name")), kind, validation=rules).check(default)
+    except (PackValidationError, TypeError) as error:
+        message = f"the default breaks the variable's own rules: {error}"
+        yield mistake("PP302", pointer_to(pointer, "default"), message, value=shown_value(default))
+
+
+def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Finding]:
+    kind = validator.get("type")
+    if validator.get("enabled") is False:
+        yield doubt("PP408", pointer, f"the validator {shown_value(kind)} is disabled")
+        return
+    if not isinstance(kind, str) or not kind:
+        return
+    place = pointer_to(pointer, "type")
+    if kind not in CHECKS:
+        near = near_names(kind, CHECKS)
+        message = f"there is no validator {shown_value(kind)}"
+        yield mistake("PP202", place, message, value=shown_value(kind), suggestions=near)
+        return
+    check, params = CHECK_ALIASES.get(kind, kind), validator.get("params")
+    if params is None and check in _NEEDED_PARAMS:
+        yield doubt("PP409", pointer, f"{kind!r} without params checks nothing", expected="params")
+    if isinstance(params, dict):
+        yield from _param_findings(check, kind, params, pointer_to(pointer, "params"))
+        yield from _direction_findings(params.get("direction", "output"), pointer_to(pointer, "params", "direction"))
+
+
+def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -> Iterator[Finding]:
+    needed = _NEEDED_PARAMS.get(check)
+    if needed is None:
+        return
+    given = next((name for name in needed if params.get(name) is not None), None)
+    if given is None:
+        meant = sorted({name for key in params for name in near_names(key, needed)})
+        message = f"{kind!r} needs one of the params {', '.join(map(repr, needed))}"
+        yield mistake("PP303", place, message, expected=", ".join(needed), suggestions=tuple(meant[:3]))
+    elif check != "regex":
+        if not _is_number(params[given]) or params[given] < 1:
+            message = f"expected a number from 1, found {shown_value(params[given])}"
+            yield mistake("PP303", pointer_to(place, given), message, value=shown_value(params[given]))
+    elif isinstance(params[given], str) and (problem := _problem_of_pattern(params[given])):
+        message = f"{shown_value(params[given])} is no regular expression: {problem}"
+        yield mistake("PP301", pointer_to(place, given), message, value=shown_value(params[given]))
+
+
+def _direction_findings(direction: object, pointer: str) -> Iterator[Finding]:
+    if direction not in _DIRECTIONS:
+        message = f"expected one of {', '.join(_DIRECTIONS)}, found {shown_value(direction)}; read as 'output'"
+        near = near_names(direction, _DIRECTIONS) if isinstance(direction, str) else ()
+        yield doubt("PP409", pointer, message, value=shown_value(direction), suggestions=near)
+
+
+def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:
+    for index, each in object_items(evals):
+        kind = each.get("type")
+        if isinstance(kind, str) and kind and kind not in CHECKS:
+            near = near_names(kind, CHECKS)
+            message = f"there is no eval {shown_value(kind)} here: kept, and passed over"
+            yield doubt("PP409", pointer_to(pointer, index, "type"), message, value=shown_value(kind), suggestions=near)
+
+
+def _problem_of_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,271 @@
+"""The prompt: a system prompt with variables, as one entry of a pack declares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from promptkit_nb.codec import json_copy
+from promptkit_nb.errors import PackValidationError
+from promptkit_nb.packs.dialect import Reading
+from promptkit_nb.packs.display import prompt_html, shown_variable
+from promptkit_nb.packs.names import STOP_SEQUENCES
+from promptkit_nb.packs.prompt_rendering import RenderReport, report_of
+from promptkit_nb.packs.sections import Parameters, ToolPolicy
+from promptkit_nb.packs.shape import check_prompt
+from promptkit_nb.packs.templates import reachable
+from promptkit_nb.packs.time_names import local_time
+from promptkit_nb.packs.variables import Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from typing import Self
+
+    from promptkit_nb.packs.sections import Eval, ModelOverride, Validator
+
+T = TypeVar("T")
+
+_SHOWN_CHARACTERS = 60
+_WHOLE_NUMBERS = ("max_tokens", "top_k")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prompt:
+    """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON as the pack's is understood.
+
+    ``fragments`` are those of the pack's texts that this prompt uses. ``extras`` is what the pack says of it beyond
+    the format, by JSON pointer from here.
+
+    >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
+    >>> prompt.render({"subject": "algebra"})
+    'You teach algebra.'
+    """
+
+    name: str
+    definition: Mapping[str, Any]
+    fragments: Mapping[str, str] = field(default_factory=dict)
+    pack_id: str = ""
+    pack_version: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
+        """Return the prompt of this name from a pack's JSON, its shape checked before, and the prompt's extras."""
+        definition = pack["prompts"][name]
+        fragments = pack.get("fragments") or {}
+        used = reachable(_texts_of(definition), fragments)
+        return cls(
+            name,
+            definition,
+            {key: fragments[key] for key in sorted(used)},
+            pack["id"],
+            pack["version"],
+            extras,
+        )
+
+    @classmethod
+    def from_snapshot(cls, data: Mapping[str, Any]) -> Self:
+        """Return the prompt that ``snapshot`` kept; ``PackValidationError`` where it is none."""
+        where = "The stored prompt"
+        try:
+            name, pack_id, pack_version = data["name"], data["pack_id"], data["pack_version"]
+            reading = Reading(deepcopy(dict(data["prompt"])), where)
+            fragments, extras = data["fragments"], data.get("extras", {})
+        except (KeyError, TypeError, ValueError) as error:
+            raise PackValidationError(f"{where} is no snapshot of a prompt: {error}. Give the pack again.") from error
+        check_prompt(reading)
+        return cls(name, reading.data, fragments, pack_id, pack_version, extras)
+
+    @property
+    def id(self) -> str:
+        """The prompt's own id, which should be its name in the pack."""
+        return self._section("id", self.name)
+
+    @property
+    def version(self) -> str:
+        """The prompt's version, ``""`` where the pack gives none."""
+        return self._section("version", "")
+
+    @property
+    def description(self) -> str:
+        """What the prompt is for, ``""`` where the pack does not say."""
+        return self._section("description", "")
+
+    @property
+    def system_template(self) -> str:
+        """The system prompt with its placeholders."""
+        return str(self.definition["system_template"])
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The declared variables, in the pack's order."""
+        return tuple(map(Variable.from_pack, self.definition.get("variables") or ()))
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the tools that the prompt may use."""
+        return tuple(self.definition.get("tools") or ())
+
+    @property
+    def tool_policy(self) -> ToolPolicy:
+        """How tools may be used; empty where the pack does not say."""
+        return self._section("tool_policy", ToolPolicy())
+
+    @property
+    def parameters(self) -> Parameters:
+        """What goes to every model with the request, such as ``{"temperature": 0.2}``."""
+        return self._section("parameters", Parameters())
+
+    @property
+    def model_overrides(self) -> Mapping[str, ModelOverride]:
+        """What differs for single models, by their names or by patterns with ``*``."""
+        return self._section("model_overrides", {})
+
+    @property
+    def validators(self) -> Sequence[Validator]:
+        """The checks of what the model says; kept, but not run."""
+        return self._section("validators", [])
+
+    @property
+    def evals(self) -> Sequence[Eval]:
+        """The prompt's own evals; kept, but not run."""
+        return self._section("evals", [])
+
+    @property
+    def media(self) -> Mapping[str, Any]:
+        """What media the prompt takes; empty where the pack does not say. Kept, but not applied."""
+        return self._section("media", {})
+
+    @property
+    def tested_models(self) -> Sequence[Mapping[str, Any]]:
+        """With which models the author tried it, and with what success."""
+        return self._section("tested_models", [])
+
+    def render(
+        self,
+        variables: Mapping[str, object],
+        *,
+        model: str | None = None,
+        clock: Callable[[], datetime] = local_time,
+    ) -> str:
+        """Return the system prompt for this model, with the variables filled in.
+
+        Defaults give way to fragments, those to the time (``current_time``, ``current_date``, ``current_year``,
+        ``current_month``, ``current_weekday``, ``current_hour``, by ``clock``), and all to ``variables``. Those are
+        inserted literally. Names that the prompt does not use are allowed, unless one of its own was probably meant.
+
+        Raises ``MissingVariableError`` naming all that have no value, or one whose name is misspelt in ``variables``,
+        and ``PackValidationError`` for a value that breaks its variable's rules.
+        """
+        return self.report(variables, model=model, clock=clock).text
+
+    def report(
+        self,
+        variables: Mapping[str, object],
+        *,
+        model: str | None = None,
+        clock: Callable[[], datetime] = local_time,
+    ) -> RenderReport:
+        """Return what ``render`` returns, and what it was made of; arguments and errors are the same.
+
+        >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
+        >>> prompt.report({"subject": "algebra", "mood": "calm"}).unused
+        ('mood',)
+        """
+        return report_of(
+            self._template_for(model),
+            declared=self.variables,
+            fragments=self.fragments,
+            given=variables,
+            clock=clock,
+            where=f"Prompt {self.name!r}",
+        )
+
+    def _section(self, key: str, absent: T) -> T:
+        section: T = self.definition.get(key) or absent
+        return section
+
+    def parameters_for(self, model: str | None) -> dict[str, Any]:
+        """Return the parameters for this model: its overrides win key by key, and null unsets one.
+
+        Of the overrides the one with the model's exact name counts, else the longest pattern that fits, such as
+        ``"gpt-4o*"``. ``stop`` comes from the ``stop_sequences`` of older packs.
+
+        >>> definition = {"system_template": "Hi", "parameters": {"temperature": 1, "top_p": 0.9},
+        ...               "model_overrides": {"gpt-4o": {"parameters": {"temperature": 0}}}}
+        >>> Prompt("a", definition).parameters_for("gpt-4o")
+        {'temperature': 0, 'top_p': 0.9}
+        """
+        merged: dict[str, Any] = {**self.parameters, **(self._override(model).get("parameters") or {})}
+        for name in _WHOLE_NUMBERS:
+            if isinstance(merged.get(name), float):
+                merged[name] = int(merged[name])  # JSON's 600.0
+        return {name: value for name, value in {**merged, **self._stop()}.items() if value is not None}
+
+    def snapshot(self) -> dict[str, object]:
+        """Return, as JSON values, what a conversation keeps to go on without the pack file.
+
+        The prompt's JSON, its name in the pack, the fragments it uses, the pack's id and version.
+        """
+        kept = {
+            "name": self.name,
+            "pack_id": self.pack_id,
+            "pack_version": self.pack_version,
+            "prompt": dict(self.definition),
+            "fragments": dict(self.fragments),
+        }
+        if self.extras:
+            kept["extras"] = dict(self.extras)
+        copied: dict[str, object] = json_copy(kept, "prompt")
+        return copied
+
+    def _override(self, model: str | None) -> ModelOverride:
+        overrides = self.model_overrides
+        if model is None or not overrides:
+            return {}
+        if model in overrides:
+            return overrides[model] or {}
+        fitting = [name for name in overrides if "*" in name and fnmatchcase(model, _pattern(name))]
+        return overrides[max(fitting, key=len)] if fitting else {}
+
+    def _stop(self) -> dict[str, Any]:
+        """Return the stop sequences of older packs as the request names them."""
+        for place in ("/parameters/", "/model_config/"):
+            sequences = self.extras.get(f"{place}{STOP_SEQUENCES}")
+            if sequences and isinstance(sequences, (str, list)):
+                return {"stop": sequences}
+        return {}
+
+    def _template_for(self, model: str | None) -> str:
+        override = self._override(model)
+        replaced = override.get("system_template")
+        base = self.system_template if replaced is None else replaced
+        return f"{override.get('system_template_prefix') or ''}{base}{override.get('system_template_suffix') or ''}"
+
+    def __repr__(self) -> str:
+        """Say what is in it."""
+        text = " ".join(self.system_template.split())
+        cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+        variables = ", ".join(map(shown_variable, self.variables)) or "none"
+        return f"<Prompt {self.name!r}, variables: {variables}; {cut!r}>"
+
+    def _repr_html_(self) -> str:
+        return prompt_html(self)
+
+
+def _texts_of(definition: Mapping[str, Any]) -> list[str]:
+    """Return all texts of a prompt in which placeholders are filled."""
+    templates = [definition, *(definition.get("model_overrides") or {}).values()]
+    keys = ("system_template", "system_template_prefix", "system_template_suffix")
+    texts = [template.get(key) for template in templates for key in keys]
+    texts += [variable.get("default") for variable in definition.get("variables") or ()]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _pattern(name: str) -> str:
+    """Return the name as a pattern in which the star alone is special."""
+    return name.replace("[", "[[]").replace("?", "[?]")

@@ -1,0 +1,125 @@
+"""The variables that a prompt declares, and whether what a caller gives for them is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from promptkit_nb.errors import PackValidationError
+from promptkit_nb.packs.suggestions import did_you_mean, near_names
+
+if TYPE_CHECKING:
+    from typing import Self
+
+VARIABLE_TYPES = ("string", "number", "boolean", "object", "array")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One declared variable of a prompt.
+
+    ``type`` is one of ``VARIABLE_TYPES``, or ``None`` where the pack does not say, and then any value will do.
+    ``default`` is ``None`` where there is none. ``validation`` holds the pack's rules: ``pattern`` (found anywhere in
+    the text), ``min_length``, ``max_length``, ``minimum``, ``maximum``, ``enum``. ``example`` is for readers,
+    ``binding`` for other runtimes.
+
+    >>> Variable("tone", "string", default="friendly").required
+    False
+    """
+
+    name: str
+    type: str | None = None
+    required: bool = False
+    default: object = None
+    description: str = ""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    example: object = None
+    binding: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_pack(cls, data: Mapping[str, object]) -> Self:
+        """Return the variable as the pack declares it, its shape checked before."""
+        present = {key: data[key] for key in cls.__slots__ if data.get(key) is not None}
+        return cls(**present)  # type: ignore[arg-type]  # the shapes of pack_format.py are these types
+
+    def check(self, value: object) -> None:
+        """Raise ``PackValidationError`` naming variable, value and rule unless the value is allowed.
+
+        >>> Variable("age", "number", validation={"minimum": 0}).check(41)
+        """
+        if self.type is not None and not _is_type(value, self.type):
+            raise self._refused(value, f"its type is {self.type}")
+        for rule, bound in self.validation.items():
+            if bound is not None and self._breaks(value, rule, bound):
+                near = near_names(value, map(str, bound)) if rule == "enum" and isinstance(value, str) else ()
+                raise self._refused(value, f"its {rule} is {bound!r}{did_you_mean(near)}")
+
+    def _breaks(self, value: Any, rule: str, bound: Any) -> bool:
+        broken = False
+        if rule == "enum":
+            broken = not any(_equals(value, choice) for choice in bound)
+        elif rule == "pattern" and isinstance(value, str):
+            broken = self._pattern(bound).search(value) is None
+        elif rule == "min_length" and isinstance(value, str):
+            broken = len(value) < bound
+        elif rule == "max_length" and isinstance(value, str):
+            broken = len(value) > bound
+        elif rule == "minimum" and _is_type(value, "number"):
+            broken = value < bound
+        elif rule == "maximum" and _is_type(value, "number"):
+            broken = value > bound
+        return broken
+
+    def _pattern(self, pattern: str) -> re.Pattern[str]:
+        try:
+            return re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise PackValidationError(
+                f"The pattern {pattern!r} of variable {self.name!r} is no regular expression that Python knows "
+                f"({error}): correct it in the pack."
+            ) from error
+
+    def _refused(self, value: object, rule: str) -> PackValidationError:
+        end = "" if rule.endswith("?") else "."
+        return PackValidationError(f"Variable {self.name!r} cannot be {value!r:.100}: {rule}{end}")
+
+
+def bound_values(declared: Sequence[Variable], given: Mapping[str, object]) -> dict[str, object]:
+    """Return what the caller gives, checked against the declared variables.
+
+    ``None`` counts as not given, and so does blank text for a required variable. Names that nobody declared are kept.
+
+    >>> bound_values([Variable("subject", required=True)], {"subject": " ", "tone": None, "mood": "calm"})
+    {'mood': 'calm'}
+    """
+    values = {name: value for name, value in given.items() if value is not None}
+    for variable in declared:
+        value = values.get(variable.name)
+        if value is None:
+            continue
+        if variable.required and isinstance(value, str) and not value.strip():
+            del values[variable.name]
+            continue
+        variable.check(value)
+    return values
+
+
+def _is_type(value: object, name: str) -> bool:
+    if name == "string":
+        return isinstance(value, str)
+    if name == "boolean":
+        return isinstance(value, bool)
+    if name == "number":
+        return (isinstance(value, int) and not isinstance(value, bool)) or (
+            isinstance(value, float) and isfinite(value)
+        )
+    if name == "object":
+        return isinstance(value, Mapping)
+    return isinstance(value, (list, tuple))
+
+
+def _equals(value: object, choice: object) -> bool:
+    return isinstance(value, bool) == isinstance(choice, bool) and value == choice

@@ -1,0 +1,1 @@
+"""What people read: sanitised HTML, plain text, receipts, histories, transcripts."""

@@ -1,0 +1,245 @@
+"""A model's Markdown as HTML that cannot execute or fetch anything.
+
+The output of a cell that the user ran is trusted by every notebook front end: ``text/markdown`` and ``text/html`` go to
+the page as they are, scripts, event handlers and remote images included. So a model's text is never handed over as
+Markdown. It is parsed here with raw HTML switched off, and nh3 has the last word: what leaves this module consists of
+the tags and attributes in ``_ATTRIBUTES``, whatever the parsers before it did.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from promptkit_nb.rendering.highlighting import highlight_styles, highlighted
+from promptkit_nb.rendering.latex import add_math, to_mathml
+from promptkit_nb.turns import without_lone_surrogates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from markdown_it import MarkdownIt
+    from markdown_it.renderer import RendererHTML
+    from markdown_it.rules_core import StateCore
+    from markdown_it.token import Token
+    from markdown_it.utils import EnvType, OptionsDict
+
+MAX_MARKDOWN_CHARS = 200_000
+
+# JupyterLab and nbconvert hand `$…$` in HTML outputs to MathJax, one more interpreter of the model's text. The two
+# "ignore" classes (MathJax 3 and 2) keep it away: formulas are MathML already, and a dollar that was no formula stays
+# a dollar. Nothing can be laid over the page, as whatever sticks out of this box is clipped.
+_OPEN_BOX = (
+    '<div class="promptkit-markdown mathjax_ignore tex2jax_ignore" '
+    'style="overflow-wrap:break-word;overflow-x:auto;overflow-y:hidden">'
+)
+_CLOSE_BOX = "</div>"
+
+_PRE_STYLE = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0 0 1em;padding:8px;border-radius:4px;"
+    "background-color:rgba(128,128,128,0.1)"
+)
+_CODE_STYLE = "background:none;padding:0"  # in a <pre>, JupyterLab would give every line a background of its own
+_SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
+_FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
+_IMAGE_STYLE = "max-width:100%"
+_LIST_STYLE = "padding:0 2em"  # room for bullets on either side; JupyterLab leaves it on the left only
+_PARAGRAPH_STYLE = "text-align:start"  # JupyterLab's is left
+_STYLES_BY_DIRECTION = {
+    "bullet_list_open": _LIST_STYLE,
+    "ordered_list_open": _LIST_STYLE,
+    "paragraph_open": _PARAGRAPH_STYLE,
+}
+
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and their neighbours
+
+_LINK = re.compile(r"(?:https?://|mailto:)[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
+_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+_WORD = re.compile(r"[a-z-]{1,30}(?: [a-z-]{1,30}){0,30}")
+_FLAG = re.compile(r"true|false")
+_LENGTH = re.compile(r"[+-]?(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4})(?:em|ex|mu|pt|px)?(?: \d{1,2}em){0,30}")
+_COLOR = re.compile(r"[a-z]{1,20}|#[0-9a-f]{3,6}", re.IGNORECASE)
+_ANYTHING = re.compile(r".*", re.DOTALL)
+
+
+def _exactly(*values: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, values)))
+
+
+_AUTO = {"dir": _exactly("auto")}
+_CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:right")}
+
+# Every tag that may appear, its attributes, and what each of their values must match as a whole.
+_ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
+    **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "li", "table", "thead", "tbody", "tr")},
+    "p": {"style": _exactly(_PARAGRAPH_STYLE), **_AUTO},
+    **dict.fromkeys(("blockquote", "h1", "h2", "h3", "h4", "h5", "h6"), _AUTO),
+    "ul": {"style": _exactly(_LIST_STYLE), **_AUTO},
+    "ol": {"style": _exactly(_LIST_STYLE), "start": re.compile(r"\d{1,9}"), **_AUTO},
+    "th": _CELL,
+    "td": _CELL,
+    "div": {"style": _exactly(_SCROLL_STYLE, _FORMULA_STYLE)},
+    "pre": {"style": _exactly(_PRE_STYLE)},
+    "code": {"style": _exactly(_CODE_STYLE)},
+    "img": {"src": _PICTURE, "alt": _ANYTHING, "style": _exactly(_IMAGE_STYLE)},
+    "a": {"href": _LINK},
+    "math": {"display": _exactly("block", "inline")},
+    "mo": {
+        **dict.fromkeys(("stretchy", "fence", "separator", "largeop", "movablelimits", "accent"), _FLAG),
+        **dict.fromkeys(("lspace", "rspace", "minsize", "maxsize"), _LENGTH),
+        **dict.fromkeys(("form", "mathvariant"), _WORD),
+    },
+    **{tag: {"mathvariant": _WORD} for tag in ("mi", "mn", "mtext")},
+    **{tag: {} for tag in ("mrow", "msub", "msup", "msubsup", "msqrt", "mroot", "mphantom", "mtr")},
+    **{tag: {"accent": _FLAG, "accentunder": _FLAG} for tag in ("mover", "munder", "munderover")},
+    "mfrac": {"linethickness": _LENGTH, "bevelled": _FLAG},
+    "mspace": {**dict.fromkeys(("width", "height", "depth"), _LENGTH), "mathbackground": _COLOR},
+    "mpadded": dict.fromkeys(("width", "height", "depth", "lspace", "voffset"), _LENGTH),
+    "mstyle": {
+        "displaystyle": _FLAG,
+        "scriptlevel": re.compile(r"[+-]?\d"),
+        **dict.fromkeys(("mathcolor", "mathbackground"), _COLOR),
+    },
+    "mtable": {
+        **dict.fromkeys(("columnalign", "columnlines", "rowlines"), _WORD),
+        **dict.fromkeys(("columnspacing", "rowspacing"), _LENGTH),
+        "displaystyle": _FLAG,
+    },
+    "mtd": {"columnalign": _WORD},
+    "menclose": {"notation": _WORD},
+}
+
+
+def to_html(text: str) -> str:
+    r"""Return the model's Markdown as sanitised HTML, in one ``<div class="promptkit-markdown">``.
+
+    CommonMark with tables, strikethrough and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``); raw HTML is shown as
+    text, and Hebrew or Arabic from right to left. Links lead to http, https and mailto only and open in a new tab; any
+    other address stays visible as it was written. Of images only ``data:`` ones are shown (png, jpeg, gif, webp); a
+    remote one becomes its alternative text with the address beside it. Broken LaTeX, and LaTeX that defines macros, is
+    shown as code.
+
+    Any text is accepted, unfinished Markdown included, and the same text gives the same HTML. What would take too long
+    is shown plainly: a text of more than 200,000 characters unformatted in a ``<pre>``; without colours, code of more
+    than 20,000 characters, code with a line of 1,000 or 200 blanks in a row, and code that takes Pygments more than
+    half a second; as source, a formula of more than 2,000 characters.
+
+    >>> "<strong>bold</strong>" in to_html("**bold**")
+    True
+    """
+    text = without_lone_surrogates(text)
+    if len(text) > MAX_MARKDOWN_CHARS:
+        return f'{_OPEN_BOX}<pre style="{_PRE_STYLE}">{html.escape(text)}</pre>{_CLOSE_BOX}'
+    return _OPEN_BOX + _sanitizer()(_parser().render(text)) + _CLOSE_BOX
+
+
+def code_blocks(text: str) -> list[str]:
+    r"""Return the fenced code of a Markdown text, block by block, without its last line break.
+
+    >>> code_blocks("Try:\n```python\nprint(1)\n```")
+    ['print(1)']
+    """
+    return [token.content.rstrip("\n") for token in _parser().parse(text) if token.type == "fence"]
+
+
+@lru_cache(maxsize=1)
+def _sanitizer() -> Callable[[str], str]:
+    """Return nh3 with the allow-list: the only place that decides what may leave this module."""
+    import nh3  # noqa: PLC0415 - imported when first used
+
+    allowed = {**_ATTRIBUTES, "span": {"style": _exactly(*highlight_styles())}}
+    fixed = {("a", "rel"): "noopener noreferrer nofollow", ("a", "target"): "_blank"}
+
+    def checked(tag: str, attribute: str, value: str) -> str | None:
+        # nh3 keeps the attribute if this raises, so nothing here may.
+        pattern = allowed.get(tag, {}).get(attribute)
+        return value if fixed.get((tag, attribute)) == value or (pattern and pattern.fullmatch(value)) else None
+
+    cleaner = nh3.Cleaner(
+        tags=set(allowed),
+        attributes={tag: set(attributes) for tag, attributes in allowed.items() if attributes},
+        attribute_filter=checked,
+        url_schemes={"http", "https", "mailto", "data"},
+        link_rel=fixed["a", "rel"],
+        set_tag_attribute_values={"a": {"target": fixed["a", "target"]}},
+    )
+    return cleaner.clean
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - imported when first used
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    add_math(parser)
+    parser.core.ruler.push("directions", _choose_directions)
+    parser.validateLink = _is_allowed  # type: ignore[method-assign]  # markdown-it's documented way to narrow it
+    for rule, render in _RENDER_RULES.items():
+        parser.add_render_rule(rule, render)
+    return parser
+
+
+def _choose_directions(state: StateCore) -> None:
+    """Where there is Hebrew or Arabic, let each outermost block run as its first letters do."""
+    if not _RIGHT_TO_LEFT.search(state.src):
+        return
+    for token in state.tokens:
+        if token.type in _STYLES_BY_DIRECTION:
+            token.attrSet("style", _STYLES_BY_DIRECTION[token.type])
+        if token.level == 0 and token.nesting == 1:
+            token.attrSet("dir", "auto")
+
+
+def _is_allowed(url: str) -> bool:
+    return bool(_LINK.fullmatch(url) or _PICTURE.fullmatch(url))
+
+
+def _render_code(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    token = tokens[index]
+    language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
+    code = highlighted(token.content, language.lower())
+    return f'<pre style="{_PRE_STYLE}"><code style="{_CODE_STYLE}">{code}</code></pre>\n'
+
+
+def _render_image(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    token = tokens[index]
+    source = str(token.attrs["src"])
+    alternative = html.escape(renderer.renderInlineAsText(token.children, options, env))
+    if _PICTURE.fullmatch(source):
+        return f'<img src="{source}" alt="{alternative}" style="{_IMAGE_STYLE}">'
+    return f"{alternative} ({html.escape(source)})" if alternative else html.escape(source)
+
+
+def _render_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    return to_mathml(tokens[index].content.strip())
+
+
+def _render_display_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    return to_mathml(tokens[index].content.strip(), display=True)
+
+
+def _render_formula_block(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    return f'<div style="{_FORMULA_STYLE}">{to_mathml(tokens[index].content.strip(), display=True)}</div>\n'
+
+
+def _render_cell(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    token = tokens[index]  # JupyterLab aligns cells to the right unless they say otherwise
+    return f'<{token.tag} style="{token.attrs.get("style", "text-align:left")}">'
+
+
+_RENDER_RULES: Mapping[str, Callable[..., str]] = {
+    "fence": _render_code,
+    "code_block": _render_code,
+    "image": _render_image,
+    "math_inline": _render_formula,
+    "math_inline_double": _render_display_formula,
+    "math_block": _render_formula_block,
+    "table_open": lambda *_: f'<div style="{_SCROLL_STYLE}"><table>\n',
+    "table_close": lambda *_: "</table></div>\n",
+    "th_open": _render_cell,
+    "td_open": _render_cell,
+}

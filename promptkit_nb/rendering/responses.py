@@ -1,0 +1,77 @@
+"""The answer to one call, as users get it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.note_html import note_html
+from promptkit_nb.rendering.plain_text import printable
+from promptkit_nb.rendering.receipts import receipt_of
+from promptkit_nb.turns import Turn, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer: sanitised HTML with a receipt in a notebook, its text elsewhere.
+
+    ``cost`` is in US dollars, ``None`` where the price is unknown; ``saved`` what a replayed answer cost when it was
+    made. ``truncated`` says how many turns were left out of the request, ``turn`` what was stored, ``stale_turns`` how
+    many later turns were answered before this change.
+    """
+
+    turn: Turn
+    conversation_id: str
+    content: str
+    usage: Usage
+    cost: Decimal | None
+    model: str
+    finish_reason: str
+    latency_ms: float
+    saved: Decimal | None = None
+    truncated: int = 0
+    replayed: bool = False
+    stale_turns: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, turn: Turn, conversation_id: str) -> Response:
+        """Return the answer that a turn holds."""
+        return cls(
+            turn=turn,
+            conversation_id=conversation_id,
+            content=turn.text,
+            usage=turn.usage,
+            cost=turn.cost,
+            model=turn.model,
+            finish_reason=turn.finish_reason or "stop",
+            latency_ms=turn.latency_ms or 0.0,
+            truncated=turn.truncated,
+            replayed=turn.replayed,
+            warnings=turn.warnings,
+        )
+
+    @classmethod
+    def replay_of(cls, turn: Turn, conversation_id: str, *, stale_turns: int = 0) -> Response:
+        """Return the answer of a turn that was stored before: it costs nothing now."""
+        answer = cls.of(turn, conversation_id)
+        return replace(answer, cost=Decimal(0), saved=turn.first_cost, replayed=True, stale_turns=stale_turns)
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.content
+
+    def __repr__(self) -> str:
+        """Return the text: what a console shows."""
+        return printable(self.content)
+
+    def _repr_html_(self) -> str:
+        return answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)
+
+
+def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
+    """Return a model's text and a line below it as HTML that cannot execute or fetch anything."""
+    lines = [f"⚠ {warning}" for warning in warnings] + [footer]
+    below = "".join(note_html(line, "margin-top:0.4em") for line in lines if line)
+    return f"{to_html(text) if text else ''}{below}"

@@ -1,0 +1,1 @@
+"""The context window: counting tokens, and choosing what a request carries."""
