@@ -105,3 +105,23 @@ def test_dry_run_takes_the_prompt_that_the_cell_names(notebook: Notebook, chat_s
     assert "budget $0.005 of $1.00 today (UTC)" in shown
     assert "You are short." not in notebook.run("%chat_context").everything
     assert len(chat_server.requests) == 1
+
+
+def test_window_is_set_for_all_calls(notebook: Notebook, chat_server: ChatServer) -> None:
+    """Older turns stay out of the request, and %chat_context shows the same window; a call's own goes before it."""
+    assert "max_tokens 40" in notebook.run("%chat_setup --max-tokens 40").stdout
+    notebook.run("%chat_use talk")
+    for text in ("A first question of some length", "A second question of some length"):
+        notebook.run(f"%chat {text}")
+    assert "1 turn left out" in notebook.run("%chat Third").stdout + notebook.run("%chat Fourth question").everything
+    assert " of 40 tokens" in notebook.run("%chat_context").everything
+    notebook.run("%%chat --max-tokens 4000\nFifth")
+    assert len(chat_server.requests[-1].body["messages"]) == 9
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5"])
+def test_what_is_no_window_is_refused(notebook: Notebook, wrong: str) -> None:
+    """The error names it, and the former window stays."""
+    notebook.run("%chat_setup --max-tokens 40")
+    assert isinstance(notebook.run(f"%chat_setup --max-tokens {wrong}").error, InvalidArgumentError)
+    assert "max_tokens 40" in notebook.run("%chat_setup").stdout

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from promptkit_nb.asking.replays import check_replay
+from promptkit_nb.asking.requests import check_tokens
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.money.budgets import parse_budget
@@ -76,6 +77,12 @@ class Chosen:
         """The model of calls that name none, ``""`` while no provider is chosen."""
         provider = self.manager.provider
         return "" if isinstance(provider, UnchosenProvider) else provider.model
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The context window of calls that name none, in tokens; ``InvalidArgumentError`` where it is no number."""
+        chosen = (self.options.max_tokens or "").strip()
+        return check_tokens("max_tokens", int(chosen) if chosen.isdecimal() else chosen or None)
 
     def check_pack(self) -> None:
         """Raise a ``PackError`` unless the options' pack can be read and has the options' prompt."""

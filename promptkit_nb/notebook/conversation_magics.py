@@ -87,7 +87,8 @@ class ConversationMagics(Magics):
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
-        return conversation.context(model=self._notebook.options.model or None)
+        chosen = self._session.chosen
+        return conversation.context(model=chosen.options.model or None, max_tokens=chosen.max_tokens)
 
     @no_var_expand
     @magic_arguments()

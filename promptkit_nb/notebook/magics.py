@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.notebook import Notebook
     from promptkit_nb.rendering.responses import Response
 
-SETUP_OPTIONS = ("provider", "model", "base_url", "store", "user", "pack", "prompt", "budget", "replay", "recording")
+SETUP_OPTIONS = (
+    *("provider", "model", "base_url", "store", "user", "pack", "prompt"),
+    *("max_tokens", "budget", "replay", "recording"),
+)
 
 
 @magics_class
@@ -123,6 +126,7 @@ class ChatMagics(Magics):
     @argument("--user", help="Whose conversations these are.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
     @argument("--prompt", help="Which prompt of that pack.")
+    @argument("--max-tokens", metavar="N", help="The context window of calls that name none: all that is sent.")
     @argument("--budget", metavar="USD[/PER]", help="What may be spent, as in 0.50, 2/user, 5/day or 20/total.")
     @argument("--replay", help="Stored answers: auto gives them again, strict asks nothing, off always asks.")
     @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be given again.")
@@ -134,7 +138,7 @@ class ChatMagics(Magics):
         Without a key:         %chat_setup --provider demo
         OpenAI:                %chat_setup --model gpt-4o-mini
         A server of your own:  %chat_setup --base-url http://localhost:11434/v1 --model llama3.2
-        Not more than that:    %chat_setup --budget 5/day
+        Not more than that:    %chat_setup --max-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
         "" takes a choice back. A key is never given here, where it would be saved with the notebook: set
@@ -156,7 +160,7 @@ class ChatMagics(Magics):
         if {"pack", "prompt"} & chosen.keys():
             self.notebook.session.chosen.check_pack()
         if chosen:
-            _ = self.notebook.session.chosen.manager
+            _ = self.notebook.session.chosen.manager, self.notebook.session.chosen.max_tokens
 
     def _set(self, values: dict[str, str]) -> None:
         for name, value in values.items():

@@ -21,6 +21,7 @@ class PromptKit(Configurable):
     base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
     store = _option("disk", "Where conversations are kept: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "Whose conversations these are.")
+    max_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
     budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day' or '20/total'.")
     replay = _option("auto", "Stored answers: 'auto' gives them again, 'strict' asks nothing, 'off' always asks.")
     recording = _option("", "An exported conversation whose answers may be given again.")
