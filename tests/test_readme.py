@@ -66,7 +66,7 @@ def test_the_commands_name_what_is_there() -> None:
 def test_the_examples_run(shell: InteractiveShell) -> None:
     """All Python blocks run as the cells of one notebook; the name is remembered without a key, and with one."""
     ran, said = _run_all(shell)
-    assert ran == [True] * 8, said
+    assert ran == [True] * 9, said
     assert "[demo] Your name is Alice." in said
     assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
 
