@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Unpack, get_args
+from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.asking.replays import check_replay
 from promptkit_nb.asking.requests import check_tokens, rendered_prompt
@@ -309,9 +309,8 @@ def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
 
 
 def _checked_policy(policy: object) -> ContextPolicy:
-    for known in get_args(ContextPolicy):
-        if policy == known:
-            return known  # type: ignore[no-any-return]  # it is one of the literals
+    if policy in get_args(ContextPolicy):
+        return cast("ContextPolicy", policy)
     near = get_close_matches(str(policy), get_args(ContextPolicy), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InvalidArgumentError(

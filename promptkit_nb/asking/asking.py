@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.asking.context import Context
 from promptkit_nb.asking.conversation_log import ConversationLog
 from promptkit_nb.asking.inquiries import Inquiry
-from promptkit_nb.asking.preparation import Preparation
+from promptkit_nb.asking.preparation import Preparation, window_of
 from promptkit_nb.asking.replays import ReplayMode, check_replay, no_recording, recorded, recorded_model, replayable
 from promptkit_nb.asking.requests import terms_of
 from promptkit_nb.asking.streaming import ResponseStream
@@ -18,7 +18,6 @@ from promptkit_nb.context_hash import NOTHING_SAID
 from promptkit_nb.providers.base import Provider
 from promptkit_nb.turns import Message, Turn
 from promptkit_nb.window.calibration import gauge_for
-from promptkit_nb.window.fitting import fit
 from promptkit_nb.window.serving_summaries import plan_summary, serving_summaries
 from promptkit_nb.window.turn_ranges import older_turns, turns_until
 
@@ -133,14 +132,7 @@ class Asking:
         turns = state.turns[: _position(snapshot, place)]
         terms = replace(self._terms(state, options), context_policy="truncate")
         gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
-        window = fit(
-            terms.system_prompt,
-            turns,
-            serving_summaries(state, len(turns)),
-            question,
-            gauge=gauge,
-            max_tokens=terms.max_tokens,
-        )
+        window = window_of(state, turns, question, terms, gauge)
         shown = Context.of(window, turns, gauge=gauge, has_question=question is not None)
         return shown, self.preparation.cost_of(terms, state.turns, window, gauge)
 

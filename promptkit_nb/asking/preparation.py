@@ -22,8 +22,8 @@ from promptkit_nb.window.tokens import count_message_tokens
 if TYPE_CHECKING:
     from promptkit_nb.asking.inquiries import Inquiry
     from promptkit_nb.asking.requests import Terms
-    from promptkit_nb.state import Summary
-    from promptkit_nb.turns import Turn, Usage
+    from promptkit_nb.state import ConversationState, Summary
+    from promptkit_nb.turns import Message, Turn, Usage
 
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has some four: what was read as fewer tokens deserves a count
 _ROOM_FOR_THE_ANSWER = 0.9
@@ -81,7 +81,7 @@ class Preparation:
         return gauge_for(inquiry.terms.model, inquiry.state.turns, inquiry.terms.system_prompt)
 
     def _window(self, inquiry: Inquiry, gauge: Gauge) -> tuple[Window, tuple[str, ...]]:
-        window = _fitted(inquiry, inquiry.state.summaries, gauge)
+        window = _window_of(inquiry, inquiry.state.summaries, gauge)
         if inquiry.terms.context_policy != "summarize" or not window.left_out:
             return window, ()
         left = counted(len(window.left_out), "older turn")
@@ -94,7 +94,7 @@ class Preparation:
             self.summarizer.make(plan, gauge=gauge, max_tokens=inquiry.terms.max_tokens)
         except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
             return window, (f"No summary could be made, so {left} stayed out of the request: {error}",)
-        return _fitted(inquiry, self.summarizer.log.fresh().state.summaries, gauge), ()
+        return _window_of(inquiry, self.summarizer.log.fresh().state.summaries, gauge), ()
 
     def _prepared(self, inquiry: Inquiry, window: Window, call: OpenCall, warnings: tuple[str, ...]) -> Prepared:
         def shorter(error: ContextWindowExceededError) -> Prepared | None:
@@ -116,19 +116,25 @@ class Preparation:
         )
 
 
-def _fitted(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:
-    """Return what the request carries with these summaries, which may be newer than the inquiry."""
-    terms = inquiry.terms
-    covers = serving_summaries(replace(inquiry.state, summaries=summaries), len(inquiry.turns))
+def window_of(
+    state: ConversationState, turns: Sequence[Turn], question: Message | None, terms: Terms, gauge: Gauge
+) -> Window:
+    """Return what a request carries behind these first turns of a conversation, with its summaries."""
     return fit(
         terms.system_prompt,
-        inquiry.turns,
-        covers,
-        inquiry.question,
+        turns,
+        serving_summaries(state, len(turns)),
+        question,
         gauge=gauge,
         max_tokens=terms.max_tokens,
         policy=terms.context_policy,
     )
+
+
+def _window_of(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:
+    """Return what the request carries with these summaries, which may be newer than the inquiry."""
+    state = replace(inquiry.state, summaries=summaries)
+    return window_of(state, inquiry.turns, inquiry.question, inquiry.terms, gauge)
 
 
 def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededError) -> Window | None:

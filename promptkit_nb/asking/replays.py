@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from promptkit_nb.errors import InvalidArgumentError, ReplayMissError
-from promptkit_nb.rendering.plain_text import one_line
+from promptkit_nb.rendering.history import preview
 from promptkit_nb.turns import INTERRUPTED, new_turn_id
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 ReplayMode = Literal["off", "auto", "strict"]
 
-_SHOWN_CHARACTERS = 60
-
 
 def check_replay(mode: object) -> ReplayMode:
     """Return the mode, or raise ``InvalidArgumentError`` unless it is one.
@@ -28,10 +26,9 @@ def check_replay(mode: object) -> ReplayMode:
     >>> check_replay("auto")
     'auto'
     """
-    for known in get_args(ReplayMode):
-        if mode == known:
-            return known  # type: ignore[no-any-return]  # it is one of the literals
-    raise InvalidArgumentError(f"replay={mode!r} is no mode: use 'off', 'auto' or 'strict'.")
+    if mode not in get_args(ReplayMode):
+        raise InvalidArgumentError(f"replay={mode!r} is no mode: use 'off', 'auto' or 'strict'.")
+    return cast("ReplayMode", mode)
 
 
 def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
@@ -80,11 +77,9 @@ def replayed(
 def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> ReplayMissError:
     """Return the error of a strict replay that found nothing, with the likeliest reason."""
     alike = [turn for turn in turns if turn.user_text == question.content]
-    text = one_line(question.content)
-    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
     asked_of = f" by {model!r}" if model else ""
     return ReplayMissError(
-        f"No recorded answer to {shown!r}{asked_of}: {_reason(model, alike)}. Nothing was sent; "
+        f"No recorded answer to {preview(question.content)!r}{asked_of}: {_reason(model, alike)}. Nothing was sent; "
         "record it once with replay='auto', or ask without replay."
     )
 

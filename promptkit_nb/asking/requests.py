@@ -88,8 +88,8 @@ def terms_of(
     longest = merged.pop("max_tokens", None)
     return Terms(
         model=model,
-        system_prompt=system_prompt_for(state, model),
-        timeless_prompt=timeless_prompt_for(state, model),
+        system_prompt=state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model),
+        timeless_prompt=_timeless(prompt, state, model),
         parameters=merged,
         max_output_tokens=check_tokens(
             "max_output_tokens", longest if max_output_tokens is None else max_output_tokens
@@ -99,21 +99,12 @@ def terms_of(
     )
 
 
-def system_prompt_for(state: ConversationState, model: str | None) -> str | None:
-    """Return the system prompt that this model would get now; ``MissingVariableError`` while a variable is unset."""
-    prompt = _prompt_of(state.settings)
-    return state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model)
-
-
 def timeless_prompt_for(state: ConversationState, model: str | None) -> str | None:
     """Return the system prompt as if the clock stood still: a later hour alone is no other context.
 
     Raises ``MissingVariableError`` while a variable has no value.
     """
-    prompt = _prompt_of(state.settings)
-    if prompt is None:
-        return state.system_prompt
-    return prompt.render(state.settings.variables, model=model, clock=lambda: _STANDING_STILL)
+    return _timeless(_prompt_of(state.settings), state, model)
 
 
 def rendered_prompt(settings: Settings) -> str | None:
@@ -144,6 +135,12 @@ def check_tokens(name: str, tokens: object) -> int | None:
 
 def _prompt_of(settings: Settings) -> Prompt | None:
     return None if settings.prompt is None else Prompt.from_snapshot(settings.prompt)
+
+
+def _timeless(prompt: Prompt | None, state: ConversationState, model: str | None) -> str | None:
+    if prompt is None:
+        return state.system_prompt
+    return prompt.render(state.settings.variables, model=model, clock=lambda: _STANDING_STILL)
 
 
 def _without_none(parameters: Mapping[str, object]) -> dict[str, object]:

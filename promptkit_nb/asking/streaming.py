@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb.asking.call_figures import price_of_call, usage_of_call
 from promptkit_nb.asking.replays import replayed
 from promptkit_nb.errors import (
     ContextWindowExceededError,
@@ -19,11 +20,9 @@ from promptkit_nb.errors import (
     ProviderTimeoutError,
     StoreError,
 )
-from promptkit_nb.money.call_prices import price_of_call
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta, Waiting
 from promptkit_nb.rendering.responses import Response
-from promptkit_nb.turns import INTERRUPTED, Message, Turn, Usage, new_turn_id
-from promptkit_nb.window.tokens import count_message_tokens, count_tokens
+from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from promptkit_nb.asking.inquiries import Inquiry, Prepared
     from promptkit_nb.money.pricing import Price
     from promptkit_nb.providers.base import Provider, StreamEvent
+    from promptkit_nb.turns import Usage
 
 
 class ResponseStream:
@@ -240,7 +240,7 @@ class ResponseStream:
     def _settle_unstored(self, *, may_be_billed: bool) -> None:
         """Settle a call that leaves no turn: at what it may have cost if a model may have worked on it, else at 0."""
         if self.response is None:
-            self._enter(self._price(self._estimated(), self._clock()).usd if may_be_billed else Decimal(0))
+            self._enter(self._price(self._usage(), self._clock()).usd if may_be_billed else Decimal(0))
 
     def _enter(self, cost_usd: Decimal | None) -> None:
         """Enter the cost of a call that fails in the ledger; its error is to be told, not that of a ledger."""
@@ -264,7 +264,7 @@ class ResponseStream:
             tool_calls=() if completion is None else completion.tool_calls,
             reasoning="".join(self._reasoning) or None,
         )
-        usage = completion.usage if completion is not None and completion.usage is not None else self._estimated()
+        usage = self._usage()
         price = self._price(usage, now)
         request = self._prepared.request
         return Turn(
@@ -295,13 +295,8 @@ class ResponseStream:
             return (*self._completion.warnings, *warnings)
         return (*self._completion.warnings, "The model answered without any text.", *warnings)
 
-    def _estimated(self) -> Usage:
-        request = self._prepared.request
-        return Usage(
-            input_tokens=count_message_tokens(request.messages, request.model),
-            output_tokens=count_tokens(self.text, request.model),
-            estimated=True,
-        )
+    def _usage(self) -> Usage:
+        return usage_of_call(self._prepared.request, self.text, self._completion)
 
     def _price(self, usage: Usage, at: datetime) -> Price:
         return price_of_call(self._provider, self._prepared.request.model, self._completion, usage, at)

@@ -8,19 +8,19 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb.asking.call_figures import price_of_call, usage_of_call
 from promptkit_nb.asking.conversation_log import ConversationLog
 from promptkit_nb.asking.summarizing import summary_of, summary_request
 from promptkit_nb.errors import BadRequestError, ProviderError, ProviderTimeoutError
-from promptkit_nb.money.call_prices import price_of_call
 from promptkit_nb.money.estimates import cost_range
 from promptkit_nb.money.spending import Spending
 from promptkit_nb.providers.base import Completion, Provider, TextDelta
-from promptkit_nb.turns import Usage
-from promptkit_nb.window.tokens import count_message_tokens, count_tokens
+from promptkit_nb.window.tokens import count_message_tokens
 
 if TYPE_CHECKING:
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.state import Summary
+    from promptkit_nb.turns import Usage
     from promptkit_nb.window.calibration import Gauge
     from promptkit_nb.window.serving_summaries import SummaryPlan
 
@@ -97,8 +97,5 @@ class Summarizer:
         return completion
 
     def _paid(self, request: ChatRequest, text: str, completion: Completion | None) -> tuple[Usage, Decimal | None]:
-        usage = None if completion is None else completion.usage
-        if usage is None:
-            counted = count_message_tokens(request.messages, request.model)
-            usage = Usage(counted, count_tokens(text, request.model), estimated=True)
+        usage = usage_of_call(request, text, completion)
         return usage, price_of_call(self.provider, request.model, completion, usage, self.clock()).usd

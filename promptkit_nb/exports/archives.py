@@ -53,7 +53,7 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
     written; what stood there before stays.
     """
     document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     return Path(path).absolute()
 
@@ -77,7 +77,7 @@ def export_store(
     Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
     """
     count = 0
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(msgspec.json.encode(_Header("store", FORMAT_VERSION)) + b"\n")
         for conversation_id in _ids_in(store, damaged_too=on_damaged is not None):
             try:
@@ -133,7 +133,7 @@ def _state_in(path: str | os.PathLike[str], data: bytes, wanted: str) -> Convers
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a new file, readable by its owner only, that takes the place of ``path`` when all is written."""
     target = Path(path).absolute()
     try:

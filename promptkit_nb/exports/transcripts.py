@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.exports.archives import _replacing, write_conversation
+from promptkit_nb.exports.archives import replacing, write_conversation
 from promptkit_nb.exports.transcript_page import transcript_page
 from promptkit_nb.exports.transcript_sections import Outline
 from promptkit_nb.rendering.plain_text import counted, printable
@@ -54,7 +54,7 @@ def write_transcript(state: ConversationState, path: str | os.PathLike[str], *, 
             ".md (to read), .html (a web page) or .json (to import again)."
         )
     text = writers[suffix](state, stale=stale)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text.encode())
     return Path(path).absolute()
 

@@ -14,6 +14,7 @@ from promptkit_nb.rendering.plain_text import counted, one_line
 
 if TYPE_CHECKING:
     from promptkit_nb.asking.context import Context
+    from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.notebook import Notebook
     from promptkit_nb.notebook.session import NotebookSession
     from promptkit_nb.panel.widget import ChatPanel
@@ -36,6 +37,10 @@ class ConversationMagics(Magics):
     @property
     def _session(self) -> NotebookSession:
         return self._notebook.session
+
+    def _current(self) -> Conversation | None:
+        """Return the conversation that the notebook is in, ``None`` where nothing was said in it yet."""
+        return self._session.conversations.current(self._session.chosen.user_id)
 
     @no_var_expand
     @line_magic
@@ -83,7 +88,7 @@ class ConversationMagics(Magics):
     def chat_context(self, line: str) -> Context | None:
         """Show exactly what the next request carries, with its tokens, and what is left out: %chat_context."""
         _take_nothing("chat_context", line)
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
@@ -103,7 +108,8 @@ class ConversationMagics(Magics):
         options = options_in(self.chat_usage, line)
         for budget in self._session.budget_lines():
             _tell(budget)
-        return self._session.usage([column.strip() for column in options.by.split(",")])
+        chosen = self._session.chosen
+        return chosen.manager.usage_df(options.by, user_id=chosen.user_id)
 
     @no_var_expand
     @line_magic
@@ -127,7 +133,7 @@ class ConversationMagics(Magics):
     def chat_tree(self, line: str) -> BranchTree | None:
         """Show the conversation with its branches and former versions as a small tree: %chat_tree."""
         _take_nothing("chat_tree", line)
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         if conversation is None:
             _tell(_NOTHING_SAID)
             return None
@@ -139,7 +145,7 @@ class ConversationMagics(Magics):
     def chat_undo(self, line: str) -> None:
         """Take the last turn back: %chat_undo. It becomes a branch, which %chat_restore undone-1 brings back."""
         _take_nothing("chat_undo", line)
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         left = 0 if conversation is None else self._session.undo(conversation)
         _tell("took the last turn back" if left else "nothing to take back")
 
@@ -149,7 +155,7 @@ class ConversationMagics(Magics):
     def chat_restore(self, line: str) -> None:
         """Bring back a branch, or a former version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
         wanted = _needed_id(line, "%chat_restore undone-1 (%chat_tree shows them)", "branch or version")
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         if conversation is None:
             raise InvalidArgumentError(f"There is nothing to restore {wanted!r} in: nothing was said yet.")
         conversation.restore(wanted)
@@ -166,7 +172,7 @@ class ConversationMagics(Magics):
         The turns stay in the history.
         """
         options = options_in(self.chat_summarize, line)
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         summary = None
         if conversation is not None:
             as_of = self._session.last_turn(conversation)
@@ -183,7 +189,7 @@ class ConversationMagics(Magics):
     def chat_truncate(self, line: str) -> None:
         """Let the older turns leave the conversation: %chat_truncate [--keep-last 20]. They become a branch."""
         options = options_in(self.chat_truncate, line)
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         left = 0
         if conversation is not None:
             left = conversation.truncate(keep_last=options.keep_last, as_of=self._session.last_turn(conversation))
@@ -198,7 +204,7 @@ class ConversationMagics(Magics):
         The JSON file is a recording, too: %chat_setup --recording chat.json --replay strict.
         """
         path = _needed_id(line, "%chat_export chat.json (or .md, or .html)", "file")
-        conversation = self._session.conversations.current(self._session.chosen.user_id)
+        conversation = self._current()
         if conversation is None:
             _tell("nothing to write yet")
             return

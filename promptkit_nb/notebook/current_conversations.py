@@ -59,10 +59,8 @@ class CurrentConversations:
         held = self._held(user_id)
         if held is not None:
             return held
-        try:
-            return self._chosen.manager.get_conversation(self._own_id(user_id))
-        except ConversationNotFoundError:
-            return None
+        own_id = self._own_id(user_id)
+        return self._chosen.manager.get_conversation(own_id) if self._is_there(own_id) else None
 
     def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
         """Return the user's conversation of this id; without one the notebook's, ``None`` if that is nothing yet."""

@@ -19,8 +19,6 @@ from promptkit_nb.rendering.head_table import HeadTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pandas import DataFrame
-
     from promptkit_nb.asking.asking import Place
     from promptkit_nb.asking.dry_run import DryRun
     from promptkit_nb.asking.running_cell import CellCall
@@ -106,12 +104,6 @@ class NotebookSession:
         if conversation is not None:
             return conversation.budget_lines()
         return Spending(self.chosen.store, self.chosen.manager.budgets).lines("", self.chosen.user_id)
-
-    def usage(self, by: Sequence[str]) -> DataFrame:
-        """Return tokens and cost of the user's conversations, summed by these columns."""
-        from promptkit_nb.views.usage import usage_df  # noqa: PLC0415 - pandas, imported when used
-
-        return usage_df(self.chosen.store, by=list(by), user_id=self.chosen.user_id)
 
     def fork(self, new_id: str, *, user_id: str) -> str:
         """Go on in a copy of the conversation; where it was copied to this id before, in that copy."""

@@ -86,10 +86,7 @@ def usage_df(
     )
     partial = [_summed(_paid(batch.turns, keys, filters), keys) for batch in batches_of(store, filters)]
     total = _summed(pa.concat_tables(partial), keys)
-    if not keys:
-        total = _with_zeros(total)
-    if keys:
-        total = total.sort_by([(key, "ascending") for key in keys])
+    total = total.sort_by([(key, "ascending") for key in keys]) if keys else _with_zeros(total)
     total = total.append_column("cost_usd", dollars_of(total["cost"]))
     return frame_of(total, (*(_KEYS[key] for key in keys), *USAGE))
 

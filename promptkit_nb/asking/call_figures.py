@@ -1,16 +1,28 @@
-"""What a call did cost, of all who may know it."""
+"""What a call took and did cost, of all who may know it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from promptkit_nb.money.pricing import Price
+from promptkit_nb.turns import Usage
+from promptkit_nb.window.tokens import count_message_tokens, count_tokens
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from promptkit_nb.providers.base import Completion, Provider
-    from promptkit_nb.turns import Usage
+    from promptkit_nb.providers.base import ChatRequest, Completion, Provider
+
+
+def usage_of_call(request: ChatRequest, text: str, completion: Completion | None) -> Usage:
+    """Return what the provider reported, else what is counted of the request and the text that came."""
+    if completion is not None and completion.usage is not None:
+        return completion.usage
+    return Usage(
+        input_tokens=count_message_tokens(request.messages, request.model),
+        output_tokens=count_tokens(text, request.model),
+        estimated=True,
+    )
 
 
 def price_of_call(provider: Provider, model: str, completion: Completion | None, usage: Usage, at: datetime) -> Price:
