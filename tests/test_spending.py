@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from promptkit_nb import Budget, BudgetExceededError, InvalidArgumentError
-from promptkit_nb.money.spending import LEASE, OpenCall, Spending
+from promptkit_nb.money.spending import LEASE, OpenCall, Spending, Surprise
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
@@ -398,3 +398,13 @@ def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
                 return calls
             call.settle(Decimal("0.03"))
             calls += 1
+
+
+def test_a_process_that_died_while_it_learned_stops_nobody(store: StateStore) -> None:
+    """What it had reserved for the difference counts as learned; a larger one is learned on top."""
+    store.reserve(["beyond:m"], Decimal("0.02"), limit=None, lease=1)
+    surprise = Surprise(store, "beyond:m", Decimal("0.01"))
+    surprise.learn(Decimal("0.02"))
+    assert surprise.largest_usd == Decimal("0.02")
+    surprise.learn(Decimal("0.06"))
+    assert surprise.largest_usd == Decimal("0.05")

@@ -201,8 +201,9 @@ class Surprise:
 
     @property
     def largest_usd(self) -> Decimal:
-        """The largest such difference, in US dollars."""
-        return self.store.spending(self.scope).spent
+        """The largest such difference, in US dollars, that of a process included which died while it was entered."""
+        account = self.store.spending(self.scope)
+        return account.spent + account.reserved
 
     def learn(self, usd: Decimal) -> None:
         """Keep by how much a call passed what was counted for it, where that is more than any did before."""
