@@ -73,7 +73,7 @@ class ConversationLog:
 
         Return how many later turns are stale for it.
         """
-        other = self.fresh().turn_of(cell)
+        other = None if cell is None else self.fresh().turn_of(cell)
         if other is not None:
             return self.replace(other.id, turn)
         head = self.store.append(self.id, turn, create=False)
