@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -99,6 +100,23 @@ class TestTurns:
             store.archive("a", 0, 1, as_branch="head")
             assert texts(store.recent("a", 5)) == ["two", "three"]
 
+    def test_interrupt_right_behind_an_append_hides_nothing(self, tmp_path: Path) -> None:
+        """Ctrl-C comes as the turn is being stored: it is there, and is read."""
+        with DiskStore(tmp_path) as store:
+            store.append("a", said("one"))
+            store.recent("a", 5)
+
+            def interrupt(statement: str) -> None:
+                if statement == "COMMIT":
+                    signal.raise_signal(signal.SIGINT)
+
+            store.rows._table._connection.set_trace_callback(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                store.append("a", said("two"))
+            store.rows._table._connection.set_trace_callback(None)
+            assert texts(store.recent("a", 5)) == ["one", "two"]
+            assert store.append("a", said("three")).turn_count == 3
+
     def test_threads_of_one_handle_see_each_others_writes(self, tmp_path: Path) -> None:
         """Each has a connection of its own, whose counts say nothing about the others'."""
         with DiskStore(tmp_path) as store, ThreadPoolExecutor(1) as other:
@@ -154,7 +172,7 @@ class TestConversations:
         """What was rolled back is neither in the next append's head nor in its totals."""
         mine, theirs = two
         with monkeypatch.context() as patch:
-            patch.setattr(mine.rows, "put_record", _failing)
+            patch.setattr(mine.rows._table, "add_once", _failing)  # the record is swapped then
             with pytest.raises(StoreUnavailableError, match="no space"):
                 mine.append("a", said("lost"))
         head = mine.append("a", said("three"))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from msgspec import structs
 
-from promptkit_nb.codec import SALVAGE, check_format, decode, encode, encode_turn
+from promptkit_nb.codec import SALVAGE, check_format, decode, decode_json, encode, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, rows_of, state_of
 from promptkit_nb.stores.remembered import Opened, Remembered
-from promptkit_nb.turns import Turn, without_lone_surrogates
+from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,16 +37,6 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.rows.run(lambda: method(self, *args, **kwargs), write=True)
-
-    return run
-
-
-def reading(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method as one transaction that reads; with a TTL it writes, as reading keeps a conversation alive."""
-
-    @wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.rows.run(lambda: method(self, *args, **kwargs), write=self.ttl_s is not None)
 
     return run
 
@@ -116,6 +106,16 @@ class ConversationRows:
             raise not_found(conversation_id)
         return opened
 
+    def _kept_alive(self, conversation_id: str) -> Opened:
+        """Return the conversation, whose TTL begins anew."""
+        opened = self._reopened(conversation_id)
+        if opened is None:
+            raise not_found(conversation_id)
+        if self.ttl_s is None:
+            return opened
+        record, stored = self._put_record(conversation_id, opened.record)
+        return opened._replace(stored=stored, record=record)
+
     def _opened_anew(self, conversation_id: str, former: Opened | None, look: int | None) -> Opened | None:
         stored = self.rows.record(conversation_id)
         if stored is None:
@@ -178,9 +178,6 @@ class ConversationRows:
             raise turn_unknown(conversation_id, turn_id)
         return row
 
-    def _appended(self, record: Record, turn: Turn) -> Record:
-        return record.appended(turn, self._clock())
-
     def _changed(self, record: Record) -> Record:
         return structs.replace(record, revision=record.revision + 1, updated_at=self._clock())
 
@@ -208,11 +205,17 @@ class ConversationRows:
         self.rows.put_frame(conversation_id, encode(frame))
         return head_of(conversation_id, record, frame.metadata)
 
-    def _write(self, state: ConversationState, revision: int) -> Head:
+    def _write(self, state: ConversationState, revision: int) -> Opened:
+        """Write a whole conversation."""
         record, frame, turns = rows_of(state, self.rows.next_cid(), revision)
         for place, turn in turns.items():
             self.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
-        return self._kept(state.conversation_id, record, frame)
+        record, stored = self._put_record(state.conversation_id, record)
+        self.rows.put_frame(state.conversation_id, encode(frame))
+        return Opened.of(stored, record, frame, None)
+
+    def _head(self, conversation_id: str, opened: Opened) -> Head:
+        return head_of(conversation_id, opened.record, decode_json(opened.metadata))
 
 
 def _record_of(stored: bytes, conversation_id: str) -> Record:

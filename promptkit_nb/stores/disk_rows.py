@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from promptkit_nb.stores.rows import Appending
+
 T = TypeVar("T")
 
 
@@ -41,8 +43,19 @@ class DiskRows:
         return self._table.run(work, write=write)
 
     def version(self) -> object:
-        """Return what becomes another as soon as any row does."""
+        """Return what becomes another as soon as any row does, but by ``append()``."""
         return self._table.version()
+
+    def append(self, appending: Appending) -> bool:
+        """Append a turn if the record is still the former one and the turn is not there; say if so."""
+        key, tag = f"h:{appending.conversation_id}", f"u:{appending.user_id}"
+        if not self._table.swap(key, appending.former, appending.record, tag):
+            return False
+        turn_key, bounds = _key_of(appending.cid, appending.place), _bounds_of(appending.cid)
+        if self._table.add_once(turn_key, appending.line, f"t:{appending.turn_id}", *bounds):
+            return True
+        self._table.put(key, appending.former, tag)
+        return False
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""

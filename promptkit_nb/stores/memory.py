@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptkit_nb.stores.base import Duration
+    from promptkit_nb.stores.rows import Appending
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -77,6 +78,15 @@ class MemoryRows:
 
     def version(self) -> None:
         """Say that it cannot be told."""
+
+    def append(self, appending: Appending) -> bool:
+        """Append a turn if the record is still the former one and the turn is not there; say if so."""
+        conversation_id, user_id, former, record, cid, place, turn_id, line = appending
+        if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
+            return False
+        self.put_turn(cid, place, turn_id, line)
+        self.put_record(conversation_id, user_id, record)
+        return True
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""

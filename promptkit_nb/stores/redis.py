@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.codec import decode, encode, turn_and_line
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
-from promptkit_nb.ids import check_conversation_id
-from promptkit_nb.stores.checks import seconds_of
-from promptkit_nb.stores.conversation_rows import is_hidden
-from promptkit_nb.stores.layout import MetadataOnly, Record, head_of
+from promptkit_nb.stores.checks import seconds_of, ttl_s_of
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now, without_lone_surrogates
 
@@ -19,10 +15,9 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import Duration
-    from promptkit_nb.stores.redis_rows import Known, RedisRows
-    from promptkit_nb.turns import Turn
+    from promptkit_nb.stores.layout import Record
+    from promptkit_nb.stores.redis_rows import RedisRows
 
 
 class RedisStore(RowStore):
@@ -76,39 +71,17 @@ class RedisStore(RowStore):
             raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'") from error
         _check_prefix(prefix)
         within_s = seconds_of("timeout_s", timeout_s)
-        rows = RedisRows(url, password=password, prefix=prefix, client=client, timeout_s=within_s)
-        super().__init__(rows, ttl, clock)
-
-    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
-        """Add one turn at the end, in one round trip where nobody else wrote since; the same turn twice is once."""
-        known = self.rows.known(check_conversation_id(conversation_id))
-        head = None if known is None else self._append_to(conversation_id, known, turn)
-        return head or super().append(conversation_id, turn, user_id=user_id, create=create)
+        ttl_s = ttl_s_of(ttl)
+        rows = RedisRows(url, password=password, prefix=prefix, client=client, timeout_s=within_s, ttl_s=ttl_s)
+        super().__init__(rows, ttl_s, clock)
 
     def __repr__(self) -> str:
         """Say where it is; never with a password."""
         return f"<RedisStore: {'closed, ' if self.rows.closed else ''}{self.rows.where}>"
 
-    def _append_to(self, conversation_id: str, known: Known, turn: Turn) -> Head | None:
-        """Append if the record is still the one that was known; ``None`` if not, or if the turn is there already.
-
-        Also ``None`` where the conversation was last written by a store that lets it expire and this one does not, or
-        the reverse: then more than the rows of one turn change.
-        """
-        former = decode(known.record, Record)
-        if self._is_expired(former) or is_hidden(former) or (former.expires_at is None) != (self.ttl_s is None):
-            return None
-        turn, line = turn_and_line(turn)
-        record = self._lasting(self._appended(former, turn))
-        row = (former.next_place, turn.id, line)
-        if not self.rows.append_to(conversation_id, known, encode(record), cid=former.cid, turn=row, ttl_s=self.ttl_s):
-            return None
-        self._remembered.keep_turn(former.cid, former.next_place, line, turn)
-        return head_of(conversation_id, record, decode(known.frame, MetadataOnly).metadata)
-
     def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
         written = super()._put_record(conversation_id, record)
-        self.rows.keep_for(conversation_id, record.cid, self.ttl_s)
+        self.rows.keep(conversation_id, record.cid)
         return written
 
 

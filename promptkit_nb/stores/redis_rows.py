@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import exceptions
 
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from promptkit_nb.stores.rows import Appending
+
 T = TypeVar("T")
 
 LISTED_AT_ONCE = 1000
-REMEMBERED = 1000
-"""Of how many conversations the newest record is remembered, so that the next append is one round trip."""
-
 # Appends where the record is still the one that the caller knows and the turn is not there yet; 1 if it did.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
@@ -48,13 +47,6 @@ redis.call('SET', KEYS[1], ARGV[2])
 if ARGV[6] ~= '0' then for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end end
 return 1
 """
-
-
-class Known(NamedTuple):
-    """Record and frame of a conversation as this handle saw them last; they may be out of date."""
-
-    record: bytes
-    frame: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +59,18 @@ class Owner:
 class RedisRows:
     """Rows on a Redis server; safe to share between threads, and with a forked child."""
 
-    def __init__(self, url: str, *, password: str | None, prefix: str, client: Redis | None, timeout_s: float) -> None:
-        """Connect, and make an empty prefix a store."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        password: str | None,
+        prefix: str,
+        client: Redis | None,
+        timeout_s: float,
+        ttl_s: float | None,
+    ) -> None:
+        """Connect, and make an empty prefix a store; the server forgets a conversation after ``ttl_s``."""
+        self._ttl_s = ttl_s
         self._tag = f"{{{prefix}}}".encode()
         self._owns_client = client is None
         # Any: the client types every answer as bytes or text or both, and is asked here for bytes only
@@ -76,7 +78,6 @@ class RedisRows:
         self.where = address_of(self._client)
         self._closed = False
         self._local = threading.local()
-        self._known: dict[str, Known] = {}
         self._append = self._client.register_script(_APPEND)
         self._lists = RedisLists(self._client, self._key)
         with translated(self.where):
@@ -94,54 +95,30 @@ class RedisRows:
                     if isinstance(error.__context__, LOST):  # a lost connection: whether it was written is not known
                         raise error.__context__ from None
 
-    def known(self, conversation_id: str) -> Known | None:
-        """Return the newest that this handle knows of a conversation."""
-        return self._known.get(conversation_id)
-
-    def append_to(
-        self,
-        conversation_id: str,
-        known: Known,
-        record: bytes,
-        *,
-        cid: int,
-        turn: tuple[int, str, bytes],
-        ttl_s: float | None,
-    ) -> bool:
-        """Append a turn (its place, id and line) in one round trip if the record is still the known one; say if so."""
-        self._check_open()
-        names = (f"h:{conversation_id}", f"t:{cid}", f"i:{cid}", f"a:{conversation_id}")
-        place, turn_id, line = turn
-        with translated(self.where):
-            done = self._append(
-                keys=[self._key(name) for name in names],
-                args=[known.record, record, place, turn_id.encode(), line, _ms(ttl_s)],
-            )
-        if done:
-            self._remember(conversation_id, Known(record, known.frame))
-        else:
-            self._known.pop(conversation_id, None)
-        return bool(done)
-
-    def keep_for(self, conversation_id: str, cid: int, ttl_s: float | None) -> None:
-        """Let the server forget the conversation when it expires, or keep it."""
-        for name in (f"h:{conversation_id}", f"a:{conversation_id}", f"t:{cid}", f"i:{cid}"):
-            expiry = ("PERSIST", self._key(name)) if ttl_s is None else ("PEXPIRE", self._key(name), _ms(ttl_s))
+    def keep(self, conversation_id: str, cid: int) -> None:
+        """Let the server keep the conversation until it expires, or for good."""
+        for key in self._keys_of(conversation_id, cid):
+            expiry = ("PERSIST", key) if self._ttl_s is None else ("PEXPIRE", key, _ms(self._ttl_s))
             self._now.expiries.append(expiry)
 
     def version(self) -> None:
         """Say that it cannot be told."""
 
+    def append(self, appending: Appending) -> bool:
+        """Append a turn if the record is still the former one and the turn is not there; one round trip says if so."""
+        conversation_id, _, former, record, cid, place, turn_id, line = appending
+        done = self._append(
+            keys=self._keys_of(conversation_id, cid),
+            args=[former, record, place, turn_id.encode(), line, _ms(self._ttl_s)],
+        )
+        return bool(done)
+
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
-        value = self._watched(f"h:{conversation_id}")
-        if value is not None:
-            self._now.records[conversation_id] = value
-        return value
+        return self._watched(f"h:{conversation_id}")
 
     def put_record(self, conversation_id: str, user_id: str, value: bytes) -> None:
         """Write the record of a conversation, findable by its user."""
-        self._now.records[conversation_id] = value
         self._write("SET", self._key(f"h:{conversation_id}"), value)
         self._now.writes += self._lists.added(Listed(conversation_id, user_id))
 
@@ -183,10 +160,7 @@ class RedisRows:
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
         """Delete a conversation: record, frame, turns, and its place in the lists."""
         self._now.erased.add(self._key(f"h:{conversation_id}"))
-        self._now.records.pop(conversation_id, None)
-        self._known.pop(conversation_id, None)
-        names = (f"h:{conversation_id}", f"a:{conversation_id}", f"t:{cid}", f"i:{cid}")
-        self._write("UNLINK", *map(self._key, names))
+        self._write("UNLINK", *self._keys_of(conversation_id, cid))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def next_cid(self) -> int:
@@ -228,7 +202,6 @@ class RedisRows:
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
         self._closed = True
-        self._known.clear()
         if self._owns_client:  # and what another thread is using at the moment, it may use to the end
             self._client.connection_pool.disconnect(inuse_connections=False)
 
@@ -256,7 +229,6 @@ class RedisRows:
             except LOST:
                 pipeline.watching = False  # the connection is gone: there is nothing to unwatch
                 raise
-        self._remember_seen(now)
         if now.ghosts:
             self._lists.forget(now.ghosts)
         return result
@@ -275,6 +247,9 @@ class RedisRows:
     def _key(self, name: str) -> bytes:
         return self._tag + name.encode()
 
+    def _keys_of(self, conversation_id: str, cid: int) -> list[bytes]:
+        return [self._key(name) for name in (f"h:{conversation_id}", f"t:{cid}", f"i:{cid}", f"a:{conversation_id}")]
+
     def _watched(self, name: str) -> bytes | None:
         key = self._key(name)
         self._now.pipeline.watch(key)
@@ -284,17 +259,6 @@ class RedisRows:
 
     def _write(self, *command: str | bytes | int) -> None:
         self._now.writes.append(command)
-
-    def _remember_seen(self, now: Transaction) -> None:
-        for conversation_id, record in now.records.items():
-            frame = now.frames.get(conversation_id)
-            if frame is not None:
-                self._remember(conversation_id, Known(record, frame))
-
-    def _remember(self, conversation_id: str, known: Known) -> None:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()  # without a lock, which a forked child could never get again
-        self._known[conversation_id] = known
 
     def _check_open(self) -> None:
         if self._closed:

@@ -19,7 +19,6 @@ class Transaction:
     watched: set[bytes] = field(default_factory=set)
     writes: list[Command] = field(default_factory=list)
     expiries: list[Command] = field(default_factory=list)
-    records: dict[str, bytes] = field(default_factory=dict)
     frames: dict[str, bytes | None] = field(default_factory=dict)
     listed: dict[bytes, bytes] = field(default_factory=dict)
     erased: set[bytes] = field(default_factory=set)

@@ -46,7 +46,7 @@ class Remembered:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.version: object = None
+        self._version: object = None
         self._look = 0
         self._opened: dict[str, Opened] = {}
         self._turns: dict[int, dict[int, tuple[bytes, Turn, int | None]]] = {}
@@ -59,19 +59,18 @@ class Remembered:
         """
         if version is None:
             return None
-        if version != self.version:
-            self.version = version
+        if version != self._version:
+            self._version = version
             self._look += 1
         return self._look
-
-    def advance(self, former: object, version: object) -> None:
-        """Go on with the same number behind a transaction of our own, all of whose writes were kept."""
-        if former is not None and former == self.version:
-            self.version = version
 
     def opened(self, conversation_id: str) -> Opened | None:
         """Return what was kept of a conversation, which counts where its look, or its record's bytes, are the same."""
         return self._opened.get(conversation_id)
+
+    def take(self, conversation_id: str) -> Opened | None:
+        """Return what was kept of a conversation, and let go of it: it is about to change."""
+        return self._opened.pop(conversation_id, None)
 
     def keep_opened(self, conversation_id: str, opened: Opened) -> None:
         """Remember a conversation as it stands in the store: only after the transaction that read or wrote it."""

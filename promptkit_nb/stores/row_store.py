@@ -6,11 +6,11 @@ A sibling brings its rows (``Rows``) and nothing else, so that all behave alike 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from msgspec import structs
 
-from promptkit_nb.codec import decode_json, json_copy, turn_and_line
+from promptkit_nb.codec import encode, json_copy, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState, Head, carry_totals
@@ -29,10 +29,12 @@ from promptkit_nb.stores.checks import (
     sorted_page,
 )
 from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.conversation_rows import is_hidden, reading, writing
+from promptkit_nb.stores.conversation_rows import is_hidden, writing
 from promptkit_nb.stores.layout import Record, head_of, inherited
 from promptkit_nb.stores.ledger_rows import LedgerRows
 from promptkit_nb.stores.moves import archived, forked, replaced, restored_branch, restored_version
+from promptkit_nb.stores.remembered import Opened
+from promptkit_nb.stores.rows import Appending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Branch, Summary
     from promptkit_nb.stores.base import Duration, SortKey
-    from promptkit_nb.stores.remembered import Opened
     from promptkit_nb.turns import Turn
+
+T = TypeVar("T")
 
 
 class RowStore(LedgerRows):
@@ -54,14 +57,17 @@ class RowStore(LedgerRows):
         state = checked_state(state)
         if self._find(state.conversation_id, forget_expired=True) is not None:
             raise exists_already(state.conversation_id)
-        return self._write(state, revision=1)
+        return self._head(state.conversation_id, self._write(state, revision=1))
 
-    @reading
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
-        record = self._live(conversation_id)
-        self._touch(conversation_id, record)
-        return self._state(conversation_id, record)
+        check_conversation_id(conversation_id)
+
+        def get() -> tuple[ConversationState, Opened]:
+            opened = self._kept_alive(conversation_id)
+            return self._state(conversation_id, opened.record), opened
+
+        return self._remembering(conversation_id, get, write=self.ttl_s is not None)
 
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
@@ -76,26 +82,21 @@ class RowStore(LedgerRows):
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
-        return self._write(state, revision + 1)
+        return self._head(conversation_id, self._write(state, revision + 1))
 
     def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
-        """Add one turn at the end; the same turn, appended again, is once."""
+        """Add one turn at the end, in one step where nobody else wrote since; the same turn twice is once."""
         check_conversation_id(conversation_id)
         turn, line = turn_and_line(turn)
 
-        def append() -> tuple[Head, Opened | None, tuple[object, object]]:
-            opened = self._reopened(conversation_id)
+        def append() -> tuple[Head, Opened]:
+            known = self._remembered.take(conversation_id)
+            opened = None if known is None else self._appended_to_known(conversation_id, known, turn, line)
             if opened is None:
-                return self._begun(conversation_id, turn, user_id, create=create), None, (None, None)
-            former = self._remembered.version
-            head, opened = self._appended_to(conversation_id, opened, turn, line)
-            return head, opened, (former, self.rows.version())
+                opened = self._appended(conversation_id, turn, line, user_id, create=create)
+            return self._head(conversation_id, opened), opened
 
-        head, opened, versions = self.rows.run(append, write=True)
-        if opened is not None:
-            self._remembered.keep_opened(conversation_id, opened)
-            self._remembered.advance(*versions)
-        return head
+        return self._remembering(conversation_id, append, write=True)
 
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
@@ -150,15 +151,10 @@ class RowStore(LedgerRows):
         check_count("n", n)
 
         def recent() -> tuple[tuple[Turn, ...], Opened]:
-            opened = self._reopened(conversation_id)
-            if opened is None:
-                raise not_found(conversation_id)
-            self._touch(conversation_id, opened.record)
+            opened = self._kept_alive(conversation_id)
             return self._newest(conversation_id, opened, n), opened
 
-        turns, opened = self.rows.run(recent, write=self.ttl_s is not None)
-        self._remembered.keep_opened(conversation_id, opened)
-        return turns
+        return self._remembering(conversation_id, recent, write=self.ttl_s is not None)
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
@@ -252,7 +248,43 @@ class RowStore(LedgerRows):
         """Close the store."""
         self.close()
 
-    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> Head:
+    def _remembering(self, conversation_id: str, work: Callable[[], tuple[T, Opened]], *, write: bool) -> T:
+        """Run the work, and remember the conversation as it left it."""
+        result, opened = self.rows.run(work, write=write)
+        self._remembered.keep_opened(conversation_id, opened)
+        return result
+
+    def _appended_to_known(self, conversation_id: str, known: Opened, turn: Turn, line: bytes) -> Opened | None:
+        """Append if the record is still the one that is known; ``None`` if not, or if the turn is there already.
+
+        Also ``None`` where the conversation was last written by a store that lets it expire and this one does not, or
+        the reverse: then more than the rows of one turn change.
+        """
+        former = known.record
+        if self._is_expired(former) or is_hidden(former) or (former.expires_at is None) != (self.ttl_s is None):
+            return None
+        record = self._lasting(former.appended(turn, self._clock()))
+        stored = encode(record)
+        cid, place = former.cid, former.next_place
+        appending = Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line)
+        if not self.rows.append(appending):
+            return None
+        self._remembered.keep_turn(cid, place, line, turn, known.look)
+        return Opened(stored, record, known.frame, known.metadata, known.look)
+
+    def _appended(self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool) -> Opened:
+        """Append to what the rows hold now."""
+        opened = self._reopened(conversation_id)
+        if opened is None:
+            return self._begun(conversation_id, turn, user_id, create=create)
+        record = opened.record
+        if self.rows.place_of(record.cid, turn.id) is None:
+            self.rows.put_turn(record.cid, record.next_place, turn.id, line)
+            record = record.appended(turn, self._clock())
+        record, stored = self._put_record(conversation_id, record)
+        return opened._replace(stored=stored, record=record)
+
+    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> Opened:
         """Append to a conversation that is not there."""
         self._find(conversation_id, forget_expired=True)
         if not create:
@@ -261,16 +293,6 @@ class RowStore(LedgerRows):
         now = self._clock()
         state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
         return self._write(state, revision=1)
-
-    def _appended_to(self, conversation_id: str, opened: Opened, turn: Turn, line: bytes) -> tuple[Head, Opened]:
-        record = opened.record
-        if self.rows.place_of(record.cid, turn.id) is None:
-            self.rows.put_turn(record.cid, record.next_place, turn.id, line)
-            self._remembered.keep_turn(record.cid, record.next_place, line, turn, opened.look)
-            record = self._appended(record, turn)
-        record, stored = self._put_record(conversation_id, record)
-        head = head_of(conversation_id, record, decode_json(opened.metadata))
-        return head, opened._replace(stored=stored, record=record)
 
     def _newest(self, conversation_id: str, opened: Opened, n: int) -> tuple[Turn, ...]:
         record, frame = opened.record, opened.frame

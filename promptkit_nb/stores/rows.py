@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
+
+
+class Appending(NamedTuple):
+    """What an append changes: a conversation's record, and the row of one turn."""
+
+    conversation_id: str
+    user_id: str
+    former: bytes
+    record: bytes
+    cid: int
+    place: int
+    turn_id: str
+    line: bytes
 
 
 class Rows(Protocol):
@@ -30,7 +43,17 @@ class Rows(Protocol):
         ...
 
     def version(self) -> object:
-        """Return what becomes another as soon as any row does, and ``None`` where that cannot be told cheaply."""
+        """Return what becomes another as soon as any row does, and ``None`` where that cannot be told cheaply.
+
+        What this handle itself appends with ``append()`` may leave it as it is.
+        """
+        ...
+
+    def append(self, appending: Appending) -> bool:
+        """Append a turn if the record is still the former one and the turn is not there; else change nothing.
+
+        Return whether it was appended.
+        """
         ...
 
     def record(self, conversation_id: str) -> bytes | None:
