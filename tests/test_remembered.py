@@ -172,7 +172,7 @@ class TestConversations:
         """What was rolled back is neither in the next append's head nor in its totals."""
         mine, theirs = two
         with monkeypatch.context() as patch:
-            patch.setattr(mine.rows._table, "add_once", _failing)  # the record is swapped then
+            patch.setattr(mine.rows._table, "add", _failing)  # the record is swapped then
             with pytest.raises(StoreUnavailableError, match="no space"):
                 mine.append("a", said("lost"))
         head = mine.append("a", said("three"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError
-from promptkit_nb.stores.disk_table import DATABASE, Table
+from promptkit_nb.stores.disk_table import DATABASE, Row, Table
 from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:
@@ -48,14 +48,10 @@ class DiskRows:
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is still the former one and the turn is not there; say if so."""
-        key, tag = f"h:{appending.conversation_id}", f"u:{appending.user_id}"
-        if not self._table.swap(key, appending.former, appending.record, tag):
-            return False
-        turn_key, bounds = _key_of(appending.cid, appending.place), _bounds_of(appending.cid)
-        if self._table.add_once(turn_key, appending.line, f"t:{appending.turn_id}", *bounds):
-            return True
-        self._table.put(key, appending.former, tag)
-        return False
+        conversation_id, user_id, former, record, cid, place, turn_id, line = appending
+        head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
+        turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
+        return self._table.swap(head, former, turn, *_bounds_of(cid))
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""

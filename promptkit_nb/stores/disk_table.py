@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from diskcache import Cache
@@ -52,12 +52,11 @@ _PUT = (
     "ON CONFLICT(key, raw) DO UPDATE SET "
     "tag = excluded.tag, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
 )
-_ADD_ONCE = (
-    "INSERT OR FAIL INTO Cache(key, raw, store_time, tag, mode, filename, value) SELECT ?1, 1, ?2, ?3, 1, NULL, ?4 "
-    "WHERE NOT EXISTS (SELECT 1 FROM Cache WHERE tag = ?3 AND key >= ?5 AND key < ?6)"
-)
 _CHANGE = "UPDATE Cache SET mode = 1, filename = NULL, value = ? WHERE key = ? AND raw = 1 AND tag IS ?"
-_SWAP = "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND tag = ? AND value = ?"
+_SWAP = (
+    "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND tag = ? AND value = ? "
+    "AND NOT EXISTS (SELECT 1 FROM Cache WHERE tag = ? AND key >= ? AND key < ?)"
+)
 _SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
 _SLOW = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
@@ -77,6 +76,14 @@ def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object
         has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
         row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
         return has_rows, row and row[0]
+
+
+class Row(NamedTuple):
+    """A row with a tag."""
+
+    key: Key
+    value: bytes
+    tag: str
 
 
 class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
@@ -123,7 +130,7 @@ class Table:
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
             self._switches = 0  # between connections, of which each thread has its own
-            self._told = 0  # changes that the version does not count, as the caller knows of them
+            self._told = 0  # changes that the version does not count
             self._lighten()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
         _OPEN.add(self)
@@ -146,7 +153,7 @@ class Table:
         """Return what becomes another as soon as any row does, whoever wrote it, or another thread reads.
 
         SQLite counts what other connections commit, and what this one changes; each thread has one of its own. What
-        ``swap`` and ``add_once`` change does not count.
+        ``swap`` changes does not count.
         """
         (others,) = self._connection.execute("PRAGMA data_version").fetchone()
         return self._switches, others, self._connection.total_changes - self._told
@@ -167,19 +174,18 @@ class Table:
         check_row(key, value)
         self._connection.execute(_ADD, (key, time.time(), tag, value))
 
-    def add_once(self, key: Key, value: bytes, tag: str, low: Key, high: Key) -> bool:
-        """Add one row unless a row with ``low <= key < high`` has the tag; return whether it was added."""
-        check_row(key, value)
-        added = self._connection.execute(_ADD_ONCE, (key, time.time(), tag, value, low, high)).rowcount
-        self._told += added
-        return added == 1
+    def swap(self, row: Row, former: bytes, new: Row, low: Key, high: Key) -> bool:
+        """Write one row and add a new one, if the first has its former value, and no ``low <= key < high`` the new tag.
 
-    def swap(self, key: Key, former: bytes, value: bytes, tag: str) -> bool:
-        """Write one row if it has the former value and the tag; return whether it had."""
-        check_row(key, value)
-        swapped = self._connection.execute(_SWAP, (value, key, tag, former)).rowcount
-        self._told += swapped
-        return swapped == 1
+        Return whether both was so; if not, nothing was changed.
+        """
+        check_row(row.key, row.value)
+        asked = (row.value, row.key, row.tag, former, new.tag, low, high)
+        if self._connection.execute(_SWAP, asked).rowcount == 0:
+            return False
+        self.add(*new)
+        self._told += 2
+        return True
 
     def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
         """Return the rows with ``low <= key < high`` in the order of their keys."""
