@@ -12,8 +12,9 @@ from platformdirs import user_data_path
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores.disk_errors import DATABASE
 from promptkit_nb.stores.disk_rows import DiskRows
-from promptkit_nb.stores.disk_table import DATABASE, look_into
+from promptkit_nb.stores.disk_table import look_into
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError
-from promptkit_nb.stores.disk_table import DATABASE, Row, Table
+from promptkit_nb.stores.disk_errors import DATABASE
+from promptkit_nb.stores.disk_table import Row, Table
 from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:

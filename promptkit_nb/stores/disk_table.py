@@ -10,23 +10,22 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from diskcache import Cache
 
-from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.errors import StoreUnavailableError
+from promptkit_nb.stores.disk_errors import DATABASE, translated, translating
 from promptkit_nb.stores.interrupts import InterruptsHeld
 from promptkit_nb.stores.strict_disk import Key, StrictDisk, check_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 T = TypeVar("T")
-
-DATABASE = "cache.db"
 
 SETTINGS: dict[str, str | int] = {
     "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
@@ -147,7 +146,7 @@ class Table:
             with InterruptsHeld(), self._lock:
                 return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
         except (sqlite3.Error, OSError) as error:
-            raise _ours(error, self._directory, self._timeout_s) from error
+            raise translated(error, self._directory, self._timeout_s) from error
 
     def version(self) -> tuple[int, int, int]:
         """Return what becomes another as soon as any row does, whoever wrote it, or another thread reads.
@@ -291,40 +290,6 @@ class Table:
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
         return found == value
-
-
-@contextmanager
-def translating(directory: Path, timeout_s: float) -> Iterator[None]:
-    """Raise our errors where SQLite or the file system raises its own."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise _ours(error, directory, timeout_s) from error
-
-
-def _ours(error: Exception, directory: Path, timeout_s: float) -> StoreCorruptedError | StoreUnavailableError:
-    where = f"The store in {directory}"
-    if isinstance(error, OSError):
-        return StoreUnavailableError(f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}")
-    if not isinstance(error, sqlite3.OperationalError):
-        return StoreCorruptedError(
-            f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
-            f"can be read with: sqlite3 {DATABASE} .recover"
-        )
-    if "no such table" in str(error):
-        return StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.")
-    return StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}")
-
-
-def _remedy(words: str, timeout_s: float) -> str:
-    if "locked" in words:
-        return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
-    if "full" in words:
-        return "Make room on the disk; what was stored before is safe."
-    return (
-        'Choose a directory that you may write to, as in DiskStore("conversations"); a store that may only be read is '
-        "read from a copy of its directory."
-    )
 
 
 def _before_fork() -> None:
