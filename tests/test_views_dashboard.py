@@ -1,80 +1,281 @@
-"""The dashboard of usage: its filters narrow everything, and one of the dearest conversations can be opened."""
+"""The dashboard of usage, from Python's side: its filters narrow everything, and a conversation can be opened."""
 
 from __future__ import annotations
 
 from base64 import b64decode
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promptkit_nb import MemoryStore, usage_dashboard
-from storing import said
+from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError, MemoryStore, Usage, usage_dashboard
+from promptkit_nb.errors import StoreUnavailableError
+from storing import Foreign, said
+
+if TYPE_CHECKING:
+    from promptkit_nb.views.dashboard import UsageDashboard
 
 PNG = b"\x89PNG"
 
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """A store in memory of two users, with one conversation dearer than the other."""
+    """A store in memory of three users; one model has no price, the dearest conversation is bob's."""
     store = MemoryStore()
-    for day, user, model, cost in ((1, "alice", "small", "0.5"), (2, "bob", "<b>large</b>", "2")):
-        when = datetime(2026, 3, day, 12, tzinfo=UTC)
-        turn = said(f"I am {user}", created_at=when, model=model, cost=Decimal(cost))
+    for day, user, model, cost in (
+        (1, "alice", "small", "0.5"),
+        (2, "bob", "<b>large</b>", "2"),
+        (3, "carol", "mine", None),
+    ):
+        turn = said(
+            f"I am {user}",
+            created_at=datetime(2026, 3, day, 12, tzinfo=UTC),
+            model=model,
+            cost=None if cost is None else Decimal(cost),
+        )
         store.append(f"{user}'s", turn, user_id=user)
     return store
 
 
-def test_everything_is_shown_at_first(store: MemoryStore) -> None:
-    """The total, two pictures, what models and users cost, and the dearest conversation first."""
-    board = usage_dashboard(store)
-    assert board.total.value == "2 turns · 20 tokens · $2.50"
-    assert bytes(board.cost.value).startswith(PNG)
-    assert bytes(board.tokens.value).startswith(PNG)
-    assert "<td>small</td><td>1</td><td>8</td><td>0</td><td>2</td><td>0</td><td>$0.5000</td>" in board.tables.value
-    assert [label for label, _ in board.dearest.options] == ["bob's · bob · $2.00", "alice's · alice · $0.5000"]
+def table(board: UsageDashboard, name: str) -> list[tuple[str, ...]]:
+    """Return the rows of a table."""
+    (rows,) = (each["rows"] for each in board.tables if each["name"] == name)
+    return list(rows)
 
 
-def test_filters_narrow_everything(store: MemoryStore) -> None:
-    """User, model and days; a wrong order of days is said and changes nothing."""
-    board = usage_dashboard(store)
-    before = bytes(board.cost.value)
-    board.user.value = "alice"
-    assert board.total.value == "1 turns · 10 tokens · $0.5000"
-    assert [value for _, value in board.dearest.options] == ["alice's"]
-    assert bytes(board.cost.value) != before
-    board.user.value = None
-    board.since.value = date(2026, 3, 2)
-    assert [value for _, value in board.dearest.options] == ["bob's"]
-    board.until.value = date(2026, 3, 1)
-    assert "is later than until" in board.total.value
+def shown(board: UsageDashboard) -> list[str]:
+    """Return the conversations that the filters let through, the dearest first."""
+    return [row[0] for row in table(board, "Most expensive conversations")]
 
 
-def test_choosing_a_conversation_opens_it(store: MemoryStore) -> None:
-    """What was said in it is shown below; where it is gone, that is said."""
-    board = usage_dashboard(store)
-    board.dearest.value = "alice's"
-    assert "I am alice" in board.opened.value
-    store.delete("bob's")
-    board.dearest.value = "bob's"
-    assert "There is no conversation" in board.opened.value
+def ask(board: UsageDashboard, **filters: str) -> None:
+    """Change filters as the page does."""
+    board.filters = {**board.filters, **filters}
+    board.asked += 1
+    assert board.answered == board.asked
 
 
-def test_names_are_text(store: MemoryStore) -> None:
-    """A model's or user's name is no HTML."""
-    assert "&lt;b&gt;large&lt;/b&gt;" in usage_dashboard(store).tables.value
+class TestWhatIsShown:
+    """Totals, pictures and tables."""
+
+    def test_total_says_what_lacks_a_price(self, store: MemoryStore) -> None:
+        """What is unknown is counted beside the dollars, not as none."""
+        assert usage_dashboard(store).total == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
+
+    def test_tables_are_by_model_user_and_conversation(self, store: MemoryStore) -> None:
+        """The dearest first; who has no known price says so."""
+        board = usage_dashboard(store)
+        assert table(board, "Models") == [
+            ("<b>large</b>", "1", "8", "0", "2", "0", "$2.00"),
+            ("small", "1", "8", "0", "2", "0", "$0.5000"),
+            ("mine", "1", "8", "0", "2", "0", "price unknown"),
+        ]
+        assert [(row[0], row[-1]) for row in table(board, "Users")] == [
+            ("bob", "$2.00"),
+            ("alice", "$0.5000"),
+            ("carol", "price unknown"),
+        ]
+        assert table(board, "Most expensive conversations") == [
+            ("bob's", "bob", "1", "10", "$2.00"),
+            ("alice's", "alice", "1", "10", "$0.5000"),
+            ("carol's", "carol", "1", "10", "price unknown"),
+        ]
+
+    def test_three_pictures_are_drawn(self, store: MemoryStore) -> None:
+        """Cost and tokens over time, and where the next dollar goes."""
+        board = usage_dashboard(store)
+        assert [picture["title"] for picture in board.pictures] == [
+            "Cost: $2.5000, and 1 turn without a price",
+            "Tokens: 30",
+            "Where the next dollar goes",
+        ]
+        assert all(picture["png"].startswith(PNG) for picture in board.pictures)
+
+    def test_next_dollar_is_split_at_the_price_list(self) -> None:
+        """Input, cached input, output and reasoning in cents, and what caching saved."""
+        store = MemoryStore()
+        usage = Usage(1000, 500, cached_tokens=400, reasoning_tokens=100)
+        store.append("a", said("x", usage=usage, model="gpt-4o-mini", cost=Decimal("0.00042")))
+        board = usage_dashboard(store)
+        assert board.next_dollar == (
+            "Of each dollar: input 21 ¢, cached input 7 ¢, output 57 ¢, reasoning 14 ¢. Caching saved $0.000030."
+        )
+        assert table(board, "Where the dollars went") == [
+            ("gpt-4o-mini", "$0.000090", "$0.000030", "$0.00024", "$0.000060", "$0.00", "$0.00042")
+        ]
+
+    def test_users_own_prices_split_what_was_paid_at_them(self, store: MemoryStore) -> None:
+        """Where they are not given here the dollars are shown unsplit."""
+        store = MemoryStore()
+        store.append("a", said("x", usage=Usage(300, 100), model="mine", cost=Decimal(1), price_source="user"))
+        assert usage_dashboard(store).next_dollar == "Of each dollar: prices not known here 100 ¢."
+        board = usage_dashboard(store, prices={"mine": (1, 9)})
+        assert board.next_dollar == "Of each dollar: input 25 ¢, output 75 ¢."
+
+    def test_unknown_prices_leave_the_parts_empty(self, store: MemoryStore) -> None:
+        """No part of them is shown as nothing."""
+        assert table(usage_dashboard(store), "Where the dollars went")[-1] == (
+            *("mine", "", "", "", "", ""),
+            "price unknown",
+        )
+
+    def test_empty_store_has_a_dashboard(self) -> None:
+        """Nothing was paid."""
+        board = usage_dashboard(MemoryStore())
+        assert board.total == "0 turns · 0 tokens · $0.00"
+        assert board.next_dollar == ""
+        assert shown(board) == []
 
 
-def test_saved_notebook_keeps_a_picture(store: MemoryStore) -> None:
-    """Beside the widget there is a picture for readers without widgets, and the total as text."""
-    bundle = usage_dashboard(store)._repr_mimebundle_()
-    assert b64decode(bundle["image/png"]).startswith(PNG)
-    assert bundle["text/plain"] == "2 turns · 20 tokens · $2.50"
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+class TestFilters:
+    """What the page asks for, and what is given at first."""
+
+    @pytest.mark.parametrize(
+        ("filters", "found"),
+        [
+            ({"user_id": "alice"}, ["alice's"]),
+            ({"model": "<b>large</b>"}, ["bob's"]),
+            ({"prefix": "car"}, ["carol's"]),
+            ({"since": "2026-03-02"}, ["bob's", "carol's"]),
+            ({"until": "2026-03-02"}, ["bob's", "alice's"]),
+            ({"since": "2026-03-02", "until": "2026-03-02"}, ["bob's"]),
+        ],
+    )
+    def test_each_filter_narrows_everything(
+        self, store: MemoryStore, filters: dict[str, Any], found: list[str]
+    ) -> None:
+        """Typed in the page or given at first: tables and totals are of what passes."""
+        board = usage_dashboard(store)
+        ask(board, **filters)
+        first = usage_dashboard(store, **filters)
+        assert shown(board) == shown(first) == found
+        assert board.total == first.total
+        assert board.total.startswith(f"{len(found)} turn")
+        assert len(table(board, "Users")) == len(found)
+
+    def test_moments_can_be_dates(self, store: MemoryStore) -> None:
+        """As in every view; the page shows their day."""
+        board = usage_dashboard(store, since=date(2026, 3, 2), until=datetime(2026, 3, 3, tzinfo=UTC))
+        assert shown(board) == ["bob's"]
+        assert board.filters["since"] == "2026-03-02"
+        ask(board, user_id="alice")
+        assert shown(board) == []
+
+    def test_one_conversation_stays_the_only_one(self, store: MemoryStore) -> None:
+        """What was narrowed in the call is not widened by the page."""
+        board = usage_dashboard(store, conversation_id="bob's")
+        ask(board, user_id="")
+        assert shown(board) == ["bob's"]
+
+    def test_bars_are_by_any_period_and_series(self, store: MemoryStore) -> None:
+        """The picture of cost changes with them."""
+        board = usage_dashboard(store)
+        before = board.pictures[0]["png"]
+        for series in ("user", "conversation"):
+            ask(board, series=series, by="week")
+            assert board.pictures[0]["png"] != before
+            before = board.pictures[0]["png"]
+
+    def test_impossible_filter_is_said_and_changes_nothing(self, store: MemoryStore) -> None:
+        """Also that it is over again."""
+        board = usage_dashboard(store, since="2026-03-02")
+        ask(board, until="2026-03-01")
+        assert "since='2026-03-02' is later than until='2026-03-01'" in board.problem
+        assert shown(board) == ["bob's", "carol's"]
+        ask(board, until="")
+        assert board.problem == ""
+
+    def test_impossible_filter_at_first_is_an_error(self, store: MemoryStore) -> None:
+        """As in every view."""
+        with pytest.raises(InvalidArgumentError, match="since='soon' is no time"):
+            usage_dashboard(store, since="soon")
+
+    def test_choices_are_who_was_paid_for(self, store: MemoryStore) -> None:
+        """Users and models of the whole store, whatever the filters are."""
+        board = usage_dashboard(store, user_id="bob")
+        assert board.choices["user_id"] == ["alice", "bob", "carol"]
+        assert board.choices["model"] == ["<b>large</b>", "mine", "small"]
+
+    def test_dashboard_of_a_user_knows_nobody_else(self, store: MemoryStore) -> None:
+        """Neither in tables nor in choices nor by id."""
+        board = usage_dashboard(ConversationManager(DemoProvider(), store).for_user("bob").store)
+        assert board.choices["user_id"] == ["bob"]
+        assert shown(board) == ["bob's"]
+        board.chosen = "alice's"
+        assert "There is no conversation" in board.opened["note"]
+
+    def test_store_that_fails_is_said(self, store: MemoryStore) -> None:
+        """What was there stays, and the next try shows what is there now."""
+
+        class Failing(Foreign):
+            fails = False
+
+            def list(self, *args: Any, **kwargs: Any) -> Any:
+                if self.fails:
+                    raise StoreUnavailableError("The store is away.")
+                return self.store.list(*args, **kwargs)
+
+        failing: Any = Failing(store)
+        board = usage_dashboard(failing)
+        failing.fails = True
+        board.refresh()
+        assert board.problem == "The store is away."
+        assert len(shown(board)) == 3
+        failing.fails = False
+        store.delete("bob's")
+        board.refresh()
+        assert (board.problem, shown(board)) == ("", ["alice's", "carol's"])
 
 
-def test_empty_store_has_a_dashboard() -> None:
-    """Nothing was paid."""
-    board = usage_dashboard(MemoryStore())
-    assert board.total.value == "0 turns · 0 tokens · $0.00"
-    assert board.dearest.options == ()
+class TestOpening:
+    """A conversation of the table, opened."""
+
+    def test_choosing_a_conversation_opens_it(self, store: MemoryStore) -> None:
+        """What was said in it is there; choosing none closes it."""
+        board = usage_dashboard(store)
+        board.chosen = "alice's"
+        assert "I am alice" in board.opened["html"]
+        board.chosen = ""
+        assert board.opened == {}
+
+    def test_conversation_that_is_gone_says_so(self, store: MemoryStore) -> None:
+        """Deleted since the table was made."""
+        board = usage_dashboard(store)
+        store.delete("bob's")
+        board.chosen = "bob's"
+        assert "There is no conversation" in board.opened["note"]
+        assert board.opened["html"] == ""
+
+    def test_long_conversation_shows_its_end(self) -> None:
+        """Its newest fifty turns, and that there are more."""
+        store = MemoryStore()
+        for number in range(52):
+            store.append("a", said(f"number {number:02}"))
+        board = usage_dashboard(store)
+        board.chosen = "a"
+        assert board.opened["note"] == "The newest 50 turns of 52."
+        assert "number 51" in board.opened["html"]
+        assert "number 02" in board.opened["html"]
+        assert "number 01" not in board.opened["html"]
+
+
+class TestSavedNotebook:
+    """What is left where no widget runs."""
+
+    def test_batch_run_gets_a_picture_alone(self, store: MemoryStore) -> None:
+        """All of it in one picture, and in words; nothing in HTML depends on how it is drawn."""
+        bundle, _ = usage_dashboard(store)._repr_mimebundle_()
+        assert sorted(bundle) == ["image/png", "text/plain"]
+        assert b64decode(str(bundle["image/png"])).startswith(PNG)
+        assert bundle["text/plain"] == (
+            "3 turns · 30 tokens · $2.50 + 1 turn without a price\nOf each dollar: prices not known here 100 ¢."
+        )
+
+    def test_same_store_gives_the_same_picture(self, store: MemoryStore) -> None:
+        """To the last byte."""
+        assert usage_dashboard(store)._repr_mimebundle_() == usage_dashboard(store)._repr_mimebundle_()
+
+    def test_shows_itself_in_a_terminal(self, store: MemoryStore) -> None:
+        """By its totals."""
+        assert repr(usage_dashboard(store, user_id="bob")) == "UsageDashboard('1 turn · 10 tokens · $2.00')"

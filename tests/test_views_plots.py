@@ -33,6 +33,13 @@ def store() -> MemoryStore:
     return store
 
 
+def legend(figure: Figure) -> list[str]:
+    """Return what stands beside the colours."""
+    (axes,) = figure.axes
+    found = axes.get_legend()
+    return [] if found is None else [text.get_text().strip() for text in found.get_texts()]
+
+
 def bars(figure: Figure) -> dict[str, list[float]]:
     """Return the heights of the bars by their series."""
     (axes,) = figure.axes
@@ -50,7 +57,7 @@ def png(figure: Any) -> bytes:
 def test_bars_are_costs_by_day_and_model(store: MemoryStore) -> None:
     """The dearest series first; what has no price is in no bar, and the title says so."""
     figure = plot_cost(store)
-    assert bars(figure) == {"large": [2.0, 1.0], "small": [0.5, 0.0], "mine": [0.0, 0.0]}
+    assert bars(figure) == {"large": [2.0, 1.0], "small": [0.5, 0.0]}
     assert figure.axes[0].get_title(loc="left") == "Cost: $3.5000, and 1 turn without a price"
 
 
@@ -80,6 +87,36 @@ def test_many_series_are_gathered() -> None:
     found = bars(plot_cost(store))
     assert list(found) == ["m12", "m11", "m10", "m09", "m08", "m07", "m06", "others"]
     assert found["others"] == [15.0]
+
+
+def test_model_named_as_the_rest_is_counted_once() -> None:
+    """``others`` may be a name, too: its dollars are in the bar of the rest."""
+    store = MemoryStore()
+    for number in range(1, 13):
+        name = "others" if number == 12 else f"m{number:02}"
+        store.append("a", said("x", model=name, cost=Decimal(number)))
+    found = bars(plot_cost(store))
+    assert sum(height for heights in found.values() for height in heights) == 78.0
+
+
+def test_names_are_shown_as_they_are() -> None:
+    """Dollars in them are no formula, an underscore hides none, and long ones are cut."""
+    store = MemoryStore()
+    names = ["_hidden", "$x$ and $\\bad{", "<b>bold</b>", "long " * 20]
+    for number, name in enumerate(names):
+        store.append("a", said("x", model=name, cost=Decimal(4 - number)))
+    figure = plot_cost(store)
+    assert legend(figure) == ["_hidden", "$x$ and $\\bad{", "<b>bold</b>", "long long long long long lo…"]
+    assert png(figure)
+
+
+def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
+    """It has no ground of its own, and its words are of a grey that is far from both."""
+    figure = plot_cost(store)
+    (axes,) = figure.axes
+    assert (figure.patch.get_alpha(), axes.patch.get_alpha()) == (0, 0)
+    words = [axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    assert {text.get_color() for text in words} == {"#777777"}
 
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.panel.engine import Engine
 from promptkit_nb.panel.transcript import static_html, static_text
-from promptkit_nb.rendering.frontend import can_update
+from promptkit_nb.rendering.frontend import WIDGET_VIEW, can_use_widgets, widget_view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from promptkit_nb.asking.snapshot import Snapshot
 
 _HERE = Path(__file__).parent
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class ChatPanel(anywidget.AnyWidget):
@@ -91,7 +89,7 @@ class ChatPanel(anywidget.AnyWidget):
 
     def open(self) -> None:
         """Connect with the pages; a batch run has none, and would save what is here in the notebook's metadata."""
-        if _is_live():
+        if can_use_widgets():
             super().open()
 
     def close(self) -> None:
@@ -107,17 +105,17 @@ class ChatPanel(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
         static = _static(self.conversation.snapshot())
-        if not _is_live():
+        if not can_use_widgets():
             return static, {}
-        return {**static, _WIDGET_VIEW: _view_of(self)}, {}
+        return {**static, WIDGET_VIEW: widget_view(self.model_id)}, {}
 
     def _ipython_display_(self, **_: object) -> None:
         static = _static(self.conversation.snapshot())
-        if not _is_live():
+        if not can_use_widgets():
             display(static, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
             return
         hint = f"{self!r} needs a running kernel: run this cell again to go on."
-        display({"text/plain": hint, _WIDGET_VIEW: _view_of(self)}, raw=True)  # type: ignore[no-untyped-call]  # as above
+        display({"text/plain": hint, WIDGET_VIEW: widget_view(self.model_id)}, raw=True)  # type: ignore[no-untyped-call]  # as above
         self._transcript = display(static, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
 
     def _received(self, _: object, content: object, __: object) -> None:
@@ -130,15 +128,6 @@ class ChatPanel(anywidget.AnyWidget):
         command = {str(name): str(value) for name, value in content.items()}
         self.send({"taken": command.get("n", ""), "view": command.get("view", "")})
         self._engine.post(command)
-
-
-def _is_live() -> bool:
-    """Return whether somebody can use a widget: Voilà runs notebooks as a batch does, and then shows them."""
-    return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
-
-
-def _view_of(panel: ChatPanel) -> dict[str, object]:
-    return {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}
 
 
 def _static(snapshot: Snapshot) -> dict[str, object]:

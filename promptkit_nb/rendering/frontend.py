@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+"""The type of an output in which a widget is shown."""
 
 
 def running_shell() -> Any:  # an InteractiveShell, which only IPython itself may import
@@ -21,6 +25,16 @@ def is_terminal() -> bool:
 def can_update() -> bool:
     """Return whether an output may be changed after it was shown: in a person's notebook only."""
     return getattr(running_shell(), "kernel", None) is not None and not is_batch()
+
+
+def can_use_widgets() -> bool:
+    """Return whether somebody can use a widget: Voilà runs notebooks as a batch does, and then shows them."""
+    return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+
+
+def widget_view(model_id: str) -> dict[str, object]:
+    """Return what an output of the type ``WIDGET_VIEW`` holds."""
+    return {"version_major": 2, "version_minor": 0, "model_id": model_id}
 
 
 def parent_message() -> dict[str, Any]:

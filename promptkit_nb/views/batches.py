@@ -52,6 +52,7 @@ _LINE = pa.schema(
         "provider": _STRING,
         "usage": pa.struct(dict.fromkeys(_TOKENS, _COUNT) | {"estimated": _FLAG}),
         "cost": _STRING,
+        "price_source": _STRING,
         "saved": _STRING,
         "latency_ms": pa.float64(),
         "finish_reason": _STRING,
@@ -85,8 +86,8 @@ _LONGEST_BLOCK = 1 << 20
 class Batch:
     """Some conversations: ``turns`` one row a turn, ``messages`` one a message, in the same order.
 
-    ``turns`` has, beyond what is shown: ``requested_model``; ``cost`` and ``saved`` as exact decimals; ``paid``, how
-    many calls of a row were paid for, and ``unpriced``, how many of those have no known price.
+    ``turns`` has, beyond what is shown: ``requested_model``; ``price_source``; ``cost`` and ``saved`` as exact
+    decimals; ``paid``, how many calls of a row were paid for, and ``unpriced``, how many of those have no known price.
     """
 
     turns: pa.RecordBatch
@@ -156,6 +157,7 @@ def _turns(lines: Lines, parsed: pa.RecordBatch, counts: pa.Array) -> pa.RecordB
             "total_tokens": pc.coalesce(parsed["_total_tokens"], total),
             "estimated": _flag(usage["estimated"]),
             "cost": cost,
+            "price_source": parsed["price_source"].dictionary_encode(),
             "saved": _money(parsed["saved"]),
             "latency_ms": parsed["latency_ms"],
             "finish_reason": parsed["finish_reason"].dictionary_encode(),

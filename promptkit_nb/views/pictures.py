@@ -3,36 +3,80 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.axes import Axes
+
+    Drawing = Callable[[Axes], object]
+
 DPI = 100
-GREY = "#808080"
+GREY = "#777777"
+"""As far from white as from black."""
 
 
 class Picture(Figure):
-    """A figure that pyplot does not know: nothing is shown twice, and no backend or style of the notebook changes."""
+    """A figure that pyplot does not know: nothing is shown twice, and no backend or style of the notebook changes.
+
+    It can be read on white and on black: it has no ground of its own, and its words and lines are grey.
+    """
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         FigureCanvasAgg(self).print_figure(file, format="png", dpi=DPI)
         return file.getvalue()
 
-    def png_for_any_theme(self) -> bytes:
-        """Return the picture to be seen on white and on black: no ground of its own, words and lines in grey."""
-        self.patch.set_alpha(0)
-        for axes in self.axes:
-            axes.patch.set_alpha(0)
-            axes.tick_params(colors=GREY)
-            for spine in axes.spines.values():
-                spine.set_color(GREY)
-        for text in self.findobj(Text):
-            text.set(color=GREY)
-        return self._repr_png_()
+
+def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
+    """Return a picture of these drawings, two in a row; ``size`` in inches is that of the whole."""
+    picture = Picture(figsize=size, layout="constrained")
+    columns = min(2, len(drawings))
+    for place, draw in enumerate(drawings, 1):
+        axes = picture.add_subplot(-(-len(drawings) // columns), columns, place)
+        draw(axes)
+        _plain(axes)
+    picture.patch.set_alpha(0)
+    for text in picture.findobj(Text):
+        text.set(color=text.get_color() if text.get_gid() == KEEPS_COLOUR else GREY, parse_math=False)
+    return picture
 
 
-def new_picture() -> Picture:
-    """Return an empty picture."""
-    return Picture(figsize=(8, 3.5), layout="constrained")
+KEEPS_COLOUR = "keeps colour"
+"""What words are marked with that stand on a colour of their own."""
+
+
+def label_periods(axes: Axes) -> None:
+    """Write dates below the bars as shortly as they can be told apart."""
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's has no types
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
+
+
+def name_colours(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Write beside the drawing what its colours mean."""
+    legend = axes.legend(
+        handles, [f" {name}" for name in names], frameon=False, bbox_to_anchor=(1, 1), loc="upper left"
+    )
+    legend.set_in_layout(True)
+
+
+def say_nothing_was_paid(axes: Axes) -> None:
+    """Write that there is nothing to draw."""
+    axes.text(0.5, 0.5, "nothing was paid", ha="center", va="center", transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _plain(axes: Axes) -> None:
+    axes.patch.set_alpha(0)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=GREY)
+    for side, spine in axes.spines.items():
+        spine.set(color=GREY, visible=side in ("bottom", "left"))

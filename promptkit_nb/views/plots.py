@@ -5,9 +5,11 @@ It is asked for by the extra ``plots`` alone, and imported when the first pictur
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
+from promptkit_nb.rendering.history import preview
 from promptkit_nb.rendering.plain_text import counted
 from promptkit_nb.views.usage import usage_df
 
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.filters import FilterArguments
-    from promptkit_nb.views.pictures import Picture
+    from promptkit_nb.views.pictures import Drawing, Picture
 
 PERIODS = ("hour", "day", "week", "month")
 MOST_SERIES = 7
 UNKNOWN = "unknown"
 OTHERS = "others"
+NAME_CHARACTERS = 28
 
 # Okabe and Ito's colours, told apart by people who see few, and on white as on black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -35,6 +38,8 @@ TOKENS = {
     "output": ("output_tokens", "reasoning_tokens"),
     "reasoning": ("reasoning_tokens", None),
 }
+
+WIDTHS_DAYS: Mapping[str, float] = {"hour": 0.8 / 24, "day": 0.8, "week": 5.6, "month": 24}
 
 
 def plot_cost(
@@ -57,12 +62,7 @@ def plot_cost(
     """
     period, series = _keys(by)
     usage = usage_df(store, [period, *series], **filters)
-    table = _by_series(usage, period, series, "cost_usd")
-    unpriced = int(usage["unpriced_turns"].sum())
-    title = f"Cost: ${usage['cost_usd'].sum():,.4f}" + (
-        f", and {counted(unpriced, 'turn')} without a price" if unpriced else ""
-    )
-    return _figure(table, title, "US dollars", period)
+    return drawn(partial(draw_cost, usage=usage, period=period, series=series))
 
 
 def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArguments]) -> Picture:
@@ -83,11 +83,48 @@ def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArgu
     period, series = _keys(by)
     if series:
         raise InvalidArgumentError(f"by={by!r} is more than a period: use one of {', '.join(PERIODS)}.")
-    usage = usage_df(store, [period], **filters).dropna(subset=[period]).set_index(period).astype("float64")
-    table = usage[[]].copy()
+    usage = usage_df(store, [period], **filters)
+    return drawn(partial(draw_tokens, usage=usage, period=period))
+
+
+def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str] = ()) -> None:
+    """Draw what was paid; ``usage`` has the period, the series and the figures of ``usage_df``."""
+    unpriced = int(usage["unpriced_turns"].sum())
+    title = f"Cost: ${usage['cost_usd'].sum():,.4f}" + (
+        f", and {counted(unpriced, 'turn')} without a price" if unpriced else ""
+    )
+    _draw_bars(axes, _by_series(usage, period, series, "cost_usd"), period)
+    axes.set_title(title, loc="left")
+    axes.set_ylabel("US dollars")
+
+
+def draw_tokens(axes: Axes, usage: pd.DataFrame, period: str) -> None:
+    """Draw the tokens that were paid for; ``usage`` has a row a period, and the figures of ``usage_df``."""
+    known = usage.dropna(subset=[period]).set_index(period)[[*dict.fromkeys(each for each, _ in TOKENS.values())]]
+    known = known.astype("float64").fillna(0)
+    table = known[[]].copy()
     for name, (column, part) in TOKENS.items():
-        table[name] = usage[column] - (usage[part] if part else 0)
-    return _figure(table, f"Tokens: {int(table.to_numpy().sum()):,}", "tokens", period)
+        table[name] = known[column] - (known[part] if part else 0)
+    _draw_bars(axes, table, period)
+    axes.set_title(f"Tokens: {int(table.to_numpy().sum()):,}", loc="left")
+    axes.set_ylabel("tokens")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def draw_dearest(axes: Axes, usage: pd.DataFrame) -> None:
+    """Draw the most expensive conversations; ``usage`` has a row a conversation, and the figures of ``usage_df``."""
+    from promptkit_nb.views.pictures import say_nothing_was_paid  # noqa: PLC0415 - matplotlib, an extra
+
+    axes.set_title("Most expensive conversations", loc="left")
+    dearest = usage[usage["cost_usd"] > 0].sort_values("cost_usd", ascending=False, kind="stable").head(MOST_SERIES)
+    if not len(dearest):
+        say_nothing_was_paid(axes)
+        return
+    axes.barh(range(len(dearest)), dearest["cost_usd"], 0.7, color=COLOURS[0])
+    axes.set_yticks(range(len(dearest)), [preview(name, NAME_CHARACTERS) for name in dearest["conversation_id"]])
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("US dollars")
 
 
 def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
@@ -104,52 +141,41 @@ def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
 
 def _by_series(usage: pd.DataFrame, period: str, series: Sequence[str], figure: str) -> pd.DataFrame:
     """Return the figure with a row a period and a column a series, the largest series first."""
-    known = usage.dropna(subset=[period])
+    known = usage.dropna(subset=[period, figure])
     if not series:
-        return known.set_index(period)[[figure]].fillna(0)
+        return known.set_index(period)[[figure]]
     named = known.assign(**{series[0]: known[series[0]].astype("str").fillna(UNKNOWN)})
     table = named.pivot_table(index=period, columns=series[0], values=figure, aggfunc="sum", fill_value=0)
     table = table[table.sum().sort_values(ascending=False, kind="stable").index]
     if len(table.columns) <= MOST_SERIES + 1:
         return table
     largest = table.iloc[:, :MOST_SERIES].copy()
-    largest[OTHERS] = table.iloc[:, MOST_SERIES:].sum(axis="columns")
+    largest[OTHERS] = table.iloc[:, MOST_SERIES:].sum(axis="columns") + largest.get(OTHERS, 0)  # one may be named so
     return largest
 
 
-def _figure(table: pd.DataFrame, title: str, label: str, period: str) -> Picture:
-    figure = _new_figure()
-    axes = figure.add_subplot()
-    _draw_bars(axes, table, WIDTHS_DAYS[period])
-    axes.set_title(title, loc="left")
-    axes.set_ylabel(label)
-    return figure
+def _draw_bars(axes: Axes, table: pd.DataFrame, period: str) -> None:
+    from promptkit_nb.views.pictures import label_periods, name_colours, say_nothing_was_paid  # noqa: PLC0415 - an extra
+
+    if not len(table):
+        say_nothing_was_paid(axes)
+        return
+    below: Any = 0
+    handles = []
+    for colour, (name, heights) in zip(COLOURS, table.items(), strict=False):
+        begins, width = table.index.to_numpy(), WIDTHS_DAYS[period]
+        handles.append(axes.bar(begins, heights, width, bottom=below, label=name, color=colour, align="edge"))
+        below = below + heights
+    axes.grid(axis="y", alpha=0.3)
+    label_periods(axes)
+    if len(handles) > 1:
+        name_colours(axes, handles, [preview(str(name), NAME_CHARACTERS) for name in table.columns])
 
 
-WIDTHS_DAYS: Mapping[str, float] = {"hour": 0.8 / 24, "day": 0.8, "week": 5.6, "month": 24}
-
-
-def _new_figure() -> Picture:
+def drawn(*drawings: Drawing, size: tuple[float, float] = (8, 3.5)) -> Picture:
+    """Return a picture of these drawings, two in a row; ``size`` in inches is that of the whole."""
     try:
-        from promptkit_nb.views.pictures import new_picture  # noqa: PLC0415 - matplotlib, an extra
+        from promptkit_nb.views.pictures import picture_of  # noqa: PLC0415 - matplotlib, an extra
     except ImportError as error:
         raise MissingDependencyError("Pictures need matplotlib: pip install 'promptkit-nb[plots]'.") from error
-    return new_picture()
-
-
-def _draw_bars(axes: Axes, table: pd.DataFrame, width_days: float) -> None:
-    below: Any = 0
-    for colour, (name, heights) in zip(COLOURS, table.items(), strict=False):
-        axes.bar(table.index.to_numpy(), heights, width_days, bottom=below, label=name, color=colour, align="edge")
-        below = below + heights
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", alpha=0.3)
-    if len(table.columns) > 1 and len(table):
-        axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
-    if not len(table):
-        axes.text(0.5, 0.5, "nothing was paid", ha="center", va="center", transform=axes.transAxes)
-        axes.set_xticks([])
-    else:
-        axes.figure.autofmt_xdate(rotation=30)
+    return picture_of(*drawings, size=size)

@@ -142,6 +142,18 @@ USAGE: Schema = (
     _UNPRICED,
 )
 
+COST_PARTS: Schema = (
+    _MODEL,
+    Column("input_usd", "float64", "what input that was not cached cost, in US dollars"),
+    Column("cached_usd", "float64", "what cached input cost"),
+    Column("output_usd", "float64", "what the answers cost without reasoning"),
+    Column("reasoning_usd", "float64", "what reasoning cost"),
+    Column("unsplit_usd", "float64", "what was paid at prices that are not known here"),
+    _COST,
+    Column("cache_saved_usd", "float64", "what the cached input would have cost more without a cache"),
+    _UNPRICED,
+)
+
 
 def described_by(schema: Schema) -> Callable[[F], F]:
     """Put the table of a schema in place of ``{columns}`` in a function's docstring."""

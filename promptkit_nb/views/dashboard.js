@@ -1,0 +1,128 @@
+// The page of the dashboard of usage. Text reaches it as text (textContent); the only HTML it takes is what Python
+// sanitised, in the field named `html`.
+
+const LABELS = {
+  user_id: "User", model: "Model", prefix: "Ids that begin with", since: "Since", until: "Until", by: "Per", series: "Bars by",
+};
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function render({ model, el }) {
+  const fields = {};
+  const total = make("div", { class: "promptkit-total", role: "status" });
+  const problem = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
+  const pictures = make("div", { class: "promptkit-pictures" });
+  const nextDollar = make("div", { class: "promptkit-next" });
+  const tables = make("div", { class: "promptkit-tables" });
+  const opened = make("section", { class: "promptkit-opened", "aria-label": "Conversation", hidden: true });
+  const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Filters" },
+    ...Object.keys(LABELS).map(field), make("button", { type: "button", onclick: ask }, "Refresh"));
+  const root = make("div", {
+    class: "promptkit-dashboard", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Usage dashboard",
+  }, head, total, problem, pictures, nextDollar, tables, opened);
+  for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
+  el.append(root);
+
+  function field(name) {
+    const choices = model.get("choices")[name];
+    const onchange = () => {
+      model.set("filters", { ...model.get("filters"), [name]: fields[name].value });
+      ask();
+    };
+    const input = choices
+      ? make("select", { onchange }, ...(name in { user_id: 1, model: 1 } ? [make("option", { value: "" }, "all")] : []),
+        ...choices.map((choice) => make("option", { value: choice }, choice)))
+      : make("input", { type: name === "prefix" ? "text" : "date", autocomplete: "off", onchange });
+    fields[name] = input;
+    return make("label", {}, make("span", {}, LABELS[name]), input);
+  }
+
+  // Ask for what the filters now say; until the answer is there, what is shown is of before.
+  function ask() {
+    model.set("asked", model.get("asked") + 1);
+    model.save_changes();
+    showWaiting();
+  }
+
+  function choose(id) {
+    model.set("chosen", id);
+    model.save_changes();
+  }
+
+  function showFilters() {
+    for (const [name, input] of Object.entries(fields)) {
+      const text = model.get("filters")[name] ?? "";
+      input.value = input.type === "date" ? text.slice(0, 10) : text;
+    }
+  }
+
+  function showWaiting() {
+    root.setAttribute("aria-busy", String(model.get("answered") !== model.get("asked")));
+  }
+
+  function showWords() {
+    total.textContent = model.get("total");
+    nextDollar.textContent = model.get("next_dollar");
+    problem.textContent = model.get("problem");
+    problem.hidden = !model.get("problem");
+  }
+
+  function showPictures() {
+    for (const image of pictures.children) URL.revokeObjectURL(image.src);
+    pictures.replaceChildren(...model.get("pictures").map(({ title, png }) =>
+      make("img", { alt: title, src: URL.createObjectURL(new Blob([png], { type: "image/png" })) })));
+  }
+
+  function showTables() {
+    tables.replaceChildren(...model.get("tables").filter((table) => table.rows.length).map(tableNode));
+  }
+
+  function tableNode({ name, columns, rows, opens }) {
+    const cells = (row, place) => row.map((text, column) =>
+      make("td", {}, opens.length && column === 0 ? opener(text, opens[place]) : text));
+    return make("div", { class: opens.length ? "promptkit-table promptkit-wide" : "promptkit-table" },
+      make("table", {}, make("caption", {}, name),
+        make("thead", {}, make("tr", {}, ...columns.map((column) => make("th", { scope: "col" }, column)))),
+        make("tbody", {}, ...rows.map((row, place) => make("tr", {}, ...cells(row, place))))));
+  }
+
+  function opener(text, id) {
+    return make("button", { type: "button", class: "promptkit-open", title: "Open this conversation", onclick: () => choose(id) }, text);
+  }
+
+  function showOpened() {
+    const { id, note, html } = model.get("opened");
+    opened.hidden = !id;
+    if (!id) return opened.replaceChildren();
+    const body = make("div", { class: "promptkit-body" });
+    body.innerHTML = html;
+    opened.replaceChildren(
+      make("div", { class: "promptkit-bar" }, make("strong", {}, id),
+        make("button", { type: "button", onclick: () => choose("") }, "Close")),
+      make("div", { class: "promptkit-note" }, note), body);
+    opened.scrollIntoView({ block: "nearest" });
+  }
+
+  const shows = {
+    "change:filters": showFilters, "change:asked": showWaiting, "change:answered": showWaiting, "change:total": showWords,
+    "change:next_dollar": showWords, "change:problem": showWords, "change:pictures": showPictures,
+    "change:tables": showTables, "change:opened": showOpened,
+  };
+  for (const [event, show] of Object.entries(shows)) model.on(event, show);
+  for (const show of new Set(Object.values(shows))) show();
+  return () => {
+    for (const [event, show] of Object.entries(shows)) model.off(event, show);
+    for (const image of pictures.children) URL.revokeObjectURL(image.src);
+  };
+}
+
+export default { render };
