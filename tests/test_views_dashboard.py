@@ -82,13 +82,14 @@ class TestWhatIsShown:
             ("carol's", "carol", "1", "10", "price unknown"),
         ]
 
-    def test_three_pictures_are_drawn(self, store: MemoryStore) -> None:
-        """Cost and tokens over time, and where the next dollar goes."""
+    def test_four_pictures_are_drawn(self, store: MemoryStore) -> None:
+        """Cost and tokens over time, where the next dollar goes, and what conversations cost."""
         board = usage_dashboard(store)
         assert [picture["title"] for picture in board.pictures] == [
             "Cost: $2.5000, and 1 turn without a price",
             "Tokens: 30",
             "Where the next dollar goes",
+            "Most expensive conversations",
         ]
         assert all(picture["png"].startswith(PNG) for picture in board.pictures)
 

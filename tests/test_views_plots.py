@@ -116,7 +116,7 @@ def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
     (axes,) = figure.axes
     assert (figure.patch.get_alpha(), axes.patch.get_alpha()) == (0, 0)
     words = [axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    assert {text.get_color() for text in words} == {"#777777"}
+    assert {text.get_color() for text in words} == {"#7f7f7f"}
 
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)

@@ -39,9 +39,9 @@ function render({ model, el }) {
       ask();
     };
     const input = choices
-      ? make("select", { onchange }, ...(name in { user_id: 1, model: 1 } ? [make("option", { value: "" }, "all")] : []),
+      ? make("select", { "aria-label": LABELS[name], onchange }, ...(name in { user_id: 1, model: 1 } ? [make("option", { value: "" }, "all")] : []),
         ...choices.map((choice) => make("option", { value: choice }, choice)))
-      : make("input", { type: name === "prefix" ? "text" : "date", autocomplete: "off", onchange });
+      : make("input", { "aria-label": LABELS[name], type: name === "prefix" ? "text" : "date", autocomplete: "off", onchange });
     fields[name] = input;
     return make("label", {}, make("span", {}, LABELS[name]), input);
   }

@@ -91,8 +91,8 @@ class UsageDashboard(anywidget.AnyWidget):
         super().__init__()
         self._report = report
         self.filters = _AS_AT_FIRST | {name: str(filters.get(name) or "") for name in _ON_PAGE}
-        self.choices = {"user_id": self._names("user_id"), "model": self._names("model")}
-        self.choices |= {"by": list(PERIODS), "series": list(SERIES)}
+        names = {name: self._names(name) for name in ("user_id", "model")}
+        self.choices = {**names, "by": list(PERIODS), "series": list(SERIES)}
         self._show(content)
         self.observe(self._on_asked, "asked")
         self.observe(self._on_chosen, "chosen")

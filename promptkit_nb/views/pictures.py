@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Drawing = Callable[[Axes], object]
 
 DPI = 100
-GREY = "#777777"
-"""As far from white as from black."""
+GREY = "#7f7f7f"
+"""As far from white as from the black of dark themes."""
 
 
 class Picture(Figure):

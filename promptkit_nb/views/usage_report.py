@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.cost_parts import Prices
     from promptkit_nb.views.filters import FilterArguments
-    from promptkit_nb.views.pictures import Picture
+    from promptkit_nb.views.pictures import Drawing, Picture
 
 MOST_ROWS = 20
 """Of a table: the dearest ones."""
@@ -83,26 +83,25 @@ class UsageReport:
         saved = self.parts["cache_saved_usd"].sum()
         return f"Of each dollar: {words}." + (f" Caching saved {_usd(saved)}." if saved else "")
 
-    def pictures(self) -> tuple[Picture, Picture, Picture]:
-        """Return cost over time, tokens over time, and where the next dollar goes."""
-        cost, tokens, next_dollar = (drawn(draw, size=SMALL) for draw in self._drawings())
-        return cost, tokens, next_dollar
+    def pictures(self) -> list[Picture]:
+        """Return cost over time, tokens over time, where the next dollar goes, and the most expensive conversations."""
+        return [drawn(draw, size=SMALL) for draw in self._drawings()]
 
     def whole_picture(self) -> Picture:
-        """Return all of it in one picture, the dearest conversations as well."""
-        dearest = self._grouped("conversation_id")
-        return drawn(*self._drawings(), partial(draw_dearest, usage=dearest), size=WHOLE)
+        """Return the same as one picture."""
+        return drawn(*self._drawings(), size=WHOLE)
 
     def tables(self) -> tuple[Table, ...]:
         """Return what models, users and conversations took, and for what the dollars of each model were paid."""
         return (self._by("Models", "model"), self._by("Users", "user_id"), self._parts_table(), self._conversations())
 
-    def _drawings(self) -> tuple[partial[None], partial[None], partial[None]]:
-        return (
+    def _drawings(self) -> list[Drawing]:
+        return [
             partial(draw_cost, usage=self._grouped(self.period, self.series), period=self.period, series=[self.series]),
             partial(draw_tokens, usage=self._grouped(self.period), period=self.period),
             partial(draw_next_dollar, parts=self.parts),
-        )
+            partial(draw_dearest, usage=self._grouped("conversation_id")),
+        ]
 
     def _grouped(self, *keys: str) -> pd.DataFrame:
         return self.usage.groupby([*keys], observed=True, dropna=False)[_FIGURES].sum(min_count=1).reset_index()
