@@ -214,6 +214,12 @@ def test_a_recording_stands_in_for_key_and_network(
     assert len(online.requests) == asked
 
 
+def test_usage_holds_no_day(online: ChatServer, tmp_path: Path) -> None:
+    """Tomorrow's run shows the same table: without further words it is by model alone."""
+    shown = outputs(executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_usage"])))
+    assert shown[2][0]["data"]["text/plain"].split()[:2] == ["model", "turns"]
+
+
 def test_a_changed_prompt_is_missed_before_anything_is_sent(home: Path, online: ChatServer, tmp_path: Path) -> None:
     """Strict replay fails the cell in one line, even where a key and a server are there."""
     executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_export chat.json"]))

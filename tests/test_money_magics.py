@@ -54,6 +54,26 @@ def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) ->
     assert "0.005               0" in usage.stdout
 
 
+def test_usage_is_asked_by_what_the_line_says(notebook: Notebook) -> None:
+    """By day and model without further words; one key or several, of this user's conversations alone."""
+    notebook.run("%chat_use talk")
+    notebook.run("%%chat\nWell?")
+    notebook.run("%chat_setup --user bob")
+    notebook.run("%%chat -c other\nAnd?")
+    assert notebook.run("%chat_usage").stdout.split()[1:3] == ["day", "model"]
+    by_user = notebook.run('%chat_usage --by "user_id, conversation_id"').stdout
+    assert by_user.split()[1:3] == ["user_id", "conversation_id"]
+    assert [line.split()[1:3] for line in by_user.splitlines() if line.startswith("0")][:1] == [["bob", "other"]]
+    assert "talk" not in by_user
+
+
+def test_unknown_key_of_usage_is_told(notebook: Notebook) -> None:
+    """The cell fails, and the error names what there is."""
+    ran = notebook.run("%chat_usage --by year")
+    assert isinstance(ran.error, InvalidArgumentError)
+    assert "by='year' is unknown: use any of hour, day, week" in str(ran.error)
+
+
 def test_what_is_no_budget_is_refused(notebook: Notebook) -> None:
     """The error shows the forms, and the former budget stays."""
     notebook.run("%chat_setup --budget 5/day")

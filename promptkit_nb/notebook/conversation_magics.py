@@ -10,6 +10,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.notebook.magic_errors import fails_in_one_line
 from promptkit_nb.notebook.magic_line import id_in, options_in
+from promptkit_nb.rendering.frontend import is_batch
 from promptkit_nb.rendering.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -97,19 +98,21 @@ class ConversationMagics(Magics):
 
     @no_var_expand
     @magic_arguments()
-    @argument("--by", metavar="COLUMNS", default="day,model", help="What to sum by, such as day,model or user_id.")
+    @argument("--by", metavar="COLUMNS", default="", help="What to sum by, such as day,model or conversation_id.")
     @line_magic
     @fails_in_one_line
     def chat_usage(self, line: str) -> object:
         """Show tokens and cost of all your conversations as a DataFrame: %chat_usage [--by day,model].
 
-        Above it stands what was spent of each budget.
+        Above it stands what was spent of each budget. Without --by it is by day and model; in a batch run, whose output
+        holds no times, by model.
         """
         options = options_in(self.chat_usage, line)
         for budget in self._session.budget_lines():
             _tell(budget)
         chosen = self._session.chosen
-        return chosen.manager.usage_df(options.by, user_id=chosen.user_id)
+        by = options.by or ("model" if is_batch() else "day,model")
+        return chosen.manager.usage_df(by, user_id=chosen.user_id)
 
     @no_var_expand
     @line_magic

@@ -136,15 +136,17 @@ class UsageReport:
         )
 
     def _parts_table(self) -> Table:
+        """Return the dollars of each model by what they were paid for, as far as any were."""
+        shown = {name: column for name, column in PARTS.items() if self.parts[column].any()}
         rows = tuple(
             (
                 _name(row["model"]),
-                *("" if pd.isna(row[each]) else _usd(row[each]) for each in PARTS.values()),
+                *("" if pd.isna(row[each]) else _usd(row[each]) for each in shown.values()),
                 _cost_of(row),
             )
             for row in self.parts.head(MOST_ROWS).to_dict("records")
         )
-        return Table("Where the dollars went", ("model", *PARTS, "cost"), rows)
+        return Table("Where the dollars went", ("model", *shown, "cost"), rows)
 
 
 def _usd(cost_usd: float) -> str:
