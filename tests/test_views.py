@@ -23,6 +23,7 @@ from promptkit_nb import (
     Usage,
     conversations_df,
     messages_df,
+    search,
     turns_df,
     usage_df,
 )
@@ -361,6 +362,30 @@ class TestFilters:
         assert list(turns_df(store, **filters)["user_text"]) == [f"day {day}" for day in found]
         assert list(messages_df(store, **filters)["content"])[::2] == [f"day {day}" for day in found]
         assert usage_df(store, by=[], **filters)["turns"].tolist() == [len(found)]
+
+    @pytest.mark.parametrize(
+        ("filters", "found"),
+        [
+            ({}, [1, 3, 2]),
+            ({"user_id": "alice"}, [1, 3]),
+            ({"prefix": "user:bob:"}, [2]),
+            ({"conversation_id": "user:bob:2"}, [2]),
+            ({"conversation_id": "user:bob:2", "user_id": "alice"}, []),
+            ({"model": "small"}, [1, 2]),
+        ],
+    )
+    def test_filters_narrow_conversations_and_what_is_found(
+        self, store: MemoryStore, filters: dict[str, Any], found: list[int]
+    ) -> None:
+        """Each filter leaves its conversations only, in their table and in a search."""
+        days = conversations_df(store, **filters)["conversation_id"].astype("str").str[-1].astype("int")
+        assert list(days) == found
+        assert list(search(store, "said day", **filters)["snippet"]) == [f"You said day {day}." for day in found]
+
+    def test_search_is_narrowed_by_time(self, store: MemoryStore) -> None:
+        """As turns are."""
+        assert len(search(store, "said", since="2026-03-02")) == 2
+        assert len(search(store, "said", until="2026-03-01")) == 1
 
     def test_filtered_frame_knows_nobody_else(self, store: MemoryStore) -> None:
         """Categories are what occurs: no other user's name, model or conversation is left in them."""

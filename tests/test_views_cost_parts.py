@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit_nb import MemoryStore, OpenAIProvider, Usage
+from promptkit_nb import InvalidArgumentError, MemoryStore, OpenAIProvider, Usage
 from promptkit_nb.money.token_prices import prices_listed
 from promptkit_nb.views.cost_parts import cost_parts_df
 from promptkit_nb.views.next_dollar import PARTS, cents_of
@@ -90,6 +90,18 @@ def test_users_price_is_not_taken_from_the_list() -> None:
     """Who paid something else for a listed model gets no split by guess."""
     turn = said("x", usage=FULL, model="gpt-4o-mini", cost=Decimal(1), price_source="user")
     assert parts_of(turn) == [row(unsplit_usd=1.0, cost_usd=1.0)]
+
+
+def test_prices_that_are_none_are_refused() -> None:
+    """The error names the model, and what to give."""
+    with pytest.raises(InvalidArgumentError, match=r"prices\['mine'\] is 5, not a pair"):
+        cost_parts_df(MemoryStore(), prices={"mine": 5})  # type: ignore[dict-item]  # what is tested
+
+
+def test_usage_that_contradicts_itself_has_no_part_below_nothing() -> None:
+    """More cached tokens than input: the cost is split all the same, and adds up."""
+    turn = said("x", usage=Usage(100, 100, cached_tokens=300), model="mine", cost=Decimal(1), price_source="user")
+    assert parts_of(turn, prices={"mine": (1, 1)}) == [row(cached_usd=0.75, output_usd=0.25, cost_usd=1.0)]
 
 
 def test_unknown_price_stays_unknown() -> None:

@@ -30,11 +30,11 @@ class TokenPrices:
     output: Decimal
 
     def parts_of(self, usage: Usage) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-        """Return what input, cached input, output and reasoning cost; none of them is in another."""
+        """Return what input, cached input, output and reasoning cost; none is in another, and none below zero."""
         return (
-            self.input * (usage.input_tokens - usage.cached_tokens) / _MILLION,
+            self.input * max(0, usage.input_tokens - usage.cached_tokens) / _MILLION,
             self.cached * usage.cached_tokens / _MILLION,
-            self.output * (usage.output_tokens - usage.reasoning_tokens) / _MILLION,
+            self.output * max(0, usage.output_tokens - usage.reasoning_tokens) / _MILLION,
             self.output * usage.reasoning_tokens / _MILLION,
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from promptkit_nb.money.pricing import check_prices
 from promptkit_nb.money.token_prices import TokenPrices, prices_given, prices_listed
 from promptkit_nb.turns import Usage
 from promptkit_nb.views.batches import dollars_of, money_of, names_of
@@ -55,7 +56,8 @@ def cost_parts_df(
     A cost is split in proportion to what its tokens cost at the prices of that model and time: by the price list that
     comes with the package, or, where the user's own prices were paid, by ``prices`` (dollars per million tokens, in and
     out). Where neither knows them, the cost is in ``unsplit_usd``. The parts of a row add up to its ``cost_usd``;
-    without any known cost all of them are missing. What counts, and the filters, are those of ``usage_df``.
+    without any known cost all of them are missing. What counts, the filters and what they raise are those of
+    ``usage_df``; prices that are none raise ``InvalidArgumentError``, too.
 
     >>> from promptkit_nb import MemoryStore, Message, Turn, Usage
     >>> store = MemoryStore()
@@ -65,6 +67,7 @@ def cost_parts_df(
              model  input_usd  output_usd  cost_usd
     0  gpt-4o-mini    0.00015      0.0003   0.00045
     """
+    check_prices(prices or {})
     checked = Filters.of(**filters)
     of_model: dict[str | None, Parts] = {}
     for group in _groups(store, checked):
@@ -126,8 +129,7 @@ def _paid(turns: pa.RecordBatch, filters: Filters) -> pa.Table:
     columns["at"] = pc.floor_temporal(turns["created_at"], PRICED_MINUTES, "minute")
     columns["size"] = pc.cast(pc.max_element_wise(steps, FEWEST_TOKENS // STEP_TOKENS), pa.int64())
     columns |= {name: turns[name] for name in _SUMS}
-    is_priced = pc.is_valid(turns["cost"])
-    columns["is_priced"] = is_priced
+    columns["is_priced"] = pc.is_valid(turns["cost"])
     return pa.table(columns).filter(pc.and_(is_meant(turns, filters), pc.greater(turns["paid"], 0)))
 
 

@@ -5,6 +5,8 @@ const LABELS = {
   user_id: "User", model: "Model", prefix: "Ids that begin with", since: "Since", until: "Until", by: "Per", series: "Bars by",
 };
 
+const NARROWING = ["user_id", "model"];
+
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -33,14 +35,12 @@ function render({ model, el }) {
   el.append(root);
 
   function field(name) {
-    const choices = model.get("choices")[name];
     const onchange = () => {
       model.set("filters", { ...model.get("filters"), [name]: fields[name].value });
       ask();
     };
-    const input = choices
-      ? make("select", { "aria-label": LABELS[name], onchange }, ...(name in { user_id: 1, model: 1 } ? [make("option", { value: "" }, "all")] : []),
-        ...choices.map((choice) => make("option", { value: choice }, choice)))
+    const input = name in model.get("choices")
+      ? make("select", { "aria-label": LABELS[name], onchange })
       : make("input", { "aria-label": LABELS[name], type: name === "prefix" ? "text" : "date", autocomplete: "off", onchange });
     fields[name] = input;
     return make("label", {}, make("span", {}, LABELS[name]), input);
@@ -56,6 +56,14 @@ function render({ model, el }) {
   function choose(id) {
     model.set("chosen", id);
     model.save_changes();
+  }
+
+  function showChoices() {
+    for (const [name, choices] of Object.entries(model.get("choices"))) {
+      const all = NARROWING.includes(name) ? [make("option", { value: "" }, "all")] : [];
+      fields[name].replaceChildren(...all, ...choices.map((choice) => make("option", { value: choice }, choice)));
+    }
+    showFilters();
   }
 
   function showFilters() {
@@ -113,7 +121,7 @@ function render({ model, el }) {
   }
 
   const shows = {
-    "change:filters": showFilters, "change:asked": showWaiting, "change:answered": showWaiting, "change:total": showWords,
+    "change:choices": showChoices, "change:filters": showFilters, "change:asked": showWaiting, "change:answered": showWaiting, "change:total": showWords,
     "change:next_dollar": showWords, "change:problem": showWords, "change:pictures": showPictures,
     "change:tables": showTables, "change:opened": showOpened,
   };

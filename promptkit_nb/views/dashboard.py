@@ -91,8 +91,6 @@ class UsageDashboard(anywidget.AnyWidget):
         super().__init__()
         self._report = report
         self.filters = _AS_AT_FIRST | {name: str(filters.get(name) or "") for name in _ON_PAGE}
-        names = {name: self._names(name) for name in ("user_id", "model")}
-        self.choices = {**names, "by": list(PERIODS), "series": list(SERIES)}
         self._show(content)
         self.observe(self._on_asked, "asked")
         self.observe(self._on_chosen, "chosen")
@@ -145,6 +143,9 @@ class UsageDashboard(anywidget.AnyWidget):
         )
 
     def _show(self, content: dict[str, Any]) -> None:
+        named = usage_df(self._store, by=["user_id", "model"])
+        names = {key: sorted(named[key].dropna().unique()) for key in ("user_id", "model")}
+        self.choices = {**names, "by": list(PERIODS), "series": list(SERIES)}
         for name, value in content.items():
             setattr(self, name, value)
 
@@ -165,10 +166,6 @@ class UsageDashboard(anywidget.AnyWidget):
         note = f"The newest {NEWEST_TURNS} turns of {len(state.turns):,}." if left_out else ""
         shown = History.of(replace(state, turns=state.turns[left_out:]))
         self.opened = {"id": self.chosen, "note": note, "html": shown._repr_html_()}
-
-    def _names(self, key: str) -> list[str]:
-        found: list[str] = usage_df(self._store, by=key)[key].dropna().tolist()
-        return found
 
 
 def _content_of(report: UsageReport) -> dict[str, Any]:

@@ -152,6 +152,10 @@ def test_what_is_new_is_shown_when_asked_for(lab: LabServer, page: Page, tmp_pat
     board.root.get_by_role("button", name="Refresh").click()
     board.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
     assert board.conversations()[0] == "new one"
+    board.field("User").select_option("carol")
+    board.says("1 turn · 10 tokens · $1.00")
+    board.field("User").select_option("")
+    board.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
     notebook.save()
     page.reload()
     Dashboard(page).says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
