@@ -98,21 +98,20 @@ class ConversationMagics(Magics):
 
     @no_var_expand
     @magic_arguments()
-    @argument("--by", metavar="COLUMNS", default="", help="What to sum by, such as day,model or conversation_id.")
+    @argument("--by", metavar="COLUMNS", help="What to sum by, such as user_id; without it day,model.")
     @line_magic
     @fails_in_one_line
     def chat_usage(self, line: str) -> object:
         """Show tokens and cost of all your conversations as a DataFrame: %chat_usage [--by day,model].
 
-        Above it stands what was spent of each budget. Without --by it is by day and model; in a batch run, whose output
-        holds no times, by model.
+        Above it stands what was spent of each budget. Where a program runs the notebook, days are only there with --by.
         """
         options = options_in(self.chat_usage, line)
         for budget in self._session.budget_lines():
             _tell(budget)
         chosen = self._session.chosen
-        by = options.by or ("model" if is_batch() else "day,model")
-        return chosen.manager.usage_df(by, user_id=chosen.user_id)
+        usual = "model" if is_batch() else "day,model"
+        return chosen.manager.usage_df(options.by or usual, user_id=chosen.user_id)
 
     @no_var_expand
     @line_magic

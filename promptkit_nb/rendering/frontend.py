@@ -6,9 +6,6 @@ import os
 import sys
 from typing import Any
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-"""The type of an output in which a widget is shown."""
-
 
 def running_shell() -> Any:  # an InteractiveShell, which only IPython itself may import
     """Return IPython's shell, or ``None`` where none runs; never imports IPython."""
@@ -25,6 +22,10 @@ def is_terminal() -> bool:
 def can_update() -> bool:
     """Return whether an output may be changed after it was shown: in a person's notebook only."""
     return getattr(running_shell(), "kernel", None) is not None and not is_batch()
+
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+"""The type of an output in which a widget is shown."""
 
 
 def can_use_widgets() -> bool:

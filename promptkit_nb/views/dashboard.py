@@ -51,7 +51,7 @@ def usage_dashboard(
     Choosing one of the most expensive conversations shows what was said in it. The saved notebook keeps a picture.
     Needs matplotlib (``MissingDependencyError``); raises ``InvalidArgumentError`` for a filter that cannot be meant.
 
-    >>> from promptkit_nb import MemoryStore
+    >>> from promptkit_nb import MemoryStore, usage_dashboard
     >>> usage_dashboard(MemoryStore()).total
     '0 turns · 0 tokens · $0.00'
     """
