@@ -55,6 +55,15 @@ class Conversation:
 
     Everything it tells is what the store holds now, whoever wrote it. A handle may be used by several threads: their
     ``send`` calls follow each other.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> conv = ConversationManager(DemoProvider()).new_conversation(system_prompt="You help.", user_id="alice")
+    >>> conv.send("My name is Alice").cost
+    Decimal('0')
+    >>> [message.role for message in conv.messages]
+    ['system', 'user', 'assistant']
+    >>> conv.user_id, len(conv.turns), conv.total_cost, conv.unpriced_turns
+    ('alice', 1, Decimal('0'), 0)
     """
 
     def __init__(
@@ -155,13 +164,27 @@ class Conversation:
         return parent if isinstance(parent, str) else None
 
     def snapshot(self) -> Snapshot:
-        """Return the whole state as it is now, with the hashes of its context."""
+        """Return the whole state as it is now, with the hashes of its context.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> conv.snapshot().state.turns
+        ()
+        """
         return self._log.fresh()
 
     def history(self, *, versions: bool = False) -> History:
         """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals.
 
         Stale turns are marked; with ``versions`` former answers are shown before the current ones.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice")
+        >>> conv.history()
+        user       My name is Alice
+        assistant  [demo] Nice to meet you, Alice! (This is the built-in demo:…
+        2 messages · 38 tokens · $0.00
         """
         snapshot = self._log.read()
         return History.of(snapshot.state, stale=snapshot.stale, versions=versions)
@@ -170,6 +193,12 @@ class Conversation:
         """Return exactly what the next request carries beside the new message, with its tokens, and what is left out.
 
         ``.token_count`` is the size of the whole. ``model`` and ``max_tokens`` are as in ``stream``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation(system_prompt="You help.", max_tokens=4000)
+        >>> conv.context()
+        system     You help.                                                     7
+        10 of 4,000 tokens
         """
         return self._asking.context(None, Options(model=model, max_tokens=max_tokens))[0]
 
@@ -187,6 +216,13 @@ class Conversation:
         """Return what would be sent and what it may cost; nothing is sent, and nothing stored.
 
         The arguments are those of ``stream``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> conv.dry_run("My name is Alice")
+        user       My name is Alice                                              8
+        11 tokens
+        dry run, nothing was sent · $0.00 (11 tokens in, usually at most 1,000 out)
         """
         options = Options(
             model=model, parameters=parameters, max_tokens=max_tokens, max_output_tokens=max_output_tokens
@@ -195,11 +231,25 @@ class Conversation:
         return DryRun(context, cost, self._spending.lines(self.id, self.user_id))
 
     def budget_lines(self) -> tuple[str, ...]:
-        """Return one line for each budget: what was spent of it, and what is reserved."""
+        """Return one line for each budget: what was spent of it, and what is reserved.
+
+        >>> from promptkit_nb import Budget, ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider(), budget=Budget(5, per="day"))
+        >>> manager.new_conversation().budget_lines()
+        ('budget $0.00 of $5.00 today (UTC)',)
+        """
         return self._spending.lines(self.id, self.user_id, unpriced_turns=self.unpriced_turns)
 
     def tree(self) -> BranchTree:
-        """Return the turns with the branches and former versions, as a small tree."""
+        """Return the turns with the branches and former versions, as a small tree.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation(conversation_id="trip")
+        >>> _ = conv.send("My city is Lisbon"), conv.rerun(0, "My city is Porto")
+        >>> conv.tree()
+        trip · 1 turn
+        └─ 1  My city is Porto · ✎ 1 former version
+        """
         snapshot = self._log.fresh()
         return BranchTree(snapshot.state, snapshot.stale)
 
@@ -225,6 +275,12 @@ class Conversation:
             replay: ``"auto"`` answers from a stored turn that was asked exactly the same, without a request;
                 ``"strict"`` raises ``ReplayMissError`` where there is none; ``"off"`` asks. Else as the manager says.
             fresh: Ask even where a stored answer could be replayed; with ``"strict"``, which asks nothing, no matter.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> answer = conv.send("My name is Alice")
+        >>> answer.content.splitlines()[0], answer.usage.total_tokens, answer.cost
+        ('[demo] Nice to meet you, Alice!', 38, Decimal('0'))
         """
         options = Options(
             model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
@@ -251,6 +307,13 @@ class Conversation:
         ``max_tokens`` is the context window of this call. ``parts`` are what the message carries beside its text,
         ``place`` where the turn goes, ``cell`` the notebook cell that asks. ``on_waiting`` is called with seconds and a
         reason whenever the provider waits before trying again.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> stream = conv.stream("My name is Alice")
+        >>> pieces = list(stream)
+        >>> pieces[:4], stream.response.finish_reason
+        (['[demo]', ' Nice', ' to', ' meet'], 'stop')
         """
         options = Options(
             model=model,
@@ -278,6 +341,14 @@ class Conversation:
         The former answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale as long as what
         stands before them is not what they were answered to. ``turn`` is one of ``turns``, its id or its position; the
         other arguments are those of ``send``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My city is Lisbon")
+        >>> conv.rerun(0, "My city is Porto").content.splitlines()[0]
+        '[demo] Noted: your city is Porto.'
+        >>> len(conv.turns), len(conv.versions(0))
+        (1, 1)
         """
         snapshot = self._log.fresh()
         former = snapshot.state.turns[snapshot.place_of(turn)]
@@ -299,6 +370,13 @@ class Conversation:
         """Say something else from turn ``i`` on: that turn and all after it become a branch.
 
         Where the call fails, everything is as it was. The other arguments are those of ``send``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My city is Lisbon"), conv.send("What's my city?")
+        >>> _ = conv.edit(0, "My city is Porto")
+        >>> [turn.user_text for turn in conv.turns], len(conv.branches())
+        (['My city is Porto'], 1)
         """
         options = Options(model=model, parameters=parameters, max_output_tokens=max_output_tokens)
         start = self._log.fresh().place_of(i)
@@ -310,6 +388,13 @@ class Conversation:
         ``keep_last`` counts messages, without the system message: as few whole newest turns stay as reach it. What the
         others cost stays in the totals, and the turns that stay are not stale for it. With ``as_of``, the id of a turn,
         it is done as if the turns behind that one were not there yet.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> for day in range(1, 16):
+        ...     _ = conv.send(f"My day {day} is sunny")
+        >>> conv.truncate(keep_last=20), len(conv.turns)
+        (5, 10)
         """
         check_keep_last(keep_last)
         return self._log.archive(lambda state: (0, older_turns(turns_until(state.turns, as_of), keep_last)))
@@ -320,28 +405,63 @@ class Conversation:
         From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``, and
         the summary with its cost in ``summaries``; a former summary is folded in. ``keep_last`` counts messages as in
         ``truncate``. A call that fails changes nothing.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> for day in range(1, 16):
+        ...     _ = conv.send(f"My day {day} is sunny")
+        >>> before, _ = conv.context().token_count, conv.summarize(keep_last=10)
+        >>> before, conv.context().token_count, len(conv.turns), len(conv.summaries)
+        (425, 242, 15, 1)
         """
         check_keep_last(keep_last)
         with self._sending:
             return self._asking.summarize(keep_last, Options(model=model), as_of=as_of)
 
     def clear(self) -> int:
-        """Let all turns leave the conversation as a branch, and begin anew; return how many left."""
+        """Let all turns leave the conversation as a branch, and begin anew; return how many left.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice")
+        >>> conv.clear(), conv.turns
+        (1, ())
+        """
         return self._log.archive(lambda state: (0, len(state.turns)))
 
     def undo(self, *, as_of: str | None = None) -> int:
         """Let the newest turn become a branch, ``undone-1`` or so; return how many left, 0 or 1.
 
         With ``as_of``, the id of a turn, nothing happens where that turn left already.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice"), conv.send("My name is Bob")
+        >>> conv.undo(), [turn.user_text for turn in conv.turns]
+        (1, ['My name is Alice'])
         """
         return self._log.archive(lambda state: newest_turn(state.turns, as_of), name=UNDONE)
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return the former tails and heads of the conversation; ``restore`` brings one back."""
+        """Return the former tails and heads of the conversation; ``restore`` brings one back.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice"), conv.undo()
+        >>> [(branch.id, len(branch.turns)) for branch in conv.branches()]
+        [('undone-1', 1)]
+        """
         return self._log.fresh().state.branches
 
     def versions(self, turn: Turn | str | int) -> tuple[Turn, ...]:
-        """Return what stood in the place of a turn before, oldest first; ``restore`` brings one back."""
+        """Return what stood in the place of a turn before, oldest first; ``restore`` brings one back.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My city is Lisbon"), conv.rerun(0, "My city is Porto")
+        >>> [turn.user_text for turn in conv.versions(0)]
+        ['My city is Lisbon']
+        """
         snapshot = self._log.fresh()
         current = snapshot.state.turns[snapshot.place_of(turn)]
         return snapshot.state.versions.get(current.id, ())
@@ -350,11 +470,27 @@ class Conversation:
         """Bring back a former version or a branch, given as such or by its id; what it displaces is kept.
 
         Raises ``InvalidArgumentError`` where the conversation has none such.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice"), conv.undo()
+        >>> conv.restore("undone-1")
+        >>> [turn.user_text for turn in conv.turns]
+        ['My name is Alice']
         """
         self._store.restore(self.id, version_or_branch)
 
     def use_prompt(self, prompt: Prompt) -> None:
-        """Talk with this prompt of a pack from the next request on."""
+        """Talk with this prompt of a pack from the next request on.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> from promptkit_nb import load_pack
+        >>> pack = load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "You teach algebra."}}})
+        >>> conv.use_prompt(pack.prompt("tutor"))
+        >>> conv.context()[0].content
+        'You teach algebra.'
+        """
         chosen = prompt.snapshot()
         if chosen != self._log.fresh().state.settings.prompt:
             self._log.change_settings(lambda settings: replace(settings, prompt=chosen))
@@ -364,6 +500,13 @@ class Conversation:
 
         The copied turns are ``inherited``: in no total of the copy. Raises ``ConversationExistsError`` if the id is
         taken; nothing is overwritten. The copy's ``metadata`` says what it is ``forked_from``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice")
+        >>> copy = conv.fork("another-try")
+        >>> copy.send("What's my name?").content, len(copy.turns), len(conv.turns)
+        ('[demo] Your name is Alice.', 2, 1)
         """
         self._store.fork(self.id, new_id)
         self._store.update_metadata(new_id, forked_from=self.id)
@@ -373,6 +516,12 @@ class Conversation:
         """Open another conversation of the same store, to be answered as this one is.
 
         Raises ``ConversationNotFoundError`` for an unknown id, and for another user's.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> conv, other = manager.new_conversation(), manager.new_conversation(conversation_id="other")
+        >>> conv.neighbour("other").id
+        'other'
         """
         state = self._store.get(conversation_id)
         if state.user_id != self.user_id:
@@ -388,7 +537,14 @@ class Conversation:
         )
 
     def to_df(self) -> pd.DataFrame:
-        """Return one row a message of the turns that stand here now; the columns are those of ``messages_df``."""
+        """Return one row a message of the turns that stand here now; the columns are those of ``messages_df``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My name is Alice")
+        >>> list(conv.to_df()["role"])
+        ['user', 'assistant']
+        """
         from promptkit_nb.views.messages import standing_messages  # noqa: PLC0415 - pandas, half a second
 
         return standing_messages(self._log.fresh().state)
@@ -399,6 +555,13 @@ class Conversation:
         JSON holds versions, branches and summaries, too: it is what ``import_conversation`` reads, and a recording for
         replay. A path that ends with ``.md`` or ``.html`` gets a transcript to read instead. Raises
         ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> import tempfile
+        >>> path = conv.export(f"{tempfile.mkdtemp()}/hello.json")
+        >>> ConversationManager(DemoProvider()).import_conversation(path).id == conv.id
+        True
         """
         state = self._store.get(self.id)
         if Path(path).suffix.lower() in {".md", ".html"}:

@@ -42,15 +42,38 @@ if TYPE_CHECKING:
 
 
 class PromptKitError(Exception):
-    """The root of everything this package raises on purpose."""
+    """The root of everything this package raises on purpose.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider, PromptKitError
+    >>> try:
+    ...     ConversationManager(DemoProvider()).get_conversation("never-begun")
+    ... except PromptKitError as error:
+    ...     print(type(error).__name__)
+    ConversationNotFoundError
+    """
 
 
 class PackError(PromptKitError):
-    """A PromptPack, or a prompt of it, cannot be used."""
+    """A PromptPack, or a prompt of it, cannot be used.
+
+    >>> from promptkit_nb import PackError, load_pack
+    >>> try:
+    ...     load_pack("no-such.pack.json")
+    ... except PackError as error:
+    ...     print(type(error).__name__)
+    PackNotFoundError
+    """
 
 
 class PackNotFoundError(PackError):
-    """There is no pack file at this path."""
+    """There is no pack file at this path.
+
+    >>> from promptkit_nb import load_pack
+    >>> load_pack("/no/such.pack.json")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.PackNotFoundError: There is no pack file at /no/such.pack.json. ...
+    """
 
 
 class PackValidationError(PackError):
@@ -58,6 +81,12 @@ class PackValidationError(PackError):
 
     ``findings`` are what is wrong with the pack, in the order of its file: all that is, where it was loaded strictly.
     Empty where a value given for a variable is to blame.
+
+    >>> from promptkit_nb import load_pack
+    >>> load_pack({"id": "mine", "prompts": {}})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.PackValidationError: The pack is no valid pack: at the top, it needs 'prompts', ...
     """
 
     def __init__(self, message: str, *, findings: Sequence[Finding] = ()) -> None:
@@ -70,44 +99,121 @@ class PackValidationError(PackError):
 
 
 class PromptNotFoundError(PackError):
-    """The pack has no prompt of this name."""
+    """The pack has no prompt of this name.
+
+    >>> from promptkit_nb import load_pack
+    >>> load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "You teach."}}}).prompt("tuto")
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.PromptNotFoundError: Pack 'mine' has no prompt 'tuto', only tutor. Did you mean 'tutor'?
+    """
 
 
 class MissingVariableError(PackError):
-    """A variable that the system prompt needs has no value."""
+    """A variable that the system prompt needs has no value.
+
+    >>> from promptkit_nb import Prompt
+    >>> Prompt("tutor", {"system_template": "You teach {{subject}}."}).render({})
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.MissingVariableError: Prompt 'tutor' has no value for 'subject'. Give it in variables={...}.
+    """
 
 
 class StoreError(PromptKitError):
     """A conversation could not be read or written.
 
     ``response`` is the answer that was already paid for when storing it failed, else ``None``.
+
+    >>> from promptkit_nb import MemoryStore, StoreError
+    >>> try:
+    ...     MemoryStore().get("never-begun")
+    ... except StoreError as error:
+    ...     print(type(error).__name__, error.response)
+    ConversationNotFoundError None
     """
 
     response: Response | None = None
 
 
 class ConversationNotFoundError(StoreError):
-    """No conversation has this id (any more)."""
+    """No conversation has this id (any more).
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> manager = ConversationManager(DemoProvider())
+    >>> conv = manager.new_conversation(conversation_id="first-chat")
+    >>> manager.get_conversation("first-chad")
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.ConversationNotFoundError: There is no conversation 'first-chad'. Did you mean 'first-chat'?
+    """
 
 
 class ConversationExistsError(StoreError):
-    """The id is taken; nothing was overwritten."""
+    """The id is taken; nothing was overwritten.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> manager = ConversationManager(DemoProvider())
+    >>> conv = manager.new_conversation(conversation_id="hello")
+    >>> manager.new_conversation(conversation_id="hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.ConversationExistsError: The conversation 'hello' exists already; nothing was changed. ...
+    """
 
 
 class ConversationChangedError(StoreError):
-    """Somebody else wrote the conversation since it was read."""
+    """Somebody else wrote the conversation since it was read.
+
+    >>> from promptkit_nb import ConversationState, MemoryStore, Turn
+    >>> store = MemoryStore()
+    >>> read = store.create(ConversationState("hello")).revision
+    >>> _ = store.append("hello", Turn(messages=()))  # somebody else
+    >>> store.set(ConversationState("hello"), expected_revision=read)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.ConversationChangedError: The conversation 'hello' is at revision 2, not 1: ...
+    """
 
 
 class InvalidConversationIdError(StoreError):
-    """The text cannot serve as a conversation id."""
+    """The text cannot serve as a conversation id.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> ConversationManager(DemoProvider()).new_conversation(conversation_id=" ")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.InvalidConversationIdError: ' ' cannot be a conversation id: it is blank. Use any text, ...
+    """
 
 
 class StoreCorruptedError(StoreError):
-    """What is stored cannot be read back as what was written."""
+    """What is stored cannot be read back as what was written.
+
+    Whatever can be read is saved by ``export_store(store, path, on_damaged=print)``.
+
+    >>> from promptkit_nb import ConversationState, MemoryStore
+    >>> store = MemoryStore()
+    >>> _ = store.create(ConversationState("hello"))
+    >>> store.rows.put_frame("hello", b"something else")  # as a damaged file may have
+    >>> store.get("hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.StoreCorruptedError: ...
+    """
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written at present."""
+    """The store cannot be reached, opened or written at present.
+
+    >>> from promptkit_nb import MemoryStore
+    >>> store = MemoryStore()
+    >>> store.close()
+    >>> store.list()
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.StoreUnavailableError: This MemoryStore is closed; make a new one.
+    """
 
 
 class ProviderError(PromptKitError):
@@ -115,6 +221,15 @@ class ProviderError(PromptKitError):
 
     ``partial`` is the text that had arrived before the failure (``""`` if none), and ``unsent`` the
     user's message, so that trying again is one call.
+
+    >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderError
+    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # where nobody listens
+    >>> conv = ConversationManager(provider).new_conversation()
+    >>> try:
+    ...     conv.send("Hello")
+    ... except ProviderError as error:
+    ...     print(type(error).__name__, "· unsent:", error.unsent, "· turns:", len(conv.turns))
+    ProviderUnavailableError · unsent: Hello · turns: 0
     """
 
     partial: str = ""
@@ -127,28 +242,77 @@ class ProviderError(PromptKitError):
 
 
 class AuthenticationError(ProviderError):
-    """The provider refused the key, or there is none."""
+    """The provider refused the key, or there is none.
+
+    >>> from promptkit_nb import ConversationManager, OpenAIProvider
+    >>> keyless = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key=""))
+    >>> keyless.new_conversation().send("Hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.AuthenticationError: There is no API key for OpenAI. Set OPENAI_API_KEY ...
+    """
 
 
 class RateLimitError(ProviderError):
     """Too many requests, or the quota is used up.
 
     ``retry_after_s`` is what the server asked to wait, in seconds, or ``None``.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider, RateLimitError
+    >>> class BusyProvider(DemoProvider):
+    ...     def stream(self, request):
+    ...         raise RateLimitError("Too many questions; ask again later.")
+    >>> conv = ConversationManager(BusyProvider()).new_conversation()
+    >>> try:
+    ...     conv.send("Hello")
+    ... except RateLimitError as error:
+    ...     print(error, error.retry_after_s)
+    Too many questions; ask again later. None
     """
 
     retry_after_s: float | None = None
 
 
 class ProviderTimeoutError(ProviderError):
-    """No answer within the timeout."""
+    """No answer within the timeout.
+
+    >>> import socket
+    >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderTimeoutError
+    >>> with socket.create_server(("127.0.0.1", 0)) as silent:
+    ...     url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+    ...     conv = ConversationManager(OpenAIProvider("any", base_url=url, timeout=0.1)).new_conversation()
+    ...     try:
+    ...         conv.send("Hello")
+    ...     except ProviderTimeoutError as error:
+    ...         print("unsent:", error.unsent)
+    unsent: Hello
+    """
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider cannot be reached, failed on its side, or broke off in mid-answer."""
+    """The provider cannot be reached, failed on its side, or broke off in mid-answer.
+
+    >>> from promptkit_nb import ConversationManager, OpenAIProvider
+    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # where nobody listens
+    >>> ConversationManager(provider).new_conversation().send("Hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.ProviderUnavailableError: 127.0.0.1:1 cannot be reached (...). Check the network ...
+    """
 
 
 class BadRequestError(ProviderError):
-    """The provider understood the request and refused it."""
+    """The provider understood the request and refused it.
+
+    >>> from promptkit_nb import BadRequestError, ConversationManager, DemoProvider
+    >>> class PoliteProvider(DemoProvider):
+    ...     def stream(self, request):
+    ...         raise BadRequestError("Please ask a question.")
+    >>> ConversationManager(PoliteProvider()).new_conversation().send("Hello")
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.BadRequestError: Please ask a question.
+    """
 
 
 class ContextWindowExceededError(PromptKitError):
@@ -156,6 +320,14 @@ class ContextWindowExceededError(PromptKitError):
 
     ``limit_tokens`` is the window and ``request_tokens`` the request, as far as they are known. ``partial`` and
     ``unsent`` are as in ``ProviderError``.
+
+    >>> from promptkit_nb import ContextWindowExceededError, ConversationManager, DemoProvider
+    >>> conv = ConversationManager(DemoProvider()).new_conversation(max_tokens=12)
+    >>> try:
+    ...     conv.send("My name is Alice, and I have a long story to tell")
+    ... except ContextWindowExceededError as error:
+    ...     print(error.request_tokens, "tokens, more than", error.limit_tokens)
+    20 tokens, more than 12
     """
 
     partial: str = ""
@@ -177,16 +349,48 @@ class ContextWindowExceededError(PromptKitError):
 
 
 class BudgetExceededError(PromptKitError):
-    """The call would pass the budget; nothing was sent."""
+    """The call would pass the budget; nothing was sent.
+
+    >>> from promptkit_nb import Budget, ConversationManager, OpenAIProvider
+    >>> manager = ConversationManager(OpenAIProvider("gpt-4o", api_key="unused"), budget=Budget("0.001"))
+    >>> manager.new_conversation().send("Hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.BudgetExceededError: The budget of $0.001 in this conversation would be passed: $0.00 spent, ...
+    """
 
 
 class ReplayMissError(PromptKitError):
-    """Strict replay found no recorded answer to this request; nothing was sent."""
+    """Strict replay found no recorded answer to this request; nothing was sent.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> ConversationManager(DemoProvider(), replay="strict").new_conversation().send("Hello")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.ReplayMissError: No recorded answer to 'Hello' by 'demo': ...
+    """
 
 
 class InvalidArgumentError(PromptKitError, ValueError):
-    """An argument is out of range or of the wrong kind."""
+    """An argument is out of range or of the wrong kind.
+
+    >>> from promptkit_nb import MemoryStore
+    >>> MemoryStore().list(limit=-1)
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.InvalidArgumentError: limit=-1 is out of range: give a whole number from 0.
+    """
 
 
 class MissingDependencyError(PromptKitError, ImportError):
-    """An optional package is not installed."""
+    """An optional package is not installed.
+
+    >>> import sys
+    >>> from promptkit_nb import MemoryStore, plot_cost
+    >>> from unittest.mock import patch
+    >>> with patch.dict(sys.modules, {"matplotlib": None}):  # as where it is not installed
+    ...     plot_cost(MemoryStore())
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.MissingDependencyError: Pictures need matplotlib: pip install 'promptkit-nb[plots]'.
+    """

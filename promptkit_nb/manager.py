@@ -89,6 +89,13 @@ class ConversationManager:
 
         It creates, lists, reads, forks and deletes that user's conversations only. Another user's id raises
         ``ConversationNotFoundError``, as if it did not exist; creating it says that the id is taken, and no more.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation(user_id="bob")
+        >>> alice = manager.for_user("alice")
+        >>> alice.new_conversation().user_id, len(alice.list_conversations()), len(manager.list_conversations())
+        ('alice', 1, 2)
         """
         store = self.store
         if isinstance(store, UserStore):
@@ -105,7 +112,13 @@ class ConversationManager:
         )
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
-        """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``."""
+        """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> manager.load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "You teach."}}}).prompts.keys()
+        dict_keys(['tutor'])
+        """
         return load_pack(path, strict=strict)
 
     def new_conversation(
@@ -141,6 +154,12 @@ class ConversationManager:
             parameters: Such as ``{"temperature": 0.2}``, over those of the prompt.
 
         Raises ``ConversationExistsError`` if the id is taken; nothing is ever overwritten.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> pack = manager.load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "Teach {{subject}}."}}})
+        >>> manager.new_conversation(pack, variables={"subject": "algebra"}, user_id="alice").messages[0].content
+        'Teach algebra.'
         """
         if pack is None and prompt_name is not None:
             raise InvalidArgumentError(f"prompt_name={prompt_name!r} needs a pack: new_conversation(pack, …).")
@@ -176,6 +195,12 @@ class ConversationManager:
 
         A pack given here replaces the stored prompt from the next request on; otherwise its file need not exist any
         more. Raises ``ConversationNotFoundError`` for an unknown id, naming ids like it.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation(conversation_id="persistent-chat").send("My name is Alice")
+        >>> manager.get_conversation("persistent-chat").send("What's my name?").content
+        '[demo] Your name is Alice.'
         """
         try:
             conversation = self._opened(conversation_id)
@@ -203,6 +228,15 @@ class ConversationManager:
         """Go on with the conversation of this id, or start it; the arguments are those of ``new_conversation``.
 
         Raises ``ConversationExistsError`` where ``user_id`` is given and the id is somebody else's.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> for _ in range(2):
+        ...     print(manager.open_conversation(conversation_id="daily").send("Hello").turn.user_text)
+        Hello
+        Hello
+        >>> len(manager.get_conversation("daily").turns)
+        2
         """
         try:
             return self.new_conversation(
@@ -236,11 +270,25 @@ class ConversationManager:
         """Return the heads of the conversations whose id begins with ``prefix``, of one user or all, newest first.
 
         It is a list, shown as a table.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation(conversation_id="user:alice:1", user_id="alice")
+        >>> [head.conversation_id for head in manager.list_conversations(prefix="user:alice:")]
+        ['user:alice:1']
         """
         return HeadTable(self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset))
 
     def delete_conversation(self, conversation_id: str) -> None:
-        """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there."""
+        """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> conv = manager.new_conversation(conversation_id="hello")
+        >>> manager.delete_conversation("hello")
+        >>> manager.list_conversations()
+        no conversations
+        """
         self.store.delete(conversation_id)
 
     def import_conversation(self, path: str | os.PathLike[str]) -> Conversation:
@@ -248,31 +296,66 @@ class ConversationManager:
 
         Raises ``ConversationExistsError`` if its id is taken, ``InvalidArgumentError`` where the file is something
         else.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> import tempfile
+        >>> path = manager.new_conversation(conversation_id="hello").export(f"{tempfile.mkdtemp()}/hello.json")
+        >>> ConversationManager(DemoProvider()).import_conversation(path).id
+        'hello'
         """
         state = read_conversation(path)
         self.store.create(state)
         return self._opened(state.conversation_id)
 
     def conversations_df(self, **filters: Unpack[FilterArguments]) -> pd.DataFrame:
-        """Return one row a conversation; ``promptkit_nb.conversations_df`` says which columns and filters there are."""
+        """Return one row a conversation; ``promptkit_nb.conversations_df`` says which columns and filters there are.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation(conversation_id="hello")
+        >>> list(manager.conversations_df()["conversation_id"])
+        ['hello']
+        """
         from promptkit_nb.views.conversations import conversations_df  # noqa: PLC0415 - pandas, half a second
 
         return conversations_df(self.store, **filters)
 
     def turns_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
-        """Return one row a turn; ``promptkit_nb.turns_df`` says which columns and filters there are."""
+        """Return one row a turn; ``promptkit_nb.turns_df`` says which columns and filters there are.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation().send("My name is Alice")
+        >>> list(manager.turns_df()["user_text"])
+        ['My name is Alice']
+        """
         from promptkit_nb.views.turns import turns_df  # noqa: PLC0415 - pandas, half a second
 
         return turns_df(self.store, **filters)
 
     def messages_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
-        """Return one row a message; ``promptkit_nb.messages_df`` says which columns and filters there are."""
+        """Return one row a message; ``promptkit_nb.messages_df`` says which columns and filters there are.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation().send("My name is Alice")
+        >>> list(manager.messages_df()["role"])
+        ['user', 'assistant']
+        """
         from promptkit_nb.views.messages import messages_df  # noqa: PLC0415 - pandas, half a second
 
         return messages_df(self.store, **filters)
 
     def usage_df(self, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]) -> pd.DataFrame:
-        """Return what was paid; ``promptkit_nb.usage_df`` says by what it can be asked, and which filters there are."""
+        """Return what was paid; ``promptkit_nb.usage_df`` says by what it can be asked, and which filters there are.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = manager.new_conversation().send("My name is Alice")
+        >>> manager.usage_df(by="model")["total_tokens"].to_list()
+        [38]
+        """
         from promptkit_nb.views.usage import usage_df  # noqa: PLC0415 - pandas, half a second
 
         return usage_df(self.store, by, **filters)

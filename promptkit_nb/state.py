@@ -47,6 +47,10 @@ class Summary:
     """What the model said of the turns from ``first_turn`` to ``last_turn``, both included.
 
     They are turn ids; a summary made by hand may give positions instead, counted from 0.
+
+    >>> from promptkit_nb import Summary
+    >>> Summary(0, 7, "Days 1 to 8 were all sunny.").counts
+    False
     """
 
     first_turn: str | int
@@ -170,7 +174,15 @@ def carry_totals(state: ConversationState, former: ConversationState) -> Convers
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A conversation without its turns; ``total_cost`` is in US dollars, ``None`` if no turn has a price."""
+    """A conversation without its turns; ``total_cost`` is in US dollars, ``None`` if no turn has a price.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> manager = ConversationManager(DemoProvider())
+    >>> _ = manager.new_conversation(conversation_id="hello").send("My name is Alice")
+    >>> head = manager.list_conversations()[0]
+    >>> head.conversation_id, head.turn_count, head.token_count, head.total_cost
+    ('hello', 1, 38, Decimal('0'))
+    """
 
     conversation_id: str
     user_id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib import import_module
 import pytest
 
 import promptkit_nb
+from promptkit_nb import Conversation, ConversationManager, StateStore
 
 PUBLIC = [
     "AuthenticationError",
@@ -74,6 +76,13 @@ PUBLIC = [
 MODULES = sorted(
     ["promptkit_nb", *(found.name for found in pkgutil.walk_packages(promptkit_nb.__path__, "promptkit_nb."))]
 )
+
+VERBS = [
+    method
+    for kind in (Conversation, ConversationManager, StateStore)
+    for name, method in inspect.getmembers(kind, inspect.isfunction)
+    if not name.startswith("_")
+]
 
 IMPORT = """
 import logging, os, signal, sys, threading
@@ -149,7 +158,26 @@ def test_examples_in_docstrings_run(name: str, tmp_path: object, monkeypatch: py
     assert doctest.testmod(import_module(name)).failed == 0
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_an_example(name: str) -> None:
+    """Whoever asks ``help`` for it sees it used; the test above runs what is seen."""
+    assert _examples_of(getattr(promptkit_nb, name)) >= 1
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__qualname__)
+def test_every_verb_has_an_example(verb: object) -> None:
+    """So do the methods of a manager, of a conversation and of a store."""
+    assert _examples_of(verb) >= 1
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is_for(name: str) -> None:
     """Each module has a docstring."""
     assert (import_module(name).__doc__ or "").strip()
+
+
+def _examples_of(thing: object) -> int:
+    module = inspect.getmodule(thing)
+    assert module is not None
+    assert module.__name__ in MODULES
+    return len(doctest.DocTestParser().get_examples(thing.__doc__ or ""))

@@ -75,6 +75,13 @@ def export_store(
     To save what can be read of a damaged store, give ``on_damaged``, such as ``print``: it is called with the id and
     the error of each conversation that is left out. Without it the first of them raises ``StoreCorruptedError``.
     Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+
+    >>> import tempfile
+    >>> from promptkit_nb import ConversationState, MemoryStore, export_store
+    >>> store = MemoryStore()
+    >>> _ = store.create(ConversationState("hello"))
+    >>> export_store(store, f"{tempfile.mkdtemp()}/conversations.jsonl")
+    1
     """
     count = 0
     with replacing(path) as file:
@@ -99,6 +106,13 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
 
     Raises ``ConversationExistsError`` at the first id that is taken: what came before it is there, nothing was
     overwritten. ``InvalidArgumentError`` where the file is something else.
+
+    >>> import tempfile
+    >>> from promptkit_nb import ConversationState, MemoryStore, export_store, import_store
+    >>> store, path = MemoryStore(), f"{tempfile.mkdtemp()}/conversations.jsonl"
+    >>> _ = store.create(ConversationState("hello")), export_store(store, path)
+    >>> [head.conversation_id for head in import_store(path, MemoryStore())]
+    ['hello']
     """
     try:
         with Path(path).open("rb") as file:

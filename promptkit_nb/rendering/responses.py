@@ -19,6 +19,14 @@ class Response:
     ``cost`` is in US dollars, ``None`` where the price is unknown; ``saved`` what a replayed answer cost when it was
     made. ``truncated`` says how many turns were left out of the request, ``turn`` what was stored, ``stale_turns`` how
     many later turns were answered before this change.
+
+    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> conv = ConversationManager(DemoProvider(), replay="auto").new_conversation(conversation_id="hello")
+    >>> answer = conv.send("My name is Alice")
+    >>> answer.usage.input_tokens, answer.usage.output_tokens, answer.cost, answer.replayed
+    (11, 27, Decimal('0'), False)
+    >>> conv.rerun(0).replayed
+    True
     """
 
     turn: Turn

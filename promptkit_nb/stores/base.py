@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
@@ -30,20 +31,47 @@ class StateStore(Protocol):
 
     All ids are text (``InvalidConversationIdError`` where one is blank); ``ConversationNotFoundError`` where a call
     needs a conversation that is not there; ``StoreUnavailableError`` after ``close()``.
+
+    >>> from promptkit_nb import ConversationState, MemoryStore, Message, StateStore, Turn
+    >>> def say_hello(store: StateStore) -> int:
+    ...     return store.append("hello", Turn(messages=(Message("user", "Hello"),))).turn_count
+    >>> say_hello(MemoryStore())
+    1
     """
 
     def create(self, state: ConversationState) -> Head:
-        """Store a new conversation; ``ConversationExistsError`` if the id is taken, of two callers by one of them."""
+        """Store a new conversation; ``ConversationExistsError`` if the id is taken, of two callers by one of them.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> store.create(ConversationState("hello", "alice")).turn_count
+        0
+        """
         ...
 
     def get(self, conversation_id: str) -> ConversationState:
-        """Return the whole conversation."""
+        """Return the whole conversation.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", "alice"))
+        >>> store.get("hello").user_id
+        'alice'
+        """
         ...
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, in place of what is there; what it lacks is really gone.
 
         ``ConversationChangedError`` where ``expected_revision`` is given and the stored one differs (0: not there).
+
+        >>> from dataclasses import replace
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello"))
+        >>> state = store.get("hello")
+        >>> store.set(replace(state, user_id="alice"), expected_revision=state.revision).user_id
+        'alice'
         """
         ...
 
@@ -52,31 +80,83 @@ class StateStore(Protocol):
 
         The conversation is created for ``user_id`` if it is missing, unless ``create`` is false. The same turn (by its
         id), appended again, is once.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> store.append("hello", turn).turn_count, store.append("hello", turn).turn_count
+        (1, 1)
         """
         ...
 
     def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
-        """Let a turn answer in place of another, which is kept as a former version."""
+        """Let a turn answer in place of another, which is kept as a former version.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> better = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello, Alice")))
+        >>> _ = store.replace("hello", turn.id, better)
+        >>> store.get("hello").turns == (better,), store.get("hello").versions[better.id] == (turn,)
+        (True, True)
+        """
         ...
 
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
-        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
+        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> store.archive("hello", 0, 1, as_branch="first-try").turn_count
+        0
+        >>> [branch.id for branch in store.get("hello").branches]
+        ['first-try']
+        """
         ...
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept."""
+        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn), store.archive("hello", 0, 1, as_branch="first-try")
+        >>> store.restore("hello", "first-try").turn_count
+        1
+        """
         ...
 
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
-        """Add a summary; what it cost is in the totals."""
+        """Add a summary; what it cost is in the totals.
+
+        >>> from promptkit_nb import Summary
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn), store.add_summary("hello", Summary(0, 0, "They greeted."))
+        >>> [summary.text for summary in store.get("hello").summaries]
+        ['They greeted.']
+        """
         ...
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
-        """Return the newest ``n`` turns, oldest first, without reading the rest."""
+        """Return the newest ``n`` turns, oldest first, without reading the rest.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> [found.text for found in store.recent("hello", 3)]
+        ['Hello']
+        """
         ...
 
     def head(self, conversation_id: str) -> Head:
-        """Return counts, totals and metadata, without the turns."""
+        """Return counts, totals and metadata, without the turns.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", metadata={"topic": "tea"}))
+        >>> store.head("hello").metadata
+        {'topic': 'tea'}
+        """
         ...
 
     def list(  # noqa: PLR0917 - filters, order and page: the signature is old and short to type
@@ -87,32 +167,82 @@ class StateStore(Protocol):
         descending: bool = True,  # noqa: FBT001, FBT002 - as above
         limit: int | None = None,
         offset: int = 0,
-    ) -> list[Head]:
-        """Return the heads in a total and stable order; equal times are ordered by id."""
+    ) -> builtins.list[Head]:  # a class with a method ``list`` hides the type of that name
+        """Return the heads in a total and stable order; equal times are ordered by id.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = [store.create(ConversationState(name)) for name in ("user:alice:1", "user:bob:1")]
+        >>> [head.conversation_id for head in store.list(prefix="user:alice:")]
+        ['user:alice:1']
+        """
         ...
 
     def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
-        """Merge JSON values into the metadata."""
+        """Merge JSON values into the metadata.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", metadata={"topic": "tea"}))
+        >>> store.update_metadata("hello", keep=True).metadata
+        {'topic': 'tea', 'keep': True}
+        """
         ...
 
     def fork(self, conversation_id: str, new_id: str) -> Head:
-        """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
+        """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> store.fork("hello", "another-try").turn_count
+        1
+        """
         ...
 
     def delete(self, conversation_id: str) -> None:
-        """Delete the conversation for good."""
+        """Delete the conversation for good.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello"))
+        >>> store.delete("hello")
+        >>> store.list()
+        []
+        """
         ...
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
-        """Delete the conversations whose id begins so, for good; return their ids, sorted."""
+        """Delete the conversations whose id begins so, for good; return their ids, sorted.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = [store.create(ConversationState(name)) for name in ("user:alice:1", "user:bob:1")]
+        >>> store.delete_prefix("user:bob:")
+        ('user:bob:1',)
+        """
         ...
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Delete what was last updated before then, and what has expired; return the ids, sorted."""
+        """Delete what was last updated before then, and what has expired; return the ids, sorted.
+
+        >>> from datetime import UTC, datetime, timedelta
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("old", updated_at=datetime(2026, 1, 1, tzinfo=UTC)))
+        >>> store.cleanup(older_than=datetime(2026, 2, 1, tzinfo=UTC), dry_run=True), len(store.list())
+        (('old',), 1)
+        """
         ...
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up again and again on a thread of its own, until its ``stop()``, or ``close()``."""
+        """Clean up again and again on a thread of its own, until its ``stop()``, or ``close()``.
+
+        >>> from datetime import timedelta
+        >>> from promptkit_nb import MemoryStore
+        >>> cleanup = MemoryStore().start_cleanup(every=timedelta(hours=1), older_than=timedelta(days=7))
+        >>> cleanup.stop()
+        """
         ...
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
@@ -120,23 +250,55 @@ class StateStore(Protocol):
 
         ``BudgetExceededError`` where what was spent and reserved in one of them would pass the limit. A reservation
         that nobody settles counts on after its lease, as unconfirmed.
+
+        >>> from promptkit_nb import MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.reserve(["user:alice"], Decimal("0.03"), limit=Decimal(1), lease=600)
+        >>> store.spending("user:alice").reserved
+        Decimal('0.03')
         """
         ...
 
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Put what the call did cost in place of what was reserved; a second time changes nothing."""
+        """Put what the call did cost in place of what was reserved; a second time changes nothing.
+
+        >>> from promptkit_nb import MemoryStore
+        >>> store = MemoryStore()
+        >>> reservation = store.reserve(["user:alice"], Decimal("0.03"), limit=Decimal(1), lease=600)
+        >>> store.settle(reservation, Decimal("0.01"))
+        >>> store.spending("user:alice").spent, store.spending("user:alice").reserved
+        (Decimal('0.01'), Decimal('0'))
+        """
         ...
 
     def spending(self, scope: str) -> Account:
-        """Return what was spent and is reserved in a scope of the ledger."""
+        """Return what was spent and is reserved in a scope of the ledger.
+
+        >>> from promptkit_nb import MemoryStore
+        >>> MemoryStore().spending("user:alice").spent
+        Decimal('0')
+        """
         ...
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
-        """Yield every stored turn, conversation by conversation in the order of their ids."""
+        """Yield every stored turn, conversation by conversation in the order of their ids.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> [(found.conversation_id, found.status) for found in store.iter_turns()]
+        [('hello', 'current')]
+        """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; calling it again is fine."""
+        """Let go of files and connections; calling it again is fine.
+
+        >>> from promptkit_nb import MemoryStore
+        >>> with MemoryStore() as store:  # closes it, too
+        ...     store.list()
+        []
+        """
         ...
 
     def __enter__(self) -> Self:

@@ -40,7 +40,7 @@ class RedisStore(RowStore):
     All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a
     cluster a prefix lives in one slot, on one node, whose URL this is, and its calls stay atomic. That is also as
     large as a prefix can grow: plan 0.6 kB a turn beside its text, and 1 kB a conversation; a fork copies its turns.
-    Who needs more than one node has spreads users over several prefixes, each a store of its own::
+    Who needs more than one node has spreads users over several prefixes, each a store of its own:
 
         stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
         store = stores[crc32(user_id.encode()) % 16]
@@ -49,6 +49,12 @@ class RedisStore(RowStore):
     nothing, with ``everysec`` up to a second's turns where the machine fails. With ``maxmemory`` set, keep
     ``maxmemory-policy noeviction``: any other lets the server drop conversations. What is deleted is gone from the
     server's memory at once, and from its files when it next writes them anew (``BGREWRITEAOF``, ``BGSAVE``).
+
+    >>> from promptkit_nb import RedisStore
+    >>> RedisStore("redis://127.0.0.1:1/0", prefix="team:", ttl=24 * 3600)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    promptkit_nb.errors.StoreUnavailableError: The Redis server at 127.0.0.1:1/0 cannot be used: ...
     """
 
     rows: RedisRows
