@@ -7,7 +7,8 @@
 'stop'
 
 In a notebook: ``%load_ext promptkit_nb``, then ``%%chat``. Importing this package loads nothing but this file; each
-name is imported when it is first used.
+name is imported when it is first used. For a store of your own there is ``promptkit_nb.testing``, for a provider
+``promptkit_nb.providers.base``.
 """
 
 from __future__ import annotations

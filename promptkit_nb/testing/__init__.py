@@ -1,11 +1,9 @@
 """The contract of stores as checks that anybody's store can run; no test framework is needed.
 
-::
-
-    from promptkit_nb.testing import check_state_store
-
-    def test_my_store():
-        check_state_store(MyStore)
+>>> from promptkit_nb import MemoryStore
+>>> from promptkit_nb.testing import check_state_store
+>>> def test_my_store():
+...     check_state_store(MemoryStore)
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def conversations_df(
 ) -> pd.DataFrame:
     """Return one row a conversation, in the order of their ids; those without turns, too.
 
-    ::
+    Its columns, in this order:
 
     {columns}
 

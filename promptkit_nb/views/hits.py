@@ -48,7 +48,7 @@ def search(
     Upper and lower case are alike, and a word may be part of another; ``"words in quotes"`` are looked for as they
     stand there.
 
-    ::
+    Its columns, in this order:
 
     {columns}
 

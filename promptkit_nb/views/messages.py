@@ -42,7 +42,7 @@ def messages_df(
 
     The system prompt is no row: it belongs to no turn. Tokens and costs are those of turns, see ``turns_df``.
 
-    ::
+    Its columns, in this order:
 
     {columns}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import indent
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -156,10 +157,10 @@ COST_PARTS: Schema = (
 
 
 def described_by(schema: Schema) -> Callable[[F], F]:
-    """Put the table of a schema in place of ``{columns}`` in a function's docstring."""
+    """Put the table of a schema in place of ``{columns}`` in a function's docstring, indented as code is."""
 
     def describe(function: F) -> F:
-        function.__doc__ = (function.__doc__ or "").replace("{columns}", table_of(schema).replace("\n", "\n    "))
+        function.__doc__ = (function.__doc__ or "").replace("    {columns}", indent(table_of(schema), " " * 8))
         return function
 
     return describe

@@ -36,7 +36,7 @@ def turns_df(
 ) -> pd.DataFrame:
     """Return one row a turn, conversation by conversation in the order of their ids.
 
-    ::
+    Its columns, in this order:
 
     {columns}
 

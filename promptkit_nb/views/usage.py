@@ -52,7 +52,7 @@ def usage_df(
 ) -> pd.DataFrame:
     """Return what was paid, one row a group, in the order of the groups; with ``by=[]`` one row in all.
 
-    The columns of ``by``, and then::
+    The columns of ``by``, and then:
 
     {columns}
 
