@@ -1,4 +1,4 @@
-"""The README keeps its word: its two commands, its examples and its links."""
+"""The README keeps its word: its two commands and its examples."""
 
 from __future__ import annotations
 
@@ -91,13 +91,6 @@ def test_the_table_of_servers_gives_base_urls() -> None:
     urls = re.findall(r"^\| .*? \| `(http.*?)` \|", README, re.MULTILINE)
     assert len(urls) == 9
     assert [OpenAIProvider("any", base_url=url).base_url for url in urls] == urls
-
-
-def test_local_links_lead_somewhere() -> None:
-    """Each relative link of the README and of CONTRIBUTING names a file of this repository."""
-    for document in ("README.md", "CONTRIBUTING.md"):
-        links = re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text("utf-8"))
-        assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 def _run_all(shell: InteractiveShell) -> tuple[list[bool], str]:

@@ -1,0 +1,70 @@
+"""Every link of the documents leads somewhere: files and headings exist, addresses are ones that a browser takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+TUTORIALS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LINK = re.compile(r"\]\(([^()\s]*(?:\([^()\s]*\)[^()\s]*)*)\)")
+ADDRESS = re.compile(r"https?://[^\s<>()`'\"|]*")
+
+
+def prose_of(document: Path) -> str:
+    """Return what a document says, without its blocks of code."""
+    text = document.read_text("utf-8")
+    if document.suffix == ".ipynb":
+        notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's has no types
+        text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(document: Path) -> set[str]:
+    """Return the names that GitHub and Jupyter give to the headings, so that links can lead to them."""
+    titles = re.findall(r"^#+ (.*)$", prose_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def leads_somewhere(link: str, document: Path) -> bool:
+    """Return whether a link within the repository, as it stands in a document, names what is there."""
+    path, _, anchor = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    within = target.is_relative_to(ROOT.resolve()) and target.exists()
+    return within and (not anchor or anchor in anchors_of(target))
+
+
+@pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
+def test_links_within_lead_to_files_and_headings(document: Path) -> None:
+    """A link to a file, a picture or a heading names one that exists, in any document and any tutorial."""
+    links = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
+    assert [link for link in links if not leads_somewhere(link, document)] == []
+
+
+@pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
+def test_links_outside_are_whole(document: Path) -> None:
+    """A link to elsewhere has a host with a domain, goes over TLS, and holds nothing that a browser would cut off."""
+    links = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
+    assert [link.geturl() for link in links if link.scheme != "https" or "." not in (link.hostname or "")] == []
+
+
+@pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
+def test_addresses_in_the_text_can_be_parsed(document: Path) -> None:
+    """What stands there as an address has a host and a port that is a number, where it has one."""
+    addresses = ADDRESS.findall(prose_of(document))
+    assert [address for address in addresses if not urlsplit(address).hostname] == []
+    assert [address for address in addresses if urlsplit(address).port == 0] == []
+
+
+def test_there_is_something_to_check() -> None:
+    """The patterns find what a reader would click on."""
+    readme = LINK.findall(prose_of(ROOT / "README.md"))
+    assert {"CONTRIBUTING.md", "notebooks/01_first_conversation.ipynb", "https://promptpack.org"} <= set(readme)
+    assert not leads_somewhere("notebooks/00_no_such.ipynb", ROOT / "README.md")
+    assert not leads_somewhere("CONTRIBUTING.md#no-such-heading", ROOT / "README.md")
+    assert leads_somewhere("CONTRIBUTING.md#tutorials", ROOT / "README.md")
