@@ -58,6 +58,18 @@ def test_begins_with_a_title(notebook: NotebookNode) -> None:
     assert titles == [notebook.cells[0].source.splitlines()[0]]
 
 
+def test_begins_with_what_you_learn(notebook: NotebookNode) -> None:
+    """Below the title stands a table: what you want to do, and what does it."""
+    assert re.search(r"^\| you want to \|.*\n\| --- \|", notebook.cells[0].source, re.MULTILINE)
+
+
+def test_ends_with_where_to_go_next(notebook: NotebookNode, path: Path) -> None:
+    """The last words lead to other tutorials."""
+    last = notebook.cells[-1]
+    assert "Where to go next" in last.source
+    assert set(re.findall(r"\]\((\d\d_\w+\.ipynb)\)", last.source)) - {path.name}
+
+
 def test_every_code_cell_is_introduced(notebook: NotebookNode) -> None:
     """No more than two code cells follow each other without a word between them."""
     kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
@@ -144,9 +156,10 @@ def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 def _shows_something(source: str) -> bool:
     if source.startswith("%"):
         return "%chat" in source
-    tree = ast.parse(source)
-    ends_in_value = isinstance(tree.body[-1], ast.Expr)
-    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    body = ast.parse(source).body
+    ends_in_value = isinstance(body[-1], ast.Expr)
+    at_once = [statement for statement in body if not isinstance(statement, ast.FunctionDef | ast.ClassDef)]
+    calls = [node.func for statement in at_once for node in ast.walk(statement) if isinstance(node, ast.Call)]
     return ends_in_value or any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
 
 
