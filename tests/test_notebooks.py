@@ -59,8 +59,8 @@ def test_begins_with_a_title(notebook: NotebookNode) -> None:
 
 
 def test_begins_with_what_you_learn(notebook: NotebookNode) -> None:
-    """Below the title stands a table: what you want to do, and what does it."""
-    assert re.search(r"^\| you want to \|.*\n\| --- \|", notebook.cells[0].source, re.MULTILINE)
+    """Below the title stands a table: what you want, or what you see, and where it leads."""
+    assert re.search(r"^\| you (?:want to|see) \|.*\n\| --- \|", notebook.cells[0].source, re.MULTILINE)
 
 
 def test_ends_with_where_to_go_next(notebook: NotebookNode, path: Path) -> None:
