@@ -1,0 +1,95 @@
+"""The pictures of README beside the panel's, made anew: ``python tests/browser/readme_pictures.py``.
+
+A notebook in JupyterLab talks to a server on the loopback, so answers and prices are those that a user would see.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from browser.jupyter_lab import PROJECT, LabServer, chromium_page
+from chat_server import ChatServer, Reply
+from promptkit_nb import ConversationManager, DiskStore, OpenAIProvider
+
+if TYPE_CHECKING:
+    from browser.jupyter_lab import LabNotebook
+
+IMAGES = PROJECT / "notebooks" / "images"
+FIRST_DAY = datetime(2026, 11, 9, 12, tzinfo=UTC)
+
+TEAS = """import pandas as pd
+
+teas = pd.DataFrame({"tea": ["green", "black", "white"], "price": [18, 24, 61]})
+%load_ext promptkit_nb
+%chat_use teas"""
+QUESTION = "%%chat\nWhich of these teas is the cheapest, by how much?\n\n{{ teas }}"
+AGAIN = "%chat And in one word?"
+TABLE = """**Green** tea is the cheapest:
+
+| tea | price per kg | more than green |
+| --- | --- | --- |
+| green | 18 € | |
+| black | 24 € | 6 € |
+| white | 61 € | 43 € |"""
+
+FRAMES = """from promptkit_nb import DiskStore, plot_cost, usage_df
+
+store = DiskStore()
+usage_df(store, by="model")[["model", "turns", "total_tokens", "cost_usd"]]"""
+PLOT = 'plot_cost(store, by=["day", "model"])'
+
+
+def main() -> None:
+    """Talk, spend, and take the pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    with TemporaryDirectory() as home, ChatServer() as chat:
+        settings = {"OPENAI_BASE_URL": chat.url, "OPENAI_API_KEY": "unused", "PROMPTKIT_MODEL": "gpt-4o-mini"}
+        settings["PROMPTKIT_HOME"] = f"{home}/promptkit"
+        with LabServer(Path(home), settings) as lab, chromium_page(Path(home) / "profile") as page:
+            page.set_viewport_size({"width": 900, "height": 1600})
+            with DiskStore(settings["PROMPTKIT_HOME"]) as store:
+                _spend(store, chat)
+            _picture(lab.open_notebook(page, [FRAMES, PLOT, ""], name="costs.ipynb"), "cost_frames.png")
+            usage = {"prompt_tokens": 112, "completion_tokens": 58, "total_tokens": 170}
+            chat.reply(Reply(text=TABLE, usage=usage), Reply(text="Green.", usage=usage | {"completion_tokens": 2}))
+            _picture(lab.open_notebook(page, [TEAS, QUESTION, AGAIN, ""], name="teas.ipynb"), "chat_cells.png")
+
+
+def _spend(store: DiskStore, chat: ChatServer) -> None:
+    """Ask three models on ten days, now more and now less."""
+    for day in range(10):
+        for number, model in enumerate(("gpt-4o", "gpt-4o-mini", "o4-mini")):
+            thousands = 3 + (day * 7 + number * 5) % 9
+            usage = {"prompt_tokens": thousands * 1000, "completion_tokens": thousands * 300, "total_tokens": 0}
+            chat.reply(Reply(text="Here it is.", usage=usage, model=model))
+            provider = OpenAIProvider(model, api_key="unused", base_url=chat.url)
+            _ask(store, provider, FIRST_DAY + timedelta(days=day))
+
+
+def _ask(store: DiskStore, provider: OpenAIProvider, now: datetime) -> None:
+    manager = ConversationManager(provider, store, clock=lambda: now)
+    manager.open_conversation(conversation_id=f"analysis-{provider.model}").send("How is it today?")
+
+
+def _picture(notebook: LabNotebook, name: str) -> None:
+    """Run all cells, and take their picture; the last one is empty and only there to be the active one."""
+    page = notebook.page
+    notebook.run_all()
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    notebook.select(cells.count() - 1)
+    page.wait_for_timeout(1500)
+    boxes = [box for cell in cells.all()[:-1] if (box := cell.bounding_box())]
+    left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
+    right = max(box["x"] + box["width"] for box in boxes)
+    bottom = max(box["y"] + box["height"] for box in boxes)
+    page.screenshot(path=IMAGES / name, clip={"x": left, "y": top, "width": right - left, "height": bottom - top - 6})
+
+
+if __name__ == "__main__":
+    main()
