@@ -385,12 +385,10 @@ class InvalidArgumentError(PromptKitError, ValueError):
 class MissingDependencyError(PromptKitError, ImportError):
     """An optional package is not installed.
 
-    >>> import sys
-    >>> from promptkit_nb import MemoryStore, plot_cost
-    >>> from unittest.mock import patch
-    >>> with patch.dict(sys.modules, {"matplotlib": None}):  # as where it is not installed
-    ...     plot_cost(MemoryStore())
-    Traceback (most recent call last):
-        ...
-    promptkit_nb.errors.MissingDependencyError: Pictures need matplotlib: pip install 'promptkit-nb[plots]'.
+    >>> from promptkit_nb import MissingDependencyError
+    >>> try:
+    ...     raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'")
+    ... except ImportError as error:
+    ...     print(error)
+    RedisStore needs redis: pip install 'promptkit-nb[redis]'
     """

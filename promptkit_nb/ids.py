@@ -47,6 +47,7 @@ def scoped_id(*parts: str) -> str:
 
     Raises ``InvalidConversationIdError`` without parts, or where a part is blank.
 
+    >>> from promptkit_nb import scoped_id
     >>> scoped_id("user", "alice", "session", "1")
     'user:alice:session:1'
     >>> scoped_id("user", "alice:admin")

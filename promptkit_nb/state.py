@@ -108,6 +108,7 @@ class ConversationState:
     Two things are the store's and no part of a comparison: ``dropped``, what turns cost that it was told to forget
     (totals never fall), and ``revision``, which counts its writes.
 
+    >>> from promptkit_nb import ConversationState
     >>> state = ConversationState("persistent-chat", "alice", system_prompt="You help.")
     >>> [message.role for message in state.messages], state.total_cost
     (['system'], Decimal('0'))

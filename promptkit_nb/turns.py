@@ -43,6 +43,7 @@ class Usage:
     ``cached_tokens`` are part of ``input_tokens`` and ``reasoning_tokens`` part of ``output_tokens``: neither is added
     on top.
 
+    >>> from promptkit_nb import Usage
     >>> Usage(1000, 500, cached_tokens=400).total_tokens
     1500
     """
@@ -88,6 +89,7 @@ class Message:
     ``content`` is always the text; ``parts`` are there only where a message carries more than text. ``reasoning`` is
     kept for reading and never sent again.
 
+    >>> from promptkit_nb import Message
     >>> Message("user", "My name is Alice").content
     'My name is Alice'
     """
@@ -120,6 +122,7 @@ class Turn:
     request (SHA-256, hexadecimal). ``saved`` is what a replayed answer cost when it was made; ``counted_input_tokens``
     what was counted offline before sending, beside the provider's own count in ``usage``.
 
+    >>> from promptkit_nb import Message, Turn, Usage
     >>> turn = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2))
     >>> turn.user_text, turn.text, turn.usage.total_tokens
     ('Hi', 'Hello', 10)

@@ -8,11 +8,16 @@ import pkgutil
 import subprocess
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import pytest
 
 import promptkit_nb
 from promptkit_nb import Conversation, ConversationManager, StateStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 PUBLIC = [
     "AuthenticationError",
@@ -158,26 +163,36 @@ def test_examples_in_docstrings_run(name: str, tmp_path: object, monkeypatch: py
     assert doctest.testmod(import_module(name)).failed == 0
 
 
+@pytest.fixture
+def pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], doctest.TestResults]:
+    """Run the examples of a docstring as somebody does who pastes them into a new notebook."""
+    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path))
+    monkeypatch.delenv("PROMPTKIT_MODEL", raising=False)
+
+    def run(thing: object) -> doctest.TestResults:
+        examples = doctest.DocTestParser().get_doctest(thing.__doc__ or "", {}, "pasted", None, None)
+        return doctest.DocTestRunner(verbose=False).run(examples)
+
+    return run
+
+
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_has_an_example(name: str) -> None:
-    """Whoever asks ``help`` for it sees it used; the test above runs what is seen."""
-    assert _examples_of(getattr(promptkit_nb, name)) >= 1
+def test_every_public_name_has_an_example(name: str, pasted: Callable[[object], doctest.TestResults]) -> None:
+    """Whoever asks ``help`` for it sees it used, and can paste what is seen."""
+    results = pasted(getattr(promptkit_nb, name))
+    assert results.attempted >= 1
+    assert results.failed == 0
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__qualname__)
-def test_every_verb_has_an_example(verb: object) -> None:
+def test_every_verb_has_an_example(verb: object, pasted: Callable[[object], doctest.TestResults]) -> None:
     """So do the methods of a manager, of a conversation and of a store."""
-    assert _examples_of(verb) >= 1
+    results = pasted(verb)
+    assert results.attempted >= 1
+    assert results.failed == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_it_is_for(name: str) -> None:
     """Each module has a docstring."""
     assert (import_module(name).__doc__ or "").strip()
-
-
-def _examples_of(thing: object) -> int:
-    module = inspect.getmodule(thing)
-    assert module is not None
-    assert module.__name__ in MODULES
-    return len(doctest.DocTestParser().get_examples(thing.__doc__ or ""))

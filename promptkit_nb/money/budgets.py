@@ -26,6 +26,7 @@ class Budget:
     ``usd`` may be a number or text and is kept exactly, by its digits. ``warn_at`` is the fraction of it, above 0 and
     up to 1, from which on one warning is given. Raises ``InvalidArgumentError`` for anything else.
 
+    >>> from promptkit_nb import Budget
     >>> Budget(0.1, per="day").usd
     Decimal('0.1')
     >>> str(Budget("0.5"))

@@ -44,6 +44,7 @@ class Pack:
     format, by their JSON pointer in the file. ``warnings`` say what was read as something else and what is not applied,
     each beginning with a pointer.
 
+    >>> from promptkit_nb import load_pack
     >>> pack = load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "You teach {{subject}}."}}})
     >>> pack.prompt().render({"subject": "algebra"})
     'You teach algebra.'
@@ -193,6 +194,7 @@ def load_pack(path: PackSource, *, strict: bool = False) -> Pack:
     column), for a key twice in one object, no prompts, a prompt without a system prompt, a known key of the wrong type,
     a workflow or an agent that refers to nothing (its JSON pointer), or with all findings where ``strict``.
 
+    >>> from promptkit_nb import load_pack
     >>> load_pack({"id": "mine", "prompts": {"hello": {"system_template": "You are polite."}}}).prompt("hello").name
     'hello'
     """

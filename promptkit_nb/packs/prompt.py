@@ -40,6 +40,7 @@ class Prompt:
     ``fragments`` are those of the pack's texts that this prompt uses. ``extras`` is what the pack says of it beyond
     the format, by JSON pointer from here.
 
+    >>> from promptkit_nb import Prompt
     >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
     >>> prompt.render({"subject": "algebra"})
     'You teach algebra.'

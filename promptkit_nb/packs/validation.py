@@ -45,6 +45,7 @@ def validate_pack(path: PackSource) -> Findings:
 
     Raises ``PackNotFoundError`` where there is no file.
 
+    >>> from promptkit_nb import validate_pack
     >>> findings = validate_pack({"id": "mine", "promts": {}})
     >>> findings[-1].pointer, findings[-1].suggestions
     ('/promts', ('prompts',))

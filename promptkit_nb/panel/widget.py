@@ -33,7 +33,7 @@ class ChatPanel(anywidget.AnyWidget):
         conversation: Where it begins; another one of the same user can be chosen in the panel.
         model: The model of every call; else the conversation's, else the provider's.
 
-    >>> from promptkit_nb import ConversationManager, DemoProvider
+    >>> from promptkit_nb import ChatPanel, ConversationManager, DemoProvider
     >>> panel = ChatPanel(ConversationManager(DemoProvider()).new_conversation(conversation_id="hello"))
     >>> panel
     ChatPanel('hello')

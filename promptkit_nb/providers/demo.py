@@ -66,8 +66,8 @@ _SHOW_OFF = re.compile(r"\bcode\b|\btable\b|\bmarkdown\b", re.IGNORECASE)
 class DemoProvider:
     """Deterministic answers without key, network or cost; each begins with ``[demo]``.
 
-    >>> from promptkit_nb.providers.base import ChatRequest
-    >>> from promptkit_nb.turns import Message
+    >>> from promptkit_nb import DemoProvider, Message
+    >>> from promptkit_nb.providers.base import ChatRequest, TextDelta
     >>> talk = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
     >>> events = DemoProvider().stream(ChatRequest(model="demo", messages=talk))
     >>> "".join(event.text for event in events if isinstance(event, TextDelta))

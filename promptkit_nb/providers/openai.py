@@ -50,6 +50,7 @@ class OpenAIProvider:
     tokens, in and out. Raises ``InvalidArgumentError`` for a value that cannot be; a missing key is an
     ``AuthenticationError`` at the first call only, since looking at old answers needs none.
 
+    >>> from promptkit_nb import OpenAIProvider
     >>> OpenAIProvider("llama3.2", base_url="http://localhost:11434/v1", prices={"llama3.2": (0, 0)})
     OpenAIProvider('llama3.2', base_url='http://localhost:11434/v1')
     """

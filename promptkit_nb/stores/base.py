@@ -251,6 +251,7 @@ class StateStore(Protocol):
         ``BudgetExceededError`` where what was spent and reserved in one of them would pass the limit. A reservation
         that nobody settles counts on after its lease, as unconfirmed.
 
+        >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore
         >>> store = MemoryStore()
         >>> _ = store.reserve(["user:alice"], Decimal("0.03"), limit=Decimal(1), lease=600)
@@ -262,6 +263,7 @@ class StateStore(Protocol):
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
         """Put what the call did cost in place of what was reserved; a second time changes nothing.
 
+        >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore
         >>> store = MemoryStore()
         >>> reservation = store.reserve(["user:alice"], Decimal("0.03"), limit=Decimal(1), lease=600)

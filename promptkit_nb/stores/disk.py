@@ -42,7 +42,7 @@ class DiskStore(RowStore):
     ``StoreCorruptedError`` where its database is damaged: never an empty history instead.
 
     >>> import tempfile
-    >>> from promptkit_nb import ConversationState
+    >>> from promptkit_nb import ConversationState, DiskStore
     >>> with DiskStore(tempfile.mkdtemp()) as store:
     ...     store.create(ConversationState("a", "alice")).user_id
     'alice'

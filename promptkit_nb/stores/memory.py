@@ -29,7 +29,7 @@ class MemoryStore(RowStore):
             or 0 keeps it.
         clock: Where the time comes from; tests set it.
 
-    >>> from promptkit_nb import ConversationState
+    >>> from promptkit_nb import ConversationState, MemoryStore
     >>> store = MemoryStore()
     >>> store.create(ConversationState("a", "alice")).turn_count
     0

@@ -57,7 +57,7 @@ def conversations_df(
 
     Raises ``InvalidArgumentError`` for a filter that cannot be meant.
 
-    >>> from promptkit_nb import ConversationState, MemoryStore
+    >>> from promptkit_nb import ConversationState, MemoryStore, conversations_df
     >>> store = MemoryStore()
     >>> _ = store.create(ConversationState("a", "alice"))
     >>> conversations_df(store)[["conversation_id", "user_id", "turns"]]

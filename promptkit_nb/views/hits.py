@@ -55,7 +55,7 @@ def search(
     The filters, and what they raise, are those of ``turns_df``; a text without words raises
     ``InvalidArgumentError``, too.
 
-    >>> from promptkit_nb import MemoryStore, Message, Turn
+    >>> from promptkit_nb import MemoryStore, Message, Turn, search
     >>> store = MemoryStore()
     >>> _ = store.append("a", Turn(messages=(Message("user", "My name is Alice"), Message("assistant", "Hello"))))
     >>> search(store, "alice name")[["conversation_id", "role", "snippet"]]

@@ -48,7 +48,7 @@ def messages_df(
 
     The filters, and what they raise, are those of ``turns_df``: a message is shown with its turn.
 
-    >>> from promptkit_nb import MemoryStore, Message, Turn
+    >>> from promptkit_nb import MemoryStore, Message, Turn, messages_df
     >>> store = MemoryStore()
     >>> _ = store.append("a", Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello"))))
     >>> messages_df(store)[["conversation_id", "role", "content"]]

@@ -56,7 +56,7 @@ def plot_cost(
     What has no known price is in no bar; the title says how many turns that are. The eighth series and those after it
     are one, ``others``. Needs matplotlib (``MissingDependencyError``); ``InvalidArgumentError`` for other keys.
 
-    >>> from promptkit_nb import MemoryStore
+    >>> from promptkit_nb import MemoryStore, plot_cost
     >>> plot_cost(MemoryStore(), by="month").axes[0].get_ylabel()
     'US dollars'
     """
@@ -76,7 +76,7 @@ def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArgu
     ``input`` is what was not cached, ``output`` what was no reasoning: together they are all. Needs matplotlib
     (``MissingDependencyError``); ``InvalidArgumentError`` for another key.
 
-    >>> from promptkit_nb import MemoryStore
+    >>> from promptkit_nb import MemoryStore, plot_tokens
     >>> plot_tokens(MemoryStore()).axes[0].get_ylabel()
     'tokens'
     """

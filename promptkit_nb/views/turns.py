@@ -53,7 +53,7 @@ def turns_df(
 
     Raises ``InvalidArgumentError`` for a filter that cannot be meant.
 
-    >>> from promptkit_nb import MemoryStore, Message, Turn, Usage
+    >>> from promptkit_nb import MemoryStore, Message, Turn, Usage, turns_df
     >>> store = MemoryStore()
     >>> _ = store.append("a", Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2)))
     >>> turns_df(store)[["conversation_id", "user_text", "text", "total_tokens"]]

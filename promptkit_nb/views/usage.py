@@ -72,7 +72,7 @@ def usage_df(
         conversation_id: This conversation only.
 
     >>> from decimal import Decimal
-    >>> from promptkit_nb import MemoryStore, Message, Turn, Usage
+    >>> from promptkit_nb import MemoryStore, Message, Turn, Usage, usage_df
     >>> store = MemoryStore()
     >>> hello = Turn(messages=(Message("user", "Hi"),), usage=Usage(8, 2), cost=Decimal("0.0019"), model="small")
     >>> _ = store.append("a", hello)
