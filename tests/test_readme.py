@@ -25,14 +25,14 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
-    """A fresh shell in a directory with the tutorials; OpenAI is a server on the loopback, the home a temporary one."""
+    """A fresh shell beside the tutorials' pack; OpenAI is a server on the loopback, the home a temporary one."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-5f3e9d")
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    (tmp_path / "assistant.pack.json").symlink_to(ROOT / "notebooks" / "assistant.pack.json")
     monkeypatch.chdir(tmp_path)
     InteractiveShell.clear_instance()
     config = Config()
