@@ -93,6 +93,13 @@ def test_the_table_of_servers_gives_base_urls() -> None:
     assert [OpenAIProvider("any", base_url=url).base_url for url in urls] == urls
 
 
+def test_the_table_of_tutorials_is_whole() -> None:
+    """Each tutorial has its row, in their order and under its number."""
+    listed = re.findall(r"^\| (\d\d) \| \[.*?\]\(notebooks/((\d\d)_\w+\.ipynb)\) \|", README, re.MULTILINE)
+    assert [name for _, name, _ in listed] == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    assert [number for number, _, _ in listed] == [number for _, _, number in listed]
+
+
 def _run_all(shell: InteractiveShell) -> tuple[list[bool], str]:
     """Run the Python blocks; return whether each succeeded, and all that was shown as text."""
     with capture_output() as captured:
