@@ -483,9 +483,8 @@ class Conversation:
     def use_prompt(self, prompt: Prompt) -> None:
         """Talk with this prompt of a pack from the next request on.
 
-        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> from promptkit_nb import ConversationManager, DemoProvider, load_pack
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
-        >>> from promptkit_nb import load_pack
         >>> pack = load_pack({"id": "mine", "prompts": {"tutor": {"system_template": "You teach algebra."}}})
         >>> conv.use_prompt(pack.prompt("tutor"))
         >>> conv.context()[0].content
@@ -556,9 +555,9 @@ class Conversation:
         replay. A path that ends with ``.md`` or ``.html`` gets a transcript to read instead. Raises
         ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
 
+        >>> import tempfile
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
-        >>> import tempfile
         >>> path = conv.export(f"{tempfile.mkdtemp()}/hello.json")
         >>> ConversationManager(DemoProvider()).import_conversation(path).id == conv.id
         True

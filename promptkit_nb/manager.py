@@ -297,9 +297,9 @@ class ConversationManager:
         Raises ``ConversationExistsError`` if its id is taken, ``InvalidArgumentError`` where the file is something
         else.
 
+        >>> import tempfile
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
-        >>> import tempfile
         >>> path = manager.new_conversation(conversation_id="hello").export(f"{tempfile.mkdtemp()}/hello.json")
         >>> ConversationManager(DemoProvider()).import_conversation(path).id
         'hello'

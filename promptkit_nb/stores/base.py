@@ -128,8 +128,7 @@ class StateStore(Protocol):
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals.
 
-        >>> from promptkit_nb import Summary
-        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> from promptkit_nb import MemoryStore, Message, Summary, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
         >>> _ = store.append("hello", turn), store.add_summary("hello", Summary(0, 0, "They greeted."))
         >>> [summary.text for summary in store.get("hello").summaries]
@@ -226,7 +225,7 @@ class StateStore(Protocol):
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted.
 
-        >>> from datetime import UTC, datetime, timedelta
+        >>> from datetime import UTC, datetime
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
         >>> _ = store.create(ConversationState("old", updated_at=datetime(2026, 1, 1, tzinfo=UTC)))
