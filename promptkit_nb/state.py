@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from promptkit_nb.turns import NO_USAGE, Message, Turn, Usage, utc_now
 
 ContextPolicy = Literal["truncate", "summarize", "error"]
@@ -46,7 +48,8 @@ class Totals:
 class Summary:
     """What the model said of the turns from ``first_turn`` to ``last_turn``, both included.
 
-    They are turn ids; a summary made by hand may give positions instead, counted from 0.
+    They are turn ids; a summary made by hand may give positions instead, counted from 0. ``context_hash`` is the hash
+    of all that was said up to ``last_turn`` when it was made; it is left out of one made by hand.
 
     >>> from promptkit_nb import Summary
     >>> Summary(0, 7, "Days 1 to 8 were all sunny.").counts
@@ -60,6 +63,7 @@ class Summary:
     cost: Decimal | None = None
     model: str = ""
     created_at: datetime = field(default_factory=utc_now)
+    context_hash: str | UnsetType = UNSET
 
     @property
     def counts(self) -> bool:

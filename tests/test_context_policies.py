@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -325,6 +327,27 @@ class TestSummarize:
         for number in range(10):
             conv.send(f"And {number}?")
         assert len(conv.summaries) <= 3
+
+    def test_clock_behind_that_of_the_turns_pays_for_no_more_summaries(self, chat_server: ChatServer) -> None:
+        """What another machine answered an hour from now is summed up once, and the summary serves."""
+        ahead = [replace(turn, created_at=turn.created_at + timedelta(hours=1)) for turn in numbered(20)]
+        conv = opened(chat_server, tuple(ahead), max_tokens=300, policy="summarize")
+        chat_server.usual = lambda _: Reply(text="They counted.")
+        truncated = [conv.send(f"And {number}?").truncated for number in range(10)]
+        assert truncated == [0] * 10
+        assert len(conv.summaries) <= 3
+
+    def test_restored_version_is_in_no_summary_of_another(self, chat_server: ChatServer) -> None:
+        """It is sent as it was said, though it is older than the summary; what was summed up serves once it is back."""
+        conv = opened(chat_server, numbered(5), max_tokens=None)
+        conv.rerun(1, "Changed")
+        changed = conv.turns[1]
+        conv.summarize(keep_last=2)
+        conv.restore("t001")
+        conv.send("What was said?")
+        assert [text for _, text in roles_and_texts(chat_server)][3:5] == ["Question 1 word", "Answer 1 word"]
+        conv.restore(changed)
+        assert [line.kind for line in conv.context()][:3] == ["system", "summary", "turn"]
 
     @pytest.mark.parametrize("max_tokens", [60, 100, 400, 1000])
     def test_long_summaries_are_not_made_again_and_again(self, chat_server: ChatServer, max_tokens: int) -> None:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
+from promptkit_nb.context_hash import links_of
 from promptkit_nb.errors import ContextWindowExceededError
 from promptkit_nb.state import Branch, ConversationState, Summary
 from promptkit_nb.turns import Message, ToolCall, Turn
@@ -145,6 +147,15 @@ class TestSummaries:
         assert covers(state(9, summary(0, 5)), before=6) == [(0, 6)]
         assert covers(state(9, summary(0, 5)), before=5) == []
 
+    def test_hash_tells_better_than_the_time_what_it_was_made_of(self) -> None:
+        """Turns that are newer are the same ones, by another machine's clock; with other words they are not."""
+        talk = state(9)
+        link = [*links_of(talk.turns)][6]
+        made = replace(summary(0, 5, at=START), context_hash=link)
+        assert covers(replace(talk, summaries=(made,))) == [(0, 6)]
+        other = replace(turn(3, words=9), created_at=START)
+        assert covers(replace(talk, turns=(*talk.turns[:3], other, *talk.turns[4:]), summaries=(made,))) == []
+
     def test_turns_in_a_branch_do_not_count_as_dropped(self) -> None:
         """What was edited away is in no request, not even in other words; it serves again once they are back."""
         talk = state(9, summary(0, 5))
@@ -161,8 +172,8 @@ class TestSummaries:
         assert (covers(by_id), covers(by_position)) == ([(0, 0)], [(0, 0)])
         first, *rest = fit(None, by_position.turns, serving_summaries(by_position), HI, gauge=EXACT).messages
         assert (first.content, len(rest)) == ("Summary of 6 earlier turns of this conversation:\n\nAlice.", 7)
-        part = replace(dropped, turns=turns(9)[3:], summaries=(summary(0, 5),))
-        assert covers(part) == [(0, 3)]
+        for made in (summary(0, 5), replace(summary(0, 5), context_hash=[*links_of(turns(9))][6])):
+            assert covers(replace(dropped, turns=turns(9)[3:], summaries=(made,))) == [(0, 3)]
 
     def test_positions_count_from_zero(self) -> None:
         """They are those at the time of the summary: once turns left, nobody can tell."""
@@ -215,7 +226,18 @@ class TestPlan:
         plan = plan_summary(talk.turns, serving_summaries(talk), 15)
         assert plan is not None
         assert (plan.first_turn, plan.last_turn, plan.former) == ("t000", "t014", talk.summaries)
+        assert plan.context_hash is UNSET
         assert [each.id for each in plan.turns] == ["t010", "t011", "t012", "t013", "t014"]
+
+    def test_plan_tells_the_hash_of_what_it_sums_up(self) -> None:
+        """Piece by piece, where it takes several requests."""
+        talk = state(20, summary(0, 9))
+        links = tuple(links_of(talk.turns))
+        plan = plan_summary(talk.turns, serving_summaries(talk), 15, links)
+        assert plan is not None
+        first = replace(plan, turns=plan.turns[:2], last_turn="t011")
+        assert (first.context_hash, plan.context_hash) == (links[12], links[15])
+        assert plan.after(2, summary(0, 11)).context_hash == links[15]
 
     def test_summarised_turns_need_no_other(self) -> None:
         """None to summarise, none to pay for."""

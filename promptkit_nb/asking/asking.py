@@ -113,6 +113,7 @@ class Asking:
             question=question,
             terms=terms,
             turns=state.turns[:position],
+            links=snapshot.links[: position + 1],
             context_hash=context_hash,
             replay_key=replay_key,
             own=own,
@@ -129,19 +130,22 @@ class Asking:
         """
         snapshot = self.log.fresh()
         state = snapshot.state
-        turns = state.turns[: _position(snapshot, place)]
+        position = _position(snapshot, place)
+        turns, links = state.turns[:position], snapshot.links[: position + 1]
         terms = replace(self._terms(state, options), context_policy="truncate")
         gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
-        window = window_of(state, turns, question, terms, gauge)
+        window = window_of(state, turns, question, terms, gauge=gauge, links=links)
         shown = Context.of(window, turns, gauge=gauge, has_question=question is not None)
         return shown, self.preparation.cost_of(terms, state.turns, window, gauge)
 
     def summarize(self, keep_last: int, options: Options, *, as_of: str | None = None) -> Summary | None:
         """Make a summary of the older turns, ``None`` where there is none to make."""
-        state = self.log.fresh().state
+        snapshot = self.log.fresh()
+        state, links = snapshot.state, snapshot.links
         turns = turns_until(state.turns, as_of)
         terms = self._terms(state, options)
-        plan = plan_summary(turns, serving_summaries(state, len(turns)), older_turns(turns, keep_last))
+        covers = serving_summaries(state, len(turns), links)
+        plan = plan_summary(turns, covers, older_turns(turns, keep_last), links)
         if plan is None:
             return None
         gauge = gauge_for(terms.model, state.turns, terms.system_prompt)

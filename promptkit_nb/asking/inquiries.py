@@ -18,13 +18,15 @@ from promptkit_nb.turns import Message, Turn, Usage
 class Inquiry:
     """A question at a place of a conversation: ``turns`` are those before it, ``own`` is the turn that stands there.
 
-    ``recorded`` is the stored turn that answers it, if there is one and replay is wanted.
+    ``links`` are the hashes of what stands before each of the turns, and before the question. ``recorded`` is the
+    stored turn that answers it, if there is one and replay is wanted.
     """
 
     state: ConversationState
     question: Message
     terms: Terms
     turns: tuple[Turn, ...]
+    links: tuple[str, ...]
     context_hash: str
     replay_key: str
     own: Turn | None = None

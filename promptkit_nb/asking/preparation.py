@@ -85,8 +85,8 @@ class Preparation:
         if inquiry.terms.context_policy != "summarize" or not window.left_out:
             return window, ()
         left = counted(len(window.left_out), "older turn")
-        covers = serving_summaries(inquiry.state, len(inquiry.turns))
-        plan = plan_to_fit(window, inquiry.turns, covers, gauge=gauge)
+        covers = serving_summaries(inquiry.state, len(inquiry.turns), inquiry.links)
+        plan = plan_to_fit(window, inquiry.turns, covers, gauge=gauge, links=inquiry.links)
         if plan is None:
             why = f"There is no room for a summary in max_tokens={window.max_tokens}"
             return window, (f"{why}, so {left} stayed out of the request.",)
@@ -117,13 +117,22 @@ class Preparation:
 
 
 def window_of(
-    state: ConversationState, turns: Sequence[Turn], question: Message | None, terms: Terms, gauge: Gauge
+    state: ConversationState,
+    turns: Sequence[Turn],
+    question: Message | None,
+    terms: Terms,
+    *,
+    gauge: Gauge,
+    links: Sequence[str],
 ) -> Window:
-    """Return what a request carries behind these first turns of a conversation, with its summaries."""
+    """Return what a request carries behind these first turns of a conversation, with its summaries.
+
+    ``links`` are those of ``links_of`` for the turns.
+    """
     return fit(
         terms.system_prompt,
         turns,
-        serving_summaries(state, len(turns)),
+        serving_summaries(state, len(turns), links),
         question,
         gauge=gauge,
         max_tokens=terms.max_tokens,
@@ -134,7 +143,7 @@ def window_of(
 def _window_of(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:
     """Return what the request carries with these summaries, which may be newer than the inquiry."""
     state = replace(inquiry.state, summaries=summaries)
-    return window_of(state, inquiry.turns, inquiry.question, inquiry.terms, gauge)
+    return window_of(state, inquiry.turns, inquiry.question, inquiry.terms, gauge=gauge, links=inquiry.links)
 
 
 def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededError) -> Window | None:

@@ -41,7 +41,7 @@ class Summarizer:
             summary = self._asked(request, done)
             if done.last_turn == plan.last_turn:
                 return summary
-            plan = replace(plan, turns=plan.turns[len(done.turns) :], former=(summary,))
+            plan = plan.after(len(done.turns), summary)
 
     def _asked(self, request: ChatRequest, plan: SummaryPlan) -> Summary:
         state, now = self.log.last_read, self.clock()

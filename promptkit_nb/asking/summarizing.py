@@ -80,6 +80,7 @@ def summary_of(
         cost=cost,
         model=model,
         created_at=created_at,
+        context_hash=plan.context_hash,
     )
 
 

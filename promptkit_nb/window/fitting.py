@@ -92,8 +92,12 @@ def fit(
     )
 
 
-def plan_to_fit(window: Window, turns: Sequence[Turn], covers: Sequence[Cover], *, gauge: Gauge) -> SummaryPlan | None:
+def plan_to_fit(
+    window: Window, turns: Sequence[Turn], covers: Sequence[Cover], *, gauge: Gauge, links: Sequence[str] = ()
+) -> SummaryPlan | None:
     """Return how to summarise what the window left out; ``turns`` and ``covers`` are those given to it.
+
+    ``links`` are as in ``plan_summary``.
 
     So that this is not due again with the next turn, only the newest turns that fit into half of the room stay as they
     are, and the summary gets a quarter. ``None`` where nothing was left out, or where a summary has no room.
@@ -110,7 +114,7 @@ def plan_to_fit(window: Window, turns: Sequence[Turn], covers: Sequence[Cover], 
     if most < _SHORTEST_SUMMARY_TOKENS:
         return None
     kept, _ = _newest(window.turns, Size(), room // 2, gauge)
-    plan = plan_summary(turns, covers, len(turns) - kept)
+    plan = plan_summary(turns, covers, len(turns) - kept, links)
     return None if plan is None else replace(plan, max_tokens=most)
 
 

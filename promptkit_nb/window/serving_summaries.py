@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
+
+from promptkit_nb.context_hash import links_of
 from promptkit_nb.rendering.plain_text import counted
 from promptkit_nb.state import Summary
 from promptkit_nb.turns import Message, Turn
@@ -66,7 +69,8 @@ class SummaryPlan:
     """What a new summary is to be made of: the turns, oldest first, and the summaries that it folds in.
 
     ``first_turn`` and ``last_turn`` are the ids of the first and the last turn that it will stand for, ``max_tokens``
-    the most that it may have.
+    the most that it may have. ``links`` are the hashes of all that was said up to each of the turns, this one included,
+    empty where nobody told them.
     """
 
     turns: tuple[Turn, ...]
@@ -74,25 +78,39 @@ class SummaryPlan:
     first_turn: str
     last_turn: str
     max_tokens: int = SUMMARY_TOKENS
+    links: tuple[str, ...] = ()
+
+    @property
+    def context_hash(self) -> str | UnsetType:
+        """The hash of all that was said up to the last of the turns."""
+        return self.links[len(self.turns) - 1] if self.links else UNSET
+
+    def after(self, count: int, summary: Summary) -> SummaryPlan:
+        """Return what is left to do once the first ``count`` turns are in this summary."""
+        return replace(self, turns=self.turns[count:], former=(summary,), links=self.links[count:])
 
 
-def serving_summaries(state: ConversationState, before: int | None = None) -> tuple[Cover, ...]:
+def serving_summaries(
+    state: ConversationState, before: int | None = None, links: Sequence[str] | None = None
+) -> tuple[Cover, ...]:
     """Return the summaries that serve the turn at this position, by default the next one, oldest first.
 
-    A summary serves as long as every turn it stands for is current, stands before that position, and was not answered
-    again since. It serves, too, where its turns were dropped by hand: then they are stored nowhere in the conversation.
-    Of two that stand for the same turns, the newer one serves.
+    A summary serves as long as the turns it stands for are current, stand before that position, and say what they said
+    when it was made; where that was not kept, as long as none of them is newer. It serves, too, where its turns were
+    dropped by hand: then they are stored nowhere in the conversation. Of two that stand for the same turns, the newer
+    one serves. ``links`` are those of ``links_of``, as far as they are known already.
     """
     if not state.summaries:
         return ()
     before = len(state.turns) if before is None else before
+    links = tuple(links_of(state.turns[:before], state.context_hash)) if links is None else links
     places = {turn.id: at for at, turn in enumerate(state.turns)}
     found: list[Cover] = []
     for summary in reversed(state.summaries):
         cover = _cover_by_position(summary, state) or _cover_by_id(summary, state, places)
         if cover is None or cover.stop > before or any(cover.overlaps(newer) for newer in found):
             continue
-        if all(turn.created_at <= summary.created_at for turn in state.turns[cover.start : cover.stop]):
+        if _says_the_same(cover, state, links):
             found.append(cover)
     oldest_first = found[::-1]  # those whose turns are gone stay in this order
     return tuple(sorted(oldest_first, key=lambda cover: (cover.start, cover.stop)))
@@ -108,10 +126,12 @@ def uncovered(turns: Sequence[Turn], covers: Sequence[Cover]) -> tuple[Turn, ...
     return (*left, *turns[start:])
 
 
-def plan_summary(turns: Sequence[Turn], covers: Sequence[Cover], stop: int) -> SummaryPlan | None:
+def plan_summary(
+    turns: Sequence[Turn], covers: Sequence[Cover], stop: int, links: Sequence[str] = ()
+) -> SummaryPlan | None:
     """Return how to summarise the turns before position ``stop``; ``None`` where summaries stand for all of them.
 
-    The summaries of turns among them are folded into the new one.
+    The summaries of turns among them are folded into the new one. ``links`` are those of ``links_of`` for the turns.
     """
     folded = [cover for cover in covers if cover.start < min(stop, cover.stop)]
     stop = max([stop, *(cover.stop for cover in folded)])
@@ -121,7 +141,26 @@ def plan_summary(turns: Sequence[Turn], covers: Sequence[Cover], stop: int) -> S
     first: str | int = turns[0].id
     if folded and isinstance(folded[0].summary.first_turn, str) and folded[0].start == 0:
         first = folded[0].summary.first_turn  # it may stand for turns that are gone
-    return SummaryPlan(new, tuple(cover.summary for cover in folded), str(first), turns[stop - 1].id)
+    link_after = {turn.id: link for turn, link in zip(turns, links[1:], strict=False)}
+    return SummaryPlan(
+        new,
+        tuple(cover.summary for cover in folded),
+        str(first),
+        turns[stop - 1].id,
+        links=tuple(link_after[turn.id] for turn in new) if link_after else (),
+    )
+
+
+def _says_the_same(cover: Cover, state: ConversationState, links: Sequence[str]) -> bool:
+    """Return whether the turns that a summary stands for are still those that it was made of.
+
+    Clocks of several machines disagree, and a former version that was restored is old: only the hash tells surely. It
+    tells nothing where the first of them was dropped by hand.
+    """
+    summary, turns = cover.summary, state.turns[cover.start : cover.stop]
+    if summary.context_hash is not UNSET and turns and turns[0].id == summary.first_turn:
+        return summary.context_hash == links[cover.stop]
+    return all(turn.created_at <= summary.created_at for turn in turns)
 
 
 def _cover_by_position(summary: Summary, state: ConversationState) -> Cover | None:
