@@ -22,6 +22,7 @@ from promptkit_nb.exports.archives import write_conversation
 from promptkit_nb.exports.transcripts import write_transcript
 from promptkit_nb.money.spending import Spending
 from promptkit_nb.rendering.branch_tree import BranchTree
+from promptkit_nb.rendering.frontend import shown_id
 from promptkit_nb.rendering.history import History
 from promptkit_nb.rendering.plain_text import counted
 from promptkit_nb.stores.checks import not_found
@@ -570,7 +571,7 @@ class Conversation:
     def __repr__(self) -> str:
         """Say which conversation it is."""
         count = len(self._log.last_read.turns)
-        return f"<Conversation {self.id!r} of {self.user_id!r}, {counted(count, 'turn')}>"
+        return f"<Conversation {shown_id(self.id)!r} of {self.user_id!r}, {counted(count, 'turn')}>"
 
     def _repr_html_(self) -> str:
         return self.history()._repr_html_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import InvalidArgumentError, InvalidConversationIdError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 LONGEST_ID_CHARACTERS = 1000
+
+_GENERATED = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}", re.ASCII)
 
 
 def check_conversation_id(conversation_id: str) -> str:
@@ -40,6 +43,15 @@ def new_conversation_id(now: datetime, entropy: bytes | None = None) -> str:
     '20261122T194501.123456-616263'
     """
     return f"{now:%Y%m%dT%H%M%S.%f}-{(entropy or os.urandom(3)).hex()}"
+
+
+def is_generated_id(conversation_id: str) -> bool:
+    """Return whether ``new_conversation_id`` made this one, rather than somebody who had something in mind.
+
+    >>> is_generated_id("20261122T194501.123456-616263"), is_generated_id("persistent-chat")
+    (True, False)
+    """
+    return _GENERATED.fullmatch(conversation_id) is not None
 
 
 def scoped_id(*parts: str) -> str:

@@ -63,7 +63,7 @@ class Summary:
     cost: Decimal | None = None
     model: str = ""
     created_at: datetime = field(default_factory=utc_now)
-    context_hash: str | UnsetType = UNSET
+    context_hash: str | UnsetType = field(default=UNSET, repr=False)
 
     @property
     def counts(self) -> bool:

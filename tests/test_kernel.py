@@ -310,6 +310,9 @@ CELLS = (
     "%chat_new",
     "%%chat -c plans\nShow me some code",
     "%chat_list plans",
+    "%chat_list",
+    "%chat_usage",
+    "import promptkit_nb as pk\npk.ConversationManager(pk.DemoProvider()).new_conversation()",
 )
 
 
@@ -330,12 +333,15 @@ def test_batch_run_gives_the_same_outputs_twice(home: Path, tmp_path: Path, monk
         "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)"
         "\n\ndemo · 11/27 tokens · $0.00"
     )
-    assert [len(outputs) for outputs in first] == [0, 1, 2, 1, 1, 1, 1, 2, 1]
+    assert [len(outputs) for outputs in first] == [0, 1, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1]
     assert first[6][0]["text"] == "started a new conversation\n"
     assert first[8][0]["data"]["text/plain"].split() == [
         *("conversation", "user", "turns", "tokens", "cost"),
         *("plans", "default", "1", "147", "$0.00"),
     ]
+    assert first[9][0]["data"]["text/plain"].splitlines()[-1].startswith("(no name)     default  2 ")
+    assert "day" not in first[10][0]["data"]["text/plain"]
+    assert first[11][0]["data"]["text/plain"] == "<Conversation '(no name)' of 'default', 0 turns>"
 
 
 def notebook_of(cells: tuple[str, ...]) -> dict[str, Any]:

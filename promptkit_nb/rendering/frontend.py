@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from promptkit_nb.ids import is_generated_id
+
 
 def running_shell() -> Any:  # an InteractiveShell, which only IPython itself may import
     """Return IPython's shell, or ``None`` where none runs; never imports IPython."""
@@ -51,6 +53,11 @@ def is_batch() -> bool:
     """
     message = parent_message()
     return bool(message) and not message.get("content", {}).get("allow_stdin", True)
+
+
+def shown_id(conversation_id: str) -> str:
+    """Return a conversation's id for reading; in a batch run no id that was made up, which is another in each run."""
+    return "(no name)" if is_batch() and is_generated_id(conversation_id) else conversation_id
 
 
 def cell_id() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from promptkit_nb.rendering.frontend import is_batch
+from promptkit_nb.rendering.frontend import is_batch, shown_id
 from promptkit_nb.rendering.note_html import MATH_OFF, note_html
 from promptkit_nb.rendering.plain_text import one_line
 from promptkit_nb.rendering.receipts import total_text
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HeadTable(list["Head"]):
-    """Heads of conversations: a table in a notebook and in text. In a batch run it holds no times."""
+    """Heads of conversations: a table in a notebook and in text. In a batch run it holds no times and no random ids."""
 
     def __repr__(self) -> str:
         """Return the table as text."""
@@ -41,7 +41,7 @@ def _columns() -> list[str]:
 
 def _cells(head: Head) -> list[str]:
     cells = [
-        one_line(head.conversation_id),
+        one_line(shown_id(head.conversation_id)),
         one_line(head.user_id),
         str(head.turn_count),
         f"{head.token_count:,}",
