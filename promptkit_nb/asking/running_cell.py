@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
+_KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
+_SAID_AS_KEY = re.compile(
+    rf"""
+    ({_KEY_NAMES} ["']? \]? \s* [=:,] \s* [bfr]? (["'])) (?: (?!\2)[^\n] )+    # api_key="…", os.environ["X_KEY"] = "…"
+    | (^ \s* %(?:set_)?env \s+ \w* {_KEY_NAMES} \w* (?:\s*=\s*|\s+)) \S+      # %env X_KEY=…
+    | (:// [^\s/@:"']* :) [^\s/@"']+ (?=@)                                 # redis://user:…@host
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
 _SHORTEST_KEY = 6
 
 
@@ -73,10 +82,15 @@ class RunningCell:
 
 
 def _without_keys(source: str | None) -> str | None:
-    """Return the source as it may be stored: ``%env OPENAI_API_KEY=…`` may stand in the same cell."""
+    r"""Return the source as it may be stored: keys may stand in the same cell, and a recording goes to others.
+
+    >>> _without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
+    'provider = OpenAIProvider(api_key="[key]")\n%chat Hi'
+    """
     if source is None:
         return None
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if len(key) >= _SHORTEST_KEY:
         source = source.replace(key, "[key]")
+    source = _SAID_AS_KEY.sub(lambda found: f"{found[1] or found[3] or found[4]}[key]", source)
     return _ANY_KEY.sub("[key]", source)

@@ -1,0 +1,48 @@
+"""What is kept of the cell that asked: its source, and never a key that stands in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptkit_nb.asking.running_cell import _without_keys
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("%env OPENAI_API_KEY=0123abcd\n%chat Hi", "%env OPENAI_API_KEY=[key]\n%chat Hi"),
+        ("  %set_env MISTRAL_API_KEY 0123abcd", "  %set_env MISTRAL_API_KEY [key]"),
+        ("os.environ['AZURE_API_KEY'] = '0123 abcd'", "os.environ['AZURE_API_KEY'] = '[key]'"),
+        ('os.environ.setdefault("GROQ_API_KEY", "0123abcd")', 'os.environ.setdefault("GROQ_API_KEY", "[key]")'),
+        ('OpenAIProvider("m", api_key = f"0123\'abcd")', 'OpenAIProvider("m", api_key = f"[key]")'),
+        ('{"Authorization": "Bearer 0123abcd", "a": "b"}', '{"Authorization": "[key]", "a": "b"}'),
+        ("RedisStore(url, password='0123abcd')\n%chat Hi", "RedisStore(url, password='[key]')\n%chat Hi"),
+        ("%chat_setup --store redis://me:0123abcd@host:6379/0", "%chat_setup --store redis://me:[key]@host:6379/0"),
+        ("%chat_setup --store redis://:0123abcd@host", "%chat_setup --store redis://:[key]@host"),
+        ("key = 'sk-proj-0123456789'\n# or sk-0123456789", "key = '[key]'\n# or [key]"),
+    ],
+)
+def test_no_key_is_kept(typed: str, kept: str) -> None:
+    """Wherever people write one beside a message."""
+    assert _without_keys(typed) == kept
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "%%chat\nWhat is a key? And a token: is it a word?",
+        "%%chat --max-tokens 4000 -m gpt-4o\nHow many tokens = how many words?",
+        "%env PROMPTKIT_MODEL=gpt-4o-mini\nmax_tokens = '4000'",
+        "%%chat\nSee http://localhost:8888/lab and mail me@example.com",
+        "%chat_setup --base-url http://localhost:11434/v1",
+        "keys = ['a', 'b']\nd['key'] = value",
+    ],
+)
+def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
+    """Cells are told apart by it."""
+    assert _without_keys(typed) == typed
+
+
+def test_without_a_source_there_is_none() -> None:
+    """Nobody knows it outside a kernel."""
+    assert _without_keys(None) is None
