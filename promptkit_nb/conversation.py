@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from promptkit_nb.rendering.branch_tree import BranchTree
 from promptkit_nb.rendering.frontend import shown_id
 from promptkit_nb.rendering.history import History
 from promptkit_nb.rendering.plain_text import counted
-from promptkit_nb.stores.checks import not_found
+from promptkit_nb.stores.checks import not_found, path_of
 from promptkit_nb.turns import Message, utc_now
 from promptkit_nb.window.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
+    from pathlib import Path
 
     import pandas as pd
 
@@ -563,10 +563,11 @@ class Conversation:
         >>> ConversationManager(DemoProvider()).import_conversation(path).id == conv.id
         True
         """
+        file = path_of("path", path)
         state = self._store.get(self.id)
-        if Path(path).suffix.lower() in {".md", ".html"}:
-            return write_transcript(state, path, stale=self._log.fresh().stale)
-        return write_conversation(state, path)
+        if file.suffix.lower() in {".md", ".html"}:
+            return write_transcript(state, file, stale=self._log.fresh().stale)
+        return write_conversation(state, file)
 
     def __repr__(self) -> str:
         """Say which conversation it is."""

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.asking.replays import check_replay
-from promptkit_nb.asking.requests import check_tokens, rendered_prompt
+from promptkit_nb.asking.requests import check_model, check_tokens, rendered_prompt
 from promptkit_nb.codec import json_copy
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
@@ -18,6 +18,7 @@ from promptkit_nb.money.budgets import Budget
 from promptkit_nb.packs.pack import Pack, load_pack
 from promptkit_nb.rendering.head_table import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
+from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.turns import utc_now
@@ -72,10 +73,8 @@ class ConversationManager:
             raise InvalidArgumentError(
                 f"provider={provider!r:.80} is no provider: give OpenAIProvider(…), DemoProvider() or one of your own."
             )
-        if store is not None and not callable(getattr(store, "append", None)):
-            raise InvalidArgumentError(
-                f"store={store!r:.80} is no store: give DiskStore(…), MemoryStore(), RedisStore(…) or one of your own."
-            )
+        if store is not None:
+            check_store(store)
         self.provider = provider
         self.store: StateStore = MemoryStore() if store is None else store
         self.budgets = _budgets_of(budget)
@@ -162,11 +161,12 @@ class ConversationManager:
         'Teach algebra.'
         """
         if pack is None and prompt_name is not None:
-            raise InvalidArgumentError(f"prompt_name={prompt_name!r} needs a pack: new_conversation(pack, …).")
+            raise _no_pack("new_conversation(pack, …)", prompt_name)
         if pack is not None and system_prompt is not None:
             raise InvalidArgumentError(
                 "Give a pack or a system_prompt, not both: the pack's prompt is the system prompt."
             )
+        check_model(model)
         settings = Settings(
             model=model,
             parameters=_json_of(parameters, "parameters"),
@@ -202,6 +202,8 @@ class ConversationManager:
         >>> manager.get_conversation("persistent-chat").send("What's my name?").content
         '[demo] Your name is Alice.'
         """
+        if pack is None and prompt_name is not None:
+            raise _no_pack("get_conversation(id, pack=pack, …)", prompt_name)
         try:
             conversation = self._opened(conversation_id)
         except ConversationNotFoundError as error:
@@ -382,6 +384,10 @@ class ConversationManager:
         return ConversationNotFoundError(
             f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
         )
+
+
+def _no_pack(remedy: str, prompt_name: object) -> InvalidArgumentError:
+    return InvalidArgumentError(f"prompt_name={prompt_name!r} needs a pack: {remedy}.")
 
 
 def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:

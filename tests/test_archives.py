@@ -26,6 +26,8 @@ from promptkit_nb.turns import Message, Turn, Usage
 from storing import rich_state, said, texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promptkit_nb.stores.base import StateStore
     from storing import Clock, OpenStore
 
@@ -247,6 +249,20 @@ class TestReading:
         path.write_bytes(content)
         with pytest.raises(InvalidArgumentError, match=r"foreign\.json is no exported conversation .*export\(path\)"):
             read_conversation(path)
+
+    @pytest.mark.parametrize("wrong", [None, 5, b"chat.json", "", "a\0b"])
+    def test_what_is_no_path_is_refused(self, store: StateStore, wrong: Any) -> None:
+        """By its value, wherever a file is to be read or written."""
+        conv = ConversationManager(DemoProvider(), store).new_conversation()
+        calls: list[Callable[[], object]] = [
+            lambda: conv.export(wrong),
+            lambda: read_conversation(wrong),
+            lambda: export_store(store, wrong),
+            lambda: import_store(wrong, store),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidArgumentError, match=r"^path=.* is no path: give text, or a pathlib.Path"):
+                call()
 
     @pytest.mark.parametrize(
         "content", [b"", b"hello\n", b'{"promptkit_nb":"conversation"}', b'{"promptkit_nb":"store","format":1}\n{"x"']

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -187,6 +187,24 @@ class TestSending:
         """The most an answer may have is a whole number from 1."""
         with pytest.raises(InvalidArgumentError, match="max_output_tokens"):
             conv.send("Hi", max_output_tokens=limit)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"model": 5}, "^model=5 is no name"),
+            ({"model": " "}, "^model=' ' is no name"),
+            ({"parameters": {"stop": {1, 2}}}, r"^parameters\['stop'\] is {1, 2}, a set, which JSON cannot hold"),
+            ({"parameters": {1: 2}}, "^parameters has the key 1: JSON keys are text"),
+            ({"parameters": {"temperature": float("nan")}}, r"^parameters\['temperature'\] is nan"),
+        ],
+    )
+    def test_what_no_request_can_carry_is_refused(
+        self, conv: Conversation, chat_server: ChatServer, arguments: dict[str, Any], words: str
+    ) -> None:
+        """Before anything is sent, by its name and value."""
+        with pytest.raises(InvalidArgumentError, match=words):
+            conv.send("Hi", **arguments)
+        assert chat_server.requests == []
 
     def test_user_text_is_never_a_template(self, manager: ConversationManager, chat_server: ChatServer) -> None:
         """Braces in a message reach the model and the store as they were typed."""

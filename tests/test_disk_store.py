@@ -24,7 +24,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import diskcache
 import pytest
@@ -133,6 +133,12 @@ class TestFiles:
     def test_blank_directory_is_refused(self, directory: str) -> None:
         """It would be the working directory, by accident."""
         with pytest.raises(InvalidArgumentError, match="names no directory"):
+            DiskStore(directory)
+
+    @pytest.mark.parametrize("directory", [5, b"conversations", "a\0b"])
+    def test_what_is_no_directory_is_refused(self, directory: Any) -> None:
+        """The error names the value."""
+        with pytest.raises(InvalidArgumentError, match=r"^directory=.* is no path"):
             DiskStore(directory)
 
     def test_repr_says_where(self, tmp_path: Path) -> None:

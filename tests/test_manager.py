@@ -91,6 +91,7 @@ class TestNewConversation:
             ({"metadata": {"when": datetime(2026, 1, 1, tzinfo=UTC)}}, r"metadata\['when'\]"),
             ({"variables": {"x": {1, 2}}}, r"variables\['x'\]"),
             ({"user_id": " "}, "user id"),
+            ({"model": ""}, "model='' is no name"),
         ],
     )
     def test_contradictions_are_refused(
@@ -100,6 +101,12 @@ class TestNewConversation:
         with pytest.raises(InvalidArgumentError, match=words):
             manager.new_conversation(**arguments)  # type: ignore[arg-type]  # that is the point
         assert manager.list_conversations() == []
+
+    def test_prompt_of_no_pack_is_refused_for_what_is_there_too(self, manager: ConversationManager) -> None:
+        """It would go on with the prompt that was stored, and say nothing."""
+        manager.new_conversation(conversation_id="there")
+        with pytest.raises(InvalidArgumentError, match=r"prompt_name='critic' needs a pack: get_conversation\("):
+            manager.get_conversation("there", prompt_name="critic")
 
     @pytest.mark.parametrize("conversation_id", ["", "  ", 5, "x" * 1001, "\ud83d"])
     def test_unusable_id_is_refused(self, manager: ConversationManager, conversation_id: str) -> None:

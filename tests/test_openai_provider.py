@@ -962,6 +962,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     "arguments",
     [
         {"model": ""},
+        {"model": 5},
+        {"api_key": b"sk-secret-key-1"},
+        {"base_url": 5},
         {"base_url": ""},
         {"base_url": "localhost:11434"},
         {"base_url": "ftp://host/v1"},

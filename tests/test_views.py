@@ -418,6 +418,13 @@ class TestFilters:
         with pytest.raises(InvalidArgumentError, match=message):
             view(store, **filters)
 
+    @pytest.mark.parametrize("wrong", [None, "conversations", ConversationManager(DemoProvider())])
+    @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
+    def test_what_is_no_store_is_refused(self, view: View, wrong: Any) -> None:
+        """A manager has one, and a directory is not one yet."""
+        with pytest.raises(InvalidArgumentError, match=r"^store=.* is no store: give DiskStore.* or manager\.store"):
+            view(wrong)
+
     @pytest.mark.parametrize("view", [turns_df, messages_df], ids=lambda view: view.__name__)
     def test_unknown_status_is_refused(self, view: View, store: MemoryStore) -> None:
         """A view shows current rows, or all."""

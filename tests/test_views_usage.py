@@ -92,6 +92,8 @@ class TestGroups:
             (["day", 5], "by=5 is unknown"),
             (["day", "day"], "names something twice"),
             ("", "by='' is unknown"),
+            (5, "by=5 is no list: give one or several of hour, day"),
+            ([["day"]], r"by=\['day'\] is unknown"),
         ],
     )
     def test_unknown_key_is_refused(self, by: Any, message: str) -> None:

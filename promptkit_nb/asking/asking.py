@@ -12,7 +12,7 @@ from promptkit_nb.asking.conversation_log import ConversationLog
 from promptkit_nb.asking.inquiries import Inquiry
 from promptkit_nb.asking.preparation import Preparation, window_of
 from promptkit_nb.asking.replays import ReplayMode, check_replay, no_recording, recorded, recorded_model, replayable
-from promptkit_nb.asking.requests import terms_of
+from promptkit_nb.asking.requests import check_model, terms_of
 from promptkit_nb.asking.streaming import ResponseStream
 from promptkit_nb.context_hash import NOTHING_SAID
 from promptkit_nb.providers.base import Provider
@@ -55,6 +55,10 @@ class Options:
     max_output_tokens: int | None = None
     replay: ReplayMode | None = None
     fresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ``InvalidArgumentError`` for a model that is no name; the rest is checked where it is used."""
+        check_model(self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

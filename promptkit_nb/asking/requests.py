@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from promptkit_nb.codec import json_copy
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.packs.prompt import Prompt
@@ -126,6 +127,12 @@ def check_text(text: str) -> None:
         raise InvalidArgumentError("The message is empty: say something.")
 
 
+def check_model(model: object) -> None:
+    """Raise ``InvalidArgumentError`` unless it is the name of a model, or ``None``."""
+    if model is not None and not (isinstance(model, str) and model.strip()):
+        raise InvalidArgumentError(f'model={model!r:.80} is no name: give one, such as "gpt-4o-mini", or leave it out.')
+
+
 def check_tokens(name: str, tokens: object) -> int | None:
     """Return a limit in tokens, or raise ``InvalidArgumentError`` unless it is a whole number from 1, or ``None``."""
     if tokens is None or (isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1):
@@ -146,4 +153,5 @@ def _timeless(prompt: Prompt | None, state: ConversationState, model: str | None
 def _without_none(parameters: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(parameters, Mapping):
         raise InvalidArgumentError(f'parameters={parameters!r} is no dict, such as {{"temperature": 0.2}}.')
-    return {name: value for name, value in parameters.items() if value is not None}
+    given: dict[str, object] = json_copy(parameters, "parameters")
+    return {name: value for name, value in given.items() if value is not None}

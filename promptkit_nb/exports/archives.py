@@ -21,6 +21,7 @@ from promptkit_nb.errors import (
     StoreUnavailableError,
 )
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.checks import check_store, path_of
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
     written; what stood there before stays.
     """
     document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
-    with replacing(path) as file:
+    with replacing(path_of("path", path)) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     return Path(path).absolute()
 
 
 def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
     """Read what ``write_conversation`` wrote; ``InvalidArgumentError`` where the file is something else."""
+    path = path_of("path", path)
     document = _checked(path, _bytes_of(path), _Document, "conversation")
     return _state_in(path, bytes(document.conversation), "conversation")
 
@@ -83,8 +85,9 @@ def export_store(
     >>> export_store(store, f"{tempfile.mkdtemp()}/conversations.jsonl")
     1
     """
+    check_store(store)
     count = 0
-    with replacing(path) as file:
+    with replacing(path_of("path", path)) as file:
         file.write(msgspec.json.encode(_Header("store", FORMAT_VERSION)) + b"\n")
         for conversation_id in _ids_in(store, damaged_too=on_damaged is not None):
             try:
@@ -114,8 +117,10 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
     >>> [head.conversation_id for head in import_store(path, MemoryStore())]
     ['hello']
     """
+    check_store(store)
+    path = path_of("path", path)
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             _checked(path, file.readline(), _Header, "store")
             return [store.create(_state_in(path, line, "store")) for line in file if line.strip()]
     except OSError as error:

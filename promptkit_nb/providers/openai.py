@@ -68,6 +68,9 @@ class OpenAIProvider:
         prices: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Check the arguments; nothing is imported or connected yet."""
+        _check_text("model", model)
+        _check_text("api_key", api_key)
+        _check_text("base_url", base_url)
         if model == "":
             raise InvalidArgumentError("model is empty; name a model, or leave it out for the default one.")
         self.model = model or os.environ.get("PROMPTKIT_MODEL") or DEFAULT_MODEL
@@ -145,6 +148,12 @@ class OpenAIProvider:
             yield Waiting(wait_s, reply.reason)
             self.retries.sleep(wait_s)
             retry += 1
+
+
+def _check_text(name: str, value: object) -> None:
+    """Raise for what is no text; its value, which may be a key, is not told."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} is of type {type(value).__name__}; give text, or leave it out.")
 
 
 def _checked_url(base_url: str) -> str:

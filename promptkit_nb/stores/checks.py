@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from promptkit_nb.codec import check_values_of, checked, json_copy
@@ -19,7 +22,7 @@ from promptkit_nb.state import ConversationState
 from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from promptkit_nb.stores.layout import Record
 
@@ -168,6 +171,23 @@ def check_range(start: int, stop: int, turn_count: int) -> None:
         )
 
 
+def check_store(store: object) -> None:
+    """Raise ``InvalidArgumentError`` for what is no store, such as a manager or the name of a directory."""
+    if not callable(getattr(store, "append", None)) or not callable(getattr(store, "head", None)):
+        raise InvalidArgumentError(
+            f"store={store!r:.80} is no store: give DiskStore(…), MemoryStore(), RedisStore(…), one of your own, or "
+            "manager.store."
+        )
+
+
+def path_of(name: str, path: object) -> Path:
+    """Return a path that was given as such or as text; raise ``InvalidArgumentError`` for anything else."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if isinstance(text, str) and text.strip() and "\0" not in text:
+        return Path(text)
+    raise InvalidArgumentError(f"{name}={path!a:.80} is no path: give text, or a pathlib.Path.")
+
+
 def check_usd(name: str, usd: Decimal) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a finite ``Decimal`` from 0."""
     if isinstance(usd, Decimal) and usd.is_finite() and usd >= 0:
@@ -177,7 +197,7 @@ def check_usd(name: str, usd: Decimal) -> None:
 
 def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     """Return the scopes of the ledger; ``InvalidArgumentError`` unless each is text."""
-    if not isinstance(scopes, str):
+    if isinstance(scopes, Iterable) and not isinstance(scopes, str):
         found = tuple(scopes)
         if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
             return found

@@ -12,6 +12,7 @@ from platformdirs import user_data_path
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores.checks import path_of
 from promptkit_nb.stores.disk_errors import DATABASE
 from promptkit_nb.stores.disk_rows import DiskRows
 from promptkit_nb.stores.disk_table import look_into
@@ -74,7 +75,7 @@ def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
     if directory is not None and not str(directory).strip():
         raise InvalidArgumentError('DiskStore(directory="") names no directory; leave it out for the default one.')
     if directory is not None:
-        return Path(directory).expanduser().absolute()
+        return path_of("directory", directory).expanduser().absolute()
     home = os.environ.get("PROMPTKIT_HOME")
     return Path(home).expanduser().absolute() if home else user_data_path("promptkit_nb") / "conversations"
 

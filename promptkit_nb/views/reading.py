@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.asking.staleness import stale_turns
 from promptkit_nb.errors import ConversationNotFoundError
+from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 def heads_of(store: StateStore, filters: Filters) -> list[Head]:
     """Return the heads of the conversations that are meant, in the order of their ids."""
+    check_store(store)
     if isinstance(store, UserStore):
         store.check_user(filters.user_id)
     if filters.conversation_id is None:
@@ -41,6 +43,7 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
 
 def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
     """Yield the conversations that are meant, in the order of their ids; at least one batch, which may be empty."""
+    check_store(store)
     yield _nothing()
     if isinstance(store, UserStore):
         store.check_user(filters.user_id)

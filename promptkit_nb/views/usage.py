@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -92,8 +93,10 @@ def usage_df(
 
 
 def _checked(by: str | Sequence[str]) -> list[str]:
+    if not isinstance(by, Iterable):
+        raise InvalidArgumentError(f"by={by!r:.80} is no list: give one or several of {', '.join(_KEYS)}.")
     keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
-    unknown = [key for key in keys if key not in _KEYS]
+    unknown = [key for key in keys if key not in list(_KEYS)]
     if unknown:
         raise InvalidArgumentError(f"by={unknown[0]!r:.80} is unknown: use any of {', '.join(_KEYS)}.")
     if len(set(keys)) < len(keys):
