@@ -98,7 +98,7 @@ class TestFiles:
                 names = {path.name for path in directory.iterdir()}
                 assert names == {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", MARKER}
                 assert {mode_of(path) for path in directory.iterdir()} == {0o600}
-            assert mode_of(directory) == 0o700
+            assert mode_of(directory) == mode_of(directory.parent) == 0o700
             assert {path.name: mode_of(path) for path in directory.iterdir()} == {DATABASE: 0o600, MARKER: 0o600}
         finally:
             os.umask(former)

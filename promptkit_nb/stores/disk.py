@@ -32,8 +32,8 @@ class DiskStore(RowStore):
     """Keeps conversations in a directory, for all processes of one machine.
 
     Args:
-        directory: Where; without one ``PROMPTKIT_HOME``, else the user's data directory. It is made with mode 0700,
-            its files with 0600.
+        directory: Where; without one ``PROMPTKIT_HOME``, else the user's data directory. What is missing of it is made
+            with mode 0700, its files with 0600.
         ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
             or 0 keeps it.
         clock: Where the time comes from; tests set it.
@@ -83,7 +83,9 @@ def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
 def _prepare(directory: Path) -> bool:
     """Make the directory and the database file, readable by nobody else; return whether a store was there before."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [each for each in (directory, *directory.parents) if not each.exists()]
+        for each in reversed(missing):  # mkdir's own way would make the parents readable by everybody
+            each.mkdir(mode=0o700, exist_ok=True)
         marker = directory / MARKER
         database = directory / DATABASE
         if marker.exists():
