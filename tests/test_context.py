@@ -69,8 +69,8 @@ def test_other_models_counts_are_estimates() -> None:
     whole = context(gauge=Gauge.of("llama3.2"))
     assert (whole.estimated, whole.token_count, whole.most_tokens) == (True, 64, 141)
     assert str(whole).endswith("\n64 tokens (estimate, 141 at most)")
-    cut = context(max_tokens=110, gauge=Gauge.of("llama3.2"))
-    assert str(cut).endswith("\n44 of 110 tokens · 2 turns left out (estimate, 103 at most)")
+    cut = context(max_tokens=120, gauge=Gauge.of("llama3.2"))
+    assert str(cut).endswith("\n44 of 120 tokens · 2 turns left out (estimate, 103 at most)")
 
 
 def test_an_empty_one_is_its_total() -> None:

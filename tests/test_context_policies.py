@@ -148,6 +148,14 @@ class TestTruncate:
         assert (response.truncated, response.turn.truncated, conv.turns[-1].truncated) == (8, 8, 8)
         assert prompt_tokens(chat_server.requests[-1].body, SERVERS["o200k"]) == response.turn.counted_input_tokens
 
+    @pytest.mark.parametrize("max_tokens", range(100, 120))
+    def test_context_is_what_a_short_message_finds_before_it(self, chat_server: ChatServer, max_tokens: int) -> None:
+        """No turn is shown that even the shortest message would keep out."""
+        conv = opened(chat_server, numbered(10), max_tokens=max_tokens)
+        shown = [(line.role, line.content) for line in conv.context()]
+        conv.send("?")
+        assert roles_and_texts(chat_server)[:-1] == shown
+
     def test_nothing_is_left_out_that_fits(self, chat_server: ChatServer) -> None:
         """To the very token."""
         conv = opened(chat_server, numbered(10), max_tokens=None)

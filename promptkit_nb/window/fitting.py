@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHARE_OF_A_SUMMARY = 4
 _SHORTEST_SUMMARY_TOKENS = 20  # fewer say nothing
+_SHORTEST_QUESTION = Message("user", "?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,9 @@ def fit(
     """Return what the request carries of these turns, which ``covers`` (from ``serving_summaries``) partly stand for.
 
     Without ``max_tokens`` everything goes, and nothing is counted. With it the newest turns go that fit; counting stops
-    there. A summary gives way only where it would keep out the newest turn. Raises ``ContextWindowExceededError`` where
-    system prompt and question alone are too much, and with the policy "error" where anything would be left out.
+    there. A summary gives way only where it would keep out the newest turn. Without a question there is room left for
+    the shortest one. Raises ``ContextWindowExceededError`` where system prompt and question alone are too much, and
+    with the policy "error" where anything would be left out.
 
     >>> from promptkit_nb.window.calibration import Gauge
     >>> hi = Message("user", "Hi")
@@ -74,10 +76,11 @@ def fit(
         raise _too_much(system, asked, fixed, max_tokens, gauge)
     # Of what was never measured only a bound is known, which is no reason to refuse it.
     size = Size(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
-    served = _fitting(covers, turns, max_tokens - size.expected, gauge)
+    usable = max_tokens if asked else max_tokens - gauge.of_message(_SHORTEST_QUESTION).expected
+    served = _fitting(covers, turns, usable - size.expected, gauge)
     size += gauge.of_messages(cover.note for cover in served)
     candidates = uncovered(turns, served)
-    kept, size = _newest(candidates, size, max_tokens, gauge)
+    kept, size = _newest(candidates, size, usable, gauge)
     if policy == "error" and (kept < len(candidates) or len(served) < len(covers)):
         raise _over_limit(turns, covers, fixed, max_tokens, gauge)
     split = len(candidates) - kept
