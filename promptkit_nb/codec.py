@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from promptkit_nb.state import ConversationState
+    from promptkit_nb.turns import Usage
 
 FORMAT_VERSION = 1
 SALVAGE = (
@@ -118,6 +119,8 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     except _UNSTORABLE as error:
         raise _not_storable(Turn, error) from error
     check_values_of(found)
+    if found.id != turn.id:
+        raise InvalidArgumentError(f"A turn's id is {turn.id!a}, which holds half of a character (a lone surrogate).")
     if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
         line = encode_turn(found)
     return found, line
@@ -128,12 +131,21 @@ def _not_storable(kind: type, error: Exception) -> InvalidArgumentError:
 
 
 def check_values_of(turn: Turn) -> None:
-    """Raise ``InvalidArgumentError`` for a cost that is no number, or a time without its zone."""
-    if turn.cost is not None and not turn.cost.is_finite():
-        raise InvalidArgumentError(f"A turn's cost cannot be {turn.cost}: give US dollars, or None where unknown.")
+    """Raise ``InvalidArgumentError`` for a blank id, for what cannot be spent, or for a time without its zone."""
+    if not turn.id.strip():
+        raise InvalidArgumentError("A turn's id is blank: leave it out for a fresh one, or give any text.")
+    check_spent("turn", turn.usage, turn.cost)
     times = [turn.created_at, *[message.timestamp for message in turn.messages]]
     if None in [time.tzinfo for time in times if time is not None]:
         raise InvalidArgumentError("A turn's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+
+
+def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
+    """Raise ``InvalidArgumentError`` for tokens or US dollars that nothing can have taken."""
+    if cost is not None and not (cost.is_finite() and cost >= 0):
+        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}: give US dollars from 0, or None where unknown.")
+    if min(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) < 0:
+        raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}: give each number of tokens from 0.")
 
 
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given

@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).parent / "data" / "turn.format1.jsonl"
 TEXT = st.text(max_size=20)
 NAME = st.text(max_size=8)
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
-MONEY = st.decimals(allow_nan=False, allow_infinity=False)
+MONEY = st.decimals(min_value=0, allow_nan=False, allow_infinity=False)
 USAGES = st.builds(Usage, *[st.integers(0, 2**63 - 1)] * 4, st.booleans())
 MESSAGES = st.builds(
     Message,
@@ -67,7 +67,7 @@ TURNS = st.builds(
     provider=NAME,
     latency_ms=st.none() | st.floats(0, 1e9),
     finish_reason=st.none() | NAME,
-    id=NAME,
+    id=NAME.filter(lambda text: text.strip()),
     created_at=TIMES,
     requested_model=st.none() | NAME,
     price_source=st.none() | NAME,
@@ -296,6 +296,10 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
         ({"cost": "free"}, r"Invalid decimal.*\$\.cost"),
         ({"cost": Decimal("NaN")}, "cost cannot be NaN"),
         ({"cost": Decimal("-Infinity")}, "cost cannot be -Infinity"),
+        ({"cost": Decimal("-0.01")}, "cost cannot be -0.01: give US dollars from 0"),
+        ({"usage": Usage(-1, 5)}, r"usage cannot be Usage\(input_tokens=-1"),
+        ({"id": " "}, "id is blank"),
+        ({"id": "a\ud83d"}, "id is 'a.ud83d', which holds half of a character"),
         ({"usage": Usage(1.5, 0)}, "input_tokens"),  # type: ignore[arg-type]  # what a careless caller does
         ({"usage": None}, "usage"),
         ({"messages": (Message("robot", "x"),)}, "robot"),  # type: ignore[arg-type]  # same

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Summary
 from promptkit_nb.stores.layout import ASIDE, Record
 from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.turns import Usage
 from storing import START, rich_state, said, texts
 
 if TYPE_CHECKING:
@@ -208,6 +211,34 @@ class TestArchiving:
 
 class TestSummaries:
     """A summary that somebody paid for is in the totals, one that nobody paid for is not."""
+
+    @pytest.mark.parametrize(
+        ("summary", "words"),
+        [
+            ("The user is Alice.", "A str is no Summary"),
+            (Summary(0, 0, None), "Expected `str`, got `null`"),  # type: ignore[arg-type]  # that is the point
+            (Summary(None, 0, "x"), "cannot be stored"),  # type: ignore[arg-type]  # same
+            (Summary(0, 0, "x", cost=Decimal("NaN")), "A summary's cost cannot be NaN"),
+            (Summary(0, 0, "x", Usage(-5, 0)), "A summary's usage cannot be"),
+            (Summary(0, 0, "x", created_at=datetime(2026, 1, 1)), "A summary's time has no time zone"),  # noqa: DTZ001 - same
+        ],
+    )
+    def test_what_cannot_be_read_back_is_refused(self, store: StateStore, summary: Any, words: str) -> None:
+        """The conversation is as it was, by ``add_summary`` and by ``set``."""
+        spoken(store, "a")
+        before = store.get("a")
+        with pytest.raises(InvalidArgumentError, match=words):
+            store.add_summary("a", summary)
+        with pytest.raises(InvalidArgumentError):
+            store.set(replace(before, summaries=(summary,)))
+        assert store.get("a") == before
+        assert store.head("a").total_cost == before.total_cost
+
+    def test_half_a_character_is_cleaned(self, store: StateStore) -> None:
+        """As in a message."""
+        spoken(store, "a")
+        store.add_summary("a", Summary(0, 0, "Alice \ud83d"))
+        assert store.get("a").summaries[0].text == "Alice \ufffd"
 
     def test_summary_by_hand_costs_nothing(self, store: StateStore) -> None:
         """It is no unpriced turn either."""

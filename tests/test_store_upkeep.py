@@ -160,6 +160,15 @@ class TestLedger:
         store.settle(store.reserve([*scopes, "user:alice"], DOLLAR, limit=DOLLAR, lease=60), DOLLAR)
         assert [store.spending(scope).spent for scope in [*scopes, "user:al"]] == [1, 1, 1, 1, 1, 0]
 
+    @pytest.mark.parametrize("wrong", [None, 5, "total"])
+    def test_what_is_no_scope_or_reservation_is_refused(self, store: StateStore, wrong: Any) -> None:
+        """By its value, and nothing is entered."""
+        with pytest.raises(InvalidArgumentError, match=r"^scopes=.* are no scopes"):
+            store.reserve(wrong, DOLLAR, limit=None, lease=60)
+        with pytest.raises(InvalidArgumentError, match="is no reservation: give what"):
+            store.settle(wrong, DOLLAR)
+        assert store.spending("total").spent == 0
+
     def test_amounts_are_exact(self, store: StateStore) -> None:
         """A hundred times a tenth of a cent, and a third digit nobody rounds."""
         for _ in range(100):

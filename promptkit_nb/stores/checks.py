@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from promptkit_nb.codec import check_values_of, checked, json_copy
+from promptkit_nb.codec import check_spent, check_values_of, checked, json_copy
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
@@ -18,7 +18,7 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
 )
 from promptkit_nb.ids import check_conversation_id, check_user_id
-from promptkit_nb.state import ConversationState
+from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def checked_state(state: ConversationState) -> ConversationState:
     found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
     for turn in found.stored_turns:
         check_values_of(turn)
+    for summary in found.summaries:
+        _check_values_of_summary(summary)
     if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
         raise InvalidArgumentError("A conversation's time has no time zone: give aware ones, as datetime.now(UTC) is.")
     standing = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
@@ -84,6 +86,21 @@ def checked_state(state: ConversationState) -> ConversationState:
             "leave its versions out too, or keep the turn on a branch."
         )
     return found
+
+
+def checked_summary(summary: Summary) -> Summary:
+    """Return the summary as it will be read back; ``InvalidArgumentError`` where it cannot be stored."""
+    if not isinstance(summary, Summary):
+        raise InvalidArgumentError(f"A {type(summary).__name__} is no Summary; give Summary(first, last, text).")
+    found = checked(summary)
+    _check_values_of_summary(found)
+    return found
+
+
+def _check_values_of_summary(summary: Summary) -> None:
+    check_spent("summary", summary.usage, summary.cost)
+    if summary.created_at.tzinfo is None:
+        raise InvalidArgumentError("A summary's time has no time zone: give aware ones, as datetime.now(UTC) is.")
 
 
 def check_filters(prefix: str | None, user_id: str | None) -> None:

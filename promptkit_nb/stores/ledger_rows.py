@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from promptkit_nb.codec import decode, encode
+from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.stores.base import Reservation
 from promptkit_nb.stores.checks import check_scopes, check_usd, seconds_of
 from promptkit_nb.stores.conversation_rows import ConversationRows, writing
@@ -41,6 +42,8 @@ class LedgerRows(ConversationRows):
     @writing
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
         """Put what the call did cost in place of what was reserved; a second time changes nothing."""
+        if not isinstance(reservation, Reservation):
+            raise InvalidArgumentError(f"{reservation!r:.80} is no reservation: give what reserve() returned.")
         check_usd("usd", usd)
         for scope in reservation.scopes:
             self.rows.put_account(scope, encode(settled(self._account(scope), reservation.id, usd)))

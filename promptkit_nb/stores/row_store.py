@@ -21,6 +21,7 @@ from promptkit_nb.stores.checks import (
     check_range,
     check_revision,
     checked_state,
+    checked_summary,
     cutoff_of,
     exists_already,
     not_found,
@@ -114,6 +115,7 @@ class RowStore(TurnRows, LedgerRows):
     def add_summary(self, conversation_id: str, summary: Summary) -> Head:
         """Add a summary; what it cost is in the totals."""
         record, frame = self._opened(conversation_id)
+        summary = checked_summary(summary)
         record = structs.replace(record, totals=record.totals.plus_paid([summary]))
         return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
 
