@@ -104,10 +104,10 @@ class Message:
     reasoning: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Clean half emojis, which no encoder accepts."""
-        if not self.content.isascii():
+        """Clean half emojis, which no encoder accepts; what is no text is told where it is to be stored."""
+        if isinstance(self.content, str) and not self.content.isascii():
             object.__setattr__(self, "content", without_lone_surrogates(self.content))
-        if self.reasoning is not None and not self.reasoning.isascii():
+        if isinstance(self.reasoning, str) and not self.reasoning.isascii():
             object.__setattr__(self, "reasoning", without_lone_surrogates(self.reasoning))
 
 

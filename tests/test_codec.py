@@ -299,6 +299,7 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
         ({"cost": Decimal("-0.01")}, "cost cannot be -0.01: give US dollars from 0"),
         ({"usage": Usage(-1, 5)}, r"usage cannot be Usage\(input_tokens=-1"),
         ({"id": " "}, "id is blank"),
+        ({"messages": (Message("assistant", None),)}, "Expected `str`, got `null` - at `\\$.messages"),  # type: ignore[arg-type]  # as OpenAI says it
         ({"id": "a\ud83d"}, "id is 'a.ud83d', which holds half of a character"),
         ({"usage": Usage(1.5, 0)}, "input_tokens"),  # type: ignore[arg-type]  # what a careless caller does
         ({"usage": None}, "usage"),

@@ -468,6 +468,14 @@ def test_what_came_is_quoted_in_eighty_characters(chat_server: ChatServer, provi
     assert f"{'<html>' + 'x' * 73}…" in str(caught.value)
 
 
+def test_a_servers_words_steer_no_terminal(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """Control characters in them do not reach whoever reads the error."""
+    chat_server.reply(error_reply(400, "\x1b]0;title\x07 bad\r\n\x9bthing"))
+    with pytest.raises(BadRequestError) as caught:
+        list(provider.stream(ASK))
+    assert "HTTP 400: ]0;title bad thing. " in str(caught.value)
+
+
 def test_broken_chunk_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, provider: OpenAIProvider) -> None:
     """What had arrived is on the error."""
     chat_server.reply(Reply(chunks=[chunk({"content": "Half"}), "{broken"]))

@@ -22,6 +22,7 @@ from promptkit_nb.errors import (
     RateLimitError,
 )
 from promptkit_nb.providers.context_limits import figures_in, is_too_long
+from promptkit_nb.rendering.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,8 +112,8 @@ class Endpoint:
         return _ANY_KEY.sub("[key]", text)
 
     def quote(self, words: str, length: int = _WORDS_LENGTH) -> str:
-        """Return foreign words on one line, redacted, then shortened to ``length`` characters."""
-        line = " ".join(self.redact(words).split())
+        """Return foreign words on one line, redacted, then shortened; nothing in them steers a terminal."""
+        line = one_line(self.redact(words))
         return line if len(line) <= length else line[: length - 1] + "…"
 
     def refused(self, refusal: Refusal, *, model: str, wait_s: float | None = None, partial: str = "") -> Refused:
