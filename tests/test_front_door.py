@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,6 +136,11 @@ def test_unknown_name_is_an_attribute_error() -> None:
 def test_no_module_carries_the_name_of_a_public_name() -> None:
     """``from promptkit_nb import load_pack`` can never be a module."""
     assert not {name.rpartition(".")[2] for name in MODULES} & set(PUBLIC)
+
+
+def test_type_checkers_read_our_annotations() -> None:
+    """The package says that it is typed, where they look for that."""
+    assert (files(promptkit_nb) / "py.typed").is_file()
 
 
 def test_importing_the_package_loads_only_the_package(tmp_path: object) -> None:
