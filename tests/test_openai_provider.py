@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import threading
 import traceback
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import StreamEvent
 
 KEY = "sk-proj-0123456789abcdefSECRET"
+FORK = multiprocessing.get_context("fork")
 ASK = ChatRequest(model="gpt-4o-mini", messages=[Message("user", "Hi")])
 
 
@@ -1006,6 +1009,26 @@ def test_own_prices_win() -> None:
     priced = OpenAIProvider("mine", prices={"mine": (1, 2)})
     assert priced.price("mine", Usage(1000, 500), utc_now()) == Price(Decimal("0.002"), "user")
     assert priced.price("unheard-of", Usage(1000, 500), utc_now()) == Price(None, None)
+
+
+def test_forked_processes_get_their_own_answers(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """A service that forks its workers after a first call gives none of them the answer to another's question."""
+    list(provider.stream(ASK))
+    chat_server.usual = lambda _: Reply(delay_s=0.1)
+
+    def work(worker: int) -> None:
+        for number in range(4):
+            asked = f"{number} of worker {worker}"
+            answer = text_of(list(provider.stream(replace(ASK, messages=[Message("user", asked)]))))
+            assert answer == f"You said: {asked}"
+
+    workers = [FORK.Process(target=work, args=(worker,)) for worker in range(3)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join(60)
+    assert [each.exitcode for each in workers] == [0, 0, 0]
+    assert text_of(list(provider.stream(ASK))) == "You said: Hi"
 
 
 def test_threads_share_one_client(chat_server: ChatServer, provider: OpenAIProvider) -> None:

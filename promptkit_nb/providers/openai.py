@@ -109,9 +109,9 @@ class OpenAIProvider:
         return urlsplit(self.base_url).hostname or ""
 
     def _connection(self) -> Connection:
-        """Return the one connection, made at the first call."""
+        """Return the one connection of this process, made at its first call."""
         with self._connection_lock:
-            if self._connected is None:
+            if self._connected is None or self._connected.is_inherited:
                 self._connected = Connection(Endpoint(self.base_url, self._key()), timeout_s=self.timeout_s)
             return self._connected
 

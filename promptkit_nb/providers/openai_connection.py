@@ -5,6 +5,7 @@ The only module that imports the client, and only when a connection is made: the
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -38,13 +39,14 @@ class Failure:
 
 
 class Connection:
-    """A client of one server; safe to share between threads."""
+    """A client of one server; safe to share between threads, and not between processes."""
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
         """Build the client; nothing is sent yet."""
         import openai  # noqa: PLC0415 - half a second, and not needed to look at old answers
 
         self.endpoint = endpoint
+        self._process_id = os.getpid()
         self._timeout_s = timeout_s
         self._client = openai.OpenAI(
             api_key=endpoint.key or _NO_KEY,
@@ -52,6 +54,11 @@ class Connection:
             timeout=timeout_s,
             max_retries=0,  # its waits are silent, and it sends an exhausted quota again
         )
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked since: on its parent's sockets it would read the parent's answers."""
+        return self._process_id != os.getpid()
 
     def post(self, body: bytes, *, model: str) -> httpx2.Response | Failure:
         """Send a chat request; return the reply with its body still to come, or why there is none."""
