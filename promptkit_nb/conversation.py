@@ -479,7 +479,7 @@ class Conversation:
         >>> [turn.user_text for turn in conv.turns]
         ['My name is Alice']
         """
-        self._store.restore(self.id, version_or_branch)
+        self._store.restore(self._log.head().conversation_id, version_or_branch)
 
     def use_prompt(self, prompt: Prompt) -> None:
         """Talk with this prompt of a pack from the next request on.
@@ -508,7 +508,7 @@ class Conversation:
         >>> copy.send("What's my name?").content, len(copy.turns), len(conv.turns)
         ('[demo] Your name is Alice.', 2, 1)
         """
-        self._store.fork(self.id, new_id)
+        self._store.fork(self._log.head().conversation_id, new_id)
         self._store.update_metadata(new_id, forked_from=self.id)
         return self.neighbour(new_id)
 
@@ -564,7 +564,7 @@ class Conversation:
         True
         """
         file = path_of("path", path)
-        state = self._store.get(self.id)
+        state = self._store.get(self._log.head().conversation_id)
         if file.suffix.lower() in {".md", ".html"}:
             return write_transcript(state, file, stale=self._log.fresh().stale)
         return write_conversation(state, file)

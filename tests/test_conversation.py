@@ -236,7 +236,7 @@ class TestSending:
         """A handle on a conversation that was deleted and made again tells what is there now."""
         conv.send("My name is Alice")
         manager.delete_conversation("chat")
-        manager.new_conversation(conversation_id="chat").send("Hello")
+        manager.new_conversation(conversation_id="chat", user_id=conv.user_id).send("Hello")
         assert [turn.user_text for turn in conv.turns] == ["Hello"]
 
     def test_half_an_emoji_is_cleaned(self, conv: Conversation, chat_server: ChatServer) -> None:

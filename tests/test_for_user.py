@@ -274,6 +274,35 @@ class TestNarrowing:
         assert len(manager.get_conversation("shared:alice").turns) == 2
         assert alice.provider is manager.provider
 
+    def test_conversation_whose_id_changed_hands_is_gone(
+        self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
+    ) -> None:
+        """Who held it open sees nothing of the new owner's, and says nothing into it."""
+        conv = manager.get_conversation("shared:alice")
+        alice.delete_conversation("shared:alice")
+        bobs = manager.new_conversation(conversation_id="shared:alice", user_id="bob")
+        bobs.send("Mine")
+        before = manager.store.get("shared:alice")
+        calls: list[Callable[[], object]] = [
+            lambda: conv.turns,
+            lambda: conv.messages,
+            lambda: conv.metadata,
+            lambda: conv.token_count,
+            conv.history,
+            conv.to_df,
+            lambda: conv.send("Hi"),
+            lambda: conv.rerun(0),
+            conv.clear,
+            lambda: conv.variables.update(name="x"),
+            lambda: conv.fork("copy"),
+            lambda: conv.restore(bobs.turns[0]),
+            lambda: conv.export(tmp_path / "bobs.json"),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFoundError):
+                call()
+        assert manager.store.get("shared:alice") == before
+
     def test_narrowing_twice_is_once(self, alice: ConversationManager) -> None:
         """To the same user."""
         assert alice.for_user("alice") is alice

@@ -15,6 +15,7 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
     StoreError,
 )
+from promptkit_nb.stores.checks import not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +46,11 @@ class ConversationLog:
         return self._snapshot.state.conversation_id
 
     def head(self) -> Head:
-        """Return counts, totals and metadata."""
-        return self.store.head(self.id)
+        """Return counts, totals and metadata; where the id is somebody else's now, this conversation is gone."""
+        head = self.store.head(self.id)
+        if head.user_id != self.last_read.user_id:
+            raise not_found(self.id)
+        return head
 
     def read(self) -> Snapshot:
         """Return what the store holds now, as somebody reads it: what is read does not expire."""
@@ -127,7 +131,7 @@ class ConversationLog:
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt that they give."""
         while True:
-            state = self.store.get(self.id)
+            state = self.store.get(self.head().conversation_id)
             settings = change(state.settings)
             system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
             changed = replace(state, settings=settings, system_prompt=system_prompt)
