@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
 
 from chat_server import ChatServer, Reply, error_reply
-from promptkit_nb import DiskStore, Turn
+from promptkit_nb import ConversationState, DiskStore, Turn
 from shells import Notebook, Ran, new_shell
 
 if TYPE_CHECKING:
@@ -226,8 +226,19 @@ class TestOptions:
         assert stored(home) == ()
         with DiskStore(home) as store:
             assert store.head("bobs").user_id == "bob"
-        ran = demo.run("%%chat -c bobs\nHi")
-        assert ran.stdout == "ConversationExistsError: The id 'bobs' is taken by another user: choose another id.\n"
+        for cell in ("%%chat -c bobs\nHi", "%chat_use bobs", "%chat_new bobs"):
+            ran = demo.run(cell)
+            assert ran.stdout == "ConversationExistsError: The id 'bobs' is taken by another user: choose another id.\n"
+
+    def test_conversation_that_became_another_users_is_left(self, demo: Notebook, home: Path) -> None:
+        """What the notebook was in is deleted, and bob takes the id: nothing is said into it."""
+        demo.run("%chat_use plans\n%chat Hi")
+        with DiskStore(home) as store:
+            store.delete("plans")
+            store.create(ConversationState("plans", "bob"))
+        ran = demo.run("%chat Hi")
+        assert ran.stdout == "ConversationExistsError: The id 'plans' is taken by another user: choose another id.\n"
+        assert demo.run("%chat_new other\n%chat Hi").error is None
 
     def test_a_store_that_was_left_is_still_there(self, demo: Notebook) -> None:
         """Each store has its own current conversation, and going back to one in memory finds it."""

@@ -47,6 +47,8 @@ class CurrentConversations:
         try:
             created = self._create(conversation_id or fresh_id, Talk(user_id=user_id))
         except ConversationExistsError as error:
+            if not self._is_there(conversation_id or fresh_id, user_id):
+                raise _taken(conversation_id or fresh_id) from error
             raise ConversationExistsError(
                 f"There is a conversation {conversation_id!r} already: choose another id, "
                 f"or go on in it with %chat_use {conversation_id}"
@@ -60,7 +62,7 @@ class CurrentConversations:
         if held is not None:
             return held
         own_id = self._own_id(user_id)
-        return self._chosen.manager.get_conversation(own_id) if self._is_there(own_id) else None
+        return self._chosen.manager.get_conversation(own_id) if self._is_there(own_id, user_id) else None
 
     def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
         """Return the user's conversation of this id; without one the notebook's, ``None`` if that is nothing yet."""
@@ -93,13 +95,13 @@ class CurrentConversations:
         user_id = talk.user_id or self._chosen.user_id
         held = self._held(user_id)
         conversation_id = talk.conversation_id or (held.id if held else self._own_id(user_id))
-        if not self._is_there(conversation_id):
+        if not self._is_there(conversation_id, user_id):
             raise AuthenticationError(TWO_WAYS_ON)
 
     def _held(self, user_id: str) -> Conversation | None:
         """Return the conversation that was opened before, after today's options, unless it was deleted."""
         held = self._current.get(self._place(user_id))
-        if held is None or not self._is_there(held[1].id):
+        if held is None or not self._is_there(held[1].id, user_id):
             return None
         manager, conversation = held
         if manager is not self._chosen.manager:  # the options changed
@@ -120,7 +122,7 @@ class CurrentConversations:
                 return self._create(conversation_id, talk), self._started(conversation_id)
             head = self._chosen.store.head(conversation_id)
         if head.user_id != user_id:
-            raise ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
+            raise _taken(conversation_id)
         opened = self._chosen.manager.get_conversation(conversation_id)
         if talk.pack or talk.prompt:
             _switch(opened, self._chosen.prompt(talk.pack, talk.prompt))
@@ -133,12 +135,11 @@ class CurrentConversations:
             return line
         return f"conversation {conversation.id!r}"
 
-    def _is_there(self, conversation_id: str) -> bool:
+    def _is_there(self, conversation_id: str, user_id: str) -> bool:
         try:
-            self._chosen.store.head(conversation_id)
+            return self._chosen.store.head(conversation_id).user_id == user_id
         except ConversationNotFoundError:
             return False
-        return True
 
     def scratch(self, conversation: Conversation | None, talk: Talk) -> Conversation:
         """Return the conversation as this call would talk in it; where that changes or begins it, in memory only."""
@@ -204,6 +205,10 @@ def notebook_path() -> Path | None:
     named = None if shell is None else shell.user_ns.get("__vsc_ipynb_file__")
     named = named or os.environ.get("JPY_SESSION_NAME", "")
     return Path(named).absolute() if isinstance(named, str) and named.endswith(".ipynb") else None
+
+
+def _taken(conversation_id: str) -> ConversationExistsError:
+    return ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
 
 
 def _switch(conversation: Conversation, prompt: Prompt) -> None:
