@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from chat_server import ChatServer
 from promptkit_nb.stores.disk import DiskStore
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import Duration, StateStore
     from storing import OpenStore
+
+# How long an example takes says nothing about it: a library may be imported in the first, and machines are busy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

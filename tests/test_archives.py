@@ -118,7 +118,7 @@ class TestConversation:
         found = read_conversation(write_conversation(state, tmp_path / "a.json"))
         assert (found.system_prompt, found.turns[0].cell_source) == ("half \ufffd", "a\ufffdb")
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(), metadata=st.dictionaries(st.text(), st.integers(-(2**63), 2**64 - 1) | st.text()))
     def test_any_text_comes_back(self, tmp_path: Path, text: str, metadata: dict[str, object]) -> None:
         """Line ends, quotes, any script."""

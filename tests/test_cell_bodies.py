@@ -101,9 +101,7 @@ def said(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
     return message["content"]
 
 
-@settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(PIECE, min_size=1, max_size=6))
 def test_any_body_arrives(shell: InteractiveShell, server: ChatServer, pieces: list[tuple[str, str]]) -> None:
     """JSON, LaTeX, code, templates, CSS, emoji: all as typed, and the expressions between them as their values."""

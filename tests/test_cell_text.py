@@ -409,7 +409,7 @@ EXPECTED = {"{{ a }}": "3", "{{name}}": "Ada", "{{ rows[1]['id'] }}": "2"}
 VALUES = st.sampled_from(list(EXPECTED))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(st.one_of(PIECES, VALUES), GLUE), max_size=20))
 def test_pasted_text_comes_out_byte_for_byte(pieces: list[tuple[str, str]]) -> None:
     """Whatever is pasted beside it, only the expressions change; where the seam makes another, it is none of ours."""
@@ -417,7 +417,7 @@ def test_pasted_text_comes_out_byte_for_byte(pieces: list[tuple[str, str]]) -> N
     assert filled(text) == "".join(f" {EXPECTED.get(piece, piece)} {glue}" for piece, glue in pieces)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(st.sampled_from("{}[]()\"'\\$%#|:.,_^ \n\r1é\ud83d🎉")))
 def test_braces_without_names_never_change(text: str) -> None:
     """No text without a letter from a name is changed or refused."""

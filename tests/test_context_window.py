@@ -273,7 +273,7 @@ def conversations(draw: st.DrawFn) -> tuple[ConversationState, int]:
 
 
 @given(conversations(), st.sampled_from(["gpt-4o", "llama3.2"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_invariants(drawn: tuple[ConversationState, int], model: str) -> None:
     """System prompt and question always, whole turns in order, within the limit, and every turn is accounted for."""
     state, max_tokens = drawn

@@ -263,14 +263,14 @@ http://a.b data:image/png;base64,AAAA data:text/html,
 BLANKS = [" ", "\n", "\n\n", "\t", "\x00", "\x0b", "\u2028", "\ud800", "a"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(HOSTILE.split() + BLANKS), max_size=40).map("".join))
 def test_no_combination_of_hostile_pieces_leaves_the_list(text: str) -> None:
     """Whatever the parsers make of it, the HTML holds only listed elements, attributes and addresses."""
     inspected(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_at_all_is_shown(text: str) -> None:
     """No text raises, and none leaves the list."""

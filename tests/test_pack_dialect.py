@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from newsroom import LEFT_OUT, newsroom, newsroom_with
@@ -316,7 +316,6 @@ POINTERS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(pointer=POINTERS, value=ANY)
 def test_whatever_loads_upgrades_to_what_loads_strictly(pointer: str, value: object) -> None:
     """The guarantee: a tolerant load, written anew, passes every check; and what was read comes back as it was."""

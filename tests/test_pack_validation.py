@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from newsroom import LEFT_OUT, NEWSROOM, newsroom, newsroom_with
@@ -323,7 +323,6 @@ PLACES = [
 ]
 
 
-@settings(deadline=None)
 @given(place=st.sampled_from(PLACES), index=st.integers(0, 30))
 def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
     """A letter doubled anywhere in a known key: the pointer leads to the key, the suggestion is the key."""
@@ -336,7 +335,6 @@ def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, 
     assert key in found[0].suggestions
 
 
-@settings(deadline=None)
 @given(place=st.sampled_from(PLACES), value=st.sampled_from([None, True, 3.5, [[]], {"a": {}}]))
 def test_any_wrong_value_is_an_error_at_or_below_its_place(place: tuple[str, str], value: object) -> None:
     """A value of a kind that the schema does not allow is refused where it stands."""
@@ -374,7 +372,6 @@ OPTIONAL = [
 ]
 
 
-@settings(deadline=None)
 @given(pointer=st.sampled_from(OPTIONAL))
 def test_whatever_is_optional_may_be_left_out(pointer: str) -> None:
     """What the format does not ask for is not asked for, and what is left comes back as it was."""

