@@ -43,6 +43,12 @@ def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
     assert _without_keys(typed) == typed
 
 
+@pytest.mark.parametrize("piece", ["key", "key = '", "%env KEY\n", "\n", "://a:", "%env key", " "])
+def test_long_cells_take_no_time(piece: str) -> None:
+    """A cell of a megabyte is looked through once: anything slower would never end."""
+    assert _without_keys(f"%env {piece * 300_000}") is not None
+
+
 def test_without_a_source_there_is_none() -> None:
     """Nobody knows it outside a kernel."""
     assert _without_keys(None) is None

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
+_BLANK = r"[^\S\n]"
 _SAID_AS_KEY = re.compile(
     rf"""
-    ({_KEY_NAMES} ["']? \]? \s* [=:,] \s* [bfr]? (["'])) (?: (?!\2)[^\n] )+    # api_key="…", os.environ["X_KEY"] = "…"
-    | (^ \s* %(?:set_)?env \s+ \w* {_KEY_NAMES} \w* (?:\s*=\s*|\s+)) \S+      # %env X_KEY=…
-    | (:// [^\s/@:"']* :) [^\s/@"']+ (?=@)                                 # redis://user:…@host
+    ({_KEY_NAMES} ["']? \]? \s*+ [=:,] \s*+ [bfr]? (["'])) (?: (?!\2)[^\n] )+   # api_key="…", os.environ["X_KEY"] = "…"
+    | (^ {_BLANK}*+ %(?:set_)?env {_BLANK}++ (?=\w*?{_KEY_NAMES}) \w++ (?: {_BLANK}*+ = {_BLANK}*+ | {_BLANK}++ )) \S++
+    | (:// [^\s/@:"']*+ :) [^\s/@"']++ (?=@)                                # redis://user:…@host
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
