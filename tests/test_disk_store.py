@@ -677,6 +677,22 @@ class TestDamage:
         with pytest.raises(StoreCorruptedError, match="has lost its contents"):
             DiskStore(filled)
 
+    @pytest.mark.parametrize("how", ["deleted", "moved", "made anew"])
+    def test_nothing_is_written_into_a_store_that_went_away(self, filled: Path, how: str) -> None:
+        """SQLite would write on into the deleted file, and what it acknowledged would be gone with the process."""
+        with DiskStore(filled) as store:
+            turns = len(store.get("b").turns)
+            filled.rename(filled.with_name("elsewhere"))
+            if how == "deleted":
+                shutil.rmtree(filled.with_name("elsewhere"))
+            if how == "made anew":
+                DiskStore(filled).close()
+            with pytest.raises(StoreUnavailableError, match="was deleted, moved or replaced while it was open"):
+                store.append("b", said("lost?"))
+            if how == "moved":
+                filled.with_name("elsewhere").rename(filled)
+                assert store.append("b", said("it is back")).turn_count == turns + 1
+
     @pytest.mark.parametrize("header", [b"not a database", b"\0" * 100])
     def test_header_of_garbage(self, filled: Path, header: bytes) -> None:
         """The file is no SQLite database any more."""

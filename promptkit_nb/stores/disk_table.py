@@ -128,6 +128,8 @@ class Table:
             self._cache: Any = QuietCache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
+            self._path = str(directory / DATABASE)
+            self._identity = _identity_of(self._path)
             self._switches = 0  # between connections, of which each thread has its own
             self._told = 0  # changes that the version does not count
             self._lighten()
@@ -144,6 +146,8 @@ class Table:
         """
         try:
             with InterruptsHeld(), self._lock:
+                if write:
+                    self._check_is_there()
                 return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
         except (sqlite3.Error, OSError) as error:
             raise translated(error, self._directory, self._timeout_s) from error
@@ -246,6 +250,14 @@ class Table:
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
         return connection
 
+    def _check_is_there(self) -> None:
+        """Raise where the file is not the one that was opened: what is written to a deleted one is lost."""
+        if _identity_of(self._path) != self._identity:
+            raise StoreUnavailableError(
+                f"The store in {self._directory} was deleted, moved or replaced while it was open. Nothing was stored; "
+                "put it back, or open a store anew."
+            )
+
     def _run(self, work: Callable[[], T], begin: str) -> T:
         if self._closed:
             raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
@@ -290,6 +302,15 @@ class Table:
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
         return found == value
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    """Return what is another for each file; ``None`` where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - with every write: a Path takes twice the time
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _before_fork() -> None:
