@@ -15,7 +15,7 @@ from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, Store
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.stores.disk_errors import DATABASE
 from promptkit_nb.stores.disk_rows import DiskRows
-from promptkit_nb.stores.disk_table import look_into
+from promptkit_nb.stores.quiet_cache import look_into
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 

@@ -1,7 +1,7 @@
 """The table under ``DiskStore``: rows of bytes by key, in transactions, on diskcache.
 
-All that reaches behind diskcache's public calls (ranges of keys, its connection) is here and nowhere else; that is why
-diskcache is pinned below 6, and a test fails loudly if its internals change.
+All that reaches behind diskcache's public calls (ranges of keys, its connection) is here and in ``quiet_cache``, and
+nowhere else; that is why diskcache is pinned below 6, and a test fails loudly if its internals change.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakSet
-
-from diskcache import Cache
 
 from promptkit_nb.errors import StoreUnavailableError
 from promptkit_nb.stores.disk_errors import DATABASE, translated, translating
 from promptkit_nb.stores.interrupts import InterruptsHeld
+from promptkit_nb.stores.quiet_cache import SETTINGS, QuietCache
 from promptkit_nb.stores.strict_disk import Key, StrictDisk, check_row
 
 if TYPE_CHECKING:
@@ -26,18 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-
-SETTINGS: dict[str, str | int] = {
-    "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
-    "cull_limit": 0,  # a set() may delete nothing
-    "statistics": 0,
-    "tag_index": 0,  # ours is narrower, see _INDEX
-    "disk_min_file_size": 2**31 - 1,  # never a file beside the database
-    "sqlite_journal_mode": "wal",
-    "sqlite_synchronous": 1,  # NORMAL: what was acknowledged outlives the process
-    "sqlite_secure_delete": 1,  # what is deleted is overwritten
-    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
-}
 
 _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
@@ -56,25 +42,10 @@ _SWAP = (
     "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND tag = ? AND value = ? "
     "AND NOT EXISTS (SELECT 1 FROM Cache WHERE tag = ? AND key >= ? AND key < ?)"
 )
-_SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
 _SLOW = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
     "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
 )
-
-
-def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
-    """Return whether the database holds anything, and the value of one row, without changing anything.
-
-    diskcache writes its settings as it opens a database, and so would change how another program's cache works.
-    """
-    with translating(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "Cache" not in tables:
-            return bool(tables - {"Settings"}), None  # another process may just be making it
-        has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
-        row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
-        return has_rows, row and row[0]
 
 
 class Row(NamedTuple):
@@ -83,28 +54,6 @@ class Row(NamedTuple):
     key: Key
     value: bytes
     tag: str
-
-
-class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
-    """A ``Cache`` that writes its settings only where they differ.
-
-    Written anew at each opening, they would make it wait for whoever is writing, and fail on a full disk, where what is
-    stored can well be read.
-    """
-
-    @property
-    def _sql_retry(self) -> Callable[..., Any]:
-        execute = super()._sql_retry
-
-        def unless_set(statement: str, arguments: tuple[object, ...] = ()) -> Any:
-            if statement.startswith(_SETS):
-                key, value = arguments[::-1] if statement.startswith("UPDATE") else arguments
-                found = execute("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall()
-                if found == [(value,)] or (found and "OR IGNORE" in statement):
-                    return None
-            return execute(statement, arguments)
-
-        return unless_set
 
 
 _OPEN: WeakSet[Table] = WeakSet()
