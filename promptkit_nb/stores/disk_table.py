@@ -18,6 +18,7 @@ from promptkit_nb.stores.disk_errors import DATABASE, translated, translating
 from promptkit_nb.stores.interrupts import InterruptsHeld
 from promptkit_nb.stores.quiet_cache import SETTINGS, QuietCache
 from promptkit_nb.stores.strict_disk import Key, StrictDisk, check_row
+from promptkit_nb.stores.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,8 +78,7 @@ class Table:
             self._cache: Any = QuietCache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
-            self._path = str(directory / DATABASE)
-            self._identity = _identity_of(self._path)
+            self._file = WatchedFile(directory / DATABASE)
             self._switches = 0  # between connections, of which each thread has its own
             self._told = 0  # changes that the version does not count
             self._lighten()
@@ -96,7 +96,7 @@ class Table:
         try:
             with InterruptsHeld(), self._lock:
                 if write:
-                    self._check_is_there()
+                    self._file.check_is_there()
                 return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
         except (sqlite3.Error, OSError) as error:
             raise translated(error, self._directory, self._timeout_s) from error
@@ -184,6 +184,7 @@ class Table:
                 self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 self._cache.close()
+                self._file.close()
 
     @property
     def closed(self) -> bool:
@@ -198,14 +199,6 @@ class Table:
         """Return the connection of this thread and process."""
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
         return connection
-
-    def _check_is_there(self) -> None:
-        """Raise where the file is not the one that was opened: what is written to a deleted one is lost."""
-        if _identity_of(self._path) != self._identity:
-            raise StoreUnavailableError(
-                f"The store in {self._directory} was deleted, moved or replaced while it was open. Nothing was stored; "
-                "put it back, or open a store anew."
-            )
 
     def _run(self, work: Callable[[], T], begin: str) -> T:
         if self._closed:
@@ -251,15 +244,6 @@ class Table:
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
         return found == value
-
-
-def _identity_of(path: str) -> tuple[int, int] | None:
-    """Return what is another for each file; ``None`` where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - with every write: a Path takes twice the time
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _before_fork() -> None:
