@@ -25,7 +25,7 @@ from promptkit_nb.errors import (
     RateLimitError,
 )
 from promptkit_nb.money.pricing import Price
-from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta, Waiting
+from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, Retrying, TextDelta, Waiting
 from promptkit_nb.providers.openai import DEFAULT_MODEL, OPENAI_BASE_URL, OpenAIProvider
 from promptkit_nb.providers.retries import RetryPolicy
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Usage, utc_now
@@ -744,11 +744,11 @@ def test_wording_is_changed_once_only(chat_server: ChatServer, provider: OpenAIP
 def test_passing_failures_are_sent_again(
     chat_server: ChatServer, provider: OpenAIProvider, waits: list[float], status: int
 ) -> None:
-    """Each wait is announced before it is slept, and doubles from half a second."""
+    """Each wait is announced before it is slept, and doubles from half a second; its end is told before sending."""
     chat_server.reply(error_reply(status, "Busy"), error_reply(status, "Busy"), Reply(text="Now."))
     events = list(provider.stream(ASK))
     reason = f"127.0.0.1:{chat_server.port} answered with HTTP {status}"
-    assert events[:3] == [Waiting(0.5, reason), Waiting(1.0, reason), TextDelta("Now.")]
+    assert events[:5] == [Waiting(0.5, reason), Retrying(), Waiting(1.0, reason), Retrying(), TextDelta("Now.")]
     assert waits == [0.5, 1.0]
 
 

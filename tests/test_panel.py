@@ -232,6 +232,21 @@ class TestStop:
         assert provider.ended.wait(5)
         assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
 
+    def test_while_the_provider_waits_nothing_more_is_sent(self, chat_server: ChatServer) -> None:
+        """The wait before a retry is told, and a stop in it is the end of the call."""
+        provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
+        conversation = ConversationManager(provider).new_conversation()
+        chat_server.reply(error_reply(429, "busy", headers={"retry-after-ms": "400"}))
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        page.wait(lambda: page.shown["status"].startswith("Waiting 0.4 s: 127.0.0.1"))
+        page.do("stop")
+        page.wait(lambda: page.told)
+        page.wait(lambda: not [each for each in threading.enumerate() if each.name == "promptkit-answer"])
+        assert len(chat_server.requests) == 1
+        assert conversation.turns == ()
+        page.say("Hello")
+
     def test_one_can_go_on_at_once(self) -> None:
         """The next message does not wait for the abandoned call."""
         provider, conversation = gated("x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ class Answering:
         self.unsent = unsent
         self.place = place
         self.view = view
-        self.waiting = ""
         self.stream: ResponseStream | None = None
         self.error: Exception | None = None
         self._start = start
         self._ended = ended
         self._is_stopped = False
+        self._waiting = ""
+        self._waits_until = 0.0
         self._starting = threading.Lock()
 
     def begin(self) -> None:
@@ -53,6 +55,11 @@ class Answering:
     def text(self) -> str:
         """What has arrived."""
         return "" if self.stream is None else self.stream.text
+
+    @property
+    def waiting(self) -> str:
+        """What the provider waits for before it tries again, and for how long; empty when it does not."""
+        return self._waiting if time.monotonic() < self._waits_until else ""
 
     @property
     def is_unanswered(self) -> bool:
@@ -75,11 +82,12 @@ class Answering:
                     return
                 self.stream = stream
             for _ in stream:
-                self.waiting = ""
+                pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the panel shows it
             self.error = error
         finally:
             self._ended(self)
 
     def _wait(self, seconds: float, reason: str) -> None:
-        self.waiting = f"Waiting {seconds:.1f} s: {reason}"
+        self._waiting = f"Waiting {seconds:.1f} s: {reason}"
+        self._waits_until = time.monotonic() + seconds

@@ -53,6 +53,11 @@ class Waiting:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The wait is over: the provider sends again when it is asked for the next event, so one can still leave it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The end of the answer, always the last event.
@@ -69,7 +74,7 @@ class Completion:
     warnings: tuple[str, ...] = ()
 
 
-StreamEvent = TextDelta | ReasoningDelta | Waiting | Completion
+StreamEvent = TextDelta | ReasoningDelta | Waiting | Retrying | Completion
 
 
 class Provider(Protocol):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
 from promptkit_nb.money.pricing import check_prices, price_of
-from promptkit_nb.providers.base import Waiting
+from promptkit_nb.providers.base import Retrying, Waiting
 from promptkit_nb.providers.openai_answer import Answer
 from promptkit_nb.providers.openai_connection import Connection, Failure
 from promptkit_nb.providers.openai_errors import Endpoint
@@ -92,8 +92,9 @@ class OpenAIProvider:
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
         """Send the request and yield the answer as it comes, a ``Completion`` last.
 
-        What fails for the moment is sent again, after a ``Waiting`` event, unless the answer has begun. Closing the
-        iterator drops the connection. Raises a ``ProviderError``, with ``partial`` set where some text had arrived.
+        What fails for the moment is sent again, after a ``Waiting`` and a ``Retrying`` event, unless the answer has
+        begun. Closing the iterator drops the connection. Raises a ``ProviderError``, with ``partial`` set where some
+        text had arrived.
         """
         connection = self._connection()
         reply = yield from self._opened(connection, request)
@@ -130,7 +131,9 @@ class OpenAIProvider:
             )
         return key
 
-    def _opened(self, connection: Connection, request: ChatRequest) -> Generator[Waiting, None, httpx2.Response]:
+    def _opened(
+        self, connection: Connection, request: ChatRequest
+    ) -> Generator[Waiting | Retrying, None, httpx2.Response]:
         """Send the request, again where that may help, and return the reply with its body still to come."""
         retry = 0
         while True:
@@ -147,6 +150,7 @@ class OpenAIProvider:
                 raise reply.error
             yield Waiting(wait_s, reply.reason)
             self.retries.sleep(wait_s)
+            yield Retrying()
             retry += 1
 
 
