@@ -311,7 +311,7 @@ class TestErrors:
         page.wait(lambda: page.shown["conversation_id"] != conversation.id)
 
     def test_conversation_that_was_deleted_elsewhere_is_told_once(self, conv: Conversation) -> None:
-        """What is on the screen stays, and New goes on."""
+        """What is on the screen stays, and what is typed meanwhile comes back."""
         page = PanelPage(conv)
         page.say("Hi")
         conv.store.delete(conv.id)
@@ -322,6 +322,39 @@ class TestErrors:
         page.do("send", text="lost?")
         page.wait(lambda: page.shown["problem"].get("unsent") == "lost?")
         assert page.shown["problem"]["n"] == number + 1
+
+    @pytest.mark.parametrize(
+        ("command", "values"), [("new", {}), ("delete", {"id": "panel-chat"}), ("use", {"id": "other"})]
+    )
+    def test_one_goes_on_elsewhere_when_it_was_deleted(
+        self, conv: Conversation, manager: ConversationManager, command: str, values: dict[str, str]
+    ) -> None:
+        """New, Delete and the selector lead out of a conversation that is gone."""
+        page = PanelPage(conv)
+        conv.store.delete(conv.id)
+        page.wait(lambda: page.problem)
+        if command == "use":
+            manager.new_conversation(conversation_id="other", user_id="alice")
+        page.do("search", text="")
+        page.do(command, **values)
+        page.wait(lambda: page.shown["conversation_id"] != "panel-chat")
+        assert page.problem == ""
+        page.wait(lambda: page.shown["footer"][:1] == ["0 turns · 0 tokens · $0.00"])
+        page.say("Hi")
+
+    def test_answer_to_a_conversation_that_is_deleted_meanwhile_is_shown(self) -> None:
+        """It cannot be stored, is paid for, and stands with the error; the question comes back."""
+        provider, conversation = gated("half ", "an **answer**")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        provider.let()
+        page.wait_for_growth("half")
+        conversation.store.delete(conversation.id)
+        provider.let(2)
+        page.wait(lambda: page.shown["problem"].get("partial"))
+        assert page.shown["problem"]["partial"] == to_html("half an **answer**")
+        assert page.shown["problem"]["unsent"] == "Hi"
+        assert page.problem.startswith("Conversation 'gated' was deleted while the answer was under way")
 
     def test_nonsense_from_the_page_is_refused(self, conv: Conversation) -> None:
         """An unknown command, or one without what it needs, is shown and ends nothing."""
@@ -402,12 +435,15 @@ class TestConversations:
         ]
 
     def test_search_looks_in_ids_and_titles(self, manager: ConversationManager) -> None:
-        """The case does not matter, and the one that is shown stays in the list."""
+        """The case does not matter, and how many were found is told."""
         for name, title in (("trip-1", "Lisbon"), ("trip-2", "Porto"), ("work", "lisbon office")):
             manager.new_conversation(conversation_id=name, metadata={"title": title})
         page = PanelPage(manager.new_conversation(conversation_id="here"))
         page.do("search", text="LISBON")
-        page.wait(lambda: [each["id"] for each in page.shown.get("conversations", ())] == ["work", "trip-1", "here"])
+        page.wait(lambda: [each["id"] for each in page.shown.get("conversations", ())] == ["work", "trip-1"])
+        page.wait(lambda: page.shown["status"] == "2 conversations found: choose in the list beside the search box.")
+        page.do("search", text="")
+        page.wait(lambda: len(page.shown["conversations"]) == 4 and page.shown["status"] == "")
 
     def test_switching_shows_the_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
         """Its turns, its title, its totals."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from promptkit_nb.asking.asking import AT_THE_END, Place
-from promptkit_nb.errors import InvalidArgumentError, PromptKitError
+from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import shelf
 from promptkit_nb.panel.answering import Answering
 from promptkit_nb.panel.board import UPDATE_EVERY_S, Board
-from promptkit_nb.rendering.plain_text import one_line
+from promptkit_nb.rendering.plain_text import counted, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,13 +252,17 @@ class Engine:
 
     def _look_for(self, command: Command) -> None:
         self._search = command["text"]
-        self._screen.show(conversations=shelf.listed(self.conversation, self._search))
+        found = shelf.listed(self.conversation, self._search)
+        self._screen.show(conversations=found)
+        if self._answer is None:
+            told = f"{counted(len(found), 'conversation')} found: choose in the list beside the search box."
+            self._screen.show(status=told if self._search.strip() else "")
 
     def _use(self, command: Command) -> None:
         self._go_on_in(self.conversation.neighbour(command["id"]))
 
     def _new(self, command: Command) -> None:  # noqa: ARG002 - as above
-        self._go_on_in(shelf.begun_beside(self.conversation))
+        self._go_on_in(self._begun_beside())
 
     def _fork(self, command: Command) -> None:  # noqa: ARG002 - as above
         self._go_on_in(shelf.copied(self.conversation))
@@ -271,15 +276,20 @@ class Engine:
         if command["id"] != self.conversation.id:
             raise InvalidArgumentError("Another conversation is shown by now: delete that one, or go back.")
         gone = self.conversation
-        following = shelf.left_beside(gone) or shelf.begun_beside(gone)
+        following = shelf.left_beside(gone) or self._begun_beside()
         answer = self._answers.pop(gone.id, None)
-        if answer is not None:
-            answer.stop()
-        gone.store.delete(gone.id)
+        with suppress(ConversationNotFoundError):  # somebody else was faster
+            if answer is not None:
+                answer.stop()
+            gone.store.delete(gone.id)
         self._go_on_in(following)
+
+    def _begun_beside(self) -> Conversation:
+        return shelf.begun_beside(self.conversation, self._board.pages.snapshot.state)
 
     def _go_on_in(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self._search = ""
+        self._last_trouble = ""
         self._screen.show(problem={}, footer=[])
         self._turn_to(conversation.snapshot())

@@ -17,22 +17,22 @@ LONGEST_LIST = 100
 
 
 def listed(conversation: Conversation, search: str = "") -> list[dict[str, object]]:
-    """Return the user's conversations, newest first, as ``{"id", "title", "turns"}``; this one is always among them.
+    """Return the user's conversations, newest first, as ``{"id", "title", "turns"}``.
 
     ``search`` is looked for in ids and titles, whatever the case.
     """
     wanted = search.strip().casefold()
     heads = conversation.store.list(user_id=conversation.user_id, limit=None if wanted else LONGEST_LIST)
     found = [head for head in heads if wanted in f"{head.conversation_id}\n{_title(head)}".casefold()][:LONGEST_LIST]
-    if all(head.conversation_id != conversation.id for head in found):
-        found.append(conversation.store.head(conversation.id))
     return [{"id": head.conversation_id, "title": _title(head), "turns": head.turn_count} for head in found]
 
 
-def begun_beside(conversation: Conversation) -> Conversation:
-    """Begin an empty conversation of the same user, with the same prompt and settings."""
+def begun_beside(conversation: Conversation, state: ConversationState) -> Conversation:
+    """Begin an empty conversation of the same user, with the prompt and settings of ``state``.
+
+    That is what the conversation was when it was read last: it may be deleted by now.
+    """
     now = utc_now()
-    state = conversation.snapshot().state
     fresh = ConversationState(
         conversation_id=new_conversation_id(now),
         user_id=state.user_id,
