@@ -112,6 +112,25 @@ class TestTalking:
         provider.let()
         page.wait(lambda: not page.shown["busy"])
 
+    def test_update_of_a_long_conversation_is_that_of_a_short_one(self) -> None:
+        """Byte for byte, with 2,000 turns before it as with 20."""
+
+        def streamed(turns: int) -> list[str]:
+            provider, conversation = gated("a", "b")
+            turns_before = tuple(said(f"question {number}") for number in range(turns))
+            conversation.store.set(replace(conversation.snapshot().state, turns=turns_before))
+            page = PanelPage(conversation)
+            page.do("send", text="Hi")
+            for text in ("a", "ab"):
+                provider.let()
+                page.wait_for_growth(f">{text}<")
+            provider.let()
+            page.wait(lambda: not page.shown["busy"])
+            updates = [update for update in page.updates if update.get("growing") and "turns" not in update]
+            return list(dict.fromkeys(json.dumps(update) for update in updates if "problem" not in update))
+
+        assert streamed(2_000) == streamed(20)
+
     def test_answer_is_markdown_and_the_question_text(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Only what the model said is formatted; what was typed stands as it was typed."""
         chat_server.reply(Reply(text="**bold**"))

@@ -248,7 +248,8 @@ class Engine:
         self._refresh(is_told=answer.error is not None)
 
     def _older(self, command: Command) -> None:
-        self._screen.tell(self._board.pages.before(int(command["before"])))
+        page = self._board.pages.before(int(command["before"]))
+        self._screen.tell({**page, "view": command.get("view", "")})
 
     def _look_for(self, command: Command) -> None:
         self._search = command["text"]

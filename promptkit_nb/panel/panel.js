@@ -1,66 +1,7 @@
-// The chat panel's page. Text reaches it as text (textContent); the only HTML it takes is what Python sanitised,
-// in the fields named `html` and `partial`.
+// The chat panel's page: what is on it, what it asks of the kernel, and what it hears. It is put together of the files
+// parts.js, scrolling.js, drafts.js and this one.
 
 const SLOW_MS = 400; // how long the kernel may take to say that it read a message before the panel says that it waits
-const NEAR_PX = 120;
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function button(label, onclick, attributes = {}) {
-  return make("button", { type: "button", onclick, ...attributes }, label);
-}
-
-async function copy(text, from) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // The clipboard's interface is there on https and localhost only.
-    const area = make("textarea", { class: "promptkit-offscreen" });
-    area.value = text;
-    from.after(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    from.focus();
-  }
-  const label = from.textContent;
-  from.textContent = "Copied";
-  setTimeout(() => (from.textContent = label), 1200);
-}
-
-// HTML that Python sanitised, with a button to copy each block of code.
-function sanitised(html) {
-  const body = make("div", { class: "promptkit-body" });
-  body.innerHTML = html;
-  for (const block of body.querySelectorAll("pre")) {
-    const code = block.textContent;
-    const wrapper = make("div", { class: "promptkit-code" });
-    block.replaceWith(wrapper);
-    const press = (event) => copy(code, event.currentTarget);
-    wrapper.append(block, button("Copy", press, { "aria-label": "Copy code", class: "promptkit-quiet" }));
-  }
-  return body;
-}
-
-function saidNode({ who, text, html }) {
-  const role = who.split(/[, ]/)[0];
-  const body = make("div", { class: "promptkit-said" });
-  if (text && (role === "user" || !html)) body.append(make("div", { class: "promptkit-text" }, text));
-  if (html) body.append(sanitised(html));
-  if (role === "tool" || who.includes(",")) {
-    return make("details", { class: "promptkit-aside" }, make("summary", {}, who), body);
-  }
-  return make("div", { class: `promptkit-message promptkit-${role}` }, make("div", { class: "promptkit-who" }, who), body);
-}
 
 function render({ model, el }) {
   const view = `view-${Math.random().toString(36).slice(2)}`;
@@ -73,20 +14,20 @@ function render({ model, el }) {
   let fetching = false;
   let isDead = false;
   let lastProblem = 0;
-  let stuck = true; // to the end of the log
-  let height = 0; // of all that there is to scroll
+  let covered = ""; // which turns the answer under way stands in place of
 
   // Parts.
   const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
   const search = make("input", {
     type: "search", placeholder: "Search", "aria-label": "Search conversations", autocomplete: "off",
     oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(() => send("search", { text: search.value }), 200); },
+    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) openChooser(); },
   });
   const bar = make("div", { class: "promptkit-bar", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
     chooser, search,
-    button("New", () => send("new"), { title: "Begin a conversation with the same prompt and settings" }),
-    button("Rename", rename), button("Fork", () => send("fork"), { title: "Go on in a copy" }),
+    button("New", () => { send("new"); box.focus(); }, { title: "Begin a conversation with the same prompt and settings" }),
+    button("Rename", rename), button("Fork", () => { send("fork"); box.focus(); }, { title: "Go on in a copy" }),
     button("Delete", confirmDelete));
   const earlier = button("Earlier turns", fetchOlder, { class: "promptkit-earlier promptkit-quiet", hidden: true });
   const growth = make("div", { class: "promptkit-turn promptkit-growing", hidden: true });
@@ -94,13 +35,13 @@ function render({ model, el }) {
   const list = make("div", { class: "promptkit-list" }, earlier, empty, growth);
   const log = make("div", {
     class: "promptkit-log", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0",
-    onscroll: scrolled,
   }, list);
+  const scrolling = makeScrolling(log, list, fetchOlder);
   const trouble = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
     rows: "2", "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter begins a new line)",
-    onkeydown: typed, oninput: refreshButtons,
+    onkeydown: typed, oninput: refreshButtons, onfocus: checkLife,
   });
   const sendButton = button("Send", submit, { class: "promptkit-primary" });
   const stopButton = button("Stop", stop, { disabled: true, title: "Stop the answer (Esc)" });
@@ -117,17 +58,21 @@ function render({ model, el }) {
   // What goes to the kernel.
   function send(what, values = {}) {
     asked += 1;
-    model.send({ do: what, n: String(asked), view, ...values });
+    try {
+      model.send({ do: what, n: String(asked), view, ...values });
+    } catch {
+      checkLife(); // a kernel that was shut down takes nothing
+    }
     return String(asked);
   }
 
   function say(what, text, values) {
     pending = { n: send(what, { text, ...values }), text, taken: false };
     const mine = pending;
-    setTimeout(() => { if (pending === mine && !mine.taken) drawStatus(); }, SLOW_MS);
-    stuck = true;
+    setTimeout(() => { if (pending === mine && !mine.taken) checkLife(); }, SLOW_MS);
+    scrolling.follow(true);
     trouble.hidden = true;
-    drawGrowth();
+    drawTurns();
   }
 
   function submit() {
@@ -151,6 +96,7 @@ function render({ model, el }) {
   }
 
   function edit(turn) {
+    if (isDead) return;
     editing = turn;
     box.value = turn.question;
     box.focus();
@@ -194,24 +140,23 @@ function render({ model, el }) {
     input.value = model.get("title");
     const save = () => { send("rename", { text: input.value }); ask(); box.focus(); };
     input.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) save(); });
-    ask("Title:", input, button("Save", save), button("Cancel", () => ask()));
+    ask("Title:", input, button("Save", save), button("Cancel", escape));
     input.select();
   }
 
   function confirmDelete() {
     const id = model.get("conversation_id");
     const yes = button("Delete for good", () => { send("delete", { id }); ask(); box.focus(); }, { class: "promptkit-danger" });
-    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", () => ask()));
+    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", escape));
     yes.focus();
   }
 
   // What is on the page.
   const isBusy = () => model.get("busy") || pending !== null;
 
-  function turnNode(turn) {
-    const node = make("div", { class: "promptkit-turn" });
+  // The children of a turn's node.
+  function turnParts(turn) {
     const answered = turn.said.map((said) => [said, saidNode(said)]);
-    node.append(...answered.map(([, each]) => each));
     const answers = turn.said.filter(({ who }) => who === "assistant");
     const first = answered.find(([said]) => said.who.startsWith("user"));
     if (first) {
@@ -220,73 +165,89 @@ function render({ model, el }) {
         button("Edit", () => edit(turn), { title: "Say something else from here on" }),
       ));
     }
-    node.append(make("div", { class: "promptkit-below" },
+    return [...answered.map(([, each]) => each), make("div", { class: "promptkit-below" },
       make("div", { class: "promptkit-notes" }, ...turn.notes.map((note) => make("div", {}, note))),
       actions(
         ...(answers.length ? [button("Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
         button("Retry", () => retry(turn), { title: "Answer again, in place; the former answer is kept as a version" }),
-      )));
-    return node;
+      ))];
   }
 
-  function actions(...buttons) {
-    for (const each of buttons) each.classList.add("promptkit-quiet");
-    return make("span", { class: "promptkit-actions" }, ...buttons);
-  }
-
+  // The model has the newest turns; older ones that were fetched stay for as long as they are right and looked at.
   function take() {
     const id = model.get("conversation_id"), epoch = model.get("epoch"), first = model.get("first");
-    if (shown.id !== id) { stuck = true; leaveEditing(); }
-    let kept = shown.id === id && shown.epoch === epoch ? turns.filter(({ at }) => at < first) : [];
-    if (kept.length && kept[kept.length - 1].at !== first - 1) kept = [];
+    if (shown.id !== id) { scrolling.follow(true); leaveEditing(); search.value = ""; }
+    let older = shown.id === id && shown.epoch === epoch && !scrolling.isFollowing ? turns.filter(({ at }) => at < first) : [];
+    if (older.length && older[older.length - 1].at !== first - 1) older = [];
     shown = { id, epoch };
-    turns = [...kept, ...model.get("turns")];
+    turns = [...older, ...model.get("turns")];
   }
 
   function drawTurns() {
     take();
+    const held = root.contains(document.activeElement);
+    scrolling.keepPlace(placeTurns);
+    scrolling.fillWhatIsNear();
+    if (held && !root.contains(document.activeElement)) box.focus({ preventScroll: true });
+  }
+
+  function placeTurns() {
     const wanted = new Set(turns.map(({ id }) => id));
-    for (const [id, { node }] of nodes) if (!wanted.has(id)) { node.remove(); nodes.delete(id); }
+    for (const [id, { node }] of nodes) if (!wanted.has(id)) { scrolling.remove(node); nodes.delete(id); }
     let next = earlier.nextSibling;
     for (const turn of turns) {
       const known = nodes.get(turn.id);
       let node = known?.node;
       if (known?.item !== turn && JSON.stringify(known?.item) !== JSON.stringify(turn)) {
-        node = turnNode(turn);
-        if (known) { if (next === known.node) next = node; known.node.replaceWith(node); }
+        node = make("div", { class: "promptkit-turn" });
+        if (known) {
+          if (next === known.node) next = node;
+          known.node.before(node);
+          scrolling.remove(known.node);
+        }
+        scrolling.add(node, () => turnParts(turn));
       }
       nodes.set(turn.id, { item: turn, node });
       while (next === growth || next === empty) next = next.nextSibling;
       if (next === node) next = node.nextSibling;
       else list.insertBefore(node, next);
     }
+    scrolling.arrange(turns.map(({ id }) => nodes.get(id).node));
     earlier.hidden = !turns.length || turns[0].at === 0;
+    covered = undefined;
     drawGrowth();
   }
 
   function drawGrowth() {
     const growing = model.get("growing");
-    const kept = pending && !growing ? { question: pending.text, html: "" } : growing;
-    growth.hidden = !kept || (!kept.question && !kept.html);
-    for (const { item, node } of nodes.values()) {
-      node.hidden = Boolean(kept) && (item.id === kept.instead_of || (kept.from !== undefined && item.at >= kept.from));
-    }
+    const coming = pending && !growing ? { question: pending.text, html: "" } : growing;
+    growth.hidden = !coming || (!coming.question && !coming.html);
+    cover(coming);
     empty.hidden = turns.length > 0 || !growth.hidden;
-    log.setAttribute("aria-busy", String(Boolean(kept)));
-    if (!kept) { growth.replaceChildren(); growth.question = undefined; list.append(growth); return settle(); }
-    const before = nodes.get(kept.instead_of)?.node;
+    log.setAttribute("aria-busy", String(Boolean(coming)));
+    if (!coming) { growth.replaceChildren(); growth.question = undefined; list.append(growth); return scrolling.settle(); }
+    const before = nodes.get(coming.instead_of)?.node;
     if (before) { if (before.nextSibling !== growth) before.after(growth); }
     else if (list.lastChild !== growth) list.append(growth);
-    if (growth.question !== kept.question) {
-      growth.question = kept.question;
+    if (growth.question !== coming.question) {
+      growth.question = coming.question;
       growth.answer = make("div", { class: "promptkit-said" });
-      growth.replaceChildren(saidNode({ who: "user", text: kept.question, html: "" }),
+      growth.replaceChildren(saidNode({ who: "user", text: coming.question, html: "" }),
         make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-who" }, "assistant"), growth.answer));
     }
-    const body = sanitised(kept.html);
-    if (!kept.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
+    const body = sanitised(coming.html);
+    if (!coming.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
     growth.answer.replaceChildren(body);
-    settle();
+    scrolling.settle();
+  }
+
+  function cover(coming) {
+    const place = coming ? `${coming.instead_of} ${coming.from}` : "";
+    if (place === covered) return;
+    covered = place;
+    for (const { item, node } of nodes.values()) {
+      node.hidden = Boolean(coming) && (item.id === coming.instead_of || (coming.from !== undefined && item.at >= coming.from));
+    }
   }
 
   function drawStatus() {
@@ -308,7 +269,7 @@ function render({ model, el }) {
     trouble.hidden = !problem.text;
     if (!problem.text) return;
     trouble.replaceChildren(make("span", {}, problem.text), button("Dismiss", () => { trouble.hidden = true; box.focus(); }, { class: "promptkit-quiet" }));
-    if (problem.partial) trouble.append(sanitised(problem.partial));
+    if (problem.partial) trouble.append(make("div", { class: "promptkit-who" }, "What had come:"), sanitised(problem.partial));
     if (problem.n !== lastProblem) {
       lastProblem = problem.n;
       pending = null;
@@ -335,20 +296,13 @@ function render({ model, el }) {
     chooser.value = id;
   }
 
+  function openChooser() {
+    chooser.focus();
+    chooser.showPicker?.();
+  }
+
   function drawFooter() {
     footer.replaceChildren(...model.get("footer").map((line) => make("span", {}, line)));
-  }
-
-  // Scrolling.
-  function settle() {
-    height = log.scrollHeight;
-    if (stuck) log.scrollTop = height;
-  }
-
-  function scrolled() {
-    if (log.scrollHeight !== height) return settle(); // it was not scrolled: something in it grew or shrank
-    stuck = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
-    if (log.scrollTop < NEAR_PX && !earlier.hidden && !stuck) fetchOlder();
   }
 
   function fetchOlder() {
@@ -362,17 +316,15 @@ function render({ model, el }) {
     fetching = false;
     const last = message.older[message.older.length - 1];
     if (message.epoch !== shown.epoch || !last || last.at !== turns[0]?.at - 1) return;
-    const before = log.scrollHeight, top = log.scrollTop;
     turns = [...message.older, ...turns];
-    stuck = false;
+    scrolling.follow(false);
     drawTurns();
-    log.scrollTop = top + log.scrollHeight - before;
   }
 
   // What comes from the kernel.
   function heard(message) {
     if (message.taken && message.view === view && pending?.n === message.taken) { pending.taken = true; drawStatus(); }
-    if (message.older) older(message);
+    if (message.older && message.view === view) older(message);
     if (message.unsent) putBack(message.unsent, message.view);
   }
 
@@ -395,18 +347,42 @@ function render({ model, el }) {
   };
   for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
 
-  // The widget manager knows whether the kernel is still the one that made this widget.
+  // The widget manager knows whether the kernel is still the one that made this widget; JupyterLab's also has the kernel.
   async function checkLife() {
     const made = await model.widget_manager.get_model(model.get("panel_id")).catch(() => null);
-    isDead = made?.comm_live === false;
+    const kernel = made?.widget_manager?.kernel;
+    isDead = made?.comm_live === false || kernel === null || kernel?.status === "dead";
     root.classList.toggle("promptkit-dead", isDead);
     if (isDead && pending) { putBack(pending.text, view); pending = null; drawGrowth(); }
     drawStatus();
   }
 
-  const leave = () => { if (!isDead) send("gone"); };
+  // What is typed survives a reload of the page, and a new run of the panel's cell.
+  function leave() {
+    const draft = { text: box.value, edits: editing?.id, problem: lastProblem, isFocused: document.activeElement === box };
+    keepDraft(model.get("conversation_id"), model.get("panel_id"), draft);
+    if (!isDead) send("gone");
+  }
+
+  function returnDraft() {
+    const draft = takeDraft(model.get("conversation_id"), model.get("panel_id"));
+    if (!draft) return;
+    const edited = turns.find(({ id }) => id === draft.edits);
+    if (edited) edit(edited);
+    box.value = draft.text;
+    if (!draft.isOwn) return;
+    lastProblem = draft.problem;
+    if (draft.isFocused) focusWhenShown();
+  }
+
+  function focusWhenShown() {
+    if (!root.isConnected) requestAnimationFrame(focusWhenShown);
+    else box.focus({ preventScroll: true });
+  }
+
   addEventListener("pagehide", leave);
   drawTurns();
+  returnDraft();
   drawChooser();
   drawFooter();
   drawProblem();
@@ -415,12 +391,9 @@ function render({ model, el }) {
   send("open");
   // Jupyter reads a panel's messages on a thread beside the cells from its second answer on, so ask for one more.
   const again = setTimeout(() => send("open"), 1000);
-  const sized = new ResizeObserver(settle);
-  sized.observe(log);
-  sized.observe(list);
   return () => {
     removeEventListener("pagehide", leave);
-    sized.disconnect();
+    scrolling.end();
     clearTimeout(again);
     for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
     leave();

@@ -39,7 +39,9 @@ class ChatPanel(anywidget.AnyWidget):
     ChatPanel('hello')
     """
 
-    _esm = _HERE / "panel.js"
+    _esm = "\n".join(
+        (_HERE / name).read_text("utf-8") for name in ("parts.js", "scrolling.js", "drafts.js", "panel.js")
+    )
     _css = _HERE / "panel.css"
 
     panel_id = Unicode().tag(sync=True)

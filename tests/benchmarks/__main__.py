@@ -12,6 +12,7 @@ import disk_store
 import frames
 import import_time
 import packs
+import panel_in_browser
 import redis_store
 import turn
 from ratio import Ratio, table_of
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "redis": redis_store.measure,
     "packs": packs.measure,
     "panel": chat_panel.measure,
+    "browser": panel_in_browser.measure,
 }
 
 

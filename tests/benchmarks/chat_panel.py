@@ -46,7 +46,7 @@ class Underway(Answering):
 def measure() -> list[Ratio]:
     """Return the ratios of opening and of an update."""
     manager = ConversationManager(DemoProvider(), MemoryStore())
-    short, long = (_conversation(manager, turns) for turns in (20, 2000))
+    short, long = (conversation_of(manager, turns) for turns in (20, 2000))
     short_ms, long_ms = medians_ms(ROUNDS, lambda: _opened(short), lambda: _opened(long))
     short_update_ms, long_update_ms = medians_ms(ROUNDS * 10, _update(_opened(short)), _update(_opened(long)))
     return [
@@ -55,7 +55,8 @@ def measure() -> list[Ratio]:
     ]
 
 
-def _conversation(manager: ConversationManager, turns: int) -> Conversation:
+def conversation_of(manager: ConversationManager, turns: int) -> Conversation:
+    """Store so many turns, and return their conversation."""
     said = (
         Turn(messages=(Message("user", f"question {number}"), Message("assistant", ANSWER.format(number=number))))
         for number in range(turns)

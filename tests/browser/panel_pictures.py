@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from browser.jupyter_lab import PROJECT, LabServer, chromium_page
-from browser.test_panel import Panel, opened, wait
+from browser.panel import Panel, opened, wait
 from chat_server import ChatServer, Reply
 
 IMAGES = PROJECT / "notebooks" / "images"

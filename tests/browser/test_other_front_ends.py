@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from browser.jupyter_lab import LabServer
-from browser.test_panel import MAGIC, Panel
+from browser.panel import MAGIC, Panel
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from browser.attacks import ATTACKS, CANARY
+from browser.panel import MAGIC, SETUP, Panel, opened, wait
 from chat_server import ChatServer, Reply, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
-    from browser.jupyter_lab import LabNotebook, LabServer
+    from browser.jupyter_lab import LabServer
 
 pytestmark = pytest.mark.browser
-
-SETUP = """
-from promptkit_nb import ChatPanel, ConversationManager, DiskStore, OpenAIProvider
-
-manager = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="k", base_url={url!r}), DiskStore({store!r}))
-conv = manager.open_conversation(conversation_id="panel-chat")
-"""
-MAGIC = """
-%load_ext promptkit_nb
-%chat_setup --provider demo --store memory
-"""
-PATIENCE_S = 20
-
-
-class Panel:
-    """The first panel of the page, as somebody uses it who sees, or hears, names and roles."""
-
-    def __init__(self, page: Page) -> None:
-        """Wait until it is there."""
-        self.page = page
-        self.root = page.locator(".promptkit-panel").first
-        self.log = self.root.get_by_role("log", name="Conversation")
-        self.box = self.root.get_by_role("textbox", name="Message")
-        self.status = self.root.get_by_role("status")
-        self.problem = self.root.get_by_role("alert")
-        self.chooser = self.root.get_by_role("combobox", name="Conversations")
-        self.box.wait_for()
-
-    def button(self, name: str) -> Locator:
-        """Return a button."""
-        return self.root.get_by_role("button", name=name, exact=True)
-
-    def say(self, text: str) -> None:
-        """Type a message and press Enter."""
-        self.box.fill(text)
-        self.box.press("Enter")
-
-    def hears(self, text: str) -> None:
-        """Wait until this stands in the conversation."""
-        self.log.get_by_text(text, exact=True).last.wait_for()
-
-    def is_idle(self) -> bool:
-        """Return whether nothing is under way."""
-        return self.button("Stop").is_disabled()
-
-
-def wait(holds: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: str) -> tuple[LabNotebook, Panel]:
-    """Return a notebook whose second cell shows a panel; more cells stand below it."""
-    notebook = lab.open_notebook(page, [SETUP.format(url=chat.url, store=str(store)), "ChatPanel(conv)", *cells])
-    notebook.run_cell(0)
-    notebook.run_cell(1)
-    return notebook, Panel(page)
 
 
 def test_talk_in_the_notebooks_own_panel(lab: LabServer, page: Page) -> None:

@@ -1,0 +1,115 @@
+"""The chat panel on a page: how tests open one, look at it and use it.
+
+::
+
+    def test_answers(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+        notebook, panel = opened(lab, page, chat_server, tmp_path)
+        panel.say("Hello")
+        panel.hears("You said: Hello")
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from playwright.sync_api import Locator, Page
+
+    from browser.jupyter_lab import LabNotebook, LabServer
+    from chat_server import ChatServer
+
+SETUP = """
+from promptkit_nb import ChatPanel, ConversationManager, DiskStore, OpenAIProvider
+
+manager = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="k", base_url={url!r}), DiskStore({store!r}))
+conv = manager.open_conversation(conversation_id="panel-chat")
+"""
+MAGIC = """
+%load_ext promptkit_nb
+%chat_setup --provider demo --store memory
+"""
+PATIENCE_S = 20
+
+# So many times 100 pixels up; returns how far what was seen moved where that was something else.
+SCROLL_UP = """async steps => {
+    const log = document.querySelector('.promptkit-log'), box = log.getBoundingClientRect();
+    const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    const jumps = [];
+    for (let step = 0; step < steps && log.scrollTop > 200; step++) {
+        const seen = document.elementFromPoint(box.left + 40, box.top + box.height / 2).closest('.promptkit-turn');
+        const before = seen?.getBoundingClientRect().top;
+        log.scrollTop -= 100;
+        await painted();
+        const moved = seen?.getBoundingClientRect().top - before;
+        if (Math.abs(moved - 100) > 1) jumps.push(moved);
+    }
+    return jumps;
+}"""
+GO_TO_THE_FIRST_TURN = """async () => {
+    const log = document.querySelector('.promptkit-log'), earlier = document.querySelector('.promptkit-earlier');
+    while (!earlier.hidden || log.scrollTop) {
+        log.scrollTop = 0;
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    }
+}"""
+
+
+class Panel:
+    """The first panel of the page, as somebody uses it who sees, or hears, names and roles."""
+
+    def __init__(self, page: Page) -> None:
+        """Wait until it is there."""
+        self.page = page
+        self.root = page.locator(".promptkit-panel").first
+        self.log = self.root.get_by_role("log", name="Conversation")
+        self.box = self.root.get_by_role("textbox", name="Message")
+        self.status = self.root.get_by_role("status")
+        self.problem = self.root.get_by_role("alert")
+        self.chooser = self.root.get_by_role("combobox", name="Conversations")
+        self.box.wait_for()
+
+    def button(self, name: str) -> Locator:
+        """Return a button."""
+        return self.root.get_by_role("button", name=name, exact=True)
+
+    def say(self, text: str) -> None:
+        """Type a message and press Enter."""
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def hears(self, text: str) -> None:
+        """Wait until this stands in the conversation."""
+        self.log.get_by_text(text, exact=True).last.wait_for()
+
+    def scroll_up(self, steps: int) -> list[float]:
+        """Scroll 100 pixels up, so many times; return how far what was seen moved where that was something else."""
+        jumps: list[float] = self.page.evaluate(SCROLL_UP, steps)
+        return jumps
+
+    def go_to_the_first_turn(self) -> None:
+        """Scroll up until there is nothing earlier."""
+        self.page.evaluate(GO_TO_THE_FIRST_TURN)
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is under way."""
+        return self.button("Stop").is_disabled()
+
+
+def wait(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: str) -> tuple[LabNotebook, Panel]:
+    """Return a notebook whose second cell shows a panel; more cells stand below it."""
+    notebook = lab.open_notebook(page, [SETUP.format(url=chat.url, store=str(store)), "ChatPanel(conv)", *cells])
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    return notebook, Panel(page)
