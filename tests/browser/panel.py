@@ -59,12 +59,12 @@ GO_TO_THE_FIRST_TURN = """async () => {
 
 
 class Panel:
-    """The first panel of the page, as somebody uses it who sees, or hears, names and roles."""
+    """A panel of the page, the first unless told otherwise, as somebody uses it who sees, or hears, names and roles."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, index: int = 0) -> None:
         """Wait until it is there."""
         self.page = page
-        self.root = page.locator(".promptkit-panel").first
+        self.root = page.locator(".promptkit-panel").nth(index)
         self.log = self.root.get_by_role("log", name="Conversation")
         self.box = self.root.get_by_role("textbox", name="Message")
         self.status = self.root.get_by_role("status")
@@ -93,6 +93,10 @@ class Panel:
     def go_to_the_first_turn(self) -> None:
         """Scroll up until there is nothing earlier."""
         self.page.evaluate(GO_TO_THE_FIRST_TURN)
+
+    def questions(self) -> list[str]:
+        """Return what the user said, as far as it is in the page."""
+        return self.log.locator(".promptkit-user .promptkit-text").all_inner_texts()
 
     def is_idle(self) -> bool:
         """Return whether nothing is under way."""

@@ -169,22 +169,6 @@ def test_conversations_reload_and_restart(lab: LabServer, page: Page, chat_serve
     assert panel.button("Send").is_disabled()
 
 
-def test_two_panels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """What is said in one, or in a cell, stands in the other within a second."""
-    notebook, panel = opened(
-        lab, page, chat_server, tmp_path, "ChatPanel(manager.get_conversation(conv.id))", "conv.send('cell')"
-    )
-    notebook.run_cell(2)
-    other = page.locator(".promptkit-panel").nth(1).get_by_role("log")
-    other.wait_for()
-    panel.say("hello")
-    other.get_by_text("You said: hello").wait_for()
-    notebook.run_cell(3)
-    panel.hears("You said: cell")
-    other.get_by_text("You said: cell").wait_for()
-    assert other.get_by_text("You said: hello").count() == 1
-
-
 def test_nothing_of_the_models_text_runs(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
     """Attacks in answers, titles and errors: no script runs, nothing is fetched; the mark itself is real."""
     foreign: list[str] = []

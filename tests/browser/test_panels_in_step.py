@@ -1,0 +1,73 @@
+"""Panels and cells of two kernels in one conversation: each shows what the others say, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.panel import Panel, wait
+from chat_server import Reply
+from promptkit_nb import DiskStore, RedisStore
+from storing import texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from browser.jupyter_lab import LabServer
+    from chat_server import ChatServer
+
+pytestmark = pytest.mark.browser
+
+SETUP = """
+%load_ext promptkit_nb
+%chat_setup --store {store} --base-url {url} --model gpt-4o-mini
+%chat_use shared
+"""
+
+
+@pytest.fixture(params=["disk", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the conversations are kept, as ``%chat_setup --store`` takes it."""
+    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("redis_url"))
+
+
+def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, place: str) -> None:
+    """Two panels and a cell in one kernel, and a panel in another: nothing is lost, and nothing is doubled."""
+    cells = [SETUP.format(store=place, url=chat_server.url), "%chat_panel", "%chat_panel", "%%chat\nfrom a cell"]
+    notebook = lab.open_notebook(page, cells, "one.ipynb")
+    for cell in range(3):
+        notebook.run_cell(cell)
+    other_page = page.context.new_page()
+    other_notebook = lab.open_notebook(other_page, cells[:2], "other.ipynb")
+    for cell in range(2):
+        other_notebook.run_cell(cell)
+    one, second, other = panels = [Panel(page), Panel(page, 1), Panel(other_page)]
+
+    one.say("from one")
+    for panel in panels:
+        panel.hears("You said: from one")
+    other.say("from the other kernel")
+    for panel in panels:
+        panel.hears("You said: from the other kernel")
+    notebook.run_cell(3)
+    for panel in panels:
+        panel.hears("You said: from a cell")
+
+    answers = [f"answer {number}" for number in range(3)]
+    chat_server.reply(*(Reply(text=answer, delay_s=1) for answer in answers))
+    for panel in panels:
+        panel.say("all at once")
+    for panel in panels:
+        for answer in answers:
+            panel.hears(answer)
+        wait(panel.is_idle)
+
+    expected = ["from one", "from the other kernel", "from a cell", *["all at once"] * 3]
+    with RedisStore(place) if place.startswith("redis:") else DiskStore(place) as store:
+        assert texts(store.get("shared").turns) == expected
+    for panel in panels:
+        wait(lambda panel=panel: panel.questions() == expected)  # type: ignore[misc]  # bound to each panel
+    assert second.root.get_by_text("6 turns").count() == 1
