@@ -1,0 +1,136 @@
+"""Every control of the chat panel, pressed in a browser: what it does, and where the focus is then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.panel import Panel, opened, wait
+from chat_server import Reply
+from promptkit_nb import DiskStore
+from storing import texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from browser.jupyter_lab import LabServer
+    from chat_server import ChatServer
+
+pytestmark = pytest.mark.browser
+
+LONG_CHAT = """
+from promptkit_nb import Budget, ChatPanel, ConversationManager, DiskStore, OpenAIProvider
+
+provider = OpenAIProvider("gpt-4o-mini", api_key="k", base_url={url!r})
+manager = ConversationManager(provider, DiskStore({store!r}), budget=Budget(1))
+for number in range(30):
+    manager.new_conversation(conversation_id=f"trip-{{number:02}}", metadata={{"title": f"Trip {{number:02}}"}})
+conv = manager.new_conversation(conversation_id='a/b "c" <i>d</i>', max_tokens=4000)
+"""
+CODE = "Here:\n\n```python\nprint('<b>')\n```\n"
+
+
+def focus(page: Page) -> str:
+    """Return the name of what has the focus."""
+    name: str = page.evaluate("() => { const at = document.activeElement; return at.ariaLabel || at.textContent; }")
+    return name
+
+
+def copied(page: Page) -> str:
+    """Return what is in the clipboard."""
+    text: str = page.evaluate("() => navigator.clipboard.readText()")
+    return text
+
+
+def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """A message and its code are copied as they were written; Retry keeps versions, Edit branches."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    chat_server.reply(Reply(text=CODE), Reply(text="second"), Reply(text="again"), Reply(text="changed"))
+    panel.say("show **me**")
+    panel.log.get_by_text("print").wait_for()
+    wait(panel.is_idle)
+    for button, text in (("Copy code", "print('<b>')\n"), ("Copy", "show **me**")):
+        panel.button(button).first.click()
+        wait(lambda text=text: copied(page) == text)  # type: ignore[misc]  # bound to each text
+    panel.button("Copy").last.click()
+    wait(lambda: copied(page) == CODE)
+    panel.say("more")
+    panel.hears("second")
+    wait(panel.is_idle)
+
+    panel.button("Retry").first.click()
+    panel.hears("again")
+    panel.log.get_by_text("stale").wait_for()
+    assert focus(page) == "Message"
+    wait(panel.is_idle)
+    panel.button("Edit").first.click()
+    assert panel.box.input_value() == "show **me**"
+    panel.box.press("Escape")
+    assert panel.box.input_value() == ""
+    panel.button("Edit").first.click()
+    panel.say("show nothing")
+    panel.hears("changed")
+    wait(panel.is_idle)
+    assert panel.questions() == ["show nothing"]
+    with DiskStore(tmp_path) as store:
+        state = store.get("panel-chat")
+    assert texts(state.turns) == ["show nothing"]
+    assert [texts(branch.turns) for branch in state.branches] == [["show **me**", "more"]]
+    assert [turn.text for former in state.versions.values() for turn in former] == [CODE]
+
+
+def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Thirty conversations and one of an odd id: search, New, Rename, Fork, and Delete, which asks first."""
+    notebook = lab.open_notebook(page, [LONG_CHAT.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)"])
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    panel = Panel(page)
+    panel.say("Hello")
+    panel.hears("You said: Hello")
+    panel.root.get_by_text("1 turn · 15 tokens · $0.0000045").wait_for()
+    panel.root.get_by_text("of 4,000 tokens").wait_for()
+    panel.root.get_by_text("of $1.00 in this conversation").wait_for()
+    options = panel.chooser.locator("option")
+    assert options.count() == 31
+    assert panel.chooser.input_value() == 'a/b "c" <i>d</i>'
+
+    panel.root.get_by_role("searchbox", name="Search conversations").fill("TRIP 1")
+    panel.status.get_by_text("10 conversations found").wait_for()
+    panel.chooser.select_option(label="Trip 17 (0)")
+    panel.log.get_by_text("Nothing was said yet.").wait_for()
+    panel.say("in the trip")
+    panel.hears("You said: in the trip")
+    wait(panel.is_idle)
+    assert panel.root.get_by_role("searchbox").input_value() == ""
+
+    panel.button("Fork").click()
+    panel.chooser.locator("option", has_text="Trip 17 (copy) (1)").wait_for(state="attached")
+    panel.say("in the copy")
+    panel.hears("You said: in the copy")
+    wait(panel.is_idle)
+    panel.button("Rename").click()
+    assert focus(page) == "New title"
+    page.keyboard.type("The <b>copy</b>")
+    page.keyboard.press("Enter")
+    panel.chooser.locator("option", has_text="The <b>copy</b> (2)").wait_for(state="attached")
+    assert focus(page) == "Message"
+
+    panel.button("Delete").click()
+    panel.button("Cancel").click()
+    assert focus(page) == "Message"
+    assert panel.questions() == ["in the trip", "in the copy"]
+    panel.button("Delete").click()
+    assert focus(page) == "Delete for good"
+    page.keyboard.press("Enter")
+    panel.chooser.locator("option", has_text="The <b>copy</b>").wait_for(state="detached")
+    panel.button("New").click()
+    panel.log.get_by_text("Nothing was said yet.").wait_for()
+    assert focus(page) == "Message"
+    with DiskStore(tmp_path) as store:
+        said = {head.conversation_id: head.turn_count for head in store.list() if head.turn_count}
+        assert said == {"trip-17": 1, 'a/b "c" <i>d</i>': 1}
+        assert len(store.list()) == 32
