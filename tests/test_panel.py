@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser.attacks import ATTACKS
+from browser.attacks import ATTACKS, hostile
 from chat_server import ChatServer, Reply, error_reply
 from panel_page import GatedProvider, PanelPage
 from promptkit_nb import (
@@ -21,15 +21,11 @@ from promptkit_nb import (
     DiskStore,
     InvalidArgumentError,
     MemoryStore,
-    Message,
     OpenAIProvider,
-    Turn,
-    Usage,
 )
 from promptkit_nb.panel.pages import PAGE_TURNS
 from promptkit_nb.panel.transcript import STATIC_TURNS, shown_turn, static_html, static_text
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.turns import ToolCall
 from storing import said, texts
 
 if TYPE_CHECKING:
@@ -639,23 +635,6 @@ class TestStatic:
         bundles = [ChatPanel(conv)._repr_mimebundle_()[0] for _ in range(2)]
         assert bundles[0] == bundles[1]
         assert sorted(bundles[0]) == ["text/html", "text/plain"]
-
-
-def hostile(attack: str) -> Turn:
-    """Return a turn with an attack in every field that a page might show."""
-    return Turn(
-        messages=(
-            Message("user", attack),
-            Message("assistant", attack, reasoning=attack, tool_calls=(ToolCall(attack, attack, attack),)),
-            Message("tool", attack, tool_call_id=attack, name=attack),
-            Message("assistant", attack),
-        ),
-        usage=Usage(1, 1),
-        model=attack,
-        provider=attack,
-        finish_reason=attack,
-        warnings=(attack,),
-    )
 
 
 class TestForeignText:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from promptkit_nb.turns import Message, ToolCall, Turn, Usage
+
 SCRIPT = "window.pwned=1"
 CANARY = "http://canary.invalid"
 
@@ -99,3 +101,20 @@ ATTACKS: dict[str, str] = {
     "alternative text": f'![" onerror="{SCRIPT}](data:image/png;base64,AAAA) ![<script>{SCRIPT}</script>](http://x.invalid)',
     "image address breaks out": f'![x](data:image/png;base64,AAAA"onerror="{SCRIPT})',
 }
+
+
+def hostile(attack: str) -> Turn:
+    """Return a turn with an attack in every field that a page might show."""
+    return Turn(
+        messages=(
+            Message("user", attack),
+            Message("assistant", attack, reasoning=attack, tool_calls=(ToolCall(attack, attack, attack),)),
+            Message("tool", attack, tool_call_id=attack, name=attack),
+            Message("assistant", attack),
+        ),
+        usage=Usage(1, 1),
+        model=attack,
+        provider=attack,
+        finish_reason=attack,
+        warnings=(attack,),
+    )

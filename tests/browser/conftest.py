@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
+from browser.canary import Canary
 from browser.jupyter_lab import LabServer, chromium_page
 from programs import require_program
 
@@ -29,3 +31,15 @@ def page(tmp_path: Path) -> Iterator[Page]:
     """A page in a Chromium of its own."""
     with chromium_page(tmp_path / "profile") as opened:
         yield opened
+
+
+@pytest.fixture
+def canary() -> Iterator[Canary]:
+    """A running canary."""
+    canary = Canary()
+    thread = Thread(target=canary.server.serve_forever, daemon=True)
+    thread.start()
+    yield canary
+    canary.server.shutdown()
+    canary.server.server_close()
+    thread.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +9,9 @@ import pytest
 from browser.attacks import ATTACKS, CANARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import Page
 
+    from browser.canary import Canary
     from browser.jupyter_lab import LabNotebook, LabServer
 
 pytestmark = pytest.mark.browser
@@ -50,41 +47,6 @@ HTML_TAGS = (
 )
 MATH_TAGS = "math mrow mi mn mo mtext mstyle mfrac msup msub mspace"
 ATTRIBUTES = "style href rel target src alt start display displaystyle scriptlevel stretchy mathcolor"
-
-
-class Canary:
-    """A server that remembers the paths it was asked for."""
-
-    def __init__(self) -> None:
-        """Listen on a free port of 127.0.0.1."""
-        self.requests: list[str] = []
-        seen = self.requests
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                seen.append(self.path)
-                self.send_response(204)
-                self.end_headers()
-
-            do_POST = do_GET  # noqa: N815 - the name that http.server looks for
-
-            def log_message(self, *_: object) -> None:
-                """Keep the test's output clean."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def canary() -> Iterator[Canary]:
-    """A running canary."""
-    canary = Canary()
-    thread = Thread(target=canary.server.serve_forever, daemon=True)
-    thread.start()
-    yield canary
-    canary.server.shutdown()
-    canary.server.server_close()
-    thread.join()
 
 
 def foreign_requests(page: Page, lab: LabServer) -> list[str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.attacks import ATTACKS, CANARY
 from browser.panel import MAGIC, SETUP, Panel, opened, wait
 from chat_server import ChatServer, Reply, error_reply
 
@@ -124,10 +123,40 @@ def test_errors_are_shown_and_the_text_comes_back(
     panel.box.press("Enter")
     panel.hears("You said: Hello")
     assert panel.problem.is_hidden()
+    wait(panel.is_idle)
+    chat_server.reply(Reply(text="half an **answer** only", cut_after=3))
+    panel.say("again")
+    panel.problem.get_by_text("What had come:").wait_for()
+    panel.problem.get_by_text("half").wait_for()
+    assert panel.box.input_value() == "again"
 
 
-def test_conversations_reload_and_restart(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Another conversation, a reload of the page, a transcript in the file, and a kernel that ends."""
+def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """A double click, Enter pressed twice, and a stop before the first word."""
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    panel.box.fill("clicked")
+    panel.button("Send").dblclick()
+    panel.hears("You said: clicked")
+    wait(panel.is_idle)
+    panel.box.fill("pressed")
+    panel.box.press("Enter")
+    panel.box.press("Enter")
+    panel.hears("You said: pressed")
+    wait(panel.is_idle)
+    chat_server.reply(Reply(text="too late", delay_s=2))
+    panel.say("stopped")
+    wait(lambda: len(chat_server.requests) == 3)
+    panel.box.press("Escape")
+    panel.status.get_by_text("Stopped before any text came; the conversation is as it was.").wait_for()
+    wait(lambda: panel.box.input_value() == "stopped")
+    panel.box.press("Enter")
+    panel.hears("You said: stopped")
+    wait(panel.is_idle)
+    assert panel.questions() == ["clicked", "pressed", "stopped"]
+
+
+def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Another conversation, a transcript in the file, and a reload of the page."""
     notebook, panel = opened(lab, page, chat_server, tmp_path)
     panel.say("first")
     panel.hears("You said: first")
@@ -153,9 +182,12 @@ def test_conversations_reload_and_restart(lab: LabServer, page: Page, chat_serve
     ]
     assert "assistant: You said: first" in saved[1].data["text/plain"]
 
+    panel.box.fill("half a thought")
     page.reload()
     panel = Panel(page)
     panel.hears("You said: first")
+    wait(lambda: panel.box.input_value() == "half a thought")
+    wait(lambda: page.evaluate("() => document.activeElement.ariaLabel") == "Message")
     panel.say("third")
     panel.hears("You said: third")
     wait(panel.is_idle)
@@ -164,29 +196,22 @@ def test_conversations_reload_and_restart(lab: LabServer, page: Page, chat_serve
     panel.button("Delete for good").click()
     panel.hears("You said: second")
 
+
+def test_kernel_that_ended(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Restarted or shut down, the panel says so and how to go on, and what was typed is there again."""
+    notebook, panel = opened(lab, page, chat_server, tmp_path)
+    panel.say("first")
+    panel.hears("You said: first")
+    wait(panel.is_idle)
+    panel.box.fill("typed before the kernel ended")
     notebook.command("kernelmenu:restart")
     panel.status.get_by_text("The kernel of this panel has ended: run its cell again to go on.").wait_for()
     assert panel.button("Send").is_disabled()
-
-
-def test_nothing_of_the_models_text_runs(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Attacks in answers, titles and errors: no script runs, nothing is fetched; the mark itself is real."""
-    foreign: list[str] = []
-    page.on("request", lambda request: foreign.append(request.url) if CANARY in request.url else None)
-    attack = "\n\n".join(ATTACKS.values())
-    _, panel = opened(lab, page, chat_server, tmp_path)
-    chat_server.reply(Reply(text=attack), error_reply(400, ATTACKS["img onerror"]))
-    panel.say(ATTACKS["img onerror"])
-    wait(lambda: panel.log.locator(".promptkit-markdown").count() and panel.is_idle())
-    panel.button("Rename").click()
-    panel.root.get_by_role("textbox", name="New title").fill(ATTACKS["script"])
-    panel.button("Save").click()
-    panel.chooser.locator("option", has_text="<script>").wait_for(state="attached")
-    panel.say("fails")
-    panel.problem.get_by_text("onerror").wait_for()
-    page.wait_for_timeout(500)
-    assert page.evaluate("() => window.pwned") is None
-    assert foreign == []
-    assert page.locator(".promptkit-panel script, .promptkit-panel iframe, .promptkit-panel svg").count() == 0
-    page.evaluate("html => { document.querySelector('.promptkit-empty').innerHTML = html; }", ATTACKS["img onerror"])
-    page.wait_for_function("() => window.pwned")
+    notebook.run_all()
+    panel = Panel(page)
+    panel.hears("You said: first")
+    wait(lambda: panel.box.input_value() == "typed before the kernel ended")
+    page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+    panel.box.press("Enter")
+    panel.status.get_by_text("The kernel of this panel has ended").wait_for()
+    assert panel.box.input_value() == "typed before the kernel ended"

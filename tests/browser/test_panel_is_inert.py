@@ -1,0 +1,108 @@
+"""Text of models, users and servers in the panel, in the transcript that it leaves and in exports: none of it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browser.attacks import ATTACKS, CANARY, hostile
+from browser.panel import SETUP, Panel, wait
+from browser.test_model_text_is_inert import TOUCH_EVERYTHING, was_run
+from chat_server import Reply, error_reply
+from promptkit_nb import ConversationManager, ConversationState, DemoProvider, DiskStore
+from promptkit_nb.panel.transcript import STATIC_TURNS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from browser.canary import Canary
+    from browser.jupyter_lab import LabNotebook, LabServer
+    from chat_server import ChatServer
+
+pytestmark = pytest.mark.browser
+
+TOUCH_ALL_TURNS = f"""async log => {{
+    for (log.scrollTop = log.scrollHeight; ; log.scrollTop -= 1000) {{
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+        for (const details of log.querySelectorAll('details')) details.open = true;
+        ({TOUCH_EVERYTHING})();
+        if (log.scrollTop === 0 && log.querySelector('.promptkit-earlier').hidden) return;
+    }}
+}}"""
+NAMES = (ATTACKS["img onerror"], ATTACKS["svg onload"])
+
+
+def is_untouched(page: Page, canary: Canary) -> bool:
+    """Return whether no script ran and nothing was fetched, after a while."""
+    page.wait_for_timeout(700)
+    return not was_run(page) and canary.requests == []
+
+
+@pytest.fixture
+def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path, canary: Canary) -> LabNotebook:
+    """Panels of two conversations, with an attack in each field of each turn, in ids, titles and metadata."""
+    attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
+    assert len(attacks) <= 2 * STATIC_TURNS
+    with DiskStore(tmp_path / "store") as store:
+        for number, name in enumerate(NAMES):
+            turns = tuple(hostile(attack) for attack in attacks[number::2])
+            metadata = {"title": ATTACKS["script"], "tags": attacks}
+            store.create(ConversationState(name, system_prompt=attacks[0], turns=turns, metadata=metadata))
+    cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store"))]
+    cells += [f"ChatPanel(manager.get_conversation({name!r}))" for name in NAMES]
+    opened = lab.open_notebook(page, cells, "hostile.ipynb")
+    for cell in range(3):
+        opened.run_cell(cell)
+    return opened
+
+
+def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook) -> None:
+    """Stored, typed, streamed, in errors and in titles: all are scrolled to and touched; the mark itself is real."""
+    assert notebook.outputs(1)
+    panel = Panel(page)
+    for each in (panel, Panel(page, 1)):
+        each.log.locator(".promptkit-turn").nth(5).wait_for(state="attached")
+        each.log.evaluate(TOUCH_ALL_TURNS)
+    assert is_untouched(page, canary)
+    attack = "\n\n".join(ATTACKS.values()).replace(CANARY, canary.url)
+    chat_server.reply(Reply(text=attack), error_reply(400, attack), Reply(text=attack, cut_after=40))
+    panel.say(attack)
+    wait(lambda: chat_server.requests and panel.is_idle())
+    for number in (2, 3):
+        panel.box.fill("")
+        panel.say(f"fails {number}")
+        wait(lambda number=number: len(chat_server.requests) == number and panel.is_idle())  # type: ignore[misc]  # bound
+        panel.problem.wait_for()
+    panel.button("Rename").click()
+    panel.root.get_by_role("textbox", name="New title").fill(ATTACKS["img onerror, unfinished"])
+    panel.button("Save").click()
+    panel.chooser.locator("option", has_text="<img").first.wait_for(state="attached")
+    assert is_untouched(page, canary)
+    assert panel.root.locator("script, iframe, svg, form, [onerror], [onclick]").count() == 0
+
+    page.evaluate("html => { document.querySelector('.promptkit-empty').innerHTML = html; }", ATTACKS["img onerror"])
+    page.wait_for_function("() => window.pwned")
+
+
+def test_attacks_in_what_is_kept(page: Page, canary: Canary, tmp_path: Path, notebook: LabNotebook) -> None:
+    """The transcript in the notebook once there is no kernel, what nbconvert makes of it, and exports as pages."""
+    with DiskStore(tmp_path / "store") as store:
+        manager = ConversationManager(DemoProvider(), store)
+        exported = [manager.get_conversation(name).export(tmp_path / f"{NAMES.index(name)}.html") for name in NAMES]
+    notebook.save()
+    convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(notebook.path)]
+    subprocess.run(convert, check=True, capture_output=True)
+    page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+    page.reload()
+    for address in (None, tmp_path / "hostile.html", *exported):
+        if address is not None:
+            page.goto(address.as_uri(), wait_until="domcontentloaded")
+        page.locator(".promptkit-markdown").nth(30).wait_for()
+        page.evaluate(TOUCH_EVERYTHING)
+        assert is_untouched(page, canary), address
+        assert page.locator(".promptkit-panel").count() == 0
