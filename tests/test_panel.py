@@ -428,7 +428,7 @@ class TestInStep:
         """After its last page is gone, it looks at the store no more, until a page opens."""
         page = PanelPage(conv)
         page.do("gone")
-        page.wait(page.engine._inbox.empty)
+        page.wait(lambda: page.engine._worker.is_idle)
         assert page.engine._patience_s() is None
         conv.send("unseen")
         page.do("open")
@@ -668,7 +668,7 @@ def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
     """Closing the widget leaves no thread behind."""
     panel = ChatPanel(conv)
     panel._received(panel, {"do": "open", "view": "v", "n": "1"}, [])
-    thread = panel._engine._thread
+    thread = panel._engine._worker.thread
     assert isinstance(thread, threading.Thread)
     panel.close()
     thread.join(5)

@@ -1,17 +1,14 @@
-"""The thread that works for a panel: it takes what the page asks for, and tells the page what there is to show.
+"""What works for a panel: it takes what the page asks for, and tells the page what there is to show.
 
-A widget's callbacks come on changing threads, and while a cell runs perhaps late: they only put what was asked into a
-queue. Everything else happens here, one thing after the other, so that nothing has to be locked; only whoever waits for
-a model has a thread of his own.
+A widget's callbacks come on changing threads, and while a cell runs perhaps late: they only post what was asked. All
+else happens on one thread, one thing after the other; only whoever waits for a model has a thread of his own.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
-from contextvars import Context, copy_context
-from queue import Empty, SimpleQueue
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from promptkit_nb.asking.asking import AT_THE_END, Place
@@ -19,6 +16,7 @@ from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError,
 from promptkit_nb.panel import shelf
 from promptkit_nb.panel.answering import Answering
 from promptkit_nb.panel.board import UPDATE_EVERY_S, Board
+from promptkit_nb.panel.worker import Worker
 from promptkit_nb.rendering.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -36,22 +34,18 @@ Command = dict[str, str]
 
 
 class Engine:
-    """Works for one panel, on a daemon thread that begins with the first command."""
+    """Works for one panel, on a thread that begins with the first command."""
 
     def __init__(self, conversation: Conversation, screen: Screen, *, model: str | None = None) -> None:
         """Show what there is; ``model`` is that of every call."""
         self.conversation = conversation
         self._screen = screen
         self._model = model
-        self._inbox: SimpleQueue[tuple[Command, Context] | Answering | None] = SimpleQueue()
-        self._context = copy_context()
         self._answers: dict[str, Answering] = {}  # by conversation: one goes on while another one is looked at
         self._views: set[str] = set()
         self._search = ""
         self._next_look_at = 0.0
         self._last_trouble = ""
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
         self._commands: dict[str, Callable[[Command], None]] = {
             "open": self._open,
             "gone": self._gone,
@@ -68,6 +62,7 @@ class Engine:
             "delete": self._delete,
         }
         self._board = Board(screen, conversation.snapshot())
+        self._worker = Worker(look=self._look, patience_s=self._patience_s, failed=self._board.fail)
 
     def post(self, command: Command) -> None:
         """Have a command done, from any thread; it returns at once.
@@ -75,29 +70,11 @@ class Engine:
         What is shown for it is sent in the caller's context: by that Jupyter knows which message is answered, and
         which thread is to read the next ones.
         """
-        self._inbox.put((command, copy_context()))
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="promptkit-panel", daemon=True)
-                self._thread.start()
+        self._worker.post(lambda: self._obey(command), copy_context())
 
     def close(self) -> None:
         """End the thread; an answer under way goes on, and is stored."""
-        self._inbox.put(None)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get(timeout=self._patience_s())
-            except Empty:
-                pass
-            else:
-                if item is None:
-                    return
-                if isinstance(item, tuple):
-                    self._context = item[1]
-                self._context.run(self._guarded, self._do, item)
-            self._context.run(self._guarded, self._tick)
+        self._worker.close()
 
     def _patience_s(self) -> float | None:
         """Return how long nothing needs to be done unasked, in seconds."""
@@ -105,18 +82,7 @@ class Engine:
             return UPDATE_EVERY_S / 2
         return LOOK_EVERY_S / 2 if self._views else None
 
-    def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do it; what goes wrong is shown, and the panel goes on."""
-        try:
-            work(*arguments)
-        except Exception as error:  # noqa: BLE001 - a thread that ends would leave a dead panel
-            self._board.fail(error)
-
-    def _do(self, item: tuple[Command, Context] | Answering) -> None:
-        if isinstance(item, Answering):
-            self._end(item)
-            return
-        command, _ = item
+    def _obey(self, command: Command) -> None:
         do = self._commands.get(command.get("do", ""))
         if do is None:
             raise InvalidArgumentError(f"The panel knows no {command.get('do')!r:.40}: reload the page.")
@@ -131,7 +97,7 @@ class Engine:
     def _answer(self) -> Answering | None:
         return self._answers.get(self.conversation.id)
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
         if self._answer is not None:
             self._board.grow(self._answer)
         now = time.monotonic()
@@ -209,7 +175,7 @@ class Engine:
 
         answer = Answering(
             start,
-            self._inbox.put,
+            lambda answer: self._worker.post(lambda: self._end(answer)),
             conversation_id=conversation.id,
             question=question,
             unsent=command["text"],
