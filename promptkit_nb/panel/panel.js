@@ -20,8 +20,8 @@ function render({ model, el }) {
   const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
   const search = make("input", {
     type: "search", placeholder: "Search", "aria-label": "Search conversations", autocomplete: "off",
-    oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(() => send("search", { text: search.value }), 200); },
-    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) openChooser(); },
+    oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(lookFor, 200); },
+    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) { lookFor(); openChooser(); } },
   });
   const bar = make("div", { class: "promptkit-bar", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
@@ -101,7 +101,7 @@ function render({ model, el }) {
     box.value = turn.question;
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
-    ask("Editing an earlier message: it and all after it become a branch.", button("Cancel", () => { box.value = ""; leaveEditing(); box.focus(); }));
+    leaveBar();
     refreshButtons();
   }
 
@@ -114,7 +114,7 @@ function render({ model, el }) {
   function escape() {
     if (isBusy()) stop();
     else if (editing) { box.value = ""; leaveEditing(); }
-    else ask();
+    else leaveBar();
     box.focus();
   }
 
@@ -135,19 +135,27 @@ function render({ model, el }) {
     bar.hidden = !text;
   }
 
+  // What was asked last is answered; while an earlier message is edited, that is to be said.
+  function leaveBar() {
+    const giveUp = () => { box.value = ""; leaveEditing(); box.focus(); };
+    if (editing) ask("Editing an earlier message: it and all after it become a branch.", button("Cancel", giveUp));
+    else ask();
+    box.focus();
+  }
+
   function rename() {
     const input = make("input", { "aria-label": "New title" });
     input.value = model.get("title");
-    const save = () => { send("rename", { text: input.value }); ask(); box.focus(); };
+    const save = () => { send("rename", { text: input.value }); leaveBar(); };
     input.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) save(); });
-    ask("Title:", input, button("Save", save), button("Cancel", escape));
+    ask("Title:", input, button("Save", save), button("Cancel", leaveBar));
     input.select();
   }
 
   function confirmDelete() {
     const id = model.get("conversation_id");
-    const yes = button("Delete for good", () => { send("delete", { id }); ask(); box.focus(); }, { class: "promptkit-danger" });
-    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", escape));
+    const yes = button("Delete for good", () => { send("delete", { id }); leaveBar(); }, { class: "promptkit-danger" });
+    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", leaveBar));
     yes.focus();
   }
 
@@ -296,9 +304,14 @@ function render({ model, el }) {
     chooser.value = id;
   }
 
+  function lookFor() {
+    clearTimeout(search.timer);
+    send("search", { text: search.value });
+  }
+
   function openChooser() {
     chooser.focus();
-    chooser.showPicker?.();
+    try { chooser.showPicker(); } catch { /* not every browser has it, and none allows it everywhere */ }
   }
 
   function drawFooter() {
@@ -375,9 +388,9 @@ function render({ model, el }) {
     if (draft.isFocused) focusWhenShown();
   }
 
-  function focusWhenShown() {
-    if (!root.isConnected) requestAnimationFrame(focusWhenShown);
-    else box.focus({ preventScroll: true });
+  function focusWhenShown(framesLeft = 300) {
+    if (root.isConnected) box.focus({ preventScroll: true });
+    else if (framesLeft) requestAnimationFrame(() => focusWhenShown(framesLeft - 1));
   }
 
   addEventListener("pagehide", leave);

@@ -72,6 +72,9 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     panel.box.press("Escape")
     assert panel.box.input_value() == ""
     panel.button("Edit").first.click()
+    panel.button("Delete").click()
+    panel.button("Cancel").click()
+    panel.root.get_by_text("Editing an earlier message").wait_for()
     panel.say("show nothing")
     panel.hears("changed")
     wait(panel.is_idle)
@@ -100,6 +103,8 @@ def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatS
 
     panel.root.get_by_role("searchbox", name="Search conversations").fill("TRIP 1")
     panel.status.get_by_text("10 conversations found").wait_for()
+    page.keyboard.press("Enter")
+    assert focus(page) == "Conversations"
     panel.chooser.select_option(label="Trip 17 (0)")
     panel.log.get_by_text("Nothing was said yet.").wait_for()
     panel.say("in the trip")
