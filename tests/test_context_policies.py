@@ -357,6 +357,17 @@ class TestSummarize:
         conv.restore(changed)
         assert [line.kind for line in conv.context()][:3] == ["system", "summary", "turn"]
 
+    def test_summary_folded_behind_restored_turns_serves(self, chat_server: ChatServer) -> None:
+        """What came back stands before what was summed up already: one summary of both serves, and is paid for once."""
+        conv = opened(chat_server, numbered(10), max_tokens=None)
+        conv.truncate(keep_last=10)
+        conv.summarize(keep_last=4)
+        conv.restore(conv.branches()[0])
+        conv.summarize(keep_last=6)
+        assert [line.kind for line in conv.context()] == ["system", "summary", *["turn"] * 4]
+        assert conv.summarize(keep_last=6) is None
+        assert len(chat_server.requests) == 2
+
     @pytest.mark.parametrize("max_tokens", [60, 100, 400, 1000])
     def test_long_summaries_are_not_made_again_and_again(self, chat_server: ChatServer, max_tokens: int) -> None:
         """Whatever the window: where a summary has no room, the next messages do not pay for another."""

@@ -19,11 +19,13 @@ import tempfile
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import diskcache
@@ -690,16 +692,30 @@ class TestDamage:
             else:
                 (filled / "other").touch()
                 (filled / "other").replace(filled / DATABASE)
-            with pytest.raises(StoreUnavailableError, match="was deleted while it was open; nothing was stored"):
+            with pytest.raises(
+                StoreUnavailableError, match="was deleted or moved while it was open; nothing was stored"
+            ):
                 store.append("b", said("lost?"))
 
     def test_store_that_was_moved_goes_on(self, filled: Path) -> None:
-        """What is written goes where its files are now."""
-        with DiskStore(filled) as store:
+        """What is written goes where its files are now, and never into another store in their place."""
+        with DiskStore(filled) as store, ThreadPoolExecutor(1) as other:
             filled.rename(filled.with_name("elsewhere"))
+            DiskStore(filled).close()
             turns = store.append("b", said("moved")).turn_count
+            with pytest.raises(StoreUnavailableError, match="was deleted or moved"):
+                other.submit(store.append, "b", said("on a connection of its own")).result()
         with DiskStore(filled.with_name("elsewhere")) as store:
             assert len(store.get("b").turns) == turns
+
+    def test_closed_store_says_so(self, filled: Path) -> None:
+        """To reads and writes alike, also once another file has the number of its descriptor."""
+        store = DiskStore(filled)
+        store.close()
+        with TemporaryFile(), TemporaryFile():
+            for call in (partial(store.append, "b", said("late")), partial(store.delete, "b"), partial(store.get, "b")):
+                with pytest.raises(StoreUnavailableError, match="is closed; open it again"):
+                    call()
 
     @pytest.mark.parametrize("header", [b"not a database", b"\0" * 100])
     def test_header_of_garbage(self, filled: Path, header: bytes) -> None:

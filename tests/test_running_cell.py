@@ -19,6 +19,15 @@ from promptkit_nb.asking.running_cell import _without_keys
         ("RedisStore(url, password='0123abcd')\n%chat Hi", "RedisStore(url, password='[key]')\n%chat Hi"),
         ("%chat_setup --store redis://me:0123abcd@host:6379/0", "%chat_setup --store redis://me:[key]@host:6379/0"),
         ("%chat_setup --store redis://:0123abcd@host", "%chat_setup --store redis://:[key]@host"),
+        ('p = Provider(api_key="""0123abcd""")', 'p = Provider(api_key="""[key]""")'),
+        ('api_key: str = "0123abcd"', 'api_key: str = "[key]"'),
+        ('api_key = (\n    rb"0123abcd"\n)', 'api_key = (\n    rb"[key]"\n)'),
+        (r"key='01\'23abcd'", "key='[key]'"),
+        ("%env GROQ_API_KEY=01 23abcd\n%chat Hi", "%env GROQ_API_KEY=[key]\n%chat Hi"),
+        ("!export GROQ_API_KEY=0123abcd && run", "!export GROQ_API_KEY=[key] && run"),
+        ("!A=1 GROQ_API_KEY=0123abcd python x.py", "!A=1 GROQ_API_KEY=[key] python x.py"),
+        ("%%bash\nexport GROQ_API_KEY=0123abcd\nrun", "%%bash\nexport GROQ_API_KEY=[key]\nrun"),
+        ("!export GROQ_API_KEY='01 23abcd'", "!export GROQ_API_KEY='[key]'"),
         ("key = 'sk-proj-0123456789'\n# or sk-0123456789", "key = '[key]'\n# or [key]"),
     ],
 )
@@ -43,7 +52,9 @@ def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
     assert _without_keys(typed) == typed
 
 
-@pytest.mark.parametrize("piece", ["key", "key = '", "%env KEY\n", "\n", "://a:", "%env key", " "])
+@pytest.mark.parametrize(
+    "piece", ["key", "key = '", "%env KEY\n", "\n", "://a:", "%env key", " ", "!a ", "!key", "key: a "]
+)
 def test_long_cells_take_no_time(piece: str) -> None:
     """A cell of a megabyte is looked through once: anything slower would never end."""
     assert _without_keys(f"%env {piece * 300_000}") is not None

@@ -19,9 +19,16 @@ _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
 _BLANK = r"[^\S\n]"
 _SAID_AS_KEY = re.compile(
     rf"""
-    ({_KEY_NAMES} ["']? \]? \s*+ [=:,] \s*+ [bfr]? (["'])) (?: (?!\2)[^\n] )+   # api_key="…", os.environ["X_KEY"] = "…"
-    | (^ {_BLANK}*+ %(?:set_)?env {_BLANK}++ (?=\w*?{_KEY_NAMES}) \w++ (?: {_BLANK}*+ = {_BLANK}*+ | {_BLANK}++ )) \S++
-    | (:// [^\s/@:"']*+ :) [^\s/@"']++ (?=@)                                # redis://user:…@host
+    # api_key="…", api_key: str = "…", os.environ["X_KEY"] = "…"
+    ({_KEY_NAMES} ["']? \]? (?: {_BLANK}*+ : {_BLANK}*+ \w++ )? \s*+ [=:,] \s*+ \(? \s*+ [bfru]{{,2}}
+        (\"\"\"|\'\'\'|["']) ) (?: \\. | (?!\2)[^\n\\] )+
+    # %env X_KEY=…
+    | (^ {_BLANK}*+ %(?:set_)?env {_BLANK}++ (?=\w*?{_KEY_NAMES}) \w++ (?: {_BLANK}*+ = {_BLANK}*+ | {_BLANK}++ ))
+        [^\n]++
+    # !export X_KEY=…
+    | (^ {_BLANK}*+ (?: ! | export\b ) [^\n]*? \b (?=\w*?{_KEY_NAMES}) \w++ = ) (?!["']) \S++
+    # redis://user:…@host
+    | (:// [^\s/@:"']*+ :) [^\s/@"']++ (?=@)
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
@@ -93,5 +100,5 @@ def _without_keys(source: str | None) -> str | None:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if len(key) >= _SHORTEST_KEY:
         source = source.replace(key, "[key]")
-    source = _SAID_AS_KEY.sub(lambda found: f"{found[1] or found[3] or found[4]}[key]", source)
+    source = _SAID_AS_KEY.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
     return _ANY_KEY.sub("[key]", source)

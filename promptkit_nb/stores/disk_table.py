@@ -95,9 +95,7 @@ class Table:
         """
         try:
             with InterruptsHeld(), self._lock:
-                if write:
-                    self._file.check_is_there()
-                return self._run(work, "BEGIN IMMEDIATE" if write else "BEGIN")
+                return self._run(work, write=write)
         except (sqlite3.Error, OSError) as error:
             raise translated(error, self._directory, self._timeout_s) from error
 
@@ -200,16 +198,19 @@ class Table:
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
         return connection
 
-    def _run(self, work: Callable[[], T], begin: str) -> T:
+    def _run(self, work: Callable[[], T], *, write: bool) -> T:
         if self._closed:
             raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
+        if write:
+            self._file.check_is_there()
         connection = self._connected()
         if connection is not self._connection:
+            self._file.check_is_at_its_path()
             self._connection = connection
             self._switches += 1
         if connection.in_transaction:  # an interrupt came at the worst moment
             connection.rollback()
-        connection.execute(begin)
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         self._owner = threading.get_ident()
         try:
             result = work()

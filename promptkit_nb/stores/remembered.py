@@ -126,4 +126,4 @@ class Remembered:
     def forget(self, conversation_id: str, cid: int) -> None:
         """Let go of a conversation that is deleted."""
         self._opened.pop(conversation_id, None)
-        self._bytes -= sum(len(line) for line, _, _ in self._turns.pop(cid, {}).values())
+        self._bytes -= sum(len(line) for line, _, _ in [*self._turns.pop(cid, {}).values()])

@@ -21,22 +21,31 @@ class WatchedFile:
 
     def __init__(self, path: Path) -> None:
         """Begin to watch the file."""
-        self._directory = path.parent
+        self._path = path
         self._held: int | str = str(path)
         if hasattr(os, "O_PATH"):
             self._held = os.open(path, os.O_PATH)
             self._release = finalize(self, os.close, self._held)
+            self._release.atexit = False  # a thread may be storing an answer to the end
         self._inode = os.stat(self._held).st_ino  # noqa: PTH116 - a descriptor is no path
 
     def check_is_there(self) -> None:
-        """Raise ``StoreUnavailableError`` where the file was deleted, or another one stands in its place."""
+        """Raise ``StoreUnavailableError`` where the file was deleted."""
+        self._check(self._held)
+
+    def check_is_at_its_path(self) -> None:
+        """Raise ``StoreUnavailableError`` where the file is not what would be opened now."""
+        self._check(str(self._path))
+
+    def _check(self, held: int | str) -> None:
         try:
-            found = os.stat(self._held)  # noqa: PTH116 - as above
-        except FileNotFoundError:
+            found = os.stat(held)  # noqa: PTH116 - as above
+        except (FileNotFoundError, NotADirectoryError):
             found = None
         if found is None or found.st_nlink == 0 or found.st_ino != self._inode:
             raise StoreUnavailableError(
-                f"The store in {self._directory} was deleted while it was open; nothing was stored. Open a store anew."
+                f"The store in {self._path.parent} was deleted or moved while it was open; nothing was stored. "
+                "Open a store anew."
             )
 
     def close(self) -> None:

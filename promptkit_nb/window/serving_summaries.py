@@ -70,7 +70,7 @@ class SummaryPlan:
 
     ``first_turn`` and ``last_turn`` are the ids of the first and the last turn that it will stand for, ``max_tokens``
     the most that it may have. ``links`` are the hashes of all that was said up to each of the turns, this one included,
-    empty where nobody told them.
+    the last of them up to ``last_turn``; empty where nobody told them.
     """
 
     turns: tuple[Turn, ...]
@@ -142,12 +142,13 @@ def plan_summary(
     if folded and isinstance(folded[0].summary.first_turn, str) and folded[0].start == 0:
         first = folded[0].summary.first_turn  # it may stand for turns that are gone
     link_after = {turn.id: link for turn, link in zip(turns, links[1:], strict=False)}
+    last = turns[stop - 1]  # where summaries stand for the end, it is behind the last of the new ones
     return SummaryPlan(
         new,
         tuple(cover.summary for cover in folded),
         str(first),
-        turns[stop - 1].id,
-        links=tuple(link_after[turn.id] for turn in new) if link_after else (),
+        last.id,
+        links=tuple(link_after[turn.id] for turn in (*new[:-1], last)) if link_after else (),
     )
 
 
