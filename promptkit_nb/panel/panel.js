@@ -10,6 +10,7 @@ function render({ model, el }) {
   let shown = {}; // the conversation and the epoch that they are of
   let pending = null; // what was sent and not yet begun: {n, text, taken}
   let editing = null; // the turn that the typed text will take the place of
+  let edited = null; // the edit that was sent last: {text, turn}
   let asked = 0;
   let fetching = false;
   let isDead = false;
@@ -79,6 +80,7 @@ function render({ model, el }) {
     const text = box.value;
     if (!text.trim() || isBusy() || isDead) return;
     box.value = "";
+    edited = editing && { text, turn: editing };
     if (editing) say("edit", text, { turn: editing.id });
     else say("send", text);
     leaveEditing();
@@ -285,10 +287,12 @@ function render({ model, el }) {
     }
   }
 
-  // What could not be sent goes back to where it was typed; after a reload of the page, to the empty box.
+  // What could not be sent goes back to where it was typed, an edit as an edit; after a reload, to the empty box.
   function putBack(text, from) {
     if (!text || (from !== view && asked > 1)) return;
-    box.value = box.value.trim() ? `${text}\n${box.value}` : text;
+    const typed = box.value.trim() ? `${text}\n${box.value}` : text;
+    if (edited?.text === text && !editing) edit(edited.turn);
+    box.value = typed;
     refreshButtons();
   }
 

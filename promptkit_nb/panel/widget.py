@@ -14,6 +14,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.panel.engine import Engine
 from promptkit_nb.panel.transcript import static_html, static_text
 from promptkit_nb.rendering.frontend import WIDGET_VIEW, can_use_widgets, widget_view
+from promptkit_nb.rendering.widget_page import script_of, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,10 +40,8 @@ class ChatPanel(anywidget.AnyWidget):
     ChatPanel('hello')
     """
 
-    _esm = "\n".join(
-        (_HERE / name).read_text("utf-8") for name in ("parts.js", "scrolling.js", "drafts.js", "panel.js")
-    )
-    _css = _HERE / "panel.css"
+    _esm = script_of(*(_HERE / name for name in ("parts.js", "scrolling.js", "drafts.js", "panel.js")))
+    _css = style_of(_HERE / "panel.css")
 
     panel_id = Unicode().tag(sync=True)
     conversation_id = Unicode().tag(sync=True)

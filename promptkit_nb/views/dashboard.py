@@ -18,6 +18,7 @@ from promptkit_nb.rendering.frontend import WIDGET_VIEW, can_use_widgets, widget
 from promptkit_nb.rendering.history import History
 from promptkit_nb.rendering.note_html import note_html
 from promptkit_nb.rendering.plain_text import one_line
+from promptkit_nb.rendering.widget_page import script_of, style_of
 from promptkit_nb.views.plots import PERIODS
 from promptkit_nb.views.usage import usage_df
 from promptkit_nb.views.usage_report import UsageReport
@@ -61,8 +62,8 @@ def usage_dashboard(
 class UsageDashboard(anywidget.AnyWidget):
     """The widget of ``usage_dashboard``; ``refresh()`` reads the store again."""
 
-    _esm = _HERE / "dashboard.js"
-    _css = _HERE / "dashboard.css"
+    _esm = script_of(_HERE / "dashboard.js")
+    _css = style_of(_HERE / "dashboard.css")
 
     choices = Dict().tag(sync=True)
     filters = Dict().tag(sync=True)

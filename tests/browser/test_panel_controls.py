@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from browser.panel import Panel, opened, wait
-from chat_server import Reply
+from chat_server import Reply, error_reply
 from promptkit_nb import DiskStore
 from storing import texts
 
@@ -84,6 +84,24 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     assert texts(state.turns) == ["show nothing"]
     assert [texts(branch.turns) for branch in state.branches] == [["show **me**", "more"]]
     assert [turn.text for former in state.versions.values() for turn in former] == [CODE]
+
+
+def test_edit_that_failed_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """The text is back in the box, and Enter takes the place of the same message again."""
+    _, panel = opened(lab, page, chat_server, tmp_path)
+    chat_server.reply(Reply(text="first"), error_reply(400, "not today"), Reply(text="changed"))
+    panel.say("show me")
+    panel.hears("first")
+    wait(panel.is_idle)
+    panel.button("Edit").first.click()
+    panel.say("show nothing")
+    panel.root.get_by_text("not today").wait_for()
+    assert panel.box.input_value() == "show nothing"
+    panel.root.get_by_text("Editing an earlier message").wait_for()
+    panel.box.press("Enter")
+    panel.hears("changed")
+    wait(panel.is_idle)
+    assert panel.questions() == ["show nothing"]
 
 
 def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
