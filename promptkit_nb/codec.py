@@ -5,24 +5,24 @@ One turn is one line of JSON; what has its default value is left out. Money is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import MISSING, Field, fields, replace
 from decimal import Decimal
 from functools import cache
+from itertools import chain
 from math import isfinite
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
-from promptkit_nb.turns import Message, Turn, without_lone_surrogates
+from promptkit_nb.turns import Message, Turn, Usage, without_lone_surrogates
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from promptkit_nb.state import ConversationState
-    from promptkit_nb.turns import Usage
 
 FORMAT_VERSION = 1
 SALVAGE = (
@@ -33,8 +33,20 @@ SALVAGE = (
 T = TypeVar("T", bound=Hashable)
 D = TypeVar("D", bound="DataclassInstance")
 
+MOST_TYPES = 1000
+_KEPT_TYPES: set[tuple[type | str, ...]] = set()
+"""The types of turns that were read back as they are: another turn of the same types will be, too."""
+
 _encode = msgspec.json.Encoder().encode
 _UNSTORABLE = (msgspec.MsgspecError, AttributeError, TypeError, OverflowError, RecursionError)
+
+
+class _PlainValues(NamedTuple):
+    """All that a turn holds, and the types of it, with the roles."""
+
+    types: tuple[type | str, ...]
+    values: tuple[object, ...]
+    messages: list[tuple[object, ...]]
 
 
 def encode(record: DataclassInstance | msgspec.Struct) -> bytes:
@@ -113,17 +125,58 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     """Return the turn as it will be read back, and its line of JSON; errors as of ``checked_turn``."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is no Turn; give Turn(messages=(Message(...), ...)).")
+    if (known := _line_as_it_is(turn)) is not None:
+        return turn, known
     try:
         line = encode_turn(turn)
         found: Turn = _decoder(Turn).decode(line)
     except _UNSTORABLE as error:
         raise _not_storable(Turn, error) from error
     check_values_of(found)
+    _remember_types(turn, found)
     if found.id != turn.id:
         raise InvalidArgumentError(f"A turn's id is {turn.id!a}, which holds half of a character (a lone surrogate).")
     if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
         line = encode_turn(found)
     return found, line
+
+
+def _line_as_it_is(turn: Turn) -> bytes | None:
+    """Return the line of a turn that is read back as it is, as one of the same types was; ``None`` where nobody knows.
+
+    Reading back every turn would take a tenth of an append, and hold each text twice.
+    """
+    plain = _plain_values_of(turn)
+    try:
+        if plain is None or plain.types not in _KEPT_TYPES:
+            return None
+        line = _encode(_form_of_turn(plain.values, plain.messages))
+    except (*_UNSTORABLE, UnicodeEncodeError):
+        return None
+    check_values_of(turn)
+    return line
+
+
+def _remember_types(turn: Turn, found: Turn) -> None:
+    plain, kept = _plain_values_of(turn), _plain_values_of(found)
+    if plain is not None and kept is not None and plain.types == kept.types:
+        if len(_KEPT_TYPES) >= MOST_TYPES:
+            _KEPT_TYPES.clear()
+        _KEPT_TYPES.add(kept.types)
+
+
+def _plain_values_of(turn: Turn) -> _PlainValues | None:
+    """Return ``None`` for a turn that holds more than plain values, or what no turn should hold."""
+    try:
+        more = [turn.warnings, *[each for message in turn.messages for each in (message.parts, message.tool_calls)]]
+        if any(more) or (type(turn.latency_ms) is float and not isfinite(turn.latency_ms)):
+            return None
+        values, messages = _values_of_turn(turn), [*map(_values_of_message, turn.messages)]
+        held = chain((turn,), values, _values_of_usage(turn.usage), turn.messages, *messages)
+        types = *map(type, held), *[message.role for message in turn.messages]
+    except (AttributeError, TypeError):
+        return None
+    return _PlainValues(types, values, messages)
 
 
 def _not_storable(kind: type, error: Exception) -> InvalidArgumentError:
@@ -148,53 +201,14 @@ def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
         raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}: give each number of tokens from 0.")
 
 
-def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
-    """Return a deep copy of JSON values; ``InvalidArgumentError`` naming what cannot be stored as JSON."""
-    try:
-        return _json_copy(values, what)
-    except RecursionError as error:
-        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
-
-
-def _json_copy(value: object, path: str) -> object:
-    if isinstance(value, (list, tuple)):
-        return [_json_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
-    if (problem := _problem_of(value)) is not None:
-        raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
-    for plain in (bool, int, float, str):  # of their subclasses, such as numpy's float64, JSON keeps the value
-        if isinstance(value, plain):
-            return plain(value) if plain is not str else str.__str__(value)
-    return value
-
-
-def _json_key(key: object, path: str) -> str:
-    if not isinstance(key, str):
-        raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
-    if (problem := _problem_of(key)) is not None:
-        raise InvalidArgumentError(f"{path} has the key {key!a:.60}, {problem}")
-    return str.__str__(key)
-
-
-def _problem_of(value: object) -> str | None:
-    if value is None or isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        fits = -(2**63) <= value < 2**64
-        return None if fits else "which JSON readers cannot hold: store it as text."
-    if isinstance(value, float):
-        return None if isfinite(value) else "which JSON does not know: use None or text instead."
-    if isinstance(value, str):
-        whole = without_lone_surrogates(value) == value
-        return None if whole else "which holds half of a character (a lone surrogate)."
-    return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
-
-
 def _turn_line(turn: Turn) -> object:
-    line = _TurnForm(*_values_of_turn(turn))
-    line.messages = [_MessageForm(*_values_of_message(message)) for message in turn.messages]
-    return line
+    return _form_of_turn(_values_of_turn(turn), [*map(_values_of_message, turn.messages)])
+
+
+def _form_of_turn(values: tuple[object, ...], messages: list[tuple[object, ...]]) -> object:
+    form = _TurnForm(*values)
+    form.messages = [_MessageForm(*message) for message in messages]
+    return form
 
 
 def _encoded(line: object) -> bytes:
@@ -252,3 +266,4 @@ def _form_of(kind: type) -> tuple[type[Any], Callable[[object], tuple[object, ..
 
 _TurnForm, _values_of_turn = _form_of(Turn)
 _MessageForm, _values_of_message = _form_of(Message)
+_values_of_usage = attrgetter(*(field.name for field in fields(Usage)))

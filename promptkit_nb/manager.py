@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.asking.replays import check_replay
 from promptkit_nb.asking.requests import check_model, check_tokens, rendered_prompt
-from promptkit_nb.codec import json_copy
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.ids import new_conversation_id
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.money.budgets import Budget
 from promptkit_nb.packs.pack import Pack, load_pack
 from promptkit_nb.rendering.head_table import HeadTable

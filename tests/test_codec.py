@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum, StrEnum
@@ -23,12 +24,26 @@ from promptkit_nb.codec import (
     decode_turn,
     encode,
     encode_turn,
-    json_copy,
+    turn_and_line,
 )
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import Settings, Summary, Totals
 from promptkit_nb.stores.layout import BranchRecord, Frame, Record
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Turn, Usage
+
+
+class Colour(StrEnum):
+    """A text with a name."""
+
+    RED = "red"
+
+
+class Level(IntEnum):
+    """A number with a name."""
+
+    HIGH = 3
+
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 GOLDEN = Path(__file__).parent / "data" / "turn.format1.jsonl"
@@ -318,6 +333,53 @@ def test_turn_that_could_not_be_read_back_is_refused(fields: dict[str, Any], wor
         checked_turn(Turn(**{"messages": (), **fields}))
 
 
+@given(TURNS, TURNS)
+def test_what_is_appended_is_what_is_read_back(one: Turn, other: Turn) -> None:
+    """Also where a turn of the same types was stored before, and is not read back once more."""
+    for turn in (one, other, one, other):
+        kept, line = turn_and_line(turn)
+        assert decode_turn(line) == kept == turn
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("latency_ms", float("nan"), None),
+        ("latency_ms", 5, 5.0),
+        ("cost", 0.25, Decimal("0.25")),
+        ("model", Colour.RED, "red"),
+        ("model", "half\ud83d", "half\ufffd"),
+        ("messages", [Message("user", "Hi")], (Message("user", "Hi"),)),
+        ("usage", {"input_tokens": 1, "output_tokens": 2}, Usage(1, 2)),
+    ],
+)
+def test_value_that_is_kept_as_another_is_so_each_time(field: str, given: Any, kept: object) -> None:
+    """However many turns with plain values were stored before it."""
+    plain = Turn(messages=(Message("user", "Hi"),), model="m", cost=Decimal("0.25"), latency_ms=5.0, usage=Usage(1, 2))
+    for turn in (plain, plain, replace(plain, **{field: given}), replace(plain, **{field: given})):
+        found, line = turn_and_line(turn)
+        assert found == decode_turn(line)
+    assert (getattr(found, field), type(getattr(found, field))) == (kept, type(kept))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": (Message("robot", "Hi"),)},  # type: ignore[arg-type]  # what a careless caller does
+        {"messages": (ContentPart("text", "Hi"),)},
+        {"cost": Decimal("NaN")},
+        {"usage": Usage(-1, 2)},
+        {"created_at": datetime(2026, 3, 1)},  # noqa: DTZ001 - on purpose
+    ],
+)
+def test_turn_of_known_types_is_checked_all_the_same(wrong: dict[str, Any]) -> None:
+    """Its role, its messages, its cost, its tokens and its times."""
+    plain = Turn(messages=(Message("user", "Hi"),), usage=Usage(1, 2), cost=Decimal(1))
+    checked_turn(plain)
+    with pytest.raises(InvalidArgumentError):
+        checked_turn(replace(plain, **wrong))
+
+
 @pytest.mark.parametrize("wrong", [None, {}, "turn", Usage(1, 1)])
 def test_only_turns_are_turns(wrong: Any) -> None:
     """Anything else is named."""
@@ -339,18 +401,6 @@ def test_json_copies_are_equal_and_apart(value: object) -> None:
     assert json.dumps(copied) == json.dumps({"value": value})
     copied["value"] = "changed"
     assert value != "changed" or copied == {"value": "changed"}
-
-
-class Colour(StrEnum):
-    """A text with a name."""
-
-    RED = "red"
-
-
-class Level(IntEnum):
-    """A number with a name."""
-
-    HIGH = 3
 
 
 @pytest.mark.parametrize(

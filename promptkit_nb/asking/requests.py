@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from promptkit_nb.codec import json_copy
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.prompt import Prompt
 from promptkit_nb.providers.base import ChatRequest
 from promptkit_nb.state import ContextPolicy

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.codec import json_copy
+from promptkit_nb.json_values import json_copy
 
 if TYPE_CHECKING:
     from promptkit_nb.state import Settings

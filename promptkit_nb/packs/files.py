@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundError, PackValidationError
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.json_positions import repeated_keys
 

@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import Reading, read_dialect
 from promptkit_nb.packs.display import pack_html
 from promptkit_nb.packs.files import read_pack

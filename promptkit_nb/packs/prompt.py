@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from promptkit_nb.codec import json_copy
 from promptkit_nb.errors import PackValidationError
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import Reading
 from promptkit_nb.packs.display import prompt_html, shown_variable
 from promptkit_nb.packs.names import STOP_SEQUENCES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.codec import json_copy
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.names import EXTRAS, free_name, slug_of
 from promptkit_nb.packs.schema import keys_of, pointer_to
 from promptkit_nb.packs.validation import errors_of

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from promptkit_nb.codec import check_spent, check_values_of, checked, json_copy
+from promptkit_nb.codec import check_spent, check_values_of, checked
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
@@ -18,6 +18,7 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
 )
 from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.turns import without_lone_surrogates
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from promptkit_nb.codec import json_copy, turn_and_line
+from promptkit_nb.codec import turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id
+from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Head, carry_totals
 from promptkit_nb.stores.base import StoredTurn
 from promptkit_nb.stores.checks import (

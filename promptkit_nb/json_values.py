@@ -1,0 +1,53 @@
+"""JSON values that somebody gave: copied, so that nobody else changes them, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.turns import without_lone_surrogates
+
+
+def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
+    """Return a deep copy of JSON values; ``InvalidArgumentError`` naming what cannot be stored as JSON."""
+    try:
+        return _json_copy(values, what)
+    except RecursionError as error:
+        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
+
+
+def _json_copy(value: object, path: str) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_json_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
+    if (problem := _problem_of(value)) is not None:
+        raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
+    for plain in (bool, int, float, str):  # of their subclasses, such as numpy's float64, JSON keeps the value
+        if isinstance(value, plain):
+            return plain(value) if plain is not str else str.__str__(value)
+    return value
+
+
+def _json_key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
+    if (problem := _problem_of(key)) is not None:
+        raise InvalidArgumentError(f"{path} has the key {key!a:.60}, {problem}")
+    return str.__str__(key)
+
+
+def _problem_of(value: object) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        fits = -(2**63) <= value < 2**64
+        return None if fits else "which JSON readers cannot hold: store it as text."
+    if isinstance(value, float):
+        return None if isfinite(value) else "which JSON does not know: use None or text instead."
+    if isinstance(value, str):
+        whole = without_lone_surrogates(value) == value
+        return None if whole else "which holds half of a character (a lone surrogate)."
+    return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
