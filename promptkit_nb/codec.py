@@ -125,7 +125,9 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     """Return the turn as it will be read back, and its line of JSON; errors as of ``checked_turn``."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is no Turn; give Turn(messages=(Message(...), ...)).")
-    if (known := _line_as_it_is(turn)) is not None:
+    plain = _plain_values_of(turn)
+    if plain is not None and (known := _known_line(plain)) is not None:
+        check_values_of(turn)
         return turn, known
     try:
         line = encode_turn(turn)
@@ -133,7 +135,7 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     except _UNSTORABLE as error:
         raise _not_storable(Turn, error) from error
     check_values_of(found)
-    _remember_types(turn, found)
+    _remember_types(plain, _plain_values_of(found))
     if found.id != turn.id:
         raise InvalidArgumentError(f"A turn's id is {turn.id!a}, which holds half of a character (a lone surrogate).")
     if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
@@ -141,24 +143,18 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     return found, line
 
 
-def _line_as_it_is(turn: Turn) -> bytes | None:
+def _known_line(plain: _PlainValues) -> bytes | None:
     """Return the line of a turn that is read back as it is, as one of the same types was; ``None`` where nobody knows.
 
     Reading back every turn would take a tenth of an append, and hold each text twice.
     """
-    plain = _plain_values_of(turn)
     try:
-        if plain is None or plain.types not in _KEPT_TYPES:
-            return None
-        line = _encode(_form_of_turn(plain.values, plain.messages))
+        return _encode(_form_of_turn(plain.values, plain.messages)) if plain.types in _KEPT_TYPES else None
     except (*_UNSTORABLE, UnicodeEncodeError):
         return None
-    check_values_of(turn)
-    return line
 
 
-def _remember_types(turn: Turn, found: Turn) -> None:
-    plain, kept = _plain_values_of(turn), _plain_values_of(found)
+def _remember_types(plain: _PlainValues | None, kept: _PlainValues | None) -> None:
     if plain is not None and kept is not None and plain.types == kept.types:
         if len(_KEPT_TYPES) >= MOST_TYPES:
             _KEPT_TYPES.clear()

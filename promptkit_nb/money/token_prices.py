@@ -38,6 +38,10 @@ class TokenPrices:
             self.output * usage.reasoning_tokens / _MILLION,
         )
 
+    def cache_saved_of(self, usage: Usage) -> Decimal:
+        """Return what the cached input would have cost more without a cache."""
+        return (self.input - self.cached) * usage.cached_tokens / _MILLION
+
 
 def prices_given(prices: Mapping[str, tuple[float, float]], model: str) -> TokenPrices | None:
     """Return the user's own prices, cached input at the full one; ``None`` where there is none of this model."""

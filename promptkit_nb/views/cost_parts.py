@@ -113,7 +113,7 @@ class Parts:
         self.cached += listed[1] * share
         self.output += listed[2] * share
         self.reasoning += cost - sum(listed[:3]) * share
-        self.cache_saved += (prices.input - prices.cached) * usage.cached_tokens / 1_000_000 * share
+        self.cache_saved += prices.cache_saved_of(usage) * share
 
 
 def _groups(store: StateStore, filters: Filters) -> Iterator[dict[str, Any]]:
