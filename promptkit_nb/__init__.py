@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from promptkit_nb.chat.budgets import Budget
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.errors import (
         AuthenticationError,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from promptkit_nb.exports.archives import export_store, import_store
     from promptkit_nb.ids import scoped_id
     from promptkit_nb.manager import ConversationManager
-    from promptkit_nb.money.budgets import Budget
     from promptkit_nb.packs.pack import Pack, Prompt, load_pack
     from promptkit_nb.packs.validation import validate_pack
     from promptkit_nb.panel.widget import ChatPanel
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Message, Turn, Usage
     from promptkit_nb.views.conversations import conversations_df
     from promptkit_nb.views.dashboard import usage_dashboard
-    from promptkit_nb.views.hits import search
+    from promptkit_nb.views.message_search import search
     from promptkit_nb.views.messages import messages_df
     from promptkit_nb.views.plots import plot_cost, plot_tokens
     from promptkit_nb.views.turns import turns_df
@@ -77,7 +77,7 @@ _ERRORS = "promptkit_nb.errors"
 _HOMES = {
     "AuthenticationError": _ERRORS,
     "BadRequestError": _ERRORS,
-    "Budget": "promptkit_nb.money.budgets",
+    "Budget": "promptkit_nb.chat.budgets",
     "BudgetExceededError": _ERRORS,
     "ChatPanel": "promptkit_nb.panel.widget",
     "ContextWindowExceededError": _ERRORS,
@@ -126,7 +126,7 @@ _HOMES = {
     "plot_cost": "promptkit_nb.views.plots",
     "plot_tokens": "promptkit_nb.views.plots",
     "scoped_id": "promptkit_nb.ids",
-    "search": "promptkit_nb.views.hits",
+    "search": "promptkit_nb.views.message_search",
     "turns_df": "promptkit_nb.views.turns",
     "usage_dashboard": "promptkit_nb.views.dashboard",
     "usage_df": "promptkit_nb.views.usage",

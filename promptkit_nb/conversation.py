@@ -7,26 +7,22 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from promptkit_nb.asking.asking import AT_THE_END, Asking, Options, Place
-from promptkit_nb.asking.conversation_log import ConversationLog
-from promptkit_nb.asking.dry_run import DryRun
-from promptkit_nb.asking.preparation import Preparation
-from promptkit_nb.asking.replays import check_replay
-from promptkit_nb.asking.requests import check_text
-from promptkit_nb.asking.snapshot import UNDONE
-from promptkit_nb.asking.summarizer import Summarizer
-from promptkit_nb.asking.variable_values import VariableValues
+from promptkit_nb.chat.budgets import Spending
+from promptkit_nb.chat.options import AT_THE_END, Options, Place, check_replay, check_text
+from promptkit_nb.chat.pending_turn import Asking, Preparation
+from promptkit_nb.chat.preview import DryRun
+from promptkit_nb.chat.snapshot import UNDONE
+from promptkit_nb.chat.stored_conversation import ConversationLog, VariableValues
+from promptkit_nb.chat.summarizer import Summarizer
+from promptkit_nb.chat.window import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.archives import write_conversation
 from promptkit_nb.exports.transcripts import write_transcript
-from promptkit_nb.money.spending import Spending
-from promptkit_nb.rendering.branch_tree import BranchTree
-from promptkit_nb.rendering.frontend import shown_id
-from promptkit_nb.rendering.history import History
-from promptkit_nb.rendering.plain_text import counted
+from promptkit_nb.frontend import shown_id
+from promptkit_nb.rendering.conversations import BranchTree, History
 from promptkit_nb.stores.checks import not_found, path_of
+from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Message, utc_now
-from promptkit_nb.window.turn_ranges import check_keep_last, newest_turn, older_turns, turns_until
 
 if TYPE_CHECKING:
     import os
@@ -37,12 +33,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from promptkit_nb.asking.context import Context
-    from promptkit_nb.asking.replays import ReplayMode
-    from promptkit_nb.asking.running_cell import CellCall
-    from promptkit_nb.asking.snapshot import Snapshot
-    from promptkit_nb.asking.streaming import ResponseStream
-    from promptkit_nb.money.budgets import Budget
+    from promptkit_nb.chat.budgets import Budget
+    from promptkit_nb.chat.options import CellCall, ReplayMode
+    from promptkit_nb.chat.preview import Context
+    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.rendering.responses import Response

@@ -7,16 +7,16 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
-from promptkit_nb.asking.replays import check_replay
-from promptkit_nb.asking.requests import check_model, check_tokens, rendered_prompt
+from promptkit_nb.chat.budgets import Budget
+from promptkit_nb.chat.options import check_model, check_replay, check_tokens
+from promptkit_nb.chat.request import rendered_prompt
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.money.budgets import Budget
 from promptkit_nb.packs.pack import Pack, load_pack
-from promptkit_nb.rendering.head_table import HeadTable
+from promptkit_nb.rendering.conversations import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from promptkit_nb.asking.replays import ReplayMode
+    from promptkit_nb.chat.options import ReplayMode
     from promptkit_nb.packs.pack import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.stores.base import SortKey, StateStore

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from chat_server import Reply, Request, error_reply
-from promptkit_nb.window.tokens import count_tokens
+from promptkit_nb.tokens import count_tokens
 
 if TYPE_CHECKING:
     import random

@@ -7,8 +7,8 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.money.pricing import Price
-from promptkit_nb.panel.engine import Engine
+from promptkit_nb.panel.controller import Engine
+from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, TextDelta
 from promptkit_nb.turns import Usage
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptkit_nb import Conversation
-    from promptkit_nb.asking.snapshot import Snapshot
+    from promptkit_nb.chat.snapshot import Snapshot
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
 PATIENCE_S = 10.0

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from promptkit_nb import ConversationManager, DemoProvider
-from promptkit_nb.notebook.answer_display import AnswerDisplay
+from promptkit_nb.notebook.display import AnswerDisplay
 
 if TYPE_CHECKING:
-    from promptkit_nb.asking.streaming import ResponseStream
+    from promptkit_nb.chat.stream import ResponseStream
 
 
 @pytest.mark.parametrize(("showing_s", "times"), [(0.0, 10), (0.025, 8), (0.1, 2), (1.0, 1)])
@@ -26,7 +26,7 @@ def test_showing_takes_a_fifth_of_the_time_at_most(
         shown.append(now[0])
         now[0] += showing_s
 
-    monkeypatch.setattr("promptkit_nb.notebook.answer_display.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("promptkit_nb.notebook.display.time", SimpleNamespace(monotonic=lambda: now[0]))
     display = AnswerDisplay()
     display._can_update = True
     monkeypatch.setattr(display, "_show", show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.rendering.branch_tree import BranchTree
+from promptkit_nb.rendering.conversations import BranchTree
 from promptkit_nb.state import Branch, ConversationState
 from storing import said
 

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb import Budget, InvalidArgumentError
-from promptkit_nb.money.budgets import budget_line, parse_budget, scope_words
-from promptkit_nb.stores.ledger import Account, OpenReservation
-from promptkit_nb.stores.scopes import scopes_of
+from promptkit_nb.chat.budgets import budget_line, parse_budget, scope_words
+from promptkit_nb.stores.ledger import Account, OpenReservation, scopes_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)

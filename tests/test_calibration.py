@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
+from promptkit_nb.chat.token_estimates import Gauge, cut_warning, gauge_for
+from promptkit_nb.chat.window import fit
+from promptkit_nb.tokens import count_message_tokens
 from promptkit_nb.turns import Message, ToolCall, Turn, Usage
-from promptkit_nb.window.calibration import Gauge, cut_warning, gauge_for
-from promptkit_nb.window.fitting import fit
-from promptkit_nb.window.tokens import count_message_tokens
 
 Count = Callable[[Sequence[Message]], int]
 
@@ -222,7 +222,7 @@ def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = conversation(500, "english", chance_of("7"))
     gauge = Gauge.of("gpt-4o")
     first = [gauge.of_turn(turn) for turn in turns]
-    monkeypatch.setattr("promptkit_nb.window.tokens.count_tokens", None)
+    monkeypatch.setattr("promptkit_nb.tokens.count_tokens", None)
     assert [gauge.of_turn(turn) for turn in turns] == first
 
 

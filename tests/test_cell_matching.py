@@ -17,8 +17,8 @@ from promptkit_nb import (
     ReplayMissError,
     StateStore,
 )
-from promptkit_nb.asking.running_cell import CellCall, _without_keys
-from promptkit_nb.notebook.cell_matching import CellMatching
+from promptkit_nb.chat.options import CellCall
+from promptkit_nb.notebook.cells import CellMatching, _without_keys
 from storing import said
 
 if TYPE_CHECKING:

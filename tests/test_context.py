@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from promptkit_nb.asking.context import Context, ContextLine
+from promptkit_nb.chat.preview import Context, ContextLine
+from promptkit_nb.chat.summaries import serving_summaries
+from promptkit_nb.chat.token_estimates import Gauge
+from promptkit_nb.chat.window import fit
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.turns import Message, ToolCall, Turn
-from promptkit_nb.window.calibration import Gauge
-from promptkit_nb.window.fitting import fit
-from promptkit_nb.window.serving_summaries import serving_summaries
 
 SCRIPT = "<script>alert(1)</script>"
 SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from promptkit_nb.chat.summaries import Cover, plan_summary, serving_summaries
+from promptkit_nb.chat.token_estimates import Gauge
+from promptkit_nb.chat.window import Window, fit, plan_to_fit
 from promptkit_nb.context_hash import links_of
 from promptkit_nb.errors import ContextWindowExceededError
 from promptkit_nb.state import Branch, ConversationState, Summary
+from promptkit_nb.tokens import count_message_tokens
 from promptkit_nb.turns import Message, ToolCall, Turn
-from promptkit_nb.window.calibration import Gauge
-from promptkit_nb.window.fitting import Window, fit, plan_to_fit
-from promptkit_nb.window.serving_summaries import Cover, plan_summary, serving_summaries
-from promptkit_nb.window.tokens import count_message_tokens
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = START + timedelta(days=1)

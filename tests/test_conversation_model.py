@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptkit_nb import ConversationManager, ProviderUnavailableError, Usage
-from promptkit_nb.asking.asking import Place
-from promptkit_nb.money.pricing import Price
+from promptkit_nb.chat.options import Place
+from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, TextDelta
 
 if TYPE_CHECKING:

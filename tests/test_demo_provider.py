@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
-from promptkit_nb.money.pricing import Price
+from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import ChatRequest, Completion, TextDelta
 from promptkit_nb.providers.demo import DemoProvider
+from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Message, Usage, utc_now
-from promptkit_nb.window.tokens import count_message_tokens, count_tokens
 
 BANNER = "\n\n(This is the built-in demo: canned answers, no language model, no cost.)"
 

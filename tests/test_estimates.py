@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb import Message, OpenAIProvider, Turn, Usage
-from promptkit_nb.money.estimates import CostRange, cost_range
+from promptkit_nb.pricing import CostRange, cost_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

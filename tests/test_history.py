@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from promptkit_nb import ConversationManager, DemoProvider, Message
-from promptkit_nb.rendering.head_table import HeadTable
-from promptkit_nb.rendering.history import History, preview
+from promptkit_nb.rendering.conversations import HeadTable, History
+from promptkit_nb.text.plain_text import preview
 from promptkit_nb.turns import ToolCall
 
 SCRIPT = "<script>alert(1)</script>"

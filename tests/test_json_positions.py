@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit_nb.packs.json_positions import positions_of, repeated_keys
+from promptkit_nb.packs.files import positions_of, repeated_keys
 from promptkit_nb.packs.schema import keys_of, pointer_to
 
 TEXT = """{

@@ -24,10 +24,10 @@ from promptkit_nb.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from promptkit_nb.money.pricing import Price
+from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, Retrying, TextDelta, Waiting
 from promptkit_nb.providers.openai import DEFAULT_MODEL, OPENAI_BASE_URL, OpenAIProvider
-from promptkit_nb.providers.retries import RetryPolicy
+from promptkit_nb.providers.openai_client import RetryPolicy
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Usage, utc_now
 
 if TYPE_CHECKING:

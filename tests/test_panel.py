@@ -23,8 +23,8 @@ from promptkit_nb import (
     MemoryStore,
     OpenAIProvider,
 )
-from promptkit_nb.panel.pages import PAGE_TURNS
 from promptkit_nb.panel.transcript import STATIC_TURNS, shown_turn, static_html, static_text
+from promptkit_nb.panel.view import PAGE_TURNS
 from promptkit_nb.rendering.markdown import to_html
 from storing import said, texts
 

@@ -15,7 +15,7 @@ import pytest
 from chat_server import ChatServer, Reply
 from promptkit_nb import Conversation, ConversationManager, DemoProvider, OpenAIProvider
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.money.pricing import Price, check_prices, price_of
+from promptkit_nb.pricing import Price, check_prices, price_of
 from promptkit_nb.turns import Usage
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -175,7 +175,7 @@ def test_prices_never_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_importing_prices_does_not_load_the_price_list() -> None:
     """The list is read when the first price is asked for."""
-    code = "import sys, promptkit_nb.money.pricing; print('genai_prices' in sys.modules)"
+    code = "import sys, promptkit_nb.pricing; print('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

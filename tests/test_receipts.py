@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from promptkit_nb import Message, Response, Turn, Usage
-from promptkit_nb.rendering.receipts import amount_text, receipt_of, total_text, usd_text
 from promptkit_nb.rendering.responses import answer_html
+from promptkit_nb.text.receipts import amount_text, receipt_of, total_text, usd_text
 
 TURN = Turn(
     messages=(Message("user", "Hi"), Message("assistant", "**Hello**")),

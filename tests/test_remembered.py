@@ -12,8 +12,8 @@ import pytest
 
 from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.cache import MOST_BYTES, MOST_CONVERSATIONS
 from promptkit_nb.stores.disk import DiskStore
-from promptkit_nb.stores.remembered import MOST_BYTES, MOST_CONVERSATIONS
 from storing import said, texts
 
 if TYPE_CHECKING:

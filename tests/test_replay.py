@@ -24,12 +24,12 @@ from promptkit_nb import (
     StoreUnavailableError,
     load_pack,
 )
-from promptkit_nb.asking.asking import Place
-from promptkit_nb.asking.replays import replayable
+from promptkit_nb.chat.options import Place
+from promptkit_nb.chat.replay import replayable
 from promptkit_nb.exports.archives import read_conversation
-from promptkit_nb.providers.unchosen import UnchosenProvider
-from promptkit_nb.rendering.receipts import receipt_of
+from promptkit_nb.notebook.settings import UnchosenProvider
 from promptkit_nb.state import ConversationState, Settings
+from promptkit_nb.text.receipts import receipt_of
 from promptkit_nb.turns import ContentPart
 from storing import said, texts
 

@@ -28,8 +28,8 @@ from promptkit_nb import (
     Turn,
     load_pack,
 )
-from promptkit_nb.asking.asking import AT_THE_END, Place
-from promptkit_nb.rendering.receipts import receipt_of
+from promptkit_nb.chat.options import AT_THE_END, Place
+from promptkit_nb.text.receipts import receipt_of
 from storing import said, texts
 
 if TYPE_CHECKING:

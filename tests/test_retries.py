@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from promptkit_nb.providers.retries import RetryPolicy, asked_wait_s
+from promptkit_nb.providers.openai_client import RetryPolicy, asked_wait_s
 
 NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 

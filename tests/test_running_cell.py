@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit_nb.asking.running_cell import _without_keys
+from promptkit_nb.notebook.cells import _without_keys
 
 
 @pytest.mark.parametrize(

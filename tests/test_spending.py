@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from promptkit_nb import Budget, BudgetExceededError, InvalidArgumentError
-from promptkit_nb.money.spending import LEASE, OpenCall, Spending, Surprise
+from promptkit_nb.chat.budgets import LEASE, OpenCall, Spending, Surprise
 from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.ledger import scopes_of
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
-from promptkit_nb.stores.scopes import scopes_of
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.testing.expectations import together
 from storing import START, Clock, said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit_nb.packs.suggestions import Suggestions, did_you_mean, near_names
+from promptkit_nb.text.near_names import Suggestions, did_you_mean, near_names
 
 
 @pytest.mark.parametrize(

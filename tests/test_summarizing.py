@@ -7,13 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from promptkit_nb.asking.summarizing import summary_of, summary_request, transcript
+from promptkit_nb.chat.summaries import SummaryPlan
+from promptkit_nb.chat.summarizer import summary_of, summary_request, transcript
+from promptkit_nb.chat.token_estimates import Gauge
 from promptkit_nb.errors import ContextWindowExceededError, ProviderError
 from promptkit_nb.state import Summary
+from promptkit_nb.tokens import count_message_tokens
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Turn, Usage
-from promptkit_nb.window.calibration import Gauge
-from promptkit_nb.window.serving_summaries import SummaryPlan
-from promptkit_nb.window.tokens import count_message_tokens
 
 EXACT = Gauge.of("gpt-4o")
 

@@ -19,9 +19,8 @@ import tiktoken_ext.openai_public as published  # type: ignore[import-untyped]  
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptkit_nb.turns import ContentPart, Message, ToolCall
-from promptkit_nb.window import tokens
-from promptkit_nb.window.tokens import (
+from promptkit_nb import tokens
+from promptkit_nb.tokens import (
     count_message_tokens,
     count_one_message_tokens,
     count_tokens,
@@ -29,6 +28,7 @@ from promptkit_nb.window.tokens import (
     encoding_name,
     is_exact,
 )
+from promptkit_nb.turns import ContentPart, Message, ToolCall
 
 # The six messages of OpenAI's cookbook, with the counts that its API reported for them.
 COOKBOOK = [
@@ -231,7 +231,7 @@ def test_counting_needs_neither_network_nor_home(tmp_path: Path) -> None:
         "import socket, sys\n"
         "def refuse(*_, **__): raise AssertionError('opened a socket')\n"
         "socket.socket = socket.getaddrinfo = socket.create_connection = refuse\n"
-        "from promptkit_nb.window.tokens import count_tokens\n"
+        "from promptkit_nb.tokens import count_tokens\n"
         "print('tiktoken' in sys.modules, count_tokens('hello world', 'gpt-4'), count_tokens('hello world'))\n"
     )
     environment = {"HOME": "/nonexistent", "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit_nb import InvalidArgumentError, MemoryStore, OpenAIProvider, Usage
-from promptkit_nb.money.token_prices import prices_listed
+from promptkit_nb.token_prices import prices_listed
 from promptkit_nb.views.cost_parts import cost_parts_df
 from promptkit_nb.views.next_dollar import PARTS, cents_of
 from promptkit_nb.views.schemas import COST_PARTS, table_of

@@ -32,9 +32,9 @@ from promptkit_nb import (
     turns_df,
     usage_df,
 )
-from promptkit_nb.stores.disk_rows import DiskRows
+from promptkit_nb.stores.disk import DiskRows
 from promptkit_nb.stores.feed import Feed
-from promptkit_nb.views import kept
+from promptkit_nb.views import row_cache as kept
 from storing import START, Clock, Foreign, rich_state, said
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from promptkit_nb import InvalidArgumentError, MemoryStore, search, turns_df
-from promptkit_nb.views import progress
+from promptkit_nb.views import reading as progress
 from promptkit_nb.views.schemas import HITS
 from storing import rich_state, said
 

@@ -17,8 +17,8 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.notebook.value_text import value_text
-from promptkit_nb.rendering.plain_text import one_line
+from promptkit_nb.notebook.values import value_text
+from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.turns import ContentPart, without_lone_surrogates
 
 if TYPE_CHECKING:

@@ -8,20 +8,17 @@ from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.notebook.magic_errors import fails_in_one_line
-from promptkit_nb.notebook.magic_line import id_in, options_in
-from promptkit_nb.rendering.frontend import is_batch
-from promptkit_nb.rendering.plain_text import counted, one_line
+from promptkit_nb.frontend import is_batch
+from promptkit_nb.notebook.magic_lines import fails_in_one_line, id_in, options_in
+from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
-    from promptkit_nb.asking.context import Context
+    from promptkit_nb.chat.preview import Context
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.notebook.notebook import Notebook
+    from promptkit_nb.notebook.extension import Notebook
     from promptkit_nb.notebook.session import NotebookSession
     from promptkit_nb.panel.widget import ChatPanel
-    from promptkit_nb.rendering.branch_tree import BranchTree
-    from promptkit_nb.rendering.head_table import HeadTable
-    from promptkit_nb.rendering.history import History
+    from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
 
 _NOTHING_SAID = "Nothing was said yet: begin with %%chat."
 

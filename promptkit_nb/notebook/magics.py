@@ -9,13 +9,12 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.notebook.magic_errors import fails_in_one_line
-from promptkit_nb.notebook.magic_line import options_in
+from promptkit_nb.notebook.magic_lines import fails_in_one_line, options_in
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from promptkit_nb.notebook.notebook import Notebook
+    from promptkit_nb.notebook.extension import Notebook
     from promptkit_nb.rendering.responses import Response
 
 SETUP_OPTIONS = (

@@ -6,22 +6,21 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from promptkit_nb.chat.budgets import Spending
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError
-from promptkit_nb.money.spending import Spending
-from promptkit_nb.notebook.answer_display import AnswerDisplay
-from promptkit_nb.notebook.cell_matching import CellMatching
-from promptkit_nb.notebook.chosen import Chosen
-from promptkit_nb.notebook.current_conversations import CurrentConversations
+from promptkit_nb.frontend import is_batch
+from promptkit_nb.notebook.active_conversations import CurrentConversations
+from promptkit_nb.notebook.cells import CellMatching
+from promptkit_nb.notebook.display import AnswerDisplay
+from promptkit_nb.notebook.settings import Chosen
 from promptkit_nb.notebook.talk import Talk
-from promptkit_nb.rendering.frontend import is_batch
-from promptkit_nb.rendering.head_table import HeadTable
+from promptkit_nb.rendering.conversations import HeadTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from promptkit_nb.asking.asking import Place
-    from promptkit_nb.asking.dry_run import DryRun
-    from promptkit_nb.asking.running_cell import CellCall
+    from promptkit_nb.chat.options import CellCall, Place
+    from promptkit_nb.chat.preview import DryRun
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.options import PromptKit
     from promptkit_nb.panel.widget import ChatPanel

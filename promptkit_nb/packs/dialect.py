@@ -24,7 +24,7 @@ from promptkit_nb.packs.names import (
     type_of,
 )
 from promptkit_nb.packs.schema import definition, pointer_to
-from promptkit_nb.packs.suggestions import did_you_mean, near_names
+from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

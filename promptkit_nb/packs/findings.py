@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from promptkit_nb.packs.suggestions import did_you_mean
+from promptkit_nb.text.near_names import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,20 +13,49 @@ from promptkit_nb.packs.dialect import Reading, read_dialect
 from promptkit_nb.packs.display import pack_html
 from promptkit_nb.packs.files import read_pack
 from promptkit_nb.packs.findings import Findings
-from promptkit_nb.packs.loading_warnings import doubts, not_run
+from promptkit_nb.packs.names import TemplateEngine, slug_of
 from promptkit_nb.packs.prompt import Prompt
-from promptkit_nb.packs.reference_findings import agent_references
-from promptkit_nb.packs.schema import keys_of, pointer_to
-from promptkit_nb.packs.sections import TemplateEngine
-from promptkit_nb.packs.shape import check_pack
-from promptkit_nb.packs.suggestions import did_you_mean, near_names
-from promptkit_nb.packs.upgrading import upgraded
-from promptkit_nb.packs.validation import check_strictly
-from promptkit_nb.packs.workflow_findings import workflow_findings
+from promptkit_nb.packs.reference_findings import agent_references, workflow_findings
+from promptkit_nb.packs.schema import check_pack, keys_of, pointer_to
+from promptkit_nb.packs.validation import check_strictly, upgraded
+from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from promptkit_nb.packs.files import PackFile, PackSource
-    from promptkit_nb.packs.sections import Agents, Composition, Eval, Tool, Workflow
+    from promptkit_nb.packs.names import Agents, Composition, Eval, Tool, Workflow
+
+_NOT_RUN_OF_PACK = ("evals", "workflow", "agents", "skills", "compositions")
+_NOT_RUN_OF_PROMPT = ("pipeline", "validators", "evals", "media")
+
+
+def not_run(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a warning for each section that has no effect here."""
+    for section in _NOT_RUN_OF_PACK:
+        if data.get(section):
+            yield f"/{section}: kept, but not run"
+    for key, prompt in data["prompts"].items():
+        for section in _NOT_RUN_OF_PROMPT:
+            if prompt.get(section):
+                yield f"{pointer_to('/prompts', key, section)}: kept, but not run"
+
+
+def doubts(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield warnings for what has the right shape and still is not what its author may think."""
+    tools = data.get("tools") or {}
+    for key, prompt in data["prompts"].items():
+        pointer = pointer_to("/prompts", key)
+        if prompt["id"] not in {key, slug_of(key, also="_")}:
+            yield f"{pointer}/id: it is {prompt['id']!r}, but the prompt is found by its key, {key!r}"
+        for index, tool in enumerate(prompt.get("tools") or ()):
+            if tool not in tools:
+                yield f"{pointer}/tools/{index}: {tool!r} is not among the pack's tools"
+        for index, variable in enumerate(prompt.get("variables") or ()):
+            if variable.get("required") and variable.get("default") is not None:
+                name = variable.get("name")
+                yield f"{pointer}/variables/{index}: {name!r} is required and has a default, which satisfies it"
+
 
 __all__ = ["Pack", "Prompt", "load_pack"]
 

@@ -1,18 +1,16 @@
-"""Names in a pack that lead nowhere: tools of prompts, prompts and states of workflows, members of agents.
-
-Whatever the schema refused already is passed over here, so that one mistake is one finding.
-"""
+"""Names in a pack that refer to nothing: tools, prompts, agents, states of workflows, steps of compositions."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import Finding, shown_value
 from promptkit_nb.packs.schema import pointer_to
-from promptkit_nb.packs.suggestions import Suggestions
+from promptkit_nb.text.near_names import Suggestions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 
 class Names:
@@ -130,3 +128,245 @@ def doubt(code: str, pointer: str, message: str, **more: Any) -> Finding:
 def mistake(code: str, pointer: str, message: str, **more: Any) -> Finding:
     """Return an error."""
     return Finding(code, "error", pointer, message, **more)
+
+
+_EVENT = re.compile(r"[A-Z][A-Za-z0-9]*")
+_VERSIONS = (1, 2)
+
+
+def workflow_findings(data: dict[str, Any]) -> Iterator[Finding]:
+    """Yield what the schema cannot say about the workflow.
+
+    >>> pack = {"prompts": {"a": {}}, "workflow": {"entry": "b", "states": {"a": {"prompt_task": "a"}}}}
+    >>> [str(finding) for finding in workflow_findings(pack)]
+    ["PP201 error /workflow/entry: there is no state 'b'"]
+    """
+    workflow = data.get("workflow")
+    states = workflow.get("states") if isinstance(workflow, dict) else None
+    if not isinstance(workflow, dict) or not isinstance(states, dict) or not states:
+        return
+    version = workflow.get("version")
+    if isinstance(version, int) and version > max(_VERSIONS):
+        yield mistake("PP103", "/workflow/version", f"expected 1 or 2, found {version}", expected="1 or 2")
+    names = Names("state", states)
+    if isinstance(workflow.get("entry"), str):
+        yield from names.missing(workflow["entry"], "/workflow/entry")
+    prompts = Names("prompt", keys_in(data.get("prompts")))
+    compositions = Names("composition", keys_in(data.get("compositions")))
+    for key, state in objects_in(states):
+        pointer = pointer_to("/workflow/states", key)
+        what = f"state {key!r}"
+        if isinstance(state.get("prompt_task"), str):
+            yield from prompts.missing(state["prompt_task"], pointer_to(pointer, "prompt_task"), what)
+        yield from _composition(state, compositions, pointer, what)
+        yield from _exits(state, names, pointer, what)
+        yield from _limits(state, states, names, pointer, what)
+        if version == max(_VERSIONS) and not state.get("terminal") and not state.get("on_event"):
+            yield doubt("PP405", pointer, f"{what} has no way out and is not marked as terminal")
+    yield from _circles(states)
+
+
+def _composition(state: dict[str, Any], compositions: Names, pointer: str, what: str) -> Iterator[Finding]:
+    if not isinstance(state.get("composition"), str):
+        return
+    place = pointer_to(pointer, "composition")
+    if state.get("orchestration") != "composition":
+        hint = "set 'orchestration' to 'composition', or leave it out"
+        yield mistake("PP109", place, f"{what} is not orchestrated by a composition", hint=hint)
+    yield from compositions.missing(state["composition"], place, what)
+
+
+def _exits(state: dict[str, Any], names: Names, pointer: str, what: str) -> Iterator[Finding]:
+    events = state.get("on_event")
+    for event, target in events.items() if isinstance(events, dict) else ():
+        place = pointer_to(pointer, "on_event", event)
+        if isinstance(target, str):
+            yield from names.missing(target, place, f"{what}, event {event!r}")
+        if not _EVENT.fullmatch(event):
+            suggested = "".join(word[:1].upper() + word[1:] for word in re.findall(r"[A-Za-z0-9]+", event))
+            near = (suggested,) if _EVENT.fullmatch(suggested) else ()
+            yield doubt("PP404", place, f"{what}: events are written like 'OrderShipped'", suggestions=near)
+    if state.get("terminal") is True and events:
+        yield doubt("PP405", pointer_to(pointer, "on_event"), f"{what} is terminal, so its events lead nowhere")
+
+
+def _limits(
+    state: dict[str, Any], states: Mapping[str, Any], names: Names, pointer: str, what: str
+) -> Iterator[Finding]:
+    target = state.get("on_max_visits")
+    if not isinstance(target, str):
+        return
+    place = pointer_to(pointer, "on_max_visits")
+    yield from names.missing(target, place, what)
+    after = states.get(target)
+    if isinstance(after, dict) and "max_visits" in after:
+        yield doubt("PP405", place, f"{what} leads to {target!r}, whose visits are limited too")
+    if "max_visits" not in state:
+        yield doubt("PP405", place, f"{what} has no 'max_visits', so this never applies")
+
+
+def _circles(states: dict[str, Any]) -> Iterator[Finding]:
+    """Yield one warning for each state from which events lead back to itself; states on one circle share it."""
+    targets = {
+        key: [target for target in (state.get("on_event") or {}).values() if isinstance(target, str)]
+        for key, state in objects_in(states)
+        if isinstance(state.get("on_event") or {}, dict)
+    }
+    for circle in circles_of(targets):
+        shown = shown_value(" → ".join([*circle[:6], *(["…"] if len(circle) > 6 else []), circle[0]]))  # noqa: PLR2004 - as many as are read
+        yield doubt("PP405", pointer_to("/workflow/states", circle[0]), f"events lead in a circle: {shown}")
+
+
+def circles_of(targets: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """Yield the circles that a walk along the targets closes, one for each arrow back, without recursion.
+
+    >>> list(circles_of({"a": ["b"], "b": ["c", "a"], "c": []}))
+    [['a', 'b']]
+    """
+    done: set[str] = set()
+    for start in targets:
+        path: list[str] = []
+        on_path: dict[str, int] = {}
+        walks = [iter([start])]
+        while walks:
+            step = next(walks[-1], None)
+            if step is None:
+                walks.pop()
+                if path:
+                    left = path.pop()
+                    del on_path[left]
+                    done.add(left)
+                continue
+            if step in on_path:
+                yield path[on_path[step] :]
+            elif step not in done and step in targets:
+                on_path[step] = len(path)
+                path.append(step)
+                walks.append(iter(targets[step]))
+
+
+RESERVED = re.compile(r"(?:workflow|skill|memory|a2a|mcp|composition)__.*")
+_STRATEGIES = ("append", "barrier", "replace")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+def composition_findings(data: dict[str, Any]) -> Iterator[Finding]:
+    """Yield what the schema cannot say about the compositions.
+
+    >>> pack = {"compositions": {"c": {"output": "b", "steps": [{"id": "a", "kind": "tool"}]}}}
+    >>> [str(finding) for finding in composition_findings(pack)]
+    ["PP201 error /compositions/c/output: there is no step 'b'"]
+    """
+    prompts, tools = Names("prompt", keys_in(data.get("prompts"))), Names("tool", keys_in(data.get("tools")))
+    for name, composition in objects_in(data.get("compositions")):
+        pointer = pointer_to("/compositions", name)
+        if RESERVED.fullmatch(name):
+            yield mistake("PP205", pointer, f"{name!r} is reserved for the runtime's own tools: choose another name")
+        yield from _Composition(composition, pointer, prompts, tools).findings()
+
+
+class _Composition:
+    """One composition, its steps at all levels, and what they may refer to."""
+
+    def __init__(self, composition: dict[str, Any], pointer: str, prompts: Names, tools: Names) -> None:
+        self.composition = composition
+        self.pointer = pointer
+        self.steps = list(_all_steps(composition.get("steps"), pointer_to(pointer, "steps")))
+        self.ids = [step["id"] for _, step in self.steps if isinstance(step.get("id"), str)]
+        self.step_names = Names("step", set(self.ids))
+        self.roots = Names("step or input", {"input", *self.ids})
+        self.prompts = prompts
+        self.tools = tools
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield all of them."""
+        seen: set[str] = set()
+        for pointer, step in self.steps:
+            step_id = step.get("id")
+            if isinstance(step_id, str) and step_id in seen:
+                yield mistake("PP203", pointer_to(pointer, "id"), f"there is a step {shown_value(step_id)} already")
+            elif isinstance(step_id, str):
+                seen.add(step_id)
+            yield from self._references(step, pointer)
+            yield from self._reducer(step.get("reduce"), pointer_to(pointer, "reduce"))
+        if isinstance(self.composition.get("output"), str):
+            yield from self.step_names.missing(self.composition["output"], pointer_to(self.pointer, "output"))
+        yield from self._circles()
+
+    def _references(self, step: dict[str, Any], pointer: str) -> Iterator[Finding]:
+        for key, names in (
+            ("prompt_task", self.prompts),
+            ("tool", self.tools),
+            ("then", self.step_names),
+            ("else", self.step_names),
+        ):
+            if isinstance(step.get(key), str):
+                yield from names.missing(step[key], pointer_to(pointer, key))
+        for key, names in (("tools", self.tools), ("depends_on", self.step_names)):
+            for index, name in text_items(step.get(key)):
+                yield from names.missing(name, pointer_to(pointer, key, index))
+        for key in ("input", "args", "predicate"):
+            yield from self._values(step.get(key), pointer_to(pointer, key))
+        termination = step.get("termination")
+        if isinstance(termination, dict) and isinstance(termination.get("tool_called"), str):
+            yield from self.tools.missing(termination["tool_called"], pointer_to(pointer, "termination", "tool_called"))
+
+    def _values(self, value: object, pointer: str) -> Iterator[Finding]:
+        """Yield the references in a value, ``${step.output.field}``, whose first name is unknown."""
+        if isinstance(value, str):
+            for found in _REFERENCE.finditer(value):
+                root = re.split(r"[.\[]", found[1].strip(), maxsplit=1)[0]
+                yield from self.roots.missing(root, pointer)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                yield from self._values(item, pointer_to(pointer, key))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from self._values(item, pointer_to(pointer, index))
+
+    def _reducer(self, reducer: object, pointer: str) -> Iterator[Finding]:
+        strategy = reducer.get("strategy") if isinstance(reducer, dict) else None
+        if isinstance(strategy, str) and strategy not in _STRATEGIES:
+            expected = f"one of {', '.join(_STRATEGIES)}"
+            message = f"expected {expected}, found {shown_value(strategy)}"
+            near = Names("strategy", _STRATEGIES)
+            for finding in near.missing(strategy, pointer):
+                yield mistake(
+                    "PP103",
+                    pointer_to(pointer, "strategy"),
+                    message,
+                    value=shown_value(strategy),
+                    expected=expected,
+                    suggestions=finding.suggestions,
+                )
+
+    def _circles(self) -> Iterator[Finding]:
+        pointers = {step["id"]: pointer for pointer, step in self.steps if isinstance(step.get("id"), str)}
+        for circle in circles_of(self._waits_for()):
+            shown = " → ".join([*circle[:6], circle[0]])
+            yield mistake("PP204", pointers[circle[0]], f"steps wait for each other in a circle: {shown_value(shown)}")
+
+    def _waits_for(self) -> dict[str, list[str]]:
+        """Return for each step those that come before it: a step without a word on that follows the one above it."""
+        named = [step for _, step in self.steps if isinstance(step.get("id"), str)]
+        waits_for = {step["id"]: [name for _, name in text_items(step.get("depends_on"))] for step in named}
+        chosen: set[object] = set()
+        for step in named:
+            for target in (step.get("then"), step.get("else")):
+                if isinstance(target, str) and target in waits_for:
+                    waits_for[target].append(step["id"])
+                    chosen.add(target)
+        above: str | None = None
+        for _, step in object_items(self.composition.get("steps")):
+            step_id = step.get("id")
+            if above is not None and isinstance(step_id, str) and "depends_on" not in step and step_id not in chosen:
+                waits_for[step_id].append(above)
+            above = step_id if isinstance(step_id, str) else above
+        return waits_for
+
+
+def _all_steps(steps: object, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for index, step in object_items(steps):
+        place = pointer_to(pointer, index)
+        yield place, step
+        yield from _all_steps(step.get("branches"), pointer_to(place, "branches"))

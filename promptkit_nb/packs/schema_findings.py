@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit_nb.packs.findings import Finding, shown_value
 from promptkit_nb.packs.names import OLDER_NAMES, PARAMS_OF_VALIDATOR, WITHOUT_SUCCESSOR, full_version
 from promptkit_nb.packs.schema import node_at, parent_of_key, pointer_to, schema
-from promptkit_nb.packs.suggestions import near_names
+from promptkit_nb.text.near_names import near_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,14 +9,46 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
-from promptkit_nb.packs.suggestions import did_you_mean, near_names
+from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+_MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905 - read as a sentence
+_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  # noqa: SIM905 - same
+
+TIME_NAMES = frozenset(
+    {"current_time", "current_date", "current_year", "current_month", "current_weekday", "current_hour"}
+)
+
+
+def local_time() -> datetime:
+    """Return the time now, in this machine's zone."""
+    return datetime.now().astimezone()
+
+
+def time_values(now: datetime) -> Mapping[str, str]:
+    """Return the texts for these names; months and weekdays are in English, whatever the locale.
+
+    >>> from datetime import UTC, datetime
+    >>> values = time_values(datetime(2026, 3, 1, 9, 5, 7, tzinfo=UTC))
+    >>> values["current_time"], values["current_weekday"], values["current_hour"]
+    ('2026-03-01T09:05:07+00:00', 'Sunday', '09')
+    """
+    return {
+        "current_time": now.isoformat(timespec="seconds"),
+        "current_date": f"{now:%Y-%m-%d}",
+        "current_year": str(now.year),
+        "current_month": _MONTHS[now.month - 1],
+        "current_weekday": _WEEKDAYS[now.weekday()],
+        "current_hour": f"{now.hour:02}",
+    }
+
 
 MAX_NESTING = 10
 _MAX_CHARACTERS = 10_000_000  # ten levels of nesting can multiply a few lines beyond any memory

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
-from promptkit_nb.packs.suggestions import did_you_mean, near_names
+from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from typing import Self

@@ -11,15 +11,15 @@ from traitlets import Bool, Dict, Int, List, Unicode
 
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.panel.engine import Engine
+from promptkit_nb.frontend import WIDGET_VIEW, can_use_widgets, widget_view
+from promptkit_nb.panel.controller import Engine
 from promptkit_nb.panel.transcript import static_html, static_text
-from promptkit_nb.rendering.frontend import WIDGET_VIEW, can_use_widgets, widget_view
 from promptkit_nb.rendering.widget_page import script_of, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptkit_nb.asking.snapshot import Snapshot
+    from promptkit_nb.chat.snapshot import Snapshot
 
 _HERE = Path(__file__).parent
 

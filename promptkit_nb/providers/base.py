@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from promptkit_nb.money.pricing import Price
+    from promptkit_nb.pricing import Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from promptkit_nb.money.pricing import Price
+from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, TextDelta
+from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Usage
-from promptkit_nb.window.tokens import count_message_tokens, count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

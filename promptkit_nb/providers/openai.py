@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
-from promptkit_nb.money.pricing import check_prices, price_of
+from promptkit_nb.pricing import check_prices, price_of
 from promptkit_nb.providers.base import Retrying, Waiting
 from promptkit_nb.providers.openai_answer import Answer
-from promptkit_nb.providers.openai_connection import Connection, Failure
+from promptkit_nb.providers.openai_client import Connection, Failure, RetryPolicy
 from promptkit_nb.providers.openai_errors import Endpoint
 from promptkit_nb.providers.openai_request import Dialect, encode_request
-from promptkit_nb.providers.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from promptkit_nb.money.pricing import Price
+    from promptkit_nb.pricing import Price
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.turns import Usage
 

@@ -7,23 +7,93 @@ What is no answer, or stops before its end, is an error: half an answer must not
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ProviderError
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta
-from promptkit_nb.providers.event_stream import payloads
 from promptkit_nb.providers.openai_errors import Refusal, body_of, has_error
-from promptkit_nb.providers.openai_usage import reported_cost_usd, reported_usage
-from promptkit_nb.turns import ToolCall, without_lone_surrogates
+from promptkit_nb.turns import ToolCall, Usage, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from decimal import Decimal
 
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.providers.openai_errors import Endpoint
-    from promptkit_nb.turns import Usage
+
+
+def payloads(received: Iterator[bytes]) -> Iterator[str]:
+    """Yield the data of each server-sent event; where there is none at all, the whole body at its end.
+
+    Only line feeds end a line: text may hold other characters that Python takes for one. An event that the end of the
+    reply cuts short is given too.
+    """
+    data: list[str] = []
+    body: list[str] = []
+    has_events = False
+    for line in _lines(received):
+        name, _, value = line.partition(":")
+        if name == "data":
+            has_events = True
+            data.append(value.removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []
+        elif not has_events and name not in ("", "event", "id", "retry"):
+            body.append(line)
+    if data:
+        yield "\n".join(data)
+    if body and not has_events:
+        yield "\n".join(body)
+
+
+def _lines(received: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for block in received:
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").rstrip("\r").removeprefix("\ufeff")
+    if rest:
+        yield rest.decode("utf-8", "replace").rstrip("\r").removeprefix("\ufeff")
+
+
+def reported_usage(reported: dict[str, object]) -> Usage | None:
+    """The usage if both its numbers are there and can be true: no request has no input."""
+    input_tokens, output_tokens = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens"))
+    if not input_tokens or output_tokens is None:
+        return None
+    cached = _detail(reported.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = _detail(reported.get("completion_tokens_details"), "reasoning_tokens")
+    return Usage(
+        input_tokens,
+        output_tokens,
+        cached_tokens=min(cached, input_tokens),
+        reasoning_tokens=min(reasoning, output_tokens),
+    )
+
+
+def _detail(details: object, name: str) -> int:
+    return (_count(details.get(name)) or 0) if isinstance(details, dict) else 0
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def reported_cost_usd(value: object) -> Decimal | None:
+    """The dollars that the server says the call cost, by way of its digits and not of their binary neighbour."""
+    try:
+        dollars = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        return None
+    return Decimal(str(value)) if math.isfinite(dollars) and dollars >= 0 else None
+
 
 _DONE = "[DONE]"
 

@@ -6,6 +6,8 @@ stays. What goes in and what comes out are values of the caller's own: changing 
 
 from __future__ import annotations
 
+import logging
+import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,11 +17,10 @@ from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from promptkit_nb.state import Branch, ConversationState, Head, Summary
-    from promptkit_nb.stores.cleanup import PeriodicCleanup
     from promptkit_nb.stores.ledger import Account
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
@@ -342,3 +343,32 @@ class StoredTurn:
         for branch in state.branches:
             for turn in branch.turns:
                 yield cls(state.conversation_id, state.user_id, turn, "archived")
+
+
+logger = logging.getLogger(__name__)
+
+
+class PeriodicCleanup:
+    """Calls ``clean`` every so many seconds on a thread of its own; an error is logged, the next round still runs."""
+
+    def __init__(self, clean: Callable[[], object], every_s: float) -> None:
+        """Begin; the first round runs at once."""
+        self._clean = clean
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="promptkit-cleanup", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it, and wait until a round that is running has ended; calling it again is fine."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._clean()
+            except Exception:
+                logger.exception("Cleaning up failed; it will be tried again in %g s.", self._every_s)
+            self._stopped.wait(self._every_s)

@@ -10,19 +10,104 @@ import os
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from weakref import WeakSet
+from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]  # typeshed leaves it out
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from weakref import WeakSet, finalize
 
 from promptkit_nb.errors import StoreUnavailableError
-from promptkit_nb.stores.disk_errors import DATABASE, translated, translating
-from promptkit_nb.stores.interrupts import InterruptsHeld
-from promptkit_nb.stores.quiet_cache import SETTINGS, QuietCache
-from promptkit_nb.stores.strict_disk import Key, StrictDisk, check_row
-from promptkit_nb.stores.watched_file import WatchedFile
+from promptkit_nb.stores.disk_cache import (
+    DATABASE,
+    SETTINGS,
+    Key,
+    QuietCache,
+    StrictDisk,
+    check_row,
+    translated,
+    translating,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType, TracebackType
+
+
+class InterruptsHeld:
+    """A context in which SIGINT waits; it is delivered at the end of the block. Not reentrant.
+
+    Only the main thread runs signal handlers, so elsewhere there is nothing to hold. A handler that was not set from
+    Python cannot be put back, and is left alone. The functions are those behind the module ``signal``, which in Python
+    3.11 looks each handler up among its names for numbers, and takes a tenth of an append for that.
+    """
+
+    def __enter__(self) -> Self:
+        """Begin to hold SIGINT back."""
+        self._pending: FrameType | None = None
+        self._came = False
+        self._former: Callable[[int, FrameType | None], object] | None = None
+        if threading.get_ident() == threading.main_thread().ident:
+            former = getsignal(SIGINT)
+            if callable(former):
+                self._former = former
+                signal(SIGINT, self._hold)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the former handler back, and deliver what came."""
+        if self._former is None:
+            return
+        signal(SIGINT, self._former)
+        if self._came:
+            self._former(SIGINT, self._pending)
+
+    def _hold(self, _number: int, frame: FrameType | None) -> None:
+        self._came = True
+        self._pending = frame
+
+
+class WatchedFile:
+    """A file that is there now.
+
+    On Linux it is held by a descriptor that can only be asked about it: asking by its path takes several times as long,
+    and closing an ordinary descriptor would let go of the locks that SQLite has on the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Begin to watch the file."""
+        self._path = path
+        self._held: int | str = str(path)
+        if hasattr(os, "O_PATH"):
+            self._held = os.open(path, os.O_PATH)
+            self._release = finalize(self, os.close, self._held)
+            self._release.atexit = False  # a thread may be storing an answer to the end
+        self._inode = os.stat(self._held).st_ino  # noqa: PTH116 - a descriptor is no path
+
+    def check_is_there(self) -> None:
+        """Raise ``StoreUnavailableError`` where the file was deleted."""
+        self._check(self._held)
+
+    def check_is_at_its_path(self) -> None:
+        """Raise ``StoreUnavailableError`` where the file is not what would be opened now."""
+        self._check(str(self._path))
+
+    def _check(self, held: int | str) -> None:
+        try:
+            found = os.stat(held)  # noqa: PTH116 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found is None or found.st_nlink == 0 or found.st_ino != self._inode:
+            raise StoreUnavailableError(
+                f"The store in {self._path.parent} was deleted or moved while it was open; nothing was stored. "
+                "Open a store anew."
+            )
+
+    def close(self) -> None:
+        """Let go of the file; calling it again is fine."""
+        if hasattr(os, "O_PATH"):
+            self._release()
+
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from promptkit_nb.stores.backend import Appending
     from promptkit_nb.stores.base import Duration
-    from promptkit_nb.stores.rows import Appending
 
 T = TypeVar("T")
 K = TypeVar("K")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import Duration
     from promptkit_nb.stores.layout import Record
-    from promptkit_nb.stores.redis_rows import RedisRows
+    from promptkit_nb.stores.redis_backend import RedisRows
 
 
 class RedisStore(RowStore):
@@ -72,7 +72,7 @@ class RedisStore(RowStore):
     ) -> None:
         """Connect, and make an empty prefix a store."""
         try:
-            from promptkit_nb.stores.redis_rows import RedisRows  # noqa: PLC0415 - an extra, imported when chosen
+            from promptkit_nb.stores.redis_backend import RedisRows  # noqa: PLC0415 - an extra, imported when chosen
         except ImportError as error:
             raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'") from error
         _check_prefix(prefix)

@@ -9,10 +9,10 @@ from promptkit_nb.codec import checked_turn
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.base import PeriodicCleanup
 from promptkit_nb.stores.checks import check_revision, check_scopes, cutoff_of, not_found, seconds_of
-from promptkit_nb.stores.cleanup import PeriodicCleanup
-from promptkit_nb.stores.conversation_rows import only_of
-from promptkit_nb.stores.scopes import is_visible_to
+from promptkit_nb.stores.ledger import is_visible_to
+from promptkit_nb.stores.row_access import only_of
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:

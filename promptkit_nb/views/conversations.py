@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from promptkit_nb.codec import encode_json
 from promptkit_nb.views.batches import TEXT, TIME, dollars_of, money_of, names_of
-from promptkit_nb.views.filters import Filters
-from promptkit_nb.views.frames import frame_of, is_of_model
+from promptkit_nb.views.filters import Filters, frame_of, is_of_model
 from promptkit_nb.views.reading import batches_of, heads_of
 from promptkit_nb.views.schemas import CONVERSATIONS, described_by
 

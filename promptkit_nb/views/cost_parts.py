@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from promptkit_nb.money.pricing import check_prices
-from promptkit_nb.money.token_prices import TokenPrices, prices_given, prices_listed
+from promptkit_nb.pricing import check_prices
+from promptkit_nb.token_prices import TokenPrices, prices_given, prices_listed
 from promptkit_nb.turns import Usage
 from promptkit_nb.views.batches import dollars_of, money_of, names_of
-from promptkit_nb.views.filters import Filters
-from promptkit_nb.views.frames import frame_of, is_meant
+from promptkit_nb.views.filters import Filters, frame_of, is_meant
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import COST_PARTS, described_by
 

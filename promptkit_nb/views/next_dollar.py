@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptkit_nb.rendering.history import preview
+from promptkit_nb.text.plain_text import preview
 from promptkit_nb.views.plots import COLOURS, NAME_CHARACTERS, UNKNOWN
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
-from promptkit_nb.rendering.history import preview
-from promptkit_nb.rendering.plain_text import counted
+from promptkit_nb.text.plain_text import counted, preview
 from promptkit_nb.views.usage import usage_df
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from promptkit_nb.asking.staleness import stale_turns
+from promptkit_nb.chat.snapshot import stale_turns
 from promptkit_nb.errors import ConversationNotFoundError
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.disk import DiskStore
@@ -15,9 +15,8 @@ from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.views.batches import batch_of, marked
-from promptkit_nb.views.kept import LINES_AT_ONCE, KeptStore, groups_of, kept_of
 from promptkit_nb.views.lines import Lines
-from promptkit_nb.views.progress import reading
+from promptkit_nb.views.row_cache import LINES_AT_ONCE, KeptStore, groups_of, kept_of, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

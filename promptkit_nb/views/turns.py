@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from promptkit_nb.views.batches import dollars_of
-from promptkit_nb.views.filters import Filters
-from promptkit_nb.views.frames import frame_of, is_shown
+from promptkit_nb.views.filters import Filters, frame_of, is_shown
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import TURNS, described_by
 

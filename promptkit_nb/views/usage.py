@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.views.batches import dollars_of
-from promptkit_nb.views.filters import Filters
-from promptkit_nb.views.frames import frame_of, is_meant
+from promptkit_nb.views.filters import Filters, frame_of, is_meant
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import KEYS, TIME, USAGE, described_by
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb import Conversation, ConversationManager, ConversationState, DemoProvider, MemoryStore, Message, Turn
-from promptkit_nb.panel.answering import Answering
-from promptkit_nb.panel.board import Board
+from promptkit_nb.panel.threads import Answering
+from promptkit_nb.panel.view import Board
 from ratio import Ratio, medians_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from promptkit_nb.asking.snapshot import Snapshot
+    from promptkit_nb.chat.snapshot import Snapshot
 
 ROUNDS = 15
 ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"

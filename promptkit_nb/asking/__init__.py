@@ -1,1 +1,0 @@
-"""Asking the model within a conversation, from the question to the stored turn."""

@@ -1,0 +1,1 @@
+"""Asking the model in a conversation: from the options of a call to the stored turn."""

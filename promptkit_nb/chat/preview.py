@@ -1,0 +1,157 @@
+"""What the next request carries and may cost, without sending it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Literal
+
+from promptkit_nb.pricing import CostRange
+from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.text.note_html import MATH_OFF, note_html
+from promptkit_nb.text.plain_text import PREVIEW_CHARACTERS, counted, preview
+from promptkit_nb.turns import Message, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from promptkit_nb.chat.token_estimates import Gauge
+    from promptkit_nb.chat.window import Window
+
+Kind = Literal["system", "summary", "turn", "question"]
+
+_BAR_STYLE = "height:0.5em;max-width:24em;border-radius:4px;background-color:rgba(128,128,128,0.2);overflow:hidden"
+_FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextLine:
+    """One message of the request; ``turn`` is its turn's position in the conversation, ``None`` outside of turns."""
+
+    role: str
+    kind: Kind
+    content: str
+    tokens: int
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Sequence["ContextLine"]):
+    """The messages of the next request in their order.
+
+    ``token_count`` is the size of the whole, the opening of the answer included; ``left_out`` are the turns that are
+    neither sent nor summarised. ``estimated`` says that the model's own tokenizer is not known; then the server may
+    count up to ``most_tokens``, for which the room in the window is kept.
+    """
+
+    lines: tuple[ContextLine, ...]
+    token_count: int
+    most_tokens: int
+    max_tokens: int | None = None
+    left_out: tuple[Turn, ...] = ()
+    estimated: bool = False
+
+    @classmethod
+    def of(cls, window: Window, turns: Sequence[Turn], *, gauge: Gauge, has_question: bool = False) -> Context:
+        """Return what a window holds; ``turns`` are those it was chosen from.
+
+        ``has_question`` says that the last message is what is being asked.
+        """
+        places = {turn.id: at for at, turn in enumerate(turns)}
+        history = [(message, places[turn.id]) for turn in window.turns for message in turn.messages]
+        asked = window.messages[-1:] if has_question else ()
+        before = len(window.messages) - len(asked) - len(history) - len(window.covers)
+        lines = (
+            *(_line(message, "system", gauge) for message in window.messages[:before]),
+            *(_line(cover.note, "summary", gauge) for cover in window.covers),
+            *(_line(message, "turn", gauge, at) for message, at in history),
+            *(_line(message, "question", gauge) for message in asked),
+        )
+        size = gauge.of_frame() + gauge.of_messages(window.messages)
+        most = size.expected if window.token_count is None else window.token_count
+        return cls(lines, size.likely, most, window.max_tokens, window.left_out, not gauge.is_trusted)
+
+    def __len__(self) -> int:
+        """Return the number of messages."""
+        return len(self.lines)
+
+    def __getitem__(self, index: int | slice) -> ContextLine | tuple[ContextLine, ...]:  # type: ignore[override]  # a slice is a tuple
+        """Return one line, or several."""
+        return self.lines[index]
+
+    def __iter__(self) -> Iterator[ContextLine]:
+        """Yield the lines."""
+        return iter(self.lines)
+
+    def __str__(self) -> str:
+        """Return one line a message, then the total."""
+        width = max((len(f"{line.tokens:,}") for line in self.lines), default=0)
+        lines = [
+            f"{_label(line):<9}  {preview(line.content):<{PREVIEW_CHARACTERS}}  {line.tokens:>{width},}"
+            for line in self.lines
+        ]
+        return "\n".join([*lines, self._total()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return "".join([self._bar(), *map(_line_html, self.lines), note_html(self._total())])
+
+    def _bar(self) -> str:
+        if self.max_tokens is None:
+            return ""
+        percent = min(100, round(100 * self.token_count / self.max_tokens))
+        return (
+            f'<div style="{_BAR_STYLE}" role="img" aria-label="{percent} % of the context window">'
+            f'<div style="{_FILL_STYLE};width:{percent}%"></div></div>'
+        )
+
+    def _total(self) -> str:
+        of = "" if self.max_tokens is None else f" of {self.max_tokens:,}"
+        parts = [f"{self.token_count:,}{of} tokens"]
+        if self.left_out:
+            parts.append(f"{counted(len(self.left_out), 'turn')} left out")
+        return " · ".join(parts) + self._doubt()
+
+    def _doubt(self) -> str:
+        if not self.estimated:
+            return ""
+        return " (estimate)" if self.most_tokens <= self.token_count else f" (estimate, {self.most_tokens:,} at most)"
+
+
+def _line(message: Message, kind: Kind, gauge: Gauge, turn: int | None = None) -> ContextLine:
+    calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
+    content = message.content or "\n\n".join(part.text for part in message.parts if part.text)
+    text = "\n\n".join(part for part in (content, *calls) if part)
+    return ContextLine(message.role, kind, text, gauge.of_message(message).likely, turn)
+
+
+def _label(line: ContextLine) -> str:
+    return "summary" if line.kind == "summary" else line.role
+
+
+def _line_html(line: ContextLine) -> str:
+    head = f"{_label(line)} · {line.tokens:,} tokens · {preview(line.content)}"
+    return f"<details><summary {MATH_OFF}>{escape(head)}</summary>{to_html(line.content)}</details>"
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """The whole request with its tokens, what it may cost in US dollars, and how much of each budget is spent."""
+
+    context: Context
+    cost: CostRange
+    budgets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the request line by line, the cost, and a line for each budget."""
+        return "\n".join([str(self.context), *self._below()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.context._repr_html_() + "".join(map(note_html, self._below()))
+
+    def _below(self) -> list[str]:
+        return [f"dry run, nothing was sent · {self.cost}", *self.budgets]

@@ -1,0 +1,90 @@
+"""Answering from a stored turn that was asked exactly the same: nothing is sent, and nothing is paid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from promptkit_nb.errors import ReplayMissError
+from promptkit_nb.text.plain_text import preview
+from promptkit_nb.turns import INTERRUPTED, new_turn_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from promptkit_nb.state import ConversationState
+    from promptkit_nb.turns import Message, Turn
+
+
+def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
+    """Return the first of the turns that answers this request, else ``None``. Interrupted answers are no answers."""
+    return next((turn for turn in turns if _answers(turn, replay_key)), None)
+
+
+def replayable(state: ConversationState, own: Turn | None = None) -> tuple[Turn, ...]:
+    """Return all stored turns in the order in which they may answer, the turn ``own`` at the question's place first.
+
+    Current ones go before those of branches, and those before former versions, so that an answer which was restored
+    goes before a newer one that it displaced. Of branches and versions the newest turns come first.
+    """
+    branches = (turn for branch in state.branches for turn in branch.turns)
+    versions = (turn for former in state.versions.values() for turn in former)
+    return (*(() if own is None else (own,)), *state.turns, *_newest_first(branches), *_newest_first(versions))
+
+
+def recorded_model(question: Message, turns: Iterable[Turn]) -> str:
+    """Return the model that this was asked of when it was recorded, ``""`` if it never was.
+
+    Where no provider is chosen, it is the model to look for.
+    """
+    return next((turn.requested_model or "" for turn in turns if turn.user_text == question.content), "")
+
+
+def replayed(
+    turn: Turn, question: Message, *, at: datetime, context_hash: str, replay_key: str, **cell: object
+) -> Turn:
+    """Return a new turn with the answer of another; it costs nothing, and keeps what was saved."""
+    return replace(
+        turn,
+        id=new_turn_id(),
+        messages=(question, *turn.messages[1:]),
+        cost=Decimal(0),
+        saved=turn.first_cost,
+        created_at=at,
+        context_hash=context_hash,
+        replay_key=replay_key,
+        replayed=True,
+        inherited=False,
+        **cell,  # type: ignore[arg-type]  # the cell's fields of a Turn
+    )
+
+
+def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> ReplayMissError:
+    """Return the error of a strict replay that found nothing, with the likeliest reason."""
+    alike = [turn for turn in turns if turn.user_text == question.content]
+    asked_of = f" by {model!r}" if model else ""
+    return ReplayMissError(
+        f"No recorded answer to {preview(question.content)!r}{asked_of}: {_reason(model, alike)}. Nothing was sent; "
+        "record it once with replay='auto', or ask without replay."
+    )
+
+
+def _reason(model: str, alike: list[Turn]) -> str:
+    if not alike:
+        return "nothing with this text was recorded"
+    models = {turn.requested_model or turn.model for turn in alike}
+    if model not in models:
+        return f"it was recorded with {', '.join(sorted(map(repr, models)))}"
+    if all(turn.finish_reason == INTERRUPTED for turn in alike):
+        return "the recorded answer was interrupted"
+    return "it was recorded in another context (system prompt, turns before it) or with other parameters"
+
+
+def _newest_first(turns: Iterable[Turn]) -> list[Turn]:
+    return sorted(turns, key=lambda turn: (turn.created_at, turn.id), reverse=True)
+
+
+def _answers(turn: Turn, replay_key: str) -> bool:
+    return turn.replay_key == replay_key and turn.finish_reason != INTERRUPTED

@@ -1,1 +1,0 @@
-"""Money: what calls cost, may cost, and may not."""

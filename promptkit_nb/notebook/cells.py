@@ -1,0 +1,174 @@
+"""Which notebook cell is running, and which turn a chat call belongs to."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from promptkit_nb.chat.options import AT_THE_END, CellCall, Place
+from promptkit_nb.frontend import cell_code, cell_id
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+
+    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.turns import Turn
+
+_ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
+_KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
+_BLANK = r"[^\S\n]"
+_SAID_AS_KEY = re.compile(
+    rf"""
+    # api_key="…", api_key: str = "…", os.environ["X_KEY"] = "…"
+    ({_KEY_NAMES} ["']? \]? (?: {_BLANK}*+ : {_BLANK}*+ \w++ )? \s*+ [=:,] \s*+ \(? \s*+ [bfru]{{,2}}
+        (\"\"\"|\'\'\'|["']) ) (?: \\. | (?!\2)[^\n\\] )+
+    # %env X_KEY=…
+    | (^ {_BLANK}*+ %(?:set_)?env {_BLANK}++ (?=\w*?{_KEY_NAMES}) \w++ (?: {_BLANK}*+ = {_BLANK}*+ | {_BLANK}++ ))
+        [^\n]++
+    # !export X_KEY=…
+    | (^ {_BLANK}*+ (?: ! | export\b ) [^\n]*? \b (?=\w*?{_KEY_NAMES}) \w++ = ) (?!["']) \S++
+    # redis://user:…@host
+    | (:// [^\s/@:"']*+ :) [^\s/@"']++ (?=@)
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_SHORTEST_KEY = 6
+
+
+class RunningCell:
+    """Watches the shell; ``next_call()`` says where a chat call comes from."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        """Know nothing of the cell that is running yet."""
+        self._shell = shell
+        self._source: str | None = None
+        self._calls = 0
+        self._running: ExecutionInfo | None = None
+
+    def watch(self) -> None:
+        """Watch from now on."""
+        self._shell.events.register("pre_run_cell", self._begin)
+        self._shell.events.register("post_run_cell", self._end)
+
+    def next_call(self) -> CellCall:
+        """Return the place of the next chat call of the cell that is running."""
+        call = CellCall(
+            cell_id=cell_id(), cell_call=self._calls, cell_source=_without_keys(self._source or cell_code())
+        )
+        self._calls += 1
+        return call
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._shell.events.unregister("pre_run_cell", self._begin)
+        self._shell.events.unregister("post_run_cell", self._end)
+        self._running = None
+
+    def _begin(self, info: ExecutionInfo) -> None:
+        """Begin a cell; one that runs within another, as ``%run`` does it, is a part of that one."""
+        if self._running is None:
+            self._running = info
+            self._source = info.raw_cell
+            self._calls = 0
+
+    def _end(self, result: ExecutionResult | None) -> None:
+        if result is None or result.info is self._running:  # without a result it was torn down
+            self._running = None
+
+
+def _without_keys(source: str | None) -> str | None:
+    r"""Return the source as it may be stored: keys may stand in the same cell, and a recording goes to others.
+
+    >>> _without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
+    'provider = OpenAIProvider(api_key="[key]")\n%chat Hi'
+    """
+    if source is None:
+        return None
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if len(key) >= _SHORTEST_KEY:
+        source = source.replace(key, "[key]")
+    source = _SAID_AS_KEY.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
+    return _ANY_KEY.sub("[key]", source)
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchRun:
+    """How far the cells of this run went along with the turns of a conversation: ``passed`` are those they had."""
+
+    passed: frozenset[str] = frozenset()
+    matched: bool = False
+    over: bool = False
+
+
+class CellMatching:
+    """One kernel's matching of cells with turns, for all its conversations."""
+
+    def __init__(self) -> None:
+        """Begin before the first cell."""
+        self._runs: dict[str, _BatchRun] = {}
+        self._under_way: dict[str, _BatchRun] = {}
+        self._last: dict[str, str] = {}
+
+    def place_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Place:
+        """Return where the answer to a call goes; ``in_batch`` where a program runs the notebook."""
+        if call.cell_id is not None:
+            current = snapshot.turn_of(call)
+            return Place(archived=snapshot.archived_turn_of(call)) if current is None else Place(in_place_of=current)
+        return self._place_in_batch(call, snapshot) if in_batch else AT_THE_END
+
+    def answered(self, conversation_id: str, turn: Turn) -> None:
+        """Remember the turn that a call ended with; one that fails ends with none, and leaves all as it was."""
+        self._last[conversation_id] = turn.id
+        run = self._under_way.pop(conversation_id, None)
+        if run is not None:
+            self._runs[conversation_id] = replace(run, passed=run.passed | {turn.id})
+
+    def last_turn(self, conversation_id: str) -> str | None:
+        """Return the id of the turn that a cell of this kernel had last, ``None`` before the first."""
+        return self._last.get(conversation_id)
+
+    def forked(self, conversation_id: str, turns: Sequence[Turn]) -> None:
+        """Remember that the cells so far stand for what a fork inherited: the next one comes behind that."""
+        inherited = frozenset(turn.id for turn in turns if turn.inherited)
+        self._runs.setdefault(conversation_id, _BatchRun(inherited, matched=bool(inherited)))
+
+    def took_back(self, conversation_id: str, turns: Sequence[Turn]) -> None:
+        """Remember that the newest turn was taken back, and these are left."""
+        if turns:
+            self._last[conversation_id] = turns[-1].id
+        else:
+            self._last.pop(conversation_id, None)
+
+    def _place_in_batch(self, call: CellCall, snapshot: Snapshot) -> Place:
+        conversation_id = snapshot.state.conversation_id
+        run = self._under_way[conversation_id] = self._runs.get(conversation_id, _BatchRun())
+        following = None if run.over else _following(run.passed, snapshot)
+        if following is None:
+            return AT_THE_END
+        is_current = any(turn.id == following.id for turn in snapshot.state.turns)
+        if following.cell_source == call.cell_source:
+            self._under_way[conversation_id] = replace(run, matched=True)
+            return Place(in_place_of=following) if is_current else Place(archived=following)
+        for undone in snapshot.undone:  # it was taken back, and the next one came in its place
+            if run.matched and undone.cell_source == call.cell_source and undone.id not in run.passed:
+                return Place(archived=undone)
+        self._under_way[conversation_id] = replace(run, over=True)
+        if run.matched and snapshot.state.turns:
+            return Place(branch_from=snapshot.place_of(following) if is_current else 0)
+        return AT_THE_END
+
+
+def _following(passed: Collection[str], snapshot: Snapshot) -> Turn | None:
+    """Return the first turn that a cell made behind those that the cells of this run had."""
+    versions = snapshot.state.versions
+    following = None
+    for turn in reversed(snapshot.turns_ever_current):
+        if turn.id in passed or any(former.id in passed for former in versions.get(turn.id, ())):
+            break
+        if turn.cell_source is not None:
+            following = turn
+    return following

@@ -1,0 +1,80 @@
+"""Completion in chat cells: options of the magics, ids of conversations, names of models."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from promptkit_nb.errors import PromptKitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from promptkit_nb.notebook.extension import Notebook
+
+_MOST_IDS = 200
+_MAGIC = re.compile(r"\s*%%?(?P<name>chat\w*)\s+(?P<rest>.*)", re.DOTALL)
+_TAKES_ID = ("chat_use", "chat_history", "chat_delete")
+_CHOICES = {
+    "--provider": ("openai", "demo"),
+    "--replay": ("auto", "strict", "off"),
+    "--store": ("disk", "memory", "redis://localhost:6379/0"),
+}
+
+
+def chat_matcher(notebook: Notebook) -> Callable[[CompletionContext], SimpleMatcherResult]:
+    """Return the matcher that completes the lines of this notebook's magics."""
+
+    @context_matcher()
+    def complete(context: CompletionContext) -> SimpleMatcherResult:
+        words = _completed(context, notebook)
+        token = context.token
+        found = [SimpleCompletion(text=word, type="param") for word in words if word.startswith(token)]
+        return SimpleMatcherResult(completions=found, suppress=bool(found))
+
+    matcher: Callable[[CompletionContext], SimpleMatcherResult] = complete
+    return matcher
+
+
+def _completed(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
+    """Return what may stand where the cursor is; nothing where it is on no line of ours."""
+    line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
+    found = _MAGIC.fullmatch(line)
+    if found is None or (found["name"] == "chat" and not line.lstrip().startswith("%%")):
+        return ()
+    before = found["rest"].removesuffix(context.token).split()
+    option = before[-1] if before else ""
+    if option in _CHOICES:
+        return _CHOICES[option]
+    if option in {"-m", "--model"}:
+        return _models(notebook)
+    if option in {"-c", "--conversation"} or (found["name"] in _TAKES_ID and not before):
+        return [*_ids(notebook), *_options(notebook.shell, found["name"])]
+    return _options(notebook.shell, found["name"])
+
+
+def _options(shell: InteractiveShell, name: str) -> list[str]:
+    magic: Any = shell.find_line_magic(name)
+    parser = getattr(magic, "parser", None)
+    actions = [] if parser is None else parser._actions  # noqa: SLF001 - argparse tells them no other way
+    return [option for action in actions for option in action.option_strings]
+
+
+def _ids(notebook: Notebook) -> list[str]:
+    chosen = notebook.session.chosen
+    try:
+        return [head.conversation_id for head in chosen.store.list(user_id=chosen.user_id, limit=_MOST_IDS)]
+    except PromptKitError:  # a store that cannot be read is told by the magic, not while somebody types
+        return []
+
+
+def _models(notebook: Notebook) -> list[str]:
+    """Return the model in use, then those of the price list whose names OpenAI's servers know."""
+    from genai_prices.data import providers  # noqa: PLC0415 - 0.2 s, at the first completion of a model
+
+    listed = (model.id for provider in providers if provider.id == "openai" for model in provider.models)
+    return list(dict.fromkeys([notebook.session.chosen.provider_model, *listed]))

@@ -1,0 +1,133 @@
+"""Show an answer as it arrives: in a notebook, in a batch run, or in a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from promptkit_nb.errors import PromptKitError, StoreError
+from promptkit_nb.frontend import can_update, is_terminal
+from promptkit_nb.rendering.responses import answer_html
+from promptkit_nb.text.plain_text import one_line, printable
+from promptkit_nb.text.receipts import receipt_of
+from promptkit_nb.turns import INTERRUPTED
+
+if TYPE_CHECKING:
+    from promptkit_nb.chat.stream import ResponseStream
+    from promptkit_nb.rendering.responses import Response
+
+
+class StoppedByUser(KeyboardInterrupt):
+    """Ctrl-C during an answer: the cell ends, and the cells queued behind it do not run."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+UPDATE_EVERY_S = 0.1
+IDLE_PER_SHOWING = 4
+"""How many times as long as showing an answer took it is left alone: a long one is read faster than it is shown."""
+
+NOT_STORED = "not finished, and not stored"
+
+
+class AnswerDisplay:
+    """One answer on the screen: sanitised HTML at most ten times a second, a long one less often, always a last one.
+
+    A terminal gets the text as it comes. Where nobody watches there is one final output: a batch run's is compared
+    with the one that was saved.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Show nothing yet, and if ``quiet`` nothing at all."""
+        self._quiet = quiet
+        self._handle: Any = None  # IPython's DisplayHandle
+        self._next_showing_at = 0.0
+        self._in_terminal = is_terminal()
+        self._can_update = can_update()
+
+    def note(self, line: str) -> None:
+        """Print a line of its own, if there is one."""
+        if line and not self._quiet:
+            print(line)  # noqa: T201 - a notebook's status line
+
+    def follow(self, stream: ResponseStream, conversation_id: str) -> None:
+        """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` after the partial answer was kept."""
+        pieces = iter(stream)  # held, as dropping it would end the stream where its errors are lost
+        try:
+            for piece in pieces:
+                self._piece(piece, stream)
+        except KeyboardInterrupt:
+            stream.close()
+            raise self._stopped(stream, conversation_id) from None
+        except StoreError as error:
+            if error.response is None:
+                raise
+            self._answered(error.response, f"{receipt_of(error.response, conversation_id)} · not stored")
+            raise
+        except PromptKitError:
+            if stream.text or self._handle is not None:
+                self._finish(stream.text, NOT_STORED)
+            raise
+        if stream.response is not None:
+            self._answered(stream.response, receipt_of(stream.response, conversation_id))
+
+    def waiting(self, seconds: float, reason: str) -> None:
+        """Say that the provider waits before it tries again, and why."""
+        footer = one_line(f"waiting {seconds:.1f} s: {reason}")
+        if self._quiet:
+            return
+        if self._in_terminal:
+            print(footer)  # noqa: T201 - a terminal's way
+        elif self._can_update:
+            self._show("", footer)
+
+    def _piece(self, piece: str, stream: ResponseStream) -> None:
+        if self._quiet:
+            return
+        if self._in_terminal:
+            print(printable(piece), end="", flush=True)  # noqa: T201 - as above
+        elif self._can_update and (begun := time.monotonic()) >= self._next_showing_at:
+            self._show(stream.text, "…")
+            ended = time.monotonic()
+            self._next_showing_at = ended + max(UPDATE_EVERY_S, IDLE_PER_SHOWING * (ended - begun))
+
+    def _stopped(self, stream: ResponseStream, conversation_id: str) -> StoppedByUser:
+        if stream.response is None:
+            if self._handle is not None:
+                self._finish("", "stopped")
+            return StoppedByUser("Stopped before any text came; the conversation is as it was.")
+        self._answered(stream.response, receipt_of(stream.response, conversation_id))
+        if stream.response.finish_reason == INTERRUPTED:
+            return StoppedByUser("Stopped; the partial answer is kept, marked as interrupted.")
+        return StoppedByUser("Stopped; the answer was there already, and is kept.")
+
+    def _answered(self, response: Response, footer: str) -> None:
+        self._finish(response.content, footer, *response.warnings)
+
+    def _finish(self, text: str, footer: str, *warnings: str) -> None:
+        if self._quiet:
+            return
+        if self._in_terminal:
+            print("\n" + _below(footer, warnings))  # noqa: T201 - as above
+        else:
+            self._show(text, footer, *warnings)
+
+    def _show(self, text: str, footer: str, *warnings: str) -> None:
+        from IPython.display import display  # noqa: PLC0415 - only where IPython runs
+
+        below = _below(footer, warnings)
+        bundle = {
+            "text/plain": f"{printable(text)}\n\n{below}" if text else below,
+            "text/html": answer_html(text, footer, warnings),
+        }
+        if not self._can_update:
+            display(bundle, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
+        elif self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def _below(footer: str, warnings: tuple[str, ...]) -> str:
+    return "\n".join([*(f"⚠ {one_line(warning)}" for warning in warnings), footer])

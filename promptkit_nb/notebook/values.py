@@ -1,0 +1,262 @@
+"""A notebook's value as it appears in a message: text that means something to a model, or an image."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from io import BytesIO
+from numbers import Integral, Number, Rational, Real
+from typing import TYPE_CHECKING, Any
+
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.text.plain_text import counted, one_line
+from promptkit_nb.turns import ContentPart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+MAX_ROWS = 10
+MAX_COLUMNS = 20
+MAX_CELL_CHARACTERS = 60
+MAX_TABLE_CHARACTERS = 8_000
+_MAX_ARRAY_ITEMS = 100
+
+_IN_A_CELL = str.maketrans({"|": r"\|", "\n": r"\n", "\r": r"\r"})
+
+
+def data_text(value: Any) -> str | None:
+    """Return a DataFrame, a Series, or an array or scalar of NumPy as text; ``None`` for anything else.
+
+    Of a table: shape, dtypes, and the first 10 rows and 20 columns as a Markdown table, cells cut at 60 characters, all
+    of it at most some 8,000; a last line says what is missing. Of an array: shape, dtype, and its items, of more than
+    100 the outer ones. The same data give the same text. Neither pandas nor NumPy is imported: without them there is no
+    such value.
+
+    >>> data_text("no table")
+    """
+    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return _frame_text(value)
+    if pandas is not None and isinstance(value, pandas.Series):
+        return _series_text(value)
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return _array_text(value, numpy)
+    if numpy is not None and isinstance(value, numpy.generic):
+        return str(value)
+    return None
+
+
+def _frame_text(frame: Any) -> str:
+    rows, columns = frame.shape
+    dtypes = [f"{_cell(name)} {_cell(dtype)}" for name, dtype in zip(frame.columns, frame.dtypes, strict=True)]
+    told = ", ".join(dtypes[:MAX_COLUMNS])
+    title = f"DataFrame, {counted(rows, 'row')}, {counted(columns, 'column')}"
+    return "\n".join([title, *([f"dtypes: {told}", "", *_table(frame)] if columns else [])])
+
+
+def _series_text(series: Any) -> str:
+    name = "" if series.name is None else f", name {_cell(series.name)}"
+    title = f"Series, {counted(len(series), 'value')}{name}, dtype {_cell(series.dtype)}"
+    return "\n".join([title, "", *_table(series.to_frame("" if series.name is None else series.name))])
+
+
+def _table(frame: Any) -> list[str]:
+    """Return the lines of the Markdown table, and one that says what it lacks."""
+    shown = frame.iloc[:MAX_ROWS, :MAX_COLUMNS]
+    index_name = ", ".join(str(name) for name in shown.index.names if name is not None)
+    lines = [_row([index_name, *shown.columns]), _row(["---"] * (len(shown.columns) + 1))]
+    size = sum(map(len, lines))
+    told = 0
+    for row in shown.itertuples(name=None):
+        line = _row(row)
+        size += len(line)
+        if size > MAX_TABLE_CHARACTERS:
+            break
+        lines.append(line)
+        told += 1
+    rows, columns = frame.shape
+    cuts = [f"first {told} of {counted(rows, 'row')}"] if told < rows else []
+    cuts += [f"first {MAX_COLUMNS} of {counted(columns, 'column')}"] if columns > MAX_COLUMNS else []
+    is_cut = any("…" in line for line in lines)
+    cuts += [f"cells of more than {MAX_CELL_CHARACTERS} characters are cut"] if is_cut else []
+    return [*lines, *(["", f"({'; '.join(cuts)})"] if cuts else [])]
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    if len(text) > MAX_CELL_CHARACTERS:
+        text = f"{text[: MAX_CELL_CHARACTERS - 1]}…"
+    return text.translate(_IN_A_CELL)
+
+
+def _array_text(array: Any, numpy: Any) -> str:
+    items = numpy.array2string(
+        array, threshold=_MAX_ARRAY_ITEMS, edgeitems=3, max_line_width=100, separator=", ", floatmode="unique"
+    )
+    if len(items) > MAX_TABLE_CHARACTERS:
+        items = f"{items[:MAX_TABLE_CHARACTERS]}…\n(cut at {MAX_TABLE_CHARACTERS:,} characters)"
+    return f"array, shape {array.shape}, dtype {array.dtype}\n{items}"
+
+
+_LONGEST_SIGNATURE_BYTES = 12
+
+
+def image_part(value: Any) -> ContentPart | None:
+    r"""Return the image that a value is, or ``None`` where it is none.
+
+    Images are the bytes of a PNG, JPEG, GIF or WebP file, a figure of matplotlib, and whatever shows itself in a
+    notebook as PNG or JPEG (``_repr_png_``, ``_repr_jpeg_``): those of Pillow and ``IPython.display.Image``. None of
+    these libraries is imported.
+
+    >>> image_part(b"\x89PNG\r\n\x1a\n").url
+    'data:image/png;base64,iVBORw0KGgo='
+    """
+    data = value if isinstance(value, bytes) else _drawn(value)
+    kind = None if data is None else _kind_of(data[:_LONGEST_SIGNATURE_BYTES])
+    if data is None or kind is None:
+        return None
+    return ContentPart("image_url", url=f"data:image/{kind};base64,{b64encode(data).decode()}")
+
+
+def _kind_of(start: bytes) -> str | None:
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    return "webp" if start[:4] == b"RIFF" and start[8:] == b"WEBP" else None
+
+
+def _drawn(value: Any) -> bytes | None:
+    figures = sys.modules.get("matplotlib.figure")
+    if figures is not None and isinstance(value, figures.Figure):
+        drawing = BytesIO()
+        value.savefig(drawing, format="png")
+        return drawing.getvalue()
+    for name in ("_repr_png_", "_repr_jpeg_"):
+        method = getattr(type(value), name, None)
+        shown = None if method is None else method(value)
+        data = shown[0] if isinstance(shown, tuple) else shown  # the second is metadata, such as a width
+        if data:
+            return b64decode(data) if isinstance(data, str) else bytes(data)
+    return None
+
+
+MAX_VALUE_CHARACTERS = 100_000
+
+_ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
+
+
+def value_text(value: Any, expression: str) -> str | ContentPart:
+    """Return a value as text, or as an image; ``expression`` names it in errors.
+
+    The first that fits: what its ``_repr_llm_()`` returns; text as it is; tables, arrays and scalars of pandas and
+    NumPy (``data_text``); an image (``image_part``); what its ``_repr_markdown_()`` returns; dicts, lists, tuples, sets
+    (sorted), dataclasses (without what they keep out of their repr) and pydantic models as JSON; anything else, numbers
+    and ``None`` too, as ``str()`` gives it. The last holds for a dataclass with a ``__str__`` of its own as well, such
+    as ``Response``.
+
+    Only the pictures of data are cut. Raises ``InvalidArgumentError`` where a value other than text takes more than
+    100,000 characters; where its text would be an address in memory, which tells a model nothing and changes with every
+    run; for bytes that are no image; and, with the cause, where the value's own code fails.
+
+    >>> value_text({"a": [1, None, {2}]}, "x")
+    '{"a": [1, null, [2]]}'
+    >>> value_text(None, "x"), value_text("{{ y }}", "x")
+    ('None', '{{ y }}')
+    """
+    try:
+        found = _found(value)
+    except Exception as error:  # a value's own code may fail with anything
+        why = str(error) if isinstance(error, InvalidArgumentError) else f"{type(error).__name__}: {error}"
+        raise InvalidArgumentError(
+            f"{{{{ {expression} }}}} cannot be written as text ({one_line(why)[:200]}). "
+            "Assign the text that you mean to a variable, and name that."
+        ) from error
+    if isinstance(found, str) and len(found) > MAX_VALUE_CHARACTERS and not isinstance(value, str):
+        raise InvalidArgumentError(
+            f"{{{{ {expression} }}}} takes {len(found):,} characters, more than {MAX_VALUE_CHARACTERS:,}. "
+            f"Take a part of it; to send it all, assign str({expression}) to a variable and name that."
+        )
+    return found
+
+
+def _found(value: Any) -> str | ContentPart:
+    said = _own_text(value, "_repr_llm_")
+    if said is not None:
+        return said
+    if isinstance(value, str):
+        return str(value)
+    return data_text(value) or image_part(value) or _own_text(value, "_repr_markdown_") or _json_or_str(value)
+
+
+def _own_text(value: Any, method_name: str) -> str | None:
+    """Return what a method of the value's class says of it, if there is one and it says something."""
+    method = getattr(type(value), method_name, None)
+    text = None if method is None else method(value)
+    return text if isinstance(text, str) else None
+
+
+def _json_or_str(value: Any) -> str:
+    if value is None or isinstance(value, (bool, int, float)):
+        return str(value)
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON has it: structures with plain values in them, other things as their text."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return _plain_mapping(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_plain, value), key=json.dumps)
+    return _plain_number(value) if isinstance(value, Number) else _plain_object(value)
+
+
+def _plain_number(value: Number) -> object:
+    """Return a number of NumPy's as one of Python's; others, which JSON cannot hold exactly, as text."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, Rational):
+        return float(str(value))  # 32-bit floats keep their short form
+    return str(value)
+
+
+def _plain_object(value: Any) -> Any:
+    if hasattr(type(value), "model_dump"):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type) and type(value).__str__ is object.__str__:
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.repr}
+    return data_text(value) or _str(value)
+
+
+def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    plain = {key if isinstance(key, str) else _str(key): _plain(item) for key, item in value.items()}
+    if len(plain) < len(value):
+        raise InvalidArgumentError("it has two keys that read alike")
+    return plain
+
+
+def _str(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidArgumentError("it is bytes, and no PNG, JPEG, GIF or WebP image: decode them")
+    text = str(value)
+    if _ADDRESS_ONLY.search(text):
+        raise InvalidArgumentError(
+            "Python says no more of it than where it is in memory: name an attribute or item of it"
+        )
+    return text

@@ -1,0 +1,164 @@
+"""How diskcache is opened: nothing is evicted or pickled, and opening writes no more than it must."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from diskcache import Cache, Disk
+
+from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DATABASE = "cache.db"
+
+
+@contextmanager
+def translating(directory: Path, timeout_s: float) -> Iterator[None]:
+    """Raise our errors where SQLite or the file system raises its own."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise translated(error, directory, timeout_s) from error
+
+
+def translated(error: Exception, directory: Path, timeout_s: float) -> StoreCorruptedError | StoreUnavailableError:
+    """Return our error for one of SQLite or the file system, with its own words and what to do."""
+    where = f"The store in {directory}"
+    if isinstance(error, OSError):
+        return StoreUnavailableError(f"{where} cannot be used: {error.strerror or error}. {_remedy('', timeout_s)}")
+    if not isinstance(error, sqlite3.OperationalError):
+        return StoreCorruptedError(
+            f"{where} is damaged ({error}). Nothing was changed; restore {DATABASE} from a backup, or save what "
+            f"can be read with: sqlite3 {DATABASE} .recover"
+        )
+    if "no such table" in str(error):
+        return StoreCorruptedError(f"{where} is damaged ({error}); restore {DATABASE} from a backup.")
+    return StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}")
+
+
+def _remedy(words: str, timeout_s: float) -> str:
+    if "locked" in words:
+        return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
+    if "full" in words:
+        return "Make room on the disk; what was stored before is safe."
+    return (
+        'Choose a directory that you may write to, as in DiskStore("conversations"); a store that may only be read is '
+        "read from a copy of its directory."
+    )
+
+
+MODE_RAW = 1
+
+Key = str | int
+
+
+def check_row(key: Key, value: bytes) -> None:
+    """Raise ``TypeError`` for what may be no row: a bug of ours, and nothing that a caller could give."""
+    if type(key) not in (str, int):
+        raise TypeError(f"A row's key is text or a whole number, not {type(key).__name__}.")
+    if type(value) is not bytes:
+        raise TypeError(f"A row's value is bytes, not {type(value).__name__}.")
+
+
+class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Keys are text or whole numbers, values are bytes; nothing else goes in or comes out."""
+
+    def put(self, key: Key) -> tuple[Key, bool]:
+        """Return the key as it is stored."""
+        check_row(key, b"")
+        return key, True
+
+    def get(self, key: Key, raw: bool) -> Key:  # noqa: FBT001 - diskcache's signature
+        """Return a stored key."""
+        if raw and type(key) in (str, int):
+            return key
+        raise _planted("a key that is neither text nor a number")
+
+    def store(self, value: bytes, read: bool, key: object = None) -> tuple[int, int, None, memoryview]:  # noqa: ARG002, FBT001 - diskcache's signature
+        """Return the columns size, mode, filename and value: always inline, always bytes."""
+        if read:
+            raise TypeError("A row's value is bytes, not a file.")
+        check_row("", value)
+        return 0, MODE_RAW, None, sqlite3.Binary(value)
+
+    def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:  # noqa: FBT001 - diskcache's signature
+        """Return a stored value."""
+        if read:
+            raise _planted("a file")
+        return self.row("", True, mode, filename, value)[1]  # noqa: FBT003 - a column of diskcache's
+
+    def row(self, key: Key, raw: object, mode: int, filename: str | None, value: object) -> tuple[Key, bytes]:
+        """Return key and value of a stored row."""
+        if not raw or type(key) not in (str, int):
+            raise _planted("a key that is neither text nor a number")
+        if mode == MODE_RAW and filename is None and isinstance(value, bytes):
+            return key, value
+        raise _planted(f"a value that is a pickle, or stands in another file, in the row {key!a:.200}")
+
+    def remove(self, file_path: str) -> None:
+        """Refuse to delete a file: this store has none."""
+        raise _planted(f"the file name {file_path!r}")
+
+
+def _planted(what: str) -> StoreCorruptedError:
+    return StoreCorruptedError(
+        f"The store holds {what}, which promptkit_nb never writes: somebody else wrote to it. "
+        "It was neither executed nor followed. Restore the store from a backup you trust, or save what can be read "
+        "with: export_store(store, path, on_damaged=print)"
+    )
+
+
+SETTINGS: dict[str, str | int] = {
+    "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
+    "cull_limit": 0,  # a set() may delete nothing
+    "statistics": 0,
+    "tag_index": 0,  # the one of disk_table.py is narrower
+    "disk_min_file_size": 2**31 - 1,  # never a file beside the database
+    "sqlite_journal_mode": "wal",
+    "sqlite_synchronous": 1,  # NORMAL: what was acknowledged outlives the process
+    "sqlite_secure_delete": 1,  # what is deleted is overwritten
+    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
+}
+
+_SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
+
+
+def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
+    """Return whether the database holds anything, and the value of one row, without changing anything.
+
+    diskcache writes its settings as it opens a database, and so would change how another program's cache works.
+    """
+    with translating(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "Cache" not in tables:
+            return bool(tables - {"Settings"}), None  # another process may just be making it
+        has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
+        row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
+        return has_rows, row and row[0]
+
+
+class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A ``Cache`` that writes its settings only where they differ.
+
+    Written anew at each opening, they would make it wait for whoever is writing, and fail on a full disk, where what is
+    stored can well be read.
+    """
+
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        execute = super()._sql_retry
+
+        def unless_set(statement: str, arguments: tuple[object, ...] = ()) -> Any:
+            if statement.startswith(_SETS):
+                key, value = arguments[::-1] if statement.startswith("UPDATE") else arguments
+                found = execute("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall()
+                if found == [(value,)] or (found and "OR IGNORE" in statement):
+                    return None
+            return execute(statement, arguments)
+
+        return unless_set

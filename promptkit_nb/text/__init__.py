@@ -1,0 +1,1 @@
+"""Text that several layers share: counts and previews, receipts, near matches."""

@@ -1,0 +1,47 @@
+"""Foreign text as plain text: it cannot steer a terminal, and all of it can be encoded."""
+
+from __future__ import annotations
+
+from promptkit_nb.turns import without_lone_surrogates
+
+PREVIEW_CHARACTERS = 60
+
+
+def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
+    r"""Return the beginning of a text on one line, with an ellipsis where it was cut.
+
+    >>> preview("Hello,\n  world", 8)
+    'Hello, …'
+    """
+    line = one_line(text)
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
+_CONTROLS = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
+
+
+def printable(text: str) -> str:
+    r"""Return the text without control characters, line breaks and tabs excepted.
+
+    >>> printable("\x1b[31mred\r\n")
+    '[31mred\n'
+    """
+    return without_lone_surrogates(text).translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    r"""Return the text on one line, without control characters.
+
+    >>> one_line("first\n  second\x07")
+    'first second'
+    """
+    return " ".join(printable(text).split())
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    >>> counted(1, "turn"), counted(1200, "turn")
+    ('1 turn', '1200 turns')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,99 @@
+"""The receipt: one line that says what an answer took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptkit_nb.frontend import is_batch
+from promptkit_nb.text.plain_text import counted, one_line
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from promptkit_nb.rendering.responses import Response
+
+_CENT_DIGITS = 4
+
+
+def usd_text(cost: Decimal | None) -> str:
+    """Return US dollars for reading: four decimals, or the first two digits of what is smaller still.
+
+    >>> from decimal import Decimal
+    >>> [usd_text(Decimal(text)) for text in ("0", "0.0019", "0.000045", "12.5")]
+    ['$0.00', '$0.0019', '$0.000045', '$12.50']
+    >>> usd_text(None)
+    'price unknown'
+    """
+    if cost is None:
+        return "price unknown"
+    if cost == 0:
+        return "$0.00"
+    if abs(cost) >= 1:
+        return f"${cost:.2f}"
+    return f"${cost:.{max(_CENT_DIGITS, 1 - cost.adjusted())}f}"
+
+
+def amount_text(usd: Decimal) -> str:
+    """Return US dollars of a budget for reading: as ``usd_text`` with four decimals at any size, without idle zeros.
+
+    >>> from decimal import Decimal
+    >>> [amount_text(Decimal(text)) for text in ("1", "0.42", "0.0310", "4.9963", "0.000045")]
+    ['$1.00', '$0.42', '$0.031', '$4.9963', '$0.000045']
+    """
+    digits = f"{usd:.4f}" if usd >= 1 else usd_text(usd).removeprefix("$")
+    whole, _, fraction = digits.partition(".")
+    return f"${whole}.{fraction.rstrip('0'):0<2}"
+
+
+def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
+    """Return a sum of costs for reading, with what it lacks.
+
+    >>> from decimal import Decimal
+    >>> total_text(Decimal("0.12"), 3)
+    '$0.1200 + 3 turns without a price'
+    """
+    if cost is None:
+        return "price unknown"
+    if not unpriced_turns:
+        return usd_text(cost)
+    return f"{usd_text(cost)} + {counted(unpriced_turns, 'turn')} without a price"
+
+
+def receipt_of(response: Response, conversation_id: str) -> str:
+    """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
+
+    A replayed answer says what it saved, and one that turned later turns stale how many. In a batch run the seconds
+    and the conversation's id stay out, so that the same run gives the same output; so does an empty id.
+    """
+    usage = response.usage
+    parts = [
+        response.model,
+        f"{'~' if usage.estimated else ''}{usage.input_tokens:,}/{usage.output_tokens:,} tokens",
+        *_cost_words(response),
+    ]
+    if not is_batch():
+        parts += [f"{response.latency_ms / 1000:.1f} s", *filter(None, [conversation_id])]
+    if response.finish_reason not in ("stop", "tool_calls"):
+        parts.append(_finish_words(response.finish_reason))
+    if response.truncated:
+        parts.append(f"{counted(response.truncated, 'turn')} left out")
+    if response.stale_turns:
+        verb = "was" if response.stale_turns == 1 else "were"
+        parts.append(f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change")
+    return one_line(" · ".join(parts))
+
+
+def _cost_words(response: Response) -> list[str]:
+    if not response.replayed:
+        return [usd_text(response.cost)]
+    saved = f" (saved {usd_text(response.saved)})" if response.saved else ""
+    return ["replayed", f"{usd_text(response.cost)}{saved}"]
+
+
+def _finish_words(finish_reason: str) -> str:
+    words = {
+        "length": "cut at the output limit",
+        "content_filter": "cut by the provider's filter",
+        "unknown": "the server gave no reason for the end",
+    }
+    return words.get(finish_reason, finish_reason)

@@ -1,1 +1,0 @@
-"""The context window: counting tokens, and choosing what a request carries."""
