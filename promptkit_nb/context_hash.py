@@ -24,11 +24,11 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 def chain_of(turns: Iterable[Turn], start: str | None = None) -> str:
     """Return the hash of the turns in their order, going on from ``start``."""
-    *_, last = links_of(turns, start)
+    *_, last = context_hashes_of(turns, start)
     return last
 
 
-def links_of(turns: Iterable[Turn], start: str | None = None) -> Iterator[str]:
+def context_hashes_of(turns: Iterable[Turn], start: str | None = None) -> Iterator[str]:
     """Yield the hash before the first turn, and the one after each turn: one more than there are turns."""
     link = start or NOTHING_SAID
     yield link

@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.budgets import Spending
-from promptkit_nb.chat.options import AT_THE_END, Options, Place, check_replay, check_text
+from promptkit_nb.chat.options import AT_THE_END, Options, Target, check_replay, check_text
 from promptkit_nb.chat.pending_turn import Asking, Preparation
 from promptkit_nb.chat.preview import DryRun
 from promptkit_nb.chat.snapshot import UNDONE
-from promptkit_nb.chat.stored_conversation import ConversationLog, VariableValues
+from promptkit_nb.chat.stored_conversation import StoredConversation, VariableValues
 from promptkit_nb.chat.summarizer import Summarizer
 from promptkit_nb.chat.window import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.errors import InvalidArgumentError
@@ -78,7 +78,7 @@ class Conversation:
         self._provider = provider
         self._clock = clock
         self._budgets = tuple(budgets)
-        self._log = ConversationLog(state, store)
+        self._log = StoredConversation(state, store)
         self._spending = spending = Spending(store, self._budgets, clock=clock)
         summarizer = Summarizer(log=self._log, provider=provider, spending=spending, clock=clock)
         self._asking = Asking(
@@ -207,7 +207,7 @@ class Conversation:
         max_tokens: int | None = None,
         max_output_tokens: int | None = None,
         parts: Sequence[ContentPart] = (),
-        place: Place = AT_THE_END,
+        place: Target = AT_THE_END,
     ) -> DryRun:
         """Return what would be sent and what it may cost; nothing is sent, and nothing stored.
 
@@ -294,7 +294,7 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
         parts: Sequence[ContentPart] = (),
-        place: Place = AT_THE_END,
+        place: Target = AT_THE_END,
         cell: CellCall | None = None,
         on_waiting: Callable[[float, str], None] | None = None,
     ) -> ResponseStream:
@@ -352,7 +352,7 @@ class Conversation:
             model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
         )
         question = self._again(former) if text is None else self._question(text)
-        return self._answer(question, options, Place(in_place_of=former))
+        return self._answer(question, options, Target(in_place_of=former))
 
     def edit(
         self,
@@ -376,7 +376,7 @@ class Conversation:
         """
         options = Options(model=model, parameters=parameters, max_output_tokens=max_output_tokens)
         start = self._log.fresh().place_of(i)
-        return self._answer(self._question(text), options, Place(branch_from=start))
+        return self._answer(self._question(text), options, Target(branch_from=start))
 
     def truncate(self, keep_last: int = 20, *, as_of: str | None = None) -> int:
         """Let the older turns leave the conversation as a branch; return how many left.
@@ -582,7 +582,7 @@ class Conversation:
             raise InvalidArgumentError(f"The turn {turn.id!r} has no message of a user: give the text to ask.")
         return replace(asked, timestamp=self._clock())
 
-    def _answer(self, question: Message, options: Options, place: Place = AT_THE_END) -> Response:
+    def _answer(self, question: Message, options: Options, place: Target = AT_THE_END) -> Response:
         with self._sending:
             stream = self._asking.stream(question, options, place)
             for _ in stream:

@@ -7,7 +7,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.panel.controller import Engine
+from promptkit_nb.panel.controller import PanelController
 from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, TextDelta
 from promptkit_nb.turns import Usage
@@ -32,7 +32,7 @@ class PanelPage:
         self.updates: list[dict[str, object]] = []
         self.told: list[dict[str, Any]] = []
         self.kept: list[Snapshot] = []
-        self.engine = Engine(conversation, self)
+        self.engine = PanelController(conversation, self)
         if is_open:
             self.do("open")
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from promptkit_nb.chat.token_estimates import Gauge, cut_warning, gauge_for
+from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
 from promptkit_nb.chat.window import fit
 from promptkit_nb.tokens import count_message_tokens
 from promptkit_nb.turns import Message, ToolCall, Turn, Usage
@@ -70,8 +70,8 @@ def talk(
     """Send the new turns' questions; return what we expected of each request, and what the server counted."""
     expected, counted = [], []
     for turn in new:
-        gauge = gauge_for(model, turns, "You help.")
-        window = fit("You help.", turns, (), turn.messages[0], gauge=gauge, max_tokens=max_tokens)
+        estimator = token_estimator_for(model, turns, "You help.")
+        window = fit("You help.", turns, (), turn.messages[0], estimator=estimator, max_tokens=max_tokens)
         reported = server(window.messages)
         expected.append(window.token_count or 0)
         counted.append(reported)
@@ -135,16 +135,16 @@ def test_server_that_goes_by_openais_name_is_found_out() -> None:
 def test_openais_models_are_trusted_where_less_was_reported() -> None:
     """A part of a prompt that was not counted is no other tokenizer."""
     less = measured(requested_model="gpt-4o", usage=Usage(10, 9))
-    assert gauge_for("gpt-4o", [less]) == Gauge.of("gpt-4o")
+    assert token_estimator_for("gpt-4o", [less]) == TokenEstimator.of("gpt-4o")
 
 
 def test_openais_models_may_be_given_a_few_tokens_more() -> None:
     """Something around a short request is no other tokenizer, and a little more is taken into account."""
     short = measured(requested_model="gpt-4o", counted_input_tokens=10, usage=Usage(20, 9))
-    assert gauge_for("gpt-4o", [short]) == Gauge.of("gpt-4o")
+    assert token_estimator_for("gpt-4o", [short]) == TokenEstimator.of("gpt-4o")
     long = measured(requested_model="gpt-4o", usage=Usage(1030, 9))
-    assert gauge_for("gpt-4o", [long]) == replace(Gauge.of("gpt-4o"), overall=1.03)
-    assert not gauge_for("gpt-4o", [measured(requested_model="gpt-4o", usage=Usage(1061, 9))]).is_trusted
+    assert token_estimator_for("gpt-4o", [long]) == replace(TokenEstimator.of("gpt-4o"), overall=1.03)
+    assert not token_estimator_for("gpt-4o", [measured(requested_model="gpt-4o", usage=Usage(1061, 9))]).is_trusted
 
 
 def measured(**changes: object) -> Turn:
@@ -161,7 +161,7 @@ def measured(**changes: object) -> Turn:
 
 def ratio(*turns: Turn) -> float | None:
     """Return what is known of English after these turns."""
-    return gauge_for("llama3.2", turns).ratios.get("words")
+    return token_estimator_for("llama3.2", turns).ratios.get("words")
 
 
 def test_newest_measured_requests_teach() -> None:
@@ -170,7 +170,7 @@ def test_newest_measured_requests_teach() -> None:
     assert ratio(*[measured()] * 3) == pytest.approx(1.1 * (3000 - 7) / 991, rel=0.01)
     calmer = measured(usage=Usage(1000, 9))
     assert ratio(measured(), *[calmer] * 5) == pytest.approx(1.1, rel=0.01)
-    assert list(gauge_for("llama3.2", [measured()]).ratios) == ["words"]
+    assert list(token_estimator_for("llama3.2", [measured()]).ratios) == ["words"]
 
 
 @pytest.mark.parametrize(
@@ -205,33 +205,33 @@ def test_inherited_turns_teach_as_well() -> None:
 
 def test_unmeasured_text_counts_as_tokenizers_of_few_words_count() -> None:
     """Its likely size stands beside; tool calls count, too."""
-    size = Gauge.of("llama3.2").of_message(Message("user", "Привет, мир"))
+    size = TokenEstimator.of("llama3.2").of_message(Message("user", "Привет, мир"))
     assert (size.counted, size.likely, size.expected) == (8, 8, 18)
     call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": 12345}'),))
-    assert Gauge.of("llama3.2").of_message(call).expected == 27
+    assert TokenEstimator.of("llama3.2").of_message(call).expected == 27
 
 
 def test_half_an_emoji_is_measured() -> None:
     """In the arguments of a call, which are kept as they came."""
     call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": "\ud83c"}'),))
-    assert Gauge.of("llama3.2").of_message(call).expected > 0
+    assert TokenEstimator.of("llama3.2").of_message(call).expected > 0
 
 
 def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation that was counted is not encoded again."""
     turns = conversation(500, "english", chance_of("7"))
-    gauge = Gauge.of("gpt-4o")
-    first = [gauge.of_turn(turn) for turn in turns]
+    estimator = TokenEstimator.of("gpt-4o")
+    first = [estimator.of_turn(turn) for turn in turns]
     monkeypatch.setattr("promptkit_nb.tokens.count_tokens", None)
-    assert [gauge.of_turn(turn) for turn in turns] == first
+    assert [estimator.of_turn(turn) for turn in turns] == first
 
 
 def test_turn_that_was_written_anew_is_measured_anew() -> None:
     """Its id is the same, what it says is not."""
-    gauge = Gauge.of("gpt-4o")
+    estimator = TokenEstimator.of("gpt-4o")
     turn = Turn(id="t", messages=(Message("user", "one"), Message("assistant", "two")))
     longer = replace(turn, messages=(Message("user", "one two three"), turn.messages[1]))
-    assert (gauge.of_turn(turn).counted, gauge.of_turn(longer).counted) == (10, 12)
+    assert (estimator.of_turn(turn).counted, estimator.of_turn(longer).counted) == (10, 12)
 
 
 def test_prompt_that_was_cut_is_told() -> None:

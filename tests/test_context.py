@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from promptkit_nb.chat.preview import Context, ContextLine
-from promptkit_nb.chat.summaries import serving_summaries
-from promptkit_nb.chat.token_estimates import Gauge
+from promptkit_nb.chat.summaries import find_applied_summaries
+from promptkit_nb.chat.token_estimates import TokenEstimator
 from promptkit_nb.chat.window import fit
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.turns import Message, ToolCall, Turn
 
 SCRIPT = "<script>alert(1)</script>"
 SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'
-EXACT = Gauge.of("gpt-4o")
+EXACT = TokenEstimator.of("gpt-4o")
 
 
 def turns(*answers: str) -> tuple[Turn, ...]:
@@ -20,12 +20,12 @@ def turns(*answers: str) -> tuple[Turn, ...]:
     return tuple(Turn(id=f"t{at}", messages=each) for at, each in enumerate(said))
 
 
-def context(max_tokens: int | None = None, gauge: Gauge = EXACT) -> Context:
+def context(max_tokens: int | None = None, estimator: TokenEstimator = EXACT) -> Context:
     """Return the context of a conversation with a summary of one of its four turns."""
     talk = turns("Hello", "One", "Two", "x" * 61)
     state = ConversationState("c", turns=talk, summaries=(Summary("t0", "t0", "A greeting."),))
-    window = fit("You help.", talk, serving_summaries(state), None, gauge=gauge, max_tokens=max_tokens)
-    return Context.of(window, talk, gauge=gauge)
+    window = fit("You help.", talk, find_applied_summaries(state), None, estimator=estimator, max_tokens=max_tokens)
+    return Context.of(window, talk, estimator=estimator)
 
 
 def test_text_has_a_line_a_message_and_the_total() -> None:
@@ -50,8 +50,8 @@ def test_without_a_limit_everything_is_there() -> None:
 def test_lines_say_what_they_are() -> None:
     """The system prompt, a summary, a turn by its position in the conversation, or the question."""
     talk = turns("Hello")
-    window = fit("You help.", talk, [], Message("user", "Bye"), gauge=EXACT)
-    lines = Context.of(window, talk, gauge=EXACT, has_question=True)
+    window = fit("You help.", talk, [], Message("user", "Bye"), estimator=EXACT)
+    lines = Context.of(window, talk, estimator=EXACT, has_question=True)
     assert [(line.role, line.kind, line.turn) for line in lines] == [
         ("system", "system", None),
         ("user", "turn", 0),
@@ -66,23 +66,23 @@ def test_lines_say_what_they_are() -> None:
 
 def test_other_models_counts_are_estimates() -> None:
     """It says so, and for how much it keeps room until the server has reported its own count."""
-    whole = context(gauge=Gauge.of("llama3.2"))
+    whole = context(estimator=TokenEstimator.of("llama3.2"))
     assert (whole.estimated, whole.token_count, whole.most_tokens) == (True, 64, 141)
     assert str(whole).endswith("\n64 tokens (estimate, 141 at most)")
-    cut = context(max_tokens=120, gauge=Gauge.of("llama3.2"))
+    cut = context(max_tokens=120, estimator=TokenEstimator.of("llama3.2"))
     assert str(cut).endswith("\n44 of 120 tokens · 2 turns left out (estimate, 103 at most)")
 
 
 def test_an_empty_one_is_its_total() -> None:
     """Only the opening of the answer."""
-    assert str(Context.of(fit(None, [], [], None, gauge=EXACT), [], gauge=EXACT)) == "3 tokens"
+    assert str(Context.of(fit(None, [], [], None, estimator=EXACT), [], estimator=EXACT)) == "3 tokens"
 
 
 def test_tool_calls_are_shown() -> None:
     """With their arguments."""
     call = Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city": "Paris"}'),))
     talk = (Turn(messages=(Message("user", "Hi"), call)),)
-    line = Context.of(fit(None, talk, [], None, gauge=EXACT), talk, gauge=EXACT)[1]
+    line = Context.of(fit(None, talk, [], None, estimator=EXACT), talk, estimator=EXACT)[1]
     assert isinstance(line, ContextLine)
     assert line.content == 'weather({"city": "Paris"})'
 
@@ -90,8 +90,8 @@ def test_tool_calls_are_shown() -> None:
 def test_html_has_a_bar_and_unfolds_what_was_said() -> None:
     """How full the window is, each message under its first words; nothing in it runs."""
     talk = turns(f"**bold** {SCRIPT}")
-    window = fit(SCRIPT, talk, [], None, gauge=EXACT, max_tokens=100)
-    html = Context.of(window, talk, gauge=EXACT)._repr_html_()
+    window = fit(SCRIPT, talk, [], None, estimator=EXACT, max_tokens=100)
+    html = Context.of(window, talk, estimator=EXACT)._repr_html_()
     assert 'aria-label="34 % of the context window"' in html
     assert "width:34%" in html
     assert '<summary class="mathjax_ignore tex2jax_ignore">user · 5 tokens · Hi</summary>' in html

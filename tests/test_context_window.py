@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from promptkit_nb.chat.summaries import Cover, plan_summary, serving_summaries
-from promptkit_nb.chat.token_estimates import Gauge
+from promptkit_nb.chat.summaries import AppliedSummary, find_applied_summaries, plan_summary
+from promptkit_nb.chat.token_estimates import TokenEstimator
 from promptkit_nb.chat.window import Window, fit, plan_to_fit
-from promptkit_nb.context_hash import links_of
+from promptkit_nb.context_hash import context_hashes_of
 from promptkit_nb.errors import ContextWindowExceededError
 from promptkit_nb.state import Branch, ConversationState, Summary
 from promptkit_nb.tokens import count_message_tokens
@@ -21,7 +21,7 @@ from promptkit_nb.turns import Message, ToolCall, Turn
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = START + timedelta(days=1)
-EXACT = Gauge.of("gpt-4o")
+EXACT = TokenEstimator.of("gpt-4o")
 HI = Message("user", "Hi")
 
 
@@ -45,9 +45,9 @@ def summary(first: int, last: int, text: str = "Alice.", *, at: datetime = LATER
     return Summary(f"t{first:03}", f"t{last:03}", text, created_at=at)
 
 
-def covers(state: ConversationState, before: int | None = None) -> list[tuple[int, int]]:
+def applied_summaries(state: ConversationState, before: int | None = None) -> list[tuple[int, int]]:
     """Return which positions have a summary that serves."""
-    return [(cover.start, cover.stop) for cover in serving_summaries(state, before)]
+    return [(applied.start, applied.stop) for applied in find_applied_summaries(state, before)]
 
 
 def state(count: int, *summaries: Summary) -> ConversationState:
@@ -60,45 +60,45 @@ class TestFit:
 
     def test_without_a_limit_everything_goes_and_nothing_is_counted(self) -> None:
         """System prompt, all turns, question; no figures."""
-        window = fit("You help.", turns(3), [], HI, gauge=EXACT)
+        window = fit("You help.", turns(3), [], HI, estimator=EXACT)
         said = [message for each in turns(3) for message in each.messages]
         assert window.messages == (Message("system", "You help."), *said, HI)
         assert (window.token_count, window.counted_tokens, window.left_out) == (None, None, ())
 
     def test_newest_whole_turns_go(self) -> None:
         """A system prompt of 7, a question of 5 and a reply of 3 tokens leave room for two turns of 18 in 51 tokens."""
-        window = fit("You help.", turns(5), [], HI, gauge=EXACT, max_tokens=51)
+        window = fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=51)
         assert [each.id for each in window.turns] == ["t003", "t004"]
         assert [each.id for each in window.left_out] == ["t000", "t001", "t002"]
         assert window.token_count == window.counted_tokens == count_message_tokens(window.messages, "gpt-4o") == 51
 
     def test_one_token_less_is_one_turn_less(self) -> None:
         """The limit holds for everything, to the token."""
-        window = fit("You help.", turns(5), [], HI, gauge=EXACT, max_tokens=50)
+        window = fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=50)
         assert ([each.id for each in window.turns], window.token_count) == (["t004"], 33)
 
     def test_turns_are_a_suffix(self) -> None:
         """Behind a turn that is too long, older ones are left out, too, however short."""
-        window = fit(None, [turn(0), turn(1, words=500), turn(2)], [], HI, gauge=EXACT, max_tokens=100)
+        window = fit(None, [turn(0), turn(1, words=500), turn(2)], [], HI, estimator=EXACT, max_tokens=100)
         assert [each.id for each in window.turns] == ["t002"]
 
     def test_counting_stops_at_the_limit(self) -> None:
         """What does not fit is not looked at: a turn far back that cannot even be counted does no harm."""
         unreadable = replace(turn(0), messages=None)  # type: ignore[arg-type]  # on purpose
-        window = fit(None, [unreadable, turn(1, words=500), turn(2)], [], HI, gauge=EXACT, max_tokens=100)
+        window = fit(None, [unreadable, turn(1, words=500), turn(2)], [], HI, estimator=EXACT, max_tokens=100)
         assert [each.id for each in window.turns] == ["t002"]
 
     def test_tools_count(self) -> None:
         """Their definitions are a part of the request."""
         tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-        plain = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=80)
-        with_tools = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=80, tools=tools)
+        plain = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=80)
+        with_tools = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=80, tools=tools)
         assert (len(plain.turns), len(with_tools.turns)) == (4, 2)
 
     def test_system_prompt_and_question_alone_may_be_too_much(self) -> None:
         """Refused, with the figures."""
         with pytest.raises(ContextWindowExceededError) as caught:
-            fit("You help.", turns(5), [], HI, gauge=EXACT, max_tokens=14)
+            fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=14)
         assert str(caught.value) == (
             "System prompt (7 tokens), new message (5) and what frames them (3) are 15 tokens, more than "
             "max_tokens=14; nothing was sent. Shorten one of them, or raise max_tokens."
@@ -107,17 +107,17 @@ class TestFit:
 
     def test_policy_error_refuses_what_would_be_left_out(self) -> None:
         """With the size of the whole; what fits is sent as ever."""
-        assert len(fit(None, turns(2), [], HI, gauge=EXACT, max_tokens=44, policy="error").turns) == 2
+        assert len(fit(None, turns(2), [], HI, estimator=EXACT, max_tokens=44, policy="error").turns) == 2
         with pytest.raises(
             ContextWindowExceededError, match=r"would be 62 tokens, 54 of them history, .*=44"
         ) as caught:
-            fit(None, turns(3), [], HI, gauge=EXACT, max_tokens=44, policy="error")
+            fit(None, turns(3), [], HI, estimator=EXACT, max_tokens=44, policy="error")
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (44, 62)
 
     def test_unknown_tokenizer_does_not_refuse_a_question(self) -> None:
         """Its highest possible count keeps history out, but a question that probably fits is sent."""
         question = Message("user", "1234567890 " * 10)
-        window = fit(None, turns(5), [], question, gauge=Gauge.of("llama3.2"), max_tokens=90)
+        window = fit(None, turns(5), [], question, estimator=TokenEstimator.of("llama3.2"), max_tokens=90)
         assert (window.turns, window.token_count, window.counted_tokens) == ((), 90, 57)
 
 
@@ -127,79 +127,83 @@ class TestSummaries:
     def test_note_comes_before_the_turns_that_remain(self) -> None:
         """Its turns do not go; it says how many they are."""
         talk = state(4, summary(0, 2))
-        window = fit("You help.", talk.turns, serving_summaries(talk), HI, gauge=EXACT)
+        window = fit("You help.", talk.turns, find_applied_summaries(talk), HI, estimator=EXACT)
         note = Message("system", "Summary of 3 earlier turns of this conversation:\n\nAlice.")
         assert window.messages == (Message("system", "You help."), note, *talk.turns[3].messages, HI)
         assert window.left_out == ()
 
     def test_newer_summary_folds_the_older(self) -> None:
         """Of two that stand for the same turns, the newer serves; disjoint ones serve together, oldest first."""
-        assert covers(state(9, summary(0, 2), summary(0, 5))) == [(0, 6)]
-        assert covers(state(9, summary(3, 5), summary(0, 2))) == [(0, 3), (3, 6)]
+        assert applied_summaries(state(9, summary(0, 2), summary(0, 5))) == [(0, 6)]
+        assert applied_summaries(state(9, summary(3, 5), summary(0, 2))) == [(0, 3), (3, 6)]
 
     def test_answering_again_makes_it_outdated(self) -> None:
         """A turn that is newer than the summary is not in it; an older summary serves instead."""
-        assert covers(state(9, summary(0, 5, at=START + timedelta(minutes=4)))) == []
-        assert covers(state(9, summary(0, 1, at=START + timedelta(minutes=2)), summary(0, 5, at=START))) == [(0, 2)]
+        assert applied_summaries(state(9, summary(0, 5, at=START + timedelta(minutes=4)))) == []
+        assert applied_summaries(state(9, summary(0, 1, at=START + timedelta(minutes=2)), summary(0, 5, at=START))) == [
+            (0, 2)
+        ]
 
     def test_it_serves_later_turns_only(self) -> None:
         """Answering a summarised turn again takes what stood before it."""
-        assert covers(state(9, summary(0, 5)), before=6) == [(0, 6)]
-        assert covers(state(9, summary(0, 5)), before=5) == []
+        assert applied_summaries(state(9, summary(0, 5)), before=6) == [(0, 6)]
+        assert applied_summaries(state(9, summary(0, 5)), before=5) == []
 
     def test_hash_tells_better_than_the_time_what_it_was_made_of(self) -> None:
         """Turns that are newer are the same ones, by another machine's clock; with other words they are not."""
         talk = state(9)
-        link = [*links_of(talk.turns)][6]
+        link = [*context_hashes_of(talk.turns)][6]
         made = replace(summary(0, 5, at=START), context_hash=link)
-        assert covers(replace(talk, summaries=(made,))) == [(0, 6)]
+        assert applied_summaries(replace(talk, summaries=(made,))) == [(0, 6)]
         other = replace(turn(3, words=9), created_at=START)
-        assert covers(replace(talk, turns=(*talk.turns[:3], other, *talk.turns[4:]), summaries=(made,))) == []
+        assert (
+            applied_summaries(replace(talk, turns=(*talk.turns[:3], other, *talk.turns[4:]), summaries=(made,))) == []
+        )
 
     def test_turns_in_a_branch_do_not_count_as_dropped(self) -> None:
         """What was edited away is in no request, not even in other words; it serves again once they are back."""
         talk = state(9, summary(0, 5))
         branch = Branch(id="b", turns=talk.turns[3:], start=3, created_at=LATER)
-        assert covers(replace(talk, turns=talk.turns[:3], branches=(branch,))) == []
+        assert applied_summaries(replace(talk, turns=talk.turns[:3], branches=(branch,))) == []
         replaced = replace(talk, turns=(*talk.turns[:5], turn(99), *talk.turns[6:]), versions={"t099": talk.turns[5:6]})
-        assert covers(replaced) == []
+        assert applied_summaries(replaced) == []
 
     def test_turns_dropped_by_hand_stay_summarised(self) -> None:
         """Their summary stands in front of what is left, whether it names them by id or by position."""
         dropped = replace(state(9), turns=turns(9)[6:])
         by_id = replace(dropped, summaries=(summary(0, 5),))
         by_position = replace(dropped, summaries=(Summary(0, 5, "Alice."),))
-        assert (covers(by_id), covers(by_position)) == ([(0, 0)], [(0, 0)])
-        first, *rest = fit(None, by_position.turns, serving_summaries(by_position), HI, gauge=EXACT).messages
+        assert (applied_summaries(by_id), applied_summaries(by_position)) == ([(0, 0)], [(0, 0)])
+        first, *rest = fit(None, by_position.turns, find_applied_summaries(by_position), HI, estimator=EXACT).messages
         assert (first.content, len(rest)) == ("Summary of 6 earlier turns of this conversation:\n\nAlice.", 7)
-        for made in (summary(0, 5), replace(summary(0, 5), context_hash=[*links_of(turns(9))][6])):
-            assert covers(replace(dropped, turns=turns(9)[3:], summaries=(made,))) == [(0, 3)]
+        for made in (summary(0, 5), replace(summary(0, 5), context_hash=[*context_hashes_of(turns(9))][6])):
+            assert applied_summaries(replace(dropped, turns=turns(9)[3:], summaries=(made,))) == [(0, 3)]
 
     def test_positions_count_from_zero(self) -> None:
         """They are those at the time of the summary: once turns left, nobody can tell."""
         talk = state(9, Summary(0, 5, "Alice.", created_at=LATER))
-        assert covers(talk) == [(0, 6)]
+        assert applied_summaries(talk) == [(0, 6)]
         branch = Branch(id="b", turns=turns(1), start=0, kind="head", created_at=LATER + timedelta(minutes=1))
-        assert covers(replace(talk, branches=(branch,))) == []
-        assert covers(replace(talk, branches=(replace(branch, created_at=START),))) == [(0, 6)]
+        assert applied_summaries(replace(talk, branches=(branch,))) == []
+        assert applied_summaries(replace(talk, branches=(replace(branch, created_at=START),))) == [(0, 6)]
 
     @pytest.mark.parametrize("wrong", [Summary(5, 0, "x"), Summary(-2, 1, "x"), Summary("t005", "t000", "x")])
     def test_nonsense_does_not_serve(self, wrong: Summary) -> None:
         """Ranges that run backwards, and turns before the first."""
-        assert covers(state(9, wrong)) == []
+        assert applied_summaries(state(9, wrong)) == []
 
     def test_summary_goes_before_older_turns(self) -> None:
         """After the newest turn, the summary has the first claim on the room."""
         talk = state(9, summary(0, 2))
-        window = fit(None, talk.turns, serving_summaries(talk), HI, gauge=EXACT, max_tokens=50)
-        assert (len(window.covers), [each.id for each in window.turns]) == (1, ["t008"])
+        window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=50)
+        assert (len(window.applied_summaries), [each.id for each in window.turns]) == (1, ["t008"])
         assert [each.id for each in window.left_out] == ["t003", "t004", "t005", "t006", "t007"]
 
     def test_summary_that_keeps_out_the_newest_turn_gives_way(self) -> None:
         """Its turns are left out then, and told as such."""
         talk = state(3, summary(0, 1, "long " * 30))
-        window = fit(None, talk.turns, serving_summaries(talk), HI, gauge=EXACT, max_tokens=40)
-        assert (window.covers, [each.id for each in window.turns]) == ((), ["t002"])
+        window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=40)
+        assert (window.applied_summaries, [each.id for each in window.turns]) == ((), ["t002"])
         assert [each.id for each in window.left_out] == ["t000", "t001"]
 
 
@@ -209,13 +213,13 @@ class TestPlan:
     def test_nothing_left_out_needs_no_summary(self) -> None:
         """And without a limit nothing is left out."""
         for max_tokens in (None, 1000):
-            window = fit(None, turns(5), [], HI, gauge=EXACT, max_tokens=max_tokens)
-            assert plan_to_fit(window, turns(5), [], gauge=EXACT) is None
+            window = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=max_tokens)
+            assert plan_to_fit(window, turns(5), [], estimator=EXACT) is None
 
     def test_newest_half_of_the_room_stays(self) -> None:
         """Of 108 tokens for history three turns of 18 stay, though six would fit."""
-        window = fit(None, turns(20), [], HI, gauge=EXACT, max_tokens=116)
-        plan = plan_to_fit(window, turns(20), [], gauge=EXACT)
+        window = fit(None, turns(20), [], HI, estimator=EXACT, max_tokens=116)
+        plan = plan_to_fit(window, turns(20), [], estimator=EXACT)
         assert len(window.turns) == 6
         assert plan is not None
         assert (len(plan.turns), plan.first_turn, plan.last_turn, plan.former) == (17, "t000", "t016", ())
@@ -223,7 +227,7 @@ class TestPlan:
     def test_former_summary_is_folded_in(self) -> None:
         """The new one stands for its turns, too, and only the others are read."""
         talk = state(20, summary(0, 9))
-        plan = plan_summary(talk.turns, serving_summaries(talk), 15)
+        plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
         assert plan is not None
         assert (plan.first_turn, plan.last_turn, plan.former) == ("t000", "t014", talk.summaries)
         assert plan.context_hash is UNSET
@@ -232,27 +236,27 @@ class TestPlan:
     def test_plan_tells_the_hash_of_what_it_sums_up(self) -> None:
         """Piece by piece, where it takes several requests."""
         talk = state(20, summary(0, 9))
-        links = tuple(links_of(talk.turns))
-        plan = plan_summary(talk.turns, serving_summaries(talk), 15, links)
+        context_hashes = tuple(context_hashes_of(talk.turns))
+        plan = plan_summary(talk.turns, find_applied_summaries(talk), 15, context_hashes)
         assert plan is not None
         first = replace(plan, turns=plan.turns[:2], last_turn="t011")
-        assert (first.context_hash, plan.context_hash) == (links[12], links[15])
-        assert plan.after(2, summary(0, 11)).context_hash == links[15]
+        assert (first.context_hash, plan.context_hash) == (context_hashes[12], context_hashes[15])
+        assert plan.after(2, summary(0, 11)).context_hash == context_hashes[15]
 
     def test_summarised_turns_need_no_other(self) -> None:
         """None to summarise, none to pay for."""
         talk = state(20, summary(0, 9))
-        assert plan_summary(talk.turns, serving_summaries(talk), 10) is None
-        assert plan_summary(talk.turns, serving_summaries(talk), 5) is None
+        assert plan_summary(talk.turns, find_applied_summaries(talk), 10) is None
+        assert plan_summary(talk.turns, find_applied_summaries(talk), 5) is None
         assert plan_summary((), (), 0) is None
 
     def test_new_summary_serves_in_place_of_the_former(self) -> None:
         """What was planned is what it stands for."""
         talk = state(20, summary(0, 9))
-        plan = plan_summary(talk.turns, serving_summaries(talk), 15)
+        plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
         assert plan is not None
         made = Summary(plan.first_turn, plan.last_turn, "Both.", created_at=LATER)
-        assert covers(replace(talk, summaries=(*talk.summaries, made))) == [(0, 15)]
+        assert applied_summaries(replace(talk, summaries=(*talk.summaries, made))) == [(0, 15)]
 
 
 @st.composite
@@ -277,9 +281,9 @@ def conversations(draw: st.DrawFn) -> tuple[ConversationState, int]:
 def test_invariants(drawn: tuple[ConversationState, int], model: str) -> None:
     """System prompt and question always, whole turns in order, within the limit, and every turn is accounted for."""
     state, max_tokens = drawn
-    served, gauge = serving_summaries(state), Gauge.of(model)
+    served, estimator = find_applied_summaries(state), TokenEstimator.of(model)
     try:
-        window = fit(state.system_prompt, state.turns, served, HI, gauge=gauge, max_tokens=max_tokens)
+        window = fit(state.system_prompt, state.turns, served, HI, estimator=estimator, max_tokens=max_tokens)
     except ContextWindowExceededError:
         assert max_tokens < 16
         return
@@ -294,16 +298,16 @@ def check_invariants(window: Window, state: ConversationState, max_tokens: int) 
     assert window.counted_tokens <= window.token_count <= max_tokens
     assert window.messages[-1] == HI
     system = [] if state.system_prompt is None else [state.system_prompt]
-    notes = [cover.note.content for cover in window.covers]
+    notes = [applied.note.content for applied in window.applied_summaries]
     assert [each.content for each in window.messages if each.role == "system"] == [*system, *notes]
     said = tuple(message for each in window.turns for message in each.messages)
     assert window.messages[len(system) + len(notes) : -1] == said
-    covered = {each.id for cover in window.covers for each in state.turns[cover.start : cover.stop]}
+    covered = {each.id for applied in window.applied_summaries for each in state.turns[applied.start : applied.stop]}
     ordered = [each.id for each in state.turns if each.id not in covered]
     assert [each.id for each in (*window.left_out, *window.turns)] == ordered
-    assert len(covered) == sum(cover.stop - cover.start for cover in window.covers)
+    assert len(covered) == sum(applied.stop - applied.start for applied in window.applied_summaries)
 
 
 def test_cover_without_turns_says_so_in_words() -> None:
     """Of turns that are gone and named by id, nobody knows how many they were."""
-    assert Cover(summary(0, 5)).note.content.startswith("Summary of earlier turns of this conversation:")
+    assert AppliedSummary(summary(0, 5)).note.content.startswith("Summary of earlier turns of this conversation:")

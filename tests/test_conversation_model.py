@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptkit_nb import ConversationManager, ProviderUnavailableError, Usage
-from promptkit_nb.chat.options import Place
+from promptkit_nb.chat.options import Target
 from promptkit_nb.pricing import Price
 from promptkit_nb.providers.base import Completion, TextDelta
 
@@ -145,7 +145,7 @@ class _Run:
     def leave(self, text: str, at: int) -> None:
         """Leave a stream after its first piece: at the end, or in place of a turn."""
         own = self.conv.turns[at] if at else None
-        stream = self.conv.stream(text, place=Place(in_place_of=own))
+        stream = self.conv.stream(text, place=Target(in_place_of=own))
         for _ in stream:
             break
         assert stream.response is not None

@@ -44,15 +44,17 @@ def leads_somewhere(link: str, document: Path) -> bool:
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
 def test_links_within_lead_to_files_and_headings(document: Path) -> None:
     """A link to a file, a picture or a heading names one that exists, in any document and any tutorial."""
-    links = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
-    assert [link for link in links if not leads_somewhere(link, document)] == []
+    context_hashes = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
+    assert [link for link in context_hashes if not leads_somewhere(link, document)] == []
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
 def test_links_outside_are_whole(document: Path) -> None:
     """A link to elsewhere has a host with a domain, goes over TLS, and holds nothing that a browser would cut off."""
-    links = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
-    assert [link.geturl() for link in links if link.scheme != "https" or "." not in (link.hostname or "")] == []
+    context_hashes = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
+    assert [
+        link.geturl() for link in context_hashes if link.scheme != "https" or "." not in (link.hostname or "")
+    ] == []
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)

@@ -484,7 +484,7 @@ class TestOneRoundTrip:
         """A handle that lives for months does not grow; what it forgot it reads again."""
         for number in range(1050):
             store.append(str(number), said("one"))
-        assert len(store._remembered._opened) <= 1000
+        assert len(store._cache._opened) <= 1000
         store.append("0", said("hello"))
         assert texts(store, "0") == ["one", "hello"]
 

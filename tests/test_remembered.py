@@ -135,14 +135,14 @@ class TestTurns:
         store.get("a")
         store.recent("a", 1)
         store.delete("a")
-        assert "secret" not in repr(vars(store._remembered))
+        assert "secret" not in repr(vars(store._cache))
 
     def test_no_more_is_remembered_than_the_limit(self, store: DiskStore) -> None:
         """A handle that lives for months does not grow; what it forgot it reads again."""
         long = "x" * (MOST_BYTES // 5)
         for number in range(8):
             store.append("a", said(f"{number}{long}"))
-        kept = [line for rows in store._remembered._turns.values() for line, *_ in rows.values()]
+        kept = [line for rows in store._cache._turns.values() for line, *_ in rows.values()]
         assert 0 < sum(map(len, kept)) <= MOST_BYTES
         assert [turn.user_text[0] for turn in store.get("a").turns] == list("01234567")
 
@@ -184,7 +184,7 @@ class TestConversations:
         for number in range(MOST_CONVERSATIONS + 5):
             store.create(ConversationState(str(number)))
             store.recent(str(number), 1)
-        assert 0 < len(store._remembered._opened) <= MOST_CONVERSATIONS
+        assert 0 < len(store._cache._opened) <= MOST_CONVERSATIONS
         assert store.append("0", said("hello")).turn_count == 1
 
 

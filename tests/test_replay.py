@@ -24,7 +24,7 @@ from promptkit_nb import (
     StoreUnavailableError,
     load_pack,
 )
-from promptkit_nb.chat.options import Place
+from promptkit_nb.chat.options import Target
 from promptkit_nb.chat.replay import replayable
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.notebook.settings import UnchosenProvider
@@ -91,7 +91,7 @@ class TestOwnPlace:
 
     def test_stream_gives_the_text(self, conv: Conversation) -> None:
         """As pieces, like any answer."""
-        stream = conv.stream("b", place=Place(in_place_of=conv.turns[1]))
+        stream = conv.stream("b", place=Target(in_place_of=conv.turns[1]))
         assert ("".join(stream), stream.text) == ("You said: b", "You said: b")
         assert stream.response is not None
         assert stream.response.replayed
@@ -124,7 +124,7 @@ class TestOwnPlace:
     ) -> None:
         """It is stored again, in place."""
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("c", fresh=True, place=Place(in_place_of=conv.turns[2])):
+        for _ in conv.stream("c", fresh=True, place=Target(in_place_of=conv.turns[2])):
             break
         response = conv.rerun(2)
         assert (response.content, response.turn.replayed, len(chat_server.requests)) == ("You said: c", True, 4)
@@ -361,13 +361,13 @@ class TestKey:
 
     def test_window_of_one_call_is_part_of_it(self, conv: Conversation) -> None:
         """``max_tokens`` of a call, as that of the conversation."""
-        stream = conv.stream("c", place=Place(in_place_of=conv.turns[2]), max_tokens=5000)
+        stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), max_tokens=5000)
         assert stream._inquiry.recorded is None
 
     def test_picture_is_part_of_it(self, conv: Conversation) -> None:
         """What a message carries beside its text."""
         picture = ContentPart("image_url", url="data:image/png;base64,AAAA")
-        stream = conv.stream("c", place=Place(in_place_of=conv.turns[2]), parts=[picture])
+        stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), parts=[picture])
         assert stream._inquiry.recorded is None
 
     @pytest.mark.usefixtures("conv")
@@ -401,7 +401,7 @@ class TestKey:
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a")
         conv.variables["subject"] = "music"
-        assert not conv.stream("a", place=Place(in_place_of=conv.turns[0]))._inquiry.recorded
+        assert not conv.stream("a", place=Target(in_place_of=conv.turns[0]))._inquiry.recorded
         conv.variables["subject"] = "algebra"
         assert conv.rerun(0).replayed
 

@@ -28,7 +28,7 @@ from promptkit_nb import (
     Turn,
     load_pack,
 )
-from promptkit_nb.chat.options import AT_THE_END, Place
+from promptkit_nb.chat.options import AT_THE_END, Target
 from promptkit_nb.text.receipts import receipt_of
 from storing import said, texts
 
@@ -203,7 +203,7 @@ class TestRerun:
         """The whole former answer is a version and can be restored."""
         former = conv.turns[1]
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("x", place=Place(in_place_of=former)):
+        for _ in conv.stream("x", place=Target(in_place_of=former)):
             break
         turn = conv.turns[1]
         assert (now(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
@@ -213,7 +213,7 @@ class TestRerun:
     def test_interrupt_before_any_text_changes_nothing(self, conv: Conversation) -> None:
         """A stream that was never read leaves the turn as it is."""
         revision = conv._log.head().revision
-        conv.stream("x", place=Place(in_place_of=conv.turns[1])).close()
+        conv.stream("x", place=Target(in_place_of=conv.turns[1])).close()
         assert conv._log.head().revision == revision
 
     def test_turn_that_another_handle_replaced_meanwhile(
@@ -221,7 +221,7 @@ class TestRerun:
     ) -> None:
         """The later answer is current, the earlier one a version: neither is lost."""
         former = conv.turns[1]
-        stream = conv.stream("mine", place=Place(in_place_of=former))
+        stream = conv.stream("mine", place=Target(in_place_of=former))
         manager.get_conversation("chat").rerun(1, "theirs")
         assert "".join(stream) == "You said: mine"
         assert (texts(conv.turns), texts(conv.versions(former))) == (["a", "mine", "c"], ["b", "theirs"])
@@ -230,7 +230,7 @@ class TestRerun:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The paid answer is returned and kept where the turn stands now."""
-        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.get_conversation("chat").clear()
         list(stream)
@@ -243,7 +243,7 @@ class TestRerun:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The answer is on the exception, and the conversation stays deleted."""
-        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.delete_conversation("chat")
         with pytest.raises(ConversationNotFoundError, match="deleted while the answer was under way") as caught:
@@ -257,7 +257,7 @@ class TestRerun:
         self, manager: ConversationManager, conv: Conversation, place: str
     ) -> None:
         """It may be another user's: the answer is on the exception only."""
-        places = {"in place": Place(in_place_of=conv.turns[1]), "from there": Place(branch_from=1)}
+        places = {"in place": Target(in_place_of=conv.turns[1]), "from there": Target(branch_from=1)}
         stream = conv.stream("x", place=places.get(place, AT_THE_END))
         next(stream)
         manager.delete_conversation("chat")
@@ -270,7 +270,7 @@ class TestRerun:
 
     def test_turn_that_is_really_gone_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """Where somebody wrote the conversation without it, there is no place to keep the answer in."""
-        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         state = store.get("chat")
         store.set(replace(state, turns=state.turns[:1]))
@@ -282,7 +282,7 @@ class TestRerun:
 
     def test_store_that_fails_in_the_end_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """An answer that cannot be stored is not lost to the caller."""
-        stream = conv.stream("x", place=Place(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         store.close()
         with pytest.raises(StoreUnavailableError) as caught:
@@ -359,7 +359,7 @@ class TestEdit:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The turn that was meant becomes the branch, not the one that has its position now."""
-        stream = conv.stream("x", place=Place(branch_from=1))
+        stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").truncate(4)
         list(stream)
@@ -369,7 +369,7 @@ class TestEdit:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """All that stands behind the place when the answer is there."""
-        stream = conv.stream("x", place=Place(branch_from=1))
+        stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").send("d")
         list(stream)
@@ -379,7 +379,7 @@ class TestEdit:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """Where the turn left with others, there is nothing more to set aside."""
-        stream = conv.stream("x", place=Place(branch_from=1))
+        stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").clear()
         list(stream)
@@ -400,7 +400,7 @@ class TestEdit:
     def test_leaving_the_stream_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Behind what is left; the turns that it took the place of are a branch."""
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("x", place=Place(branch_from=1)):
+        for _ in conv.stream("x", place=Target(branch_from=1)):
             break
         assert [(turn.user_text, turn.finish_reason) for turn in conv.turns] == [("a", "stop"), ("x", "interrupted")]
         assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"]]

@@ -9,13 +9,13 @@ import pytest
 
 from promptkit_nb.chat.summaries import SummaryPlan
 from promptkit_nb.chat.summarizer import summary_of, summary_request, transcript
-from promptkit_nb.chat.token_estimates import Gauge
+from promptkit_nb.chat.token_estimates import TokenEstimator
 from promptkit_nb.errors import ContextWindowExceededError, ProviderError
 from promptkit_nb.state import Summary
 from promptkit_nb.tokens import count_message_tokens
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Turn, Usage
 
-EXACT = Gauge.of("gpt-4o")
+EXACT = TokenEstimator.of("gpt-4o")
 
 
 def turn(number: int, words: int = 2) -> Turn:
@@ -31,7 +31,7 @@ def plan(*turns: Turn, former: tuple[Summary, ...] = ()) -> SummaryPlan:
 
 def test_request_carries_lines_with_their_roles() -> None:
     """An instruction, then the transcript; 500 tokens at most, temperature 0.3."""
-    request, part = summary_request(plan(turn(1), turn(2)), gauge=EXACT)
+    request, part = summary_request(plan(turn(1), turn(2)), estimator=EXACT)
     system, user = request.messages
     assert (system.role, user.role) == ("system", "user")
     assert user.content == (
@@ -44,7 +44,7 @@ def test_request_carries_lines_with_their_roles() -> None:
 
 def test_former_summaries_come_first() -> None:
     """They are folded in, so that nothing of them is lost."""
-    request, _ = summary_request(plan(turn(1), former=(Summary("a", "b", "She is Alice."),)), gauge=EXACT)
+    request, _ = summary_request(plan(turn(1), former=(Summary("a", "b", "She is Alice."),)), estimator=EXACT)
     assert request.messages[1].content.startswith(
         "[summary of what came before]: She is Alice.\n[user]: 1: word word\n[assistant]: Noted.\n"
     )
@@ -71,7 +71,7 @@ def test_text_of_parts_calls_and_results_is_there() -> None:
 def test_long_transcripts_go_in_pieces() -> None:
     """As many of the oldest turns as fit, and the plan says how far that is."""
     turns = [turn(number, words=50) for number in range(10)]
-    request, part = summary_request(plan(*turns), gauge=EXACT, max_tokens=400)
+    request, part = summary_request(plan(*turns), estimator=EXACT, max_tokens=400)
     assert count_message_tokens(request.messages, "gpt-4o") <= 400
     assert (len(part.turns), part.first_turn, part.last_turn) == (4, "t0", "t3")
     assert "3: word" in request.messages[1].content
@@ -81,7 +81,7 @@ def test_long_transcripts_go_in_pieces() -> None:
 def test_a_turn_that_is_too_long_loses_its_middle() -> None:
     """Its beginning and its end go; the summary stands for the whole turn."""
     long = Turn(id="t1", messages=(Message("user", f"begin{' word' * 5000}"), Message("assistant", "The end.")))
-    request, part = summary_request(plan(long), gauge=EXACT, max_tokens=1000)
+    request, part = summary_request(plan(long), estimator=EXACT, max_tokens=1000)
     text = request.messages[1].content
     assert text.startswith("[user]: begin word")
     assert "\n[…]\n" in text
@@ -93,7 +93,7 @@ def test_a_turn_that_is_too_long_loses_its_middle() -> None:
 def test_window_without_room_is_told() -> None:
     """The instruction alone is too much."""
     with pytest.raises(ContextWindowExceededError, match="max_tokens=50"):
-        summary_request(plan(turn(1)), gauge=EXACT, max_tokens=50)
+        summary_request(plan(turn(1)), estimator=EXACT, max_tokens=50)
 
 
 def test_summary_names_what_it_stands_for() -> None:

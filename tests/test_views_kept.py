@@ -32,7 +32,7 @@ from promptkit_nb import (
     turns_df,
     usage_df,
 )
-from promptkit_nb.stores.disk import DiskRows
+from promptkit_nb.stores.disk import DiskBackend
 from promptkit_nb.stores.feed import Feed
 from promptkit_nb.views import row_cache as kept
 from storing import START, Clock, Foreign, rich_state, said
@@ -161,19 +161,19 @@ class TestReading:
     def places_read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many turns each reading of rows asked for."""
         asked: list[int] = []
-        turns, turns_at = DiskRows.turns, DiskRows.turns_at
+        turns, turns_at = DiskBackend.turns, DiskBackend.turns_at
 
-        def counted_turns(rows: DiskRows, cid: int) -> Any:
+        def counted_turns(rows: DiskBackend, cid: int) -> Any:
             found = turns(rows, cid)
             asked.append(len(found))
             return found
 
-        def counted_turns_at(rows: DiskRows, cid: int, places: Any) -> Any:
+        def counted_turns_at(rows: DiskBackend, cid: int, places: Any) -> Any:
             asked.append(len(places))
             return turns_at(rows, cid, places)
 
-        monkeypatch.setattr(DiskRows, "turns", counted_turns)
-        monkeypatch.setattr(DiskRows, "turns_at", counted_turns_at)
+        monkeypatch.setattr(DiskBackend, "turns", counted_turns)
+        monkeypatch.setattr(DiskBackend, "turns_at", counted_turns_at)
         return asked
 
     def test_second_look_reads_nothing(self, disk: DiskStore, places_read: list[int]) -> None:

@@ -24,7 +24,7 @@ class CellCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Target:
     """Where an answer goes: behind all turns, in place of a turn, or at position ``branch_from`` of the turns.
 
     In the last case the turns from there on become a branch. ``archived`` is the turn that this cell has on a branch:
@@ -36,7 +36,7 @@ class Place:
     archived: Turn | None = None
 
 
-AT_THE_END = Place()
+AT_THE_END = Target()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

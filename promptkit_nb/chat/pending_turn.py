@@ -9,15 +9,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.budgets import OpenCall, Spending
-from promptkit_nb.chat.options import AT_THE_END, CellCall, Options, Place, ReplayMode, check_replay
+from promptkit_nb.chat.options import AT_THE_END, CellCall, Options, ReplayMode, Target, check_replay
 from promptkit_nb.chat.preview import Context
 from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable
-from promptkit_nb.chat.request import Terms, terms_of
-from promptkit_nb.chat.stored_conversation import ConversationLog
+from promptkit_nb.chat.request import RequestSettings, request_settings
+from promptkit_nb.chat.stored_conversation import StoredConversation
 from promptkit_nb.chat.stream import ResponseStream
-from promptkit_nb.chat.summaries import plan_summary, serving_summaries
+from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
 from promptkit_nb.chat.summarizer import Summarizer
-from promptkit_nb.chat.token_estimates import Gauge, cut_warning, gauge_for
+from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
 from promptkit_nb.chat.window import Window, fit, older_turns, plan_to_fit, turns_until
 from promptkit_nb.context_hash import NOTHING_SAID
 from promptkit_nb.errors import BudgetExceededError, ContextWindowExceededError, ProviderError
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 class Inquiry:
     """A question at a place of a conversation: ``turns`` are those before it, ``own`` is the turn that stands there.
 
-    ``links`` are the hashes of what stands before each of the turns, and before the question. ``recorded`` is the
-    stored turn that answers it, if there is one and replay is wanted.
+    ``context_hashes`` are the hashes of the context before each of the turns, and before the question. ``recorded`` is
+    the stored turn that answers it, if there is one and replay is on.
     """
 
     state: ConversationState
     question: Message
-    terms: Terms
+    terms: RequestSettings
     turns: tuple[Turn, ...]
-    links: tuple[str, ...]
+    context_hashes: tuple[str, ...]
     context_hash: str
     replay_key: str
     own: Turn | None = None
@@ -105,12 +105,12 @@ class Preparation:
 
         Raises ``ContextWindowExceededError`` where the window is too small, ``BudgetExceededError`` where a budget is.
         """
-        gauge = self._gauge(inquiry)
-        window, warnings = self._window(inquiry, gauge)
+        estimator = self._estimator(inquiry)
+        window, warnings = self._window(inquiry, estimator)
         terms = inquiry.terms
         cost = None
         if self.spending.has_budgets:
-            cost = self.cost_of(terms, inquiry.state.turns, window, gauge)
+            cost = self.cost_of(terms, inquiry.state.turns, window, estimator)
         call = self.spending.open(
             inquiry.conversation_id,
             inquiry.state.user_id,
@@ -122,9 +122,11 @@ class Preparation:
             window = replace(window, counted_tokens=cost.input_tokens)
         return self._prepared(inquiry, window, call, warnings)
 
-    def cost_of(self, terms: Terms, turns: Sequence[Turn], window: Window, gauge: Gauge) -> CostRange:
+    def cost_of(
+        self, terms: RequestSettings, turns: Sequence[Turn], window: Window, estimator: TokenEstimator
+    ) -> CostRange:
         """Return what the request may cost."""
-        sizes = sum(map(gauge.of_message, window.messages), gauge.of_frame())
+        sizes = sum(map(estimator.of_message, window.messages), estimator.of_frame())
         return cost_range(
             self.provider,
             terms.model,
@@ -135,27 +137,29 @@ class Preparation:
             factor=sizes.expected / sizes.counted,
         )
 
-    def _gauge(self, inquiry: Inquiry) -> Gauge:
+    def _estimator(self, inquiry: Inquiry) -> TokenEstimator:
         """Return what measures the request; where nothing is to be measured, one that looks at nothing."""
         if inquiry.terms.max_tokens is None and not self.spending.has_budgets:
-            return Gauge(inquiry.terms.model, is_trusted=True)
-        return gauge_for(inquiry.terms.model, inquiry.state.turns, inquiry.terms.system_prompt)
+            return TokenEstimator(inquiry.terms.model, is_trusted=True)
+        return token_estimator_for(inquiry.terms.model, inquiry.state.turns, inquiry.terms.system_prompt)
 
-    def _window(self, inquiry: Inquiry, gauge: Gauge) -> tuple[Window, tuple[str, ...]]:
-        window = _window_of(inquiry, inquiry.state.summaries, gauge)
+    def _window(self, inquiry: Inquiry, estimator: TokenEstimator) -> tuple[Window, tuple[str, ...]]:
+        window = _window_of(inquiry, inquiry.state.summaries, estimator)
         if inquiry.terms.context_policy != "summarize" or not window.left_out:
             return window, ()
         left = counted(len(window.left_out), "older turn")
-        covers = serving_summaries(inquiry.state, len(inquiry.turns), inquiry.links)
-        plan = plan_to_fit(window, inquiry.turns, covers, gauge=gauge, links=inquiry.links)
+        applied_summaries = find_applied_summaries(inquiry.state, len(inquiry.turns), inquiry.context_hashes)
+        plan = plan_to_fit(
+            window, inquiry.turns, applied_summaries, estimator=estimator, context_hashes=inquiry.context_hashes
+        )
         if plan is None:
             why = f"There is no room for a summary in max_tokens={window.max_tokens}"
             return window, (f"{why}, so {left} stayed out of the request.",)
         try:
-            self.summarizer.make(plan, gauge=gauge, max_tokens=inquiry.terms.max_tokens)
+            self.summarizer.make(plan, estimator=estimator, max_tokens=inquiry.terms.max_tokens)
         except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
             return window, (f"No summary could be made, so {left} stayed out of the request: {error}",)
-        return _window_of(inquiry, self.summarizer.log.fresh().state.summaries, gauge), ()
+        return _window_of(inquiry, self.summarizer.log.fresh().state.summaries, estimator), ()
 
     def _prepared(self, inquiry: Inquiry, window: Window, call: OpenCall, warnings: tuple[str, ...]) -> Prepared:
         def shorter(error: ContextWindowExceededError) -> Prepared | None:
@@ -181,30 +185,37 @@ def window_of(
     state: ConversationState,
     turns: Sequence[Turn],
     question: Message | None,
-    terms: Terms,
+    terms: RequestSettings,
     *,
-    gauge: Gauge,
-    links: Sequence[str],
+    estimator: TokenEstimator,
+    context_hashes: Sequence[str],
 ) -> Window:
     """Return what a request carries behind these first turns of a conversation, with its summaries.
 
-    ``links`` are those of ``links_of`` for the turns.
+    ``context_hashes`` are those of ``context_hashes_of`` for the turns.
     """
     return fit(
         terms.system_prompt,
         turns,
-        serving_summaries(state, len(turns), links),
+        find_applied_summaries(state, len(turns), context_hashes),
         question,
-        gauge=gauge,
+        estimator=estimator,
         max_tokens=terms.max_tokens,
         policy=terms.context_policy,
     )
 
 
-def _window_of(inquiry: Inquiry, summaries: tuple[Summary, ...], gauge: Gauge) -> Window:
+def _window_of(inquiry: Inquiry, summaries: tuple[Summary, ...], estimator: TokenEstimator) -> Window:
     """Return what the request carries with these summaries, which may be newer than the inquiry."""
     state = replace(inquiry.state, summaries=summaries)
-    return window_of(state, inquiry.turns, inquiry.question, inquiry.terms, gauge=gauge, links=inquiry.links)
+    return window_of(
+        state,
+        inquiry.turns,
+        inquiry.question,
+        inquiry.terms,
+        estimator=estimator,
+        context_hashes=inquiry.context_hashes,
+    )
 
 
 def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededError) -> Window | None:
@@ -220,9 +231,9 @@ def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededErr
         shorter = fit(
             terms.system_prompt,
             inquiry.turns,
-            window.covers,
+            window.applied_summaries,
             inquiry.question,
-            gauge=Gauge(terms.model, is_trusted=True),
+            estimator=TokenEstimator(terms.model, is_trusted=True),
             max_tokens=max(room, 1),
         )
     except ContextWindowExceededError:
@@ -247,7 +258,7 @@ def _cut_warnings(window: Window, model: str, usage: Usage) -> tuple[str, ...]:
 class Asking:
     """Who is asked, and what may answer instead: the conversation's own turns, and those of a recording."""
 
-    log: ConversationLog
+    log: StoredConversation
     provider: Provider
     preparation: Preparation
     replay: ReplayMode
@@ -258,7 +269,7 @@ class Asking:
         self,
         question: Message,
         options: Options,
-        place: Place = AT_THE_END,
+        place: Target = AT_THE_END,
         *,
         cell: CellCall | None = None,
         on_waiting: Callable[[float, str], None] | None = None,
@@ -275,7 +286,7 @@ class Asking:
         )
 
     def inquiry(
-        self, question: Message, options: Options, place: Place = AT_THE_END, *, cell: CellCall | None = None
+        self, question: Message, options: Options, place: Target = AT_THE_END, *, cell: CellCall | None = None
     ) -> Inquiry:
         """Return the question with its context, and with the recorded answer where there is one."""
         snapshot = self.log.fresh()
@@ -299,7 +310,7 @@ class Asking:
             question=question,
             terms=terms,
             turns=state.turns[:position],
-            links=snapshot.links[: position + 1],
+            context_hashes=snapshot.context_hashes[: position + 1],
             context_hash=context_hash,
             replay_key=replay_key,
             own=own,
@@ -308,7 +319,7 @@ class Asking:
         )
 
     def context(
-        self, question: Message | None, options: Options, place: Place = AT_THE_END
+        self, question: Message | None, options: Options, place: Target = AT_THE_END
     ) -> tuple[Context, CostRange]:
         """Return what a request at this place would carry, with this question if there is one, and what it may cost.
 
@@ -317,28 +328,28 @@ class Asking:
         snapshot = self.log.fresh()
         state = snapshot.state
         position = _position(snapshot, place)
-        turns, links = state.turns[:position], snapshot.links[: position + 1]
+        turns, context_hashes = state.turns[:position], snapshot.context_hashes[: position + 1]
         terms = replace(self._terms(state, options), context_policy="truncate")
-        gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
-        window = window_of(state, turns, question, terms, gauge=gauge, links=links)
-        shown = Context.of(window, turns, gauge=gauge, has_question=question is not None)
-        return shown, self.preparation.cost_of(terms, state.turns, window, gauge)
+        estimator = token_estimator_for(terms.model, state.turns, terms.system_prompt)
+        window = window_of(state, turns, question, terms, estimator=estimator, context_hashes=context_hashes)
+        shown = Context.of(window, turns, estimator=estimator, has_question=question is not None)
+        return shown, self.preparation.cost_of(terms, state.turns, window, estimator)
 
     def summarize(self, keep_last: int, options: Options, *, as_of: str | None = None) -> Summary | None:
         """Make a summary of the older turns, ``None`` where there is none to make."""
         snapshot = self.log.fresh()
-        state, links = snapshot.state, snapshot.links
+        state, context_hashes = snapshot.state, snapshot.context_hashes
         turns = turns_until(state.turns, as_of)
         terms = self._terms(state, options)
-        covers = serving_summaries(state, len(turns), links)
-        plan = plan_summary(turns, covers, older_turns(turns, keep_last), links)
+        applied_summaries = find_applied_summaries(state, len(turns), context_hashes)
+        plan = plan_summary(turns, applied_summaries, older_turns(turns, keep_last), context_hashes)
         if plan is None:
             return None
-        gauge = gauge_for(terms.model, state.turns, terms.system_prompt)
-        return self.preparation.summarizer.make(plan, gauge=gauge, max_tokens=terms.max_tokens)
+        estimator = token_estimator_for(terms.model, state.turns, terms.system_prompt)
+        return self.preparation.summarizer.make(plan, estimator=estimator, max_tokens=terms.max_tokens)
 
-    def _terms(self, state: ConversationState, options: Options, recorded_as: str = "") -> Terms:
-        return terms_of(
+    def _terms(self, state: ConversationState, options: Options, recorded_as: str = "") -> RequestSettings:
+        return request_settings(
             state,
             model=options.model or state.settings.model or self.provider.model or recorded_as,
             parameters=options.parameters,
@@ -346,7 +357,7 @@ class Asking:
             max_tokens=options.max_tokens,
         )
 
-    def _keep(self, turn: Turn, place: Place, inquiry: Inquiry) -> int:
+    def _keep(self, turn: Turn, place: Target, inquiry: Inquiry) -> int:
         self.log.check_is_still(inquiry.state)
         if place.in_place_of is not None:
             return self.log.replace(place.in_place_of.id, turn)
@@ -356,18 +367,18 @@ class Asking:
         return self.log.append(turn, inquiry.cell)
 
 
-def _still_answering(archived: Turn, question: Message, terms: Terms, snapshot: Snapshot) -> Turn | None:
+def _still_answering(archived: Turn, question: Message, terms: RequestSettings, snapshot: Snapshot) -> Turn | None:
     """Return the turn of a branch if it answers this question in the context where it stands."""
     link = snapshot.link_before(archived)
     return None if link is None else recorded(terms.hashes(question, link)[1], (archived,))
 
 
-def _link(snapshot: Snapshot, place: Place, position: int) -> str:
+def _link(snapshot: Snapshot, place: Target, position: int) -> str:
     """Return the hash of what stands before the answer: nothing, where all turns there are become a branch."""
-    return NOTHING_SAID if place.branch_from is not None and position == 0 else snapshot.links[position]
+    return NOTHING_SAID if place.branch_from is not None and position == 0 else snapshot.context_hashes[position]
 
 
-def _position(snapshot: Snapshot, place: Place) -> int:
+def _position(snapshot: Snapshot, place: Target) -> int:
     if place.in_place_of is not None:
         return snapshot.place_of(place.in_place_of)
     return len(snapshot.state.turns) if place.branch_from is None else snapshot.place_of(place.branch_from)

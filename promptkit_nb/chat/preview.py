@@ -16,7 +16,7 @@ from promptkit_nb.turns import Message, Turn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from promptkit_nb.chat.token_estimates import Gauge
+    from promptkit_nb.chat.token_estimates import TokenEstimator
     from promptkit_nb.chat.window import Window
 
 Kind = Literal["system", "summary", "turn", "question"]
@@ -53,7 +53,9 @@ class Context(Sequence["ContextLine"]):
     estimated: bool = False
 
     @classmethod
-    def of(cls, window: Window, turns: Sequence[Turn], *, gauge: Gauge, has_question: bool = False) -> Context:
+    def of(
+        cls, window: Window, turns: Sequence[Turn], *, estimator: TokenEstimator, has_question: bool = False
+    ) -> Context:
         """Return what a window holds; ``turns`` are those it was chosen from.
 
         ``has_question`` says that the last message is what is being asked.
@@ -61,16 +63,16 @@ class Context(Sequence["ContextLine"]):
         places = {turn.id: at for at, turn in enumerate(turns)}
         history = [(message, places[turn.id]) for turn in window.turns for message in turn.messages]
         asked = window.messages[-1:] if has_question else ()
-        before = len(window.messages) - len(asked) - len(history) - len(window.covers)
+        before = len(window.messages) - len(asked) - len(history) - len(window.applied_summaries)
         lines = (
-            *(_line(message, "system", gauge) for message in window.messages[:before]),
-            *(_line(cover.note, "summary", gauge) for cover in window.covers),
-            *(_line(message, "turn", gauge, at) for message, at in history),
-            *(_line(message, "question", gauge) for message in asked),
+            *(_line(message, "system", estimator) for message in window.messages[:before]),
+            *(_line(applied.note, "summary", estimator) for applied in window.applied_summaries),
+            *(_line(message, "turn", estimator, at) for message, at in history),
+            *(_line(message, "question", estimator) for message in asked),
         )
-        size = gauge.of_frame() + gauge.of_messages(window.messages)
+        size = estimator.of_frame() + estimator.of_messages(window.messages)
         most = size.expected if window.token_count is None else window.token_count
-        return cls(lines, size.likely, most, window.max_tokens, window.left_out, not gauge.is_trusted)
+        return cls(lines, size.likely, most, window.max_tokens, window.left_out, not estimator.is_trusted)
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -120,11 +122,11 @@ class Context(Sequence["ContextLine"]):
         return " (estimate)" if self.most_tokens <= self.token_count else f" (estimate, {self.most_tokens:,} at most)"
 
 
-def _line(message: Message, kind: Kind, gauge: Gauge, turn: int | None = None) -> ContextLine:
+def _line(message: Message, kind: Kind, estimator: TokenEstimator, turn: int | None = None) -> ContextLine:
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
     content = message.content or "\n\n".join(part.text for part in message.parts if part.text)
     text = "\n\n".join(part for part in (content, *calls) if part)
-    return ContextLine(message.role, kind, text, gauge.of_message(message).likely, turn)
+    return ContextLine(message.role, kind, text, estimator.of_message(message).likely, turn)
 
 
 def _label(line: ContextLine) -> str:

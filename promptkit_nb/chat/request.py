@@ -25,7 +25,7 @@ _STANDING_STILL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RequestSettings:
     """All of a request but what was said: model, system prompt, parameters, and the size of the context window.
 
     ``max_tokens`` bounds the whole request, ``max_output_tokens`` the answer; both in tokens. ``timeless_prompt`` is
@@ -65,14 +65,14 @@ class Terms:
         return context_hash, replay_key
 
 
-def terms_of(
+def request_settings(
     state: ConversationState,
     *,
     model: str,
     parameters: Mapping[str, object] | None = None,
     max_output_tokens: int | None = None,
     max_tokens: int | None = None,
-) -> Terms:
+) -> RequestSettings:
     """Return the terms of the next request of a conversation.
 
     ``parameters`` go over the conversation's, and those over the prompt's; ``max_tokens`` over the conversation's.
@@ -87,7 +87,7 @@ def terms_of(
     }
     # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters bounds the answer.
     longest = merged.pop("max_tokens", None)
-    return Terms(
+    return RequestSettings(
         model=model,
         system_prompt=state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model),
         timeless_prompt=_timeless(prompt, state, model),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.request import timeless_prompt_for
-from promptkit_nb.context_hash import chain_of, context_hash_of, links_of
+from promptkit_nb.context_hash import chain_of, context_hash_of, context_hashes_of
 from promptkit_nb.errors import InvalidArgumentError, PackError
 from promptkit_nb.state import ConversationState
 from promptkit_nb.text.plain_text import counted
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from promptkit_nb.state import Branch, Head
 
 
-def stale_turns(state: ConversationState, links: Sequence[str] | None = None) -> frozenset[str]:
+def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None = None) -> frozenset[str]:
     """Return the ids of the current turns that are stale.
 
     A turn that nobody asked a model for, such as one made by hand, has no context to differ from and never is.
-    ``links`` are those of ``links_of``, where they are known already.
+    ``context_hashes`` are those of ``context_hashes_of``, where they are known already.
 
     >>> from promptkit_nb.state import ConversationState
     >>> stale_turns(ConversationState("chat"))
@@ -31,7 +31,9 @@ def stale_turns(state: ConversationState, links: Sequence[str] | None = None) ->
     """
     prompts: dict[str | None, str | PackError | None] = {}
     stale: list[str] = []
-    for turn, link in zip(state.turns, links or links_of(state.turns, state.context_hash), strict=False):
+    for turn, link in zip(
+        state.turns, context_hashes or context_hashes_of(state.turns, state.context_hash), strict=False
+    ):
         if turn.context_hash is None:
             continue
         model = turn.requested_model
@@ -56,15 +58,15 @@ UNDONE = "undone"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state as it was read; ``links[i]`` is the hash of what stands before turn ``i``, the last one of everything."""
+    """A state as it was read; ``context_hashes[i]`` is the hash of the turns before turn ``i``, the last one of all."""
 
     state: ConversationState
-    links: tuple[str, ...]
+    context_hashes: tuple[str, ...]
 
     @classmethod
     def of(cls, state: ConversationState) -> Snapshot:
         """Return the snapshot of a state."""
-        return cls(state, tuple(links_of(state.turns, state.context_hash)))
+        return cls(state, tuple(context_hashes_of(state.turns, state.context_hash)))
 
     def is_of(self, head: Head) -> bool:
         """Return whether this is what the head is of, and not of an earlier conversation of the same id."""
@@ -76,12 +78,12 @@ class Snapshot:
             return self
         turns = (*self.state.turns, turn)
         state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
-        return Snapshot(state, (*self.links, chain_of([turn], self.links[-1])))
+        return Snapshot(state, (*self.context_hashes, chain_of([turn], self.context_hashes[-1])))
 
     @property
     def stale(self) -> frozenset[str]:
         """The ids of the turns whose context today is another than the one they were answered in."""
-        return stale_turns(self.state, self.links)
+        return stale_turns(self.state, self.context_hashes)
 
     def stale_after(self, turn_id: str) -> int:
         """Return how many turns behind this one are stale; none are where it is no current turn any more."""
@@ -136,7 +138,7 @@ class Snapshot:
     def _link_at(self, branch: Branch) -> str | None:
         """Return the hash of what stands before a branch; what left at the front since is on other branches."""
         if branch.start > 0:
-            return self.links[branch.start] if branch.start < len(self.links) else None
+            return self.context_hashes[branch.start] if branch.start < len(self.context_hashes) else None
         if branch.start == 0 or branch.kind == "head":
             return branch.context_hash or ""
         for head in self._heads:

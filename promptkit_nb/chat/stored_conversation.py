@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 
-class ConversationLog:
+class StoredConversation:
     """One conversation of a store, for several threads at a time."""
 
     def __init__(self, state: ConversationState, store: StateStore) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.budgets import Spending
-from promptkit_nb.chat.stored_conversation import ConversationLog
+from promptkit_nb.chat.stored_conversation import StoredConversation
 from promptkit_nb.errors import BadRequestError, ContextWindowExceededError, ProviderError, ProviderTimeoutError
 from promptkit_nb.pricing import cost_range, price_of_call, usage_of_call
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider, TextDelta
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptkit_nb.chat.summaries import SummaryPlan
-    from promptkit_nb.chat.token_estimates import Gauge
+    from promptkit_nb.chat.token_estimates import TokenEstimator
     from promptkit_nb.turns import Usage
 
 SUMMARY_TEMPERATURE = 0.3
@@ -38,7 +38,7 @@ _SHORTENED = "\n[…]\n"
 
 
 def summary_request(
-    plan: SummaryPlan, *, gauge: Gauge, max_tokens: int | None = None
+    plan: SummaryPlan, *, estimator: TokenEstimator, max_tokens: int | None = None
 ) -> tuple[ChatRequest, SummaryPlan]:
     """Return the request for a summary, and the plan as far as the request goes.
 
@@ -49,15 +49,15 @@ def summary_request(
     former = [f"{_FORMER}{summary.text}" for summary in plan.former]
     texts = [transcript(turn.messages) for turn in plan.turns]
     if max_tokens is not None:
-        room = max_tokens - _size(_messages(former), gauge)
-        texts = _fitting(texts, room, gauge)
+        room = max_tokens - _size(_messages(former), estimator)
+        texts = _fitting(texts, room, estimator)
         if not texts:
             raise ContextWindowExceededError(
                 f"No request for a summary fits into max_tokens={max_tokens}; nothing was sent. Raise max_tokens.",
                 limit_tokens=max_tokens,
             )
     request = ChatRequest(
-        model=gauge.model or "",
+        model=estimator.model or "",
         messages=_messages([*former, *texts]),
         parameters={"temperature": SUMMARY_TEMPERATURE},
         max_output_tokens=plan.max_tokens,
@@ -109,28 +109,28 @@ def _messages(texts: Sequence[str]) -> list[Message]:
     return [Message("system", _INSTRUCTION), Message("user", "\n".join([*texts, "", _CLOSING]))]
 
 
-def _size(messages: Sequence[Message], gauge: Gauge) -> int:
-    return (gauge.of_frame() + gauge.of_messages(messages)).expected
+def _size(messages: Sequence[Message], estimator: TokenEstimator) -> int:
+    return (estimator.of_frame() + estimator.of_messages(messages)).expected
 
 
-def _fitting(texts: Sequence[str], room: int, gauge: Gauge) -> list[str]:
+def _fitting(texts: Sequence[str], room: int, estimator: TokenEstimator) -> list[str]:
     """Return the first texts, as many as there is room for; the very first as much of it as there is room for."""
-    sizes = (gauge.of_message(Message("user", text)).expected for text in texts)
+    sizes = (estimator.of_message(Message("user", text)).expected for text in texts)
     kept, used = 0, 0
     for size in sizes:
         used += size
         if used > room:
             break
         kept += 1
-    return list(texts[:kept]) or _shortened(texts[0], room, gauge)
+    return list(texts[:kept]) or _shortened(texts[0], room, estimator)
 
 
-def _shortened(text: str, room: int, gauge: Gauge) -> list[str]:
+def _shortened(text: str, room: int, estimator: TokenEstimator) -> list[str]:
     length = len(text)
     while length > 1:
         length //= 2
         short = f"{text[: length - length // 2]}{_SHORTENED}{text[len(text) - length // 2 :]}"
-        if gauge.of_message(Message("user", short)).expected <= room:
+        if estimator.of_message(Message("user", short)).expected <= room:
             return [short]
     return []
 
@@ -139,15 +139,15 @@ def _shortened(text: str, room: int, gauge: Gauge) -> list[str]:
 class Summarizer:
     """Makes summaries of a conversation and keeps them; where that fails, what was kept before stays as it was."""
 
-    log: ConversationLog
+    log: StoredConversation
     provider: Provider
     spending: Spending
     clock: Callable[[], datetime]
 
-    def make(self, plan: SummaryPlan, *, gauge: Gauge, max_tokens: int | None = None) -> Summary:
+    def make(self, plan: SummaryPlan, *, estimator: TokenEstimator, max_tokens: int | None = None) -> Summary:
         """Ask for the summary of a plan, piece by piece where one request cannot carry it, and store each."""
         while True:
-            request, done = summary_request(plan, gauge=gauge, max_tokens=max_tokens)
+            request, done = summary_request(plan, estimator=estimator, max_tokens=max_tokens)
             summary = self._asked(request, done)
             if done.last_turn == plan.last_turn:
                 return summary

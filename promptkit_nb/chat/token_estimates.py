@@ -118,25 +118,25 @@ _SMALLEST_WINDOW_TOKENS = 1000  # no server's is smaller
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class TokenEstimate:
     """Tokens as ``counted`` here, as ``likely`` for the server going by what it reported, and at most ``expected``."""
 
     counted: int = 0
     likely: int = 0
     expected: int = 0
 
-    def __add__(self, other: Size) -> Size:
+    def __add__(self, other: TokenEstimate) -> TokenEstimate:
         """Return the two together."""
-        return Size(self.counted + other.counted, self.likely + other.likely, self.expected + other.expected)
+        return TokenEstimate(self.counted + other.counted, self.likely + other.likely, self.expected + other.expected)
 
 
 @dataclass(frozen=True, slots=True)
-class Gauge:
-    """Measures what a model will be sent; ``gauge_for`` makes one that knows what the server reported before.
+class TokenEstimator:
+    """Measures what a model will be sent; ``token_estimator_for`` makes one that knows what the server reported before.
 
     ``is_trusted`` says that our counts are the server's, up to ``overall``; else ``ratios`` are the measured ones.
 
-    >>> Gauge.of("gpt-4o-mini").of_message(Message("user", "hello world"))
+    >>> TokenEstimator.of("gpt-4o-mini").of_message(Message("user", "hello world"))
     Size(counted=6, likely=6, expected=6)
     """
 
@@ -146,54 +146,54 @@ class Gauge:
     ratios: Mapping[Script, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: str | None) -> Gauge:
+    def of(cls, model: str | None) -> TokenEstimator:
         """Return the gauge of a model that nothing was measured of."""
         return cls(model, is_exact(model))
 
-    def of_message(self, message: Message) -> Size:
+    def of_message(self, message: Message) -> TokenEstimate:
         """Return the size of one message; it is measured once."""
         return self.of_messages((message,))
 
-    def of_turn(self, turn: Turn) -> Size:
+    def of_turn(self, turn: Turn) -> TokenEstimate:
         """Return the size of a turn."""
         return self.of_messages(turn.messages)
 
-    def of_messages(self, messages: Iterable[Message]) -> Size:
+    def of_messages(self, messages: Iterable[Message]) -> TokenEstimate:
         """Return the size of several messages together."""
         if self.is_trusted:
             return self._trusted(sum(count_one_message_tokens(message, self.model) for message in messages))
-        total = Size()
+        total = TokenEstimate()
         for message in messages:
             counted = count_one_message_tokens(message, self.model)
             shape = shape_of(message)
             bound = max(shape.bound, math.ceil(counted * _BOUND_MARGIN))
             ratio = self.ratios.get(shape.script)
             if ratio is None:
-                total += Size(counted, counted, bound)
+                total += TokenEstimate(counted, counted, bound)
             else:
                 calibrated = min(bound, FRAMING_TOKENS + math.ceil((counted - FRAMING_TOKENS) * ratio))
-                total += Size(counted, calibrated, calibrated)
+                total += TokenEstimate(counted, calibrated, calibrated)
         return total
 
-    def of_frame(self, tools: Sequence[Mapping[str, object]] = ()) -> Size:
+    def of_frame(self, tools: Sequence[Mapping[str, object]] = ()) -> TokenEstimate:
         """Return the size of what is in a request beside its messages: definitions of tools, opening of the reply."""
         counted = count_tool_tokens(tools, self.model)
         if self.is_trusted:
             return self._trusted(counted + REPLY_TOKENS)
         ratio = self.ratios.get("words", _BOUND_MARGIN)
-        return Size(counted + REPLY_TOKENS, counted + REPLY_TOKENS, math.ceil(counted * ratio) + REPLY_TOKENS)
+        return TokenEstimate(counted + REPLY_TOKENS, counted + REPLY_TOKENS, math.ceil(counted * ratio) + REPLY_TOKENS)
 
-    def _trusted(self, counted: int) -> Size:
+    def _trusted(self, counted: int) -> TokenEstimate:
         likely = math.ceil(counted * self.overall)
-        return Size(counted, likely, likely)
+        return TokenEstimate(counted, likely, likely)
 
 
-def gauge_for(model: str, turns: Sequence[Turn], system_prompt: str | None = None) -> Gauge:
+def token_estimator_for(model: str, turns: Sequence[Turn], system_prompt: str | None = None) -> TokenEstimator:
     """Return the gauge of a model, taught by the newest turns that it answered in this conversation.
 
     What it costs does not grow with the conversation.
 
-    >>> gauge_for("llama3.2", []).is_trusted
+    >>> token_estimator_for("llama3.2", []).is_trusted
     False
     """
     reported = {  # newest first
@@ -203,10 +203,10 @@ def gauge_for(model: str, turns: Sequence[Turn], system_prompt: str | None = Non
     }
     if is_exact(model) and all(_is_as_promised(turns[at]) for at in reported):
         overall = max([1.0, *(ratio for at, ratio in reported.items() if _is_long(turns[at]))])
-        return Gauge(model, is_trusted=True, overall=overall)
+        return TokenEstimator(model, is_trusted=True, overall=overall)
     telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
     requests = [_request_of(model, turns, at, system_prompt) for at in telling[:_MEASURED_TURNS]]
-    return Gauge(model, is_trusted=False, ratios=_ratios(requests))
+    return TokenEstimator(model, is_trusted=False, ratios=_ratios(requests))
 
 
 def cut_warning(counted_tokens: int, reported_tokens: int) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.summaries import SUMMARY_TOKENS, Cover, plan_summary, uncovered
-from promptkit_nb.chat.token_estimates import Size
+from promptkit_nb.chat.summaries import SUMMARY_TOKENS, AppliedSummary, plan_summary, uncovered
+from promptkit_nb.chat.token_estimates import TokenEstimate
 from promptkit_nb.errors import ContextWindowExceededError, InvalidArgumentError
 from promptkit_nb.turns import Message, Turn
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from promptkit_nb.chat.summaries import SummaryPlan
-    from promptkit_nb.chat.token_estimates import Gauge
+    from promptkit_nb.chat.token_estimates import TokenEstimator
     from promptkit_nb.state import ContextPolicy
 
 
@@ -54,15 +54,15 @@ _SHORTEST_QUESTION = Message("user", "?")
 class Window:
     """What one request carries.
 
-    ``messages`` is what goes out, in its order: system prompt, a note for each of ``covers``, the messages of
-    ``turns``, the question. ``left_out`` are the turns that are neither sent nor covered. ``token_count`` is what the
-    server will count at most, and ``counted_tokens`` what was counted here, both without a limit ``None``.
+    ``messages`` is what goes out, in order: system prompt, a note for each of ``applied_summaries``, the messages of
+    ``turns``, the question. ``left_out`` are the turns that are neither sent nor covered. ``token_count`` is the most
+    that the server will count, and ``counted_tokens`` what was counted here; both are ``None`` without a limit.
     """
 
     messages: tuple[Message, ...]
     turns: tuple[Turn, ...]
     left_out: tuple[Turn, ...] = ()
-    covers: tuple[Cover, ...] = ()
+    applied_summaries: tuple[AppliedSummary, ...] = ()
     max_tokens: int | None = None
     token_count: int | None = None
     counted_tokens: int | None = None
@@ -71,42 +71,42 @@ class Window:
 def fit(
     system_prompt: str | None,
     turns: Sequence[Turn],
-    covers: Sequence[Cover],
+    applied_summaries: Sequence[AppliedSummary],
     question: Message | None,
     *,
-    gauge: Gauge,
+    estimator: TokenEstimator,
     max_tokens: int | None = None,
     policy: ContextPolicy = "truncate",
     tools: Sequence[Mapping[str, object]] = (),
 ) -> Window:
-    """Return what the request carries of these turns, which ``covers`` (from ``serving_summaries``) partly stand for.
+    """Return what the request carries of these turns, some of which ``applied_summaries`` replace.
 
     Without ``max_tokens`` everything goes, and nothing is counted. With it the newest turns go that fit; counting stops
     there. A summary gives way only where it would keep out the newest turn. Without a question there is room left for
     the shortest one. Raises ``ContextWindowExceededError`` where system prompt and question alone are too much, and
     with the policy "error" where anything would be left out.
 
-    >>> from promptkit_nb.chat.token_estimates import Gauge
+    >>> from promptkit_nb.chat.token_estimates import TokenEstimator
     >>> hi = Message("user", "Hi")
-    >>> fit("You help.", [], [], hi, gauge=Gauge.of("gpt-4o"), max_tokens=100).token_count
+    >>> fit("You help.", [], [], hi, estimator=TokenEstimator.of("gpt-4o"), max_tokens=100).token_count
     15
     """
     system = () if system_prompt is None else (Message("system", system_prompt),)
     asked = () if question is None else (question,)
     if max_tokens is None:
-        return _window(system, covers, uncovered(turns, covers), asked)
-    fixed = gauge.of_frame(tools) + gauge.of_messages((*system, *asked))
+        return _window(system, applied_summaries, uncovered(turns, applied_summaries), asked)
+    fixed = estimator.of_frame(tools) + estimator.of_messages((*system, *asked))
     if fixed.likely > max_tokens:
-        raise _too_much(system, asked, fixed, max_tokens, gauge)
+        raise _too_much(system, asked, fixed, max_tokens, estimator)
     # Of what was never measured only a bound is known, which is no reason to refuse it.
-    size = Size(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
-    usable = max_tokens if asked else max_tokens - gauge.of_message(_SHORTEST_QUESTION).expected
-    served = _fitting(covers, turns, usable - size.expected, gauge)
-    size += gauge.of_messages(cover.note for cover in served)
+    size = TokenEstimate(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
+    usable = max_tokens if asked else max_tokens - estimator.of_message(_SHORTEST_QUESTION).expected
+    served = _fitting(applied_summaries, turns, usable - size.expected, estimator)
+    size += estimator.of_messages(applied.note for applied in served)
     candidates = uncovered(turns, served)
-    kept, size = _newest(candidates, size, usable, gauge)
-    if policy == "error" and (kept < len(candidates) or len(served) < len(covers)):
-        raise _over_limit(turns, covers, fixed, max_tokens, gauge)
+    kept, size = _newest(candidates, size, usable, estimator)
+    if policy == "error" and (kept < len(candidates) or len(served) < len(applied_summaries)):
+        raise _over_limit(turns, applied_summaries, fixed, max_tokens, estimator)
     split = len(candidates) - kept
     return _window(
         system,
@@ -120,11 +120,16 @@ def fit(
 
 
 def plan_to_fit(
-    window: Window, turns: Sequence[Turn], covers: Sequence[Cover], *, gauge: Gauge, links: Sequence[str] = ()
+    window: Window,
+    turns: Sequence[Turn],
+    applied_summaries: Sequence[AppliedSummary],
+    *,
+    estimator: TokenEstimator,
+    context_hashes: Sequence[str] = (),
 ) -> SummaryPlan | None:
-    """Return how to summarise what the window left out; ``turns`` and ``covers`` are those given to it.
+    """Return how to summarise what the window left out; ``turns`` and ``applied_summaries`` are those given to it.
 
-    ``links`` are as in ``plan_summary``.
+    ``context_hashes`` are as in ``plan_summary``.
 
     So that this is not due again with the next turn, only the newest turns that fit into half of the room stay as they
     are, and the summary gets a quarter. ``None`` where nothing was left out, or where a summary has no room.
@@ -132,36 +137,40 @@ def plan_to_fit(
     if not window.left_out or window.max_tokens is None or window.token_count is None:
         return None
     # Two that have no room may have some as one; of one that has none, another would not be shorter.
-    if len(covers) == 1 and not window.covers:
+    if len(applied_summaries) == 1 and not window.applied_summaries:
         return None
-    taken = sum((gauge.of_turn(turn) for turn in window.turns), Size())
-    notes = gauge.of_messages(cover.note for cover in window.covers)
+    taken = sum((estimator.of_turn(turn) for turn in window.turns), TokenEstimate())
+    notes = estimator.of_messages(applied.note for applied in window.applied_summaries)
     room = window.max_tokens - (window.token_count - taken.expected - notes.expected)
     most = min(SUMMARY_TOKENS, room // _SHARE_OF_A_SUMMARY)
     if most < _SHORTEST_SUMMARY_TOKENS:
         return None
-    kept, _ = _newest(window.turns, Size(), room // 2, gauge)
-    plan = plan_summary(turns, covers, len(turns) - kept, links)
+    kept, _ = _newest(window.turns, TokenEstimate(), room // 2, estimator)
+    plan = plan_summary(turns, applied_summaries, len(turns) - kept, context_hashes)
     return None if plan is None else replace(plan, max_tokens=most)
 
 
-def _newest(turns: Sequence[Turn], size: Size, max_tokens: int, gauge: Gauge) -> tuple[int, Size]:
+def _newest(
+    turns: Sequence[Turn], size: TokenEstimate, max_tokens: int, estimator: TokenEstimator
+) -> tuple[int, TokenEstimate]:
     """Return how many of the newest turns fit, and the size with them."""
     for kept, turn in enumerate(reversed(turns)):
-        larger = size + gauge.of_turn(turn)
+        larger = size + estimator.of_turn(turn)
         if larger.expected > max_tokens:
             return kept, size
         size = larger
     return len(turns), size
 
 
-def _fitting(covers: Sequence[Cover], turns: Sequence[Turn], room: int, gauge: Gauge) -> tuple[Cover, ...]:
+def _fitting(
+    applied_summaries: Sequence[AppliedSummary], turns: Sequence[Turn], room: int, estimator: TokenEstimator
+) -> tuple[AppliedSummary, ...]:
     """Return the summaries without the oldest ones, if need be, so that they and the newest turn have room."""
-    for dropped in range(len(covers)):
-        rest = tuple(covers[dropped:])
+    for dropped in range(len(applied_summaries)):
+        rest = tuple(applied_summaries[dropped:])
         left = uncovered(turns, rest)
-        newest = gauge.of_turn(left[-1]).expected if left else 0
-        notes = gauge.of_messages(cover.note for cover in rest).expected
+        newest = estimator.of_turn(left[-1]).expected if left else 0
+        notes = estimator.of_messages(applied.note for applied in rest).expected
         if notes + (newest if newest <= room else 0) <= room:
             return rest
     return ()
@@ -169,21 +178,21 @@ def _fitting(covers: Sequence[Cover], turns: Sequence[Turn], room: int, gauge: G
 
 def _window(
     system: tuple[Message, ...],
-    covers: Sequence[Cover],
+    applied_summaries: Sequence[AppliedSummary],
     turns: tuple[Turn, ...],
     asked: tuple[Message, ...],
     *,
     left_out: tuple[Turn, ...] = (),
     max_tokens: int | None = None,
-    size: Size | None = None,
+    size: TokenEstimate | None = None,
 ) -> Window:
-    notes = tuple(cover.note for cover in covers)
+    notes = tuple(applied.note for applied in applied_summaries)
     said = (message for turn in turns for message in turn.messages)
     return Window(
         messages=(*system, *notes, *said, *asked),
         turns=turns,
         left_out=left_out,
-        covers=tuple(covers),
+        applied_summaries=tuple(applied_summaries),
         max_tokens=max_tokens,
         token_count=None if size is None else size.expected,
         counted_tokens=None if size is None else size.counted,
@@ -191,9 +200,13 @@ def _window(
 
 
 def _too_much(
-    system: tuple[Message, ...], asked: tuple[Message, ...], fixed: Size, max_tokens: int, gauge: Gauge
+    system: tuple[Message, ...],
+    asked: tuple[Message, ...],
+    fixed: TokenEstimate,
+    max_tokens: int,
+    estimator: TokenEstimator,
 ) -> ContextWindowExceededError:
-    prompt, message = (gauge.of_messages(part).likely for part in (system, asked))
+    prompt, message = (estimator.of_messages(part).likely for part in (system, asked))
     total = fixed.likely
     rest = total - prompt - message
     return ContextWindowExceededError(
@@ -205,11 +218,15 @@ def _too_much(
 
 
 def _over_limit(
-    turns: Sequence[Turn], covers: Sequence[Cover], fixed: Size, max_tokens: int, gauge: Gauge
+    turns: Sequence[Turn],
+    applied_summaries: Sequence[AppliedSummary],
+    fixed: TokenEstimate,
+    max_tokens: int,
+    estimator: TokenEstimator,
 ) -> ContextWindowExceededError:
-    left = uncovered(turns, covers)
-    history = sum((gauge.of_turn(turn).expected for turn in left), 0)
-    history += gauge.of_messages(cover.note for cover in covers).expected
+    left = uncovered(turns, applied_summaries)
+    history = sum((estimator.of_turn(turn).expected for turn in left), 0)
+    history += estimator.of_messages(applied.note for applied in applied_summaries).expected
     total = fixed.expected + history
     return ContextWindowExceededError(
         f"The request would be {total:,} tokens, {history:,} of them history, more than max_tokens={max_tokens}; "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from promptkit_nb.packs.prompt import Prompt
 
 
-class CurrentConversations:
+class ActiveConversations:
     """One conversation for each store and user: the notebook's own until another one is chosen."""
 
     def __init__(self, chosen: Chosen) -> None:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.options import AT_THE_END, CellCall, Place
+from promptkit_nb.chat.options import AT_THE_END, CellCall, Target
 from promptkit_nb.frontend import cell_code, cell_id
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ class CellMatching:
         self._under_way: dict[str, _BatchRun] = {}
         self._last: dict[str, str] = {}
 
-    def place_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Place:
+    def place_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Target:
         """Return where the answer to a call goes; ``in_batch`` where a program runs the notebook."""
         if call.cell_id is not None:
             current = snapshot.turn_of(call)
-            return Place(archived=snapshot.archived_turn_of(call)) if current is None else Place(in_place_of=current)
+            return Target(archived=snapshot.archived_turn_of(call)) if current is None else Target(in_place_of=current)
         return self._place_in_batch(call, snapshot) if in_batch else AT_THE_END
 
     def answered(self, conversation_id: str, turn: Turn) -> None:
@@ -143,7 +143,7 @@ class CellMatching:
         else:
             self._last.pop(conversation_id, None)
 
-    def _place_in_batch(self, call: CellCall, snapshot: Snapshot) -> Place:
+    def _place_in_batch(self, call: CellCall, snapshot: Snapshot) -> Target:
         conversation_id = snapshot.state.conversation_id
         run = self._under_way[conversation_id] = self._runs.get(conversation_id, _BatchRun())
         following = None if run.over else _following(run.passed, snapshot)
@@ -152,13 +152,13 @@ class CellMatching:
         is_current = any(turn.id == following.id for turn in snapshot.state.turns)
         if following.cell_source == call.cell_source:
             self._under_way[conversation_id] = replace(run, matched=True)
-            return Place(in_place_of=following) if is_current else Place(archived=following)
+            return Target(in_place_of=following) if is_current else Target(archived=following)
         for undone in snapshot.undone:  # it was taken back, and the next one came in its place
             if run.matched and undone.cell_source == call.cell_source and undone.id not in run.passed:
-                return Place(archived=undone)
+                return Target(archived=undone)
         self._under_way[conversation_id] = replace(run, over=True)
         if run.matched and snapshot.state.turns:
-            return Place(branch_from=snapshot.place_of(following) if is_current else 0)
+            return Target(branch_from=snapshot.place_of(following) if is_current else 0)
         return AT_THE_END
 
 

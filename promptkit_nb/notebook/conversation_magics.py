@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.preview import Context
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.extension import Notebook
-    from promptkit_nb.notebook.session import NotebookSession
+    from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
 
@@ -33,7 +33,7 @@ class ConversationMagics(Magics):
         self._notebook = notebook
 
     @property
-    def _session(self) -> NotebookSession:
+    def _session(self) -> ChatSession:
         return self._notebook.session
 
     def _current(self) -> Conversation | None:

@@ -15,7 +15,7 @@ from promptkit_nb.notebook.options import PromptKit
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from promptkit_nb.notebook.session import NotebookSession
+    from promptkit_nb.notebook.session import ChatSession
 
 
 class Notebook:
@@ -29,11 +29,11 @@ class Notebook:
         self._complete = chat_matcher(self)
 
     @cached_property
-    def session(self) -> NotebookSession:
+    def session(self) -> ChatSession:
         """The session, imported and made at the first chat, so that loading the extension takes no time."""
-        from promptkit_nb.notebook.session import NotebookSession  # noqa: PLC0415 - a tenth of a second
+        from promptkit_nb.notebook.session import ChatSession  # noqa: PLC0415 - a tenth of a second
 
-        return NotebookSession(self.options)
+        return ChatSession(self.options)
 
     def watch(self) -> None:
         """Follow the cells, and complete the lines of chat magics, from now on."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.chat.budgets import Spending
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.active_conversations import CurrentConversations
+from promptkit_nb.notebook.active_conversations import ActiveConversations
 from promptkit_nb.notebook.cells import CellMatching
 from promptkit_nb.notebook.display import AnswerDisplay
 from promptkit_nb.notebook.settings import Chosen
@@ -19,7 +19,7 @@ from promptkit_nb.rendering.conversations import HeadTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from promptkit_nb.chat.options import CellCall, Place
+    from promptkit_nb.chat.options import CellCall, Target
     from promptkit_nb.chat.preview import DryRun
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.options import PromptKit
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart
 
 
-class NotebookSession:
+class ChatSession:
     """One notebook's talk: ``chosen`` follows its options, ``conversations`` are those that it is in."""
 
     def __init__(self, options: PromptKit) -> None:
         """Open nothing yet."""
         self.chosen = Chosen(options)
-        self.conversations = CurrentConversations(self.chosen)
+        self.conversations = ActiveConversations(self.chosen)
         self._matching = CellMatching()
 
     def answer(
@@ -146,6 +146,6 @@ class NotebookSession:
         """Return the user's conversations whose id begins so, newest first."""
         return HeadTable(self.chosen.store.list(prefix=prefix, user_id=self.chosen.user_id))
 
-    def _place_of(self, call: CellCall, conversation: Conversation) -> Place:
+    def _place_of(self, call: CellCall, conversation: Conversation) -> Target:
         snapshot = conversation.snapshot()
         return self._matching.place_of(call, snapshot, in_batch=is_batch())

@@ -11,11 +11,11 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.options import AT_THE_END, Place
+from promptkit_nb.chat.options import AT_THE_END, Target
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import conversation_list
-from promptkit_nb.panel.threads import Answering, Worker
-from promptkit_nb.panel.view import UPDATE_EVERY_S, Board
+from promptkit_nb.panel.threads import AnswerThread, Worker
+from promptkit_nb.panel.view import UPDATE_EVERY_S, PanelView
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LOOK_EVERY_S = 0.5
 Command = dict[str, str]
 
 
-class Engine:
+class PanelController:
     """Works for one panel, on a thread that begins with the first command."""
 
     def __init__(self, conversation: Conversation, screen: Screen, *, model: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Engine:
         self.conversation = conversation
         self._screen = screen
         self._model = model
-        self._answers: dict[str, Answering] = {}  # by conversation: one goes on while another one is looked at
+        self._answers: dict[str, AnswerThread] = {}  # by conversation: one goes on while another one is looked at
         self._views: set[str] = set()
         self._search = ""
         self._next_look_at = 0.0
@@ -60,8 +60,8 @@ class Engine:
             "fork": self._fork,
             "delete": self._delete,
         }
-        self._board = Board(screen, conversation.snapshot())
-        self._worker = Worker(look=self._look, patience_s=self._patience_s, failed=self._board.fail)
+        self._view = PanelView(screen, conversation.snapshot())
+        self._worker = Worker(look=self._look, patience_s=self._patience_s, failed=self._view.fail)
 
     def post(self, command: Command) -> None:
         """Have a command done, from any thread; it returns at once.
@@ -88,31 +88,31 @@ class Engine:
         try:
             do(command)
         except PromptKitError as error:
-            self._board.fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
+            self._view.fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
 
     # What is there to show.
 
     @property
-    def _answer(self) -> Answering | None:
+    def _answer(self) -> AnswerThread | None:
         return self._answers.get(self.conversation.id)
 
     def _look(self) -> None:
         if self._answer is not None:
-            self._board.grow(self._answer)
+            self._view.grow(self._answer)
         now = time.monotonic()
         if self._views and now >= self._next_look_at:
             self._next_look_at = now + LOOK_EVERY_S
             snapshot = self._read()
-            if snapshot is not self._board.pages.snapshot:  # somebody else wrote
+            if snapshot is not self._view.pages.snapshot:  # somebody else wrote
                 self._turn_to(snapshot)
 
     def _refresh(self, *, is_told: bool = False) -> None:
         self._turn_to(self._read(is_told=is_told))
 
     def _turn_to(self, snapshot: Snapshot) -> None:
-        self._board.turn_to(snapshot, self._answer)
+        self._view.turn_to(snapshot, self._answer)
         if not self._last_trouble:
-            self._board.show_surroundings(self.conversation, search=self._search, model=self._model)
+            self._view.show_surroundings(self.conversation, search=self._search, model=self._model)
 
     def _read(self, *, is_told: bool = False) -> Snapshot:
         """Return what there is; where that cannot be read, what there was, and say why: once, and not twice a second.
@@ -123,9 +123,9 @@ class Engine:
             snapshot = self.conversation.snapshot()
         except PromptKitError as error:
             if str(error) != self._last_trouble and not is_told:
-                self._board.fail(error)
+                self._view.fail(error)
             self._last_trouble = str(error)
-            return self._board.pages.snapshot
+            return self._view.pages.snapshot
         self._last_trouble = ""
         return snapshot
 
@@ -146,18 +146,18 @@ class Engine:
         turn = snapshot.state.turns[snapshot.place_of(command["turn"])]
         asked = next((message for message in turn.messages if message.role == "user"), None)
         parts = () if asked is None else asked.parts
-        place = Place(in_place_of=turn)
+        place = Target(in_place_of=turn)
         self._ask({**command, "text": ""}, turn.user_text, place, {"instead_of": turn.id}, fresh=True, parts=parts)
 
     def _edit(self, command: Command) -> None:
         start = self.conversation.snapshot().place_of(command["turn"])
-        self._ask(command, command["text"], Place(branch_from=start), {"from": start})
+        self._ask(command, command["text"], Target(branch_from=start), {"from": start})
 
     def _ask(
         self,
         command: Command,
         question: str,
-        place: Place,
+        place: Target,
         shown_place: dict[str, object],
         *,
         fresh: bool = False,
@@ -172,7 +172,7 @@ class Engine:
                 question, model=self._model, place=place, fresh=fresh, parts=parts, on_waiting=on_waiting
             )
 
-        answer = Answering(
+        answer = AnswerThread(
             start,
             lambda answer: self._worker.post(lambda: self._end(answer)),
             conversation_id=conversation.id,
@@ -182,7 +182,7 @@ class Engine:
             view=command.get("view", ""),
         )
         self._answers[conversation.id] = answer
-        self._board.begin(answer)
+        self._view.begin(answer)
         answer.begin()
 
     def _stop(self, command: Command) -> None:  # noqa: ARG002 - there is nothing to say about it
@@ -192,7 +192,7 @@ class Engine:
         try:
             answer.stop()
         except PromptKitError as error:
-            self._board.fail(error, unsent=answer.unsent, view=answer.view)
+            self._view.fail(error, unsent=answer.unsent, view=answer.view)
             self._refresh(is_told=True)
             return
         self._refresh()
@@ -202,18 +202,18 @@ class Engine:
         else:
             self._screen.show(status="Stopped; the partial answer is kept.")
 
-    def _end(self, answer: Answering) -> None:
+    def _end(self, answer: AnswerThread) -> None:
         """Show what became of an answer, unless it was stopped before."""
         if self._answers.get(answer.conversation_id) is not answer:
             return
         del self._answers[answer.conversation_id]
         if answer.error is not None:
             unsent = answer.unsent if answer.is_unanswered else ""
-            self._board.fail(answer.error, unsent=unsent, view=answer.view)
+            self._view.fail(answer.error, unsent=unsent, view=answer.view)
         self._refresh(is_told=answer.error is not None)
 
     def _older(self, command: Command) -> None:
-        page = self._board.pages.before(int(command["before"]))
+        page = self._view.pages.before(int(command["before"]))
         self._screen.tell({**page, "view": command.get("view", "")})
 
     def _look_for(self, command: Command) -> None:
@@ -251,7 +251,7 @@ class Engine:
         self._go_on_in(following)
 
     def _begun_beside(self) -> Conversation:
-        return conversation_list.begun_beside(self.conversation, self._board.pages.snapshot.state)
+        return conversation_list.begun_beside(self.conversation, self._view.pages.snapshot.state)
 
     def _go_on_in(self, conversation: Conversation) -> None:
         self.conversation = conversation

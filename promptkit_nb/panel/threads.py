@@ -77,7 +77,7 @@ class Worker:
             self._failed(error)
 
 
-class Answering:
+class AnswerThread:
     """A question, and as much of its answer as has arrived.
 
     ``place`` says for the page what it will stand in place of: ``{"instead_of": turn id}`` or ``{"from": position}``.
@@ -86,7 +86,7 @@ class Answering:
     def __init__(
         self,
         start: Callable[[Callable[[float, str], None]], ResponseStream],
-        ended: Callable[[Answering], None],
+        ended: Callable[[AnswerThread], None],
         *,
         conversation_id: str,
         question: str,

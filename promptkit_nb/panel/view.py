@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.chat.snapshot import Snapshot
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.panel.threads import Answering
+    from promptkit_nb.panel.threads import AnswerThread
 
 
 def footer_of(conversation: Conversation, *, model: str | None = None) -> list[str]:
@@ -112,7 +112,7 @@ class Screen(Protocol):
         ...
 
 
-class Board:
+class PanelView:
     """What is on a screen at the moment; an update carries what has changed, and never the whole history."""
 
     def __init__(self, screen: Screen, snapshot: Snapshot) -> None:
@@ -124,12 +124,12 @@ class Board:
         self._problems = 0
         self.show_turns(None)
 
-    def turn_to(self, snapshot: Snapshot, answer: Answering | None) -> None:
+    def turn_to(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
         """Show what a conversation holds now, and the answer that is under way in it."""
         self.pages.turn_to(snapshot)
         self.show_turns(answer)
 
-    def show_turns(self, answer: Answering | None) -> None:
+    def show_turns(self, answer: AnswerThread | None) -> None:
         """Show the newest turns."""
         state = self.pages.snapshot.state
         self.screen.show(
@@ -148,12 +148,12 @@ class Board:
             conversations=conversation_list.listed(conversation, search), footer=footer_of(conversation, model=model)
         )
 
-    def begin(self, answer: Answering) -> None:
+    def begin(self, answer: AnswerThread) -> None:
         """Show a question that is being asked."""
         self._growth = ""
         self.screen.show(growing=_growing(answer, ""), busy=True, status=ANSWERING, problem={})
 
-    def grow(self, answer: Answering) -> None:
+    def grow(self, answer: AnswerThread) -> None:
         """Show how far an answer has come, unless that was shown just now."""
         begun = time.monotonic()
         if begun < self._next_update_at:
@@ -178,6 +178,6 @@ class Board:
         self.screen.show(problem=problem)
 
 
-def _growing(answer: Answering, text: str) -> dict[str, object]:
+def _growing(answer: AnswerThread, text: str) -> dict[str, object]:
     """Return an answer under way as the page takes it; the page shows the question as the text that it is."""
     return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.place}

@@ -12,7 +12,7 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import WIDGET_VIEW, can_use_widgets, widget_view
-from promptkit_nb.panel.controller import Engine
+from promptkit_nb.panel.controller import PanelController
 from promptkit_nb.panel.transcript import static_html, static_text
 from promptkit_nb.rendering.widget_page import script_of, style_of
 
@@ -65,7 +65,7 @@ class ChatPanel(anywidget.AnyWidget):
         super().__init__()
         self.panel_id = "" if self.comm is None else self.model_id
         self._transcript: Any = None  # IPython's DisplayHandle
-        self._engine = Engine(conversation, self, model=model)
+        self._engine = PanelController(conversation, self, model=model)
         self.on_msg(self._received)
 
     @property

@@ -23,7 +23,7 @@ class Appending(NamedTuple):
     line: bytes
 
 
-class Rows(Protocol):
+class Backend(Protocol):
     """Rows of bytes. All calls but ``run`` and ``close`` stand inside a ``run``.
 
     A conversation has a record and a frame (by its id), and turns (by its number, the ``cid``, and a place). A backend

@@ -2,7 +2,7 @@
 
 Nothing is taken from here unless its row still holds the same bytes: what somebody else wrote, deleted or damaged since
 is seen as it would be without. The rows are read for that each time; only where the backend can tell that nobody has
-written since (``Rows.version``), the newest turns are not even read.
+written since (``Backend.version``), the newest turns are not even read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_BYTES = 4 * 2**20
 """Of how much JSON the turns are remembered; decoded, they take about four times as much."""
 
 
-class Opened(NamedTuple):
+class CachedConversation(NamedTuple):
     """A conversation's record with the frame that belongs to it: each change of a frame changes the record, too."""
 
     stored: bytes
@@ -32,12 +32,12 @@ class Opened(NamedTuple):
     look: int | None
 
     @classmethod
-    def of(cls, stored: bytes, record: Record, frame: Frame, look: int | None) -> Opened:
+    def of(cls, stored: bytes, record: Record, frame: Frame, look: int | None) -> CachedConversation:
         """Keep the metadata as JSON, so that each reader gets values of its own."""
         return cls(stored, record, frame, encode_json(frame.metadata), look)
 
 
-class Remembered:
+class ReadCache:
     """Decoded conversations and turns of one handle.
 
     It has no lock, which a forked child could never get again: threads that write at once cost each other a
@@ -48,7 +48,7 @@ class Remembered:
         """Begin with nothing."""
         self._version: object = None
         self._look = 0
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[str, CachedConversation] = {}
         self._turns: dict[int, dict[int, tuple[bytes, Turn, int | None]]] = {}
         self._bytes = 0
 
@@ -64,15 +64,15 @@ class Remembered:
             self._look += 1
         return self._look
 
-    def opened(self, conversation_id: str) -> Opened | None:
+    def opened(self, conversation_id: str) -> CachedConversation | None:
         """Return what was kept of a conversation, which counts where its look, or its record's bytes, are the same."""
         return self._opened.get(conversation_id)
 
-    def take(self, conversation_id: str) -> Opened | None:
+    def take(self, conversation_id: str) -> CachedConversation | None:
         """Return what was kept of a conversation, and let go of it: it is about to change."""
         return self._opened.pop(conversation_id, None)
 
-    def keep_opened(self, conversation_id: str, opened: Opened) -> None:
+    def keep_opened(self, conversation_id: str, opened: CachedConversation) -> None:
         """Remember a conversation as it stands in the store: only after the transaction that read or wrote it."""
         if len(self._opened) >= MOST_CONVERSATIONS:
             self._opened.clear()

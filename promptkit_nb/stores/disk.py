@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DiskRows:
+class DiskBackend:
     """Rows in the table of a directory."""
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
@@ -202,7 +202,7 @@ class DiskStore(RowStore):
     'alice'
     """
 
-    rows: DiskRows
+    rows: DiskBackend
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class DiskStore(RowStore):
         self.directory = _chosen_directory(directory)
         initialised = _prepare(self.directory)
         _check_ours(self.directory, timeout_s, initialised=initialised)
-        super().__init__(DiskRows(self.directory, timeout_s), ttl, clock)
+        super().__init__(DiskBackend(self.directory, timeout_s), ttl, clock)
         _write_marker(self.directory)
 
     def __repr__(self) -> str:

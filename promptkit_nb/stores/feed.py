@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredConversation:
+class ConversationRows:
     """A conversation as it lies in its rows; ``lines`` are its turns by their rows, those of ``since`` left out."""
 
     conversation_id: str
@@ -70,7 +70,7 @@ class Feed:
 
     def read(
         self, conversation_ids: Sequence[str], seen: Mapping[str, Seen], user_id: str | None
-    ) -> list[StoredConversation]:
+    ) -> list[ConversationRows]:
         """Return these conversations, as they are at one moment; those that are gone, or another user's, are left out.
 
         Of one that was ``seen`` and only appended to, the new turns alone are read.
@@ -88,7 +88,7 @@ class Feed:
 
     def _read(
         self, conversation_ids: Iterable[str], seen: Mapping[str, Seen], user_id: str | None
-    ) -> Iterator[StoredConversation]:
+    ) -> Iterator[ConversationRows]:
         rows = self._store.rows
         for each in conversation_ids:
             stored = rows.record(each)
@@ -103,12 +103,12 @@ class Feed:
             now = Seen(stored, digest, record.cid, record.next_place, record.next_aside, record.turn_count)
             before = seen.get(each)
             if before is None or not before.goes_on_in(now):
-                yield StoredConversation(each, record, frame, dict(rows.turns(record.cid)), now)
+                yield ConversationRows(each, record, frame, dict(rows.turns(record.cid)), now)
                 continue
             new = range(before.next_place, record.next_place)
             lines = zip(new, rows.turns_at(record.cid, new), strict=True)
             found = {row: line for row, line in lines if line is not None}
-            yield StoredConversation(each, record, frame, found, now, since=before)
+            yield ConversationRows(each, record, frame, found, now, since=before)
 
     def _is_expired(self, conversation_id: str, stored: bytes) -> bool:
         if b'"expires_at"' not in stored:

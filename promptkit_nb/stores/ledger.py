@@ -12,7 +12,7 @@ from promptkit_nb.codec import decode, encode
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
 from promptkit_nb.stores.base import Reservation
 from promptkit_nb.stores.checks import check_scopes, check_usd, seconds_of
-from promptkit_nb.stores.row_access import ConversationRows, writing
+from promptkit_nb.stores.row_access import RowAccess, writing
 from promptkit_nb.turns import new_turn_id
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def settled(account: Account, reservation_id: str, usd: Decimal) -> Account:
     return Account(account.spent + usd, still_open)
 
 
-class LedgerRows(ConversationRows):
+class LedgerRows(RowAccess):
     """Reserves and settles amounts in the rows of a store; the docstrings of ``StateStore`` hold."""
 
     @writing

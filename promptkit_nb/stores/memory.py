@@ -39,14 +39,14 @@ class MemoryStore(RowStore):
 
     def __init__(self, ttl: Duration | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
         """Start empty."""
-        super().__init__(MemoryRows(), ttl, clock)
+        super().__init__(MemoryBackend(), ttl, clock)
 
     def __repr__(self) -> str:
         """Say what it is."""
         return f"<MemoryStore{': closed' if self.rows.closed else ''}>"
 
 
-class MemoryRows:
+class MemoryBackend:
     """Rows in dicts; what a failing transaction wrote is undone."""
 
     where = "memory"

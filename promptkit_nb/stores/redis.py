@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import Duration
     from promptkit_nb.stores.layout import Record
-    from promptkit_nb.stores.redis_backend import RedisRows
+    from promptkit_nb.stores.redis_backend import RedisBackend
 
 
 class RedisStore(RowStore):
@@ -57,7 +57,7 @@ class RedisStore(RowStore):
     promptkit_nb.errors.StoreUnavailableError: The Redis server at 127.0.0.1:1/0 cannot be used: ...
     """
 
-    rows: RedisRows
+    rows: RedisBackend
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class RedisStore(RowStore):
     ) -> None:
         """Connect, and make an empty prefix a store."""
         try:
-            from promptkit_nb.stores.redis_backend import RedisRows  # noqa: PLC0415 - an extra, imported when chosen
+            from promptkit_nb.stores.redis_backend import RedisBackend  # noqa: PLC0415 - an extra, imported when chosen
         except ImportError as error:
             raise MissingDependencyError("RedisStore needs redis: pip install 'promptkit-nb[redis]'") from error
         _check_prefix(prefix)
         within_s = seconds_of("timeout_s", timeout_s)
         ttl_s = ttl_s_of(ttl)
-        rows = RedisRows(url, password=password, prefix=prefix, client=client, timeout_s=within_s, ttl_s=ttl_s)
+        rows = RedisBackend(url, password=password, prefix=prefix, client=client, timeout_s=within_s, ttl_s=ttl_s)
         super().__init__(rows, ttl_s, clock)
 
     def __repr__(self) -> str:

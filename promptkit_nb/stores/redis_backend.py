@@ -158,7 +158,7 @@ class Owner:
     user_id: str
 
 
-class RedisRows:
+class RedisBackend:
     """Rows on a Redis server; safe to share between threads, and with a forked child."""
 
     def __init__(

@@ -13,7 +13,7 @@ from msgspec import structs
 from promptkit_nb.codec import SALVAGE, check_format, decode, decode_json, encode, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id
-from promptkit_nb.stores.cache import Opened, Remembered
+from promptkit_nb.stores.cache import CachedConversation, ReadCache
 from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, rows_of, state_of
 from promptkit_nb.turns import without_lone_surrogates
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from promptkit_nb.state import ConversationState, Head
-    from promptkit_nb.stores.backend import Rows
+    from promptkit_nb.stores.backend import Backend
     from promptkit_nb.stores.base import Duration, PeriodicCleanup
 
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound="ConversationRows")
+S = TypeVar("S", bound="RowAccess")
 
 
 def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -61,16 +61,16 @@ def is_hidden(record: Record) -> bool:
     return _only_user.get() not in (None, record.user_id)
 
 
-class ConversationRows:
+class RowAccess:
     """Finds, reads and writes the rows of single conversations; all within one transaction of ``rows``."""
 
-    def __init__(self, rows: Rows, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
+    def __init__(self, rows: Backend, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
         """Keep conversations in these rows."""
         self.rows = rows
         self.ttl_s = ttl_s_of(ttl)
         self._clock = clock
         self._cleanups: list[PeriodicCleanup] = []
-        self._remembered = Remembered()
+        self._cache = ReadCache()
 
     def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
         stored = self.rows.record(conversation_id)
@@ -93,10 +93,10 @@ class ConversationRows:
         record = self._live(conversation_id)
         return record, self._frame(conversation_id)
 
-    def _reopened(self, conversation_id: str) -> Opened | None:
+    def _reopened(self, conversation_id: str) -> CachedConversation | None:
         """Return the conversation, or ``None``; reading no more of it than may have changed since it was read last."""
-        look = self._remembered.look(self.rows.version())
-        opened = self._remembered.opened(conversation_id)
+        look = self._cache.look(self.rows.version())
+        opened = self._cache.opened(conversation_id)
         if opened is None or look is None or opened.look != look:
             opened = self._opened_anew(conversation_id, opened, look)
         if opened is None or self._is_expired(opened.record):
@@ -105,7 +105,7 @@ class ConversationRows:
             raise not_found(conversation_id)
         return opened
 
-    def _kept_alive(self, conversation_id: str) -> Opened:
+    def _kept_alive(self, conversation_id: str) -> CachedConversation:
         """Return the conversation, whose TTL begins anew."""
         opened = self._reopened(conversation_id)
         if opened is None:
@@ -115,18 +115,20 @@ class ConversationRows:
         record, stored = self._put_record(conversation_id, opened.record)
         return opened._replace(stored=stored, record=record)
 
-    def _opened_anew(self, conversation_id: str, former: Opened | None, look: int | None) -> Opened | None:
+    def _opened_anew(
+        self, conversation_id: str, former: CachedConversation | None, look: int | None
+    ) -> CachedConversation | None:
         stored = self.rows.record(conversation_id)
         if stored is None:
             return None
         if former is not None and former.stored == stored:
             return former._replace(look=look)
         record = _record_of(stored, conversation_id)
-        return Opened.of(stored, record, self._frame(conversation_id), look)
+        return CachedConversation.of(stored, record, self._frame(conversation_id), look)
 
     def _erase(self, conversation_id: str, record: Record) -> None:
         self.rows.erase(conversation_id, record.cid, record.user_id)
-        self._remembered.forget(conversation_id, record.cid)
+        self._cache.forget(conversation_id, record.cid)
 
     def _is_expired(self, record: Record) -> bool:
         return record.expires_at is not None and record.expires_at <= self._clock()
@@ -148,7 +150,7 @@ class ConversationRows:
         return decode(stored, MetadataOnly, conversation_id).metadata
 
     def _state(self, conversation_id: str, record: Record) -> ConversationState:
-        turns = self._remembered.turns_of(record.cid, self.rows.turns(record.cid), conversation_id)
+        turns = self._cache.turns_of(record.cid, self.rows.turns(record.cid), conversation_id)
         try:
             state = state_of(conversation_id, record, self._frame(conversation_id), turns)
         except KeyError as error:
@@ -204,16 +206,16 @@ class ConversationRows:
         self.rows.put_frame(conversation_id, encode(frame))
         return head_of(conversation_id, record, frame.metadata)
 
-    def _write(self, state: ConversationState, revision: int) -> Opened:
+    def _write(self, state: ConversationState, revision: int) -> CachedConversation:
         """Write a whole conversation."""
         record, frame, turns = rows_of(state, self.rows.next_cid(), revision)
         for place, turn in turns.items():
             self.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
         record, stored = self._put_record(state.conversation_id, record)
         self.rows.put_frame(state.conversation_id, encode(frame))
-        return Opened.of(stored, record, frame, None)
+        return CachedConversation.of(stored, record, frame, None)
 
-    def _head(self, conversation_id: str, opened: Opened) -> Head:
+    def _head(self, conversation_id: str, opened: CachedConversation) -> Head:
         return head_of(conversation_id, opened.record, decode_json(opened.metadata))
 
 

@@ -1,6 +1,6 @@
 """What all stores do alike: conversations as a few rows each, whatever keeps the rows.
 
-A sibling brings its rows (``Rows``) and nothing else, so that all behave alike to the last edge.
+A sibling brings its rows (``Backend``) and nothing else, so that all behave alike to the last edge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Head, carry_totals
 from promptkit_nb.stores.backend import Appending
 from promptkit_nb.stores.base import PeriodicCleanup, StoredTurn
-from promptkit_nb.stores.cache import Opened
+from promptkit_nb.stores.cache import CachedConversation
 from promptkit_nb.stores.checks import (
     check_branch_id,
     check_count,
@@ -43,7 +43,7 @@ from promptkit_nb.stores.layout import (
     restored_version,
 )
 from promptkit_nb.stores.ledger import LedgerRows
-from promptkit_nb.stores.row_access import ConversationRows, is_hidden, writing
+from promptkit_nb.stores.row_access import RowAccess, is_hidden, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,14 +57,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class TurnRows(ConversationRows):
+class TurnRows(RowAccess):
     """Appends and reads turns, knowing what this handle wrote or read last; the docstrings of ``StateStore`` hold."""
 
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
         check_conversation_id(conversation_id)
 
-        def get() -> tuple[ConversationState, Opened]:
+        def get() -> tuple[ConversationState, CachedConversation]:
             opened = self._kept_alive(conversation_id)
             return self._state(conversation_id, opened.record), opened
 
@@ -75,8 +75,8 @@ class TurnRows(ConversationRows):
         check_conversation_id(conversation_id)
         turn, line = turn_and_line(turn)
 
-        def append() -> tuple[Head, Opened]:
-            known = self._remembered.take(conversation_id)
+        def append() -> tuple[Head, CachedConversation]:
+            known = self._cache.take(conversation_id)
             opened = None if known is None else self._appended_to_known(conversation_id, known, turn, line)
             if opened is None:
                 opened = self._appended(conversation_id, turn, line, user_id, create=create)
@@ -89,19 +89,21 @@ class TurnRows(ConversationRows):
         check_conversation_id(conversation_id)
         check_count("n", n)
 
-        def recent() -> tuple[tuple[Turn, ...], Opened]:
+        def recent() -> tuple[tuple[Turn, ...], CachedConversation]:
             opened = self._kept_alive(conversation_id)
             return self._newest(conversation_id, opened, n), opened
 
         return self._remembering(conversation_id, recent, write=self.ttl_s is not None)
 
-    def _remembering(self, conversation_id: str, work: Callable[[], tuple[T, Opened]], *, write: bool) -> T:
+    def _remembering(self, conversation_id: str, work: Callable[[], tuple[T, CachedConversation]], *, write: bool) -> T:
         """Run the work, and remember the conversation as it left it."""
         result, opened = self.rows.run(work, write=write)
-        self._remembered.keep_opened(conversation_id, opened)
+        self._cache.keep_opened(conversation_id, opened)
         return result
 
-    def _appended_to_known(self, conversation_id: str, known: Opened, turn: Turn, line: bytes) -> Opened | None:
+    def _appended_to_known(
+        self, conversation_id: str, known: CachedConversation, turn: Turn, line: bytes
+    ) -> CachedConversation | None:
         """Append if the record is still the one that is known; ``None`` if not, or if the turn is there already.
 
         Also ``None`` where the conversation was last written by a store that lets it expire and this one does not, or
@@ -116,10 +118,12 @@ class TurnRows(ConversationRows):
         appending = Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line)
         if not self.rows.append(appending):
             return None
-        self._remembered.keep_turn(cid, place, line, turn, known.look)
-        return Opened(stored, record, known.frame, known.metadata, known.look)
+        self._cache.keep_turn(cid, place, line, turn, known.look)
+        return CachedConversation(stored, record, known.frame, known.metadata, known.look)
 
-    def _appended(self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool) -> Opened:
+    def _appended(
+        self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool
+    ) -> CachedConversation:
         """Append to what the rows hold now."""
         opened = self._reopened(conversation_id)
         if opened is None:
@@ -131,7 +135,7 @@ class TurnRows(ConversationRows):
         record, stored = self._put_record(conversation_id, record)
         return opened._replace(stored=stored, record=record)
 
-    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> Opened:
+    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> CachedConversation:
         """Append to a conversation that is not there."""
         self._find(conversation_id, forget_expired=True)
         if not create:
@@ -141,22 +145,22 @@ class TurnRows(ConversationRows):
         state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
         return self._write(state, revision=1)
 
-    def _newest(self, conversation_id: str, opened: Opened, n: int) -> tuple[Turn, ...]:
+    def _newest(self, conversation_id: str, opened: CachedConversation, n: int) -> tuple[Turn, ...]:
         record, frame = opened.record, opened.frame
         places = frame.newest_rows(record.next_place, n)
-        seen = self._remembered.turns_seen(record.cid, places, opened.look)
+        seen = self._cache.turns_seen(record.cid, places, opened.look)
         if seen is not None and len(seen) == min(n, record.turn_count):
             return tuple(inherited(seen, frame).values())
         stored = zip(places, self.rows.turns_at(record.cid, places), strict=True)
         lines = {place: line for place, line in stored if line is not None}
         if not len(lines) == len(places) == min(n, record.turn_count):
             raise self._incomplete(conversation_id)
-        turns = self._remembered.turns_of(record.cid, lines, conversation_id, opened.look)
+        turns = self._cache.turns_of(record.cid, lines, conversation_id, opened.look)
         return tuple(inherited(turns, frame).values())
 
 
 class RowStore(TurnRows, LedgerRows):
-    """A store over any ``Rows``; the docstrings of ``StateStore`` hold."""
+    """A store over any ``Backend``; the docstrings of ``StateStore`` hold."""
 
     @writing
     def create(self, state: ConversationState) -> Head:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from promptkit_nb.state import ConversationState, Summary
-    from promptkit_nb.stores.feed import StoredConversation
+    from promptkit_nb.stores.feed import ConversationRows
 
 DROPPED = "dropped"
 """The status of what was paid for turns that the store was told to forget: in usage, and in no other view."""
@@ -50,7 +50,7 @@ class Lines:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
         own.add_rest(state.summaries, state.dropped)
 
-    def add_stored(self, conversation: StoredConversation) -> None:
+    def add_stored(self, conversation: ConversationRows) -> None:
         """Add the same from rows, or what was appended since; ``KeyError`` where a row is missing."""
         record, frame = conversation.record, conversation.frame
         own = self.of(conversation.conversation_id, record.user_id)

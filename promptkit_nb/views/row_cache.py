@@ -18,7 +18,7 @@ from promptkit_nb.views.lines import Lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from promptkit_nb.stores.feed import Feed, Seen, StoredConversation
+    from promptkit_nb.stores.feed import ConversationRows, Feed, Seen
     from promptkit_nb.stores.row_store import RowStore
     from promptkit_nb.views.filters import Filters
 
@@ -157,7 +157,7 @@ def _read(
         each: kept[each].seen for each in conversation_ids if each in kept and len(kept[each].current) < MOST_PIECES
     }
     lines = Lines()
-    spans: list[tuple[StoredConversation, int, int]] = []
+    spans: list[tuple[ConversationRows, int, int]] = []
     for conversation in feed.read(conversation_ids, seen, user_id):
         start = len(lines)
         try:
@@ -183,7 +183,7 @@ def _stale_of(kept: dict[str, Kept], feed: Feed, conversation_id: str) -> frozen
     return stale
 
 
-def _kept(conversation: StoredConversation, batch: Batch, start: int, stop: int, said: Sequence[int]) -> Kept:
+def _kept(conversation: ConversationRows, batch: Batch, start: int, stop: int, said: Sequence[int]) -> Kept:
     """Return the lines from ``start`` to before ``stop``; ``said`` is how many messages stand before each line."""
     before = conversation.since
     middle = start + conversation.record.turn_count - (0 if before is None else before.turn_count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb import Conversation, ConversationManager, ConversationState, DemoProvider, MemoryStore, Message, Turn
-from promptkit_nb.panel.threads import Answering
-from promptkit_nb.panel.view import Board
+from promptkit_nb.panel.threads import AnswerThread
+from promptkit_nb.panel.view import PanelView
 from ratio import Ratio, medians_ms
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Nowhere:
         """Keep nothing."""
 
 
-class Underway(Answering):
+class Underway(AnswerThread):
     """An answer that stands still."""
 
     text = "The **answer** so far."
@@ -65,11 +65,11 @@ def conversation_of(manager: ConversationManager, turns: int) -> Conversation:
     return manager.get_conversation(f"{turns}")
 
 
-def _opened(conversation: Conversation) -> Board:
-    return Board(Nowhere(), conversation.snapshot())
+def _opened(conversation: Conversation) -> PanelView:
+    return PanelView(Nowhere(), conversation.snapshot())
 
 
-def _update(board: Board) -> Callable[[], object]:
+def _update(board: PanelView) -> Callable[[], object]:
     answer = Underway()
 
     def update() -> None:

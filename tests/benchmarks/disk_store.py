@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
 from promptkit_nb.codec import encode, encode_turn
-from promptkit_nb.stores.cache import Remembered
+from promptkit_nb.stores.cache import ReadCache
 from promptkit_nb.stores.layout import rows_of
 from ratio import Ratio, medians_ms
 
@@ -102,7 +102,7 @@ def _first_load(store: DiskStore) -> Callable[[], object]:
     """Return what loads as a handle does that has read nothing before."""
 
     def load() -> None:
-        store._remembered = Remembered()
+        store._cache = ReadCache()
         store.get("of 1,000")
 
     return load
