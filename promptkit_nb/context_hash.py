@@ -1,7 +1,7 @@
-"""Hashes of what a turn was answered in: whether a turn is stale, and whether two requests are the same.
+"""Hashes of contexts and requests: they tell stale turns and repeated requests.
 
-SHA-256 over canonical JSON. The context's hash is a chain, one link a turn, so that it costs the same however long the
-conversation is.
+SHA-256 of canonical JSON. Each turn's hash includes the one before it, so adding a turn never hashes the whole
+conversation again.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Message, Turn
 
 KEY_VERSION = 1
-NOTHING_SAID = ""
+EMPTY_HASH = ""
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def chain_of(turns: Iterable[Turn], start: str | None = None) -> str:
-    """Return the hash of the turns in their order, going on from ``start``."""
+    """Return the hash of the turns in order, continuing from ``start``."""
     *_, last = context_hashes_of(turns, start)
     return last
 
 
 def context_hashes_of(turns: Iterable[Turn], start: str | None = None) -> Iterator[str]:
-    """Yield the hash before the first turn, and the one after each turn: one more than there are turns."""
-    link = start or NOTHING_SAID
-    yield link
+    """Yield ``start``, then the hash after each turn: one value more than there are turns."""
+    current = start or EMPTY_HASH
+    yield current
     for turn in turns:
-        link = _digest([link, [_said(message) for message in turn.messages]])
-        yield link
+        current = _digest([current, [_hashed_fields(message) for message in turn.messages]])
+        yield current
 
 
 def context_hash_of(system_prompt: str | None, chain: str) -> str:
-    """Return the hash of a context: the system prompt and the chain of the turns after it."""
+    """Return the hash of a context: the system prompt and the hash of the turns."""
     return _digest([KEY_VERSION, system_prompt, chain])
 
 
@@ -53,15 +53,15 @@ def replay_key_of(
     max_tokens: int | None,
     context_policy: str,
 ) -> str:
-    """Return the hash of a whole request: two requests with the same one would be answered alike.
+    """Return the hash of a whole request; requests with equal hashes may share an answer.
 
-    What is not in it: the provider, its address, and the part of the context that was actually sent.
+    The provider, its address and the part of the context that was actually sent are not included.
     """
     return _digest(
         {
             "version": KEY_VERSION,
             "context": context_hash,
-            "message": _said(message),
+            "message": _hashed_fields(message),
             "model": model,
             "parameters": dict(parameters),
             "max_output_tokens": max_output_tokens,
@@ -72,8 +72,8 @@ def replay_key_of(
     )
 
 
-def _said(message: Message) -> list[object]:
-    """Return what counts of a message: not when it was said, nor what the model thought."""
+def _hashed_fields(message: Message) -> list[object]:
+    """Return the fields of a message that enter the hash: all but its time and reasoning."""
     return [message.role, message.content, message.parts, message.tool_calls, message.tool_call_id, message.name]
 
 

@@ -1,4 +1,4 @@
-"""The family of errors: one root, each message says what happened, with which value, and what to do.
+"""The exceptions of the package. Each message says what happened, with which value, and what to do.
 
 ::
 
@@ -27,7 +27,7 @@
     ├── InvalidArgumentError      (also a ValueError)
     └── MissingDependencyError    (also an ImportError)
 
-Errors of other libraries are mapped into this family with ``raise … from``, so the cause is kept.
+Exceptions of other libraries are mapped to these with ``raise … from``, which keeps the cause.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
 
 class PromptKitError(Exception):
-    """The root of everything this package raises on purpose.
+    """Base class of all exceptions that this package raises.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider, PromptKitError
     >>> try:
-    ...     ConversationManager(DemoProvider()).get_conversation("never-begun")
+    ...     ConversationManager(DemoProvider()).get_conversation("no-such-chat")
     ... except PromptKitError as error:
     ...     print(type(error).__name__)
     ConversationNotFoundError
@@ -54,7 +54,7 @@ class PromptKitError(Exception):
 
 
 class PackError(PromptKitError):
-    """A PromptPack, or a prompt of it, cannot be used.
+    """A PromptPack, or one of its prompts, cannot be used.
 
     >>> from promptkit_nb import PackError, load_pack
     >>> try:
@@ -66,7 +66,7 @@ class PackError(PromptKitError):
 
 
 class PackNotFoundError(PackError):
-    """There is no pack file at this path.
+    """No pack file exists at this path.
 
     >>> from promptkit_nb import load_pack
     >>> load_pack("/no/such.pack.json")  # doctest: +ELLIPSIS
@@ -79,8 +79,8 @@ class PackNotFoundError(PackError):
 class PackValidationError(PackError):
     """The pack does not follow the PromptPack format.
 
-    ``findings`` are what is wrong with the pack, in the order of its file: all that is, where it was loaded strictly.
-    Empty where a value given for a variable is to blame.
+    ``findings`` lists the problems in the order of the file: all of them if the pack was loaded with ``strict=True``.
+    It is empty if the value of a variable caused the error.
 
     >>> from promptkit_nb import load_pack
     >>> load_pack({"id": "mine", "prompts": {}})  # doctest: +ELLIPSIS
@@ -90,12 +90,12 @@ class PackValidationError(PackError):
     """
 
     def __init__(self, message: str, *, findings: Sequence[Finding] = ()) -> None:
-        """Keep the findings beside the message."""
+        """Store the findings."""
         super().__init__(message)
         self.findings = findings
 
     def _repr_html_(self) -> str | None:
-        return getattr(self.findings, "_repr_html_", lambda: None)()  # the table, where there is one
+        return getattr(self.findings, "_repr_html_", lambda: None)()  # a table, if the findings have one
 
 
 class PromptNotFoundError(PackError):
@@ -110,7 +110,7 @@ class PromptNotFoundError(PackError):
 
 
 class MissingVariableError(PackError):
-    """A variable that the system prompt needs has no value.
+    """A variable required by the system prompt has no value.
 
     >>> from promptkit_nb import Prompt
     >>> Prompt("tutor", {"system_template": "You teach {{subject}}."}).render({})
@@ -121,13 +121,13 @@ class MissingVariableError(PackError):
 
 
 class StoreError(PromptKitError):
-    """A conversation could not be read or written.
+    """Reading or writing a conversation failed.
 
-    ``response`` is the answer that was already paid for when storing it failed, else ``None``.
+    ``response`` is the paid answer if storing it failed, else ``None``.
 
     >>> from promptkit_nb import MemoryStore, StoreError
     >>> try:
-    ...     MemoryStore().get("never-begun")
+    ...     MemoryStore().get("no-such-chat")
     ... except StoreError as error:
     ...     print(type(error).__name__, error.response)
     ConversationNotFoundError None
@@ -137,7 +137,7 @@ class StoreError(PromptKitError):
 
 
 class ConversationNotFoundError(StoreError):
-    """No conversation has this id (any more).
+    """No conversation has this id, or it was deleted.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> manager = ConversationManager(DemoProvider())
@@ -150,7 +150,7 @@ class ConversationNotFoundError(StoreError):
 
 
 class ConversationExistsError(StoreError):
-    """The id is taken; nothing was overwritten.
+    """A conversation with this id already exists; nothing was overwritten.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> manager = ConversationManager(DemoProvider())
@@ -163,12 +163,12 @@ class ConversationExistsError(StoreError):
 
 
 class ConversationChangedError(StoreError):
-    """Somebody else wrote the conversation since it was read.
+    """The conversation was changed by someone else after it was read.
 
     >>> from promptkit_nb import ConversationState, MemoryStore, Turn
     >>> store = MemoryStore()
     >>> read = store.create(ConversationState("hello")).revision
-    >>> _ = store.append("hello", Turn(messages=()))  # somebody else
+    >>> _ = store.append("hello", Turn(messages=()))  # by another process
     >>> store.set(ConversationState("hello"), expected_revision=read)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
@@ -177,7 +177,7 @@ class ConversationChangedError(StoreError):
 
 
 class InvalidConversationIdError(StoreError):
-    """The text cannot serve as a conversation id.
+    """The text is not a valid conversation id.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> ConversationManager(DemoProvider()).new_conversation(conversation_id=" ")  # doctest: +ELLIPSIS
@@ -188,14 +188,14 @@ class InvalidConversationIdError(StoreError):
 
 
 class StoreCorruptedError(StoreError):
-    """What is stored cannot be read back as what was written.
+    """Stored data is damaged.
 
-    Whatever can be read is saved by ``export_store(store, path, on_damaged=print)``.
+    ``export_store(store, path, on_damaged=print)`` saves whatever can still be read.
 
     >>> from promptkit_nb import ConversationState, MemoryStore
     >>> store = MemoryStore()
     >>> _ = store.create(ConversationState("hello"))
-    >>> store.rows.put_frame("hello", b"something else")  # as a damaged file may have
+    >>> store.rows.put_frame("hello", b"something else")  # as in a damaged file
     >>> store.get("hello")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
@@ -204,7 +204,7 @@ class StoreCorruptedError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written at present.
+    """The store cannot be reached, opened or written to.
 
     >>> from promptkit_nb import MemoryStore
     >>> store = MemoryStore()
@@ -217,13 +217,13 @@ class StoreUnavailableError(StoreError):
 
 
 class ProviderError(PromptKitError):
-    """The model could not answer.
+    """The provider failed to answer.
 
-    ``partial`` is the text that had arrived before the failure (``""`` if none), and ``unsent`` the
-    user's message, so that trying again is one call.
+    ``partial`` is the text received before the failure (``""`` if none). ``unsent`` is the user's message, ready to be
+    sent again.
 
     >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderError
-    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # where nobody listens
+    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # nothing listens there
     >>> conv = ConversationManager(provider).new_conversation()
     >>> try:
     ...     conv.send("Hello")
@@ -236,13 +236,13 @@ class ProviderError(PromptKitError):
     unsent: str | None = None
 
     def __init__(self, message: str, *, partial: str = "") -> None:
-        """Keep the partial text beside the message."""
+        """Store the partial text."""
         super().__init__(message)
         self.partial = partial
 
 
 class AuthenticationError(ProviderError):
-    """The provider refused the key, or there is none.
+    """The provider rejected the API key, or no key is set.
 
     >>> from promptkit_nb import ConversationManager, OpenAIProvider
     >>> keyless = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key=""))
@@ -254,9 +254,9 @@ class AuthenticationError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many requests, or the quota is used up.
+    """Too many requests, or the quota is exhausted.
 
-    ``retry_after_s`` is what the server asked to wait, in seconds, or ``None``.
+    ``retry_after_s`` is the delay that the server asked for, in seconds, or ``None``.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider, RateLimitError
     >>> class BusyProvider(DemoProvider):
@@ -274,7 +274,7 @@ class RateLimitError(ProviderError):
 
 
 class ProviderTimeoutError(ProviderError):
-    """No answer within the timeout.
+    """The provider did not answer within the timeout.
 
     >>> import socket
     >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderTimeoutError
@@ -290,10 +290,10 @@ class ProviderTimeoutError(ProviderError):
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider cannot be reached, failed on its side, or broke off in mid-answer.
+    """The provider cannot be reached, had an internal error, or broke off in the middle of an answer.
 
     >>> from promptkit_nb import ConversationManager, OpenAIProvider
-    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # where nobody listens
+    >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # nothing listens there
     >>> ConversationManager(provider).new_conversation().send("Hello")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
@@ -302,7 +302,7 @@ class ProviderUnavailableError(ProviderError):
 
 
 class BadRequestError(ProviderError):
-    """The provider understood the request and refused it.
+    """The provider rejected the request as invalid.
 
     >>> from promptkit_nb import BadRequestError, ConversationManager, DemoProvider
     >>> class PoliteProvider(DemoProvider):
@@ -316,10 +316,10 @@ class BadRequestError(ProviderError):
 
 
 class ContextWindowExceededError(PromptKitError):
-    """The request does not fit the context window: ``max_tokens``, or the model's own.
+    """The request does not fit into the context window: ``max_tokens``, or the model's own.
 
-    ``limit_tokens`` is the window and ``request_tokens`` the request, as far as they are known. ``partial`` and
-    ``unsent`` are as in ``ProviderError``.
+    ``limit_tokens`` is the size of the window and ``request_tokens`` that of the request, each ``None`` if unknown.
+    ``partial`` and ``unsent`` are as in ``ProviderError``.
 
     >>> from promptkit_nb import ContextWindowExceededError, ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider()).new_conversation(max_tokens=12)
@@ -341,7 +341,7 @@ class ContextWindowExceededError(PromptKitError):
         request_tokens: int | None = None,
         partial: str = "",
     ) -> None:
-        """Keep the figures and the partial text beside the message."""
+        """Store the sizes and the partial text."""
         super().__init__(message)
         self.partial = partial
         self.limit_tokens = limit_tokens
@@ -349,7 +349,7 @@ class ContextWindowExceededError(PromptKitError):
 
 
 class BudgetExceededError(PromptKitError):
-    """The call would pass the budget; nothing was sent.
+    """The call would exceed the budget; nothing was sent.
 
     >>> from promptkit_nb import Budget, ConversationManager, OpenAIProvider
     >>> manager = ConversationManager(OpenAIProvider("gpt-4o", api_key="unused"), budget=Budget("0.001"))
@@ -361,7 +361,7 @@ class BudgetExceededError(PromptKitError):
 
 
 class ReplayMissError(PromptKitError):
-    """Strict replay found no recorded answer to this request; nothing was sent.
+    """Strict replay found no recorded answer for this request; nothing was sent.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> ConversationManager(DemoProvider(), replay="strict").new_conversation().send("Hello")  # doctest: +ELLIPSIS
@@ -372,7 +372,7 @@ class ReplayMissError(PromptKitError):
 
 
 class InvalidArgumentError(PromptKitError, ValueError):
-    """An argument is out of range or of the wrong kind.
+    """An argument is out of range or of the wrong type.
 
     >>> from promptkit_nb import MemoryStore
     >>> MemoryStore().list(limit=-1)

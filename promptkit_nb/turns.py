@@ -1,4 +1,4 @@
-"""The turn, the stored unit: one user message and everything the model produced for it."""
+"""Turns, messages and usage: the values that a conversation is made of."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from decimal import Decimal
 from typing import Literal
 
 INTERRUPTED = "interrupted"
-"""The finish reason of an answer that was stopped."""
+"""The finish reason of an answer that the user stopped."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 
 def utc_now() -> datetime:
-    """Return the present moment, aware, in UTC."""
+    """Return the current time, timezone-aware, in UTC."""
     return datetime.now(UTC)
 
 
 def new_turn_id(time_ns: int | None = None) -> str:
-    """Return a fresh turn id: 32 hexadecimal digits, the first 16 of them the time, so ids sort by age."""
+    """Return a new turn id: 32 hexadecimal digits, the first 16 of them the time, so that ids sort by age."""
     return f"{time.time_ns() if time_ns is None else time_ns:016x}{os.urandom(8).hex()}"
 
 
 def without_lone_surrogates(text: str) -> str:
-    """Return the text as it can be encoded: halves of an emoji are joined, or become U+FFFD where one is lost."""
+    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
     if text.isascii():
         return text
     try:
@@ -38,10 +38,9 @@ def without_lone_surrogates(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call, as the provider reported them, else counted offline (``estimated``).
+    """Token counts of one call: reported by the provider, or counted offline (``estimated``).
 
-    ``cached_tokens`` are part of ``input_tokens`` and ``reasoning_tokens`` part of ``output_tokens``: neither is added
-    on top.
+    ``cached_tokens`` are included in ``input_tokens``, and ``reasoning_tokens`` in ``output_tokens``.
 
     >>> from promptkit_nb import Usage
     >>> Usage(1000, 500, cached_tokens=400).total_tokens
@@ -56,7 +55,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Input plus output."""
+        """The sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
 
 
@@ -65,7 +64,7 @@ NO_USAGE = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asked for; ``arguments`` is the JSON text as the model wrote it."""
+    """A tool call requested by the model; ``arguments`` is the JSON text as the model wrote it."""
 
     id: str
     name: str
@@ -74,7 +73,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ContentPart:
-    """One part of a message that is more than text, named as in OpenAI's chat format."""
+    """One part of a message with images, named as in OpenAI's chat format."""
 
     type: Literal["text", "image_url"]
     text: str = ""
@@ -82,12 +81,12 @@ class ContentPart:
     detail: Literal["auto", "low", "high"] | None = None
 
 
-@dataclass(frozen=True)  # without slots, which make reading a stored message half as fast
+@dataclass(frozen=True)  # no slots: they make reading stored messages twice as slow
 class Message:
-    """What one role said.
+    """One message of a turn.
 
-    ``content`` is always the text; ``parts`` are there only where a message carries more than text. ``reasoning`` is
-    kept for reading and never sent again.
+    ``content`` is always the text; ``parts`` is empty unless the message has images. ``reasoning`` is stored for
+    reading and never sent back to the model.
 
     >>> from promptkit_nb import Message
     >>> Message("user", "My name is Alice").content
@@ -104,23 +103,23 @@ class Message:
     reasoning: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Clean half emojis, which no encoder accepts; what is no text is told where it is to be stored."""
+        """Replace lone surrogates, which cannot be encoded; the store rejects content that is not text."""
         if isinstance(self.content, str) and not self.content.isascii():
             object.__setattr__(self, "content", without_lone_surrogates(self.content))
         if isinstance(self.reasoning, str) and not self.reasoning.isascii():
             object.__setattr__(self, "reasoning", without_lone_surrogates(self.reasoning))
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, as Message
+@dataclass(frozen=True, kw_only=True)  # no slots, as in Message
 class Turn:
     """One user message and everything the model produced for it; stored whole or not at all.
 
-    ``cost`` is in US dollars, or ``None`` where the price is unknown; ``price_source`` says whose price list it was.
-    ``requested_model`` is the model asked for, ``model`` the one that the server says answered. ``cell_id``,
-    ``cell_call`` (the n-th chat call of that cell's execution, from 0) and ``cell_source`` say which notebook cell made
-    the turn. ``context_hash`` is the hash of the context it was answered in and ``replay_key`` that of the whole
-    request (SHA-256, hexadecimal). ``saved`` is what a replayed answer cost when it was made; ``counted_input_tokens``
-    what was counted offline before sending, beside the provider's own count in ``usage``.
+    ``cost`` is in US dollars, or ``None`` if the price is unknown; ``price_source`` names the price list.
+    ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server. ``cell_id``,
+    ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
+    the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
+    request (SHA-256, hexadecimal). ``saved`` is the original cost of a replayed answer. ``counted_input_tokens`` is the
+    offline count before sending; ``usage`` has the provider's count.
 
     >>> from promptkit_nb import Message, Turn, Usage
     >>> turn = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2))
@@ -153,20 +152,20 @@ class Turn:
 
     @property
     def user_text(self) -> str:
-        """What the user said."""
+        """The text of the user's message."""
         return next((message.content for message in self.messages if message.role == "user"), "")
 
     @property
     def text(self) -> str:
-        """What the model answered in the end."""
+        """The text of the model's last message."""
         return next((message.content for message in reversed(self.messages) if message.role == "assistant"), "")
 
     @property
     def first_cost(self) -> Decimal | None:
-        """What the answer cost when it was made, in US dollars; ``None`` where nobody knows."""
+        """The original cost of the answer in US dollars; ``None`` if unknown."""
         return self.saved if self.replayed else self.cost
 
     @property
     def counts(self) -> bool:
-        """Whether this conversation paid for the turn: replayed and inherited ones are in no total."""
+        """Whether the turn counts in the conversation's totals; replayed and inherited turns do not."""
         return not (self.replayed or self.inherited)

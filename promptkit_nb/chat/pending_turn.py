@@ -19,7 +19,7 @@ from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
 from promptkit_nb.chat.summarizer import Summarizer
 from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
 from promptkit_nb.chat.window import Window, fit, older_turns, plan_to_fit, turns_until
-from promptkit_nb.context_hash import NOTHING_SAID
+from promptkit_nb.context_hash import EMPTY_HASH
 from promptkit_nb.errors import BudgetExceededError, ContextWindowExceededError, ProviderError
 from promptkit_nb.pricing import CostRange, cost_range
 from promptkit_nb.providers.base import ChatRequest, Provider
@@ -375,7 +375,7 @@ def _still_answering(archived: Turn, question: Message, terms: RequestSettings, 
 
 def _link(snapshot: Snapshot, place: Target, position: int) -> str:
     """Return the hash of what stands before the answer: nothing, where all turns there are become a branch."""
-    return NOTHING_SAID if place.branch_from is not None and position == 0 else snapshot.context_hashes[position]
+    return EMPTY_HASH if place.branch_from is not None and position == 0 else snapshot.context_hashes[position]
 
 
 def _position(snapshot: Snapshot, place: Target) -> int:
