@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.chat.budgets import Budget
@@ -21,6 +20,7 @@ from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.user_store import UserStore
+from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ class ConversationManager:
         )
 
     def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:
-        near = get_close_matches(conversation_id, [head.conversation_id for head in self.store.list()])
+        near = similar_names(conversation_id, (head.conversation_id for head in self.store.list()))
         if not near:
             return error
         return ConversationNotFoundError(
@@ -400,7 +400,7 @@ def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
 def _checked_policy(policy: object) -> ContextPolicy:
     if policy in get_args(ContextPolicy):
         return cast("ContextPolicy", policy)
-    near = get_close_matches(str(policy), get_args(ContextPolicy), n=1)
+    near = similar_names(str(policy), get_args(ContextPolicy))
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InvalidArgumentError(
         f"context_policy={policy!r:.80} is unknown: use {', '.join(map(repr, get_args(ContextPolicy)))}.{hint}"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from functools import partial
+from time import process_time
+from timeit import repeat
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit_nb.text.near_names import Suggestions, did_you_mean, near_names
+from promptkit_nb.text.near_names import Suggestions, did_you_mean, near_names, similar_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -53,3 +62,52 @@ def test_question_joins_the_names() -> None:
     """One, several or no question."""
     assert did_you_mean(("a", "b")) == "; did you mean 'a' or 'b'?"
     assert did_you_mean(()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "similar"),
+    [
+        ("first-chad", ["first-chat", "plans"], ("first-chat",)),
+        ("plan", ["plans", "tea"], ("plans",)),
+        ("persistant-chat", ["persistent-chat", "tea"], ("persistent-chat",)),
+        ("user:alice:2", ["user:bob:1", "user:alice:1"], ("user:alice:1",)),
+        ("tea-4", ["tea-3", "tea-1", "tea-2", "tea-0"], ("tea-3", "tea-1", "tea-2")),
+        ("FIRST-CHAT", ["first-chat"], ("first-chat",)),
+        ("test.json", ["tests.pack.json", "notes.txt"], ("tests.pack.json",)),
+        ("teh", ["the"], ("the",)),
+        ("nam", ["name", "df"], ("name",)),
+        ("zzz", ["name", "df"], ()),
+        ("name", ["name"], ()),
+        ("", ["name"], ()),
+    ],
+)
+def test_similar_names_are_the_ids_that_were_meant(name: str, known: list[str], similar: tuple[str, ...]) -> None:
+    """Ids and file names may differ in more than two letters; case does not count, and the name itself is left out."""
+    assert similar_names(name, known) == similar
+
+
+def test_similar_names_find_what_difflib_found() -> None:
+    """Every misspelling of an id for which the standard library has an answer has the same first answer here."""
+    ids = ["first-chat", "plans", "persistent-chat", "user:alice:hello", "2026-03-04-tea", "thesis_draft"]
+    misspelled = [f"{name[:at]}{change}{name[at + 1 :]}" for name in ids for at in range(len(name)) for change in "x "]
+    misspelled += [name[:at] + name[at + 1 :] for name in ids for at in range(len(name))]
+    assert [similar_names(name, ids)[0] for name in misspelled] == [
+        get_close_matches(name, ids)[0] for name in misspelled
+    ]
+
+
+def test_fewest_letters_required_can_be_raised() -> None:
+    """``least`` is the share of letters that both names have in the same order."""
+    assert similar_names("--model-name", ["--model"]) == ("--model",)
+    assert similar_names("--model-name", ["--model"], least=0.8) == ()
+
+
+def test_searching_100_000_ids_takes_no_noticeable_time() -> None:
+    """Whether all ids are similar or none is, it takes 0.02 to 0.06 s: less than half of difflib's time for none."""
+    ids = [f"conversation-{number:06}" for number in range(100_000)]
+
+    def seconds(find: Callable[..., object], name: str) -> float:
+        return min(repeat(partial(find, name, ids), number=1, repeat=3, timer=process_time))
+
+    ours = [seconds(find, name) for find in (near_names, similar_names) for name in ("first-chad", "conversation-01x")]
+    assert max(ours) < seconds(get_close_matches, "first-chad") / 2

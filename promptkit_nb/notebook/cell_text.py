@@ -11,13 +11,13 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.notebook.values import value_text
+from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.turns import ContentPart, without_lone_surrogates
 
@@ -185,7 +185,7 @@ def _refuse_computed(node: ast.expr, source: str, namespace: Mapping[str, object
 
 
 def _unknown(name: str, source: str, namespace: Mapping[str, object]) -> InvalidArgumentError:
-    near = get_close_matches(name, [known for known in namespace if not known.startswith("_")])
+    near = similar_names(name, (known for known in namespace if not known.startswith("_")))
     hint = f"did you mean {' or '.join(near)}?" if near else "run the cell that makes it first."
     return InvalidArgumentError(
         f"{_shown(source)}: the notebook has no {name!r}; {hint} To send braces as typed, add --raw."

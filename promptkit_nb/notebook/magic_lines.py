@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tokenize
-from difflib import get_close_matches
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,6 +13,7 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # it 
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.notebook.display import StoppedByUser
+from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _not_understood(magic: Any, word: str) -> str:
             f"There is no option {option}: set OPENAI_API_KEY before the kernel starts, so that no notebook holds it."
         )
     known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - no other way
-    near = get_close_matches(option, known, n=1, cutoff=0.7)
+    near = similar_names(option, known, least=0.7)
     return f"There is no option {option}{f', did you mean {near[0]}' if near else ''}? %{name}? lists them."
 
 

@@ -8,7 +8,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +16,7 @@ from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundErr
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.schema import keys_of, pointer_to
+from promptkit_nb.text.near_names import similar_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -228,7 +228,7 @@ def _what_is_near(path: Path) -> str:
     except (OSError, ValueError):
         return f"There is no folder {folder} either, or it cannot be read."
     packs = [name for name in names if name.endswith(".pack.json")]
-    near = get_close_matches(path.name, names, n=_SHOWN_FILES) or packs[:_SHOWN_FILES]
+    near = similar_names(path.name, names) or packs[:_SHOWN_FILES]
     if not near:
         return f"There is no pack in {folder}."
     return f"In {folder} there is {', '.join(near)}."

@@ -1,4 +1,4 @@
-"""Near matches: the known names that a misspelled one probably stands for."""
+"""Near matches: the known names that a misspelled name probably means."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SHORT_NAME = 3
 
 
 def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return up to three known names that ``name`` may stand for, the nearest first, equally near ones by name.
+    """Return up to three known names at most two typing errors away, nearest first, ties in alphabetical order.
 
-    A name that differs in case only comes before all others. Otherwise at most two letters may be added, left out,
-    changed or swapped with their neighbour, and one where the known name has three letters or fewer.
+    For words of a format, such as keys and enum values. A typing error is a letter added, left out, changed or swapped
+    with its neighbor; names of up to three letters allow one. A name that differs only in case comes first.
 
     >>> near_names("Temprature", ["top_p", "temperature"]), near_names("xyz", ["x"])
     (('temperature',), ())
     """
-    from rapidfuzz.distance import OSA  # noqa: PLC0415 - only who mistypes waits for it
+    from rapidfuzz.distance import OSA  # noqa: PLC0415 - needed only after a typing error
     from rapidfuzz.process import extract  # noqa: PLC0415 - same
 
     candidates = list(known)
@@ -31,15 +31,33 @@ def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(other for _, other in sorted(ranked)))[:_MOST]
 
 
+def similar_names(name: str, known: Iterable[str], least: float = 0.6) -> tuple[str, ...]:
+    """Return up to three known names that are most like ``name``, ties in the given order; case does not count.
+
+    For names that people make up and half remember, such as ids and file names. ``least`` is the smallest share of
+    letters, 0 to 1, that both names have in the same order.
+
+    >>> similar_names("first-chad", ["first-chat", "plans"]), similar_names("test.json", ["tests.pack.json"])
+    (('first-chat',), ('tests.pack.json',))
+    """
+    from rapidfuzz.distance import Indel  # noqa: PLC0415 - needed only after a typing error
+    from rapidfuzz.process import extract  # noqa: PLC0415 - same
+
+    candidates = [other for other in known if other != name]
+    likeness = Indel.normalized_similarity
+    found = extract(name, candidates, scorer=likeness, processor=str.casefold, score_cutoff=least, limit=_MOST)
+    return tuple(other for other, _, _ in found)
+
+
 class Suggestions:
-    """Near matches for a checker of large files: where very many names are wrong, the first suggestions do."""
+    """Near matches for a whole file, limited: if very many names are wrong, the first suggestions are enough."""
 
     def __init__(self, most: int = 200) -> None:
-        """Search for at most so many names."""
+        """Allow this many searches."""
         self._left = most
 
     def near(self, name: str, known: Iterable[str]) -> tuple[str, ...]:
-        """Return what ``near_names`` does, and nothing once the searches are used up."""
+        """Return ``near_names(name, known)``, or nothing after the last search."""
         if self._left == 0:
             return ()
         self._left -= 1
@@ -47,11 +65,11 @@ class Suggestions:
 
 
 def _allowed(name: str) -> int:
-    return min(len(name) - 1, 1 if len(name) <= _SHORT_NAME else 2)  # something has to stay the same
+    return min(len(name) - 1, 1 if len(name) <= _SHORT_NAME else 2)  # at least one letter stays the same
 
 
 def did_you_mean(names: Iterable[str]) -> str:
-    """Return the question that ends a message; ``""`` without names.
+    """Return the question that ends a message, ``""`` without names.
 
     >>> did_you_mean(["tools"]), did_you_mean(["a", "b"]), did_you_mean([])
     ("; did you mean 'tools'?", "; did you mean 'a' or 'b'?", '')
