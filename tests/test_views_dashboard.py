@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError, MemoryStore, Usage, usage_dashboard
+from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError, MemoryStore, usage_dashboard
 from promptkit_nb.errors import StoreUnavailableError
 from storing import Foreign, said
 
@@ -82,47 +82,20 @@ class TestWhatIsShown:
             ("carol's", "carol", "1", "10", "price unknown"),
         ]
 
-    def test_four_pictures_are_drawn(self, store: MemoryStore) -> None:
-        """Cost and tokens over time, where the next dollar goes, and what conversations cost."""
+    def test_three_pictures_are_drawn(self, store: MemoryStore) -> None:
+        """Cost over time, tokens over time, and the most expensive conversations."""
         board = usage_dashboard(store)
         assert [picture["title"] for picture in board.pictures] == [
             "Cost: $2.5000, and 1 turn without a price",
             "Tokens: 30",
-            "Where the next dollar goes",
             "Most expensive conversations",
         ]
         assert all(picture["png"].startswith(PNG) for picture in board.pictures)
-
-    def test_next_dollar_is_split_at_the_price_list(self) -> None:
-        """Input, cached input, output and reasoning in cents, and what caching saved."""
-        store = MemoryStore()
-        usage = Usage(1000, 500, cached_tokens=400, reasoning_tokens=100)
-        store.append("a", said("x", usage=usage, model="gpt-4o-mini", cost=Decimal("0.00042")))
-        board = usage_dashboard(store)
-        assert board.next_dollar == (
-            "Of each dollar: input 21 ¢, cached input 7 ¢, output 57 ¢, reasoning 14 ¢. Caching saved $0.000030."
-        )
-        assert table(board, "Where the dollars went") == [
-            ("gpt-4o-mini", "$0.000090", "$0.000030", "$0.00024", "$0.000060", "$0.00042")
-        ]
-
-    def test_users_own_prices_split_what_was_paid_at_them(self, store: MemoryStore) -> None:
-        """Where they are not given here the dollars are shown unsplit."""
-        store = MemoryStore()
-        store.append("a", said("x", usage=Usage(300, 100), model="mine", cost=Decimal(1), price_source="user"))
-        assert usage_dashboard(store).next_dollar == "Of each dollar: prices not known here 100 ¢."
-        board = usage_dashboard(store, prices={"mine": (1, 9)})
-        assert board.next_dollar == "Of each dollar: input 25 ¢, output 75 ¢."
-
-    def test_unknown_prices_leave_the_parts_empty(self, store: MemoryStore) -> None:
-        """No part of them is shown as nothing."""
-        assert table(usage_dashboard(store), "Where the dollars went")[-1] == ("mine", "", "price unknown")
 
     def test_empty_store_has_a_dashboard(self) -> None:
         """Nothing was paid."""
         board = usage_dashboard(MemoryStore())
         assert board.total == "0 turns · 0 tokens · $0.00"
-        assert board.next_dollar == ""
         assert shown(board) == []
 
 
@@ -266,9 +239,7 @@ class TestSavedNotebook:
         bundle, _ = usage_dashboard(store)._repr_mimebundle_()
         assert sorted(bundle) == ["image/png", "text/plain"]
         assert b64decode(str(bundle["image/png"])).startswith(PNG)
-        assert bundle["text/plain"] == (
-            "3 turns · 30 tokens · $2.50 + 1 turn without a price\nOf each dollar: prices not known here 100 ¢."
-        )
+        assert bundle["text/plain"] == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
 
     def test_same_store_gives_the_same_picture(self, store: MemoryStore) -> None:
         """To the last byte."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from promptkit_nb import InvalidArgumentError, MemoryStore, search, turns_df
-from promptkit_nb.views import reading as progress
+from promptkit_nb.views import row_cache
 from promptkit_nb.views.schemas import HITS
 from storing import rich_state, said
 
@@ -95,7 +95,7 @@ def test_long_reading_shows_a_bar(
     """It says how many turns were read, and short ones show none."""
     turns_df(store)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "FEWEST_TURNS", 1)
-    monkeypatch.setattr(progress, "DELAY_S", 0)
+    monkeypatch.setattr(row_cache, "FEWEST_TURNS", 1)
+    monkeypatch.setattr(row_cache, "DELAY_S", 0)
     turns_df(store)
     assert "Reading" in capsys.readouterr().err

@@ -12,14 +12,13 @@ function render({ model, el }) {
   const total = make("div", { class: "promptkit-total", role: "status" });
   const problem = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
   const pictures = make("div", { class: "promptkit-pictures" });
-  const nextDollar = make("div", { class: "promptkit-next" });
   const tables = make("div", { class: "promptkit-tables" });
   const opened = make("section", { class: "promptkit-opened", "aria-label": "Conversation", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Filters" },
     ...Object.keys(LABELS).map(field), make("button", { type: "button", onclick: ask }, "Refresh"));
   const root = make("div", {
     class: "promptkit-dashboard", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Usage dashboard",
-  }, head, total, problem, pictures, nextDollar, tables, opened);
+  }, head, total, problem, pictures, tables, opened);
   for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
   el.append(root);
 
@@ -68,7 +67,6 @@ function render({ model, el }) {
 
   function showWords() {
     total.textContent = model.get("total");
-    nextDollar.textContent = model.get("next_dollar");
     problem.textContent = model.get("problem");
     problem.hidden = !model.get("problem");
   }
@@ -111,8 +109,7 @@ function render({ model, el }) {
 
   const shows = {
     "change:choices": showChoices, "change:filters": showFilters, "change:asked": showWaiting, "change:answered": showWaiting, "change:total": showWords,
-    "change:next_dollar": showWords, "change:problem": showWords, "change:pictures": showPictures,
-    "change:tables": showTables, "change:opened": showOpened,
+    "change:problem": showWords, "change:pictures": showPictures, "change:tables": showTables, "change:opened": showOpened,
   };
   for (const [event, show] of Object.entries(shows)) model.on(event, show);
   for (const show of new Set(Object.values(shows))) show();

@@ -22,16 +22,13 @@ from promptkit_nb.rendering.conversations import History
 from promptkit_nb.rendering.widget_page import script_of, style_of
 from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import total_text, usd_text
-from promptkit_nb.views.cost_parts import cost_parts_df
-from promptkit_nb.views.next_dollar import PARTS, cents_of, draw_next_dollar
+from promptkit_nb.text.receipts import total_text
 from promptkit_nb.views.plots import PERIODS, UNKNOWN, draw_cost, draw_dearest, draw_tokens, drawn
 from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df
 
 if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.views.cost_parts import Prices
     from promptkit_nb.views.filters import FilterArguments
     from promptkit_nb.views.pictures import Drawing, Picture
 
@@ -58,10 +55,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What was paid, read from a store in two passes; ``period`` and ``series`` are what its picture of cost is by."""
+    """What was paid, read from a store in one pass; ``period`` and ``series`` are what its picture of cost is by."""
 
     usage: pd.DataFrame
-    parts: pd.DataFrame
     period: str
     series: str
 
@@ -72,12 +68,11 @@ class UsageReport:
         *,
         period: str = "day",
         series: str = "model",
-        prices: Prices | None = None,
         **filters: Unpack[FilterArguments],
     ) -> UsageReport:
         """Read a store; raises ``InvalidArgumentError`` for filters that cannot be meant."""
         usage = usage_df(store, [period, "conversation_id", "user_id", "model"], **filters)
-        return cls(usage, cost_parts_df(store, prices=prices, **filters), period, series)
+        return cls(usage, period, series)
 
     def total(self) -> str:
         """Return all of it on one line."""
@@ -86,17 +81,8 @@ class UsageReport:
         cost_text = _cost_of({"cost_usd": cost_usd, "unpriced_turns": self.usage["unpriced_turns"].sum()})
         return f"{turns:,} turn{'' if turns == 1 else 's'} · {tokens:,} tokens · {cost_text}"
 
-    def next_dollar(self) -> str:
-        """Return where the next dollar goes, on one line; empty where nothing was paid."""
-        cents = cents_of(self.parts)
-        if not cents:
-            return ""
-        words = ", ".join(f"{name} {share:.0f} ¢" for name, share in cents[0][1].items() if share)
-        saved = self.parts["cache_saved_usd"].sum()
-        return f"Of each dollar: {words}." + (f" Caching saved {_usd(saved)}." if saved else "")
-
     def pictures(self) -> list[Picture]:
-        """Return cost over time, tokens over time, where the next dollar goes, and the most expensive conversations."""
+        """Return pictures of cost over time, tokens over time, and the most expensive conversations."""
         return [drawn(draw, size=SMALL) for draw in self._drawings()]
 
     def whole_picture(self) -> Picture:
@@ -104,14 +90,13 @@ class UsageReport:
         return drawn(*self._drawings(), size=WHOLE)
 
     def tables(self) -> tuple[Table, ...]:
-        """Return what models, users and conversations took, and for what the dollars of each model were paid."""
-        return (self._by("Models", "model"), self._by("Users", "user_id"), self._parts_table(), self._conversations())
+        """Return usage and cost by model, by user and by conversation."""
+        return (self._by("Models", "model"), self._by("Users", "user_id"), self._conversations())
 
     def _drawings(self) -> list[Drawing]:
         return [
             partial(draw_cost, usage=self._grouped(self.period, self.series), period=self.period, series=[self.series]),
             partial(draw_tokens, usage=self._grouped(self.period), period=self.period),
-            partial(draw_next_dollar, parts=self.parts),
             partial(draw_dearest, usage=self._grouped("conversation_id")),
         ]
 
@@ -147,23 +132,6 @@ class UsageReport:
             name, (key.removesuffix("_id"), "turns", "input", "of it cached", "output", "of it reasoning", "cost"), rows
         )
 
-    def _parts_table(self) -> Table:
-        """Return the dollars of each model by what they were paid for, as far as any were."""
-        shown = {name: column for name, column in PARTS.items() if self.parts[column].any()}
-        rows = tuple(
-            (
-                _name(row["model"]),
-                *("" if pd.isna(row[each]) else _usd(row[each]) for each in shown.values()),
-                _cost_of(row),
-            )
-            for row in self.parts.head(MOST_ROWS).to_dict("records")
-        )
-        return Table("Where the dollars went", ("model", *shown, "cost"), rows)
-
-
-def _usd(cost_usd: float) -> str:
-    return usd_text(None if pd.isna(cost_usd) else Decimal(repr(float(cost_usd))))
-
 
 def _cost_of(row: dict[str, Any]) -> str:
     """Return a cost for reading, with what it lacks."""
@@ -191,15 +159,11 @@ _ON_PAGE = ("user_id", "model", "prefix", "since", "until")
 _AS_AT_FIRST = {"by": "day", "series": "model"}
 
 
-def usage_dashboard(
-    store: StateStore, *, prices: Prices | None = None, **filters: Unpack[FilterArguments]
-) -> UsageDashboard:
-    """Return a widget that shows what was paid: over time, by model, user and conversation, and for which tokens.
+def usage_dashboard(store: StateStore, **filters: Unpack[FilterArguments]) -> UsageDashboard:
+    """Return a widget that shows what was paid: over time, by model, user and conversation.
 
     Args:
         store: Where the conversations are.
-        prices: Your own dollars per million tokens, in and out, by model, as a provider takes them: what was paid at
-            them can only be split into input and output where they are given here, too.
         filters: Those of ``usage_df``, to begin with; they are changed in the widget.
 
     Choosing one of the most expensive conversations shows what was said in it. The saved notebook keeps a picture.
@@ -209,7 +173,7 @@ def usage_dashboard(
     >>> usage_dashboard(MemoryStore()).total
     '0 turns · 0 tokens · $0.00'
     """
-    return UsageDashboard(store, prices=prices, **filters)
+    return UsageDashboard(store, **filters)
 
 
 class UsageDashboard(anywidget.AnyWidget):
@@ -225,7 +189,6 @@ class UsageDashboard(anywidget.AnyWidget):
     """How often a page asked for something, and by ``answered`` what of it was done."""
     answered = Int().tag(sync=True)
     total = Unicode().tag(sync=True)
-    next_dollar = Unicode().tag(sync=True)
     problem = Unicode().tag(sync=True)
     pictures = List(Dict()).tag(sync=True)
     tables = List(Dict()).tag(sync=True)
@@ -233,14 +196,13 @@ class UsageDashboard(anywidget.AnyWidget):
     """The id of the conversation that is open, empty without one."""
     opened = Dict().tag(sync=True)
 
-    def __init__(self, store: StateStore, *, prices: Prices | None = None, **filters: Unpack[FilterArguments]) -> None:
+    def __init__(self, store: StateStore, **filters: Unpack[FilterArguments]) -> None:
         """Show what the filters let through."""
         self._store = store
-        self._prices = prices
         self._conversation_id = filters.get("conversation_id")
         self._lock = Lock()
         self._saved: Any = None  # IPython's DisplayHandle
-        report = UsageReport.of(store, prices=prices, **filters)
+        report = UsageReport.of(store, **filters)
         content = _content_of(report)  # fails without matplotlib, before there is a widget
         super().__init__()
         self._report = report
@@ -291,7 +253,6 @@ class UsageDashboard(anywidget.AnyWidget):
             self._store,
             period=self.filters["by"],
             series=SERIES.get(self.filters["series"], "model"),
-            prices=self._prices,
             conversation_id=self._conversation_id,
             **typed,
         )
@@ -325,7 +286,6 @@ class UsageDashboard(anywidget.AnyWidget):
 def _content_of(report: UsageReport) -> dict[str, Any]:
     return {
         "total": report.total(),
-        "next_dollar": report.next_dollar(),
         "pictures": [
             {"title": picture.axes[0].get_title(loc="left"), "png": picture._repr_png_()}
             for picture in report.pictures()
@@ -334,19 +294,15 @@ def _content_of(report: UsageReport) -> dict[str, Any]:
     }
 
 
-def _static_text(report: UsageReport) -> str:
-    return "\n".join(filter(None, [report.total(), report.next_dollar()]))
-
-
 def _static_png(report: UsageReport) -> dict[str, object]:
     """Return what a batch run shows: in its HTML nothing may depend on how a picture is drawn."""
     png = b64encode(report.whole_picture()._repr_png_()).decode()
-    return {"text/plain": _static_text(report), "image/png": png}
+    return {"text/plain": report.total(), "image/png": png}
 
 
 def _static_html(report: UsageReport) -> dict[str, object]:
     """Return the same as HTML, which the page knows to be the saved picture, and hides while the widget runs."""
     png = b64encode(report.whole_picture()._repr_png_()).decode()
-    words = "".join(note_html(line) for line in _static_text(report).splitlines())
+    words = note_html(report.total())
     image = f'<img alt="{escape(report.total())}" src="data:image/png;base64,{png}" style="max-width:100%">'
-    return {"text/plain": _static_text(report), "text/html": f'<div class="promptkit-usage">{words}{image}</div>'}
+    return {"text/plain": report.total(), "text/html": f'<div class="promptkit-usage">{words}{image}</div>'}

@@ -35,21 +35,20 @@ class Picture(Figure):
 
 
 def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
-    """Return a picture of these drawings, two in a row; ``size`` in inches is that of the whole."""
+    """Return a picture of these drawings, two per row; ``size`` is that of the whole, in inches."""
     picture = Picture(figsize=size, layout="constrained")
     columns = min(2, len(drawings))
-    for place, draw in enumerate(drawings, 1):
-        axes = picture.add_subplot(-(-len(drawings) // columns), columns, place)
+    grid = picture.add_gridspec(-(-len(drawings) // columns), columns)
+    for index, draw in enumerate(drawings):
+        row, column = divmod(index, columns)
+        is_alone = column == 0 and index == len(drawings) - 1
+        axes = picture.add_subplot(grid[row, :] if is_alone else grid[row, column])
         draw(axes)
         _plain(axes)
     picture.patch.set_alpha(0)
     for text in picture.findobj(Text):
-        text.set(color=text.get_color() if text.get_gid() == KEEPS_COLOUR else GREY, parse_math=False)
+        text.set(color=GREY, parse_math=False)
     return picture
-
-
-KEEPS_COLOUR = "keeps colour"
-"""What words are marked with that stand on a colour of their own."""
 
 
 def label_periods(axes: Axes) -> None:

@@ -38,8 +38,6 @@ _REPLAYED = Column("replayed", "bool", "whether a stored answer was given again,
 _INTERRUPTED = Column("interrupted", "bool", "whether the answer was stopped before its end")
 _STATUS = Column("status", "category", "current, replaced, archived, inherited (copied by a fork) or summary")
 _BRANCH = Column("branch", "category", "the branch of an archived turn")
-_UNPRICED = Column("unpriced_turns", "Int64", "how many of them are not in cost_usd, as their price is unknown")
-_COST = Column("cost_usd", "float64", "the known costs in US dollars; missing where none is known")
 
 _USAGE = (
     Column("input_tokens", "Int64", "tokens of the request"),
@@ -139,20 +137,8 @@ KEYS: Schema = (
 USAGE: Schema = (
     Column("turns", "Int64", "turns that were paid for, and summaries"),
     *_USAGE,
-    _COST,
-    _UNPRICED,
-)
-
-COST_PARTS: Schema = (
-    _MODEL,
-    Column("input_usd", "float64", "what input that was not cached cost, in US dollars"),
-    Column("cached_usd", "float64", "what cached input cost"),
-    Column("output_usd", "float64", "what the answers cost without reasoning"),
-    Column("reasoning_usd", "float64", "what reasoning cost"),
-    Column("unsplit_usd", "float64", "what was paid at prices that are not known here"),
-    _COST,
-    Column("cache_saved_usd", "float64", "what the cached input would have cost more without a cache"),
-    _UNPRICED,
+    Column("cost_usd", "float64", "the known costs in US dollars; missing where none is known"),
+    Column("unpriced_turns", "Int64", "how many of them are not in cost_usd, as their price is unknown"),
 )
 
 
