@@ -1,4 +1,4 @@
-"""The Redis tutorial is skipped where there is no redis-server; with ``PROMPTKIT_CI=1`` it runs, and fails."""
+"""Cells run in order, and tutorials whose program is missing are skipped; with ``PROMPTKIT_CI=1`` they fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ NEEDED_PROGRAMS = {"06_redis.ipynb": "redis-server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the cells of a tutorial whose program the machine lacks, and say which program that is."""
+    """Keep cells in order when tests are shuffled, and skip tutorials whose program is missing, with its name."""
     for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.random_order(disabled=True))
         program = NEEDED_PROGRAMS.get(item.path.name)
         if program and shutil.which(program) is None and os.environ.get("PROMPTKIT_CI") != "1":
             item.add_marker(pytest.mark.skip(reason=f"{program} is not on the PATH."))

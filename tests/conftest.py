@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import Duration, StateStore
     from storing import OpenStore
 
-# How long an example takes says nothing about it: a library may be imported in the first, and machines are busy.
+# An example may be slow for reasons of its own: the first one imports libraries, and machines are busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    """Hide ``PYTEST_ADDOPTS``, which this run has read, from the pytest runs that tests and tutorials start."""
+    os.environ.pop("PYTEST_ADDOPTS", None)
 
 
 @pytest.fixture
@@ -36,14 +42,14 @@ def chat_server() -> Iterator[ChatServer]:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server that keeps nothing; tests keep apart by their prefixes."""
+    """A Redis server without persistence, shared by all tests; each test uses its own prefix."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock that the stores of a test go by."""
+    """The clock used by the stores of a test."""
     return Clock()
 
 

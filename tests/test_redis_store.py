@@ -494,7 +494,8 @@ class TestOneRoundTrip:
         for turns in (10, 10_000):
             name = str(turns)
             store.create(ConversationState(name, turns=tuple(said(f"{number:05}") for number in range(turns))))
-            store.append(name, said("warm up"))
+            for _ in range(2):  # the first reads the record; the second may be the server's first, and loads the script
+                store.append(name, said("warm up"))
             before, bytes_before = commands_of(client), traffic_of(client)
             for _ in range(5):
                 store.append(name, said("one more"))
