@@ -8,108 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import from_dict
 
 from chat_server import ChatServer, Reply
+from kernels import PATIENCE_S, kernel
 from promptkit_nb import DiskStore, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.kernel
 
 KEY = "sk-proj-0123456789abcdefSECRET"
-PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a cell left behind: its outputs as messages, with the time each came, and the reply's status."""
-
-    status: str
-    messages: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
-
-    def contents(self, kind: str) -> list[dict[str, Any]]:
-        """Return what the messages of one kind say."""
-        return [message["content"] for _, message in self.messages if message["msg_type"] == kind]
-
-    @property
-    def stdout(self) -> str:
-        """What was printed."""
-        return "".join(content["text"] for content in self.contents("stream"))
-
-    @property
-    def last_bundle(self) -> dict[str, str]:
-        """What is on the screen in the end."""
-        shown = [*self.contents("display_data"), *self.contents("update_display_data")]
-        bundle: dict[str, str] = shown[-1]["data"]
-        return bundle
-
-    @property
-    def traceback(self) -> list[str]:
-        """The lines of the error."""
-        (error,) = self.contents("error")
-        lines: list[str] = error["traceback"]
-        return lines
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A running kernel and a front end that talks to it."""
-
-    manager: KernelManager
-    client: BlockingKernelClient
-
-    def send(self, cell: str, *, cell_id: str | None = None, allow_stdin: bool = True) -> str:
-        """Send a cell, as a front end does that tells its id; return the request's id."""
-        content = {
-            "code": cell,
-            "silent": False,
-            "store_history": True,
-            "user_expressions": {},
-            "allow_stdin": allow_stdin,
-            "stop_on_error": True,
-        }
-        metadata = {} if cell_id is None else {"cellId": cell_id}
-        message = self.client.session.msg("execute_request", content, metadata=metadata)
-        self.client.shell_channel.send(message)
-        return str(message["header"]["msg_id"])
-
-    def result(self, request_id: str) -> Ran:
-        """Wait until a cell has ended, and return what it left behind."""
-        messages: list[tuple[float, dict[str, Any]]] = []
-        while True:
-            message = self.client.get_iopub_msg(timeout=PATIENCE_S)
-            if message["parent_header"].get("msg_id") != request_id:
-                continue
-            messages.append((time.monotonic(), message))
-            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-                break
-        while True:
-            reply = self.client.get_shell_msg(timeout=PATIENCE_S)
-            if reply["parent_header"].get("msg_id") == request_id:
-                return Ran(reply["content"]["status"], messages)
-
-    def run(self, cell: str, *, cell_id: str | None = None, allow_stdin: bool = True) -> Ran:
-        """Run a cell to its end."""
-        return self.result(self.send(cell, cell_id=cell_id, allow_stdin=allow_stdin))
-
-    def until_text(self, request_id: str, text: str) -> None:
-        """Wait until the cell shows a text."""
-        while True:
-            message = self.client.get_iopub_msg(timeout=PATIENCE_S)
-            data = message["content"].get("data", {})
-            if message["parent_header"].get("msg_id") == request_id and text in data.get("text/plain", ""):
-                return
 
 
 @pytest.fixture
@@ -130,23 +44,6 @@ def online(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     return chat_server
-
-
-@contextmanager
-def kernel(**environment: str) -> Iterator[Kernel]:
-    """Start a kernel with the extension loaded, and kill it at the end."""
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=PATIENCE_S)
-        started = Kernel(manager, client)
-        started.run("%load_ext promptkit_nb")
-        yield started
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def stored(home: Path, conversation_id: str) -> tuple[Turn, ...]:
