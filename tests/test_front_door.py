@@ -130,7 +130,7 @@ def test_dir_shows_the_public_names() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     """A mistyped name fails as in any module."""
     with pytest.raises(AttributeError, match="module 'promptkit_nb' has no attribute 'Converzation'"):
-        _ = promptkit_nb.Converzation
+        _ = promptkit_nb.Converzation  # type: ignore[attr-defined]  # that is the point
 
 
 def test_no_module_carries_the_name_of_a_public_name() -> None:
