@@ -1,4 +1,4 @@
-"""IPython's shell, in this process, for tests of magics: cells are typed, and what they leave behind is looked at."""
+"""An IPython shell in this process, for testing magics: run cells and inspect their outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from traitlets.config import Config
 
 @dataclass(frozen=True)
 class Ran:
-    """What a cell left behind; ``bundles`` are its rich outputs."""
+    """The outputs of a cell; ``bundles`` are the rich ones."""
 
     stdout: str
     stderr: str
@@ -22,12 +22,12 @@ class Ran:
 
     @property
     def everything(self) -> str:
-        """All that the user sees."""
+        """Everything that the user sees."""
         return self.stdout + self.stderr + json.dumps(self.bundles)
 
 
 class Notebook:
-    """A shell that runs cells, as a kernel does."""
+    """A shell that runs cells like a kernel."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         """Load the extension into the shell."""
@@ -35,7 +35,7 @@ class Notebook:
         self.run("%load_ext promptkit_nb")
 
     def run(self, cell: str) -> Ran:
-        """Run a cell; an error is part of what it leaves behind."""
+        """Run a cell; an error becomes part of the result."""
         with capture_output() as captured:
             result = self.shell.run_cell(cell, store_history=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         bundles = [output.data for output in captured.outputs]
@@ -43,7 +43,7 @@ class Notebook:
 
 
 def new_shell(kind: type[InteractiveShell] = InteractiveShell, **options: object) -> InteractiveShell:
-    """Return a fresh shell in place of the one before."""
+    """Return a new shell in place of the former one."""
     InteractiveShell.clear_instance()
     config = Config()
     config.HistoryManager.enabled = False

@@ -145,11 +145,11 @@ def test_an_unknown_name_fails_before_anything_is_sent(shell: InteractiveShell, 
         result = shell.run_cell(cell)  # type: ignore[no-untyped-call]  # as above
     assert type(result.error_in_exec).__name__ == "InvalidArgumentError"
     assert captured.stdout == (
-        "InvalidArgumentError: {{ nowhere }}: the notebook has no 'nowhere'; run the cell that makes it first. "
-        "To send braces as typed, add --raw.\n"
+        "InvalidArgumentError: {{ nowhere }}: 'nowhere' is not defined in the notebook. Run the cell that defines it "
+        "first. To send braces as typed, add --raw.\n"
     )
     assert len(server.requests) == before
-    assert run(shell, "%chat_history") == "Nothing was said yet: begin with %%chat.\n"
+    assert run(shell, "%chat_history") == "No messages yet. Start with %%chat.\n"
 
 
 def test_a_dry_run_shows_the_resolved_text(shell: InteractiveShell, server: ChatServer) -> None:

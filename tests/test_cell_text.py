@@ -1,4 +1,4 @@
-"""``{{ expression }}`` in chat cells: what is replaced, by what, and what stays as it was typed."""
+"""``{{ expression }}`` in chat cells: what is replaced, with what, and what stays as typed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PNG_PART = ContentPart("image_url", url=f"data:image/png;base64,{PIXEL}")
 
 @dataclass
 class Run:
-    """A dataclass with something to hide."""
+    """A dataclass with a hidden field."""
 
     name: str
     loss: float
@@ -46,7 +46,7 @@ class Point(BaseModel):
 class Broken:
     @property
     def size(self) -> int:
-        """Fail as a closed file would."""
+        """Fail like a closed file."""
         raise OSError("the file is\nclosed")
 
     def _repr_markdown_(self) -> str:
@@ -64,10 +64,10 @@ class Described(Pictured):
 
 
 class Shown:
-    """What shows itself as PNG, like Pillow's images, or as IPython's with metadata."""
+    """An object that displays as PNG, as bytes (Pillow) or with metadata (IPython)."""
 
     def __init__(self, shown: object) -> None:
-        """Keep what is shown."""
+        """Store the result of ``_repr_png_``."""
         self.shown = shown
 
     def _repr_png_(self) -> object:
@@ -90,12 +90,12 @@ NOTEBOOK: dict[str, object] = {
 
 
 def filled(text: str, **values: object) -> str:
-    """Return the text filled from the notebook and these values."""
+    """Return the text filled with values from the notebook and from the arguments."""
     return fill(text, NOTEBOOK | values).text
 
 
 def error_of(text: str, **values: object) -> str:
-    """Return what is said of a text that cannot be filled."""
+    """Return the error message for a text that cannot be filled."""
     with pytest.raises(InvalidArgumentError) as caught:
         fill(text, NOTEBOOK | values)
     return str(caught.value)
@@ -124,7 +124,7 @@ def error_of(text: str, **values: object) -> str:
     ],
 )
 def test_an_expression_is_replaced(text: str, expected: str) -> None:
-    """A name, then attributes and items; blanks around it do not matter, and what stands around it stays."""
+    """A name followed by attributes and items is replaced; spaces around it are ignored, the text around it is kept."""
     assert filled(text) == expected
 
 
@@ -154,41 +154,42 @@ def test_an_expression_is_replaced(text: str, expected: str) -> None:
     ],
 )
 def test_anything_else_stays_as_it_was_typed(text: str) -> None:
-    """JSON, CSS, LaTeX, templates and halves of braces are no expressions."""
+    """JSON, CSS, LaTeX, templates and unbalanced braces are not expressions."""
     assert fill(text, NOTEBOOK) == CellText(text)
 
 
 def test_a_value_is_literal() -> None:
-    """Braces in a value mean nothing: so ``{{ a }}`` can be said to a model."""
+    """Braces in a value are not expanded, so ``{{ a }}`` can be sent to a model."""
     assert filled("{{ braces }} {{ a }}") == "{{ a }} 3"
 
 
 def test_an_unknown_name_is_an_error_that_names_it() -> None:
-    """It says what was nearly meant, and how to send braces."""
+    """The error suggests near matches and says how to send braces as typed."""
     assert error_of("{{ nam }}") == (
-        "{{ nam }}: the notebook has no 'nam'; did you mean name? To send braces as typed, add --raw."
+        "{{ nam }}: 'nam' is not defined in the notebook. Did you mean name? To send braces as typed, add --raw."
     )
     assert error_of("{{ zzz.x }}") == (
-        "{{ zzz.x }}: the notebook has no 'zzz'; run the cell that makes it first. To send braces as typed, add --raw."
+        "{{ zzz.x }}: 'zzz' is not defined in the notebook. Run the cell that defines it first. "
+        "To send braces as typed, add --raw."
     )
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{{ frame.head() }}", "{{ frame.head() }} is a call, and calls are not run here"),
-        ("{{ unknown(1).x }}", "{{ unknown(1).x }} is a call, and calls are not run here"),
-        ("{{ rows[i] }}", "{{ rows[i] }} asks for the item [i], which is no literal"),
-        ("{{ frame[frame.n > 1] }}", "{{ frame[frame.n > 1] }} asks for the item [frame.n > 1], which is no literal"),
-        ("{{ a + b * 2 }}", "{{ a + b * 2 }} would have to be computed, and nothing is computed here"),
+        ("{{ frame.head() }}", "{{ frame.head() }} is a call, and calls are not allowed here"),
+        ("{{ unknown(1).x }}", "{{ unknown(1).x }} is a call, and calls are not allowed here"),
+        ("{{ rows[i] }}", "{{ rows[i] }} uses the index [i], which is not a literal"),
+        ("{{ frame[frame.n > 1] }}", "{{ frame[frame.n > 1] }} uses the index [frame.n > 1], which is not a literal"),
+        ("{{ a + b * 2 }}", "{{ a + b * 2 }} is a computation, and computations are not allowed here"),
         ("{{ name.__class__ }}", "{{ name.__class__ }} reads the private attribute __class__"),
         ("{{ name._x }}", "{{ name._x }} reads the private attribute _x"),
     ],
 )
 def test_what_would_have_to_be_computed_is_an_error(text: str, why: str) -> None:
-    """It is surely meant to be replaced, so it is not sent as it is."""
+    """It is probably meant to be evaluated, so it is not sent as typed."""
     assert (
-        error_of(text) == f"{why}: assign the value to a variable and name that, or add --raw to send braces as typed."
+        error_of(text) == f"{why}. Assign the value to a variable and use that, or add --raw to send braces as typed."
     )
 
 
@@ -203,20 +204,20 @@ def test_what_would_have_to_be_computed_is_an_error(text: str, why: str) -> None
     ],
 )
 def test_what_cannot_be_read_is_an_error_with_its_cause(text: str, why: str) -> None:
-    """Attributes and items that are missing, and properties that fail."""
+    """Missing attributes and items, and properties that raise."""
     with pytest.raises(InvalidArgumentError) as caught:
         filled(text)
     assert str(caught.value) == (
-        f"{text} cannot be read ({why}). Check it in a cell of its own, or add --raw to send braces as typed."
+        f"{text} cannot be read ({why}). Try it in a cell of its own, or add --raw to send braces as typed."
     )
     assert why.startswith(type(caught.value.__cause__).__name__)
 
 
 def test_no_code_of_the_cell_runs() -> None:
-    """Not even in an item: what is called nowhere leaves no trace."""
+    """Not even inside an item."""
     calls: list[str] = []
     assert "is a call" in error_of("{{ log('x') }}", log=calls.append)
-    assert "is no literal" in error_of("{{ rows[log('x')] }}", log=calls.append)
+    assert "is not a literal" in error_of("{{ rows[log('x')] }}", log=calls.append)
     assert calls == []
 
 
@@ -246,18 +247,18 @@ def test_no_code_of_the_cell_runs() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_becomes_text(value: object, text: str) -> None:
-    """Text as it is, structures as JSON, data as a picture, what describes itself in its own words."""
+    """Strings as they are, structures as JSON, data as a table, self-describing objects in their own words."""
     assert filled("{{ value }}", value=value) == text
 
 
 def test_an_answer_becomes_its_text() -> None:
-    """What ``--to`` put into a variable can be quoted in the next cell."""
+    """The response stored by ``--to`` can be quoted in the next cell."""
     answer = ConversationManager(DemoProvider()).new_conversation().send("Hi")
     assert filled("{{ answer }}", answer=answer) == answer.content
 
 
 def test_a_frame_becomes_shape_dtypes_and_rows() -> None:
-    """As Markdown; what would break the table is escaped."""
+    """A Markdown table in which special characters are escaped."""
     frame = pd.DataFrame({"a|b": [1, 2], "t": ["x\ny", "|"]}, index=pd.Index(["r", "s"], name="row"))
     assert filled("{{ frame }}", frame=frame).splitlines() == [
         "DataFrame, 2 rows, 2 columns",
@@ -271,7 +272,7 @@ def test_a_frame_becomes_shape_dtypes_and_rows() -> None:
 
 
 def test_a_large_frame_is_cut_and_says_so() -> None:
-    """Ten rows, twenty columns, sixty characters a cell."""
+    """To 10 rows, 20 columns, and 60 characters per cell."""
     frame = pd.DataFrame({f"c{n}": range(1000) for n in range(30)} | {"c0": "x" * 61})
     lines = filled("{{ frame }}", frame=frame).splitlines()
     assert lines[0] == "DataFrame, 1000 rows, 30 columns"
@@ -281,7 +282,7 @@ def test_a_large_frame_is_cut_and_says_so() -> None:
 
 
 def test_a_wide_frame_shows_fewer_rows() -> None:
-    """The picture stays within some 8,000 characters."""
+    """The table has at most about 8,000 characters."""
     frame = pd.DataFrame({f"c{n}": ["x" * 60] * 50 for n in range(20)})
     text = filled("{{ frame }}", frame=frame)
     assert text.endswith("(first 6 of 50 rows)")
@@ -289,12 +290,12 @@ def test_a_wide_frame_shows_fewer_rows() -> None:
 
 
 def test_an_empty_frame_has_no_table() -> None:
-    """Its shape says it all."""
+    """Only the shape is written."""
     assert filled("{{ frame }}", frame=pd.DataFrame()) == "DataFrame, 0 rows, 0 columns"
 
 
 def test_a_changed_frame_is_another_request() -> None:
-    """Another cell, another text, another replay key; the same data give the same."""
+    """Different data give a different replay key; equal data give the same key."""
 
     def key(values: list[int]) -> str:
         message = Message("user", filled("{{ frame }}", frame=pd.DataFrame({"n": values})))
@@ -307,10 +308,10 @@ def test_a_changed_frame_is_another_request() -> None:
 
 
 def test_a_large_structure_is_an_error() -> None:
-    """It is never cut silently; text of any size is sent whole."""
+    """It is never cut silently; strings of any length are sent whole."""
     assert error_of("{{ numbers }}", numbers=list(range(20_000))) == (
         "{{ numbers }} takes 128,890 characters, more than 100,000. "
-        "Take a part of it; to send it all, assign str(numbers) to a variable and name that."
+        "Use a part of it; to send all of it, assign str(numbers) to a variable and use that."
     )
     assert len(filled("{{ book }}", book="x" * 200_000)) == 200_000
 
@@ -318,28 +319,28 @@ def test_a_large_structure_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (object(), "Python says no more of it than where it is in memory: name an attribute or item of it"),
-        (lambda: 1, "Python says no more of it than where it is in memory: name an attribute or item of it"),
-        ([object()], "Python says no more of it than where it is in memory: name an attribute or item of it"),
+        (object(), "its only text is a memory address: use an attribute or item of it"),
+        (lambda: 1, "its only text is a memory address: use an attribute or item of it"),
+        ([object()], "its only text is a memory address: use an attribute or item of it"),
         (Image(url="https://example.org/x.png")  # type: ignore[no-untyped-call]  # IPython's has no types
 ,
-         "Python says no more of it than where it is in memory: name an attribute or item of it"),
-        (b"abc", "it is bytes, and no PNG, JPEG, GIF or WebP image: decode them"),
-        ({1: "a", "1": "b"}, "it has two keys that read alike"),
+         "its only text is a memory address: use an attribute or item of it"),
+        (b"abc", "it is bytes, but not a PNG, JPEG, GIF or WebP image: decode it"),
+        ({1: "a", "1": "b"}, "it has two keys with the same text"),
         (Broken(), "OSError: no picture"),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_value_without_a_text_is_an_error(value: object, why: str) -> None:
-    """What would tell a model nothing is not sent."""
+    """Text that means nothing to a model is not sent."""
     assert error_of("{{ value }}", value=value) == (
         f"{{{{ value }}}} cannot be written as text ({why}). "
-        "Assign the text that you mean to a variable, and name that."
+        "Assign the text you want to send to a variable and use that."
     )
 
 
 def test_an_image_becomes_a_part_between_texts() -> None:
-    """The model gets text, image, text; the text alone says where the image stood."""
+    """The model receives text, image, text; the plain text marks the position of the image."""
     assert fill("See {{ pixel }}: {{ name }}?", NOTEBOOK) == CellText(
         "See [image pixel]: Ada?",
         (ContentPart("text", "See "), PNG_PART, ContentPart("text", ": Ada?")),
@@ -352,7 +353,7 @@ def test_an_image_becomes_a_part_between_texts() -> None:
     [(b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"RIFF\x10\x00\x00\x00WEBPVP8 ", "webp")],
 )
 def test_bytes_of_an_image_file_are_an_image(data: bytes, kind: str) -> None:
-    """Known by how they begin."""
+    """The file type is recognized by its first bytes."""
     (part,) = fill("{{ data }}", {"data": data}).parts
     assert part.url.startswith(f"data:image/{kind};base64,")
 
@@ -369,24 +370,24 @@ def test_what_shows_itself_as_png_is_an_image(shown: object) -> None:
     ids=["IPython", "Pillow", "matplotlib"],
 )
 def test_images_of_the_libraries_are_images(image: object) -> None:
-    """A PNG each, and the same one every time."""
+    """Each becomes a PNG, the same one every time."""
     (part,) = fill("{{ image }}", {"image": image}).parts
     assert part.url.startswith(f"data:image/png;base64,{PIXEL[:11]}")
     assert fill("{{ image }}", {"image": image}).parts == (part,)
 
 
 def test_where_only_text_can_be_sent_an_image_is_an_error() -> None:
-    """The error names it and says what to do."""
+    """The error names the image and says what to do."""
     with pytest.raises(InvalidArgumentError) as caught:
         fill("{{ pixel }}", NOTEBOOK, images=False)
     assert str(caught.value) == (
-        "{{ pixel }} is an image, and only text can be sent here: say in words what it shows, "
-        "or name the data behind it."
+        "{{ pixel }} is an image, and only text can be sent here. Describe it in words, "
+        "or use the data it was made from."
     )
 
 
 def test_no_library_is_imported() -> None:
-    """Neither to fill in a value nor to find out what it is."""
+    """Neither to convert a value nor to recognize its type."""
     program = (
         "import sys\nfrom promptkit_nb.notebook.cell_text import fill\n"
         "assert fill('{{ x }} {{ y[0] }}', {'x': 1, 'y': [{}]}).text == '1 {}'\n"
@@ -396,7 +397,7 @@ def test_no_library_is_imported() -> None:
     assert run.stdout == "set()\n"
 
 
-# Of what people paste; no piece, alone or beside others, is an expression that begins with a name. "~" is a blank.
+# Things that people paste. No piece, alone or next to others, is an expression that begins with a name. "~" is a blank.
 PASTED = r"""
 {"a":{"b":[1,{}]}} {{"a":1}} \frac{{1}}{{2}} \frac{{a}}{{b}} \frac{a}{b} x^{{i}} $x_{1}^{2}$ \left\{ \right\} $$ %
 {%if~x%} {{#if~x}} {{/if}} {{>p}} {{~a~|~upper~}} @media{a{b:c}} f"{x}{{}}" `${y}` {0} {{}}
@@ -412,7 +413,7 @@ VALUES = st.sampled_from(list(EXPECTED))
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(st.one_of(PIECES, VALUES), GLUE), max_size=20))
 def test_pasted_text_comes_out_byte_for_byte(pieces: list[tuple[str, str]]) -> None:
-    """Whatever is pasted beside it, only the expressions change; where the seam makes another, it is none of ours."""
+    """Whatever is pasted around them, only the expressions change."""
     text = "".join(f" {piece} {glue}" for piece, glue in pieces)
     assert filled(text) == "".join(f" {EXPECTED.get(piece, piece)} {glue}" for piece, glue in pieces)
 
@@ -420,5 +421,5 @@ def test_pasted_text_comes_out_byte_for_byte(pieces: list[tuple[str, str]]) -> N
 @settings(max_examples=500)
 @given(st.text(st.sampled_from("{}[]()\"'\\$%#|:.,_^ \n\r1é\ud83d🎉")))
 def test_braces_without_names_never_change(text: str) -> None:
-    """No text without a letter from a name is changed or refused."""
+    """Text without a letter from a name is neither changed nor rejected."""
     assert fill(text, NOTEBOOK).text == text

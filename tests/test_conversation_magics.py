@@ -1,4 +1,4 @@
-"""The magics that look at and change conversations, what they do where there is nothing to do, and completion."""
+"""The magics that show and change conversations, also with nothing to do, and tab completion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODE = "Here:\n\n```python\nx = 1\n```\n\nand\n\n```python\ny = 2\n```"
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the conversations of a test are kept; the developer's shell has no say."""
+    """The directory of a test's conversations; the developer's environment is ignored."""
     for name in ("PROMPTKIT_PROVIDER", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
@@ -34,7 +34,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def notebook(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
-    """A notebook in conversation ``talk`` that talks to a server on the loopback."""
+    """A notebook in conversation ``talk``, connected to a local server."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1")
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
@@ -46,32 +46,32 @@ def notebook(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatc
 
 
 def talked(notebook: Notebook, letters: str) -> None:
-    """Say one letter after the other."""
+    """Send each letter as a message."""
     for letter in letters:
         notebook.run(f"%chat {letter}")
 
 
 def state(home: Path, conversation_id: str = "talk") -> ConversationState:
-    """Return what another process would find."""
+    """Return the state as stored on disk."""
     with DiskStore(home) as store:
         return store.get(conversation_id)
 
 
 def now(home: Path, conversation_id: str = "talk") -> str:
-    """Return what is said in the conversation now."""
+    """Return the messages of the conversation's current turns."""
     return "".join(turn.user_text for turn in state(home, conversation_id).turns)
 
 
 class TestFork:
     def test_goes_on_in_the_copy(self, notebook: Notebook, home: Path) -> None:
-        """The copy has all that was said, and the original nothing of what comes."""
+        """The copy has all turns so far; new turns do not go to the original."""
         talked(notebook, "ab")
         assert notebook.run("%chat_fork try").stdout == "forked 'talk' to 'try'\n"
         talked(notebook, "c")
         assert (now(home), now(home, "try")) == ("ab", "abc")
 
     def test_an_existing_fork_of_this_conversation_is_gone_on_in(self, notebook: Notebook, home: Path) -> None:
-        """Run again, it switches; in the fork itself it stays."""
+        """Run again, it switches to the fork; in the fork itself it does nothing."""
         talked(notebook, "a")
         notebook.run("%chat_fork try")
         assert notebook.run("%chat_fork try").stdout == "this is 'try' already\n"
@@ -81,7 +81,7 @@ class TestFork:
         assert (now(home), now(home, "try")) == ("a", "ab")
 
     def test_another_conversation_of_that_id_is_refused(self, notebook: Notebook, home: Path) -> None:
-        """It is no fork of this one: nothing is overwritten, and the notebook stays where it is."""
+        """It is not a fork of this conversation: nothing is overwritten, and the notebook does not switch."""
         notebook.run("%%chat -c other\nHi")
         talked(notebook, "a")
         ran = notebook.run("%chat_fork other")
@@ -92,10 +92,10 @@ class TestFork:
 
 class TestUndo:
     def test_takes_turns_back_one_by_one(self, notebook: Notebook, home: Path) -> None:
-        """Each becomes a branch; where nothing is left there is nothing to do."""
+        """Each turn becomes a branch; with no turns left, there is nothing to undo."""
         talked(notebook, "ab")
         lines = [notebook.run("%chat_undo").stdout for _ in range(3)]
-        assert lines == ["took the last turn back\n", "took the last turn back\n", "nothing to take back\n"]
+        assert lines == ["undid the last turn\n", "undid the last turn\n", "nothing to undo\n"]
         assert (now(home), [branch.id for branch in state(home).branches]) == ("", ["undone-1", "undone-2"])
 
     def test_restore_brings_it_back(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
@@ -107,13 +107,14 @@ class TestUndo:
         assert (now(home), len(chat_server.requests)) == ("ab", 2)
 
     def test_restore_needs_to_know_what(self, notebook: Notebook) -> None:
-        """Without an id it says what one looks like."""
+        """Without an id, the error gives an example."""
         assert notebook.run("%chat_restore").stdout == (
-            "InvalidArgumentError: Which branch or version? As in: %chat_restore undone-1 (%chat_tree shows them).\n"
+            "InvalidArgumentError: Give a branch or version, for example: %chat_restore undone-1 "
+            "(%chat_tree shows the ids).\n"
         )
 
     def test_an_unknown_branch_is_told(self, notebook: Notebook) -> None:
-        """In one line that names it."""
+        """The error is one line that names it."""
         talked(notebook, "a")
         line = notebook.run("%chat_restore branch-7").stdout
         assert line.startswith("InvalidArgumentError: ")
@@ -123,45 +124,45 @@ class TestUndo:
 
 class TestOlderTurns:
     def test_truncate(self, notebook: Notebook, home: Path) -> None:
-        """The older turns become a branch; a second time there is nothing to leave out."""
+        """The older turns become a branch; a second run has nothing to move."""
         talked(notebook, "abc")
-        assert notebook.run("%chat_truncate --keep-last 2").stdout == "2 turns left the conversation\n"
-        assert notebook.run("%chat_truncate --keep-last 2").stdout == "nothing to leave out\n"
+        assert notebook.run("%chat_truncate --keep-last 2").stdout == "moved 2 turns to a branch\n"
+        assert notebook.run("%chat_truncate --keep-last 2").stdout == "nothing to move\n"
         assert (now(home), [len(branch.turns) for branch in state(home).branches]) == ("c", [2])
 
     def test_summarize(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
-        """The model is asked once; the turns stay, and a second time there is nothing to sum up."""
+        """The model is asked once and the turns stay; a second run has nothing to summarize."""
         talked(notebook, "abc")
         chat_server.reply(Reply(text="They said\na and b."))
-        assert notebook.run("%chat_summarize --keep-last 2").stdout == "summed up: They said a and b.\n"
-        assert notebook.run("%chat_summarize --keep-last 2").stdout == "nothing to sum up\n"
+        assert notebook.run("%chat_summarize --keep-last 2").stdout == "summarized: They said a and b.\n"
+        assert notebook.run("%chat_summarize --keep-last 2").stdout == "nothing to summarize\n"
         assert (now(home), len(chat_server.requests), len(state(home).summaries)) == ("abc", 4, 1)
 
     @pytest.mark.parametrize("magic", ["chat_truncate", "chat_summarize"])
     def test_other_than_a_number_is_told(self, notebook: Notebook, magic: str) -> None:
-        """The line says which option it is."""
+        """The error names the option."""
         talked(notebook, "a")
         assert notebook.run(f"%{magic} --keep-last few").stdout == (
-            f"InvalidArgumentError: argument --keep-last: invalid int value: 'few'; %{magic}? lists the options.\n"
+            f"InvalidArgumentError: argument --keep-last: invalid int value: 'few'. %{magic}? lists the options.\n"
         )
 
 
 class TestExport:
     def test_json_is_the_conversation(self, notebook: Notebook, tmp_path: Path) -> None:
-        """It is read back with all that was said."""
+        """It can be read back as JSON."""
         talked(notebook, "ab")
         assert notebook.run("%chat_export chat.json").stdout == "wrote chat.json\n"
         assert json.loads((tmp_path / "chat.json").read_text("utf-8"))
 
     @pytest.mark.parametrize("suffix", ["md", "html"])
     def test_transcripts_are_to_read(self, notebook: Notebook, tmp_path: Path, suffix: str) -> None:
-        """The ending of the file's name says which."""
+        """The suffix of the file name selects the format."""
         talked(notebook, "ab")
         assert notebook.run(f'%chat_export "my chat.{suffix}"').stdout == f"wrote my chat.{suffix}\n"
         assert "You said: b" in (tmp_path / f"my chat.{suffix}").read_text("utf-8")
 
     def test_a_directory_that_is_not_there_is_told(self, notebook: Notebook) -> None:
-        """In one line."""
+        """The error is one line."""
         talked(notebook, "a")
         ran = notebook.run("%chat_export nowhere/chat.json")
         assert ran.stdout.startswith("StoreUnavailableError: ")
@@ -170,15 +171,15 @@ class TestExport:
 
 class TestDelete:
     def test_once_and_for_all(self, notebook: Notebook) -> None:
-        """A second time there is nothing, and that is no error."""
+        """A second run has nothing to delete, which is not an error."""
         talked(notebook, "a")
         lines = [notebook.run("%chat_delete talk").stdout for _ in range(2)]
-        assert lines == ["deleted 'talk'\n", "there is no 'talk'\n"]
+        assert lines == ["deleted 'talk'\n", "there is no conversation 'talk'\n"]
 
     def test_of_another_user_is_as_if_it_were_not_there(self, notebook: Notebook, home: Path) -> None:
-        """Nobody deletes what is not theirs."""
+        """A user cannot delete another user's conversation."""
         notebook.run("%%chat -u bob -c bobs\nHi")
-        assert notebook.run("%chat_delete bobs").stdout == "there is no 'bobs'\n"
+        assert notebook.run("%chat_delete bobs").stdout == "there is no conversation 'bobs'\n"
         assert now(home, "bobs") == "Hi"
 
 
@@ -186,20 +187,20 @@ class TestDelete:
     ("magic", "line"),
     [
         ("%chat_fork try", "nothing to fork yet\n"),
-        ("%chat_tree", "Nothing was said yet: begin with %%chat.\n"),
-        ("%chat_history --versions", "Nothing was said yet: begin with %%chat.\n"),
-        ("%chat_context", "Nothing was said yet: begin with %%chat.\n"),
-        ("%chat_undo", "nothing to take back\n"),
-        ("%chat_summarize", "nothing to sum up\n"),
-        ("%chat_truncate", "nothing to leave out\n"),
-        ("%chat_export chat.json", "nothing to write yet\n"),
-        ("%chat_delete talk", "there is no 'talk'\n"),
+        ("%chat_tree", "No messages yet. Start with %%chat.\n"),
+        ("%chat_history --versions", "No messages yet. Start with %%chat.\n"),
+        ("%chat_context", "No messages yet. Start with %%chat.\n"),
+        ("%chat_undo", "nothing to undo\n"),
+        ("%chat_summarize", "nothing to summarize\n"),
+        ("%chat_truncate", "nothing to move\n"),
+        ("%chat_export chat.json", "nothing to export yet\n"),
+        ("%chat_delete talk", "there is no conversation 'talk'\n"),
     ],
 )
 def test_with_nothing_to_do_nothing_is_done(
     notebook: Notebook, home: Path, tmp_path: Path, magic: str, line: str
 ) -> None:
-    """Where there is no conversation, none is begun, nothing fails, and no file is written."""
+    """If there is no conversation, none is created, no error is raised, and no file is written."""
     notebook.run("%chat_delete talk")
     ran = notebook.run(magic)
     assert (ran.stdout, ran.error) == (line, None)
@@ -210,7 +211,7 @@ def test_with_nothing_to_do_nothing_is_done(
 
 class TestHistory:
     def test_shows_versions_and_what_is_stale(self, notebook: Notebook, home: Path) -> None:
-        """A former version stands before the current one, with the line that brings it back."""
+        """A former version comes before the current one, with the command that restores it."""
         talked(notebook, "ab")
         notebook.run(
             "from promptkit_nb import ConversationManager, DemoProvider, DiskStore\n"
@@ -232,7 +233,7 @@ class TestHistory:
 
 class TestOptionsOfChat:
     def test_what_the_request_carries(self, notebook: Notebook, chat_server: ChatServer) -> None:
-        """Temperature and the most the answer may have go to the model, in this call only."""
+        """Temperature and output limit are sent to the model, in this call only."""
         notebook.run("%%chat -t 0.5 --max-output-tokens 7\nHi")
         notebook.run("%chat Hi")
         first, second = (request.body for request in chat_server.requests)
@@ -241,7 +242,7 @@ class TestOptionsOfChat:
         assert "temperature" not in second
 
     def test_window_of_this_call(self, notebook: Notebook, chat_server: ChatServer) -> None:
-        """What does not fit stays out of the request, and the receipt says so."""
+        """Turns that do not fit are left out of the request, and the receipt says so."""
         for number in range(4):
             notebook.run(f"%chat {'word ' * 40}{number}")
         ran = notebook.run("%%chat --max-tokens 130\nHi")
@@ -249,17 +250,17 @@ class TestOptionsOfChat:
         assert "3 turns left out" in ran.bundles[0]["text/plain"]
 
     def test_code_goes_into_the_next_cell(self, notebook: Notebook, chat_server: ChatServer) -> None:
-        """All blocks of the answer, below each other."""
+        """All code blocks of the answer, separated by blank lines."""
         chat_server.reply(Reply(text=CODE))
         notebook.run("%%chat --code\nShow me some code")
         assert notebook.shell.rl_next_input == "x = 1\n\ny = 2"
 
     def test_answer_without_code_says_so(self, notebook: Notebook) -> None:
-        """No cell is made of it."""
+        """No cell is created."""
         assert notebook.run("%%chat --code\nHi").stdout == "There is no code block in the answer.\n"
 
     def test_fresh_asks_although_the_answer_is_stored(self, notebook: Notebook, chat_server: ChatServer) -> None:
-        """Said again in the same context it is replayed, and with --fresh asked."""
+        """The same message in the same context is replayed, and with --fresh sent again."""
         talked(notebook, "a")
         for line in ("%%chat --to kept\na", "%%chat --fresh --to kept\na"):
             notebook.run("%chat_undo")
@@ -271,7 +272,7 @@ class TestOptionsOfChat:
 
 class TestReload:
     def test_choices_and_conversation_stay(self, notebook: Notebook, home: Path) -> None:
-        """After %reload_ext the notebook goes on where it was."""
+        """After %reload_ext the notebook continues in its conversation."""
         notebook.run("%chat_setup --provider demo --user alice --budget 1/day")
         notebook.run("%chat_use mine")
         before = notebook.run("%chat_setup").stdout
@@ -281,7 +282,7 @@ class TestReload:
         assert now(home, "mine") == "a"
 
     def test_what_is_in_memory_stays(self, notebook: Notebook) -> None:
-        """A conversation that was kept nowhere else is not lost."""
+        """A conversation that exists only in memory is not lost."""
         notebook.run("%chat_setup --store memory")
         notebook.run("%chat_use mine")
         talked(notebook, "a")
@@ -289,13 +290,13 @@ class TestReload:
         assert notebook.run("%chat_history").stdout.splitlines()[1] == "user       a"
 
     def test_a_message_behind_it_in_the_same_cell(self, notebook: Notebook, home: Path) -> None:
-        """It is the second call of that cell, and the next cell begins at the first again."""
+        """It is the second call of that cell, and the next cell starts at index 0."""
         notebook.run("%chat a\n%reload_ext promptkit_nb\n%chat b")
         notebook.run("%chat c")
         assert [(turn.user_text, turn.cell_call) for turn in state(home).turns] == [("a", 0), ("b", 1), ("c", 0)]
 
     def test_no_matcher_stays_behind(self, notebook: Notebook) -> None:
-        """After %unload_ext nothing of ours completes, and after many reloads one does."""
+        """After %unload_ext no matcher is left, and after several reloads there is one."""
         completer = notebook.shell.Completer
         assert completer is not None
         for _ in range(3):
@@ -307,7 +308,7 @@ class TestReload:
 
 
 def test_a_cell_within_a_cell_is_part_of_it(notebook: Notebook, home: Path, tmp_path: Path) -> None:
-    """What ``%run`` says in between is counted on, so that no two calls of a cell are taken for one."""
+    """Calls within ``%run`` are counted, so that each call of a cell has its own index."""
     (tmp_path / "inner.ipy").write_text("%chat b\n")
     notebook.run("%chat a\n%run inner.ipy\n%chat c")
     notebook.run("%chat d")
@@ -333,18 +334,18 @@ class TestCompletion:
         ],
     )
     def test_completes(self, notebook: Notebook, typed: str, among: str) -> None:
-        """Options, ids of conversations, and models."""
+        """Options, conversation ids, and models."""
         notebook.run("%%chat -q -c plans\nHi")
         assert among in completed(notebook, typed)
 
     @pytest.mark.parametrize("typed", ["%chat --fr", "%%chat\n--fr", "x = --fr"])
     def test_leaves_text_alone(self, notebook: Notebook, typed: str) -> None:
-        """What is said to a model, and other cells, are no options."""
+        """Messages and other cells are not completed."""
         assert "--fresh" not in completed(notebook, typed)
 
 
 def completed(notebook: Notebook, typed: str) -> list[str]:
-    """Return what Tab offers at the end of a text."""
+    """Return the completions at the end of a text."""
     completer = notebook.shell.Completer
     assert completer is not None
     completer.use_jedi = False
@@ -361,7 +362,7 @@ def completed(notebook: Notebook, typed: str) -> list[str]:
     ],
 )
 def test_help_shows_how_it_is_typed(notebook: Notebook, name: str) -> None:
-    """Each magic tells what it does, with an example."""
+    """The help of each magic shows its usage."""
     shown = re.sub(r"\x1b\[[\d;]*m", "", notebook.run(f"%{name}?").everything)
     assert f"%{name}" in shown
     assert ". " in shown or ":" in shown

@@ -1,4 +1,4 @@
-"""The magics in a real shell: what is typed, what goes to the model, what is shown, and what is stored."""
+"""The magics in a real shell: requests, outputs, errors and stored turns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the conversations of a test are kept; the developer's shell has no say."""
+    """The directory of a test's conversations; the developer's environment is ignored."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
@@ -46,7 +46,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def notebook(home: Path) -> Iterator[Notebook]:
-    """A notebook in which nothing has been chosen."""
+    """A notebook without any settings."""
     yield Notebook(new_shell())
     InteractiveShell.instance().run_line_magic("unload_ext", "promptkit_nb")
     TerminalInteractiveShell.clear_instance()
@@ -55,7 +55,7 @@ def notebook(home: Path) -> Iterator[Notebook]:
 
 @pytest.fixture
 def demo(notebook: Notebook) -> Notebook:
-    """A notebook that talks to the demo, in conversation ``talk``."""
+    """A notebook with the demo provider, in conversation ``talk``."""
     notebook.run("%chat_setup --provider demo")
     notebook.run("%chat_use talk")
     return notebook
@@ -63,7 +63,7 @@ def demo(notebook: Notebook) -> Notebook:
 
 @pytest.fixture
 def online(notebook: Notebook, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Notebook:
-    """A notebook that talks to a server on the loopback, in conversation ``talk``."""
+    """A notebook connected to a local server, in conversation ``talk``."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
@@ -72,18 +72,18 @@ def online(notebook: Notebook, chat_server: ChatServer, monkeypatch: pytest.Monk
 
 
 def stored(home: Path, conversation_id: str = "talk") -> tuple[Turn, ...]:
-    """Return the turns that another process would find."""
+    """Return the turns as stored on disk."""
     with DiskStore(home) as store:
         return store.get(conversation_id).turns
 
 
 def untimed(value: str) -> str:
-    """Return a receipt without its seconds."""
+    """Return a receipt with its seconds replaced by zero."""
     return re.sub(r"\d+\.\d s", "0.0 s", value)
 
 
 def asked(server: ChatServer) -> list[str]:
-    """Return what the last request's messages said."""
+    """Return the message texts of the last request."""
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
@@ -106,7 +106,7 @@ class TestAnswer:
     def test_is_shown_as_text_and_as_html_with_its_receipt(
         self, online: Notebook, chat_server: ChatServer, way: Callable[[Callable[[], Ran]], Ran]
     ) -> None:
-        """One output: the text and the receipt, plain and as sanitised HTML."""
+        """One output has the text and the receipt, plain and as sanitized HTML."""
         chat_server.reply(Reply(text="**Paris**"))
         ran = way(lambda: online.run("%%chat\nWhat is the capital of France?"))
         receipt = "gpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk"
@@ -124,23 +124,23 @@ class TestAnswer:
     def test_the_model_gets_what_was_typed(
         self, online: Notebook, chat_server: ChatServer, magic: str, text: str
     ) -> None:
-        """Braces, dollars, LaTeX, JSON and question marks arrive as they are, whatever variables there are."""
+        """Braces, dollars, LaTeX, JSON and question marks are sent as typed, whatever variables exist."""
         online.run("x = 5")
         assert online.run(f"{magic}{text}").error is None
         assert asked(chat_server) == [text]
 
     def test_a_cell_keeps_its_lines(self, online: Notebook, chat_server: ChatServer) -> None:
-        """Blank lines and indentation inside a cell arrive; those around the message do not."""
+        """Blank lines and indentation inside a cell are kept; blank lines around the message are not."""
         online.run("%%chat\n\nFirst\n\n    indented\n\n")
         assert asked(chat_server) == ["First\n\n    indented"]
 
     def test_a_loop_may_chat(self, online: Notebook, home: Path) -> None:
-        """An indented %chat that ends with a question mark is said each time round."""
+        """An indented %chat line that ends with a question mark is sent in every iteration."""
         online.run("for _ in range(2):\n    %chat Really?")
         assert [turn.user_text for turn in stored(home)] == ["Really?", "Really?"]
 
     def test_quiet_shows_nothing_and_keeps_the_answer(self, online: Notebook, chat_server: ChatServer) -> None:
-        """With -q nothing is shown; --to has the response."""
+        """With -q nothing is shown; --to stores the response."""
         chat_server.reply(Reply(text="Paris"))
         ran = online.run("%%chat -q -c elsewhere --to answer\nWhere?")
         assert ran.everything == "[]"
@@ -149,7 +149,7 @@ class TestAnswer:
     def test_an_answer_that_breaks_off_is_shown_as_not_stored(
         self, online: Notebook, chat_server: ChatServer, home: Path
     ) -> None:
-        """The partial text stays readable, the cell fails, and the history is as it was."""
+        """The partial text is shown, the cell fails, and the history does not change."""
         chat_server.reply(Reply(text="one two three", cut_after=3))
         ran = online.run("%%chat\nCount")
         assert ran.bundles[0]["text/plain"] == "one two\n\nnot finished, and not stored"
@@ -162,7 +162,7 @@ class TestAnswer:
     def test_an_answer_without_a_place_is_shown_with_what_it_cost(
         self, online: Notebook, chat_server: ChatServer, home: Path
     ) -> None:
-        """The conversation was deleted meanwhile: the answer is paid for, so it is shown."""
+        """If the conversation was deleted meanwhile, the paid answer is shown."""
         chat_server.reply(Reply(text="one two three", pause_s=0.1))
 
         def delete() -> None:
@@ -181,7 +181,7 @@ class TestAnswer:
 
 class TestOptions:
     def test_model_is_of_this_call(self, online: Notebook, chat_server: ChatServer) -> None:
-        """-m asks another model, this time only; %config sets it for all."""
+        """-m selects another model for one call; %config selects it for all calls."""
         online.run("%%chat -m gpt-4o\nHi")
         online.run("%%chat\nHi")
         online.run("%config PromptKit.model = 'llama3.2'")
@@ -189,7 +189,7 @@ class TestOptions:
         assert [request.body["model"] for request in chat_server.requests] == ["gpt-4o", "gpt-4o-mini", "llama3.2"]
 
     def test_conversation_is_of_this_cell(self, demo: Notebook, home: Path) -> None:
-        """-c opens or creates, says which, and the next cell is back where it was."""
+        """-c opens or creates a conversation and says which; the next cell is back in the former one."""
         ran = demo.run('%%chat -c "an other"\nHi')
         assert ran.stdout == "started 'an other'\n"
         ran = demo.run("%%chat -c 'an other'\nHi")
@@ -211,7 +211,7 @@ class TestOptions:
     def test_setup_pack_is_for_new_conversations(
         self, online: Notebook, chat_server: ChatServer, tmp_path: Path
     ) -> None:
-        """The pack of %chat_setup gives new conversations their prompt, and -p another one of it."""
+        """The pack of %chat_setup sets the prompt of new conversations; -p selects another of its prompts."""
         write_pack(tmp_path / "two.pack.json")
         online.run("%chat_setup --pack two.pack.json --prompt writer")
         online.run("%chat_new draft")
@@ -221,7 +221,7 @@ class TestOptions:
         assert asked(chat_server)[0] == "You are the critic."
 
     def test_users_have_conversations_of_their_own(self, demo: Notebook, home: Path) -> None:
-        """-u talks in that user's conversation; the other one is not touched."""
+        """-u uses that user's conversation and does not change the other one."""
         demo.run("%%chat -u bob -c bobs\nHi")
         assert stored(home) == ()
         with DiskStore(home) as store:
@@ -231,7 +231,7 @@ class TestOptions:
             assert ran.stdout == "ConversationExistsError: The id 'bobs' is taken by another user: choose another id.\n"
 
     def test_conversation_that_became_another_users_is_left(self, demo: Notebook, home: Path) -> None:
-        """What the notebook was in is deleted, and bob takes the id: nothing is said into it."""
+        """If the active conversation is deleted and bob takes its id, nothing is added to bob's conversation."""
         demo.run("%chat_use plans\n%chat Hi")
         with DiskStore(home) as store:
             store.delete("plans")
@@ -241,7 +241,7 @@ class TestOptions:
         assert demo.run("%chat_new other\n%chat Hi").error is None
 
     def test_a_store_that_was_left_is_still_there(self, demo: Notebook) -> None:
-        """Each store has its own current conversation, and going back to one in memory finds it."""
+        """Each store has its own active conversation; switching back to the memory store finds it."""
         demo.run("%chat_setup --store memory")
         demo.run("%chat_use draft")
         demo.run("%chat in memory")
@@ -253,7 +253,7 @@ class TestOptions:
 
 class TestConversations:
     def test_new_refuses_an_id_that_exists(self, demo: Notebook) -> None:
-        """%chat_new starts a conversation, once."""
+        """%chat_new does not open an existing conversation."""
         assert demo.run("%chat_new plans").stdout == "started 'plans'\n"
         assert demo.run("%chat_new plans").stdout == (
             "ConversationExistsError: There is a conversation 'plans' already: choose another id, "
@@ -261,20 +261,20 @@ class TestConversations:
         )
 
     def test_new_without_an_id_makes_one(self, demo: Notebook) -> None:
-        """The id is fresh, and the next message goes there."""
+        """The id is new, and the next message goes to that conversation."""
         fresh = re.fullmatch(r"started '(\d{8}T[\d.]+-[0-9a-f]{6})'\n", demo.run("%chat_new").stdout)
         assert fresh is not None
         assert demo.run("%chat Hi").bundles[0]["text/plain"].endswith(fresh[1])
 
     def test_use_opens_or_creates(self, demo: Notebook) -> None:
-        """%chat_use says which it was."""
+        """%chat_use says whether it opened or created."""
         assert demo.run("%chat_use plans").stdout == "started 'plans'\n"
         demo.run("%chat Hi")
         demo.run("%chat_use talk")
         assert demo.run("%chat_use plans").stdout == "resumed 'plans', 1 turn, $0.00\n"
 
     def test_list_shows_the_users_conversations(self, demo: Notebook) -> None:
-        """A table of what begins with the prefix."""
+        """A table of the conversations whose id begins with the prefix."""
         demo.run("%chat_new plans:1")
         demo.run("%chat_new plans:2")
         demo.run("%%chat -q -u bob -c plans:3\nHi")
@@ -286,12 +286,12 @@ class TestConversations:
         ]
 
     def test_history_needs_neither_id_nor_provider(self, notebook: Notebook) -> None:
-        """Looking creates nothing, and asks for no key."""
-        assert notebook.run("%chat_history").stdout == "Nothing was said yet: begin with %%chat.\n"
+        """Looking creates nothing and needs no key."""
+        assert notebook.run("%chat_history").stdout == "No messages yet. Start with %%chat.\n"
         assert notebook.run("%chat_list").stdout.endswith("no conversations\n")
 
     def test_history_of_another_conversation(self, demo: Notebook) -> None:
-        """%chat_history ID shows that one, and an unknown id names one like it."""
+        """%chat_history ID shows that conversation; for an unknown id it suggests a near match."""
         demo.run("%%chat -c plans\nMy name is Alice")
         assert demo.run("%chat_history plans").stdout.splitlines()[1:] == [
             "user       My name is Alice",
@@ -303,14 +303,14 @@ class TestConversations:
         )
 
     def test_history_of_another_user_is_as_if_it_were_not_there(self, demo: Notebook) -> None:
-        """%chat_history ID shows the notebook's user only what is theirs."""
+        """%chat_history ID shows only conversations of the notebook's user."""
         demo.run("%%chat -c diary -u bob\nMy name is Bob")
         told = demo.run("%chat_history diary").stdout
         assert told.startswith("ConversationNotFoundError: There is no conversation 'diary'.")
         assert "Bob" not in told
 
     def test_a_prompt_that_cannot_talk_leaves_no_conversation_behind(self, demo: Notebook, tmp_path: Path) -> None:
-        """A prompt with a variable that has no value fails before the new conversation is stored."""
+        """A prompt with a missing variable fails before the new conversation is stored."""
         prompt = {"id": "tutor", "system_template": "Teach {{subject}}."}
         (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
         told = demo.run("%%chat --pack tutor.pack.json -c lesson\nHi").stdout
@@ -318,7 +318,7 @@ class TestConversations:
         assert "lesson" not in demo.run("%chat_list").stdout
 
     def test_a_deleted_conversation_starts_anew_and_says_so(self, demo: Notebook, home: Path) -> None:
-        """Deleted by another process, it is created again by the next message, without what was said."""
+        """If another process deleted it, the next message creates it again, without the former turns."""
         demo.run("%chat My name is Alice")
         with DiskStore(home) as store:
             store.delete("talk")
@@ -328,7 +328,7 @@ class TestConversations:
     def test_a_notebook_has_a_conversation_of_its_own(
         self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Its id is made of the notebook's name and path; another kernel resumes it and says so."""
+        """Its id is made from the notebook's name and path; another kernel resumes it and says so."""
         path = tmp_path / "eda.ipynb"
         monkeypatch.setenv("JPY_SESSION_NAME", str(path))
         own_id = "nb:eda:" + hashlib.sha256(b"default\n" + bytes(path)).hexdigest()[:8]
@@ -341,7 +341,7 @@ class TestConversations:
         assert again.run("%chat Hi").stdout == f"resumed '{own_id}', 2 turns, $0.00\n"
 
     def test_a_notebook_without_a_name_starts_afresh_and_says_so(self, notebook: Notebook) -> None:
-        """Where the front end does not tell the name, the line says how to go on another day."""
+        """If the front end does not provide the name, the line says how to continue later."""
         notebook.run("%chat_setup --provider demo")
         line = notebook.run("%chat Hi").stdout
         assert re.fullmatch(
@@ -351,14 +351,14 @@ class TestConversations:
 
 class TestSetup:
     def test_shows_what_is_in_use(self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without options nothing changes; who answers may come from the environment."""
+        """Without options nothing changes; the provider may come from the environment."""
         assert notebook.run("%chat_setup").stdout == "provider unchosen · store disk · user default\n"
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
         assert notebook.run("%chat_setup").stdout == "provider openai · model gpt-4o-mini · store disk · user default\n"
 
     def test_address_is_shown_without_its_query(self, notebook: Notebook) -> None:
-        """Some servers want the key there."""
+        """Some servers expect the key there."""
         ran = notebook.run(f"%chat_setup --base-url http://localhost:1/v1?key={KEY} --model m")
         assert ran.stdout == "provider openai · model m · base_url http://localhost:1/v1 · store disk · user default\n"
 
@@ -384,14 +384,14 @@ class TestSetup:
         ],
     )
     def test_wrong_choice_changes_nothing(self, demo: Notebook, options: str, problem: str) -> None:
-        """It is told at once, and what was chosen before stays, all of it."""
+        """The error is raised at once, and all former settings stay."""
         ran = demo.run(f"%chat_setup --model other {options}")
         assert ran.stdout == f"InvalidArgumentError: {problem}\n"
         assert demo.run("%chat_setup").stdout == "provider demo · model demo · store disk · user default\n"
 
     @pytest.mark.parametrize("value", ["5", "None", "'opnai'"])
     def test_config_is_checked_at_use(self, demo: Notebook, value: str) -> None:
-        """%config takes anything; the next message tells, and %reload_ext still works."""
+        """%config accepts any value; the next message raises the error, and %reload_ext still works."""
         demo.run(f"%config PromptKit.provider = {value}")
         ran = demo.run("%chat Hi")
         assert ran.stdout.count("\n") == 1
@@ -409,7 +409,7 @@ class TestSetup:
 
 class TestErrors:
     def test_without_key_and_choice_there_are_two_ways_on(self, notebook: Notebook, home: Path) -> None:
-        """The first message fails with both; nothing is created."""
+        """The first message fails and names both ways; nothing is created."""
         ran = notebook.run("%%chat\nHi")
         assert ran.error is not None
         assert ran.stdout == (
@@ -429,11 +429,11 @@ class TestErrors:
             ("%%chat\n\n \n", "Say something: %chat and a message, or %%chat and the message below it."),
             (
                 "%%chat Hello\nthere",
-                "The %%chat line takes options only: write the message below it, and quote a value that has blanks.",
+                "The %%chat line takes only options: write the message below it, and quote values with spaces.",
             ),
-            ("%%chat --modle x\nHi", "There is no option --modle, did you mean --model? %chat? lists them."),
-            ("%%chat --bogus\nHi", "There is no option --bogus? %chat? lists them."),
-            ("%%chat -m\nHi", "argument -m/--model: expected one argument; %chat? lists the options."),
+            ("%%chat --modle x\nHi", "Unknown option --modle. Did you mean --model? %chat? lists the options."),
+            ("%%chat --bogus\nHi", "Unknown option --bogus. %chat? lists the options."),
+            ("%%chat -m\nHi", "argument -m/--model: expected one argument. %chat? lists the options."),
             ('%%chat -c "a b\nHi', "A quote in the options of %chat is not closed."),
             ("%%chat --to 1st\nHi", "--to 1st is no name of a variable, such as: --to answer"),
             ("%%chat --to class\nHi", "--to class is no name of a variable, such as: --to answer"),
@@ -443,28 +443,28 @@ class TestErrors:
             ),
             (
                 "%chat_setup demo",
-                "%chat_setup takes options only, as in %chat_setup --provider demo; quote a value that has blanks.",
+                "%chat_setup takes only options, as in %chat_setup --provider demo; quote values with spaces.",
             ),
             (
                 f"%chat_setup --api-key={KEY}",
                 (
-                    "There is no option --api-key: set OPENAI_API_KEY before the kernel starts, "
-                    "so that no notebook holds it."
+                    "Unknown option --api-key. Set OPENAI_API_KEY before the kernel starts, "
+                    "so that no notebook has the key."
                 ),
             ),
-            ("%chat_use", "Which conversation? As in: %chat_use my-chat (%chat_list shows what is there)."),
-            ("%chat_new -c plans", "This takes an id and no options: -c plans. An id with a dash in front is quoted."),
+            ("%chat_use", "Give a conversation id, for example: %chat_use my-chat (%chat_list shows the ids)."),
+            ("%chat_new -c plans", "Expected an id, not an option: -c plans. Quote an id that begins with a dash."),
         ],
     )
     def test_a_mistype_is_told_in_one_line(self, demo: Notebook, home: Path, cell: str, line: str) -> None:
-        """The cell fails, the line says what to do, and nothing was said or created."""
+        """The cell fails, the line says what to do, and nothing is sent or created."""
         ran = demo.run(cell)
         assert ran.error is not None
         assert ran.everything == f"InvalidArgumentError: {line}\n[]"
         assert stored(home) == ()
 
     def test_pack_problems_are_told(self, demo: Notebook, tmp_path: Path) -> None:
-        """A missing file and an unknown prompt name what is there."""
+        """For a missing file or prompt, the error names those that exist."""
         write_pack(tmp_path / "two.pack.json")
         ran = demo.run("%%chat --pack tow.pack.json\nHi")
         assert ran.stdout.startswith("PackNotFoundError: There is no pack file at ")
@@ -475,7 +475,7 @@ class TestErrors:
         assert ran.stdout.count("\n") == 1
 
     def test_a_prompt_without_its_variables_does_not_take_over(self, demo: Notebook, tmp_path: Path) -> None:
-        """A switch that fails leaves the conversation able to talk, also with -c."""
+        """After a switch that failed, the conversation still works, also with -c."""
         prompt = {"id": "tutor", "system_template": "Teach {{subject}}.", "variables": [{"name": "subject"}]}
         (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
         demo.run("%%chat -c here\nMy name is Alice")
@@ -487,7 +487,7 @@ class TestErrors:
     def test_the_key_is_nowhere(
         self, online: Notebook, chat_server: ChatServer, home: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not in an error that quotes it, not in an output, a log, or any byte of the store."""
+        """Not in an error that quotes it, in an output, in a log, or in any byte of the store."""
         caplog.set_level("DEBUG")
         chat_server.reply(error_reply(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key"))
         refused = online.run("%%chat\nHi")
@@ -505,7 +505,7 @@ class TestErrors:
 
 class TestModelText:
     def test_is_inert_wherever_it_is_shown(self, online: Notebook, chat_server: ChatServer) -> None:
-        """Answers, histories, lists and model names hold no tag of the model's and no formula for MathJax."""
+        """Answers, histories, lists and model names contain no tag from the model and no formula for MathJax."""
         chat_server.reply(Reply(text=f"{SCRIPT}<img src=x onerror=alert(1)>", model=f"m{SCRIPT}"))
         answer = online.run("%%chat --to answer\nHi")
         online.run(f"%chat_new {SCRIPT}$\\href{{javascript:alert(1)}}{{x}}$")
@@ -522,14 +522,14 @@ class TestModelText:
         assert pages[3].startswith('<table class="mathjax_ignore tex2jax_ignore">')
 
     def test_cannot_steer_a_console(self, online: Notebook, chat_server: ChatServer) -> None:
-        """Escape sequences are left out of what is printed; the stored text is the model's own."""
+        """Escape sequences are removed from printed text; the stored text is unchanged."""
         chat_server.reply(Reply(text="\x1b]52;c;ZXZpbA==\x07red\x1b[31m"))
         ran = online.run("%%chat --to answer\nHi")
         assert ran.bundles[0]["text/plain"].startswith("]52;c;ZXZpbA==red[31m\n")
         assert online.shell.user_ns["answer"].content == "\x1b]52;c;ZXZpbA==\x07red\x1b[31m"
 
     def test_is_one_line_in_an_error(self, online: Notebook, chat_server: ChatServer) -> None:
-        """A server's error text brings no lines and no escape sequences of its own."""
+        """A server's error text adds no lines and no escape sequences."""
         chat_server.reply(error_reply(400, f"no\n\x1b[31m{SCRIPT}\x1b[0m"))
         ran = online.run("%%chat\nHi")
         assert ran.stdout == (
@@ -540,7 +540,7 @@ class TestModelText:
 
 class TestCells:
     def test_a_turn_knows_its_cell(self, demo: Notebook, home: Path) -> None:
-        """Each chat call of a cell has its number and the cell's source; a plain shell has no cell ids."""
+        """Each chat call has its index and the cell's source; a plain shell has no cell ids."""
         cell = "%chat one\n%chat two"
         demo.run(cell)
         demo.run("%%chat\nthree")
@@ -550,7 +550,7 @@ class TestCells:
 
 class TestExtension:
     def test_unloading_leaves_nothing_behind(self, demo: Notebook) -> None:
-        """No magic, event, option or rule stays, and the store's files are closed."""
+        """No magic, event, option or transformer is left, and the store's files are closed."""
         shell = demo.shell
         demo.run("%chat Hi")
         magics = shell.magics_manager.registry["ChatMagics"]
@@ -567,7 +567,7 @@ class TestExtension:
         demo.run("%load_ext promptkit_nb")
 
     def test_reloading_registers_once(self, demo: Notebook, home: Path) -> None:
-        """After %reload_ext a message is said once, and counted once."""
+        """After %reload_ext a message is sent once and counted once."""
         for _ in range(3):
             demo.run("%reload_ext promptkit_nb")
         demo.run("%chat_setup --provider demo")
@@ -579,14 +579,14 @@ class TestExtension:
 
     @pytest.mark.parametrize("cell", ["%chat?", "%%chat?"])
     def test_help_teaches(self, demo: Notebook, cell: str) -> None:
-        """%chat? shows how it is typed, and what else there is."""
+        """%chat? shows examples and the other options."""
         shown = demo.run(cell).everything
         for words in ("%chat What is the capital of France?", "%%chat -c my-chat", "%chat_setup", "--to VARIABLE"):
             assert words in shown
 
 
 def test_a_terminal_gets_the_text_as_it_comes(notebook: Notebook, home: Path) -> None:
-    """IPython in a terminal prints text and receipt; there is no rich output, and no file to resume."""
+    """IPython in a terminal prints the text and the receipt; there is no rich output."""
     terminal = Notebook(new_shell(TerminalInteractiveShell, simple_prompt=True))
     terminal.run("%chat_setup --provider demo")
     terminal.run("%chat_use talk")

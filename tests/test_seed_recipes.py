@@ -82,7 +82,7 @@ class TestSummariseBeyond8000Tokens:
     """The older turns become a note, and the last 10 messages stay as they are."""
 
     def test_with_summarize(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
-        """Of 0 and 10 messages there is nothing to sum up; the turns stay in the history, the next request is short."""
+        """With 0 or 10 messages there is nothing to summarize; the turns stay, the next request is short."""
         conv = talked(manager, messages, words=2000)
         before = conv.messages
         chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "They laughed.")

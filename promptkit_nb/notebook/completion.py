@@ -1,4 +1,4 @@
-"""Completion in chat cells: options of the magics, ids of conversations, names of models."""
+"""Tab completion for the magics: options, conversation ids and model names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from promptkit_nb.notebook.extension import Notebook
 
-_MOST_IDS = 200
+_MAX_IDS = 200
 _MAGIC = re.compile(r"\s*%%?(?P<name>chat\w*)\s+(?P<rest>.*)", re.DOTALL)
-_TAKES_ID = ("chat_use", "chat_history", "chat_delete")
+_MAGICS_WITH_ID = ("chat_use", "chat_history", "chat_delete")
 _CHOICES = {
     "--provider": ("openai", "demo"),
     "--replay": ("auto", "strict", "off"),
@@ -27,21 +27,21 @@ _CHOICES = {
 
 
 def chat_matcher(notebook: Notebook) -> Callable[[CompletionContext], SimpleMatcherResult]:
-    """Return the matcher that completes the lines of this notebook's magics."""
+    """Return an IPython matcher that completes the lines of this notebook's magics."""
 
     @context_matcher()
     def complete(context: CompletionContext) -> SimpleMatcherResult:
-        words = _completed(context, notebook)
+        words = _candidates(context, notebook)
         token = context.token
-        found = [SimpleCompletion(text=word, type="param") for word in words if word.startswith(token)]
-        return SimpleMatcherResult(completions=found, suppress=bool(found))
+        completions = [SimpleCompletion(text=word, type="param") for word in words if word.startswith(token)]
+        return SimpleMatcherResult(completions=completions, suppress=bool(completions))
 
     matcher: Callable[[CompletionContext], SimpleMatcherResult] = complete
     return matcher
 
 
-def _completed(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
-    """Return what may stand where the cursor is; nothing where it is on no line of ours."""
+def _candidates(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
+    """Return the words that are possible at the cursor; none if it is not on a line of these magics."""
     line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
     found = _MAGIC.fullmatch(line)
     if found is None or (found["name"] == "chat" and not line.lstrip().startswith("%%")):
@@ -52,7 +52,7 @@ def _completed(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
         return _CHOICES[option]
     if option in {"-m", "--model"}:
         return _models(notebook)
-    if option in {"-c", "--conversation"} or (found["name"] in _TAKES_ID and not before):
+    if option in {"-c", "--conversation"} or (found["name"] in _MAGICS_WITH_ID and not before):
         return [*_ids(notebook), *_options(notebook.shell, found["name"])]
     return _options(notebook.shell, found["name"])
 
@@ -60,20 +60,20 @@ def _completed(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
 def _options(shell: InteractiveShell, name: str) -> list[str]:
     magic: Any = shell.find_line_magic(name)
     parser = getattr(magic, "parser", None)
-    actions = [] if parser is None else parser._actions  # noqa: SLF001 - argparse tells them no other way
+    actions = [] if parser is None else parser._actions  # noqa: SLF001 - argparse has no public way to list them
     return [option for action in actions for option in action.option_strings]
 
 
 def _ids(notebook: Notebook) -> list[str]:
     chosen = notebook.session.chosen
     try:
-        return [head.conversation_id for head in chosen.store.list(user_id=chosen.user_id, limit=_MOST_IDS)]
-    except PromptKitError:  # a store that cannot be read is told by the magic, not while somebody types
+        return [head.conversation_id for head in chosen.store.list(user_id=chosen.user_id, limit=_MAX_IDS)]
+    except PromptKitError:  # the magic reports a store that cannot be read; typing must not fail
         return []
 
 
 def _models(notebook: Notebook) -> list[str]:
-    """Return the model in use, then those of the price list whose names OpenAI's servers know."""
+    """Return the model in use, then OpenAI's models from the price list."""
     from genai_prices.data import providers  # noqa: PLC0415 - 0.2 s, at the first completion of a model
 
     listed = (model.id for provider in providers if provider.id == "openai" for model in provider.models)

@@ -1,15 +1,16 @@
-"""The line of a magic: what IPython makes of it, its options, and how it fails."""
+"""The lines of magics: input transformation, option parsing, and one-line errors."""
 
 from __future__ import annotations
 
 import re
 import tokenize
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from IPython.core.error import UsageError
 from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd
-from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # it exports it without saying so
+from IPython.core.magic import line_magic, no_var_expand
+from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # exported, but not in its __all__
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.notebook.display import StoppedByUser
@@ -25,32 +26,32 @@ _CHAT_CELL = re.compile(r"%%chat(?: (?P<options>.*))?\s*")
 
 
 def chat_cell(lines: list[str]) -> list[str]:
-    r"""Return the call that a ``%%chat`` cell is, its body as it was typed; other cells as they are.
+    r"""Turn a ``%%chat`` cell into a magic call with its body as typed; leave other cells alone.
 
-    Left to itself, IPython takes prompts such as ``>>>`` out of the body, and the blanks of empty lines.
+    Otherwise, IPython would remove prompts such as ``>>>`` and the whitespace of blank lines from the body.
 
     >>> chat_cell(["%%chat -q\n", ">>> 1 + 1\n"])
     ["get_ipython().run_cell_magic('chat', '-q', '>>> 1 + 1\\n')\n"]
     """
     first = next((at for at, line in enumerate(lines) if line.strip()), 0)
-    found = _CHAT_CELL.fullmatch(lines[first]) if lines else None
-    if found is None:
+    match = _CHAT_CELL.fullmatch(lines[first]) if lines else None
+    if match is None:
         return lines
-    options, body = (found["options"] or "").strip(), "".join(lines[first + 1 :])
+    options, body = (match["options"] or "").strip(), "".join(lines[first + 1 :])
     return [f"get_ipython().run_cell_magic('chat', {options!r}, {body!r})\n"]
 
 
-chat_cell.has_side_effects = True  # type: ignore[attr-defined]  # a terminal then still waits for the end of the cell
+chat_cell.has_side_effects = True  # type: ignore[attr-defined]  # makes a terminal wait for the end of the cell
 
 
 class ChatLine(EscapedCommand):
-    """Comes before IPython's rule that a line which ends with ``?`` asks for help; ``%chat?`` still does."""
+    """Makes ``%chat Why?`` a message although IPython reads a final ``?`` as a request for help; ``%chat?`` is one."""
 
     priority = HelpEnd.priority - 1
 
     @classmethod
     def find(cls, tokens_by_line: list[list[tokenize.TokenInfo]]) -> Self | None:
-        """Return the first ``%chat`` line that says something, if there is one."""
+        """Return the first ``%chat`` line with a message, or ``None``."""
         for line in tokens_by_line:
             tokens = [token for token in line if token.type not in {tokenize.INDENT, tokenize.DEDENT}]
             is_chat = [token.string for token in tokens[:2]] == ["%", "chat"] and tokens[0].end == tokens[1].start
@@ -64,7 +65,7 @@ R = TypeVar("R")
 
 
 def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
-    """Make our errors fail the cell with one line that says what to do, instead of a page of traceback."""
+    """Decorate a magic to show this package's errors as one line instead of a traceback."""
 
     @wraps(magic)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -80,47 +81,51 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def options_in(magic: Any, line: str) -> Namespace:
-    """Return the options of a line, without the quotes that IPython's splitting keeps.
+def chat_line_magic(method: Callable[P, R]) -> Callable[P, R]:
+    """Register a method as a line magic whose line is not expanded and whose errors are one line."""
+    return cast("Callable[P, R]", no_var_expand(line_magic(fails_in_one_line(method))))
 
-    What is not understood is named without its value: it may be a key.
+
+def options_in(magic: Any, line: str) -> Namespace:
+    """Parse the options of a line and remove the quotes that IPython's splitting keeps.
+
+    Errors name an unknown option without its value, which may be a key.
     """
     options: Namespace
     try:
         options, unknown = magic.parser.parse_known_args(arg_split(line))
     except UsageError as error:
-        raise InvalidArgumentError(f"{error}; %{magic.__name__}? lists the options.") from error
+        raise InvalidArgumentError(f"{error}. %{magic.__name__}? lists the options.") from error
     except ValueError as error:
         raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.") from error
     if unknown:
-        raise InvalidArgumentError(_not_understood(magic, unknown[0]))
+        raise InvalidArgumentError(_unknown_word(magic, unknown[0]))
     for name, value in vars(options).items():
         if isinstance(value, str):
             setattr(options, name, _unquoted(value))
     return options
 
 
-def _not_understood(magic: Any, word: str) -> str:
+def _unknown_word(magic: Any, word: str) -> str:
     name = magic.__name__
     if not word.startswith("-"):
         if name == "chat":
-            return "The %%chat line takes options only: write the message below it, and quote a value that has blanks."
-        return f"%{name} takes options only, as in %chat_setup --provider demo; quote a value that has blanks."
+            return "The %%chat line takes only options: write the message below it, and quote values with spaces."
+        return f"%{name} takes only options, as in %chat_setup --provider demo; quote values with spaces."
     option = word.partition("=")[0]
     if "key" in option:
-        return (
-            f"There is no option {option}: set OPENAI_API_KEY before the kernel starts, so that no notebook holds it."
-        )
-    known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - no other way
+        return f"Unknown option {option}. Set OPENAI_API_KEY before the kernel starts, so that no notebook has the key."
+    known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - not public
     near = similar_names(option, known, least=0.7)
-    return f"There is no option {option}{f', did you mean {near[0]}' if near else ''}? %{name}? lists them."
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Unknown option {option}.{hint} %{name}? lists the options."
 
 
 def id_in(line: str) -> str | None:
-    """Return the id on a line, ``None`` if there is none; one that begins with a dash is a mistyped option."""
+    """Return the id on a line, or ``None``; an unquoted dash at the beginning is taken for a mistyped option."""
     found = _unquoted(line)
     if line.strip().startswith("-"):
-        raise InvalidArgumentError(f"This takes an id and no options: {found}. An id with a dash in front is quoted.")
+        raise InvalidArgumentError(f"Expected an id, not an option: {found}. Quote an id that begins with a dash.")
     return found or None
 
 

@@ -1,4 +1,4 @@
-"""A notebook's value as it appears in a message: text that means something to a model, or an image."""
+"""Converting a notebook's values to text that a model can read, or to images."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _IN_A_CELL = str.maketrans({"|": r"\|", "\n": r"\n", "\r": r"\r"})
 
 
 def data_text(value: Any) -> str | None:
-    """Return a DataFrame, a Series, or an array or scalar of NumPy as text; ``None`` for anything else.
+    """Return a DataFrame, a Series, or a NumPy array or scalar as text; ``None`` for anything else.
 
-    Of a table: shape, dtypes, and the first 10 rows and 20 columns as a Markdown table, cells cut at 60 characters, all
-    of it at most some 8,000; a last line says what is missing. Of an array: shape, dtype, and its items, of more than
-    100 the outer ones. The same data give the same text. Neither pandas nor NumPy is imported: without them there is no
-    such value.
+    A table becomes its shape, its dtypes, and a Markdown table of the first 10 rows and 20 columns, with cells cut at
+    60 characters, about 8,000 characters in all; the last line says what was cut. An array becomes its shape, its
+    dtype and its items; if there are more than 100, only the outer ones. Equal data give equal text. pandas and NumPy
+    are not imported: if they were not imported before, no such value exists.
 
-    >>> data_text("no table")
+    >>> data_text("not a table")
     """
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if pandas is not None and isinstance(value, pandas.DataFrame):
@@ -54,9 +54,9 @@ def data_text(value: Any) -> str | None:
 def _frame_text(frame: Any) -> str:
     rows, columns = frame.shape
     dtypes = [f"{_cell(name)} {_cell(dtype)}" for name, dtype in zip(frame.columns, frame.dtypes, strict=True)]
-    told = ", ".join(dtypes[:MAX_COLUMNS])
+    shown = ", ".join(dtypes[:MAX_COLUMNS])
     title = f"DataFrame, {counted(rows, 'row')}, {counted(columns, 'column')}"
-    return "\n".join([title, *([f"dtypes: {told}", "", *_table(frame)] if columns else [])])
+    return "\n".join([title, *([f"dtypes: {shown}", "", *_table(frame)] if columns else [])])
 
 
 def _series_text(series: Any) -> str:
@@ -66,21 +66,21 @@ def _series_text(series: Any) -> str:
 
 
 def _table(frame: Any) -> list[str]:
-    """Return the lines of the Markdown table, and one that says what it lacks."""
+    """Return the lines of the Markdown table, and a line that says what was cut."""
     shown = frame.iloc[:MAX_ROWS, :MAX_COLUMNS]
     index_name = ", ".join(str(name) for name in shown.index.names if name is not None)
     lines = [_row([index_name, *shown.columns]), _row(["---"] * (len(shown.columns) + 1))]
     size = sum(map(len, lines))
-    told = 0
+    row_count = 0
     for row in shown.itertuples(name=None):
         line = _row(row)
         size += len(line)
         if size > MAX_TABLE_CHARACTERS:
             break
         lines.append(line)
-        told += 1
+        row_count += 1
     rows, columns = frame.shape
-    cuts = [f"first {told} of {counted(rows, 'row')}"] if told < rows else []
+    cuts = [f"first {row_count} of {counted(rows, 'row')}"] if row_count < rows else []
     cuts += [f"first {MAX_COLUMNS} of {counted(columns, 'column')}"] if columns > MAX_COLUMNS else []
     is_cut = any("…" in line for line in lines)
     cuts += [f"cells of more than {MAX_CELL_CHARACTERS} characters are cut"] if is_cut else []
@@ -111,16 +111,16 @@ _LONGEST_SIGNATURE_BYTES = 12
 
 
 def image_part(value: Any) -> ContentPart | None:
-    r"""Return the image that a value is, or ``None`` where it is none.
+    r"""Return a value that is an image as a content part; ``None`` for anything else.
 
-    Images are the bytes of a PNG, JPEG, GIF or WebP file, a figure of matplotlib, and whatever shows itself in a
-    notebook as PNG or JPEG (``_repr_png_``, ``_repr_jpeg_``): those of Pillow and ``IPython.display.Image``. None of
-    these libraries is imported.
+    Images are the bytes of a PNG, JPEG, GIF or WebP file, matplotlib figures, and objects that display as PNG or JPEG
+    in a notebook (``_repr_png_``, ``_repr_jpeg_``), such as Pillow images and ``IPython.display.Image``. None of these
+    libraries is imported.
 
     >>> image_part(b"\x89PNG\r\n\x1a\n").url
     'data:image/png;base64,iVBORw0KGgo='
     """
-    data = value if isinstance(value, bytes) else _drawn(value)
+    data = value if isinstance(value, bytes) else _rendered(value)
     kind = None if data is None else _kind_of(data[:_LONGEST_SIGNATURE_BYTES])
     if data is None or kind is None:
         return None
@@ -137,16 +137,16 @@ def _kind_of(start: bytes) -> str | None:
     return "webp" if start[:4] == b"RIFF" and start[8:] == b"WEBP" else None
 
 
-def _drawn(value: Any) -> bytes | None:
+def _rendered(value: Any) -> bytes | None:
     figures = sys.modules.get("matplotlib.figure")
     if figures is not None and isinstance(value, figures.Figure):
-        drawing = BytesIO()
-        value.savefig(drawing, format="png")
-        return drawing.getvalue()
+        buffer = BytesIO()
+        value.savefig(buffer, format="png")
+        return buffer.getvalue()
     for name in ("_repr_png_", "_repr_jpeg_"):
         method = getattr(type(value), name, None)
-        shown = None if method is None else method(value)
-        data = shown[0] if isinstance(shown, tuple) else shown  # the second is metadata, such as a width
+        result = None if method is None else method(value)
+        data = result[0] if isinstance(result, tuple) else result  # the second item is metadata, such as the width
         if data:
             return b64decode(data) if isinstance(data, str) else bytes(data)
     return None
@@ -160,15 +160,14 @@ _ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
 def value_text(value: Any, expression: str) -> str | ContentPart:
     """Return a value as text, or as an image; ``expression`` names it in errors.
 
-    The first that fits: what its ``_repr_llm_()`` returns; text as it is; tables, arrays and scalars of pandas and
-    NumPy (``data_text``); an image (``image_part``); what its ``_repr_markdown_()`` returns; dicts, lists, tuples, sets
-    (sorted), dataclasses (without what they keep out of their repr) and pydantic models as JSON; anything else, numbers
-    and ``None`` too, as ``str()`` gives it. The last holds for a dataclass with a ``__str__`` of its own as well, such
-    as ``Response``.
+    The first that applies: the result of ``_repr_llm_()``; text as it is; pandas and NumPy data (``data_text``); an
+    image (``image_part``); the result of ``_repr_markdown_()``; dicts, lists, tuples, sets (sorted), dataclasses
+    (without fields that are not in their repr) and pydantic models as JSON; anything else, including numbers, ``None``
+    and dataclasses with their own ``__str__``, as ``str()``.
 
-    Only the pictures of data are cut. Raises ``InvalidArgumentError`` where a value other than text takes more than
-    100,000 characters; where its text would be an address in memory, which tells a model nothing and changes with every
-    run; for bytes that are no image; and, with the cause, where the value's own code fails.
+    Only data is cut. Raises ``InvalidArgumentError`` if a value other than text takes more than 100,000 characters; if
+    its text would be a memory address, which means nothing to a model and changes with every run; for bytes that are
+    not an image; and, with the cause, if the value's own code fails.
 
     >>> value_text({"a": [1, None, {2}]}, "x")
     '{"a": [1, null, [2]]}'
@@ -176,32 +175,32 @@ def value_text(value: Any, expression: str) -> str | ContentPart:
     ('None', '{{ y }}')
     """
     try:
-        found = _found(value)
-    except Exception as error:  # a value's own code may fail with anything
+        converted = _converted(value)
+    except Exception as error:  # the value's own code may raise anything
         why = str(error) if isinstance(error, InvalidArgumentError) else f"{type(error).__name__}: {error}"
         raise InvalidArgumentError(
             f"{{{{ {expression} }}}} cannot be written as text ({one_line(why)[:200]}). "
-            "Assign the text that you mean to a variable, and name that."
+            "Assign the text you want to send to a variable and use that."
         ) from error
-    if isinstance(found, str) and len(found) > MAX_VALUE_CHARACTERS and not isinstance(value, str):
+    if isinstance(converted, str) and len(converted) > MAX_VALUE_CHARACTERS and not isinstance(value, str):
         raise InvalidArgumentError(
-            f"{{{{ {expression} }}}} takes {len(found):,} characters, more than {MAX_VALUE_CHARACTERS:,}. "
-            f"Take a part of it; to send it all, assign str({expression}) to a variable and name that."
+            f"{{{{ {expression} }}}} takes {len(converted):,} characters, more than {MAX_VALUE_CHARACTERS:,}. "
+            f"Use a part of it; to send all of it, assign str({expression}) to a variable and use that."
         )
-    return found
+    return converted
 
 
-def _found(value: Any) -> str | ContentPart:
-    said = _own_text(value, "_repr_llm_")
-    if said is not None:
-        return said
+def _converted(value: Any) -> str | ContentPart:
+    own_text = _own_text(value, "_repr_llm_")
+    if own_text is not None:
+        return own_text
     if isinstance(value, str):
         return str(value)
     return data_text(value) or image_part(value) or _own_text(value, "_repr_markdown_") or _json_or_str(value)
 
 
 def _own_text(value: Any, method_name: str) -> str | None:
-    """Return what a method of the value's class says of it, if there is one and it says something."""
+    """Return the text that a method of the value's class returns, or ``None``."""
     method = getattr(type(value), method_name, None)
     text = None if method is None else method(value)
     return text if isinstance(text, str) else None
@@ -215,7 +214,7 @@ def _json_or_str(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON has it: structures with plain values in them, other things as their text."""
+    """Return the value as JSON types; anything that is not JSON becomes text."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, Mapping):
@@ -228,7 +227,7 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_number(value: Number) -> object:
-    """Return a number of NumPy's as one of Python's; others, which JSON cannot hold exactly, as text."""
+    """Return a NumPy number as a Python number; numbers that JSON cannot hold exactly become text."""
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and not isinstance(value, Rational):
@@ -247,16 +246,14 @@ def _plain_object(value: Any) -> Any:
 def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
     plain = {key if isinstance(key, str) else _str(key): _plain(item) for key, item in value.items()}
     if len(plain) < len(value):
-        raise InvalidArgumentError("it has two keys that read alike")
+        raise InvalidArgumentError("it has two keys with the same text")
     return plain
 
 
 def _str(value: Any) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise InvalidArgumentError("it is bytes, and no PNG, JPEG, GIF or WebP image: decode them")
+        raise InvalidArgumentError("it is bytes, but not a PNG, JPEG, GIF or WebP image: decode it")
     text = str(value)
     if _ADDRESS_ONLY.search(text):
-        raise InvalidArgumentError(
-            "Python says no more of it than where it is in memory: name an attribute or item of it"
-        )
+        raise InvalidArgumentError("its only text is a memory address: use an attribute or item of it")
     return text
