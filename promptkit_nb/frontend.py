@@ -1,4 +1,4 @@
-"""What shows our output: a person's notebook, a batch run, or a terminal."""
+"""The front end that shows our output: an interactive notebook, a batch run or a terminal."""
 
 from __future__ import annotations
 
@@ -8,65 +8,64 @@ from typing import Any
 
 from promptkit_nb.ids import is_generated_id
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+"""The MIME type of an output that shows a widget."""
 
-def running_shell() -> Any:  # an InteractiveShell, which only IPython itself may import
-    """Return IPython's shell, or ``None`` where none runs; never imports IPython."""
+
+def running_shell() -> Any:  # an InteractiveShell; only IPython itself imports IPython
+    """Return IPython's shell, or None if none is running."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
 
 
 def is_terminal() -> bool:
-    """Return whether IPython runs in a terminal, which prints text as it comes and cannot change it afterwards."""
+    """Return whether IPython runs in a terminal, where printed text cannot be changed afterwards."""
     terminal = sys.modules.get("IPython.terminal.interactiveshell")
     return terminal is not None and isinstance(running_shell(), terminal.TerminalInteractiveShell)
 
 
-def can_update() -> bool:
-    """Return whether an output may be changed after it was shown: in a person's notebook only."""
-    return getattr(running_shell(), "kernel", None) is not None and not is_batch()
-
-
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-"""The type of an output in which a widget is shown."""
-
-
-def can_use_widgets() -> bool:
-    """Return whether somebody can use a widget: Voilà runs notebooks as a batch does, and then shows them."""
-    return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
-
-
-def widget_view(model_id: str) -> dict[str, object]:
-    """Return what an output of the type ``WIDGET_VIEW`` holds."""
-    return {"version_major": 2, "version_minor": 0, "model_id": model_id}
-
-
-def parent_message() -> dict[str, Any]:
-    """Return the Jupyter message that this kernel is working on, ``{}`` outside a kernel."""
-    kernel = getattr(running_shell(), "kernel", None)
-    return {} if kernel is None else kernel.get_parent("shell") or {}
-
-
 def is_batch() -> bool:
-    """Return whether a notebook is being executed by a program (nbclient, nbval, papermill), with nobody to ask.
+    """Return whether a program such as nbclient, nbval or papermill executes the notebook.
 
-    Its outputs are compared with saved ones, so they carry no times, ids or random values.
+    Its outputs are compared with saved ones, so they have no times, generated ids or random values.
     """
     message = parent_message()
     return bool(message) and not message.get("content", {}).get("allow_stdin", True)
 
 
-def shown_id(conversation_id: str) -> str:
-    """Return a conversation's id for reading; in a batch run no id that was made up, which is another in each run."""
-    return "(no name)" if is_batch() and is_generated_id(conversation_id) else conversation_id
+def can_update() -> bool:
+    """Return whether an output can be changed after it is shown: only in an interactive notebook."""
+    return getattr(running_shell(), "kernel", None) is not None and not is_batch()
+
+
+def can_use_widgets() -> bool:
+    """Return whether the reader can use widgets. Voilà executes notebooks as a batch run does, but then shows them."""
+    return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+
+
+def widget_view(model_id: str) -> dict[str, object]:
+    """Return the content of an output of type ``WIDGET_VIEW``."""
+    return {"version_major": 2, "version_minor": 0, "model_id": model_id}
+
+
+def parent_message() -> dict[str, Any]:
+    """Return the Jupyter message that the kernel is processing, or ``{}`` outside a kernel."""
+    kernel = getattr(running_shell(), "kernel", None)
+    return {} if kernel is None else kernel.get_parent("shell") or {}
 
 
 def cell_id() -> str | None:
-    """Return the id of the notebook cell that is running, or ``None`` where the front end does not tell."""
+    """Return the id of the running notebook cell, or None if the front end does not send it."""
     found = parent_message().get("metadata", {}).get("cellId")
     return found if isinstance(found, str) else None
 
 
 def cell_code() -> str | None:
-    """Return the source of the notebook cell that is running, as it was sent, or ``None`` outside a kernel."""
+    """Return the source of the running notebook cell as it was sent, or None outside a kernel."""
     found = parent_message().get("content", {}).get("code")
     return found if isinstance(found, str) else None
+
+
+def shown_id(conversation_id: str) -> str:
+    """Return a conversation's id to show; a batch run hides generated ids, which differ from run to run."""
+    return "(no name)" if is_batch() and is_generated_id(conversation_id) else conversation_id

@@ -1,4 +1,4 @@
-"""A panel as its page sees it: what is shown, and what the page asks for; without a browser."""
+"""A panel as its page sees it: what is shown, and which commands are sent; without a browser."""
 
 from __future__ import annotations
 
@@ -20,73 +20,74 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.snapshot import Snapshot
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 
 class PanelPage:
-    """One panel with one page open; ``shown`` holds what it shows, ``updates`` each change of it."""
+    """A panel with one open page; ``shown`` is its current content, ``updates`` each change."""
 
     def __init__(self, conversation: Conversation, *, is_open: bool = True) -> None:
         """Open a panel of this conversation."""
         self.shown: dict[str, Any] = {}
         self.updates: list[dict[str, object]] = []
-        self.told: list[dict[str, Any]] = []
-        self.kept: list[Snapshot] = []
-        self.engine = PanelController(conversation, self)
+        self.messages: list[dict[str, Any]] = []
+        self.transcripts: list[Snapshot] = []
+        self.controller = PanelController(conversation, self)
         if is_open:
             self.do("open")
 
     def show(self, **changes: object) -> None:
-        """Take a change."""
+        """Receive a change."""
         self.shown.update(changes)
         self.updates.append(changes)
 
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Take a message."""
-        self.told.append(dict(message))
+    def notify(self, message: Mapping[str, object]) -> None:
+        """Receive a message."""
+        self.messages.append(dict(message))
 
-    def keep(self, snapshot: Snapshot) -> None:
-        """Take what the saved notebook gets."""
-        self.kept.append(snapshot)
+    def save_transcript(self, snapshot: Snapshot) -> None:
+        """Receive what the saved notebook gets."""
+        self.transcripts.append(snapshot)
 
     def do(self, command: str, **values: str) -> None:
-        """Ask for something, as the page does."""
-        self.engine.post({"do": command, "view": "page", **values})
+        """Send a command, as the page does."""
+        self.controller.post({"do": command, "page": "page", **values})
 
     def say(self, text: str) -> None:
-        """Say something and wait for the end of the answer."""
+        """Send a message and wait for the end of the answer."""
         self.do("send", text=text)
         self.wait(lambda: self.questions[-1:] == [text] and not self.shown["busy"])
 
     def wait(self, holds: Callable[[], object]) -> None:
         """Wait until something holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not holds():
             assert time.monotonic() < deadline, (self.questions, self.shown)
             time.sleep(0.005)
 
-    def wait_for_growth(self, html: str) -> None:
-        """Wait until this is in the answer under way, as far as it has come."""
-        self.wait(lambda: html in (self.shown["growing"] or {"html": ""})["html"])
+    def wait_for_streamed(self, html: str) -> None:
+        """Wait until this is in the streaming answer."""
+        self.wait(lambda: html in (self.shown["streaming"] or {"html": ""})["html"])
 
     @property
     def questions(self) -> list[str]:
-        """What the user said, turn by turn, as it is shown."""
+        """The question of each turn, as shown."""
         return [turn["question"] for turn in self.shown["turns"]]
 
     @property
     def answers(self) -> list[str]:
-        """What was answered, turn by turn, as it is shown."""
-        return [said["text"] for turn in self.shown["turns"] for said in turn["said"] if said["who"] == "assistant"]
+        """The answer of each turn, as shown."""
+        entries = [entry for turn in self.shown["turns"] for entry in turn["entries"]]
+        return [entry["text"] for entry in entries if entry["label"] == "assistant"]
 
     @property
-    def problem(self) -> str:
+    def error(self) -> str:
         """The error that is shown."""
-        return str(self.shown.get("problem", {}).get("text", ""))
+        return str(self.shown.get("error", {}).get("text", ""))
 
 
 class GatedProvider:
-    """A provider that gives its pieces one by one, each when the test lets it; ``waits`` says that it stands still."""
+    """A provider that sends each piece only when the test allows it; ``waits`` is released whenever it waits."""
 
     name = "gated"
     model = "gated-1"
@@ -100,7 +101,7 @@ class GatedProvider:
         self._gate = threading.Semaphore(0)
 
     def let(self, pieces: int = 1) -> None:
-        """Let so many more steps pass."""
+        """Allow this many more steps."""
         for _ in range(pieces):
             self._gate.release()
 
@@ -122,4 +123,4 @@ class GatedProvider:
 
     def _step(self) -> None:
         self.waits.release()
-        assert self._gate.acquire(timeout=PATIENCE_S)
+        assert self._gate.acquire(timeout=TIMEOUT_S)

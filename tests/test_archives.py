@@ -247,7 +247,9 @@ class TestReading:
         """It says what would be one."""
         path = tmp_path / "foreign.json"
         path.write_bytes(content)
-        with pytest.raises(InvalidArgumentError, match=r"foreign\.json is no exported conversation .*export\(path\)"):
+        with pytest.raises(
+            InvalidArgumentError, match=r"foreign\.json is not an exported conversation .*export\(path\)"
+        ):
             read_conversation(path)
 
     @pytest.mark.parametrize("wrong", [None, 5, b"chat.json", "", "a\0b"])
@@ -271,7 +273,7 @@ class TestReading:
         """Nothing is created."""
         path = tmp_path / "foreign.jsonl"
         path.write_bytes(content)
-        with pytest.raises(InvalidArgumentError, match=r"foreign\.jsonl is no exported store .*export_store"):
+        with pytest.raises(InvalidArgumentError, match=r"foreign\.jsonl is not an exported store .*export_store"):
             import_store(path, store)
         assert store.list() == []
 

@@ -54,7 +54,7 @@ def test_a_branch_stands_where_it_left() -> None:
     )
     assert str(BranchTree(ConversationState("eda", turns=turns(2), branches=branches))).splitlines() == [
         "eda · 2 turns · 3 branches",
-        "├─ branch-2 · 5 turns · a former beginning",
+        "├─ branch-2 · 5 turns · from the beginning",
         "│  ├─ Question 1",
         "│  ├─ Question 2",
         "│  ├─ Question 3",

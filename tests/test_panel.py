@@ -23,8 +23,8 @@ from promptkit_nb import (
     MemoryStore,
     OpenAIProvider,
 )
-from promptkit_nb.panel.transcript import STATIC_TURNS, shown_turn, static_html, static_text
-from promptkit_nb.panel.view import PAGE_TURNS
+from promptkit_nb.panel.transcript import STATIC_TURNS, static_html, static_text, turn_fields
+from promptkit_nb.panel.view import CHUNK_TURNS
 from promptkit_nb.rendering.markdown import to_html
 from storing import said, texts
 
@@ -68,7 +68,7 @@ class TestTalking:
         conv.send("My name is Alice")
         page = PanelPage(conv, is_open=False)
         assert (page.questions, page.answers) == (["My name is Alice"], ["Your name is Alice."])
-        assert (page.shown["busy"], page.shown["growing"]) == (False, None)
+        assert (page.shown["busy"], page.shown["streaming"]) == (False, None)
 
     def test_answer_is_shown_and_stored(self, conv: Conversation) -> None:
         """What is sent in the panel is a turn like any other."""
@@ -85,12 +85,12 @@ class TestTalking:
         page = PanelPage(conversation)
         page.do("send", text="Hi")
         provider.let()
-        page.wait_for_growth("Hello")
-        assert page.shown["growing"]["question"] == "Hi"
+        page.wait_for_streamed("Hello")
+        assert page.shown["streaming"]["question"] == "Hi"
         assert (page.shown["busy"], page.shown["turns"]) == (True, [])
         provider.let(2)
         page.wait(lambda: page.answers == ["Hello **you**"])
-        assert (page.shown["busy"], page.shown["growing"], page.shown["status"]) == (False, None, "")
+        assert (page.shown["busy"], page.shown["streaming"], page.shown["status"]) == (False, None, "")
 
     def test_update_carries_the_growing_answer_only(self) -> None:
         """What one update costs does not grow with the history."""
@@ -100,11 +100,11 @@ class TestTalking:
         page.do("send", text="Hi")
         for text in ("a", "ab", "abc"):
             provider.let()
-            page.wait_for_growth(f">{text}<")
-        growths = [update for update in page.updates if update.get("growing")]
-        streamed = [update for update in growths if "turns" not in update]
+            page.wait_for_streamed(f">{text}<")
+        streaming = [update for update in page.updates if update.get("streaming")]
+        streamed = [update for update in streaming if "turns" not in update]
         assert len(streamed) >= 3
-        assert {name for update in streamed for name in update} <= {"growing", "status", "busy", "problem"}
+        assert {name for update in streamed for name in update} <= {"streaming", "status", "busy", "error"}
         provider.let()
         page.wait(lambda: not page.shown["busy"])
 
@@ -119,11 +119,11 @@ class TestTalking:
             page.do("send", text="Hi")
             for text in ("a", "ab"):
                 provider.let()
-                page.wait_for_growth(f">{text}<")
+                page.wait_for_streamed(f">{text}<")
             provider.let()
             page.wait(lambda: not page.shown["busy"])
-            updates = [update for update in page.updates if update.get("growing") and "turns" not in update]
-            return list(dict.fromkeys(json.dumps(update) for update in updates if "problem" not in update))
+            updates = [update for update in page.updates if update.get("streaming") and "turns" not in update]
+            return list(dict.fromkeys(json.dumps(update) for update in updates if "error" not in update))
 
         assert streamed(2_000) == streamed(20)
 
@@ -132,9 +132,9 @@ class TestTalking:
         chat_server.reply(Reply(text="**bold**"))
         page = PanelPage(conv)
         page.say("**not** bold\nsecond line")
-        question, answer = page.shown["turns"][0]["said"]
-        assert question == {"who": "user", "text": "**not** bold\nsecond line", "html": ""}
-        assert answer == {"who": "assistant", "text": "**bold**", "html": to_html("**bold**")}
+        question, answer = page.shown["turns"][0]["entries"]
+        assert question == {"label": "user", "text": "**not** bold\nsecond line", "html": ""}
+        assert answer == {"label": "assistant", "text": "**bold**", "html": to_html("**bold**")}
 
     def test_second_message_while_one_is_answered_comes_back(self) -> None:
         """It is refused with its text, and the answer under way goes on."""
@@ -142,9 +142,9 @@ class TestTalking:
         page = PanelPage(conversation)
         page.do("send", text="first")
         page.do("send", text="second")
-        page.wait(lambda: page.problem)
-        assert page.problem == "An answer is under way: wait for it, or stop it, then send this."
-        assert page.shown["problem"]["unsent"] == "second"
+        page.wait(lambda: page.error)
+        assert page.error == "An answer is still streaming: wait for it or stop it, then send this again."
+        assert page.shown["error"]["unsent"] == "second"
         provider.let(2)
         page.wait(lambda: not page.shown["busy"])
         assert texts(conversation.turns) == ["first"]
@@ -152,7 +152,7 @@ class TestTalking:
     def test_model_of_the_panel_is_asked(self, conv: Conversation, chat_server: ChatServer) -> None:
         """A panel may have a model of its own."""
         panel = ChatPanel(conv, model="gpt-4o")
-        panel._received(panel, {"do": "send", "text": "Hi", "view": "v", "n": "1"}, [])
+        panel._on_message(panel, {"do": "send", "text": "Hi", "page": "v", "n": "1"}, [])
         PanelPage(conv, is_open=False).wait(lambda: conv.turns)
         assert chat_server.requests[0].body["model"] == "gpt-4o"
         panel.close()
@@ -196,9 +196,9 @@ class TestAgain:
         """Editing what somebody else removed gives the text back."""
         page = PanelPage(conv)
         page.do("edit", turn="nope", text="typed")
-        page.wait(lambda: page.problem)
-        assert page.problem.startswith("'nope' is no current turn of 'panel-chat'")
-        assert page.shown["problem"]["unsent"] == "typed"
+        page.wait(lambda: page.error)
+        assert page.error.startswith("'nope' is no current turn of 'panel-chat'")
+        assert page.shown["error"]["unsent"] == "typed"
 
 
 class TestStop:
@@ -210,7 +210,7 @@ class TestStop:
         page = PanelPage(conversation)
         page.do("send", text="Hi")
         provider.let()
-        page.wait_for_growth("Hello")
+        page.wait_for_streamed("Hello")
         page.do("stop")
         page.wait(lambda: not page.shown["busy"])
         assert not provider.ended.is_set()
@@ -227,9 +227,9 @@ class TestStop:
         page.do("send", text="Hi")
         assert provider.waits.acquire(timeout=5)
         page.do("stop")
-        page.wait(lambda: page.told)
-        assert page.told == [{"unsent": "Hi", "view": "page"}]
-        assert page.shown["status"] == "Stopped before any text came; the conversation is as it was."
+        page.wait(lambda: page.messages)
+        assert page.messages == [{"unsent": "Hi", "page": "page"}]
+        assert page.shown["status"] == "Stopped before any text arrived; the conversation is unchanged."
         provider.let(2)
         assert provider.ended.wait(5)
         assert conversation.turns == ()
@@ -256,7 +256,7 @@ class TestStop:
         page.do("send", text="Hi")
         page.wait(lambda: page.shown["status"].startswith("Waiting 0.4 s: 127.0.0.1"))
         page.do("stop")
-        page.wait(lambda: page.told)
+        page.wait(lambda: page.messages)
         page.wait(lambda: not [each for each in threading.enumerate() if each.name == "promptkit-answer"])
         assert len(chat_server.requests) == 1
         assert conversation.turns == ()
@@ -280,7 +280,7 @@ class TestStop:
         page = PanelPage(conv)
         page.do("stop")
         page.say("Hi")
-        assert page.problem == ""
+        assert page.error == ""
 
 
 class TestErrors:
@@ -291,23 +291,23 @@ class TestErrors:
         chat_server.reply(error_reply(401, "bad key"))
         page = PanelPage(conv)
         page.do("send", text="Hi")
-        page.wait(lambda: page.problem)
-        assert "HTTP 401: bad key" in page.problem
-        assert "sk-test" not in page.problem
-        assert (page.shown["problem"]["unsent"], page.shown["problem"]["view"]) == ("Hi", "page")
+        page.wait(lambda: page.error)
+        assert "HTTP 401: bad key" in page.error
+        assert "sk-test" not in page.error
+        assert (page.shown["error"]["unsent"], page.shown["error"]["page"]) == ("Hi", "page")
         page.wait(lambda: not page.shown["busy"])
         assert conv.turns == ()
         page.say("Hi")
-        assert page.problem == ""
+        assert page.error == ""
 
     def test_answer_that_was_cut_is_shown_with_the_error(self, conv: Conversation, chat_server: ChatServer) -> None:
         """What had arrived is not stored, and not lost."""
         chat_server.reply(Reply(text="half **an** answer", cut_after=3))
         page = PanelPage(conv)
         page.do("send", text="Hi")
-        page.wait(lambda: page.problem)
-        assert "half" in page.shown["problem"]["partial"]
-        assert page.shown["problem"]["unsent"] == "Hi"
+        page.wait(lambda: page.error)
+        assert "half" in page.shown["error"]["partial"]
+        assert page.shown["error"]["unsent"] == "Hi"
         assert conv.turns == ()
 
     def test_provider_that_breaks_is_shown(self) -> None:
@@ -320,8 +320,8 @@ class TestErrors:
         conversation = ConversationManager(Broken()).new_conversation()
         page = PanelPage(conversation)
         page.do("send", text="Hi")
-        page.wait(lambda: page.problem)
-        assert page.problem == "RuntimeError: no ChatRequest today"
+        page.wait(lambda: page.error)
+        assert page.error == "RuntimeError: no ChatRequest today"
         page.do("new")
         page.wait(lambda: page.shown["conversation_id"] != conversation.id)
 
@@ -330,13 +330,13 @@ class TestErrors:
         page = PanelPage(conv)
         page.say("Hi")
         conv.store.delete(conv.id)
-        page.wait(lambda: page.problem)
-        assert page.problem.startswith("There is no conversation 'panel-chat'.")
+        page.wait(lambda: page.error)
+        assert page.error.startswith("There is no conversation 'panel-chat'.")
         assert page.questions == ["Hi"]
-        number = page.shown["problem"]["n"]
+        number = page.shown["error"]["n"]
         page.do("send", text="lost?")
-        page.wait(lambda: page.shown["problem"].get("unsent") == "lost?")
-        assert page.shown["problem"]["n"] == number + 1
+        page.wait(lambda: page.shown["error"].get("unsent") == "lost?")
+        assert page.shown["error"]["n"] == number + 1
 
     @pytest.mark.parametrize(
         ("command", "values"), [("new", {}), ("delete", {"id": "panel-chat"}), ("use", {"id": "other"})]
@@ -347,13 +347,13 @@ class TestErrors:
         """New, Delete and the selector lead out of a conversation that is gone."""
         page = PanelPage(conv)
         conv.store.delete(conv.id)
-        page.wait(lambda: page.problem)
+        page.wait(lambda: page.error)
         if command == "use":
             manager.new_conversation(conversation_id="other", user_id="alice")
         page.do("search", text="")
         page.do(command, **values)
         page.wait(lambda: page.shown["conversation_id"] != "panel-chat")
-        assert page.problem == ""
+        assert page.error == ""
         page.wait(lambda: page.shown["footer"][:1] == ["0 turns · 0 tokens · $0.00"])
         page.say("Hi")
 
@@ -363,26 +363,26 @@ class TestErrors:
         page = PanelPage(conversation)
         page.do("send", text="Hi")
         provider.let()
-        page.wait_for_growth("half")
+        page.wait_for_streamed("half")
         conversation.store.delete(conversation.id)
         provider.let(2)
-        page.wait(lambda: page.shown["problem"].get("partial"))
-        assert page.shown["problem"]["partial"] == to_html("half an **answer**")
-        assert page.shown["problem"]["unsent"] == "Hi"
-        assert page.problem.startswith("Conversation 'gated' was deleted while the answer was under way")
+        page.wait(lambda: page.shown["error"].get("partial"))
+        assert page.shown["error"]["partial"] == to_html("half an **answer**")
+        assert page.shown["error"]["unsent"] == "Hi"
+        assert page.error.startswith("Conversation 'gated' was deleted while the answer was under way")
 
     def test_nonsense_from_the_page_is_refused(self, conv: Conversation) -> None:
         """An unknown command, or one without what it needs, is shown and ends nothing."""
         page = PanelPage(conv)
         page.do("explode")
-        page.wait(lambda: page.problem == "The panel knows no 'explode': reload the page.")
+        page.wait(lambda: page.error == "The panel has no command 'explode': reload the page.")
         page.do("send")
-        page.wait(lambda: page.problem == "KeyError: 'text'")
+        page.wait(lambda: page.error == "KeyError: 'text'")
         page.say("Hi")
 
     def test_only_conversations_have_panels(self) -> None:
         """A wrong argument is refused with what to give."""
-        with pytest.raises(InvalidArgumentError, match="'persistent-chat' is no conversation: give one of"):
+        with pytest.raises(InvalidArgumentError, match="'persistent-chat' is not a Conversation: pass one from"):
             ChatPanel("persistent-chat")  # type: ignore[arg-type]  # as a user might
 
 
@@ -413,8 +413,8 @@ class TestInStep:
             other.wait(lambda: sorted(other.questions) == ["a", "b"] and not other.shown["busy"])
             assert sorted(texts(mine.turns)) == ["a", "b"]
             assert len(mine.stale_turns) == 1
-            one.engine.close()
-            other.engine.close()
+            one.controller.close()
+            other.controller.close()
 
     def test_cell_and_panel_show_the_same(self, conv: Conversation) -> None:
         """What is sent elsewhere in this kernel comes into the panel."""
@@ -427,9 +427,9 @@ class TestInStep:
     def test_nobody_watches_a_panel_that_is_not_displayed(self, conv: Conversation) -> None:
         """After its last page is gone, it looks at the store no more, until a page opens."""
         page = PanelPage(conv)
-        page.do("gone")
-        page.wait(lambda: page.engine._worker.is_idle)
-        assert page.engine._patience_s() is None
+        page.do("close")
+        page.wait(lambda: page.controller._worker.is_idle)
+        assert page.controller._poll_interval_s() is None
         conv.send("unseen")
         page.do("open")
         page.wait(lambda: page.questions == ["unseen"])
@@ -456,7 +456,9 @@ class TestConversations:
         page = PanelPage(manager.new_conversation(conversation_id="here"))
         page.do("search", text="LISBON")
         page.wait(lambda: [each["id"] for each in page.shown.get("conversations", ())] == ["work", "trip-1"])
-        page.wait(lambda: page.shown["status"] == "2 conversations found: choose in the list beside the search box.")
+        page.wait(
+            lambda: page.shown["status"] == "2 conversations found: choose one from the list next to the search box."
+        )
         page.do("search", text="")
         page.wait(lambda: len(page.shown["conversations"]) == 4 and page.shown["status"] == "")
 
@@ -474,8 +476,8 @@ class TestConversations:
         manager.new_conversation(conversation_id="theirs", user_id="bob")
         page = PanelPage(conv)
         page.do("use", id="theirs")
-        page.wait(lambda: page.problem)
-        assert page.problem.startswith("There is no conversation 'theirs'.")
+        page.wait(lambda: page.error)
+        assert page.error.startswith("There is no conversation 'theirs'.")
         assert page.shown["conversation_id"] == "panel-chat"
 
     def test_answer_goes_on_while_another_one_is_looked_at(self) -> None:
@@ -484,10 +486,10 @@ class TestConversations:
         page = PanelPage(conversation)
         page.do("send", text="Hi")
         provider.let()
-        page.wait_for_growth(">a<")
+        page.wait_for_streamed(">a<")
         page.do("new")
         page.wait(lambda: page.shown["conversation_id"] != "gated")
-        assert (page.shown["busy"], page.shown["growing"]) == (False, None)
+        assert (page.shown["busy"], page.shown["streaming"]) == (False, None)
         page.do("use", id="gated")
         page.wait(lambda: page.shown["busy"])
         provider.let(2)
@@ -499,7 +501,7 @@ class TestConversations:
         page.do("new")
         page.wait(lambda: len(page.shown.get("conversations", ())) == 2)
         page.say("Hi")
-        assert page.engine.conversation.user_id == "alice"
+        assert page.controller.conversation.user_id == "alice"
         assert chat_server.requests[0].body["messages"][0] == {"role": "system", "content": "You help."}
         assert chat_server.requests[0].body["model"] == "gpt-4o"
 
@@ -521,7 +523,7 @@ class TestConversations:
         page.say("in the copy")
         assert page.questions == ["Hi", "in the copy"]
         assert texts(conv.turns) == ["Hi"]
-        assert page.engine.conversation.forked_from == "panel-chat"
+        assert page.controller.conversation.forked_from == "panel-chat"
 
     def test_delete_goes_on_in_the_newest_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
         """Where there is no other, a new one begins."""
@@ -530,8 +532,8 @@ class TestConversations:
         page.do("delete", id="panel-chat")
         page.wait(lambda: page.shown["conversation_id"] == "other")
         page.do("delete", id="panel-chat")
-        page.wait(lambda: page.problem)
-        assert page.problem == "Another conversation is shown by now: delete that one, or go back."
+        page.wait(lambda: page.error)
+        assert page.error == "The panel now shows another conversation: delete that one, or switch back."
         page.do("delete", id="other")
         page.wait(lambda: page.shown["conversation_id"] not in {"other", "panel-chat"})
         assert [head.conversation_id for head in other.store.list()] == [page.shown["conversation_id"]]
@@ -567,13 +569,13 @@ class TestPages:
         """The last page at once, then one page before each."""
         fill(conv, 50)
         page = PanelPage(conv)
-        assert page.questions == [f"question {number}" for number in range(50 - PAGE_TURNS, 50)]
+        assert page.questions == [f"question {number}" for number in range(50 - CHUNK_TURNS, 50)]
         assert page.shown["first"] == 30
         for before, first in (("30", 10), ("10", 0)):
             page.do("older", before=before)
-            page.wait(lambda: page.told)
-            older = page.told.pop()
-            assert [turn["at"] for turn in older["older"]] == list(range(first, int(before)))
+            page.wait(lambda: page.messages)
+            older = page.messages.pop()
+            assert [turn["index"] for turn in older["older"]] == list(range(first, int(before)))
             assert older["epoch"] == page.shown["epoch"]
 
     def test_new_turn_leaves_the_older_pages_valid(self, conv: Conversation) -> None:
@@ -602,7 +604,7 @@ class TestStatic:
         state = conv.snapshot().state
         assert "My name is &lt;b&gt;Alice&lt;/b&gt;" in static_html(state)
         assert static_text(state).splitlines() == [
-            "Chat panel 'panel-chat', 1 turn. Run this cell again to go on.",
+            "Chat panel 'panel-chat', 1 turn. Run this cell again to continue.",
             "user: My name is <b>Alice</b>",
             "assistant: You said: My name is <b>Alice</b>",
         ]
@@ -611,13 +613,13 @@ class TestStatic:
         """The transcript follows the conversation."""
         page = PanelPage(conv)
         page.say("Hi")
-        page.wait(lambda: page.kept and texts(page.kept[-1].state.turns) == ["Hi"])
+        page.wait(lambda: page.transcripts and texts(page.transcripts[-1].state.turns) == ["Hi"])
 
     def test_long_conversation_keeps_its_newest_turns(self, conv: Conversation) -> None:
         """The file does not grow without end, and says what it leaves out."""
         fill(conv, STATIC_TURNS + 5)
         text = static_text(conv.snapshot().state)
-        assert text.splitlines()[1] == "The newest 50 turns; %chat_export writes the other 5, too."
+        assert text.splitlines()[1] == "Only the newest 50 turns; %chat_export also writes the other 5."
         assert "question 4" not in text.split()
         assert text.count("user: ") == STATIC_TURNS
 
@@ -643,7 +645,7 @@ class TestForeignText:
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     def test_only_sanitised_html_is_html(self, attack: str) -> None:
         """Each ``html`` field is what the sanitiser makes of the text; everything else is told to be text."""
-        for shown in shown_turn(hostile(attack), 0, is_stale=False)["said"]:  # type: ignore[attr-defined]  # a list
+        for shown in turn_fields(hostile(attack), 0, is_stale=False)["entries"]:  # type: ignore[attr-defined]  # a list
             assert shown["html"] in {"", to_html(attack)}
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -661,14 +663,14 @@ class TestForeignText:
         conv.store.append(conv.id, said("\ud83d \x00 \x1b[31m"), create=False)
         page = PanelPage(conv)
         assert json.dumps(page.shown["turns"]).encode()
-        assert page.shown["turns"][0]["said"][0]["text"] == "\ufffd  [31m"
+        assert page.shown["turns"][0]["entries"][0]["text"] == "\ufffd  [31m"
 
 
 def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
     """Closing the widget leaves no thread behind."""
     panel = ChatPanel(conv)
-    panel._received(panel, {"do": "open", "view": "v", "n": "1"}, [])
-    thread = panel._engine._worker.thread
+    panel._on_message(panel, {"do": "open", "page": "v", "n": "1"}, [])
+    thread = panel._controller._worker.thread
     assert isinstance(thread, threading.Thread)
     panel.close()
     thread.join(5)

@@ -87,7 +87,7 @@ def test_estimated_tokens_are_marked() -> None:
         ("length", "talk · cut at the output limit"),
         ("content_filter", "talk · cut by the provider's filter"),
         ("interrupted", "talk · interrupted"),
-        ("unknown", "talk · the server gave no reason for the end"),
+        ("unknown", "talk · the server gave no finish reason"),
     ],
 )
 def test_an_unusual_end_is_told(finish_reason: str, ending: str) -> None:

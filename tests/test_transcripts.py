@@ -178,7 +178,7 @@ def test_tools_and_images_are_told() -> None:
     ) in transcript_markdown(state)
     page = transcript_html(state)
     assert f'<p><img src="{PIXEL}" alt="image"></p>' in page
-    assert '<div class="role">tool · weather</div><pre># 3 ```</pre>' in page
+    assert '<div class="label">tool · weather</div><pre># 3 ```</pre>' in page
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_another_suffix_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(InvalidArgumentError) as caught:
             write_transcript(talk(), tmp_path / name)
         assert str(caught.value) == (
-            f"'{name}' does not say what to write: give it the suffix "
+            f"'{name}' has none of the supported suffixes: use "
             ".md (to read), .html (a web page) or .json (to import again)."
         )
     assert list(tmp_path.iterdir()) == []

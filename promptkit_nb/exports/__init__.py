@@ -1,1 +1,1 @@
-"""Conversations as files: to import again, or to read."""
+"""Conversations as files: archives to import again, transcripts to read."""

@@ -1,6 +1,6 @@
-"""Conversations as files, alike from every store: one as a JSON document, a whole store as JSON Lines.
+"""Conversations as files, the same from every store: one as a JSON document, a whole store as JSON Lines.
 
-So a conversation can stand beside its notebook, and moving from disk to Redis is two calls.
+They keep a conversation next to its notebook, and move all conversations from disk to Redis in two calls.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 class _Header(msgspec.Struct):
-    """What a file says of itself, in its first line or its first key."""
+    """The kind and format of a file, in its first line or first keys."""
 
     promptkit_nb: str = ""
     format: int = 0
 
 
 class _Document(_Header):
-    """The file of one conversation."""
+    """A file with one conversation."""
 
     conversation: msgspec.Raw = msgspec.Raw()
 
@@ -48,10 +48,10 @@ T = TypeVar("T", bound=_Header)
 
 
 def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -> Path:
-    """Write one conversation as an indented JSON document, replacing the file at once; return its absolute path.
+    """Write a conversation as an indented JSON document, replacing the file atomically; return its absolute path.
 
-    Turns, former versions, branches and summaries are in it. Raises ``StoreUnavailableError`` where the file cannot be
-    written; what stood there before stays.
+    The document has its turns, former versions, branches and summaries. Raises ``StoreUnavailableError`` if the file
+    cannot be written; an existing one is unchanged.
     """
     document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
     with replacing(path_of("path", path)) as file:
@@ -60,7 +60,7 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
 
 
 def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
-    """Read what ``write_conversation`` wrote; ``InvalidArgumentError`` where the file is something else."""
+    """Read a file of ``write_conversation``; raise ``InvalidArgumentError`` if it is something else."""
     path = path_of("path", path)
     document = _checked(path, _bytes_of(path), _Document, "conversation")
     return _state_in(path, bytes(document.conversation), "conversation")
@@ -72,11 +72,11 @@ def export_store(
     *,
     on_damaged: Callable[[str, StoreCorruptedError], object] | None = None,
 ) -> int:
-    """Write all conversations of a store as JSON Lines, one a line; return how many.
+    """Write all conversations of a store as JSON Lines, one per line; return how many.
 
-    To save what can be read of a damaged store, give ``on_damaged``, such as ``print``: it is called with the id and
-    the error of each conversation that is left out. Without it the first of them raises ``StoreCorruptedError``.
-    Raises ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+    To save what is readable in a damaged store, pass ``on_damaged``, such as ``print``: it is called with the id and
+    the error of each conversation that is left out. Without it, the first of them raises ``StoreCorruptedError``.
+    Raises ``StoreUnavailableError`` if the file cannot be written; an existing one is unchanged.
 
     >>> import tempfile
     >>> from promptkit_nb import ConversationState, MemoryStore, export_store
@@ -93,7 +93,7 @@ def export_store(
             try:
                 state = store.get(conversation_id)
             except ConversationNotFoundError:
-                continue  # deleted while we were writing
+                continue  # deleted during the export
             except StoreCorruptedError as error:
                 if on_damaged is None:
                     raise
@@ -105,10 +105,10 @@ def export_store(
 
 
 def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
-    """Create the conversations that ``export_store`` wrote, equal in any store; return their heads.
+    """Create the conversations of a file that ``export_store`` wrote; return their heads.
 
-    Raises ``ConversationExistsError`` at the first id that is taken: what came before it is there, nothing was
-    overwritten. ``InvalidArgumentError`` where the file is something else.
+    Raises ``ConversationExistsError`` at the first id that exists: the conversations before it are imported, and none
+    is overwritten. Raises ``InvalidArgumentError`` if the file is something else.
 
     >>> import tempfile
     >>> from promptkit_nb import ConversationState, MemoryStore, export_store, import_store
@@ -128,7 +128,7 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
 
 
 def _ids_in(store: StateStore, *, damaged_too: bool) -> tuple[str, ...]:
-    if damaged_too and isinstance(store, RowStore):  # list() raises where it cannot read one
+    if damaged_too and isinstance(store, RowStore):  # list() raises if one cannot be read
         return store.conversation_ids()
     return tuple(head.conversation_id for head in store.list(sort_by="conversation_id", descending=False))
 
@@ -137,9 +137,9 @@ def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: s
     try:
         header = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _no_archive(path, wanted, str(error)) from error
+        raise _not_an_archive(path, wanted, str(error)) from error
     if header.promptkit_nb != wanted:
-        raise _no_archive(path, wanted, f"it says {header.promptkit_nb!r}")
+        raise _not_an_archive(path, wanted, f"it says {header.promptkit_nb!r}")
     check_format(header.format, f"The file {os.fspath(path)}")
     return header
 
@@ -148,15 +148,15 @@ def _state_in(path: str | os.PathLike[str], data: bytes, wanted: str) -> Convers
     try:
         return decode(data, ConversationState)
     except StoreCorruptedError as error:
-        raise _no_archive(path, wanted, str(error.__cause__)) from error
+        raise _not_an_archive(path, wanted, str(error.__cause__)) from error
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a new file, readable by its owner only, that takes the place of ``path`` when all is written."""
+    """Open a new file, readable by its owner only, that replaces ``path`` when everything is written."""
     target = Path(path).absolute()
     try:
-        file = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115 - just below
+        file = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115 - entered below
         try:
             with file:
                 yield file
@@ -168,7 +168,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             raise
     except OSError as error:
         raise StoreUnavailableError(
-            f"{target} cannot be written: {error.strerror or error}. Choose a directory that you may write to."
+            f"{target} cannot be written: {error.strerror or error}. Choose a directory you can write to."
         ) from error
 
 
@@ -183,6 +183,8 @@ def _unreadable(path: str | os.PathLike[str], error: OSError) -> StoreUnavailabl
     return StoreUnavailableError(f"{Path(path).absolute()} cannot be read: {error.strerror or error}. Check the path.")
 
 
-def _no_archive(path: str | os.PathLike[str], wanted: str, why: str) -> InvalidArgumentError:
+def _not_an_archive(path: str | os.PathLike[str], wanted: str, why: str) -> InvalidArgumentError:
     hint = {"conversation": "conversation.export(path)", "store": "export_store(store, path)"}[wanted]
-    return InvalidArgumentError(f"{os.fspath(path)} is no exported {wanted} ({why}): give a file written by {hint}.")
+    return InvalidArgumentError(
+        f"{os.fspath(path)} is not an exported {wanted} ({why}): pass a file written by {hint}."
+    )

@@ -1,1 +1,1 @@
-"""The chat panel: a widget, the thread that works for it, and what both show of a conversation."""
+"""The chat panel: a conversation as a widget."""

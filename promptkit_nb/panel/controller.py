@@ -1,7 +1,7 @@
-"""What works for a panel: it takes what the page asks for, and tells the page what there is to show.
+"""Runs the commands of a panel's pages and shows what the conversation holds.
 
-A widget's callbacks come on changing threads, and while a cell runs perhaps late: they only post what was asked. All
-else happens on one thread, one thing after the other; only whoever waits for a model has a thread of his own.
+Jupyter calls widget callbacks on changing threads, and late while a cell runs, so they only post commands. One worker
+thread runs the commands in order; each answer streams on a thread of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from promptkit_nb.chat.options import AT_THE_END, Target
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
-from promptkit_nb.panel.view import UPDATE_EVERY_S, PanelView
+from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -27,33 +27,32 @@ if TYPE_CHECKING:
     from promptkit_nb.panel.view import Screen
     from promptkit_nb.turns import ContentPart
 
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 Command = dict[str, str]
 
 
 class PanelController:
-    """Works for one panel, on a thread that begins with the first command."""
+    """Controls one panel, on a thread that starts with the first command."""
 
     def __init__(self, conversation: Conversation, screen: Screen, *, model: str | None = None) -> None:
-        """Show what there is; ``model`` is that of every call."""
+        """Show the conversation; every call uses ``model``."""
         self.conversation = conversation
-        self._screen = screen
         self._model = model
-        self._answers: dict[str, AnswerThread] = {}  # by conversation: one goes on while another one is looked at
-        self._views: set[str] = set()
-        self._search = ""
-        self._next_look_at = 0.0
-        self._last_trouble = ""
+        self._answers: dict[str, AnswerThread] = {}  # by conversation id: they go on while another one is shown
+        self._open_pages: set[str] = set()
+        self._search_text = ""
+        self._next_poll_at = 0.0
+        self._read_error = ""
         self._commands: dict[str, Callable[[Command], None]] = {
-            "open": self._open,
-            "gone": self._gone,
+            "open": self._open_page,
+            "close": self._close_page,
             "send": self._send,
             "retry": self._retry,
             "edit": self._edit,
             "stop": self._stop,
-            "older": self._older,
-            "search": self._look_for,
+            "older": self._fetch_older,
+            "search": self._search,
             "use": self._use,
             "new": self._new,
             "rename": self._rename,
@@ -61,82 +60,83 @@ class PanelController:
             "delete": self._delete,
         }
         self._view = PanelView(screen, conversation.snapshot())
-        self._worker = Worker(look=self._look, patience_s=self._patience_s, failed=self._view.fail)
+        self._worker = Worker(poll=self._poll, poll_interval_s=self._poll_interval_s, on_error=self._view.show_error)
 
     def post(self, command: Command) -> None:
-        """Have a command done, from any thread; it returns at once.
+        """Queue a command and return at once; call it from any thread.
 
-        What is shown for it is sent in the caller's context: by that Jupyter knows which message is answered, and
-        which thread is to read the next ones.
+        The command runs in the caller's context, which tells Jupyter which message its updates answer, and which
+        thread reads the next messages.
         """
-        self._worker.post(lambda: self._obey(command), copy_context())
+        self._worker.post(lambda: self._run(command), copy_context())
 
     def close(self) -> None:
-        """End the thread; an answer under way goes on, and is stored."""
+        """End the thread. An answer that is still streaming goes on and is stored."""
         self._worker.close()
 
-    def _patience_s(self) -> float | None:
-        """Return how long nothing needs to be done unasked, in seconds."""
+    def _poll_interval_s(self) -> float | None:
+        """Return how long the worker may wait for a command before it polls; None if it need not poll."""
         if self._answer is not None:
-            return UPDATE_EVERY_S / 2
-        return LOOK_EVERY_S / 2 if self._views else None
+            return UPDATE_INTERVAL_S / 2
+        return POLL_INTERVAL_S / 2 if self._open_pages else None
 
-    def _obey(self, command: Command) -> None:
-        do = self._commands.get(command.get("do", ""))
-        if do is None:
-            raise InvalidArgumentError(f"The panel knows no {command.get('do')!r:.40}: reload the page.")
+    def _run(self, command: Command) -> None:
+        run = self._commands.get(command.get("do", ""))
+        if run is None:
+            raise InvalidArgumentError(f"The panel has no command {command.get('do')!r:.40}: reload the page.")
         try:
-            do(command)
+            run(command)
         except PromptKitError as error:
-            self._view.fail(error, unsent=command.get("text", ""), view=command.get("view", ""))
+            self._view.show_error(error, unsent=command.get("text", ""), page=command.get("page", ""))
 
-    # What is there to show.
+    # Showing the conversation.
 
     @property
     def _answer(self) -> AnswerThread | None:
         return self._answers.get(self.conversation.id)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         if self._answer is not None:
-            self._view.grow(self._answer)
+            self._view.show_progress(self._answer)
         now = time.monotonic()
-        if self._views and now >= self._next_look_at:
-            self._next_look_at = now + LOOK_EVERY_S
+        if self._open_pages and now >= self._next_poll_at:
+            self._next_poll_at = now + POLL_INTERVAL_S
             snapshot = self._read()
-            if snapshot is not self._view.pages.snapshot:  # somebody else wrote
-                self._turn_to(snapshot)
+            if snapshot is not self._view.snapshot:  # a cell, another panel or another process wrote
+                self._show(snapshot)
 
-    def _refresh(self, *, is_told: bool = False) -> None:
-        self._turn_to(self._read(is_told=is_told))
+    def _refresh(self, *, report_error: bool = True) -> None:
+        self._show(self._read(report_error=report_error))
 
-    def _turn_to(self, snapshot: Snapshot) -> None:
-        self._view.turn_to(snapshot, self._answer)
-        if not self._last_trouble:
-            self._view.show_surroundings(self.conversation, search=self._search, model=self._model)
+    def _show(self, snapshot: Snapshot) -> None:
+        self._view.show_conversation(snapshot, self._answer)
+        if not self._read_error:
+            self._view.show_details(self.conversation, search=self._search_text, model=self._model)
 
-    def _read(self, *, is_told: bool = False) -> Snapshot:
-        """Return what there is; where that cannot be read, what there was, and say why: once, and not twice a second.
+    def _read(self, *, report_error: bool = True) -> Snapshot:
+        """Return the conversation, or what is on the screen if it cannot be read.
 
-        With ``is_told`` there is an error on the screen already that says more.
+        The same error is reported once, not at every poll. Without ``report_error`` it is not reported at all: the
+        screen already shows an error that says more.
         """
         try:
             snapshot = self.conversation.snapshot()
         except PromptKitError as error:
-            if str(error) != self._last_trouble and not is_told:
-                self._view.fail(error)
-            self._last_trouble = str(error)
-            return self._view.pages.snapshot
-        self._last_trouble = ""
+            if str(error) != self._read_error and report_error:
+                self._view.show_error(error)
+            self._read_error = str(error)
+            return self._view.snapshot
+        self._read_error = ""
         return snapshot
 
-    # What the page asks for.
+    # The commands.
 
-    def _open(self, command: Command) -> None:
-        self._views.add(command["view"])
+    def _open_page(self, command: Command) -> None:
+        self._open_pages.add(command["page"])
         self._refresh()
 
-    def _gone(self, command: Command) -> None:
-        self._views.discard(command["view"])
+    def _close_page(self, command: Command) -> None:
+        self._open_pages.discard(command["page"])
 
     def _send(self, command: Command) -> None:
         self._ask(command, command["text"], AT_THE_END, {})
@@ -144,94 +144,97 @@ class PanelController:
     def _retry(self, command: Command) -> None:
         snapshot = self.conversation.snapshot()
         turn = snapshot.state.turns[snapshot.place_of(command["turn"])]
-        asked = next((message for message in turn.messages if message.role == "user"), None)
-        parts = () if asked is None else asked.parts
-        place = Target(in_place_of=turn)
-        self._ask({**command, "text": ""}, turn.user_text, place, {"instead_of": turn.id}, fresh=True, parts=parts)
+        question = next((message for message in turn.messages if message.role == "user"), None)
+        self._ask(
+            {**command, "text": ""},
+            turn.user_text,
+            Target(in_place_of=turn),
+            {"replaces_turn": turn.id},
+            fresh=True,
+            parts=() if question is None else question.parts,
+        )
 
     def _edit(self, command: Command) -> None:
         start = self.conversation.snapshot().place_of(command["turn"])
-        self._ask(command, command["text"], Target(branch_from=start), {"from": start})
+        self._ask(command, command["text"], Target(branch_from=start), {"replaces_from": start})
 
     def _ask(
         self,
         command: Command,
         question: str,
-        place: Target,
-        shown_place: dict[str, object],
+        target: Target,
+        replaces: dict[str, object],
         *,
         fresh: bool = False,
         parts: tuple[ContentPart, ...] = (),
     ) -> None:
         if self._answer is not None:
-            raise InvalidArgumentError("An answer is under way: wait for it, or stop it, then send this.")
+            raise InvalidArgumentError("An answer is still streaming: wait for it or stop it, then send this again.")
         conversation = self.conversation
 
-        def start(on_waiting: Callable[[float, str], None]) -> ResponseStream:
+        def stream(on_waiting: Callable[[float, str], None]) -> ResponseStream:
             return conversation.stream(
-                question, model=self._model, place=place, fresh=fresh, parts=parts, on_waiting=on_waiting
+                question, model=self._model, place=target, fresh=fresh, parts=parts, on_waiting=on_waiting
             )
 
         answer = AnswerThread(
-            start,
-            lambda answer: self._worker.post(lambda: self._end(answer)),
+            stream,
+            lambda answer: self._worker.post(lambda: self._finish(answer)),
             conversation_id=conversation.id,
             question=question,
             unsent=command["text"],
-            place=shown_place,
-            view=command.get("view", ""),
+            replaces=replaces,
+            page=command.get("page", ""),
         )
         self._answers[conversation.id] = answer
-        self._view.begin(answer)
-        answer.begin()
+        self._view.show_question(answer)
+        answer.start()
 
-    def _stop(self, command: Command) -> None:  # noqa: ARG002 - there is nothing to say about it
+    def _stop(self, command: Command) -> None:  # noqa: ARG002 - stops whatever is streaming
         answer = self._answers.pop(self.conversation.id, None)
         if answer is None:
             return
         try:
             answer.stop()
         except PromptKitError as error:
-            self._view.fail(error, unsent=answer.unsent, view=answer.view)
-            self._refresh(is_told=True)
+            self._view.show_error(error, unsent=answer.unsent, page=answer.page)
+            self._refresh(report_error=False)
             return
         self._refresh()
-        if answer.is_unanswered:
-            self._screen.tell({"unsent": answer.unsent, "view": answer.view})
-            self._screen.show(status="Stopped before any text came; the conversation is as it was.")
+        if answer.is_stored:
+            self._view.show_status("Stopped; the partial answer is kept.")
         else:
-            self._screen.show(status="Stopped; the partial answer is kept.")
+            self._view.return_text(answer)
+            self._view.show_status("Stopped before any text arrived; the conversation is unchanged.")
 
-    def _end(self, answer: AnswerThread) -> None:
-        """Show what became of an answer, unless it was stopped before."""
+    def _finish(self, answer: AnswerThread) -> None:
+        """Show how an answer ended, unless it was stopped before."""
         if self._answers.get(answer.conversation_id) is not answer:
             return
         del self._answers[answer.conversation_id]
         if answer.error is not None:
-            unsent = answer.unsent if answer.is_unanswered else ""
-            self._view.fail(answer.error, unsent=unsent, view=answer.view)
-        self._refresh(is_told=answer.error is not None)
+            unsent = "" if answer.is_stored else answer.unsent
+            self._view.show_error(answer.error, unsent=unsent, page=answer.page)
+        self._refresh(report_error=answer.error is None)
 
-    def _older(self, command: Command) -> None:
-        page = self._view.pages.before(int(command["before"]))
-        self._screen.tell({**page, "view": command.get("view", "")})
+    def _fetch_older(self, command: Command) -> None:
+        self._view.send_older(int(command["before"]), command.get("page", ""))
 
-    def _look_for(self, command: Command) -> None:
-        self._search = command["text"]
-        found = conversation_list.listed(self.conversation, self._search)
-        self._screen.show(conversations=found)
+    def _search(self, command: Command) -> None:
+        self._search_text = command["text"]
+        found = self._view.show_list(self.conversation, self._search_text)
         if self._answer is None:
-            told = f"{counted(len(found), 'conversation')} found: choose in the list beside the search box."
-            self._screen.show(status=told if self._search.strip() else "")
+            status = f"{counted(found, 'conversation')} found: choose one from the list next to the search box."
+            self._view.show_status(status if self._search_text.strip() else "")
 
     def _use(self, command: Command) -> None:
-        self._go_on_in(self.conversation.neighbour(command["id"]))
+        self._switch_to(self.conversation.neighbour(command["id"]))
 
-    def _new(self, command: Command) -> None:  # noqa: ARG002 - as above
-        self._go_on_in(self._begun_beside())
+    def _new(self, command: Command) -> None:  # noqa: ARG002 - needs nothing but the shown conversation
+        self._switch_to(self._start_conversation())
 
     def _fork(self, command: Command) -> None:  # noqa: ARG002 - as above
-        self._go_on_in(conversation_list.copied(self.conversation))
+        self._switch_to(conversation_list.fork(self.conversation))
 
     def _rename(self, command: Command) -> None:
         title = one_line(command["text"])
@@ -239,23 +242,23 @@ class PanelController:
         self._refresh()
 
     def _delete(self, command: Command) -> None:
-        if command["id"] != self.conversation.id:
-            raise InvalidArgumentError("Another conversation is shown by now: delete that one, or go back.")
-        gone = self.conversation
-        following = conversation_list.left_beside(gone) or self._begun_beside()
-        answer = self._answers.pop(gone.id, None)
-        with suppress(ConversationNotFoundError):  # somebody else was faster
+        deleted = self.conversation
+        if command["id"] != deleted.id:
+            raise InvalidArgumentError("The panel now shows another conversation: delete that one, or switch back.")
+        following = conversation_list.newest_other(deleted) or self._start_conversation()
+        answer = self._answers.pop(deleted.id, None)
+        with suppress(ConversationNotFoundError):  # already deleted elsewhere
             if answer is not None:
                 answer.stop()
-            gone.store.delete(gone.id)
-        self._go_on_in(following)
+            deleted.store.delete(deleted.id)
+        self._switch_to(following)
 
-    def _begun_beside(self) -> Conversation:
-        return conversation_list.begun_beside(self.conversation, self._view.pages.snapshot.state)
+    def _start_conversation(self) -> Conversation:
+        return conversation_list.start(self.conversation, self._view.snapshot.state)
 
-    def _go_on_in(self, conversation: Conversation) -> None:
+    def _switch_to(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self._search = ""
-        self._last_trouble = ""
-        self._screen.show(problem={}, footer=[])
-        self._turn_to(conversation.snapshot())
+        self._search_text = ""
+        self._read_error = ""
+        self._view.clear()
+        self._show(conversation.snapshot())

@@ -1,39 +1,42 @@
-"""The conversations next to the one a panel shows: searched, started, renamed, copied, deleted."""
+"""The user's conversations next to the one a panel shows: list, start, fork."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from promptkit_nb.ids import new_conversation_id
-from promptkit_nb.panel.transcript import title_of
+from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.state import ConversationState
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.state import Head
 
-LONGEST_LIST = 100
+MAX_LISTED = 100
 
 
-def listed(conversation: Conversation, search: str = "") -> list[dict[str, object]]:
+def find(conversation: Conversation, search: str = "") -> list[dict[str, object]]:
     """Return the user's conversations, newest first, as ``{"id", "title", "turns"}``.
 
-    ``search`` is looked for in ids and titles, whatever the case.
+    ``search`` is matched with ids and titles, ignoring case.
     """
     wanted = search.strip().casefold()
-    heads = conversation.store.list(user_id=conversation.user_id, limit=None if wanted else LONGEST_LIST)
-    found = [head for head in heads if wanted in f"{head.conversation_id}\n{_title(head)}".casefold()][:LONGEST_LIST]
-    return [{"id": head.conversation_id, "title": _title(head), "turns": head.turn_count} for head in found]
+    heads = conversation.store.list(user_id=conversation.user_id, limit=None if wanted else MAX_LISTED)
+    listed: list[dict[str, object]] = []
+    for head in heads:
+        title = title_of(head.conversation_id, head.metadata)
+        if wanted in f"{head.conversation_id}\n{title}".casefold():
+            listed.append({"id": head.conversation_id, "title": title, "turns": head.turn_count})
+    return listed[:MAX_LISTED]
 
 
-def begun_beside(conversation: Conversation, state: ConversationState) -> Conversation:
-    """Begin an empty conversation of the same user, with the prompt and settings of ``state``.
+def start(conversation: Conversation, state: ConversationState) -> Conversation:
+    """Start an empty conversation of the same user, with the prompt and settings of ``state``.
 
-    That is what the conversation was when it was read last: it may be deleted by now.
+    ``state`` is the conversation as it was last read; it may have been deleted since.
     """
     now = utc_now()
-    fresh = ConversationState(
+    started = ConversationState(
         conversation_id=new_conversation_id(now),
         user_id=state.user_id,
         system_prompt=state.system_prompt,
@@ -41,25 +44,21 @@ def begun_beside(conversation: Conversation, state: ConversationState) -> Conver
         created_at=now,
         updated_at=now,
     )
-    conversation.store.create(fresh)
-    return conversation.neighbour(fresh.conversation_id)
+    conversation.store.create(started)
+    return conversation.neighbour(started.conversation_id)
 
 
-def copied(conversation: Conversation) -> Conversation:
-    """Copy a conversation; the copy is called after it."""
+def fork(conversation: Conversation) -> Conversation:
+    """Fork a conversation; the copy is titled after it."""
     copy = conversation.fork(new_conversation_id(utc_now()))
     title = title_of(conversation.id, conversation.metadata)
     conversation.store.update_metadata(copy.id, title=f"{title} (copy)")
     return copy
 
 
-def left_beside(conversation: Conversation) -> Conversation | None:
-    """Return the user's newest conversation beside this one, ``None`` where there is none."""
+def newest_other(conversation: Conversation) -> Conversation | None:
+    """Return the user's newest conversation other than this one, or None."""
     heads = conversation.store.list(user_id=conversation.user_id, limit=2)
     others = (head.conversation_id for head in heads if head.conversation_id != conversation.id)
     other = next(others, None)
     return None if other is None else conversation.neighbour(other)
-
-
-def _title(head: Head) -> str:
-    return title_of(head.conversation_id, head.metadata)

@@ -1,36 +1,36 @@
-// What is typed and not sent, by conversation and panel, for as long as the browser's tab is open.
+// Unsent text, by conversation and panel, for as long as the browser tab is open.
 
-const draftsName = (conversationId) => `promptkit:${conversationId}`;
+const draftsKey = (conversationId) => `promptkit:${conversationId}`;
 
-function draftsOf(conversationId) {
+function readDrafts(conversationId) {
   try {
-    return JSON.parse(sessionStorage.getItem(draftsName(conversationId))) ?? {};
+    return JSON.parse(sessionStorage.getItem(draftsKey(conversationId))) ?? {};
   } catch {
-    return {}; // a page in a sandbox has no storage
+    return {}; // a sandboxed page has no storage
   }
 }
 
-function storeDrafts(conversationId, drafts) {
+function writeDrafts(conversationId, drafts) {
   try {
-    if (Object.keys(drafts).length) sessionStorage.setItem(draftsName(conversationId), JSON.stringify(drafts));
-    else sessionStorage.removeItem(draftsName(conversationId));
+    if (Object.keys(drafts).length) sessionStorage.setItem(draftsKey(conversationId), JSON.stringify(drafts));
+    else sessionStorage.removeItem(draftsKey(conversationId));
   } catch { /* as above */ }
 }
 
-function keepDraft(conversationId, panelId, draft) {
-  storeDrafts(conversationId, { ...draftsOf(conversationId), [panelId]: draft });
+function saveDraft(conversationId, panelId, draft) {
+  writeDrafts(conversationId, { ...readDrafts(conversationId), [panelId]: draft });
 }
 
-// The panel's own draft, else what was typed into one that is gone; null where there is none.
+// Removes and returns the panel's own draft, else one of a panel that no longer exists, else null.
 function takeDraft(conversationId, panelId) {
-  const { [panelId]: own, ...others } = draftsOf(conversationId);
+  const { [panelId]: own, ...others } = readDrafts(conversationId);
   if (own) {
-    storeDrafts(conversationId, others);
+    writeDrafts(conversationId, others);
     return { ...own, isOwn: true };
   }
   const [foundId, found] = Object.entries(others).find(([, { text }]) => text) ?? [];
   if (!found) return null;
   delete others[foundId];
-  storeDrafts(conversationId, others);
+  writeDrafts(conversationId, others);
   return { ...found, isOwn: false };
 }

@@ -1,78 +1,78 @@
-// The chat panel's page: what is on it, what it asks of the kernel, and what it hears. It is put together of the files
-// parts.js, scrolling.js, drafts.js and this one.
+// The chat panel's page: its elements, the commands it sends to the kernel, and the updates it shows. The widget's script
+// consists of parts.js, scrolling.js, drafts.js and this file.
 
-const SLOW_MS = 400; // how long the kernel may take to say that it read a message before the panel says that it waits
+const SLOW_MS = 400; // how long the kernel may take to confirm a message before the panel says that it waits
 
 function render({ model, el }) {
-  const view = `view-${Math.random().toString(36).slice(2)}`;
-  const nodes = new Map(); // turn id -> {item, node}
-  let turns = []; // what is on the page, in order; the last ones are the model's
-  let shown = {}; // the conversation and the epoch that they are of
-  let pending = null; // what was sent and not yet begun: {n, text, taken}
-  let editing = null; // the turn that the typed text will take the place of
-  let edited = null; // the edit that was sent last: {text, turn}
-  let asked = 0;
-  let fetching = false;
+  const page = `page-${Math.random().toString(36).slice(2)}`;
+  const nodes = new Map(); // turn id -> {turn, node}
+  let turns = []; // on the page, in order; the last ones are the model's
+  let loaded = {}; // the conversation and epoch of these turns
+  let pending = null; // the message that was sent and is not being answered yet: {n, text, isReceived}
+  let editing = null; // the turn that the typed text will replace
+  let lastEdit = null; // the last edit that was sent: {text, turn}
+  let sentCount = 0;
+  let isFetching = false;
   let isDead = false;
-  let lastProblem = 0;
-  let covered = ""; // which turns the answer under way stands in place of
+  let lastError = 0;
+  let hiddenFor; // which turns are hidden because the streaming answer replaces them
 
-  // Parts.
+  // Elements.
   const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
   const search = make("input", {
     type: "search", placeholder: "Search", "aria-label": "Search conversations", autocomplete: "off",
-    oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(lookFor, 200); },
-    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) { lookFor(); openChooser(); } },
+    oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(sendSearch, 200); },
+    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) { sendSearch(); openChooser(); } },
   });
   const bar = make("div", { class: "promptkit-bar", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
     chooser, search,
-    button("New", () => { send("new"); box.focus(); }, { title: "Begin a conversation with the same prompt and settings" }),
-    button("Rename", rename), button("Fork", () => { send("fork"); box.focus(); }, { title: "Go on in a copy" }),
+    button("New", () => { send("new"); box.focus(); }, { title: "Start a conversation with the same prompt and settings" }),
+    button("Rename", rename), button("Fork", () => { send("fork"); box.focus(); }, { title: "Continue in a copy" }),
     button("Delete", confirmDelete));
   const earlier = button("Earlier turns", fetchOlder, { class: "promptkit-earlier promptkit-quiet", hidden: true });
-  const growth = make("div", { class: "promptkit-turn promptkit-growing", hidden: true });
-  const empty = make("div", { class: "promptkit-empty" }, "Nothing was said yet.");
-  const list = make("div", { class: "promptkit-list" }, earlier, empty, growth);
+  const streamed = make("div", { class: "promptkit-turn promptkit-streaming", hidden: true });
+  const empty = make("div", { class: "promptkit-empty" }, "No messages yet.");
+  const list = make("div", { class: "promptkit-list" }, earlier, empty, streamed);
   const log = make("div", {
     class: "promptkit-log", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0",
   }, list);
   const scrolling = makeScrolling(log, list, fetchOlder);
-  const trouble = make("div", { class: "promptkit-problem", role: "alert", hidden: true });
+  const errorBox = make("div", { class: "promptkit-error", role: "alert", hidden: true });
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
-    rows: "2", "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter begins a new line)",
-    onkeydown: typed, oninput: refreshButtons, onfocus: checkLife,
+    rows: "2", "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter starts a new line)",
+    onkeydown: onKeydown, oninput: refreshButtons, onfocus: checkKernel,
   });
   const sendButton = button("Send", submit, { class: "promptkit-primary" });
   const stopButton = button("Stop", stop, { disabled: true, title: "Stop the answer (Esc)" });
   const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-buttons" }, sendButton, stopButton));
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
-    head, bar, log, trouble, status, form, footer);
+    head, bar, log, errorBox, status, form, footer);
   for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
   root.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !event.isComposing) escape();
+    if (event.key === "Escape" && !event.isComposing) onEscape();
   });
   el.append(root);
 
-  // What goes to the kernel.
-  function send(what, values = {}) {
-    asked += 1;
+  // Commands to the kernel.
+  function send(command, values = {}) {
+    sentCount += 1;
     try {
-      model.send({ do: what, n: String(asked), view, ...values });
+      model.send({ do: command, n: String(sentCount), page, ...values });
     } catch {
-      checkLife(); // a kernel that was shut down takes nothing
+      checkKernel(); // sending to a kernel that was shut down fails
     }
-    return String(asked);
+    return String(sentCount);
   }
 
-  function say(what, text, values) {
-    pending = { n: send(what, { text, ...values }), text, taken: false };
+  function sendMessage(command, text, values) {
+    pending = { n: send(command, { text, ...values }), text, isReceived: false };
     const mine = pending;
-    setTimeout(() => { if (pending === mine && !mine.taken) checkLife(); }, SLOW_MS);
+    setTimeout(() => { if (pending === mine && !mine.isReceived) checkKernel(); }, SLOW_MS);
     scrolling.follow(true);
-    trouble.hidden = true;
+    errorBox.hidden = true;
     drawTurns();
   }
 
@@ -80,10 +80,10 @@ function render({ model, el }) {
     const text = box.value;
     if (!text.trim() || isBusy() || isDead) return;
     box.value = "";
-    edited = editing && { text, turn: editing };
-    if (editing) say("edit", text, { turn: editing.id });
-    else say("send", text);
-    leaveEditing();
+    lastEdit = editing && { text, turn: editing };
+    if (editing) sendMessage("edit", text, { turn: editing.id });
+    else sendMessage("send", text);
+    stopEditing();
     box.focus();
   }
 
@@ -94,7 +94,7 @@ function render({ model, el }) {
   }
 
   function retry(turn) {
-    if (!isBusy() && !isDead) { say("retry", "", { turn: turn.id }); box.focus(); }
+    if (!isBusy() && !isDead) { sendMessage("retry", "", { turn: turn.id }); box.focus(); }
   }
 
   function edit(turn) {
@@ -103,24 +103,24 @@ function render({ model, el }) {
     box.value = turn.question;
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
-    leaveBar();
+    resetBar();
     refreshButtons();
   }
 
-  function leaveEditing() {
-    if (editing) ask();
+  function stopEditing() {
+    if (editing) showBar();
     editing = null;
     refreshButtons();
   }
 
-  function escape() {
+  function onEscape() {
     if (isBusy()) stop();
-    else if (editing) { box.value = ""; leaveEditing(); }
-    else leaveBar();
+    else if (editing) { box.value = ""; stopEditing(); }
+    else resetBar();
     box.focus();
   }
 
-  function typed(event) {
+  function onKeydown(event) {
     if (event.isComposing || event.keyCode === 229) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
@@ -131,74 +131,75 @@ function render({ model, el }) {
     }
   }
 
-  // One line above the log that asks something back; without a text it goes away.
-  function ask(text, ...controls) {
+  // Shows a line with controls above the log; without a text, hides it.
+  function showBar(text, ...controls) {
     bar.replaceChildren(...(text ? [make("span", {}, text), ...controls] : []));
     bar.hidden = !text;
   }
 
-  // What was asked last is answered; while an earlier message is edited, that is to be said.
-  function leaveBar() {
-    const giveUp = () => { box.value = ""; leaveEditing(); box.focus(); };
-    if (editing) ask("Editing an earlier message: it and all after it become a branch.", button("Cancel", giveUp));
-    else ask();
+  // Closes a question in the bar; while an earlier message is edited, the bar says so.
+  function resetBar() {
+    const cancel = () => { box.value = ""; stopEditing(); box.focus(); };
+    if (editing) showBar("Editing an earlier message: it and everything after it become a branch.", button("Cancel", cancel));
+    else showBar();
     box.focus();
   }
 
   function rename() {
     const input = make("input", { "aria-label": "New title" });
     input.value = model.get("title");
-    const save = () => { send("rename", { text: input.value }); leaveBar(); };
+    const save = () => { send("rename", { text: input.value }); resetBar(); };
     input.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) save(); });
-    ask("Title:", input, button("Save", save), button("Cancel", leaveBar));
+    showBar("Title:", input, button("Save", save), button("Cancel", resetBar));
     input.select();
   }
 
   function confirmDelete() {
     const id = model.get("conversation_id");
-    const yes = button("Delete for good", () => { send("delete", { id }); leaveBar(); }, { class: "promptkit-danger" });
-    ask(`Delete “${model.get("title")}”?`, yes, button("Cancel", leaveBar));
+    const yes = button("Delete for good", () => { send("delete", { id }); resetBar(); }, { class: "promptkit-danger" });
+    showBar(`Delete “${model.get("title")}”?`, yes, button("Cancel", resetBar));
     yes.focus();
   }
 
-  // What is on the page.
+  // Drawing.
   const isBusy = () => model.get("busy") || pending !== null;
 
-  // The children of a turn's node.
+  // Returns the children of a turn's node.
   function turnParts(turn) {
-    const answered = turn.said.map((said) => [said, saidNode(said)]);
-    const answers = turn.said.filter(({ who }) => who === "assistant");
-    const first = answered.find(([said]) => said.who.startsWith("user"));
+    const entries = turn.entries.map((entry) => [entry, entryNode(entry)]);
+    const answers = turn.entries.filter(({ label }) => label === "assistant");
+    const first = entries.find(([entry]) => entry.label.startsWith("user"));
     if (first) {
       first[1].append(actions(
         button("Copy", (event) => copy(turn.question, event.currentTarget)),
-        button("Edit", () => edit(turn), { title: "Say something else from here on" }),
+        button("Edit", () => edit(turn), { title: "Change this message and continue from here" }),
       ));
     }
-    return [...answered.map(([, each]) => each), make("div", { class: "promptkit-below" },
+    return [...entries.map(([, node]) => node), make("div", { class: "promptkit-below" },
       make("div", { class: "promptkit-notes" }, ...turn.notes.map((note) => make("div", {}, note))),
       actions(
         ...(answers.length ? [button("Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
-        button("Retry", () => retry(turn), { title: "Answer again, in place; the former answer is kept as a version" }),
+        button("Retry", () => retry(turn), { title: "Answer again in place; the former answer is kept as a version" }),
       ))];
   }
 
-  // The model has the newest turns; older ones that were fetched stay for as long as they are right and looked at.
-  function take() {
+  // The model has the newest turns. Older ones that were fetched stay while they are up to date and the reader is there.
+  function updateTurns() {
     const id = model.get("conversation_id"), epoch = model.get("epoch"), first = model.get("first");
-    if (shown.id !== id) { scrolling.follow(true); leaveEditing(); search.value = ""; }
-    let older = shown.id === id && shown.epoch === epoch && !scrolling.isFollowing ? turns.filter(({ at }) => at < first) : [];
-    if (older.length && older[older.length - 1].at !== first - 1) older = [];
-    shown = { id, epoch };
+    if (loaded.id !== id) { scrolling.follow(true); stopEditing(); search.value = ""; }
+    const isCurrent = loaded.id === id && loaded.epoch === epoch;
+    let older = isCurrent && !scrolling.isFollowing ? turns.filter(({ index }) => index < first) : [];
+    if (older.length && older[older.length - 1].index !== first - 1) older = [];
+    loaded = { id, epoch };
     turns = [...older, ...model.get("turns")];
   }
 
   function drawTurns() {
-    take();
-    const held = root.contains(document.activeElement);
-    scrolling.keepPlace(placeTurns);
-    scrolling.fillWhatIsNear();
-    if (held && !root.contains(document.activeElement)) box.focus({ preventScroll: true });
+    updateTurns();
+    const hadFocus = root.contains(document.activeElement);
+    scrolling.keepPosition(placeTurns);
+    scrolling.fillNearby();
+    if (hadFocus && !root.contains(document.activeElement)) box.focus({ preventScroll: true });
   }
 
   function placeTurns() {
@@ -208,7 +209,7 @@ function render({ model, el }) {
     for (const turn of turns) {
       const known = nodes.get(turn.id);
       let node = known?.node;
-      if (known?.item !== turn && JSON.stringify(known?.item) !== JSON.stringify(turn)) {
+      if (known?.turn !== turn && JSON.stringify(known?.turn) !== JSON.stringify(turn)) {
         node = make("div", { class: "promptkit-turn" });
         if (known) {
           if (next === known.node) next = node;
@@ -217,53 +218,59 @@ function render({ model, el }) {
         }
         scrolling.add(node, () => turnParts(turn));
       }
-      nodes.set(turn.id, { item: turn, node });
-      while (next === growth || next === empty) next = next.nextSibling;
+      nodes.set(turn.id, { turn, node });
+      while (next === streamed || next === empty) next = next.nextSibling;
       if (next === node) next = node.nextSibling;
       else list.insertBefore(node, next);
     }
     scrolling.arrange(turns.map(({ id }) => nodes.get(id).node));
-    earlier.hidden = !turns.length || turns[0].at === 0;
-    covered = undefined;
-    drawGrowth();
+    earlier.hidden = !turns.length || turns[0].index === 0;
+    hiddenFor = undefined;
+    drawStreaming();
   }
 
-  function drawGrowth() {
-    const growing = model.get("growing");
-    const coming = pending && !growing ? { question: pending.text, html: "" } : growing;
-    growth.hidden = !coming || (!coming.question && !coming.html);
-    cover(coming);
-    empty.hidden = turns.length > 0 || !growth.hidden;
-    log.setAttribute("aria-busy", String(Boolean(coming)));
-    if (!coming) { growth.replaceChildren(); growth.question = undefined; list.append(growth); return scrolling.settle(); }
-    const before = nodes.get(coming.instead_of)?.node;
-    if (before) { if (before.nextSibling !== growth) before.after(growth); }
-    else if (list.lastChild !== growth) list.append(growth);
-    if (growth.question !== coming.question) {
-      growth.question = coming.question;
-      growth.answer = make("div", { class: "promptkit-said" });
-      growth.replaceChildren(saidNode({ who: "user", text: coming.question, html: "" }),
-        make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-who" }, "assistant"), growth.answer));
+  function drawStreaming() {
+    const streaming = model.get("streaming");
+    const answer = pending && !streaming ? { question: pending.text, html: "" } : streaming;
+    streamed.hidden = !answer || (!answer.question && !answer.html);
+    hideReplaced(answer);
+    empty.hidden = turns.length > 0 || !streamed.hidden;
+    log.setAttribute("aria-busy", String(Boolean(answer)));
+    if (!answer) {
+      streamed.replaceChildren();
+      streamed.question = undefined;
+      list.append(streamed);
+      return scrolling.settle();
     }
-    const body = sanitised(coming.html);
-    if (!coming.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
-    growth.answer.replaceChildren(body);
+    const replaced = nodes.get(answer.replaces_turn)?.node;
+    if (replaced) { if (replaced.nextSibling !== streamed) replaced.after(streamed); }
+    else if (list.lastChild !== streamed) list.append(streamed);
+    if (streamed.question !== answer.question) {
+      streamed.question = answer.question;
+      streamed.answer = make("div", { class: "promptkit-entry" });
+      streamed.replaceChildren(entryNode({ label: "user", text: answer.question, html: "" }),
+        make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-label" }, "assistant"), streamed.answer));
+    }
+    const body = sanitizedNode(answer.html);
+    if (!answer.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
+    streamed.answer.replaceChildren(body);
     scrolling.settle();
   }
 
-  function cover(coming) {
-    const place = coming ? `${coming.instead_of} ${coming.from}` : "";
-    if (place === covered) return;
-    covered = place;
-    for (const { item, node } of nodes.values()) {
-      node.hidden = Boolean(coming) && (item.id === coming.instead_of || (coming.from !== undefined && item.at >= coming.from));
+  function hideReplaced(answer) {
+    const replaces = answer ? `${answer.replaces_turn} ${answer.replaces_from}` : "";
+    if (replaces === hiddenFor) return;
+    hiddenFor = replaces;
+    for (const { turn, node } of nodes.values()) {
+      node.hidden = Boolean(answer) &&
+        (turn.id === answer.replaces_turn || (answer.replaces_from !== undefined && turn.index >= answer.replaces_from));
     }
   }
 
   function drawStatus() {
     let text = model.get("status");
-    if (isDead) text = "The kernel of this panel has ended: run its cell again to go on.";
-    else if (pending && !pending.taken) text = "Waiting for the kernel, which is busy with a cell: your message goes out as soon as it is free.";
+    if (isDead) text = "The kernel of this panel has ended: run its cell again to continue.";
+    else if (pending && !pending.isReceived) text = "Waiting for the kernel, which is busy with a cell: your message will be sent as soon as it is free.";
     if (status.textContent !== text) status.textContent = text;
     refreshButtons();
   }
@@ -274,25 +281,26 @@ function render({ model, el }) {
     for (const each of head.querySelectorAll("button, select, input")) each.disabled = isDead;
   }
 
-  function drawProblem() {
-    const problem = model.get("problem");
-    trouble.hidden = !problem.text;
-    if (!problem.text) return;
-    trouble.replaceChildren(make("span", {}, problem.text), button("Dismiss", () => { trouble.hidden = true; box.focus(); }, { class: "promptkit-quiet" }));
-    if (problem.partial) trouble.append(make("div", { class: "promptkit-who" }, "What had come:"), sanitised(problem.partial));
-    if (problem.n !== lastProblem) {
-      lastProblem = problem.n;
+  function drawError() {
+    const error = model.get("error");
+    errorBox.hidden = !error.text;
+    if (!error.text) return;
+    const dismiss = button("Dismiss", () => { errorBox.hidden = true; box.focus(); }, { class: "promptkit-quiet" });
+    errorBox.replaceChildren(make("span", {}, error.text), dismiss);
+    if (error.partial) errorBox.append(make("div", { class: "promptkit-label" }, "Partial answer:"), sanitizedNode(error.partial));
+    if (error.n !== lastError) {
+      lastError = error.n;
       pending = null;
-      putBack(problem.unsent, problem.view);
+      restoreText(error.unsent, error.page);
     }
   }
 
-  // What could not be sent goes back to where it was typed, an edit as an edit; after a reload, to the empty box.
-  function putBack(text, from) {
-    if (!text || (from !== view && asked > 1)) return;
-    const typed = box.value.trim() ? `${text}\n${box.value}` : text;
-    if (edited?.text === text && !editing) edit(edited.turn);
-    box.value = typed;
+  // Puts unsent text back where it was typed, an edit as an edit; after a reload, into the empty box.
+  function restoreText(text, from) {
+    if (!text || (from !== page && sentCount > 1)) return;
+    const restored = box.value.trim() ? `${text}\n${box.value}` : text;
+    if (lastEdit?.text === text && !editing) edit(lastEdit.turn);
+    box.value = restored;
     refreshButtons();
   }
 
@@ -308,14 +316,14 @@ function render({ model, el }) {
     chooser.value = id;
   }
 
-  function lookFor() {
+  function sendSearch() {
     clearTimeout(search.timer);
     send("search", { text: search.value });
   }
 
   function openChooser() {
     chooser.focus();
-    try { chooser.showPicker(); } catch { /* not every browser has it, and none allows it everywhere */ }
+    try { chooser.showPicker(); } catch { /* not supported by every browser, nor allowed everywhere */ }
   }
 
   function drawFooter() {
@@ -323,90 +331,90 @@ function render({ model, el }) {
   }
 
   function fetchOlder() {
-    if (fetching || !turns.length || turns[0].at === 0 || isDead) return;
-    fetching = true;
-    send("older", { before: String(turns[0].at) });
-    setTimeout(() => (fetching = false), 5000); // should the kernel never say
+    if (isFetching || !turns.length || turns[0].index === 0 || isDead) return;
+    isFetching = true;
+    send("older", { before: String(turns[0].index) });
+    setTimeout(() => (isFetching = false), 5000); // in case the kernel never answers
   }
 
-  function older(message) {
-    fetching = false;
+  function addOlder(message) {
+    isFetching = false;
     const last = message.older[message.older.length - 1];
-    if (message.epoch !== shown.epoch || !last || last.at !== turns[0]?.at - 1) return;
+    if (message.epoch !== loaded.epoch || !last || last.index !== turns[0]?.index - 1) return;
     turns = [...message.older, ...turns];
     scrolling.follow(false);
     drawTurns();
   }
 
-  // What comes from the kernel.
-  function heard(message) {
-    if (message.taken && message.view === view && pending?.n === message.taken) { pending.taken = true; drawStatus(); }
-    if (message.older && message.view === view) older(message);
-    if (message.unsent) putBack(message.unsent, message.view);
+  // Messages and changes from the kernel.
+  function onMessage(message) {
+    if (message.received && message.page === page && pending?.n === message.received) { pending.isReceived = true; drawStatus(); }
+    if (message.older && message.page === page) addOlder(message);
+    if (message.unsent) restoreText(message.unsent, message.page);
   }
 
-  function begun() {
-    if (pending && (model.get("growing") || pending.taken)) pending = null;
+  function clearPending() {
+    if (pending && (model.get("streaming") || pending.isReceived)) pending = null;
   }
 
   const listeners = {
-    "change:turns": () => { begun(); drawTurns(); drawStatus(); },
+    "change:turns": () => { clearPending(); drawTurns(); drawStatus(); },
     "change:epoch": drawTurns,
     "change:conversation_id": () => { drawTurns(); drawChooser(); },
-    "change:growing": () => { begun(); drawGrowth(); drawStatus(); },
-    "change:busy": () => { begun(); drawGrowth(); drawStatus(); },
+    "change:streaming": () => { clearPending(); drawStreaming(); drawStatus(); },
+    "change:busy": () => { clearPending(); drawStreaming(); drawStatus(); },
     "change:status": drawStatus,
-    "change:problem": () => { drawProblem(); drawGrowth(); drawStatus(); },
+    "change:error": () => { drawError(); drawStreaming(); drawStatus(); },
     "change:conversations": drawChooser,
     "change:footer": drawFooter,
-    "msg:custom": heard,
-    "comm_live_update": checkLife,
+    "msg:custom": onMessage,
+    "comm_live_update": checkKernel,
   };
   for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
 
-  // The widget manager knows whether the kernel is still the one that made this widget; JupyterLab's also has the kernel.
-  async function checkLife() {
-    const made = await model.widget_manager.get_model(model.get("panel_id")).catch(() => null);
-    const kernel = made?.widget_manager?.kernel;
-    isDead = made?.comm_live === false || kernel === null || kernel?.status === "dead";
+  // The widget manager knows whether the kernel still has this widget; JupyterLab's manager also has the kernel.
+  async function checkKernel() {
+    const widget = await model.widget_manager.get_model(model.get("panel_id")).catch(() => null);
+    const kernel = widget?.widget_manager?.kernel;
+    isDead = widget?.comm_live === false || kernel === null || kernel?.status === "dead";
     root.classList.toggle("promptkit-dead", isDead);
-    if (isDead && pending) { putBack(pending.text, view); pending = null; drawGrowth(); }
+    if (isDead && pending) { restoreText(pending.text, page); pending = null; drawStreaming(); }
     drawStatus();
   }
 
-  // What is typed survives a reload of the page, and a new run of the panel's cell.
+  // Typed text survives a reload of the page and another run of the panel's cell.
   function leave() {
-    const draft = { text: box.value, edits: editing?.id, problem: lastProblem, isFocused: document.activeElement === box };
-    keepDraft(model.get("conversation_id"), model.get("panel_id"), draft);
-    if (!isDead) send("gone");
+    const draft = { text: box.value, edits: editing?.id, error: lastError, isFocused: document.activeElement === box };
+    saveDraft(model.get("conversation_id"), model.get("panel_id"), draft);
+    if (!isDead) send("close");
   }
 
-  function returnDraft() {
+  function restoreDraft() {
     const draft = takeDraft(model.get("conversation_id"), model.get("panel_id"));
     if (!draft) return;
-    const edited = turns.find(({ id }) => id === draft.edits);
-    if (edited) edit(edited);
+    const turn = turns.find(({ id }) => id === draft.edits);
+    if (turn) edit(turn);
     box.value = draft.text;
     if (!draft.isOwn) return;
-    lastProblem = draft.problem;
-    if (draft.isFocused) focusWhenShown();
+    lastError = draft.error;
+    if (draft.isFocused) focusOnceShown();
   }
 
-  function focusWhenShown(framesLeft = 300) {
+  function focusOnceShown(framesLeft = 300) {
     if (root.isConnected) box.focus({ preventScroll: true });
-    else if (framesLeft) requestAnimationFrame(() => focusWhenShown(framesLeft - 1));
+    else if (framesLeft) requestAnimationFrame(() => focusOnceShown(framesLeft - 1));
   }
 
   addEventListener("pagehide", leave);
   drawTurns();
-  returnDraft();
+  restoreDraft();
   drawChooser();
   drawFooter();
-  drawProblem();
+  drawError();
   drawStatus();
-  checkLife();
+  checkKernel();
   send("open");
-  // Jupyter reads a panel's messages on a thread beside the cells from its second answer on, so ask for one more.
+  // Jupyter reads a panel's messages on a thread beside the cells only after its second reply, so send one more.
   const again = setTimeout(() => send("open"), 1000);
   return () => {
     removeEventListener("pagehide", leave);

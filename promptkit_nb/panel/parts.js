@@ -1,5 +1,5 @@
-// What the panel's page is made of. Text reaches it as text (textContent); the only HTML it takes is what Python
-// sanitised, in the fields named `html` and `partial`.
+// The elements of the panel's page. Text is inserted as text (textContent); the only HTML comes sanitized from Python,
+// in the fields `html` and `partial`.
 
 function button(label, onclick, attributes = {}) {
   return make("button", { type: "button", onclick, ...attributes }, label);
@@ -9,7 +9,7 @@ async function copy(text, from) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // The clipboard's interface is there on https and localhost only.
+    // The clipboard API exists on https and localhost only.
     const area = make("textarea", { class: "promptkit-offscreen" });
     area.value = text;
     from.after(area);
@@ -23,8 +23,8 @@ async function copy(text, from) {
   setTimeout(() => (from.textContent = label), 1200);
 }
 
-// HTML that Python sanitised, with a button to copy each block of code.
-function sanitised(html) {
+// HTML that Python sanitized, with a Copy button on each block of code.
+function sanitizedNode(html) {
   const body = make("div", { class: "promptkit-body" });
   body.innerHTML = html;
   for (const block of body.querySelectorAll("pre")) {
@@ -37,15 +37,15 @@ function sanitised(html) {
   return body;
 }
 
-function saidNode({ who, text, html }) {
-  const role = who.split(/[, ]/)[0];
-  const body = make("div", { class: "promptkit-said" });
+function entryNode({ label, text, html }) {
+  const role = label.split(/[, ]/)[0];
+  const body = make("div", { class: "promptkit-entry" });
   if (text && (role === "user" || !html)) body.append(make("div", { class: "promptkit-text" }, text));
-  if (html) body.append(sanitised(html));
-  if (role === "tool" || who.includes(",")) {
-    return make("details", { class: "promptkit-aside" }, make("summary", {}, who), body);
+  if (html) body.append(sanitizedNode(html));
+  if (role === "tool" || label.includes(",")) {
+    return make("details", { class: "promptkit-folded" }, make("summary", {}, label), body);
   }
-  return make("div", { class: `promptkit-message promptkit-${role}` }, make("div", { class: "promptkit-who" }, who), body);
+  return make("div", { class: `promptkit-message promptkit-${role}` }, make("div", { class: "promptkit-label" }, label), body);
 }
 
 function actions(...buttons) {

@@ -1,21 +1,21 @@
-// How the log scrolls. It follows its end while that is seen; elsewhere what somebody reads stays where it is, whatever
-// changes above. Only turns near to what is seen are filled: one far away is an empty box, as high as it was.
+// How the log scrolls. At the end of the log it follows new text; elsewhere, what the reader sees stays in place when
+// something above it changes. Only turns near the visible part have content: others are empty boxes of the same height.
 
-const FAR_PX = 2000; // above and below what is seen
+const NEAR_PX = 2000; // above and below the visible part
 const END_PX = 32;
 
-function makeScrolling(log, list, wantEarlier) {
-  const fillers = new Map(); // a turn's node -> what returns its children
+function makeScrolling(log, list, fetchOlder) {
+  const fillers = new Map(); // a turn's node -> a function that returns its children
   const filled = new Set();
   let order = []; // the turns' nodes
   let following = true;
-  let height = 0; // of all that there is to scroll, when that was looked at last
+  let height = 0; // of the whole content, when last measured
   let top = 0;
 
   const sizing = new ResizeObserver(settle);
   sizing.observe(log);
   sizing.observe(list);
-  log.addEventListener("scroll", scrolled);
+  log.addEventListener("scroll", onScroll);
 
   function fill(node) {
     node.style.height = "";
@@ -23,14 +23,14 @@ function makeScrolling(log, list, wantEarlier) {
     filled.add(node);
   }
 
-  function empty(node, itsHeight) {
+  function empty(node, nodeHeight) {
     if (node.contains(document.activeElement) || getSelection().containsNode(node, true)) return;
-    node.style.height = `${itsHeight}px`;
+    node.style.height = `${nodeHeight}px`;
     node.replaceChildren();
     filled.delete(node);
   }
 
-  // The nodes from the first one on that ends below this height of the page; hidden ones have no place.
+  // Yields the nodes whose bottom is below an edge; hidden ones have no position.
   function* nodesBelow(edge) {
     const isAbove = (node) => !node.hidden && node.getBoundingClientRect().bottom < edge;
     let low = 0, high = order.some((node) => node.hidden) ? 0 : order.length;
@@ -42,54 +42,54 @@ function makeScrolling(log, list, wantEarlier) {
     for (const node of order.slice(low)) if (!node.hidden && !isAbove(node)) yield node;
   }
 
-  function fillWhatIsNear() {
+  function fillNearby() {
     const { top: above, bottom: below } = log.getBoundingClientRect();
     const near = [], far = [];
-    for (const node of nodesBelow(above - FAR_PX)) {
-      if (node.getBoundingClientRect().top > below + FAR_PX) break;
+    for (const node of nodesBelow(above - NEAR_PX)) {
+      if (node.getBoundingClientRect().top > below + NEAR_PX) break;
       if (!filled.has(node)) near.push(node);
     }
     for (const node of filled) {
       const box = node.getBoundingClientRect();
-      if (!node.hidden && (box.bottom < above - FAR_PX || box.top > below + FAR_PX)) far.push([node, box.height]);
+      if (!node.hidden && (box.bottom < above - NEAR_PX || box.top > below + NEAR_PX)) far.push([node, box.height]);
     }
     if (!near.length && !far.length) return;
-    keepPlace(() => {
+    keepPosition(() => {
       near.forEach(fill);
-      far.forEach(([node, itsHeight]) => empty(node, itsHeight));
+      far.forEach(([node, nodeHeight]) => empty(node, nodeHeight));
     });
   }
 
   function settle() {
-    if (!log.clientHeight) return; // it is not shown at the moment
+    if (!log.clientHeight) return; // the log is not displayed
     height = log.scrollHeight;
     if (following) log.scrollTop = height;
     top = log.scrollTop;
   }
 
-  function scrolled() {
+  function onScroll() {
     if (!log.clientHeight) return;
-    if (log.scrollHeight !== height) return settle(); // it was not scrolled: something in it grew or shrank
+    if (log.scrollHeight !== height) return settle(); // the content changed size; the reader did not scroll
     const rest = log.scrollHeight - log.scrollTop - log.clientHeight;
     following = rest < 2 || (rest < END_PX && log.scrollTop >= top);
     top = log.scrollTop;
-    fillWhatIsNear();
-    if (!following && top < 2 * log.clientHeight) wantEarlier();
+    fillNearby();
+    if (!following && top < 2 * log.clientHeight) fetchOlder();
   }
 
-  // Change something in the list; the first of the turns that are seen and still there stays where it is.
-  function keepPlace(change) {
+  // Changes the list; the first visible turn that remains stays in place.
+  function keepPosition(change) {
     const edge = log.getBoundingClientRect().top;
-    const places = following ? [] : [...filled].map((node) => [node, node.getBoundingClientRect()])
+    const boxes = following ? [] : [...filled].map((node) => [node, node.getBoundingClientRect()])
       .filter(([, box]) => box.height && box.bottom > edge).sort(([, one], [, other]) => one.top - other.top);
     change();
-    const [node, box] = places.find(([each]) => each.isConnected && !each.hidden) ?? [];
+    const [node, box] = boxes.find(([each]) => each.isConnected && !each.hidden) ?? [];
     if (node) log.scrollTop += node.getBoundingClientRect().top - box.top;
     settle();
   }
 
   return {
-    keepPlace, settle, fillWhatIsNear,
+    keepPosition, settle, fillNearby,
     get isFollowing() { return following; },
     follow(whether) { following = whether; },
     add(node, filler) { fillers.set(node, filler); fill(node); },

@@ -1,4 +1,4 @@
-"""The panel's threads: one for its jobs, one for each answer that is being streamed."""
+"""The panel's threads: one that runs its commands, and one for each answer that streams."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Job = tuple["Callable[[], None]", Context | None]
 
 
 class Worker:
-    """A daemon thread that begins with the first job; between the jobs it looks around.
+    """A daemon thread that starts with the first job, runs jobs in order, and polls after each and between them.
 
-    ``patience_s`` tells after how many seconds without a job it looks again, ``None`` if it need not; ``failed`` gets
-    what a job or a look raises.
+    ``poll_interval_s`` returns the seconds to wait for a job before polling, or None to wait without polling.
+    ``on_error`` receives what a job or a poll raises.
     """
 
     def __init__(
         self,
         *,
-        look: Callable[[], None],
-        patience_s: Callable[[], float | None],
-        failed: Callable[[Exception], None],
+        poll: Callable[[], None],
+        poll_interval_s: Callable[[], float | None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        """Do nothing yet."""
-        self._look = look
-        self._patience_s = patience_s
-        self._failed = failed
+        """Prepare the worker; the thread does not run yet."""
+        self._poll = poll
+        self._poll_interval_s = poll_interval_s
+        self._on_error = on_error
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._context = copy_context()
         self._starting = threading.Lock()
@@ -41,11 +41,11 @@ class Worker:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no job waits."""
+        """Whether no job is waiting."""
         return self._jobs.empty()
 
     def post(self, job: Callable[[], None], context: Context | None = None) -> None:
-        """Have a job done, from any thread; with a context, it and all that follows is done in that one."""
+        """Queue a job, from any thread. A context is used for this job and all later ones without their own."""
         self._jobs.put((job, context))
         with self._starting:
             if self.thread is None:
@@ -53,106 +53,108 @@ class Worker:
                 self.thread.start()
 
     def close(self) -> None:
-        """End the thread once the jobs that wait are done."""
+        """End the thread after the queued jobs."""
         self._jobs.put(None)
 
     def _run(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=self._patience_s())
+                queued = self._jobs.get(timeout=self._poll_interval_s())
             except Empty:
                 pass
             else:
-                if job is None:
+                if queued is None:
                     return
-                work, context = job
+                job, context = queued
                 self._context = context or self._context
-                self._context.run(self._guarded, work)
-            self._context.run(self._guarded, self._look)
+                self._context.run(self._call, job)
+            self._context.run(self._call, self._poll)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _call(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - a thread that ends would leave nobody to work
-            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - an error must not end the thread
+            self._on_error(error)
 
 
 class AnswerThread:
     """A question, and as much of its answer as has arrived.
 
-    ``place`` says for the page what it will stand in place of: ``{"instead_of": turn id}`` or ``{"from": position}``.
+    ``replaces`` tells the page which turns the answer replaces: ``{"replaces_turn": turn id}`` or
+    ``{"replaces_from": position}``, or nothing.
     """
 
     def __init__(
         self,
-        start: Callable[[Callable[[float, str], None]], ResponseStream],
-        ended: Callable[[AnswerThread], None],
+        stream: Callable[[Callable[[float, str], None]], ResponseStream],
+        on_end: Callable[[AnswerThread], None],
         *,
         conversation_id: str,
         question: str,
         unsent: str,
-        place: dict[str, object],
-        view: str,
+        replaces: dict[str, object],
+        page: str,
     ) -> None:
-        """Ask nothing yet. ``start`` gets what to call when the provider waits, ``ended`` is called on the thread.
+        """Prepare the call; nothing is sent yet.
 
-        ``unsent`` is what was typed, to be given back to the ``view`` where that was if there is no answer.
+        ``stream`` starts the call and is given the callback for waits; ``on_end`` is called on the thread. If nothing
+        is stored, ``unsent``, the text that was typed, goes back to ``page``.
         """
         self.conversation_id = conversation_id
         self.question = question
         self.unsent = unsent
-        self.place = place
-        self.view = view
-        self.stream: ResponseStream | None = None
+        self.replaces = replaces
+        self.page = page
         self.error: Exception | None = None
-        self._start = start
-        self._ended = ended
+        self._start_stream = stream
+        self._on_end = on_end
+        self._stream: ResponseStream | None = None
         self._is_stopped = False
-        self._waiting = ""
+        self._wait_reason = ""
         self._waits_until = 0.0
         self._starting = threading.Lock()
 
-    def begin(self) -> None:
-        """Ask."""
+    def start(self) -> None:
+        """Send the question."""
         threading.Thread(target=self._run, name="promptkit-answer", daemon=True).start()
 
     @property
     def text(self) -> str:
-        """What has arrived."""
-        return "" if self.stream is None else self.stream.text
+        """The text so far."""
+        return "" if self._stream is None else self._stream.text
 
     @property
     def waiting(self) -> str:
-        """What the provider waits for before it tries again, and for how long; empty when it does not."""
-        return self._waiting if time.monotonic() < self._waits_until else ""
+        """How long the provider waits before it tries again, and why; empty if it does not wait."""
+        return self._wait_reason if time.monotonic() < self._waits_until else ""
 
     @property
-    def is_unanswered(self) -> bool:
-        """Whether nothing was stored."""
-        return self.stream is None or self.stream.response is None
+    def is_stored(self) -> bool:
+        """Whether the answer was stored."""
+        return self._stream is not None and self._stream.response is not None
 
     def stop(self) -> None:
-        """Keep what has arrived, and leave the thread to end when the provider lets it; it changes nothing more."""
+        """Store the text so far. The thread ends when the provider lets it, and changes nothing more."""
         with self._starting:
             self._is_stopped = True
-            stream = self.stream
+            stream = self._stream
         if stream is not None:
             stream.abandon()
 
     def _run(self) -> None:
         try:
-            stream = self._start(self._wait)
+            stream = self._start_stream(self._wait)
             with self._starting:
                 if self._is_stopped:
                     return
-                self.stream = stream
+                self._stream = stream
             for _ in stream:
                 pass
-        except Exception as error:  # noqa: BLE001 - whatever it is, the panel shows it
+        except Exception as error:  # noqa: BLE001 - the panel shows any error
             self.error = error
         finally:
-            self._ended(self)
+            self._on_end(self)
 
     def _wait(self, seconds: float, reason: str) -> None:
-        self._waiting = f"Waiting {seconds:.1f} s: {reason}"
+        self._wait_reason = f"Waiting {seconds:.1f} s: {reason}"
         self._waits_until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What a panel shows: the turns, the answer under way, errors, and the lines around them."""
+"""What the pages of a panel show: the turns, the answer that streams, errors, the list of conversations, the footer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from promptkit_nb.errors import PromptKitError
 from promptkit_nb.panel import conversation_list
-from promptkit_nb.panel.transcript import shown_turn, title_of
+from promptkit_nb.panel.transcript import turn_fields
+from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.text.plain_text import counted, one_line, printable
 from promptkit_nb.text.receipts import total_text
@@ -19,25 +20,149 @@ if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.threads import AnswerThread
 
+CHUNK_TURNS = 20
+"""How many turns a page gets at a time: the newest ones, then older ones as it scrolls up."""
 
-def footer_of(conversation: Conversation, *, model: str | None = None) -> list[str]:
-    """Return the lines, the totals first."""
+UPDATE_INTERVAL_S = 0.1
+IDLE_PER_UPDATE = 4
+"""After an update the view rests this many times as long as it took: long answers are rendered less often."""
+
+ANSWERING = "Answering…"
+
+
+class Screen(Protocol):
+    """Where a view is shown: the widget."""
+
+    def show(self, **changes: object) -> None:
+        """Change the ``ChatPanel`` traits of these names."""
+        ...
+
+    def notify(self, message: Mapping[str, object]) -> None:
+        """Send a message to the open pages."""
+        ...
+
+    def save_transcript(self, snapshot: Snapshot) -> None:
+        """Save the conversation for readers of the notebook without a kernel."""
+        ...
+
+
+class PanelView:
+    """Shows a conversation on a screen. An update carries what changed, never the whole history.
+
+    ``epoch`` counts the changes to anything but the end of the conversation: older turns that a page fetched under
+    another epoch are out of date.
+    """
+
+    def __init__(self, screen: Screen, snapshot: Snapshot) -> None:
+        """Show the newest turns of a conversation."""
+        self.snapshot = snapshot
+        self._screen = screen
+        self._epoch = 0
+        self._shown_text = ""
+        self._next_update_at = 0.0
+        self._error_count = 0
+        self._show_turns(None)
+
+    def show_conversation(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
+        """Show the conversation as it is now, and the answer that streams into it."""
+        if _is_changed_above_the_end(self.snapshot, snapshot):
+            self._epoch += 1
+        self.snapshot = snapshot
+        self._show_turns(answer)
+
+    def show_details(self, conversation: Conversation, *, search: str, model: str | None) -> None:
+        """Show what takes longer to compute than the turns: the list, the size of the context, the budgets."""
+        self._screen.save_transcript(self.snapshot)
+        listed = conversation_list.find(conversation, search)
+        self._screen.show(conversations=listed, footer=footer_lines(conversation, model=model))
+
+    def show_list(self, conversation: Conversation, search: str) -> int:
+        """Show the conversations that match; return how many."""
+        listed = conversation_list.find(conversation, search)
+        self._screen.show(conversations=listed)
+        return len(listed)
+
+    def show_question(self, answer: AnswerThread) -> None:
+        """Show a question that is being asked."""
+        self._shown_text = ""
+        self._screen.show(streaming=_answer_fields(answer, ""), busy=True, status=ANSWERING, error={})
+
+    def show_progress(self, answer: AnswerThread) -> None:
+        """Show the answer so far, unless that was done a moment ago."""
+        begin = time.monotonic()
+        if begin < self._next_update_at:
+            return
+        text = answer.text
+        changes: dict[str, object] = {"status": answer.waiting or ANSWERING, "busy": True}
+        if text != self._shown_text:
+            self._shown_text = text
+            changes["streaming"] = _answer_fields(answer, text)
+        self._screen.show(**changes)
+        end = time.monotonic()
+        self._next_update_at = end + max(UPDATE_INTERVAL_S, IDLE_PER_UPDATE * (end - begin))
+
+    def show_status(self, text: str) -> None:
+        """Show a status line."""
+        self._screen.show(status=text)
+
+    def show_error(self, error: Exception, *, unsent: str = "", page: str = "") -> None:
+        """Show an error; ``unsent`` goes back to the page where it was typed."""
+        self._error_count += 1
+        text = str(error) if isinstance(error, PromptKitError) else f"{type(error).__name__}: {error}"
+        response = getattr(error, "response", None)
+        partial = getattr(error, "partial", "") or ("" if response is None else response.content)
+        shown = {"text": one_line(text), "unsent": unsent, "page": page, "n": self._error_count}
+        self._screen.show(error={**shown, "partial": to_html(partial) if partial else ""})
+
+    def return_text(self, answer: AnswerThread) -> None:
+        """Give the text of a question that was not answered back to the page where it was typed."""
+        self._screen.notify({"unsent": answer.unsent, "page": answer.page})
+
+    def send_older(self, before: int, page: str) -> None:
+        """Send a page the turns before a position."""
+        stop = max(0, min(before, len(self.snapshot.state.turns)))
+        older = self._turn_fields(max(0, stop - CHUNK_TURNS), stop)
+        self._screen.notify({"older": older, "epoch": self._epoch, "page": page})
+
+    def clear(self) -> None:
+        """Remove the error and the footer of the conversation that was shown."""
+        self._screen.show(error={}, footer=[])
+
+    def _show_turns(self, answer: AnswerThread | None) -> None:
+        state = self.snapshot.state
+        first = _first_shown(self.snapshot)
+        self._screen.show(
+            conversation_id=state.conversation_id,
+            title=title_of(state.conversation_id, state.metadata),
+            streaming=None if answer is None else _answer_fields(answer, answer.text),
+            busy=answer is not None,
+            status="" if answer is None else answer.waiting or ANSWERING,
+            turns=self._turn_fields(first, len(state.turns)),
+            first=first,
+            epoch=self._epoch,
+        )
+
+    def _turn_fields(self, start: int, stop: int) -> list[dict[str, object]]:
+        turns, stale = self.snapshot.state.turns, self.snapshot.stale
+        return [turn_fields(turns[index], index, is_stale=turns[index].id in stale) for index in range(start, stop)]
+
+
+def footer_lines(conversation: Conversation, *, model: str | None = None) -> list[str]:
+    """Return the totals, the size of the context, and the budgets, a line each."""
     head = conversation.store.head(conversation.id)
-    totals = " · ".join(
-        [
-            counted(head.turn_count, "turn"),
-            f"{head.token_count:,} tokens",
-            total_text(head.total_cost, head.unpriced_turns),
-        ]
-    )
-    return [totals, _context_line(conversation, model), *map(one_line, conversation.budget_lines())]
+    totals = [
+        counted(head.turn_count, "turn"),
+        f"{head.token_count:,} tokens",
+        total_text(head.total_cost, head.unpriced_turns),
+    ]
+    return [" · ".join(totals), _context_line(conversation, model), *map(one_line, conversation.budget_lines())]
 
 
 def _context_line(conversation: Conversation, model: str | None) -> str:
     try:
         context = conversation.context(model=model)
-    except PromptKitError as error:  # such as: a variable of the prompt has no value yet
-        return one_line(f"The next request cannot be made yet: {error}")
+    except PromptKitError as error:  # for example: a variable of the prompt has no value yet
+        return one_line(f"The next request cannot be built yet: {error}")
     about = "~" if context.estimated else ""
     if context.max_tokens is None:
         return f"context {about}{context.token_count:,} tokens"
@@ -46,138 +171,17 @@ def _context_line(conversation: Conversation, model: str | None) -> str:
     return f"context {about}{context.token_count:,} of {context.max_tokens:,} tokens ({percent} %{left_out})"
 
 
-PAGE_TURNS = 20
+def _is_changed_above_the_end(before: Snapshot, after: Snapshot) -> bool:
+    if before.state.conversation_id != after.state.conversation_id or before.stale != after.stale:
+        return True
+    fetched = min(_first_shown(before), _first_shown(after))
+    return before.state.turns[:fetched] != after.state.turns[:fetched]
 
 
-class Pages:
-    """What of a conversation is on the page.
-
-    ``epoch`` counts how often something else than its end changed: then older turns that were fetched before are no
-    longer to be shown.
-    """
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        """Begin with the newest turns."""
-        self.epoch = 0
-        self.snapshot = snapshot
-
-    def turn_to(self, snapshot: Snapshot) -> None:
-        """Go on with what the conversation holds now."""
-        before = self.snapshot
-        fixed = min(self._first(before), self._first(snapshot))
-        is_other = before.state.conversation_id != snapshot.state.conversation_id
-        if is_other or before.stale != snapshot.stale or before.state.turns[:fixed] != snapshot.state.turns[:fixed]:
-            self.epoch += 1
-        self.snapshot = snapshot
-
-    def newest(self) -> dict[str, object]:
-        """Return the last page, with the position of its first turn."""
-        first = self._first(self.snapshot)
-        return {"turns": self._shown(first, len(self.snapshot.state.turns)), "first": first, "epoch": self.epoch}
-
-    def before(self, place: int) -> dict[str, object]:
-        """Return the page that ends before a position."""
-        stop = max(0, min(place, len(self.snapshot.state.turns)))
-        return {"older": self._shown(max(0, stop - PAGE_TURNS), stop), "epoch": self.epoch}
-
-    def _shown(self, start: int, stop: int) -> list[dict[str, object]]:
-        turns, stale = self.snapshot.state.turns, self.snapshot.stale
-        return [shown_turn(turns[place], place, is_stale=turns[place].id in stale) for place in range(start, stop)]
-
-    @staticmethod
-    def _first(snapshot: Snapshot) -> int:
-        return max(0, len(snapshot.state.turns) - PAGE_TURNS)
+def _first_shown(snapshot: Snapshot) -> int:
+    return max(0, len(snapshot.state.turns) - CHUNK_TURNS)
 
 
-UPDATE_EVERY_S = 0.1
-IDLE_PER_UPDATE = 4
-"""How many times as long as rendering an answer took it is left alone: a long one is rendered less often."""
-
-ANSWERING = "Answering…"
-
-
-class Screen(Protocol):
-    """Where a board is shown: the widget."""
-
-    def show(self, **changes: object) -> None:
-        """Change what is shown: the names are those of ``ChatPanel``'s traits."""
-        ...
-
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Send something to the pages that are open now."""
-        ...
-
-    def keep(self, snapshot: Snapshot) -> None:
-        """Keep the conversation for those who read the notebook without a kernel."""
-        ...
-
-
-class PanelView:
-    """What is on a screen at the moment; an update carries what has changed, and never the whole history."""
-
-    def __init__(self, screen: Screen, snapshot: Snapshot) -> None:
-        """Show the newest turns of a conversation."""
-        self.screen = screen
-        self.pages = Pages(snapshot)
-        self._growth = ""
-        self._next_update_at = 0.0
-        self._problems = 0
-        self.show_turns(None)
-
-    def turn_to(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
-        """Show what a conversation holds now, and the answer that is under way in it."""
-        self.pages.turn_to(snapshot)
-        self.show_turns(answer)
-
-    def show_turns(self, answer: AnswerThread | None) -> None:
-        """Show the newest turns."""
-        state = self.pages.snapshot.state
-        self.screen.show(
-            conversation_id=state.conversation_id,
-            title=title_of(state.conversation_id, state.metadata),
-            growing=None if answer is None else _growing(answer, answer.text),
-            busy=answer is not None,
-            status="" if answer is None else answer.waiting or ANSWERING,
-            **self.pages.newest(),
-        )
-
-    def show_surroundings(self, conversation: Conversation, *, search: str, model: str | None) -> None:
-        """Show what takes longer to find out than what was said: the list, the size of the context, the budgets."""
-        self.screen.keep(self.pages.snapshot)
-        self.screen.show(
-            conversations=conversation_list.listed(conversation, search), footer=footer_of(conversation, model=model)
-        )
-
-    def begin(self, answer: AnswerThread) -> None:
-        """Show a question that is being asked."""
-        self._growth = ""
-        self.screen.show(growing=_growing(answer, ""), busy=True, status=ANSWERING, problem={})
-
-    def grow(self, answer: AnswerThread) -> None:
-        """Show how far an answer has come, unless that was shown just now."""
-        begun = time.monotonic()
-        if begun < self._next_update_at:
-            return
-        text = answer.text
-        changes: dict[str, object] = {"status": answer.waiting or ANSWERING, "busy": True}
-        if text != self._growth:
-            self._growth = text
-            changes["growing"] = _growing(answer, text)
-        self.screen.show(**changes)
-        ended = time.monotonic()
-        self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - begun))
-
-    def fail(self, error: Exception, *, unsent: str = "", view: str = "") -> None:
-        """Show an error; ``unsent`` goes back to the page where it was typed."""
-        self._problems += 1
-        told = str(error) if isinstance(error, PromptKitError) else f"{type(error).__name__}: {error}"
-        response = getattr(error, "response", None)
-        partial = getattr(error, "partial", "") or ("" if response is None else response.content)
-        problem = {"text": one_line(told), "unsent": unsent, "view": view, "n": self._problems}
-        problem["partial"] = to_html(partial) if partial else ""
-        self.screen.show(problem=problem)
-
-
-def _growing(answer: AnswerThread, text: str) -> dict[str, object]:
-    """Return an answer under way as the page takes it; the page shows the question as the text that it is."""
-    return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.place}
+def _answer_fields(answer: AnswerThread, text: str) -> dict[str, object]:
+    """Return a streaming answer for the page, which shows the question as plain text."""
+    return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.replaces}

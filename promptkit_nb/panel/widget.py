@@ -25,14 +25,17 @@ _HERE = Path(__file__).parent
 
 
 class ChatPanel(anywidget.AnyWidget):
-    """A panel to talk in: it streams while the kernel stays usable, and shows what others add to the conversation.
+    """A panel to chat in. It streams while the kernel stays usable, and shows turns that are added elsewhere.
 
-    Displayed in a notebook, it leaves a transcript beside it that is readable where no widget runs. A batch run gets
-    that transcript alone.
+    Displayed in a notebook, it leaves a transcript below it for front ends without widgets. A batch run gets the
+    transcript alone.
 
     Args:
-        conversation: Where it begins; another one of the same user can be chosen in the panel.
-        model: The model of every call; else the conversation's, else the provider's.
+        conversation: The conversation to show first; the panel can switch to others of the same user.
+        model: The model of every call; by default the conversation's, else the provider's.
+
+    Raises:
+        InvalidArgumentError: ``conversation`` is not a ``Conversation``.
 
     >>> from promptkit_nb import ChatPanel, ConversationManager, DemoProvider
     >>> panel = ChatPanel(ConversationManager(DemoProvider()).new_conversation(conversation_id="hello"))
@@ -49,10 +52,10 @@ class ChatPanel(anywidget.AnyWidget):
     turns = List(Dict()).tag(sync=True)
     first = Int().tag(sync=True)
     epoch = Int().tag(sync=True)
-    growing = Dict(allow_none=True, default_value=None).tag(sync=True)
+    streaming = Dict(allow_none=True, default_value=None).tag(sync=True)
     busy = Bool().tag(sync=True)
     status = Unicode().tag(sync=True)
-    problem = Dict().tag(sync=True)
+    error = Dict().tag(sync=True)
     footer = List(Unicode()).tag(sync=True)
     conversations = List(Dict()).tag(sync=True)
 
@@ -60,78 +63,78 @@ class ChatPanel(anywidget.AnyWidget):
         """Show a conversation."""
         if not isinstance(conversation, Conversation):
             raise InvalidArgumentError(
-                f"conversation={conversation!r:.80} is no conversation: give one of ConversationManager's."
+                f"conversation={conversation!r:.80} is not a Conversation: pass one from a ConversationManager."
             )
         super().__init__()
         self.panel_id = "" if self.comm is None else self.model_id
         self._transcript: Any = None  # IPython's DisplayHandle
-        self._engine = PanelController(conversation, self, model=model)
-        self.on_msg(self._received)
+        self._controller = PanelController(conversation, self, model=model)
+        self.on_msg(self._on_message)
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation that is shown now."""
-        return self._engine.conversation
+        """The conversation that is shown."""
+        return self._controller.conversation
 
     def show(self, **changes: object) -> None:
-        """Change what the pages show, in one message."""
+        """Change these traits in one message to the pages."""
         with self.hold_sync():
             for name, value in changes.items():
                 setattr(self, name, value)
 
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Send something to the pages that are open now."""
+    def notify(self, message: Mapping[str, object]) -> None:
+        """Send a message to the open pages."""
         self.send(dict(message))
 
-    def keep(self, snapshot: Snapshot) -> None:
-        """Let the saved notebook have the conversation as it is now."""
+    def save_transcript(self, snapshot: Snapshot) -> None:
+        """Update the transcript in the saved notebook."""
         if self._transcript is not None:
-            self._transcript.update(_static(snapshot), raw=True)
+            self._transcript.update(_static_output(snapshot), raw=True)
 
     def open(self) -> None:
-        """Connect with the pages; a batch run has none, and would save what is here in the notebook's metadata."""
+        """Connect to the pages. A batch run has none, and would save the widget's state in the notebook's metadata."""
         if can_use_widgets():
             super().open()
 
     def close(self) -> None:
-        """Take the panel away; an answer under way is still stored."""
-        engine = getattr(self, "_engine", None)  # there is none where making the panel failed
-        if engine is not None:
-            engine.close()
+        """Remove the panel; an answer that is still streaming is stored."""
+        controller = getattr(self, "_controller", None)  # missing if __init__ failed
+        if controller is not None:
+            controller.close()
         super().close()
 
     def __repr__(self) -> str:
-        """Say which conversation is shown."""
+        """Return the class with the id of the shown conversation."""
         return f"ChatPanel({self.conversation_id!r})"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
-        static = _static(self.conversation.snapshot())
+        static = _static_output(self.conversation.snapshot())
         if not can_use_widgets():
             return static, {}
         return {**static, WIDGET_VIEW: widget_view(self.model_id)}, {}
 
     def _ipython_display_(self, **_: object) -> None:
-        static = _static(self.conversation.snapshot())
+        static = _static_output(self.conversation.snapshot())
         if not can_use_widgets():
-            display(static, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
+            display(static, raw=True)  # type: ignore[no-untyped-call]  # IPython has no annotations
             return
-        hint = f"{self!r} needs a running kernel: run this cell again to go on."
+        hint = f"{self!r} needs a running kernel: run this cell again to continue."
         display({"text/plain": hint, WIDGET_VIEW: widget_view(self.model_id)}, raw=True)  # type: ignore[no-untyped-call]  # as above
         self._transcript = display(static, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
 
-    def _received(self, _: object, content: object, __: object) -> None:
-        """Take what a page asks for. Answering at once tells the page that the kernel reads what it sends.
+    def _on_message(self, _: object, content: object, __: object) -> None:
+        """Post a page's command, and confirm it at once: the page then knows that the kernel reads its messages.
 
-        It is also what makes later messages come while a cell runs: on a subshell's thread.
+        The reply also makes Jupyter deliver later messages on a subshell's thread while a cell runs.
         """
         if not isinstance(content, dict):
             return
         command = {str(name): str(value) for name, value in content.items()}
-        self.send({"taken": command.get("n", ""), "view": command.get("view", "")})
-        self._engine.post(command)
+        self.send({"received": command.get("n", ""), "page": command.get("page", "")})
+        self._controller.post(command)
 
 
-def _static(snapshot: Snapshot) -> dict[str, object]:
+def _static_output(snapshot: Snapshot) -> dict[str, object]:
     return {
         "text/plain": static_text(snapshot.state),
         "text/html": static_html(snapshot.state, stale=snapshot.stale),

@@ -1,1 +1,1 @@
-"""What people read: sanitised HTML, plain text, receipts, histories, transcripts."""
+"""What people read: sanitized HTML from Markdown, answers, histories, trees, widget pages."""

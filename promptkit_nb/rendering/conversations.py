@@ -1,9 +1,9 @@
-"""Conversations as a notebook shows them: a list of them, the history of one, and its tree of branches."""
+"""Conversations as a notebook shows them: a table of heads, the history of one, and its tree of branches."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
@@ -12,18 +12,34 @@ from typing import TYPE_CHECKING
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.state import ConversationState
-from promptkit_nb.text.note_html import MATH_OFF, note_html
+from promptkit_nb.text.note_html import MATH_OFF, SMALL_STYLE, note_html
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import total_text
 from promptkit_nb.turns import INTERRUPTED, Message
 
 if TYPE_CHECKING:
-    from promptkit_nb.state import Head
+    from promptkit_nb.state import Branch, Head
     from promptkit_nb.turns import Turn
+
+    _NumberedTurn = tuple[int | None, Turn]
+
+MAX_TITLE_CHARACTERS = 200
+MAX_UNFOLDED_TURNS = 20
+FIRST_TURNS = 3
+LAST_TURNS = 10
+
+_CHILDREN_STYLE = ";margin-left:0.3em;border-left:1px solid rgba(128,128,128,0.5)"
+
+
+def title_of(conversation_id: str, metadata: Mapping[str, object]) -> str:
+    """Return the title in the metadata of a conversation, else its id."""
+    title = metadata.get("title")
+    has_title = isinstance(title, str) and title.strip()
+    return preview(str(title) if has_title else conversation_id, MAX_TITLE_CHARACTERS)
 
 
 class HeadTable(list["Head"]):
-    """Heads of conversations: a table in a notebook and in text. In a batch run it holds no times and no random ids."""
+    """Heads of conversations, shown as a table. In a batch run it has no times and no generated ids."""
 
     def __repr__(self) -> str:
         """Return the table as text."""
@@ -60,7 +76,7 @@ def _cells(head: Head) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One message as it is shown, and what is special about it, such as ``stale``."""
+    """A message as the history shows it, with a mark such as ``stale``."""
 
     message: Message
     mark: str = ""
@@ -68,9 +84,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class History(Sequence["Message"]):
-    """The messages of a conversation in their order, and what they took.
+    """The messages of a conversation in order, with its totals.
 
-    ``lines`` are what is shown instead, where given: the messages with their marks and former answers between them.
+    ``lines``, if given, are shown in place of the messages: they add marks and former answers.
     """
 
     messages: tuple[Message, ...]
@@ -81,16 +97,16 @@ class History(Sequence["Message"]):
 
     @classmethod
     def of(cls, state: ConversationState, *, stale: Collection[str] = (), versions: bool = False) -> History:
-        """Return the messages of a state; ``stale`` are ids of turns, ``versions`` shows former answers, too."""
+        """Return the history of a state; ``stale`` are ids of turns, ``versions`` adds former answers."""
         lines = [] if state.system_prompt is None else [Line(Message("system", state.system_prompt))]
         for turn in state.turns:
             if versions:
-                lines += _former_lines(state.versions.get(turn.id, ()))
-            lines += _lines_of(turn, "stale" if turn.id in stale else "")
+                lines += _version_lines(state.versions.get(turn.id, ()))
+            lines += _turn_lines(turn, "stale" if turn.id in stale else "")
         return cls(state.messages, state.token_count, state.total_cost, state.unpriced_turns, tuple(lines))
 
     def __len__(self) -> int:
-        """Return the number of messages, the system one included."""
+        """Return the number of messages, including the system message."""
         return len(self.messages)
 
     def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:  # type: ignore[override]  # a slice is a tuple
@@ -102,9 +118,9 @@ class History(Sequence["Message"]):
         return iter(self.messages)
 
     def __str__(self) -> str:
-        """Return one line a message, then the totals."""
+        """Return a line for each message, then the totals."""
         lines = [
-            f"{line.message.role:<9}  {preview(_shown(line.message))}{f'  ({line.mark})' if line.mark else ''}"
+            f"{line.message.role:<9}  {preview(_message_text(line.message))}{f'  ({line.mark})' if line.mark else ''}"
             for line in self._shown_lines()
         ]
         return "\n".join([*lines, self._totals()])
@@ -113,7 +129,7 @@ class History(Sequence["Message"]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<div style="margin:0.5em 0">{_heading(line)}{to_html(_shown(line.message))}</div>'
+            f'<div style="margin:0.5em 0">{_line_heading(line)}{to_html(_message_text(line.message))}</div>'
             for line in self._shown_lines()
         )
         return f"{rows}{note_html(self._totals())}"
@@ -131,54 +147,41 @@ class History(Sequence["Message"]):
         )
 
 
-def _lines_of(turn: Turn, mark: str) -> list[Line]:
-    """Return the lines of a turn; what is special about it stands at its last message."""
+def _turn_lines(turn: Turn, mark: str) -> list[Line]:
+    """Return the lines of a turn; the mark is on its last message."""
     marks = [mark, turn.finish_reason if turn.finish_reason == INTERRUPTED else ""]
-    shown = " · ".join(each for each in marks if each)
-    return [*map(Line, turn.messages[:-1]), *(Line(message, shown) for message in turn.messages[-1:])]
+    joined = " · ".join(filter(None, marks))
+    return [*map(Line, turn.messages[:-1]), *(Line(message, joined) for message in turn.messages[-1:])]
 
 
-def _former_lines(former: Sequence[Turn]) -> Iterator[Line]:
-    for number, turn in enumerate(former, 1):
+def _version_lines(versions: Sequence[Turn]) -> Iterator[Line]:
+    for number, turn in enumerate(versions, 1):
         name = f"version {number}"
-        *said, answer = _lines_of(turn, name if is_batch() else f"{name}, %chat_restore {turn.id}")
-        yield from (Line(line.message, name) for line in said)
+        *before, answer = _turn_lines(turn, name if is_batch() else f"{name}, %chat_restore {turn.id}")
+        yield from (Line(line.message, name) for line in before)
         yield answer
 
 
-def _heading(line: Line) -> str:
+def _line_heading(line: Line) -> str:
     return note_html(f"{line.message.role} · {line.mark}" if line.mark else line.message.role, "font-weight:600")
 
 
-def _shown(message: Message) -> str:
+def _message_text(message: Message) -> str:
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
-    return "\n\n".join(part for part in (message.content, *calls) if part)
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from promptkit_nb.state import Branch
-    from promptkit_nb.turns import Turn
-
-    _Place = tuple[int | None, Turn]
-
-MAX_UNFOLDED_TURNS = 20
-_FIRST_TURNS = 3
-_LAST_TURNS = 10
-_BELOW = ";margin-left:0.3em;border-left:1px solid rgba(128,128,128,0.5)"
+    return "\n\n".join(filter(None, (message.content, *calls)))
 
 
 @dataclass(frozen=True, slots=True)
 class BranchTree:
-    """The turns of a conversation, a line each, and where its branches left: text, and HTML in a notebook.
+    """The turns of a conversation, a line each, with its branches; text, and HTML in a notebook.
 
-    A line has the turn's number (from 1), how its question begins, and what is special: ``✎`` and the number of former
-    versions, ``stale``, ``replayed``, ``interrupted``. A branch stands under the turn after which it left, with the id
-    that ``restore`` takes; one that left at the front stands before the first turn.
+    A line has the number of the turn (from 1), the beginning of its question, and its marks: ``✎`` with the number of
+    former versions, ``stale``, ``replayed``, ``interrupted``. A branch is listed under the turn after which it was
+    split off, with the id that ``restore`` takes; one split off at the beginning comes before the first turn.
 
-    Of more than 20 turns the first 3, the last 10 and those with a branch have a line, of a branch the first 3; a line
-    counts what is folded between. The same conversation gives the same tree, and in a batch run no conversation's id.
+    A conversation of more than 20 turns shows the first 3, the last 10 and those with a branch; a branch shows its
+    first 3. One line counts the turns that are folded. The same conversation always gives the same tree; in a batch run
+    the tree does not show the id of the conversation.
 
     >>> from promptkit_nb.state import ConversationState
     >>> BranchTree(ConversationState("eda"))
@@ -190,70 +193,70 @@ class BranchTree:
 
     def __str__(self) -> str:
         """Return the tree as text, with box characters."""
-        return "\n".join([self._title(), *_text_lines(self._nodes())])
+        return "\n".join([self._title(), *_node_lines(self._nodes())])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<div {MATH_OFF}>{note_html(self._title(), 'font-weight:600')}{_html_list(self._nodes())}</div>"
+        return f"<div {MATH_OFF}>{note_html(self._title(), 'font-weight:600')}{_nodes_html(self._nodes())}</div>"
 
     def _title(self) -> str:
-        state = self.state
-        parts = [] if is_batch() else [preview(state.conversation_id)]
-        parts.append(counted(len(state.turns), "turn"))
-        if state.branches:
-            parts.append("1 branch" if len(state.branches) == 1 else f"{len(state.branches)} branches")
+        parts = [] if is_batch() else [preview(self.state.conversation_id)]
+        parts.append(counted(len(self.state.turns), "turn"))
+        if self.state.branches:
+            count = len(self.state.branches)
+            parts.append("1 branch" if count == 1 else f"{count} branches")
         return " · ".join(parts)
 
     def _nodes(self) -> list[_Node]:
-        """Return what stands at the first level: branches that left at the front, then turns with theirs."""
+        """Return the first level: branches split off at the beginning, then the turns with their branches."""
         turns = self.state.turns
-        hanging: dict[int, list[Branch]] = {}
+        branches: dict[int, list[_Node]] = {}
         for branch in self.state.branches:
             after = 0 if branch.kind == "head" else min(max(branch.start, 0), len(turns))
-            hanging.setdefault(after, []).append(branch)
-        nodes = [self._branch_node(branch) for branch in hanging.get(0, [])]
-        folded: list[_Place] = []
+            branches.setdefault(after, []).append(self._branch_node(branch))
+        nodes = branches.get(0, [])
+        folded: list[_NumberedTurn] = []
         for number, turn in enumerate(turns, 1):
-            if self._is_folded(number) and number not in hanging:
+            if self._is_folded(number) and number not in branches:
                 folded.append((number, turn))
                 continue
             nodes += self._fold(folded)
             folded = []
-            nodes.append(self._turn_node(turn, number, [self._branch_node(each) for each in hanging.get(number, [])]))
+            nodes.append(self._turn_node(turn, number, branches.get(number, [])))
         return nodes
 
     def _is_folded(self, number: int) -> bool:
         count = len(self.state.turns)
-        return count > MAX_UNFOLDED_TURNS and _FIRST_TURNS < number <= count - _LAST_TURNS
+        return count > MAX_UNFOLDED_TURNS and FIRST_TURNS < number <= count - LAST_TURNS
 
     def _turn_node(self, turn: Turn, number: int | None, branches: Sequence[_Node] = ()) -> _Node:
         width = len(str(len(self.state.turns)))
-        place = "" if number is None else f"{number:>{width}}  "
-        return _Node(f"{place}{preview(turn.user_text) or '(no text)'}", tuple(self._marks(turn)), tuple(branches))
+        prefix = "" if number is None else f"{number:>{width}}  "
+        return _Node(f"{prefix}{preview(turn.user_text) or '(no text)'}", tuple(self._marks(turn)), tuple(branches))
 
     def _branch_node(self, branch: Branch) -> _Node:
         is_numbered = branch.kind == "tail" and branch.start >= 0
-        places: list[_Place] = [
-            (branch.start + place if is_numbered else None, turn) for place, turn in enumerate(branch.turns, 1)
+        turns: list[_NumberedTurn] = [
+            (branch.start + number if is_numbered else None, turn) for number, turn in enumerate(branch.turns, 1)
         ]
-        shown = [self._turn_node(turn, number) for number, turn in places[:_FIRST_TURNS]]
-        what = [preview(branch.id), counted(len(branch.turns), "turn")]
-        what += ["a former beginning"] if branch.kind == "head" else []
-        return _Node(" · ".join(what), (), (*shown, *self._fold(places[_FIRST_TURNS:])))
+        shown = [self._turn_node(turn, number) for number, turn in turns[:FIRST_TURNS]]
+        parts = [preview(branch.id), counted(len(branch.turns), "turn")]
+        parts += ["from the beginning"] if branch.kind == "head" else []
+        return _Node(" · ".join(parts), (), (*shown, *self._fold(turns[FIRST_TURNS:])))
 
-    def _fold(self, places: Sequence[_Place]) -> list[_Node]:
-        """Return the line that stands for several turns; one alone keeps its own."""
-        if len(places) <= 1:
-            return [self._turn_node(turn, number) for number, turn in places]
-        counts = Counter(mark.partition(" ")[0] for _, turn in places for mark in self._marks(turn))
-        words = [f"{count} {'with former versions' if mark == '✎' else mark}" for mark, count in sorted(counts.items())]
-        return [_Node(f"… {counted(len(places), 'turn')}", tuple(words))]
+    def _fold(self, turns: Sequence[_NumberedTurn]) -> list[_Node]:
+        """Return one line for several turns; a single turn keeps its own."""
+        if len(turns) <= 1:
+            return [self._turn_node(turn, number) for number, turn in turns]
+        counts = Counter(mark.partition(" ")[0] for _, turn in turns for mark in self._marks(turn))
+        marks = [f"{count} {'with former versions' if mark == '✎' else mark}" for mark, count in sorted(counts.items())]
+        return [_Node(f"… {counted(len(turns), 'turn')}", tuple(marks))]
 
     def _marks(self, turn: Turn) -> Iterator[str]:
-        former = len(self.state.versions.get(turn.id, ()))
-        if former:
-            yield f"✎ {counted(former, 'former version')}"
+        versions = len(self.state.versions.get(turn.id, ()))
+        if versions:
+            yield f"✎ {counted(versions, 'former version')}"
         if turn.id in self.stale:
             yield "stale"
         if turn.replayed:
@@ -264,32 +267,30 @@ class BranchTree:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A line of the tree, what is special about it, and what hangs below it."""
+    """A line of the tree, its marks, and the nodes below it."""
 
     line: str
     marks: tuple[str, ...] = ()
     children: tuple[_Node, ...] = ()
 
 
-def _text_lines(nodes: Sequence[_Node], indent: str = "") -> Iterator[str]:
-    for place, node in enumerate(nodes, 1):
-        is_last = place == len(nodes)
+def _node_lines(nodes: Sequence[_Node], indent: str = "") -> Iterator[str]:
+    for number, node in enumerate(nodes, 1):
+        is_last = number == len(nodes)
         yield f"{indent}{'└─' if is_last else '├─'} {' · '.join([node.line, *node.marks])}"
-        yield from _text_lines(node.children, f"{indent}{'   ' if is_last else '│  '}")
+        yield from _node_lines(node.children, f"{indent}{'   ' if is_last else '│  '}")
 
 
-def _html_list(nodes: Sequence[_Node], style: str = "") -> str:
+def _nodes_html(nodes: Sequence[_Node], style: str = "") -> str:
     if not nodes:
         return ""
     items = "".join(
-        f'<li style="list-style:none;white-space:pre-wrap">{escape(node.line)}{_html_marks(node.marks)}'
-        f"{_html_list(node.children, _BELOW)}</li>"
+        f'<li style="list-style:none;white-space:pre-wrap">{escape(node.line)}{_marks_html(node.marks)}'
+        f"{_nodes_html(node.children, _CHILDREN_STYLE)}</li>"
         for node in nodes
     )
     return f'<ul style="margin:0;padding-left:1em{style}">{items}</ul>'
 
 
-def _html_marks(marks: Sequence[str]) -> str:
-    if not marks:
-        return ""
-    return f' <span style="color:var(--jp-ui-font-color2,#666);font-size:85%">{escape(" · ".join(marks))}</span>'
+def _marks_html(marks: Sequence[str]) -> str:
+    return f' <span style="{SMALL_STYLE}">{escape(" · ".join(marks))}</span>' if marks else ""

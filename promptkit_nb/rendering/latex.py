@@ -1,4 +1,4 @@
-r"""LaTeX in a model's answer: found between its delimiters, and turned into MathML that needs no script to be read."""
+r"""LaTeX in a model's answer: finds formulas by their delimiters and converts them to MathML, which needs no script."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 MAX_FORMULA_CHARS = 2_000
 
 _CLOSERS = {"$$": "$$", r"\[": r"\]"}
-# Macros that call each other expand without end.
+# Macros that call each other can expand forever.
 _MACRO = re.compile(r"\\(?:(?:re)?newcommand|providecommand|[gex]?def|(?:re)?newenvironment|DeclareMathOperator)")
-_ARG = re.compile(r"\\arg(?![A-Za-z])")  # the one everyday function that latex2mathml does not know
+_ARG = re.compile(r"\\arg(?![A-Za-z])")  # a common function that latex2mathml does not know
 
 
 def add_math(parser: MarkdownIt) -> None:
-    r"""Let the parser find ``$…$``, ``$$…$$``, ``\(…\)`` and ``\[…\]``.
+    r"""Make the parser recognize ``$…$``, ``$$…$$``, ``\(…\)`` and ``\[…\]``.
 
-    Its tokens are ``math_inline``, ``math_inline_double`` (display style within a paragraph) and ``math_block``.
-    Amounts of money are no formulas: "$5 or $6" stays as it is.
+    The tokens are ``math_inline``, ``math_inline_double`` (display style within a paragraph) and ``math_block``.
+    Amounts of money are not formulas: "$5 or $6" stays text.
     """
     from mdit_py_plugins.dollarmath import dollarmath_plugin  # noqa: PLC0415 - imported when first used
 
     parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
-    # The plugin's block rule neither knows `\[` nor interrupts a paragraph, as models expect of it.
+    # The plugin's block rule does not know `\[` and does not interrupt a paragraph, which models expect.
     parser.block.ruler.at("math_block", _display, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     parser.inline.ruler.before("escape", "math_parentheses", _parentheses)
 
@@ -71,10 +71,10 @@ def _parentheses(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - ma
 
 @lru_cache(maxsize=256)
 def to_mathml(latex: str, *, display: bool = False) -> str:
-    r"""Return the formula as a ``<math>`` element, or its escaped source in ``<code>`` where that cannot be done.
+    r"""Return the formula as a ``<math>`` element, or its escaped source in ``<code>``.
 
-    That is: broken LaTeX, LaTeX that defines macros, and more than 2,000 characters. Cached, since a streaming answer
-    is rendered over and over.
+    The source is returned for broken LaTeX, LaTeX that defines macros, and more than 2,000 characters. Cached, because
+    a streaming answer is rendered again and again.
 
     >>> to_mathml("x^2")
     '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
@@ -86,9 +86,9 @@ def to_mathml(latex: str, *, display: bool = False) -> str:
         return source
     try:
         root = convert_to_element(_ARG.sub(r"\\operatorname{arg}", latex), display="block" if display else "inline")
-    except Exception:  # noqa: BLE001 - on broken LaTeX it raises whatever its parser stumbled over
+    except Exception:  # noqa: BLE001 - on broken LaTeX the library raises all kinds of errors
         return source
     del root.attrib["xmlns"]
     for element in root.iter():
-        element.text = html.unescape(element.text or "")  # it writes symbols as character references
+        element.text = html.unescape(element.text or "")  # the library writes symbols as character references
     return tostring(root, encoding="unicode", short_empty_elements=False)

@@ -1,9 +1,9 @@
 """A model's Markdown as HTML that cannot execute or fetch anything.
 
-The output of a cell that the user ran is trusted by every notebook front end: ``text/markdown`` and ``text/html`` go to
-the page as they are, scripts, event handlers and remote images included. So a model's text is never handed over as
-Markdown. It is parsed here with raw HTML switched off, and nh3 has the last word: what leaves this module consists of
-the tags and attributes in ``_ATTRIBUTES``, whatever the parsers before it did.
+Every notebook front end trusts the output of a cell that the user ran: ``text/markdown`` and ``text/html`` reach the
+page unchanged, including scripts, event handlers and remote images. So a model's text is never passed on as Markdown.
+It is parsed here with raw HTML turned off, and nh3 has the last word: the HTML consists of the tags and attributes in
+``_ATTRIBUTES``, whatever the parsers before it did.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from pygments.formatters import HtmlFormatter
     from pygments.token import _TokenType
 
+MAX_MARKDOWN_CHARS = 200_000
 MAX_HIGHLIGHTED_CHARS = 20_000
 MAX_HIGHLIGHTING_S = 0.5
 
-# Some lexers need time that grows with the square of such a line or gap, in one step that cannot be broken off.
+# For such a line or gap some lexers take quadratic time, in one step that cannot be interrupted.
 _UNLIKE_CODE = re.compile(r"[^\n]{1000}|\s{200}")
 
-# JupyterLab's editor colours by kind of token, each with one for where it is unknown, legible on white and near black.
+# The colors of JupyterLab's editor, each with a fallback that is legible on white and on near black.
 _COLORS = {
     "Comment": "var(--jp-mirror-editor-comment-color,#7c7c7c)",
     "Keyword": "var(--jp-mirror-editor-keyword-color,#0a8a0a)",
@@ -54,10 +55,10 @@ _COLORS = {
 
 @lru_cache(maxsize=256)
 def highlighted(code: str, language: str) -> str:
-    """Return the code as escaped HTML, coloured by ``<span style="…">`` if Pygments knows the language (lower case).
+    """Return the code as escaped HTML, colored by ``<span style="…">`` if Pygments knows the language (lower case).
 
-    Without colours: more than 20,000 characters, a line of 1,000 or 200 blanks in a row, and whatever takes Pygments
-    more than half a second. Cached, since a streaming answer is rendered over and over.
+    Not colored: more than 20,000 characters, a line of 1,000 characters, 200 blanks in a row, and code that takes
+    Pygments more than half a second. Cached, because a streaming answer is rendered again and again.
 
     >>> highlighted("x < 1", "no such language")
     'x &lt; 1'
@@ -69,18 +70,18 @@ def highlighted(code: str, language: str) -> str:
 
     lexer = get_lexer_by_name(language, stripnl=False)
     try:
-        return str(write(_timely(lexer.get_tokens(code)), _formatter()))
+        return str(write(_with_deadline(lexer.get_tokens(code)), _formatter()))
     except TimeoutError:
         return html.escape(code)
 
 
 def highlight_styles() -> set[str]:
-    """Return every value that a ``style`` attribute of ``highlighted`` can have."""
+    """Return every value of a ``style`` attribute in the output of ``highlighted``."""
     return {f"color: {color}" for color in _COLORS.values()}
 
 
-def _timely(tokens: Iterable[tuple[_TokenType, str]]) -> Iterator[tuple[_TokenType, str]]:
-    """Pass the tokens on while the thread's own computing time allows: busy neighbours change nothing."""
+def _with_deadline(tokens: Iterable[tuple[_TokenType, str]]) -> Iterator[tuple[_TokenType, str]]:
+    """Yield the tokens until the deadline, in CPU time of this thread: the load of the machine does not count."""
     deadline = time.thread_time() + MAX_HIGHLIGHTING_S
     for token in tokens:
         if time.thread_time() > deadline:
@@ -90,7 +91,7 @@ def _timely(tokens: Iterable[tuple[_TokenType, str]]) -> Iterator[tuple[_TokenTy
 
 @lru_cache(maxsize=1)
 def _languages() -> frozenset[str]:
-    """Return the names of Pygments' own languages: a model's word must not import somebody's plugin."""
+    """Return the names of Pygments' own languages: a model must not be able to import plugins."""
     from pygments.lexers import get_all_lexers  # noqa: PLC0415 - imported when first used
 
     return frozenset(alias for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases)
@@ -108,11 +109,9 @@ def _formatter() -> HtmlFormatter[str]:
     return HtmlFormatter(style=NotebookStyle, noclasses=True, nowrap=True)
 
 
-MAX_MARKDOWN_CHARS = 200_000
-
-# JupyterLab and nbconvert hand `$…$` in HTML outputs to MathJax, one more interpreter of the model's text. The two
-# "ignore" classes (MathJax 3 and 2) keep it away: formulas are MathML already, and a dollar that was no formula stays
-# a dollar. Nothing can be laid over the page, as whatever sticks out of this box is clipped.
+# JupyterLab and nbconvert pass `$…$` in HTML outputs to MathJax, one more interpreter of the model's text. The two
+# "ignore" classes (MathJax 3 and 2) turn it off: formulas are MathML already, and other dollars stay dollars. The box
+# clips whatever overflows it, so nothing can be laid over the page.
 _OPEN_BOX = (
     '<div class="promptkit-markdown mathjax_ignore tex2jax_ignore" '
     'style="overflow-wrap:break-word;overflow-x:auto;overflow-y:hidden">'
@@ -123,22 +122,24 @@ _PRE_STYLE = (
     "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0 0 1em;padding:8px;border-radius:4px;"
     "background-color:rgba(128,128,128,0.1)"
 )
-_CODE_STYLE = "background:none;padding:0"  # in a <pre>, JupyterLab would give every line a background of its own
+_CODE_STYLE = "background:none;padding:0"  # in a <pre>, JupyterLab gives every line its own background
 _SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
 _FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
 _IMAGE_STYLE = "max-width:100%"
-_LIST_STYLE = "padding:0 2em"  # room for bullets on either side; JupyterLab leaves it on the left only
-_PARAGRAPH_STYLE = "text-align:start"  # JupyterLab's is left
+_LIST_STYLE = "padding:0 2em"  # room for bullets on both sides; JupyterLab leaves room on the left only
+_PARAGRAPH_STYLE = "text-align:start"  # JupyterLab aligns to the left
 _STYLES_BY_DIRECTION = {
     "bullet_list_open": _LIST_STYLE,
     "ordered_list_open": _LIST_STYLE,
     "paragraph_open": _PARAGRAPH_STYLE,
 }
 
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and their neighbours
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and related scripts
 
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
-_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+DATA_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+"""The addresses of images that are shown: their pixels are in the address itself."""
+
 _WORD = re.compile(r"[a-z-]{1,30}(?: [a-z-]{1,30}){0,30}")
 _FLAG = re.compile(r"true|false")
 _LENGTH = re.compile(r"[+-]?(?:\d{1,2}(?:\.\d{1,4})?|\.\d{1,4})(?:em|ex|mu|pt|px)?(?: \d{1,2}em){0,30}")
@@ -153,7 +154,7 @@ def _exactly(*values: str) -> re.Pattern[str]:
 _AUTO = {"dir": _exactly("auto")}
 _CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:right")}
 
-# Every tag that may appear, its attributes, and what each of their values must match as a whole.
+# Every allowed tag, its attributes, and the pattern that the whole value of each must match.
 _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
     **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "li", "table", "thead", "tbody", "tr")},
     "p": {"style": _exactly(_PARAGRAPH_STYLE), **_AUTO},
@@ -165,7 +166,7 @@ _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
     "div": {"style": _exactly(_SCROLL_STYLE, _FORMULA_STYLE)},
     "pre": {"style": _exactly(_PRE_STYLE)},
     "code": {"style": _exactly(_CODE_STYLE)},
-    "img": {"src": _PICTURE, "alt": _ANYTHING, "style": _exactly(_IMAGE_STYLE)},
+    "img": {"src": DATA_IMAGE, "alt": _ANYTHING, "style": _exactly(_IMAGE_STYLE)},
     "a": {"href": _LINK},
     "math": {"display": _exactly("block", "inline")},
     "mo": {
@@ -195,18 +196,17 @@ _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
 
 
 def to_html(text: str) -> str:
-    r"""Return the model's Markdown as sanitised HTML, in one ``<div class="promptkit-markdown">``.
+    r"""Return the model's Markdown as sanitized HTML, in one ``<div class="promptkit-markdown">``.
 
-    CommonMark with tables, strikethrough and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``); raw HTML is shown as
-    text, and Hebrew or Arabic from right to left. Links lead to http, https and mailto only and open in a new tab; any
-    other address stays visible as it was written. Of images only ``data:`` ones are shown (png, jpeg, gif, webp); a
-    remote one becomes its alternative text with the address beside it. Broken LaTeX, and LaTeX that defines macros, is
-    shown as code.
+    CommonMark with tables, strikethrough and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``). Raw HTML is shown as
+    text; Hebrew and Arabic run from right to left. Links lead to http, https and mailto only and open in a new tab; any
+    other address is shown as text. Only ``data:`` images are shown (png, jpeg, gif, webp); a remote image becomes its
+    alternative text and address. Broken LaTeX, and LaTeX that defines macros, is shown as code.
 
-    Any text is accepted, unfinished Markdown included, and the same text gives the same HTML. What would take too long
-    is shown plainly: a text of more than 200,000 characters unformatted in a ``<pre>``; without colours, code of more
-    than 20,000 characters, code with a line of 1,000 or 200 blanks in a row, and code that takes Pygments more than
-    half a second; as source, a formula of more than 2,000 characters.
+    Any text is accepted, including unfinished Markdown, and the same text always gives the same HTML. What would take
+    too long is not formatted: more than 200,000 characters become one ``<pre>``; code is not colored if it has more
+    than 20,000 characters, a line of 1,000 characters or 200 blanks in a row, or takes Pygments more than half a
+    second; a formula of more than 2,000 characters is shown as its source.
 
     >>> "<strong>bold</strong>" in to_html("**bold**")
     True
@@ -218,7 +218,7 @@ def to_html(text: str) -> str:
 
 
 def code_blocks(text: str) -> list[str]:
-    r"""Return the fenced code of a Markdown text, block by block, without its last line break.
+    r"""Return the fenced code blocks of a Markdown text, without their last line break.
 
     >>> code_blocks("Try:\n```python\nprint(1)\n```")
     ['print(1)']
@@ -228,14 +228,14 @@ def code_blocks(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _sanitizer() -> Callable[[str], str]:
-    """Return nh3 with the allow-list: the only place that decides what may leave this module."""
+    """Return nh3 with the allowlist: it alone decides what HTML may leave this module."""
     import nh3  # noqa: PLC0415 - imported when first used
 
     allowed = {**_ATTRIBUTES, "span": {"style": _exactly(*highlight_styles())}}
     fixed = {("a", "rel"): "noopener noreferrer nofollow", ("a", "target"): "_blank"}
 
     def checked(tag: str, attribute: str, value: str) -> str | None:
-        # nh3 keeps the attribute if this raises, so nothing here may.
+        # nh3 keeps the attribute if this raises, so it must not.
         pattern = allowed.get(tag, {}).get(attribute)
         return value if fixed.get((tag, attribute)) == value or (pattern and pattern.fullmatch(value)) else None
 
@@ -264,7 +264,7 @@ def _parser() -> MarkdownIt:
 
 
 def _choose_directions(state: StateCore) -> None:
-    """Where there is Hebrew or Arabic, let each outermost block run as its first letters do."""
+    """In a text with Hebrew or Arabic, give each outermost block the direction of its first letters."""
     if not _RIGHT_TO_LEFT.search(state.src):
         return
     for token in state.tokens:
@@ -275,7 +275,7 @@ def _choose_directions(state: StateCore) -> None:
 
 
 def _is_allowed(url: str) -> bool:
-    return bool(_LINK.fullmatch(url) or _PICTURE.fullmatch(url))
+    return bool(_LINK.fullmatch(url) or DATA_IMAGE.fullmatch(url))
 
 
 def _render_code(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
@@ -291,25 +291,19 @@ def _render_image(
     token = tokens[index]
     source = str(token.attrs["src"])
     alternative = html.escape(renderer.renderInlineAsText(token.children, options, env))
-    if _PICTURE.fullmatch(source):
+    if DATA_IMAGE.fullmatch(source):
         return f'<img src="{source}" alt="{alternative}" style="{_IMAGE_STYLE}">'
     return f"{alternative} ({html.escape(source)})" if alternative else html.escape(source)
 
 
 def _render_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
-    return to_mathml(tokens[index].content.strip())
-
-
-def _render_display_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
-    return to_mathml(tokens[index].content.strip(), display=True)
-
-
-def _render_formula_block(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
-    return f'<div style="{_FORMULA_STYLE}">{to_mathml(tokens[index].content.strip(), display=True)}</div>\n'
+    token = tokens[index]
+    formula = to_mathml(token.content.strip(), display=token.type != "math_inline")
+    return f'<div style="{_FORMULA_STYLE}">{formula}</div>\n' if token.type == "math_block" else formula
 
 
 def _render_cell(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
-    token = tokens[index]  # JupyterLab aligns cells to the right unless they say otherwise
+    token = tokens[index]  # JupyterLab aligns cells to the right by default
     return f'<{token.tag} style="{token.attrs.get("style", "text-align:left")}">'
 
 
@@ -318,8 +312,8 @@ _RENDER_RULES: Mapping[str, Callable[..., str]] = {
     "code_block": _render_code,
     "image": _render_image,
     "math_inline": _render_formula,
-    "math_inline_double": _render_display_formula,
-    "math_block": _render_formula_block,
+    "math_inline_double": _render_formula,
+    "math_block": _render_formula,
     "table_open": lambda *_: f'<div style="{_SCROLL_STYLE}"><table>\n',
     "table_close": lambda *_: "</table></div>\n",
     "th_open": _render_cell,

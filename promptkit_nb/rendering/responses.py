@@ -1,4 +1,4 @@
-"""The answer to one call, as users get it."""
+"""The answer to one call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from promptkit_nb.turns import Turn, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """One answer: sanitised HTML with a receipt in a notebook, its text elsewhere.
+    """One answer, shown as sanitized HTML with a receipt in a notebook and as its text elsewhere.
 
-    ``cost`` is in US dollars, ``None`` where the price is unknown; ``saved`` what a replayed answer cost when it was
-    made. ``truncated`` says how many turns were left out of the request, ``turn`` what was stored, ``stale_turns`` how
-    many later turns were answered before this change.
+    ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed answer.
+    ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and ``stale_turns``
+    the number of later turns that were answered before this change.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider(), replay="auto").new_conversation(conversation_id="hello")
@@ -62,7 +62,7 @@ class Response:
 
     @classmethod
     def replay_of(cls, turn: Turn, conversation_id: str, *, stale_turns: int = 0) -> Response:
-        """Return the answer of a turn that was stored before: it costs nothing now."""
+        """Return the answer of a stored turn as a replay, which costs nothing."""
         answer = cls.of(turn, conversation_id)
         return replace(answer, cost=Decimal(0), saved=turn.first_cost, replayed=True, stale_turns=stale_turns)
 
@@ -71,7 +71,7 @@ class Response:
         return self.content
 
     def __repr__(self) -> str:
-        """Return the text: what a console shows."""
+        """Return the text, without control characters."""
         return printable(self.content)
 
     def _repr_html_(self) -> str:
@@ -79,7 +79,7 @@ class Response:
 
 
 def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
-    """Return a model's text and a line below it as HTML that cannot execute or fetch anything."""
+    """Return a model's text with its warnings and a footer as HTML that cannot execute or fetch anything."""
     lines = [f"⚠ {warning}" for warning in warnings] + [footer]
     below = "".join(note_html(line, "margin-top:0.4em") for line in lines if line)
     return f"{to_html(text) if text else ''}{below}"

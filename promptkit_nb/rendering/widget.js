@@ -1,4 +1,4 @@
-// What the pages of all widgets begin with. Children that are text become text, never HTML.
+// Shared by the scripts of all widgets. Children that are strings become text, never HTML.
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

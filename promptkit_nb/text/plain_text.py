@@ -1,4 +1,4 @@
-"""Foreign text as plain text: it cannot steer a terminal, and all of it can be encoded."""
+"""Text from models, servers and files as plain text: it cannot control a terminal, and it can always be encoded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ from promptkit_nb.turns import without_lone_surrogates
 
 PREVIEW_CHARACTERS = 60
 
-
-def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
-    r"""Return the beginning of a text on one line, with an ellipsis where it was cut.
-
-    >>> preview("Hello,\n  world", 8)
-    'Hello, …'
-    """
-    line = one_line(text)
-    return line if len(line) <= characters else f"{line[: characters - 1]}…"
-
-
 _CONTROLS = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
 
 
 def printable(text: str) -> str:
-    r"""Return the text without control characters, line breaks and tabs excepted.
+    r"""Return the text without control characters, except line breaks and tabs.
 
     >>> printable("\x1b[31mred\r\n")
     '[31mred\n'
@@ -38,8 +27,18 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
+    r"""Return the beginning of the text on one line, with an ellipsis if it was cut.
+
+    >>> preview("Hello,\n  world", 8)
+    'Hello, …'
+    """
+    line = one_line(text)
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
 def counted(count: int, noun: str) -> str:
-    """Return a number and what it counts.
+    """Return a count with its noun.
 
     >>> counted(1, "turn"), counted(1200, "turn")
     ('1 turn', '1200 turns')

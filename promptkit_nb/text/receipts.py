@@ -1,4 +1,4 @@
-"""The receipt: one line that says what an answer took."""
+"""Receipts and amounts: what an answer used and cost, in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CENT_DIGITS = 4
 
 
 def usd_text(cost: Decimal | None) -> str:
-    """Return US dollars for reading: four decimals, or the first two digits of what is smaller still.
+    """Return US dollars to read: four decimals, or two significant digits for smaller amounts.
 
     >>> from decimal import Decimal
     >>> [usd_text(Decimal(text)) for text in ("0", "0.0019", "0.000045", "12.5")]
@@ -34,7 +34,7 @@ def usd_text(cost: Decimal | None) -> str:
 
 
 def amount_text(usd: Decimal) -> str:
-    """Return US dollars of a budget for reading: as ``usd_text`` with four decimals at any size, without idle zeros.
+    """Return US dollars of a budget: like ``usd_text``, but with four decimals at any size and no trailing zeros.
 
     >>> from decimal import Decimal
     >>> [amount_text(Decimal(text)) for text in ("1", "0.42", "0.0310", "4.9963", "0.000045")]
@@ -46,7 +46,7 @@ def amount_text(usd: Decimal) -> str:
 
 
 def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
-    """Return a sum of costs for reading, with what it lacks.
+    """Return a sum of costs to read, with the number of turns it does not include.
 
     >>> from decimal import Decimal
     >>> total_text(Decimal("0.12"), 3)
@@ -62,8 +62,8 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
 def receipt_of(response: Response, conversation_id: str) -> str:
     """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
 
-    A replayed answer says what it saved, and one that turned later turns stale how many. In a batch run the seconds
-    and the conversation's id stay out, so that the same run gives the same output; so does an empty id.
+    A replayed answer adds what it saved, and one that made later turns stale adds their number. A batch run leaves out
+    the seconds and the conversation, so that the same run gives the same output. An empty id is left out, too.
     """
     usage = response.usage
     parts = [
@@ -94,6 +94,6 @@ def _finish_words(finish_reason: str) -> str:
     words = {
         "length": "cut at the output limit",
         "content_filter": "cut by the provider's filter",
-        "unknown": "the server gave no reason for the end",
+        "unknown": "the server gave no finish reason",
     }
     return words.get(finish_reason, finish_reason)

@@ -1,4 +1,4 @@
-"""What opening a panel, and an update while an answer comes, cost with 2,000 turns beside 20."""
+"""The cost of opening a panel and of an update while an answer streams, with 2,000 turns relative to 20."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ ROUNDS = 15
 ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
 
 
-class Nowhere:
-    """A screen that nobody looks at."""
+class BlankScreen:
+    """A screen that shows nothing."""
 
     def show(self, **changes: object) -> None:
-        """Show nothing."""
+        """Ignore the change."""
 
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Tell nobody."""
+    def notify(self, message: Mapping[str, object]) -> None:
+        """Ignore the message."""
 
-    def keep(self, snapshot: Snapshot) -> None:
-        """Keep nothing."""
+    def save_transcript(self, snapshot: Snapshot) -> None:
+        """Save nothing."""
 
 
-class Underway(AnswerThread):
-    """An answer that stands still."""
+class UnfinishedAnswer(AnswerThread):
+    """An answer that does not grow."""
 
     text = "The **answer** so far."
     waiting = ""
 
     def __init__(self) -> None:
-        """Ask nothing."""
+        """Send nothing."""
         self.question = "And now?"
-        self.place: dict[str, Any] = {}
+        self.replaces: dict[str, Any] = {}
 
 
 def measure() -> list[Ratio]:
@@ -56,25 +56,25 @@ def measure() -> list[Ratio]:
 
 
 def conversation_of(manager: ConversationManager, turns: int) -> Conversation:
-    """Store so many turns, and return their conversation."""
-    said = (
+    """Store this many turns and return their conversation."""
+    stored = (
         Turn(messages=(Message("user", f"question {number}"), Message("assistant", ANSWER.format(number=number))))
         for number in range(turns)
     )
-    manager.store.create(ConversationState(f"{turns}", turns=tuple(said)))
+    manager.store.create(ConversationState(f"{turns}", turns=tuple(stored)))
     return manager.get_conversation(f"{turns}")
 
 
 def _opened(conversation: Conversation) -> PanelView:
-    return PanelView(Nowhere(), conversation.snapshot())
+    return PanelView(BlankScreen(), conversation.snapshot())
 
 
-def _update(board: PanelView) -> Callable[[], object]:
-    answer = Underway()
+def _update(view: PanelView) -> Callable[[], object]:
+    answer = UnfinishedAnswer()
 
     def update() -> None:
-        board.begin(answer)
-        board._next_update_at = 0.0
-        board.grow(answer)
+        view.show_question(answer)
+        view._next_update_at = 0.0
+        view.show_progress(answer)
 
     return update

@@ -38,7 +38,7 @@ OPEN = """async () => {
     await painted();
     const begun = performance.now();
     jupyterapp.commands.execute('notebook:run-cell');
-    while (cell.node.querySelectorAll('.promptkit-turn:not(.promptkit-growing)').length < 20) await painted();
+    while (cell.node.querySelectorAll('.promptkit-turn:not(.promptkit-streaming)').length < 20) await painted();
     await painted();
     return performance.now() - begun;
 }"""

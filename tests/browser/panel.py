@@ -68,7 +68,7 @@ class Panel:
         self.log = self.root.get_by_role("log", name="Conversation")
         self.box = self.root.get_by_role("textbox", name="Message")
         self.status = self.root.get_by_role("status")
-        self.problem = self.root.get_by_role("alert")
+        self.error = self.root.get_by_role("alert")
         self.chooser = self.root.get_by_role("combobox", name="Conversations")
         self.box.wait_for()
 

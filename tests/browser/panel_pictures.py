@@ -93,7 +93,7 @@ def main() -> None:
         _picture(panel, "panel_long_code.png")
         chat.reply(error_reply(429, "You exceeded your current quota.", code="insufficient_quota"))
         panel.say("And without matplotlib?")
-        panel.problem.wait_for()
+        panel.error.wait_for()
         _picture(panel, "panel_error.png")
         panel.button("Dismiss").click()
         panel.box.fill("")

@@ -39,7 +39,7 @@ def test_scrolling_through_a_long_conversation(
     notebook.run_cell(1)
     panel = Panel(page)
     turns_there, turns_filled = (
-        panel.log.locator(f".promptkit-turn:not(.promptkit-growing){kind}") for kind in ("", ":not(:empty)")
+        panel.log.locator(f".promptkit-turn:not(.promptkit-streaming){kind}") for kind in ("", ":not(:empty)")
     )
     panel.log.get_by_text(f"question {TURNS - 1}", exact=True).wait_for()
     assert turns_there.count() == 20

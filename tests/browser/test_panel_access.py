@@ -152,7 +152,7 @@ def test_contrast_and_little_room(lab: LabServer, page: Page, chat_server: ChatS
     panel.log.get_by_text("Heading").wait_for()
     wait(panel.is_idle)
     panel.say("and fail")
-    panel.problem.get_by_text("refused").wait_for()
+    panel.error.get_by_text("refused").wait_for()
     panel.button("Delete").click()
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         use_theme(page, theme)

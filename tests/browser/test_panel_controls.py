@@ -124,7 +124,7 @@ def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatS
     page.keyboard.press("Enter")
     assert focus(page) == "Conversations"
     panel.chooser.select_option(label="Trip 17 (0)")
-    panel.log.get_by_text("Nothing was said yet.").wait_for()
+    panel.log.get_by_text("No messages yet.").wait_for()
     panel.say("in the trip")
     panel.hears("You said: in the trip")
     wait(panel.is_idle)
@@ -151,7 +151,7 @@ def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatS
     page.keyboard.press("Enter")
     panel.chooser.locator("option", has_text="The <b>copy</b>").wait_for(state="detached")
     panel.button("New").click()
-    panel.log.get_by_text("Nothing was said yet.").wait_for()
+    panel.log.get_by_text("No messages yet.").wait_for()
     assert focus(page) == "Message"
     with DiskStore(tmp_path) as store:
         said = {head.conversation_id: head.turn_count for head in store.list() if head.turn_count}

@@ -77,7 +77,7 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
         panel.box.fill("")
         panel.say(f"fails {number}")
         wait(lambda number=number: len(chat_server.requests) == number and panel.is_idle())  # type: ignore[misc]  # bound
-        panel.problem.wait_for()
+        panel.error.wait_for()
     panel.button("Rename").click()
     panel.root.get_by_role("textbox", name="New title").fill(ATTACKS["img onerror, unfinished"])
     panel.button("Save").click()
