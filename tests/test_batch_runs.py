@@ -1,4 +1,4 @@
-"""Notebooks that programs run: ``jupyter execute``, nbclient and nbval twice on one store, and from a recording."""
+"""Notebooks run by programs: ``jupyter execute``, nbclient and nbval twice on one store, and from a recording."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ EVERYTHING = (
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where kernels keep their conversations; the developer's shell has no say."""
+    """The directory of the kernels' conversations; the developer's environment is ignored."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
@@ -72,14 +72,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def online(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
-    """The server that kernels of this test talk to."""
+    """The server that this test's kernels use."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1")
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     return chat_server
 
 
 def written(path: Path, cells: Sequence[str]) -> Path:
-    """Write a notebook of these code cells, not executed."""
+    """Write a notebook with these code cells, not executed."""
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
     notebook.cells = [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(cells)]  # type: ignore[no-untyped-call]  # same
@@ -88,20 +88,20 @@ def written(path: Path, cells: Sequence[str]) -> Path:
 
 
 def jupyter_execute(path: Path) -> None:
-    """Run a notebook by the command of that name."""
+    """Run a notebook with ``jupyter execute``."""
     subprocess.run(
         [sys.executable, "-m", "jupyter", "execute", path], check=True, capture_output=True, timeout=PATIENCE_S
     )
 
 
 def nbval(path: Path) -> None:
-    """Run a notebook by pytest, without comparing outputs."""
+    """Run a notebook with pytest, without comparing outputs."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     subprocess.run([*command, path], check=True, capture_output=True, timeout=PATIENCE_S, cwd=path.parent)
 
 
 def executed(path: Path) -> NotebookNode:
-    """Run a notebook by nbclient, as papermill does, in its own directory; return it with its outputs."""
+    """Run a notebook with nbclient, like papermill, in its own directory; return it with its outputs."""
     notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # same
     resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, kernel_name="python3", timeout=PATIENCE_S, resources=resources).execute()
@@ -109,7 +109,7 @@ def executed(path: Path) -> NotebookNode:
 
 
 def outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
-    """Return what the cells show."""
+    """Return the outputs of the cells."""
     shown = ("output_type", "data", "name", "text")
     return [
         [{key: value for key, value in output.items() if key in shown} for output in cell.outputs]
@@ -118,13 +118,13 @@ def outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
 
 
 def state(home: Path, conversation_id: str = "talk") -> ConversationState:
-    """Return what the store holds of the conversation."""
+    """Return the stored conversation."""
     with DiskStore(home) as store:
         return store.get(conversation_id)
 
 
 def texts(found: ConversationState) -> list[str]:
-    """Return what the user says in the current turns."""
+    """Return the user's messages in the current turns."""
     return [turn.user_text for turn in found.turns]
 
 
@@ -132,7 +132,7 @@ def texts(found: ConversationState) -> list[str]:
 def test_second_run_asks_nothing_and_writes_nothing(
     run: Callable[[Path], object], home: Path, online: ChatServer, tmp_path: Path
 ) -> None:
-    """Under ``%chat_use`` a notebook without cell ids finds its turns again, calls in loops included."""
+    """Under ``%chat_use`` a notebook without cell ids finds its turns again, including calls in loops."""
     notebook = written(tmp_path / "talk.ipynb", [SETUP, *TALK])
     run(notebook)
     first = state(home)
@@ -159,7 +159,7 @@ def test_what_one_program_ran_another_finds(home: Path, online: ChatServer, tmp_
 def test_a_message_in_the_cell_that_loads_the_extension_is_found_again(
     home: Path, online: ChatServer, tmp_path: Path
 ) -> None:
-    """Its source is known, though the extension was not there when the cell began."""
+    """Its source is known although the extension was not loaded when the cell started."""
     notebook = written(tmp_path / "one.ipynb", [f"{SETUP}\n%chat Hi", "%chat there"])
     for _ in range(2):
         executed(notebook)
@@ -168,7 +168,7 @@ def test_a_message_in_the_cell_that_loads_the_extension_is_found_again(
 
 
 def test_run_all_is_safe_for_every_magic(home: Path, online: ChatServer, tmp_path: Path) -> None:
-    """A notebook that uses all of them, three times: requests and current turns are those of the first run."""
+    """A notebook that uses every magic, three times: the requests and current turns are those of the first run."""
     notebook = written(tmp_path / "all.ipynb", [SETUP, *EVERYTHING])
     executed(notebook)
     asked = len(online.requests)
@@ -187,9 +187,9 @@ def test_run_all_is_safe_for_every_magic(home: Path, online: ChatServer, tmp_pat
 def test_a_recording_stands_in_for_key_and_network(
     online: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In another checkout, strict replay gives the outputs of the strict run that was committed, byte for byte.
+    """In another checkout, strict replay reproduces the outputs of the committed strict run byte for byte.
 
-    The author's strict run may have been in the store where it was recorded, where the conversation goes on.
+    The author's strict run may have used the store of the recording, where the conversation continues.
     """
     author = tmp_path / "author"
     author.mkdir()
@@ -206,7 +206,7 @@ def test_a_recording_stands_in_for_key_and_network(
         monkeypatch.setenv("PROMPTKIT_HOME", str(directory / "home"))
         shown.append(outputs(executed(written(directory / "talk.ipynb", [setup, *TALK]))))
     assert shown[1] == shown[2]
-    assert shown[0][:-1] == shown[1][:-1]  # the history tells what was paid in that store, too
+    assert shown[0][:-1] == shown[1][:-1]  # the history also includes what was paid in that store
     assert shown[1][0][-1]["text"].splitlines()[-1] == "conversation 'talk'"
     assert shown[1][2][-1]["data"]["text/plain"] == (
         "Your name is Alice.\n\ngpt-4o-mini · 10/5 tokens · replayed · $0.00 (saved $0.0000045)"
@@ -215,13 +215,13 @@ def test_a_recording_stands_in_for_key_and_network(
 
 
 def test_usage_holds_no_day(online: ChatServer, tmp_path: Path) -> None:
-    """Tomorrow's run shows the same table: without further words it is by model alone."""
+    """Tomorrow's run shows the same table because the default groups by model alone."""
     shown = outputs(executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_usage"])))
     assert shown[2][0]["data"]["text/plain"].split()[:2] == ["model", "turns"]
 
 
 def test_a_changed_prompt_is_missed_before_anything_is_sent(home: Path, online: ChatServer, tmp_path: Path) -> None:
-    """Strict replay fails the cell in one line, even where a key and a server are there."""
+    """Strict replay fails the cell with one line, even if a key and a server exist."""
     executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_export chat.json"]))
     setup = f"{SETUP}-again\n%chat_setup --recording chat.json --replay strict"
     changed = written(tmp_path / "changed.ipynb", [setup, "%chat Won"])

@@ -1,4 +1,4 @@
-"""What stands in a chat cell reaches the model byte for byte, but for resolved ``{{ }}``: through the real magics."""
+"""The body of a chat cell reaches the model byte for byte, except for replaced ``{{ }}``, through the real magics."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ PIECE = st.one_of(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
-    """The server that all examples talk to."""
+    """The server for all examples."""
     with ChatServer() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def shell(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell]:
-    """A shell in a conversation that is kept in memory."""
+    """A shell with a conversation in memory."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OPENAI_API_KEY", "sk-test-1")
         environment.setenv("OPENAI_BASE_URL", server.url)
@@ -84,7 +84,7 @@ def shell(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def run(shell: InteractiveShell, cell: str) -> str:
-    """Run a cell, and return what it printed; an error fails the test."""
+    """Run a cell and return what it printed; an error fails the test."""
     with capture_output() as captured:
         result = shell.run_cell(cell)  # type: ignore[no-untyped-call]  # IPython's has no types
     result.raise_error()
@@ -92,7 +92,7 @@ def run(shell: InteractiveShell, cell: str) -> str:
 
 
 def said(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
-    """Run a chat cell in an empty conversation, and return what the user says in its one request."""
+    """Run a chat cell in an empty conversation and return the user's message in its one request."""
     run(shell, "%chat_delete talk")
     before = len(server.requests)
     run(shell, cell)
@@ -104,31 +104,31 @@ def said(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
 @settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(PIECE, min_size=1, max_size=6))
 def test_any_body_arrives(shell: InteractiveShell, server: ChatServer, pieces: list[tuple[str, str]]) -> None:
-    """JSON, LaTeX, code, templates, CSS, emoji: all as typed, and the expressions between them as their values."""
+    """JSON, LaTeX, code, templates, CSS and emoji are sent as typed, the expressions between them as their values."""
     typed = "".join(f"{piece} " for piece, _ in pieces)
     assert said(shell, server, f"%%chat\nx {typed}\n\ny") == f"x {''.join(f'{value} ' for _, value in pieces)}\n\ny"
 
 
 @pytest.mark.parametrize("text", PASTED)
 def test_a_body_of_nothing_else_arrives(shell: InteractiveShell, server: ChatServer, text: str) -> None:
-    """At the very beginning of the body, too, where IPython looks for prompts and indentation."""
+    """Also at the beginning of the body, where IPython looks for prompts and indentation."""
     assert said(shell, server, f"%%chat\n{text}") == text.strip("\n")
 
 
 @pytest.mark.parametrize("text", [text for text in PASTED if "\n" not in text])
 def test_a_line_arrives(shell: InteractiveShell, server: ChatServer, text: str) -> None:
-    """A ``%chat`` line is said as it stands, its expressions resolved."""
+    """A ``%chat`` line is sent as typed, with its expressions replaced."""
     assert said(shell, server, f"%chat Look: {text} {{{{ n }}}} end") == f"Look: {text} 42 end"
 
 
 @pytest.mark.parametrize("text", sorted(EXPRESSIONS))
 def test_raw_sends_braces_as_typed(shell: InteractiveShell, server: ChatServer, text: str) -> None:
-    """With ``--raw`` nothing is resolved, also names that there are not."""
+    """With ``--raw`` nothing is replaced, not even unknown names."""
     assert said(shell, server, f"%%chat --raw\n{text} {{{{ nowhere }}}}") == f"{text} {{{{ nowhere }}}}"
 
 
 def test_an_image_is_a_part_of_the_message(shell: InteractiveShell, server: ChatServer) -> None:
-    """The texts around it are parts, too, in the order in which they were typed."""
+    """The texts around it become parts, too, in the order in which they were typed."""
     assert said(shell, server, "%%chat\nWhat is {{ picture }}, {{ name }}?") == [
         {"type": "text", "text": "What is "},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}},
@@ -138,7 +138,7 @@ def test_an_image_is_a_part_of_the_message(shell: InteractiveShell, server: Chat
 
 @pytest.mark.parametrize("cell", ["%%chat\nHi {{ nowhere }}", "%chat Hi {{ nowhere }}"])
 def test_an_unknown_name_fails_before_anything_is_sent(shell: InteractiveShell, server: ChatServer, cell: str) -> None:
-    """The cell fails in one line that names it, and nothing is said."""
+    """The cell fails with one line that names it, and nothing is sent."""
     run(shell, "%chat_delete talk")
     before = len(server.requests)
     with capture_output() as captured:
@@ -153,14 +153,14 @@ def test_an_unknown_name_fails_before_anything_is_sent(shell: InteractiveShell, 
 
 
 def test_a_dry_run_shows_the_resolved_text(shell: InteractiveShell, server: ChatServer) -> None:
-    """It is what would be sent, and nothing is."""
+    """It shows what would be sent and sends nothing."""
     before = len(server.requests)
     assert "Say 42 times b}" in run(shell, "%%chat --dry-run\nSay {{ n }} times {{ rows[0]['a'] }}")
     assert len(server.requests) == before
 
 
 def test_a_changed_value_is_another_question(shell: InteractiveShell, server: ChatServer) -> None:
-    """The same text with another value is not replayed, and with the former one it is."""
+    """The same text with another value is not replayed; with the former value it is."""
     before = len(server.requests)
     for value in (1, 2, 1):
         run(shell, "%chat_delete talk" if value == before else f"value = {value}")

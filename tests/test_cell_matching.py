@@ -1,4 +1,4 @@
-"""Which turn a chat cell stands for: by the id of its cell, and in a batch run by the order of the cells."""
+"""Matching cells with turns: by cell id, and in a batch run by the order of the cells."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ KEY = "sk-proj-0123456789abcdefSECRET"
 
 @dataclass
 class Kernel:
-    """A kernel that runs chat cells in a conversation, as the magics do it; a new one knows only what is stored."""
+    """A kernel that runs chat cells like the magics do; a new one knows only what is stored."""
 
     conversation: Conversation
     in_batch: bool = False
     matching: CellMatching = field(default_factory=CellMatching)
 
     def cell(self, source: str, *, cell_id: str | None = None, calls: int = 1, fresh: bool = False) -> Response:
-        """Run a cell with so many chat calls, of which each says the source; return the last answer."""
+        """Run a cell with this many chat calls, each with the source as its message; return the last answer."""
         for call in range(calls):
             asks = CellCall(cell_id=cell_id, cell_call=call, cell_source=_without_keys(source))
             place = self.matching.place_of(asks, self.conversation.snapshot(), in_batch=self.in_batch)
@@ -55,23 +55,23 @@ class Kernel:
         return stream.response
 
     def cells(self, sources: str) -> None:
-        """Run cells of one letter each; in a front end that tells ids, the letter is the id."""
+        """Run one-letter cells; if the front end provides cell ids, the letter is the id."""
         for letter in sources:
             self.cell(letter, cell_id=None if self.in_batch else letter)
 
     @property
     def now(self) -> str:
-        """What is said in the conversation now."""
+        """The messages of the current turns."""
         return "".join(turn.user_text for turn in self.conversation.turns)
 
     @property
     def branches(self) -> list[str]:
-        """What was said on its branches."""
+        """The messages of each branch."""
         return ["".join(turn.user_text for turn in branch.turns) for branch in self.conversation.branches()]
 
     @property
     def stale(self) -> str:
-        """What of it is stale."""
+        """The messages of the stale turns."""
         return "".join(turn.user_text for turn in self.conversation.stale_turns)
 
 
@@ -83,19 +83,19 @@ def store(tmp_path: Path) -> StateStore:
 
 @pytest.fixture
 def notebook(store: StateStore, chat_server: ChatServer) -> Kernel:
-    """A kernel whose front end tells the ids of cells."""
+    """A kernel whose front end provides cell ids."""
     return Kernel(manager_for(store, chat_server).new_conversation(conversation_id="talk"))
 
 
 @pytest.fixture
 def batch(notebook: Kernel) -> Kernel:
-    """A kernel in which a program runs the notebook, without ids."""
+    """A kernel in a batch run, without cell ids."""
     notebook.in_batch = True
     return notebook
 
 
 def again(kernel: Kernel) -> Kernel:
-    """Return a kernel that was started anew."""
+    """Return a restarted kernel."""
     return Kernel(kernel.conversation, kernel.in_batch)
 
 
@@ -106,7 +106,7 @@ def manager_for(store: StateStore, server: ChatServer) -> ConversationManager:
 
 class TestCellIds:
     def test_running_a_cell_again_never_makes_a_second_copy(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Unchanged it is replayed, and nothing is written."""
+        """An unchanged cell is replayed, and nothing is written."""
         notebook.cells("abc")
         before = notebook.conversation.snapshot().state
         answer = notebook.cell("b", cell_id="b")
@@ -114,28 +114,28 @@ class TestCellIds:
         assert notebook.conversation.snapshot().state == before
 
     def test_a_changed_cell_replaces_its_turn(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """In place, with the former one as a version; later turns stay, and are stale."""
+        """In place; the former turn becomes a version, and later turns stay and become stale."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("axc", "c", 4)
         assert [turn.user_text for turn in notebook.conversation.versions(1)] == ["b"]
 
     def test_running_a_stale_cell_refreshes_it(self, notebook: Kernel) -> None:
-        """It is asked again, in its place."""
+        """It is asked again in place."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
         assert not notebook.cell("c", cell_id="c").replayed
         assert (notebook.now, notebook.stale) == ("axc", "")
 
     def test_the_former_text_brings_back_the_former_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Typed back, it is replayed from the version, and what came after is not stale any more."""
+        """If the former text is typed again, the version is replayed, and later turns are no longer stale."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
         assert notebook.cell("b", cell_id="b").replayed
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abc", "", 4)
 
     def test_a_restarted_kernel_knows_the_cells(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Restart & Run All sends nothing, and writes nothing."""
+        """Restart & Run All sends and writes nothing."""
         notebook.cells("abc")
         revision = notebook.conversation.snapshot().state.revision
         again(notebook).cells("abc")
@@ -143,45 +143,45 @@ class TestCellIds:
         assert notebook.conversation.snapshot().state.revision == revision
 
     def test_each_call_of_a_cell_has_its_turn(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """A loop, and several %chat in a cell, are as many turns, and as many again."""
+        """A loop and several %chat in a cell make one turn per call, also when run again."""
         for _ in range(2):
             notebook.cell("a", cell_id="a", calls=3)
         assert (notebook.now, len(chat_server.requests)) == ("a0a1a2", 3)
 
     def test_surplus_turns_stay(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """A loop that goes round less often leaves the turns of the rounds before."""
+        """A loop with fewer iterations keeps the turns of the former iterations."""
         notebook.cell("a", cell_id="a", calls=3)
         notebook.cell("b", cell_id="b")
         notebook.cell("a", cell_id="a", calls=2)
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("a0a1a2b", "", 4)
 
     def test_a_longer_loop_adds_at_the_end(self, notebook: Kernel) -> None:
-        """The rounds that are new come after all that is there."""
+        """The new iterations come after all existing turns."""
         notebook.cell("a", cell_id="a", calls=2)
         notebook.cell("b", cell_id="b")
         notebook.cell("a", cell_id="a", calls=3)
         assert notebook.now == "a0a1ba2"
 
     def test_moving_cells_changes_nothing(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """The stored order counts, not the cells'."""
+        """The stored order counts, not the order of the cells."""
         notebook.cells("abc")
         again(notebook).cells("cab")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abc", "", 3)
 
     def test_deleting_a_cell_changes_nothing(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Its turn stays, and the others are not stale."""
+        """Its turn stays, and the other turns do not become stale."""
         notebook.cells("abc")
         again(notebook).cells("ac")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abc", "", 3)
 
     def test_a_new_cell_is_added_at_the_end(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Wherever it stands in the notebook, its turn is the last, and makes nothing stale."""
+        """Wherever it is in the notebook, its turn comes last, and no turn becomes stale."""
         notebook.cells("abc")
         again(notebook).cells("anbc")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abcn", "", 4)
 
     def test_a_copied_notebook_is_the_same_notebook(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """It keeps its cell ids: on the same conversation it answers the same turns."""
+        """It keeps its cell ids: in the same conversation it answers the same turns."""
         notebook.cells("ab")
         copy = again(notebook)
         copy.cells("ab")
@@ -189,7 +189,7 @@ class TestCellIds:
         assert (notebook.now, len(chat_server.requests)) == ("ax", 3)
 
     def test_a_copied_cell_is_another_cell(self, notebook: Kernel) -> None:
-        """The same text in a cell with another id is said a second time."""
+        """The same text in a cell with another id makes a second turn."""
         notebook.cell("a", cell_id="a")
         notebook.cell("a", cell_id="a-copy")
         assert notebook.now == "aa"
@@ -197,7 +197,7 @@ class TestCellIds:
     def test_another_conversation_has_turns_of_its_own(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """The same cells in another conversation are asked there."""
+        """In another conversation, the same cells are asked anew."""
         notebook.cells("ab")
         other = Kernel(manager_for(store, chat_server).new_conversation(conversation_id="other"))
         other.cells("ab")
@@ -206,7 +206,7 @@ class TestCellIds:
     def test_of_two_kernels_that_make_one_cells_turn_the_later_replaces(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """The earlier is kept as a version."""
+        """The earlier turn is kept as a version."""
         other = Kernel(manager_for(store, chat_server).get_conversation("talk"))
         cell_while(notebook, lambda: other.cell("a", cell_id="a"), "x", "a")
         assert notebook.now == "x"
@@ -215,14 +215,14 @@ class TestCellIds:
     def test_a_turn_that_another_kernel_appended_meanwhile_comes_before_ours(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """Our turn lands after it, and is stale."""
+        """The new turn is added after it and is stale."""
         notebook.cells("a")
         other = Kernel(manager_for(store, chat_server).get_conversation("talk"))
         cell_while(notebook, lambda: other.cell("o", cell_id="o"), "b", "b")
         assert (notebook.now, notebook.stale) == ("aob", "b")
 
     def test_a_failing_call_changes_nothing(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """The turn of the cell stays as it was."""
+        """The turn of the cell does not change."""
         notebook.cells("ab")
         chat_server.reply(error_reply(400, "no"))
         with pytest.raises(BadRequestError):
@@ -230,7 +230,7 @@ class TestCellIds:
         assert (notebook.now, notebook.stale) == ("ab", "")
 
     def test_without_an_id_calls_append(self, notebook: Kernel) -> None:
-        """A console tells none: each call is another turn, whatever was said before."""
+        """A console has no cell ids: each call adds a turn."""
         for _ in range(2):
             notebook.cell("a")
         assert notebook.now == "aa"
@@ -240,7 +240,7 @@ class TestWhatLeft:
     """Cells whose turns are on a branch."""
 
     def test_turns_that_were_truncated_answer_from_there(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Run All after ``truncate`` sends nothing, and writes nothing."""
+        """Run All after ``truncate`` sends and writes nothing."""
         notebook.cells("abc")
         notebook.conversation.truncate(keep_last=2)
         notebook.cells("d")
@@ -250,7 +250,7 @@ class TestWhatLeft:
         assert notebook.conversation.snapshot().state.revision == revision
 
     def test_truncated_twice(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """What left first and what left later answer alike."""
+        """Turns that were removed early and late answer alike."""
         notebook.cells("abc")
         notebook.conversation.truncate(keep_last=4)
         notebook.cells("d")
@@ -259,7 +259,7 @@ class TestWhatLeft:
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("d", ["a", "bc"], 4)
 
     def test_a_turn_that_was_taken_back_answers_from_there(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """It answered in a context that still is: it is shown, and does not come back."""
+        """Its context still exists: the answer is shown, and the turn is not restored."""
         notebook.cells("ab")
         notebook.conversation.undo()
         notebook.cells("c")
@@ -267,7 +267,7 @@ class TestWhatLeft:
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
 
     def test_taken_back_and_truncated(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """What stood before the turn that was taken back is on a branch itself, and found there."""
+        """The turn before the undone turn is on a branch itself and is found there."""
         notebook.cells("ab")
         notebook.conversation.undo()
         notebook.cells("cd")
@@ -276,21 +276,21 @@ class TestWhatLeft:
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("d", ["b", "ac"], 4)
 
     def test_the_last_turn_that_was_taken_back_is_said_again(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """Where nothing came after it, running the cell adds it once more, without a request."""
+        """If no turn followed, running the cell adds it again without a request."""
         notebook.cells("ab")
         notebook.conversation.undo()
         assert notebook.cell("b", cell_id="b").replayed
         assert (notebook.now, len(chat_server.requests)) == ("ab", 2)
 
     def test_a_changed_cell_whose_turn_left_is_added(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """The branch answers another question."""
+        """The turn on the branch answers another question."""
         notebook.cells("abc")
         notebook.conversation.truncate(keep_last=2)
         notebook.cell("x", cell_id="a")
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("cx", ["ab"], 4)
 
     def test_a_branch_whose_context_is_gone_does_not_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """What stood before it was changed: the cell is asked at the end."""
+        """An earlier turn changed: the cell is asked at the end."""
         notebook.cells("ab")
         notebook.conversation.undo()
         notebook.cells("c")
@@ -313,7 +313,7 @@ class TestBatch:
     """Without cell ids, in a batch run."""
 
     def test_equal_cells_are_run_again_in_place(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """The second run sends nothing, and writes nothing."""
+        """The second run sends and writes nothing."""
         batch.cells("abc")
         revision = batch.conversation.snapshot().state.revision
         again(batch).cells("abc")
@@ -321,7 +321,7 @@ class TestBatch:
         assert batch.conversation.snapshot().state.revision == revision
 
     def test_past_the_last_calls_append(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """A notebook that grew adds what is new."""
+        """A notebook with more cells adds their turns."""
         batch.cells("ab")
         again(batch).cells("abcd")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("abcd", [], 4)
@@ -329,27 +329,27 @@ class TestBatch:
     def test_the_first_difference_after_a_match_makes_the_tail_a_branch(
         self, batch: Kernel, chat_server: ChatServer
     ) -> None:
-        """From there on calls append, also those that would be equal again."""
+        """From there on calls append, even if later cells are equal again."""
         batch.cells("abcd")
         again(batch).cells("axcd")
         assert (batch.now, batch.branches, batch.stale) == ("axcd", ["bcd"], "")
         assert len(chat_server.requests) == 7
 
     def test_the_notebook_as_it_was_brings_its_answers_back(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """What is on the branch is replayed, at the end of what is equal."""
+        """Turns on the branch are replayed at the end of the matched turns."""
         batch.cells("abcd")
         again(batch).cells("axcd")
         again(batch).cells("abcd")
         assert (batch.now, len(chat_server.requests)) == ("abcd", 7)
 
     def test_a_cell_that_was_deleted_is_a_difference(self, batch: Kernel) -> None:
-        """What comes in its place begins the new tail."""
+        """The changed cell begins the new tail."""
         batch.cells("abc")
         again(batch).cells("ac")
         assert (batch.now, batch.branches) == ("ac", ["bc"])
 
     def test_a_first_difference_before_any_match_appends(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """And matching is over for this kernel: nothing leaves, equal cells append, too."""
+        """Matching ends for this kernel: no turn is removed, and equal cells append, too."""
         batch.cells("ab")
         again(batch).cells("xab")
         assert (batch.now, batch.branches) == ("abxab", [])
@@ -365,7 +365,7 @@ class TestBatch:
     def test_a_changed_value_in_an_unchanged_cell_is_asked_in_place(
         self, batch: Kernel, chat_server: ChatServer
     ) -> None:
-        """The source is compared, not what was sent: the same cell with other data replaces its turn."""
+        """The source is compared, not the message: the same cell with other data replaces its turn."""
         batch.cells("abc")
         second = again(batch)
         second.cell("a")
@@ -380,7 +380,7 @@ class TestBatch:
         assert (batch.branches, batch.stale, len(chat_server.requests)) == ([], "", 5)
 
     def test_turns_of_panels_and_python_are_passed_over(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """Only what a cell made is compared; the others stay where they are."""
+        """Only turns made by cells are compared; other turns stay where they are."""
         batch.cells("a")
         batch.conversation.send("p")
         batch.cells("b")
@@ -395,7 +395,7 @@ class TestBatch:
         assert [turn.cell_id for turn in notebook.conversation.turns] == ["a", "b", "c"]
 
     def test_a_failing_call_does_not_advance(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """The next cell is compared with the same turn, and nothing left for the one that failed."""
+        """The next cell is compared with the same turn; the failed call removed nothing."""
         batch.cells("abc")
         second = again(batch)
         second.cells("a")
@@ -406,7 +406,7 @@ class TestBatch:
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("abc", [], 4)
 
     def test_a_failing_first_call_does_not_end_the_matching(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """A difference that came to nothing is none."""
+        """A changed cell that failed does not count as a difference."""
         batch.cells("ab")
         second = again(batch)
         chat_server.reply(error_reply(400, "no"))
@@ -418,7 +418,7 @@ class TestBatch:
     def test_keys_in_the_source_do_not_break_the_comparison(
         self, batch: Kernel, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """They are not stored, and the cell is found again."""
+        """The keys are not stored, and the cell is matched again."""
         monkeypatch.setenv("OPENAI_API_KEY", "my-own-key")
         cell = f"%env OPENAI_API_KEY={KEY}\nother = 'my-own-key'\n%chat a"
         for kernel in (batch, again(batch)):
@@ -431,14 +431,14 @@ class TestBatch:
         assert len(chat_server.requests) == 2
 
     def test_a_turn_that_was_taken_back_is_not_looked_for(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """Within one run the next cell comes after what is left, and matching goes on."""
+        """Within one run the next cell follows the remaining turns, and matching continues."""
         batch.cells("ab")
         batch.conversation.undo()
         batch.cells("c")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
 
     def test_a_turn_that_was_taken_back_is_no_difference(self, batch: Kernel, chat_server: ChatServer) -> None:
-        """The next run answers it from its branch, and what came after it in place; nothing is written."""
+        """The next run replays it from its branch and the next cell in place; nothing is written."""
         batch.cells("ab")
         batch.conversation.undo()
         batch.cells("c")
@@ -450,7 +450,7 @@ class TestBatch:
     def test_a_fork_begins_behind_what_it_inherited(
         self, batch: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """The cells before are those of the conversation that was forked."""
+        """The earlier cells match turns of the original conversation."""
         batch.cells("ab")
         batch.conversation.fork("fork")
         for kernel in (again(batch), again(batch)):
@@ -465,7 +465,7 @@ class TestBatch:
     def test_a_turn_that_another_kernel_replaced_meanwhile_counts_as_passed(
         self, batch: Kernel, chat_server: ChatServer
     ) -> None:
-        """The next cell is compared with what stands behind it."""
+        """The next cell is compared with the next turn."""
         batch.cells("abc")
         second = again(batch)
         second.cells("a")
@@ -476,7 +476,7 @@ class TestBatch:
     def test_an_interrupted_turn_is_asked_again_in_place(
         self, batch: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """It is no answer, and it is not copied."""
+        """It is not an answer, and it is not copied."""
         batch.cells("a")
         store.append("talk", said("b", cell_source="b", finish_reason="interrupted"))
         again(batch).cells("ab")
@@ -485,7 +485,7 @@ class TestBatch:
     def test_strict_replay_fails_before_anything_is_sent(
         self, batch: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """A changed cell is a miss, and leaves the conversation as it was."""
+        """A changed cell is a miss and does not change the conversation."""
         batch.cells("abc")
         strict = ConversationManager(OpenAIProvider("gpt-4o-mini", api_key=KEY), store, replay="strict")
         kernel = Kernel(strict.get_conversation("talk"), in_batch=True)
@@ -496,7 +496,7 @@ class TestBatch:
 
 
 def cell_while(kernel: Kernel, act: Callable[[], object], text: str, cell_id: str) -> None:
-    """Run a cell, and let another kernel act when the first piece of the answer has come."""
+    """Run a cell, and call ``act`` when the first piece of the answer arrives."""
     asks = CellCall(cell_id=cell_id, cell_source=text)
     place = kernel.matching.place_of(asks, kernel.conversation.snapshot(), in_batch=False)
     stream = kernel.conversation.stream(text, place=place, cell=asks)

@@ -1,4 +1,4 @@
-"""Hashes of contexts and requests: pinned, as they are stored for years, and sensitive to exactly what counts."""
+"""Hashes of contexts and requests: pinned because they are stored for years, and sensitive to the right fields."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TURNS = st.lists(
 
 
 def test_hashes_never_change() -> None:
-    """Another hash would make every stored turn stale, and every replay be paid again."""
+    """Another hash would make every stored turn stale, and every replay would be paid again."""
     chain = chain_of([TURN, TURN])
     context = context_hash_of("You help.", chain)
     assert chain == "e0ad5247ea5053743d78fbceb055b6f241622c148e304cba512996f025fc1998"
@@ -46,13 +46,13 @@ def test_hashes_never_change() -> None:
 
 @given(TURNS, TURNS)
 def test_chain_goes_on_from_where_it_was(one: list[Turn], other: list[Turn]) -> None:
-    """A hash over all turns is the hash over the later ones, begun with that of the former."""
+    """The hash of all turns equals the hash of the later turns that starts with the hash of the earlier ones."""
     assert chain_of([*one, *other]) == chain_of(other, chain_of(one))
 
 
 @given(TURNS, TURNS)
 def test_chain_differs_exactly_where_something_else_was_said(one: list[Turn], other: list[Turn]) -> None:
-    """Two histories have one hash only if their messages are the same, turn by turn."""
+    """Two histories have the same hash only if their messages are the same, turn by turn."""
     same = [turn.messages for turn in one] == [turn.messages for turn in other]
     assert (chain_of(one) == chain_of(other)) == same
 
@@ -74,7 +74,7 @@ def test_chain_differs_exactly_where_something_else_was_said(one: list[Turn], ot
     ids=lambda changes: next(iter(changes)),
 )
 def test_circumstances_do_not_count(changes: dict[str, Any]) -> None:
-    """When, by whom, for how much and with which thoughts it was said."""
+    """Time, author, cost and reasoning do not matter."""
     assert chain_of([replace(TURN, **changes)]) == chain_of([TURN])
 
 
@@ -113,7 +113,7 @@ def test_system_prompt_counts_and_none_is_no_blank_one() -> None:
     ids=lambda changes: next(iter(changes)),
 )
 def test_every_part_of_a_request_counts(changes: dict[str, Any]) -> None:
-    """Another model, parameter, tool or window is another request."""
+    """Another model, parameter, tool or window makes another request."""
     message = Message("user", "hi")
     assert replay_key_of("c", message, **REQUEST) != replay_key_of("c", message, **{**REQUEST, **changes})
 

@@ -1,4 +1,4 @@
-"""What ``context()``, dry runs and sums of money say, held against what the server gets and reports."""
+"""``context()``, dry runs and costs, compared with what the server receives and reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"  # 
 
 @pytest.fixture
 def manager(chat_server: ChatServer) -> ConversationManager:
-    """A manager that talks to the server on the loopback."""
+    """A manager connected to a local server."""
     provider = OpenAIProvider("gpt-4o-mini", api_key="sk-1", base_url=chat_server.url, prices={"mine": (1, 2)})
     return ConversationManager(provider, MemoryStore())
 
@@ -58,7 +58,7 @@ def test_context_is_what_the_next_request_carries(
 
 
 def test_dry_run_is_what_the_request_carries(manager: ConversationManager, chat_server: ChatServer) -> None:
-    """Also where the window leaves turns out; nothing is sent for it, and nothing stored."""
+    """Also if the window leaves turns out; nothing is sent or stored for it."""
     conv = talked(manager, 30, max_tokens=100)
     before = manager.store.get("chat")
     dry = conv.dry_run("And now?", max_output_tokens=100)
@@ -75,7 +75,7 @@ def test_dry_run_is_what_the_request_carries(manager: ConversationManager, chat_
 
 
 def test_dry_run_counts_pictures(manager: ConversationManager) -> None:
-    """A small one is a tile: 85 tokens and 170."""
+    """A small one is one tile: 85 tokens plus 170."""
     conv = talked(manager, 0)
     dry = conv.dry_run(
         "What is this?", parts=(ContentPart("text", "What is this?"), ContentPart("image_url", url=PIXEL))
@@ -84,14 +84,14 @@ def test_dry_run_counts_pictures(manager: ConversationManager) -> None:
 
 
 def test_dry_run_has_a_line_for_each_budget(manager: ConversationManager) -> None:
-    """What was spent, beside what the call may cost."""
+    """The spent amount, next to the possible cost of the call."""
     limited = ConversationManager(manager.provider, manager.store, budget=[Budget(1), Budget(5, per="day")])
     dry = limited.new_conversation().dry_run("Hi")
     assert dry.budgets == ("budget $0.00 of $1.00 in this conversation", "budget $0.00 of $5.00 today (UTC)")
 
 
 class TestMoney:
-    """What a call did cost, from what the server reports."""
+    """The cost of a call, computed from the usage that the server reports."""
 
     @pytest.mark.parametrize(
         ("usage", "model", "cost", "source"),
@@ -132,7 +132,7 @@ class TestMoney:
         cost: str,
         source: str,
     ) -> None:
-        """Cached tokens are part of the input, reasoning tokens of the output; the turn says whose price it was."""
+        """Cached tokens are part of the input, reasoning tokens of the output; the turn names the price list."""
         chat_server.reply(Reply(usage=usage))
         conv = manager.new_conversation()
         response = conv.send("Hi", model=model)
@@ -140,7 +140,7 @@ class TestMoney:
         assert (conv.turns[0].price_source or "").split()[0] == source
 
     def test_unknown_stays_unknown_in_every_sum(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """It is no zero: the known part and how many turns are missing in it; nothing known is no amount at all."""
+        """It is not zero: the total has the known part and the number of turns without a price, or is ``None``."""
         conv = manager.new_conversation()
         for _ in range(3):
             assert conv.send("Hi", model="nobody-knows").cost is None
@@ -154,7 +154,7 @@ class TestMoney:
         assert (head.total_cost, head.unpriced_turns) == (Decimal("0.12"), 3)
 
     def test_prices_are_never_computed_again(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """What was stored stays, whatever prices are known later."""
+        """Stored costs stay, whatever prices become known later."""
         conv = manager.new_conversation(conversation_id="old")
         conv.send("Hi", model="mine")
         dearer = OpenAIProvider("mine", base_url=chat_server.url, prices={"mine": (1000, 1000)})
@@ -163,7 +163,7 @@ class TestMoney:
     def test_server_that_cut_the_prompt_is_told_once(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """One warning, with the figures."""
+        """One warning, with the token counts."""
         chat_server.reply(Reply(usage={"prompt_tokens": 512, "completion_tokens": 5}))
         (warning,) = manager.new_conversation().send("word " * 4000).warnings
         assert warning.startswith("The server read 512 tokens where about 4,008 were sent")
@@ -171,6 +171,6 @@ class TestMoney:
     def test_short_conversation_is_never_called_cut(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """A server that counts far too little says nothing of its window while all of it fits any window."""
+        """If all messages fit into any window, a server with much lower counts gives no warning."""
         chat_server.reply(Reply(usage={"prompt_tokens": 10, "completion_tokens": 5}))
         assert manager.new_conversation().send("word " * 700).warnings == ()

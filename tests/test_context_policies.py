@@ -1,4 +1,4 @@
-"""Context windows end to end: the limit holds by the server's own count, and nothing that was said is lost."""
+"""Context windows end to end: the limit holds by the server's own count, and no turn is lost."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ LIMIT = 4000
 
 
 def provider_for(server: ChatServer, model: str = "gpt-4o-mini") -> OpenAIProvider:
-    """Return the real client of this server."""
+    """Return the real client for this server."""
     return OpenAIProvider(model, api_key="sk-test-1", base_url=server.url, max_retries=0)
 
 
 def on_the_wire(server: ChatServer, number: int = -1) -> list[dict[str, Any]]:
-    """Return the messages of a request as the server got them."""
+    """Return the messages of a request as the server received them."""
     messages: list[dict[str, Any]] = server.requests[number].body["messages"]
     return messages
 
 
 def roles_and_texts(server: ChatServer, number: int = -1) -> list[tuple[str, str]]:
-    """Return who said what in a request."""
+    """Return roles and texts of a request."""
     return [(message["role"], message["content"]) for message in on_the_wire(server, number)]
 
 
@@ -84,7 +84,7 @@ def opened(
     policy: ContextPolicy = "truncate",
     system_prompt: str = "You help.",
 ) -> Conversation:
-    """Return a conversation that a store holds with these turns."""
+    """Return a stored conversation with these turns."""
     manager = ConversationManager(provider_for(server, model), store or MemoryStore())
     settings = Settings(max_tokens=max_tokens, context_policy=policy)
     manager.store.set(ConversationState("long", turns=turns, system_prompt=system_prompt, settings=settings))
@@ -92,10 +92,10 @@ def opened(
 
 
 class TestLimit:
-    """After 500 stored turns, none of 50 further requests is longer than ``max_tokens`` by the server's count."""
+    """After 500 stored turns, each of 50 further requests has at most ``max_tokens`` by the server's count."""
 
     def check(self, conv: Conversation, server: ChatServer, count: str, script: str, chance: random.Random) -> None:
-        """Say 50 things more, and look at what the server counted."""
+        """Send 50 messages, and check what the server counted."""
         server.usual = counting(SERVERS[count], answer=lambda: text_in(script, 30, chance))
         for number in range(50):
             response = conv.send(text_in(script, 3 + number, chance))
@@ -108,21 +108,21 @@ class TestLimit:
     @pytest.mark.parametrize("script", SCRIPTS)
     @pytest.mark.parametrize("count", SERVERS)
     def test_limit_holds_on_any_server(self, chat_server: ChatServer, count: str, script: str) -> None:
-        """Also where it counts twice what we do, and from the first request on."""
+        """Also if the server counts twice as much as we do, and from the first request on."""
         chance = random.Random(script)  # noqa: S311 - no secrets
         conv = opened(chat_server, long_ago(script, 500, chance), model="llama3.2")
         self.check(conv, chat_server, count, script, chance)
 
     @pytest.mark.parametrize("script", SCRIPTS)
     def test_limit_holds_for_openais_models(self, chat_server: ChatServer, script: str) -> None:
-        """They count as we do, so the window is used up but for what one turn takes."""
+        """Their counts are ours, so the window is filled except for less than one turn."""
         chance = random.Random(script)  # noqa: S311 - as above
         conv = opened(chat_server, long_ago(script, 500, chance))
         self.check(conv, chat_server, "o200k", script, chance)
         assert min(turn.usage.input_tokens for turn in conv.turns[500:]) > 0.85 * LIMIT
 
     def test_every_store_holds_all_that_was_said(self, chat_server: ChatServer, store: StateStore) -> None:
-        """What is not sent stays where it is, byte for byte."""
+        """Turns that are not sent stay stored, byte for byte."""
         chance = random.Random(1)  # noqa: S311 - as above
         before = long_ago("english", 500, chance)
         conv = opened(chat_server, before, store=store)
@@ -131,10 +131,10 @@ class TestLimit:
 
 
 class TestTruncate:
-    """Turns leave the request, oldest first and whole."""
+    """Turns are left out of the request, oldest first and whole."""
 
     def test_request_carries_system_prompt_newest_turns_and_message(self, chat_server: ChatServer) -> None:
-        """In their order; the response says how many turns were left out, and so does the stored turn."""
+        """In order; the response and the stored turn say how many turns were left out."""
         conv = opened(chat_server, numbered(10), max_tokens=50)
         response = conv.send("And now?")
         assert roles_and_texts(chat_server) == [
@@ -150,14 +150,14 @@ class TestTruncate:
 
     @pytest.mark.parametrize("max_tokens", range(100, 120))
     def test_context_is_what_a_short_message_finds_before_it(self, chat_server: ChatServer, max_tokens: int) -> None:
-        """No turn is shown that even the shortest message would keep out."""
+        """No turn is shown that even the shortest message would push out."""
         conv = opened(chat_server, numbered(10), max_tokens=max_tokens)
         shown = [(line.role, line.content) for line in conv.context()]
         conv.send("?")
         assert roles_and_texts(chat_server)[:-1] == shown
 
     def test_nothing_is_left_out_that_fits(self, chat_server: ChatServer) -> None:
-        """To the very token."""
+        """To the token."""
         conv = opened(chat_server, numbered(10), max_tokens=None)
         needed = conv.dry_run("And now?").context.token_count
         assert list(conv.stream("And now?", max_tokens=needed))
@@ -165,7 +165,7 @@ class TestTruncate:
         assert conv.turns[-1].truncated == 0
 
     def test_call_and_result_of_a_tool_leave_together(self, chat_server: ChatServer) -> None:
-        """With the turn that they belong to; never half of it is sent."""
+        """With their turn; never half of it is sent."""
         messages = (
             Message("user", "Weather?"),
             Message("assistant", tool_calls=(ToolCall("c1", "weather", '{"city": "Paris"}'),)),
@@ -185,7 +185,7 @@ class TestTruncate:
         assert seen == {2, 4, 8, 10, 12}
 
     def test_limit_may_be_given_for_one_call(self, chat_server: ChatServer) -> None:
-        """It is not kept."""
+        """It is not stored."""
         conv = opened(chat_server, numbered(10), max_tokens=None)
         list(conv.stream("And now?", max_tokens=50))
         assert len(on_the_wire(chat_server)) == 6
@@ -193,7 +193,7 @@ class TestTruncate:
 
     @pytest.mark.parametrize("policy", ["truncate", "summarize", "error"])
     def test_what_never_fits_is_told_and_not_sent(self, chat_server: ChatServer, policy: ContextPolicy) -> None:
-        """System prompt and message alone are too much: the error has the figures."""
+        """System prompt and message alone exceed the limit: the error has the token counts."""
         conv = opened(chat_server, numbered(3), max_tokens=100, policy=policy)
         with pytest.raises(ContextWindowExceededError) as caught:
             conv.send("word " * 100)
@@ -209,12 +209,12 @@ class TestError:
     """The policy "error" sends everything, or nothing."""
 
     def test_what_fits_is_sent(self, chat_server: ChatServer) -> None:
-        """All of it."""
+        """Everything is sent."""
         opened(chat_server, numbered(10), policy="error").send("And now?")
         assert len(on_the_wire(chat_server)) == 22
 
     def test_too_long_a_conversation_is_refused(self, chat_server: ChatServer) -> None:
-        """With the figures, and what to do; nothing is sent or stored."""
+        """With the token counts and what to do; nothing is sent or stored."""
         conv = opened(chat_server, numbered(10), max_tokens=100, policy="error")
         with pytest.raises(ContextWindowExceededError) as caught:
             conv.send("And now?")
@@ -233,10 +233,10 @@ class TestError:
 
 
 class TestTooLongForTheServer:
-    """What a server says is too long, whatever we counted."""
+    """Requests that the server rejects as too long, whatever we counted."""
 
     def test_one_shorter_request_follows(self, chat_server: ChatServer) -> None:
-        """Three quarters of it or less, as the server's figures say; the answer tells what was left out."""
+        """At most three quarters of it, by the server's count; the response says how many turns were left out."""
         chat_server.usual = counting(SERVERS["o200k"], limit=100)
         conv = opened(chat_server, numbered(10), max_tokens=None)
         response = conv.send("And now?")
@@ -247,7 +247,7 @@ class TestTooLongForTheServer:
         assert len(conv.turns) == 11
 
     def test_second_refusal_is_the_error(self, chat_server: ChatServer) -> None:
-        """It is not tried a third time, and nothing is stored."""
+        """There is no third attempt, and nothing is stored."""
         chat_server.usual = lambda _: error_reply(400, "Too many tokens.", code="context_length_exceeded")
         conv = opened(chat_server, numbered(10), max_tokens=None)
         with pytest.raises(ContextWindowExceededError):
@@ -255,7 +255,7 @@ class TestTooLongForTheServer:
         assert (len(chat_server.requests), len(conv.turns)) == (2, 10)
 
     def test_policy_error_does_not_try_again(self, chat_server: ChatServer) -> None:
-        """The error has the server's figures, and what was not sent."""
+        """The error has the server's token counts and the unsent message."""
         chat_server.usual = counting(SERVERS["o200k"], limit=100)
         conv = opened(chat_server, numbered(10), max_tokens=None, policy="error")
         with pytest.raises(ContextWindowExceededError) as caught:
@@ -264,7 +264,7 @@ class TestTooLongForTheServer:
         assert (len(chat_server.requests), len(conv.turns)) == (1, 10)
 
     def test_without_older_turns_there_is_nothing_to_leave_out(self, chat_server: ChatServer) -> None:
-        """One request, and the error."""
+        """One request, then the error."""
         chat_server.usual = counting(SERVERS["o200k"], limit=10)
         conv = opened(chat_server, (), max_tokens=None)
         with pytest.raises(ContextWindowExceededError):
@@ -272,7 +272,7 @@ class TestTooLongForTheServer:
         assert len(chat_server.requests) == 1
 
     def test_summary_stays_in_the_shorter_request(self, chat_server: ChatServer) -> None:
-        """It is what stands for the turns that nobody sends."""
+        """It replaces turns that are not sent."""
         conv = opened(chat_server, numbered(10, words=5), max_tokens=None)
         chat_server.reply(Reply(text="They talked."))
         conv.summarize(keep_last=10)
@@ -286,10 +286,10 @@ class TestTooLongForTheServer:
 
 
 class TestSummarize:
-    """The policy "summarize": what leaves the request is summed up before."""
+    """The policy "summarize": turns are summarized before they leave the request."""
 
     def test_summary_is_made_beside_the_conversation(self, chat_server: ChatServer, store: StateStore) -> None:
-        """It is stored with its range, text, tokens, cost and model; no turn is made of it, none is lost."""
+        """It is stored with its range, text, tokens, cost and model; it is not a turn, and no turn is lost."""
         conv = opened(chat_server, numbered(40), store=store, max_tokens=600, policy="summarize")
         chat_server.reply(
             Reply(text="They counted.", usage={"prompt_tokens": 1000, "completion_tokens": 500}, model="gpt-4o-mini")
@@ -318,7 +318,7 @@ class TestSummarize:
         assert conv.total_cost == (before[1] or 0) + Decimal("0.00045") + (response.cost or 0)
 
     def test_both_requests_keep_to_the_limit(self, chat_server: ChatServer) -> None:
-        """That for a summary too; each piece is folded into the next, and all turns are summed up."""
+        """The limit holds for summaries, too; each part is folded into the next, and all turns are summarized."""
         chance = random.Random(2)  # noqa: S311 - no secrets
         long = long_ago("english", 120, chance)
         conv = opened(chat_server, long, max_tokens=1000, policy="summarize")
@@ -337,7 +337,7 @@ class TestSummarize:
         assert len(conv.summaries) <= 3
 
     def test_clock_behind_that_of_the_turns_pays_for_no_more_summaries(self, chat_server: ChatServer) -> None:
-        """What another machine answered an hour from now is summed up once, and the summary serves."""
+        """Turns that another machine answered an hour from now are summarized once, and the summary is used."""
         ahead = [replace(turn, created_at=turn.created_at + timedelta(hours=1)) for turn in numbered(20)]
         conv = opened(chat_server, tuple(ahead), max_tokens=300, policy="summarize")
         chat_server.usual = lambda _: Reply(text="They counted.")
@@ -346,7 +346,7 @@ class TestSummarize:
         assert len(conv.summaries) <= 3
 
     def test_restored_version_is_in_no_summary_of_another(self, chat_server: ChatServer) -> None:
-        """It is sent as it was said, though it is older than the summary; what was summed up serves once it is back."""
+        """It is sent in full, though it is older than the summary, which is used again once the turns are restored."""
         conv = opened(chat_server, numbered(5), max_tokens=None)
         conv.rerun(1, "Changed")
         changed = conv.turns[1]
@@ -358,7 +358,7 @@ class TestSummarize:
         assert [line.kind for line in conv.context()][:3] == ["system", "summary", "turn"]
 
     def test_summary_folded_behind_restored_turns_serves(self, chat_server: ChatServer) -> None:
-        """What came back stands before what was summed up already: one summary of both serves, and is paid for once."""
+        """The restored turns come before the summarized ones: one summary covers both and is paid for once."""
         conv = opened(chat_server, numbered(10), max_tokens=None)
         conv.truncate(keep_last=10)
         conv.summarize(keep_last=4)
@@ -370,7 +370,7 @@ class TestSummarize:
 
     @pytest.mark.parametrize("max_tokens", [60, 100, 400, 1000])
     def test_long_summaries_are_not_made_again_and_again(self, chat_server: ChatServer, max_tokens: int) -> None:
-        """Whatever the window: where a summary has no room, the next messages do not pay for another."""
+        """In any window: if a summary has no room, the next messages do not pay for another."""
         conv = opened(chat_server, numbered(20), max_tokens=max_tokens, policy="summarize")
 
         def reply(request: Request) -> Reply:
@@ -383,7 +383,7 @@ class TestSummarize:
         assert len(chat_server.requests) <= 10 + 5
 
     def test_window_without_room_for_a_summary_is_told(self, chat_server: ChatServer) -> None:
-        """One request, and what stayed out of it."""
+        """One request, and what it left out."""
         response = opened(chat_server, numbered(20), max_tokens=60, policy="summarize").send("And now?")
         assert response.warnings == (
             "There is no room for a summary in max_tokens=60, so 18 older turns stayed out of the request.",
@@ -391,7 +391,7 @@ class TestSummarize:
         assert (response.truncated, len(chat_server.requests)) == (18, 1)
 
     def test_failed_summary_changes_nothing(self, chat_server: ChatServer) -> None:
-        """The message is answered without it, and the answer says so."""
+        """The message is answered without a summary, and the response says so."""
         conv = opened(chat_server, numbered(20), max_tokens=200, policy="summarize")
         chat_server.reply(error_reply(500, "Out of order."))
         response = conv.send("And now?")
@@ -403,7 +403,7 @@ class TestSummarize:
         assert len(conv.turns) == 21
 
     def test_model_that_takes_no_temperature_is_asked_without(self, chat_server: ChatServer) -> None:
-        """Those that think before they answer refuse it."""
+        """Reasoning models reject it."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
         said = "Unsupported value: 'temperature' does not support 0.3 with this model. Only the default (1) is."
         chat_server.reply(error_reply(400, said, code="unsupported_value"), Reply(text="They talked."))
@@ -413,7 +413,7 @@ class TestSummarize:
         assert [request.body.get("temperature") for request in chat_server.requests] == [0.3, None]
 
     def test_summary_that_says_nothing_is_an_error_and_was_paid_for(self, chat_server: ChatServer) -> None:
-        """Nothing is kept of it but what it cost."""
+        """Nothing is stored of it except its cost."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
         chat_server.reply(Reply(text="", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
         with pytest.raises(ProviderError, match="without any text"):

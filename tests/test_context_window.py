@@ -1,4 +1,4 @@
-"""What goes into a request: the invariants of the context window, and which summaries stand for which turns."""
+"""What a request contains: invariants of the context window, and which summaries replace which turns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HI = Message("user", "Hi")
 
 
 def turn(number: int, words: int = 10) -> Turn:
-    """Return a turn of so many words, half in the question and half in the answer; it is 8 tokens longer."""
+    """Return a turn of this many words, half in the question and half in the answer; it has 8 tokens more."""
     said = (" word" * (words // 2), " word" * (words - words // 2))
     return Turn(
         id=f"t{number:03}",
@@ -41,25 +41,25 @@ def turns(count: int) -> tuple[Turn, ...]:
 
 
 def summary(first: int, last: int, text: str = "Alice.", *, at: datetime = LATER) -> Summary:
-    """Return a summary of the turns of these numbers."""
+    """Return a summary of the turns with these numbers."""
     return Summary(f"t{first:03}", f"t{last:03}", text, created_at=at)
 
 
 def applied_summaries(state: ConversationState, before: int | None = None) -> list[tuple[int, int]]:
-    """Return which positions have a summary that serves."""
+    """Return the positions covered by a summary in use."""
     return [(applied.start, applied.stop) for applied in find_applied_summaries(state, before)]
 
 
 def state(count: int, *summaries: Summary) -> ConversationState:
-    """Return a conversation of so many turns."""
+    """Return a conversation with this many turns."""
     return ConversationState("c", turns=turns(count), summaries=summaries)
 
 
 class TestFit:
-    """Choosing turns by their size."""
+    """Choosing turns by size."""
 
     def test_without_a_limit_everything_goes_and_nothing_is_counted(self) -> None:
-        """System prompt, all turns, question; no figures."""
+        """System prompt, all turns, question; no token counts."""
         window = fit("You help.", turns(3), [], HI, estimator=EXACT)
         said = [message for each in turns(3) for message in each.messages]
         assert window.messages == (Message("system", "You help."), *said, HI)
@@ -78,25 +78,25 @@ class TestFit:
         assert ([each.id for each in window.turns], window.token_count) == (["t004"], 33)
 
     def test_turns_are_a_suffix(self) -> None:
-        """Behind a turn that is too long, older ones are left out, too, however short."""
+        """After a turn that is too long, older turns are left out, too, however short."""
         window = fit(None, [turn(0), turn(1, words=500), turn(2)], [], HI, estimator=EXACT, max_tokens=100)
         assert [each.id for each in window.turns] == ["t002"]
 
     def test_counting_stops_at_the_limit(self) -> None:
-        """What does not fit is not looked at: a turn far back that cannot even be counted does no harm."""
+        """Turns that do not fit are not examined: an old turn that cannot be counted does no harm."""
         unreadable = replace(turn(0), messages=None)  # type: ignore[arg-type]  # on purpose
         window = fit(None, [unreadable, turn(1, words=500), turn(2)], [], HI, estimator=EXACT, max_tokens=100)
         assert [each.id for each in window.turns] == ["t002"]
 
     def test_tools_count(self) -> None:
-        """Their definitions are a part of the request."""
+        """Their definitions are part of the request."""
         tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
         plain = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=80)
         with_tools = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=80, tools=tools)
         assert (len(plain.turns), len(with_tools.turns)) == (4, 2)
 
     def test_system_prompt_and_question_alone_may_be_too_much(self) -> None:
-        """Refused, with the figures."""
+        """The error has the token counts."""
         with pytest.raises(ContextWindowExceededError) as caught:
             fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=14)
         assert str(caught.value) == (
@@ -106,7 +106,7 @@ class TestFit:
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (14, 15)
 
     def test_policy_error_refuses_what_would_be_left_out(self) -> None:
-        """With the size of the whole; what fits is sent as ever."""
+        """With the total size; requests that fit are sent as usual."""
         assert len(fit(None, turns(2), [], HI, estimator=EXACT, max_tokens=44, policy="error").turns) == 2
         with pytest.raises(
             ContextWindowExceededError, match=r"would be 62 tokens, 54 of them history, .*=44"
@@ -115,17 +115,17 @@ class TestFit:
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (44, 62)
 
     def test_unknown_tokenizer_does_not_refuse_a_question(self) -> None:
-        """Its highest possible count keeps history out, but a question that probably fits is sent."""
+        """History is left out according to its maximum count, but a question that probably fits is sent."""
         question = Message("user", "1234567890 " * 10)
         window = fit(None, turns(5), [], question, estimator=TokenEstimator.of("llama3.2"), max_tokens=90)
         assert (window.turns, window.token_count, window.counted_tokens) == ((), 90, 57)
 
 
 class TestSummaries:
-    """Which summaries serve, and what they stand for."""
+    """Which summaries are used, and which turns they cover."""
 
     def test_note_comes_before_the_turns_that_remain(self) -> None:
-        """Its turns do not go; it says how many they are."""
+        """The turns stay; the summary says how many they are."""
         talk = state(4, summary(0, 2))
         window = fit("You help.", talk.turns, find_applied_summaries(talk), HI, estimator=EXACT)
         note = Message("system", "Summary of 3 earlier turns of this conversation:\n\nAlice.")
@@ -133,24 +133,24 @@ class TestSummaries:
         assert window.left_out == ()
 
     def test_newer_summary_folds_the_older(self) -> None:
-        """Of two that stand for the same turns, the newer serves; disjoint ones serve together, oldest first."""
+        """Of two that cover the same turns, the newer is used; disjoint summaries are used together, oldest first."""
         assert applied_summaries(state(9, summary(0, 2), summary(0, 5))) == [(0, 6)]
         assert applied_summaries(state(9, summary(3, 5), summary(0, 2))) == [(0, 3), (3, 6)]
 
     def test_answering_again_makes_it_outdated(self) -> None:
-        """A turn that is newer than the summary is not in it; an older summary serves instead."""
+        """A turn that is newer than the summary is not covered; an older summary is used instead."""
         assert applied_summaries(state(9, summary(0, 5, at=START + timedelta(minutes=4)))) == []
         assert applied_summaries(state(9, summary(0, 1, at=START + timedelta(minutes=2)), summary(0, 5, at=START))) == [
             (0, 2)
         ]
 
     def test_it_serves_later_turns_only(self) -> None:
-        """Answering a summarised turn again takes what stood before it."""
+        """Answering a summarized turn again uses only the turns before it."""
         assert applied_summaries(state(9, summary(0, 5)), before=6) == [(0, 6)]
         assert applied_summaries(state(9, summary(0, 5)), before=5) == []
 
     def test_hash_tells_better_than_the_time_what_it_was_made_of(self) -> None:
-        """Turns that are newer are the same ones, by another machine's clock; with other words they are not."""
+        """Turns with later timestamps from another clock are covered if their text is the same."""
         talk = state(9)
         link = [*context_hashes_of(talk.turns)][6]
         made = replace(summary(0, 5, at=START), context_hash=link)
@@ -161,7 +161,7 @@ class TestSummaries:
         )
 
     def test_turns_in_a_branch_do_not_count_as_dropped(self) -> None:
-        """What was edited away is in no request, not even in other words; it serves again once they are back."""
+        """Edited turns are in no request, not even in summarized form; once restored, their summary is used again."""
         talk = state(9, summary(0, 5))
         branch = Branch(id="b", turns=talk.turns[3:], start=3, created_at=LATER)
         assert applied_summaries(replace(talk, turns=talk.turns[:3], branches=(branch,))) == []
@@ -169,7 +169,7 @@ class TestSummaries:
         assert applied_summaries(replaced) == []
 
     def test_turns_dropped_by_hand_stay_summarised(self) -> None:
-        """Their summary stands in front of what is left, whether it names them by id or by position."""
+        """Their summary comes before the remaining turns, whether it names them by id or by position."""
         dropped = replace(state(9), turns=turns(9)[6:])
         by_id = replace(dropped, summaries=(summary(0, 5),))
         by_position = replace(dropped, summaries=(Summary(0, 5, "Alice."),))
@@ -180,7 +180,7 @@ class TestSummaries:
             assert applied_summaries(replace(dropped, turns=turns(9)[3:], summaries=(made,))) == [(0, 3)]
 
     def test_positions_count_from_zero(self) -> None:
-        """They are those at the time of the summary: once turns left, nobody can tell."""
+        """Positions refer to the time of the summary; after turns were removed, they are ambiguous."""
         talk = state(9, Summary(0, 5, "Alice.", created_at=LATER))
         assert applied_summaries(talk) == [(0, 6)]
         branch = Branch(id="b", turns=turns(1), start=0, kind="head", created_at=LATER + timedelta(minutes=1))
@@ -189,18 +189,18 @@ class TestSummaries:
 
     @pytest.mark.parametrize("wrong", [Summary(5, 0, "x"), Summary(-2, 1, "x"), Summary("t005", "t000", "x")])
     def test_nonsense_does_not_serve(self, wrong: Summary) -> None:
-        """Ranges that run backwards, and turns before the first."""
+        """Reversed ranges, and turns before the first."""
         assert applied_summaries(state(9, wrong)) == []
 
     def test_summary_goes_before_older_turns(self) -> None:
-        """After the newest turn, the summary has the first claim on the room."""
+        """After the newest turn, the summary takes precedence."""
         talk = state(9, summary(0, 2))
         window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=50)
         assert (len(window.applied_summaries), [each.id for each in window.turns]) == (1, ["t008"])
         assert [each.id for each in window.left_out] == ["t003", "t004", "t005", "t006", "t007"]
 
     def test_summary_that_keeps_out_the_newest_turn_gives_way(self) -> None:
-        """Its turns are left out then, and told as such."""
+        """Its turns are then left out and counted as such."""
         talk = state(3, summary(0, 1, "long " * 30))
         window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=40)
         assert (window.applied_summaries, [each.id for each in window.turns]) == ((), ["t002"])
@@ -208,7 +208,7 @@ class TestSummaries:
 
 
 class TestPlan:
-    """What is summarised next."""
+    """What is summarized next."""
 
     def test_nothing_left_out_needs_no_summary(self) -> None:
         """And without a limit nothing is left out."""
@@ -225,7 +225,7 @@ class TestPlan:
         assert (len(plan.turns), plan.first_turn, plan.last_turn, plan.former) == (17, "t000", "t016", ())
 
     def test_former_summary_is_folded_in(self) -> None:
-        """The new one stands for its turns, too, and only the others are read."""
+        """The new summary covers their turns, too, and only the other turns are read."""
         talk = state(20, summary(0, 9))
         plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
         assert plan is not None
@@ -234,7 +234,7 @@ class TestPlan:
         assert [each.id for each in plan.turns] == ["t010", "t011", "t012", "t013", "t014"]
 
     def test_plan_tells_the_hash_of_what_it_sums_up(self) -> None:
-        """Piece by piece, where it takes several requests."""
+        """In parts, if several requests are needed."""
         talk = state(20, summary(0, 9))
         context_hashes = tuple(context_hashes_of(talk.turns))
         plan = plan_summary(talk.turns, find_applied_summaries(talk), 15, context_hashes)
@@ -244,14 +244,14 @@ class TestPlan:
         assert plan.after(2, summary(0, 11)).context_hash == context_hashes[15]
 
     def test_summarised_turns_need_no_other(self) -> None:
-        """None to summarise, none to pay for."""
+        """Nothing to summarize, nothing to pay."""
         talk = state(20, summary(0, 9))
         assert plan_summary(talk.turns, find_applied_summaries(talk), 10) is None
         assert plan_summary(talk.turns, find_applied_summaries(talk), 5) is None
         assert plan_summary((), (), 0) is None
 
     def test_new_summary_serves_in_place_of_the_former(self) -> None:
-        """What was planned is what it stands for."""
+        """The summary covers the planned turns."""
         talk = state(20, summary(0, 9))
         plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
         assert plan is not None
@@ -279,7 +279,7 @@ def conversations(draw: st.DrawFn) -> tuple[ConversationState, int]:
 @given(conversations(), st.sampled_from(["gpt-4o", "llama3.2"]))
 @settings(max_examples=300)
 def test_invariants(drawn: tuple[ConversationState, int], model: str) -> None:
-    """System prompt and question always, whole turns in order, within the limit, and every turn is accounted for."""
+    """Always system prompt and question, whole turns in order, within the limit, and every turn is accounted for."""
     state, max_tokens = drawn
     served, estimator = find_applied_summaries(state), TokenEstimator.of(model)
     try:
@@ -292,7 +292,7 @@ def test_invariants(drawn: tuple[ConversationState, int], model: str) -> None:
 
 
 def check_invariants(window: Window, state: ConversationState, max_tokens: int) -> None:
-    """Assert what holds for every window."""
+    """Assert the invariants of every window."""
     assert window.token_count is not None
     assert window.counted_tokens is not None
     assert window.counted_tokens <= window.token_count <= max_tokens
@@ -309,5 +309,5 @@ def check_invariants(window: Window, state: ConversationState, max_tokens: int) 
 
 
 def test_cover_without_turns_says_so_in_words() -> None:
-    """Of turns that are gone and named by id, nobody knows how many they were."""
+    """If its turns are gone and named by id, their number is unknown."""
     assert AppliedSummary(summary(0, 5)).note.content.startswith("Summary of earlier turns of this conversation:")

@@ -57,7 +57,7 @@ def test_tool_calls_are_shown() -> None:
 
 
 def test_html_formats_what_was_said_and_runs_nothing() -> None:
-    """Markdown becomes sanitised HTML; raw HTML is shown as text."""
+    """Markdown becomes sanitized HTML; raw HTML is shown as text."""
     html = history(Message("user", SCRIPT), Message("assistant", "**bold**"))._repr_html_()
     assert f'<div {SMALL};font-weight:600">assistant</div>' in html
     assert "<strong>bold</strong>" in html

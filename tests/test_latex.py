@@ -69,7 +69,7 @@ def test_macros_are_not_expanded() -> None:
 
 
 def test_markup_in_a_formula_stays_escaped() -> None:
-    """The text of a formula cannot become an element, even before it is sanitised."""
+    """The text of a formula cannot become an element, even before it is sanitized."""
     assert "&lt;img&gt;" in to_mathml(r"\text{<img>}")
     assert "<img" not in to_mathml(r"\unicode{3c;<img>}")
 

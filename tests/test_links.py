@@ -1,4 +1,4 @@
-"""Every link of the documents leads somewhere: files and headings exist, addresses are ones that a browser takes."""
+"""Links in the documents: files and headings exist, and web addresses are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"https?://[^\s<>()`'\"|]*")
 
 
 def prose_of(document: Path) -> str:
-    """Return what a document says, without its blocks of code."""
+    """Return the text of a document without its code blocks."""
     text = document.read_text("utf-8")
     if document.suffix == ".ipynb":
         notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's has no types
@@ -26,7 +26,7 @@ def prose_of(document: Path) -> str:
 
 
 def anchors_of(document: Path) -> set[str]:
-    """Return the names that GitHub, or Jupyter in a notebook, give to the headings, so that links can lead to them."""
+    """Return the anchors that GitHub, or Jupyter in a notebook, gives to the headings."""
     titles = re.findall(r"^#+ (.*)$", prose_of(document), re.MULTILINE)
     if document.suffix == ".ipynb":
         return {title.replace(" ", "-") for title in titles}
@@ -34,7 +34,7 @@ def anchors_of(document: Path) -> set[str]:
 
 
 def leads_somewhere(link: str, document: Path) -> bool:
-    """Return whether a link within the repository, as it stands in a document, names what is there."""
+    """Return whether a link within the repository has an existing target."""
     path, _, anchor = link.partition("#")
     target = (document.parent / path).resolve() if path else document
     within = target.is_relative_to(ROOT.resolve()) and target.exists()
@@ -43,29 +43,27 @@ def leads_somewhere(link: str, document: Path) -> bool:
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
 def test_links_within_lead_to_files_and_headings(document: Path) -> None:
-    """A link to a file, a picture or a heading names one that exists, in any document and any tutorial."""
-    context_hashes = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
-    assert [link for link in context_hashes if not leads_somewhere(link, document)] == []
+    """A link to a file, a picture or a heading has an existing target, in all documents and tutorials."""
+    links = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
+    assert [link for link in links if not leads_somewhere(link, document)] == []
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
 def test_links_outside_are_whole(document: Path) -> None:
-    """A link to elsewhere has a host with a domain, goes over TLS, and holds nothing that a browser would cut off."""
-    context_hashes = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
-    assert [
-        link.geturl() for link in context_hashes if link.scheme != "https" or "." not in (link.hostname or "")
-    ] == []
+    """A web link has a host with a domain, uses TLS, and contains nothing that a browser would cut off."""
+    links = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
+    assert [link.geturl() for link in links if link.scheme != "https" or "." not in (link.hostname or "")] == []
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
 def test_addresses_in_the_text_can_be_parsed(document: Path) -> None:
-    """What stands there as an address has a host and, where it has one, a port that is a number."""
+    """An address has a host and, optionally, a numeric port."""
     addresses = ADDRESS.findall(prose_of(document))
     assert [address for address in addresses if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/.*)?", address)] == []
 
 
 def test_there_is_something_to_check() -> None:
-    """The patterns find what a reader would click on."""
+    """The patterns find the links that a reader would click."""
     readme = LINK.findall(prose_of(ROOT / "README.md"))
     assert {"CONTRIBUTING.md", "notebooks/01_first_conversation.ipynb", "https://promptpack.org"} <= set(readme)
     assert not leads_somewhere("notebooks/00_no_such.ipynb", ROOT / "README.md")

@@ -1,4 +1,4 @@
-"""Budgets and usage from a notebook's cells: what is set, what is spent, and what a dry run says."""
+"""Budgets and usage in notebook cells: setting a budget, spending it, and dry runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: ChatServer) -> Path:
-    """Where conversations are kept; every answer costs half a cent."""
+    """The directory of the conversations; every answer costs half a cent."""
     chat_server.usual = lambda _: Reply(
         text="Yes.", usage={"prompt_tokens": 10, "completion_tokens": 10, "cost": 0.005}
     )
@@ -35,7 +35,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chat_server: ChatServe
 
 @pytest.fixture
 def notebook(home: Path) -> Iterator[Notebook]:
-    """A notebook that talks to the server on the loopback."""
+    """A notebook connected to a local server."""
     assert not home.exists()
     yield Notebook(new_shell())
     InteractiveShell.instance().run_line_magic("unload_ext", "promptkit_nb")
@@ -43,7 +43,7 @@ def notebook(home: Path) -> Iterator[Notebook]:
 
 
 def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) -> None:
-    """The cell that would pass it fails, and sends nothing; usage shows the line."""
+    """The cell that would exceed it fails and sends nothing; %chat_usage shows the budget."""
     assert "budget 0.006/day" in notebook.run("%chat_setup --budget 0.006/day").stdout
     notebook.run("%chat_use talk")
     assert notebook.run("%%chat\nWell?").error is None
@@ -55,7 +55,7 @@ def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) ->
 
 
 def test_usage_is_asked_by_what_the_line_says(notebook: Notebook) -> None:
-    """By day and model without further words; one key or several, of this user's conversations alone."""
+    """By day and model by default, else by one key or several; only this user's conversations."""
     notebook.run("%chat_use talk")
     notebook.run("%%chat\nWell?")
     notebook.run("%chat_setup --user bob")
@@ -68,14 +68,14 @@ def test_usage_is_asked_by_what_the_line_says(notebook: Notebook) -> None:
 
 
 def test_unknown_key_of_usage_is_told(notebook: Notebook) -> None:
-    """The cell fails, and the error names what there is."""
+    """The cell fails, and the error lists the columns."""
     ran = notebook.run("%chat_usage --by year")
     assert isinstance(ran.error, InvalidArgumentError)
     assert "by='year' is unknown: use any of hour, day, week" in str(ran.error)
 
 
 def test_what_is_no_budget_is_refused(notebook: Notebook) -> None:
-    """The error shows the forms, and the former budget stays."""
+    """The error shows the accepted forms, and the former budget stays."""
     notebook.run("%chat_setup --budget 5/day")
     ran = notebook.run("%chat_setup --budget 5/week")
     assert isinstance(ran.error, InvalidArgumentError)
@@ -83,7 +83,7 @@ def test_what_is_no_budget_is_refused(notebook: Notebook) -> None:
 
 
 def test_budget_lines_need_no_conversation(notebook: Notebook) -> None:
-    """Nothing was said, and nothing spent."""
+    """Without a conversation nothing is spent."""
     notebook.run("%chat_setup --budget 1,5/day")
     assert notebook.run("%chat_usage").stdout.splitlines()[:2] == [
         "budget $0.00 of $1.00 in this conversation",
@@ -92,7 +92,7 @@ def test_budget_lines_need_no_conversation(notebook: Notebook) -> None:
 
 
 def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
-    """No request, no conversation; tokens and what it may cost are shown."""
+    """No request and no conversation; the tokens and the possible cost are shown."""
     ran = notebook.run("%%chat --dry-run --max-output-tokens 100\nWell?")
     assert ran.error is None
     assert ran.stdout.splitlines()[-2:] == [
@@ -105,7 +105,7 @@ def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, hom
 
 
 def test_dry_run_takes_the_prompt_that_the_cell_names(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
-    """It shows that prompt, and the conversation keeps its own."""
+    """The dry run shows that prompt, and the conversation keeps its own."""
     pack = home.parent / "short.pack.json"
     engine = {"version": "v1", "syntax": "{{variable}}"}
     prompt = {"id": "short", "name": "Short", "version": "1.0.0", "system_template": "You are short."}
@@ -128,7 +128,7 @@ def test_dry_run_takes_the_prompt_that_the_cell_names(notebook: Notebook, chat_s
 
 
 def test_window_is_set_for_all_calls(notebook: Notebook, chat_server: ChatServer) -> None:
-    """Older turns stay out of the request, and %chat_context shows the same window; a call's own goes before it."""
+    """Older turns are left out of the request, %chat_context shows the same window, and a call's own limit wins."""
     assert "max_tokens 40" in notebook.run("%chat_setup --max-tokens 40").stdout
     notebook.run("%chat_use talk")
     for text in ("A first question of some length", "A second question of some length"):

@@ -599,7 +599,7 @@ class TestStatic:
     """What the saved notebook keeps."""
 
     def test_turns_are_readable_without_a_widget(self, conv: Conversation) -> None:
-        """As sanitised HTML and as text."""
+        """As sanitized HTML and as text."""
         conv.send("My name is <b>Alice</b>")
         state = conv.snapshot().state
         assert "My name is &lt;b&gt;Alice&lt;/b&gt;" in static_html(state)

@@ -1,4 +1,4 @@
-"""Replay: the same request is answered from what is stored. Nothing is sent, nothing is paid, nothing is lost."""
+"""Replay: an identical request is answered from a stored turn. Nothing is sent, nothing is paid, nothing is lost."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from promptkit_nb import Conversation, Response, StateStore, Turn
 
-PRICE = Decimal("0.0000045")  # of 10 tokens in and 5 out
+PRICE = Decimal("0.0000045")  # of 10 input and 5 output tokens
 
 
 @pytest.fixture
 def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
-    """A manager that replays what it can, and asks the real client otherwise."""
+    """A manager that replays stored answers and otherwise asks the real client."""
     return ConversationManager(provider_for(chat_server), store, replay="auto")
 
 
@@ -66,23 +66,23 @@ def revision(conversation: Conversation) -> int:
 
 
 class TestOwnPlace:
-    """A hit at the turn's own place writes nothing."""
+    """A replay in the turn's own place writes nothing."""
 
     def test_nothing_is_sent_and_nothing_written(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The same turn answers once more."""
+        """The same turn answers again."""
         before, turn = revision(conv), conv.turns[1]
         response = conv.rerun(1)
         assert (len(chat_server.requests), revision(conv)) == (3, before)
         assert (response.turn, conv.turns[1], conv.versions(1)) == (turn, turn, ())
 
     def test_same_text_given_is_the_same(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """It does not matter whether the text is repeated."""
+        """Repeating the text makes no difference."""
         before = revision(conv)
         assert conv.rerun(1, "b").replayed
         assert (len(chat_server.requests), revision(conv)) == (3, before)
 
     def test_response_has_what_was_recorded(self, conv: Conversation) -> None:
-        """Text, usage, latency, model and reason; it costs nothing and says what it saves."""
+        """Text, usage, latency, model and finish reason are the recorded ones; it is free and says what it saved."""
         turn = conv.turns[1]
         response = conv.rerun(1)
         assert (response.content, response.usage, response.latency_ms) == ("You said: b", turn.usage, turn.latency_ms)
@@ -90,14 +90,14 @@ class TestOwnPlace:
         assert (response.replayed, response.cost, response.saved) == (True, Decimal(0), PRICE)
 
     def test_stream_gives_the_text(self, conv: Conversation) -> None:
-        """As pieces, like any answer."""
+        """In pieces, like any answer."""
         stream = conv.stream("b", place=Target(in_place_of=conv.turns[1]))
         assert ("".join(stream), stream.text) == ("You said: b", "You said: b")
         assert stream.response is not None
         assert stream.response.replayed
 
     def test_unknown_cost_is_not_saved(self, manager: ConversationManager) -> None:
-        """``None`` stays ``None``, and the receipt says no amount."""
+        """``None`` stays ``None``, and the receipt has no amount."""
         conv = manager.new_conversation(model="my-own-model")
         conv.send("a")
         response = conv.rerun(0)
@@ -111,7 +111,7 @@ class TestOwnPlace:
         assert receipt.startswith("gpt-4o-mini · 10/5 tokens · replayed · $0.00 (saved $0.0000045) · ")
 
     def test_interrupted_turn_is_asked_again(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Half an answer is none."""
+        """A partial answer is not an answer."""
         chat_server.reply(Reply(text="one two three"))
         for _ in conv.stream("d"):
             break
@@ -131,23 +131,23 @@ class TestOwnPlace:
         assert [turn.text for turn in conv.versions(2)] == ["You said: c", "one"]
 
     def test_stale_turn_is_asked_again(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Its context is another one now."""
+        """Its context has changed."""
         conv.rerun(0, "x")
         assert not conv.rerun(1).replayed
         assert len(chat_server.requests) == 5
 
     def test_turn_behind_a_truncated_head_is_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """It is not stale, though less would be sent now."""
+        """It is not stale, although less would be sent now."""
         conv.truncate(2)
         assert conv.rerun(0).replayed
         assert len(chat_server.requests) == 3
 
 
 class TestElsewhere:
-    """Any other hit stores a turn that costs nothing."""
+    """Any other replay stores a turn that costs nothing."""
 
     def test_cleared_conversation_is_said_again(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """From the branch: each turn is new, replayed, free, and as fresh as the first time."""
+        """From the branch: each turn is new, replayed, free, and not stale."""
         before = conv.token_count, conv.total_cost, conv.unpriced_turns
         former = conv.turns
         conv.clear()
@@ -160,7 +160,7 @@ class TestElsewhere:
         assert [response.turn for response in responses] == list(conv.turns)
 
     def test_stored_turn_keeps_what_was_recorded(self, conv: Conversation) -> None:
-        """Messages, usage, latency and models; question and time are those of now."""
+        """Messages, usage, latency and models are recorded; question and time are new."""
         former = conv.turns[0]
         conv.clear()
         turn = conv.send("a").turn
@@ -178,21 +178,21 @@ class TestElsewhere:
         assert turn.messages[0].timestamp != former.messages[0].timestamp
 
     def test_former_version_is_found(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Going back to the former text sends nothing; the turn takes its place."""
+        """Returning to the former text sends nothing; the turn takes its place."""
         conv.rerun(2, "x")
         response = conv.rerun(2, "c")
         assert (len(chat_server.requests), response.replayed, response.saved) == (4, True, PRICE)
         assert (texts(conv.turns), texts(conv.versions(2))) == (["a", "b", "c"], ["c", "x"])
 
     def test_edit_replays_too(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Edited away and back."""
+        """After an edit and its reversal."""
         conv.edit(1, "x")
         assert conv.edit(1, "b").replayed
         assert (len(chat_server.requests), texts(conv.turns)) == (4, ["a", "b"])
         assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"], ["x"]]
 
     def test_former_place_tells_how_many_are_stale(self, conv: Conversation) -> None:
-        """A replayed answer changes what stands before the others, as any answer does."""
+        """A replayed answer changes the context of later turns, like any answer."""
         conv.rerun(0, "x")
         conv.rerun(1, "y")
         response = conv.rerun(0, "a")
@@ -201,14 +201,14 @@ class TestElsewhere:
         assert receipt_of(response, "chat").endswith(" · 2 later turns were answered before this change")
 
     def test_replay_of_a_replay_keeps_what_was_saved(self, conv: Conversation) -> None:
-        """However often, at its own place or another."""
+        """However often, in its own place or another."""
         for _ in range(3):
             conv.clear()
             assert (conv.send("a").saved, conv.rerun(0).saved) == (PRICE, PRICE)
         assert [turn.saved for turn in conv.turns] == [PRICE]
 
     def test_replayed_turns_are_unpriced_nowhere(self, manager: ConversationManager) -> None:
-        """A price that is unknown is counted once, where the answer was paid."""
+        """A turn of unknown price is counted once, where the answer was paid."""
         conv = manager.new_conversation(model="my-own-model")
         conv.send("a")
         conv.clear()
@@ -216,14 +216,14 @@ class TestElsewhere:
         assert (conv.unpriced_turns, conv.total_cost, conv.token_count) == (1, None, 15)
 
     def test_head_and_state_count_alike(self, conv: Conversation, store: StateStore) -> None:
-        """The totals are the same whether read or recomputed."""
+        """The totals are the same, whether read or recomputed."""
         conv.clear()
         conv.send("a")
         head, state = store.head("chat"), store.get("chat")
         assert (head.token_count, head.total_cost) == (state.token_count, state.total_cost) == (45, 3 * PRICE)
 
     def test_inherited_turns_answer_in_a_fork(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """At their own place and elsewhere; the fork pays nothing and shows what was saved."""
+        """In their own place and elsewhere; the fork pays nothing and shows what was saved."""
         other = conv.fork("other")
         before = revision(other)
         assert (other.rerun(1).saved, revision(other)) == (PRICE, before)
@@ -243,21 +243,21 @@ class TestElsewhere:
         assert len(chat_server.requests) == 4
 
     def test_leaving_the_stream_keeps_the_whole_answer(self, conv: Conversation) -> None:
-        """It was there before the first piece."""
+        """It was deleted before the first piece."""
         conv.clear()
         for _ in conv.stream("a"):
             break
         assert [(turn.text, turn.finish_reason) for turn in conv.turns] == [("You said: a", "stop")]
 
     def test_stream_that_is_never_read_writes_nothing(self, conv: Conversation) -> None:
-        """As any other."""
+        """Like any other answer."""
         conv.clear()
         before = revision(conv)
         conv.stream("a").close()
         assert revision(conv) == before
 
     def test_conversation_deleted_meanwhile(self, manager: ConversationManager, conv: Conversation) -> None:
-        """The answer is on the error."""
+        """The error has the answer."""
         conv.clear()
         stream = conv.stream("a")
         manager.delete_conversation("chat")
@@ -267,7 +267,7 @@ class TestElsewhere:
         assert (caught.value.response.content, caught.value.response.cost) == ("You said: a", Decimal(0))
 
     def test_store_that_fails(self, conv: Conversation, store: StateStore) -> None:
-        """The answer is on the error."""
+        """The error has the answer."""
         conv.clear()
         stream = conv.stream("a")
         store.close()
@@ -277,7 +277,7 @@ class TestElsewhere:
         assert caught.value.response.replayed
 
     def test_cell_is_that_of_the_place(self, conv: Conversation, store: StateStore) -> None:
-        """Not the one that the answer was recorded in."""
+        """Not the one that answered the recording."""
         turn = replace(conv.turns[2], id="of a cell", cell_id="c1", cell_source="%chat c")
         store.replace("chat", conv.turns[2].id, turn)
         conv.clear()
@@ -287,13 +287,13 @@ class TestElsewhere:
 
 
 class TestKey:
-    """What two requests must have in common to be the same."""
+    """What two requests need in common to be the same."""
 
     SETTINGS = Settings(model="gpt-4o-mini", parameters={"seed": 1}, max_tokens=4000)
     STATE = ConversationState("chat", system_prompt="You help.", settings=SETTINGS)
 
     def recorded(self, server: ChatServer, store: StateStore) -> tuple[Turn, ...]:
-        """Ask once in another conversation, and return what a recording of it holds."""
+        """Ask once in another conversation, and return its recording."""
         store.create(replace(self.STATE, conversation_id="recorded"))
         conversation = ConversationManager(provider_for(server), store).get_conversation("recorded")
         conversation.send("a")
@@ -313,7 +313,7 @@ class TestKey:
         return [first, conversation.send(**asked)]
 
     def test_all_the_same_is_a_hit(self, chat_server: ChatServer, store: StateStore) -> None:
-        """Times, ids and the name of the conversation do not matter."""
+        """Times, ids and the conversation's name do not matter."""
         state = replace(self.STATE, user_id="bob", metadata={"x": 1}, created_at=datetime(2020, 1, 1, tzinfo=UTC))
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [True, True]
 
@@ -331,7 +331,7 @@ class TestKey:
         ids=str,
     )
     def test_other_call_is_a_miss(self, chat_server: ChatServer, store: StateStore, change: dict[str, Any]) -> None:
-        """The message, the model asked for, each parameter, the output limit."""
+        """The message, the requested model, each parameter, the output limit."""
         assert [response.replayed for response in self.ask(chat_server, store, **change)] == [True, False]
 
     @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ class TestKey:
     def test_other_settings_are_a_miss(
         self, chat_server: ChatServer, store: StateStore, change: dict[str, Any]
     ) -> None:
-        """The context window, what happens where it is full, and the conversation's parameters."""
+        """The context window, its policy, and the conversation's parameters."""
         state = replace(self.STATE, settings=replace(self.SETTINGS, **change))
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
 
@@ -355,24 +355,24 @@ class TestKey:
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
 
     def test_other_turns_before_are_a_miss(self, chat_server: ChatServer, store: StateStore) -> None:
-        """The context is everything that stands before."""
+        """The context is everything before the message."""
         state = replace(self.STATE, turns=(said("before"),))
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
 
     def test_window_of_one_call_is_part_of_it(self, conv: Conversation) -> None:
-        """``max_tokens`` of a call, as that of the conversation."""
+        """``max_tokens`` of a call, like that of the conversation."""
         stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), max_tokens=5000)
         assert stream._inquiry.recorded is None
 
     def test_picture_is_part_of_it(self, conv: Conversation) -> None:
-        """What a message carries beside its text."""
+        """What a message has besides its text."""
         picture = ContentPart("image_url", url="data:image/png;base64,AAAA")
         stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), parts=[picture])
         assert stream._inquiry.recorded is None
 
     @pytest.mark.usefixtures("conv")
     def test_provider_and_its_address_are_not(self, store: StateStore) -> None:
-        """The same model elsewhere, or another program that answers: the model asked for decides."""
+        """The same model elsewhere, or another server: the requested model decides."""
         elsewhere = OpenAIProvider("gpt-4o-mini", api_key="k", base_url="http://127.0.0.1:9/v1")
         demo = DemoProvider()
         demo.model = "gpt-4o-mini"
@@ -381,7 +381,7 @@ class TestKey:
             assert [again.rerun(place).replayed for place in range(3)] == [True, True, True]
 
     def test_model_that_answered_is_not(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """A dated name in the answer is not what was asked for."""
+        """A dated name in the answer is not the requested name."""
         conv = manager.new_conversation()
         chat_server.reply(Reply(text="Yes.", model="gpt-4o-mini-2024-07-18"))
         conv.send("a")
@@ -389,7 +389,7 @@ class TestKey:
         assert not conv.rerun(0, model="gpt-4o-mini-2024-07-18").replayed
 
     def test_window_actually_sent_is_not(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """What is said behind a truncated head is the same request with the head and without it."""
+        """A message after a truncated head is the same request with and without the head."""
         conv.truncate(2)
         conv.send("d")
         assert len(chat_server.requests[-1].body["messages"]) == 4
@@ -397,7 +397,7 @@ class TestKey:
         assert conv.rerun(3).replayed
 
     def test_rendered_system_prompt_is_part_of_it(self, manager: ConversationManager) -> None:
-        """Another value of a variable is another request, and the former value the former one."""
+        """Another value of a variable makes another request; the former value makes the former one."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a")
         conv.variables["subject"] = "music"
@@ -406,7 +406,7 @@ class TestKey:
         assert conv.rerun(0).replayed
 
     def test_thoughts_are_not(self, conv: Conversation, store: StateStore) -> None:
-        """What the model thought aloud is never sent again, so it is no context."""
+        """The model's reasoning is never sent back, so it is not part of the context."""
         turn = conv.turns[0]
         thinking = replace(turn.messages[1], reasoning="Let me see.")
         store.replace("chat", turn.id, replace(turn, id="thinking", messages=(turn.messages[0], thinking)))
@@ -416,20 +416,20 @@ class TestKey:
     def test_another_conversation_is_never_looked_at(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """The same user asks the same in another one: it is asked."""
+        """The same user asks the same in another conversation: it is sent."""
         other = manager.new_conversation(system_prompt="You help.", conversation_id="other")
         assert [other.send(letter).replayed for letter in "abc"] == [False, False, False]
         assert len(chat_server.requests) == 6
 
     def test_deleted_conversation_is_forgotten(self, manager: ConversationManager, conv: Conversation) -> None:
-        """Made anew under its id, it has nothing to replay."""
+        """A new conversation with the same id has nothing to replay."""
         manager.delete_conversation("chat")
         anew = manager.new_conversation(system_prompt="You help.", conversation_id="chat")
         assert not anew.send("a").replayed
         assert not conv.send("b").replayed
 
     def test_hand_made_turns_answer_nothing(self, manager: ConversationManager, store: StateStore) -> None:
-        """Nobody asked for them."""
+        """Their answers are not meant for the user."""
         store.append("made", said("a"))
         assert not manager.get_conversation("made").rerun(0).replayed
 
@@ -439,7 +439,7 @@ class TestModes:
 
     @pytest.mark.usefixtures("conv")
     def test_off_unless_told(self, store: StateStore, chat_server: ChatServer) -> None:
-        """A manager asks, as does a handle of it."""
+        """A manager asks, and so does a handle from it."""
         plain = ConversationManager(provider_for(chat_server), store).get_conversation("chat")
         assert not plain.rerun(0).replayed
         assert len(chat_server.requests) == 4
@@ -461,7 +461,7 @@ class TestModes:
         assert len(chat_server.requests) == 5
 
     def test_strict_asks_nothing_even_for_fresh(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A cell that says --fresh is replayed like any other, so that its notebook runs without a key."""
+        """A cell with --fresh is replayed like any other, so that its notebook runs without a key."""
         assert conv.rerun(2, replay="strict", fresh=True).replayed
         assert len(chat_server.requests) == 3
 
@@ -469,7 +469,7 @@ class TestModes:
     def test_other_modes_are_refused(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer, wrong: Any
     ) -> None:
-        """By a call, and by a manager."""
+        """In a call, and in a manager."""
         for call in (
             lambda: conv.send("d", replay=wrong),
             lambda: conv.rerun(0, replay=wrong),
@@ -480,7 +480,7 @@ class TestModes:
         assert len(chat_server.requests) == 3
 
     def test_strict_hit_sends_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """As ``auto``."""
+        """Like ``auto``."""
         assert conv.rerun(1, replay="strict").replayed
         assert len(chat_server.requests) == 3
 
@@ -505,7 +505,7 @@ class TestModes:
 
     @pytest.mark.usefixtures("conv")
     def test_strict_manager_edits_nothing_on_a_miss(self, store: StateStore) -> None:
-        """No branch."""
+        """Not even a branch."""
         strict = ConversationManager(UnchosenProvider(), store, replay="strict").get_conversation("chat")
         with pytest.raises(ReplayMissError):
             strict.edit(1, "x")
@@ -525,7 +525,7 @@ class TestModes:
             call(conv)
 
     def test_miss_of_an_interrupted_answer_says_so(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """It is there, and is no answer."""
+        """It is recorded, but it is not an answer."""
         chat_server.reply(Reply(text="one two three"))
         for _ in conv.stream("d"):
             break
@@ -533,7 +533,7 @@ class TestModes:
             conv.rerun(3, replay="strict")
 
     def test_errors_are_never_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A refusal leaves nothing; the next attempt asks."""
+        """A rejected request stores nothing; the next attempt asks."""
         chat_server.reply(error_reply(400, "no"))
         with pytest.raises(BadRequestError):
             conv.send("d")
@@ -559,7 +559,7 @@ class TestWithoutProvider:
 
     @pytest.mark.usefixtures("conv")
     def test_conversation_is_replayed(self, store: StateStore) -> None:
-        """At its own place, and after it was cleared; nobody has to say which model it was."""
+        """In its own place, and after it was cleared; the model need not be given."""
         keyless = ConversationManager(UnchosenProvider(), store, replay="auto").get_conversation("chat")
         assert [keyless.rerun(place).content for place in range(3)] == ["You said: a", "You said: b", "You said: c"]
         keyless.clear()
@@ -567,13 +567,13 @@ class TestWithoutProvider:
 
     @pytest.mark.usefixtures("conv")
     def test_key_is_not_looked_at(self, store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A provider that has none answers from what is stored."""
+        """A provider without a model answers from stored turns."""
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         keyless = ConversationManager(OpenAIProvider("gpt-4o-mini"), store, replay="strict").get_conversation("chat")
         assert keyless.rerun(0).replayed
 
     def test_miss_names_the_ways_to_go_on(self, conv: Conversation, store: StateStore) -> None:
-        """With ``auto`` it is the missing provider, with ``strict`` the missing record; nothing is written."""
+        """With ``auto`` the provider is missing, with ``strict`` the record; nothing is written."""
         before = revision(conv)
         keyless = ConversationManager(UnchosenProvider(), store, replay="auto").get_conversation("chat")
         with pytest.raises(AuthenticationError, match="Two ways to go on"):
@@ -584,7 +584,7 @@ class TestWithoutProvider:
 
 
 class TestRecording:
-    """Turns from elsewhere answer as the conversation's own do."""
+    """Turns from elsewhere answer like the conversation's own."""
 
     def test_export_gives_the_same_again_and_again(
         self, conv: Conversation, chat_server: ChatServer, tmp_path: Path
@@ -598,7 +598,7 @@ class TestRecording:
         assert len(chat_server.requests) == 3
 
     def test_second_run_in_the_same_store_writes_nothing(self, conv: Conversation) -> None:
-        """What was replayed once stands at its own place, and saves the same."""
+        """A turn that was replayed once is in its own place and saves the same."""
         manager = ConversationManager(UnchosenProvider(), replay="strict", recording=conv.turns)
         again = manager.new_conversation(system_prompt="You help.")
         first = [again.send(letter) for letter in "abc"]
@@ -609,7 +609,7 @@ class TestRecording:
         assert (again.token_count, again.total_cost) == (0, Decimal(0))
 
     def test_versions_and_branches_of_it_answer_too(self, conv: Conversation, tmp_path: Path) -> None:
-        """All that was ever answered."""
+        """All answers ever given."""
         conv.rerun(0, "x")
         conv.edit(1, "y")
         state = read_conversation(conv.export(tmp_path / "chat.json"))
@@ -622,7 +622,7 @@ class TestRecording:
     def test_restored_answer_of_it_goes_before_the_newer_one(
         self, conv: Conversation, chat_server: ChatServer, tmp_path: Path
     ) -> None:
-        """Else nothing behind it would be found again."""
+        """Otherwise no later turn would be found."""
         chosen = conv.turns[0]
         chat_server.reply(Reply(text="another answer"))
         conv.rerun(0, fresh=True)
@@ -632,14 +632,14 @@ class TestRecording:
         assert [text for text, _ in again] == ["You said: a", "You said: b", "You said: c"]
 
     def test_own_turns_go_before_it(self, conv: Conversation, store: StateStore, chat_server: ChatServer) -> None:
-        """What this conversation answered itself is what it says again."""
+        """The conversation's own answer takes precedence."""
         turn = conv.turns[0]
         other = replace(turn, id="other", messages=(turn.messages[0], Message("assistant", "from elsewhere")))
         manager = ConversationManager(provider_for(chat_server), store, replay="auto", recording=[other])
         assert manager.get_conversation("chat").rerun(0).content == "You said: a"
 
     def test_it_is_copied(self, conv: Conversation) -> None:
-        """A list that grows later does not change what answers."""
+        """A list that grows later does not change what is replayed."""
         turns = list(conv.turns)
         manager = ConversationManager(UnchosenProvider(), replay="strict", recording=turns)
         turns.clear()

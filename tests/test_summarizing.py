@@ -1,4 +1,4 @@
-"""What the model is asked for when older turns are summarised, and what is kept of its answer."""
+"""What the model is asked for when older turns are summarized, and what is kept of its answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def turn(number: int, words: int = 2) -> Turn:
 
 
 def plan(*turns: Turn, former: tuple[Summary, ...] = ()) -> SummaryPlan:
-    """Return the plan to summarise these turns."""
+    """Return the plan to summarize these turns."""
     return SummaryPlan(turns, former, turns[0].id, turns[-1].id)
 
 

@@ -1,4 +1,4 @@
-"""What is kept of the cell that asked: its source, and never a key that stands in it."""
+"""The stored source of a cell: everything but the keys in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from promptkit_nb.notebook.cells import _without_keys
     ],
 )
 def test_no_key_is_kept(typed: str, kept: str) -> None:
-    """Wherever people write one beside a message."""
+    """Keys are removed in all the forms in which people write them."""
     assert _without_keys(typed) == kept
 
 
@@ -48,7 +48,7 @@ def test_no_key_is_kept(typed: str, kept: str) -> None:
     ],
 )
 def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
-    """Cells are told apart by it."""
+    """The source identifies the cell."""
     assert _without_keys(typed) == typed
 
 
@@ -56,10 +56,10 @@ def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
     "piece", ["key", "key = '", "%env KEY\n", "\n", "://a:", "%env key", " ", "!a ", "!key", "key: a "]
 )
 def test_long_cells_take_no_time(piece: str) -> None:
-    """A cell of a megabyte is looked through once: anything slower would never end."""
+    """A cell of a megabyte is searched in linear time."""
     assert _without_keys(f"%env {piece * 300_000}") is not None
 
 
 def test_without_a_source_there_is_none() -> None:
-    """Nobody knows it outside a kernel."""
+    """Outside a kernel the source is unknown."""
     assert _without_keys(None) is None

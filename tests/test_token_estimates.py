@@ -1,4 +1,4 @@
-"""A limit in tokens holds on the wire, also where the server counts otherwise than OpenAI does."""
+"""Token limits hold by the server's count, even if the server counts differently from OpenAI."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SCRIPTS = ("english", "cyrillic", "chinese", "base64", "mixed")
 
 
 def chance_of(seed: str) -> random.Random:
-    """Return chance that is the same in every run."""
+    """Return a random generator that is the same in every run."""
     return random.Random(seed)  # noqa: S311 - no secrets
 
 
 def said(script: str, words: int, chance: random.Random) -> str:
-    """Return a text in this script, as long as so many words."""
+    """Return a text in this script, about as long as this many words."""
     if script == "mixed":
         return " ".join(said(each, max(1, words // 2), chance) for each in ("english", "cyrillic"))
     if script == "chinese":
@@ -42,7 +42,7 @@ def said(script: str, words: int, chance: random.Random) -> str:
 
 
 def each_message(count: Callable[[str], float]) -> Count:
-    """Return a server that counts texts like this, with 4 tokens around each message and 3 for the reply."""
+    """Return a server that counts texts this way, plus 4 tokens per message and 3 for the reply."""
     return lambda messages: 3 + sum(4 + math.ceil(count(message.content)) for message in messages)
 
 
@@ -57,7 +57,7 @@ SERVERS: dict[str, Count] = {
 
 
 def conversation(count: int, script: str, chance: random.Random) -> list[Turn]:
-    """Return turns that nobody counted on both sides."""
+    """Return turns without counts."""
     lengths = [chance.choice((3, 10, 30, 80)) for _ in range(2 * count)]
     texts = [said(script, length, chance) for length in lengths]
     pairs = zip(texts[::2], texts[1::2], strict=True)
@@ -67,7 +67,7 @@ def conversation(count: int, script: str, chance: random.Random) -> list[Turn]:
 def talk(
     server: Count, model: str, turns: list[Turn], new: Sequence[Turn], *, max_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Send the new turns' questions; return what we expected of each request, and what the server counted."""
+    """Send the questions of the new turns; return our estimate and the server's count of each request."""
     expected, counted = [], []
     for turn in new:
         estimator = token_estimator_for(model, turns, "You help.")
@@ -82,7 +82,7 @@ def talk(
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_limit_holds_on_a_server_that_counts_otherwise(server: str, script: str) -> None:
-    """On each of 50 requests after 500 stored turns, from the very first one on."""
+    """For each of 50 requests after 500 stored turns, from the first one on."""
     chance = chance_of(script)
     turns = conversation(500, script, chance)
     expected, counted = talk(SERVERS[server], "llama3.2", turns, conversation(50, script, chance), max_tokens=4000)
@@ -93,7 +93,7 @@ def test_limit_holds_on_a_server_that_counts_otherwise(server: str, script: str)
 @pytest.mark.parametrize("first", SCRIPTS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_limit_holds_when_the_script_changes(server: str, first: str) -> None:
-    """What was learned from one script is not taken for another's."""
+    """What is learned from one script is not applied to another."""
     chance = chance_of(first)
     others = [script for script in SCRIPTS if script != first]
     new = [turn for script in (first, *others, first) for turn in conversation(8, script, chance)]
@@ -104,7 +104,7 @@ def test_limit_holds_when_the_script_changes(server: str, first: str) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_nothing_is_wasted_on_openais_models(script: str) -> None:
-    """Our count is theirs, so the window is used up but for what one turn takes."""
+    """Their counts are ours, so the window is filled except for less than one turn."""
     chance = chance_of(script)
     turns = conversation(500, script, chance)
     expected, counted = talk(SERVERS["o200k"], "gpt-4o", turns, conversation(50, script, chance), max_tokens=4000)
@@ -115,7 +115,7 @@ def test_nothing_is_wasted_on_openais_models(script: str) -> None:
 @pytest.mark.parametrize("server", ["o200k", "cl100k", "half_of_the_characters", "one_a_foreign_character"])
 @pytest.mark.parametrize("script", ["english", "cyrillic"])
 def test_little_is_wasted_once_a_server_was_measured(server: str, script: str) -> None:
-    """After a few requests, three quarters of the window are used on the average, however the server counts."""
+    """After a few requests, three quarters of the window are used on average, however the server counts."""
     chance = chance_of(script)
     turns = conversation(100, script, chance)
     _, counted = talk(SERVERS[server], "llama3.2", turns, conversation(20, script, chance), max_tokens=4000)
@@ -123,7 +123,7 @@ def test_little_is_wasted_once_a_server_was_measured(server: str, script: str) -
 
 
 def test_server_that_goes_by_openais_name_is_found_out() -> None:
-    """It is believed once; from then on what it reported counts."""
+    """The name is believed once; after that, the reported counts are used."""
     chance = chance_of("0")
     turns = conversation(500, "english", chance)
     server = SERVERS["half_of_the_characters"]
@@ -133,13 +133,13 @@ def test_server_that_goes_by_openais_name_is_found_out() -> None:
 
 
 def test_openais_models_are_trusted_where_less_was_reported() -> None:
-    """A part of a prompt that was not counted is no other tokenizer."""
+    """An uncounted part of a prompt does not mean another tokenizer."""
     less = measured(requested_model="gpt-4o", usage=Usage(10, 9))
     assert token_estimator_for("gpt-4o", [less]) == TokenEstimator.of("gpt-4o")
 
 
 def test_openais_models_may_be_given_a_few_tokens_more() -> None:
-    """Something around a short request is no other tokenizer, and a little more is taken into account."""
+    """A constant overhead in a short request does not mean another tokenizer; a small excess is taken into account."""
     short = measured(requested_model="gpt-4o", counted_input_tokens=10, usage=Usage(20, 9))
     assert token_estimator_for("gpt-4o", [short]) == TokenEstimator.of("gpt-4o")
     long = measured(requested_model="gpt-4o", usage=Usage(1030, 9))
@@ -148,7 +148,7 @@ def test_openais_models_may_be_given_a_few_tokens_more() -> None:
 
 
 def measured(**changes: object) -> Turn:
-    """Return a turn of which the server counted 3,000 tokens where we had counted 1,000."""
+    """Return a turn for which the server counted 3,000 tokens and we counted 1,000."""
     turn = Turn(
         messages=(Message("user", "word " * 990), Message("assistant", "Yes")),
         usage=Usage(3000, 9),
@@ -160,12 +160,12 @@ def measured(**changes: object) -> Turn:
 
 
 def ratio(*turns: Turn) -> float | None:
-    """Return what is known of English after these turns."""
+    """Return the ratio learned for English from these turns."""
     return token_estimator_for("llama3.2", turns).ratios.get("words")
 
 
 def test_newest_measured_requests_teach() -> None:
-    """The highest of the last five, with a margin that is wider while there are few; others stay unknown."""
+    """The highest of the last five, with a wider margin while there are few; other scripts stay unknown."""
     assert ratio(measured()) == pytest.approx(1.2 * (3000 - 7) / 991, rel=0.01)
     assert ratio(*[measured()] * 3) == pytest.approx(1.1 * (3000 - 7) / 991, rel=0.01)
     calmer = measured(usage=Usage(1000, 9))
@@ -189,22 +189,22 @@ def test_newest_measured_requests_teach() -> None:
     ids=["uncounted", "replayed", "estimated", "other model", "cut by the server", "too short", "several requests"],
 )
 def test_other_turns_teach_nothing(turn: Turn) -> None:
-    """What was not counted on both sides, or not as a whole."""
+    """Turns that were not counted on both sides, or not completely."""
     assert ratio(turn) is None
 
 
 def test_fewer_tokens_than_ours_are_no_reason_for_less() -> None:
-    """The next text may be less to the server's liking."""
+    """The next text may need fewer tokens on the server."""
     assert ratio(measured(usage=Usage(700, 9))) == 1.2
 
 
 def test_inherited_turns_teach_as_well() -> None:
-    """A fork goes on with the same model."""
+    """A fork continues with the same model."""
     assert ratio(measured(inherited=True)) is not None
 
 
 def test_unmeasured_text_counts_as_tokenizers_of_few_words_count() -> None:
-    """Its likely size stands beside; tool calls count, too."""
+    """Next to its likely size; tool calls count, too."""
     size = TokenEstimator.of("llama3.2").of_message(Message("user", "Привет, мир"))
     assert (size.counted, size.likely, size.expected) == (8, 8, 18)
     call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": 12345}'),))
@@ -212,7 +212,7 @@ def test_unmeasured_text_counts_as_tokenizers_of_few_words_count() -> None:
 
 
 def test_half_an_emoji_is_measured() -> None:
-    """In the arguments of a call, which are kept as they came."""
+    """In the arguments of a call, which are stored as received."""
     call = Message("assistant", tool_calls=(ToolCall("1", "look", '{"at": "\ud83c"}'),))
     assert TokenEstimator.of("llama3.2").of_message(call).expected > 0
 
@@ -227,7 +227,7 @@ def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_turn_that_was_written_anew_is_measured_anew() -> None:
-    """Its id is the same, what it says is not."""
+    """Its id is the same, its text is not."""
     estimator = TokenEstimator.of("gpt-4o")
     turn = Turn(id="t", messages=(Message("user", "one"), Message("assistant", "two")))
     longer = replace(turn, messages=(Message("user", "one two three"), turn.messages[1]))
@@ -235,7 +235,7 @@ def test_turn_that_was_written_anew_is_measured_anew() -> None:
 
 
 def test_prompt_that_was_cut_is_told() -> None:
-    """Where the server read less than 60 % of a thousand tokens or more."""
+    """If the server read less than 60 % of a thousand tokens or more."""
     assert cut_warning(999, 1) is None
     assert cut_warning(8000, 4800) is None
     assert (cut_warning(8000, 4799) or "").startswith("The server read 4,799 tokens where about 8,000 were sent")

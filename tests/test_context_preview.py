@@ -1,4 +1,4 @@
-"""What the next request carries, as it is read."""
+"""The display of the next request's context."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EXACT = TokenEstimator.of("gpt-4o")
 
 
 def turns(*answers: str) -> tuple[Turn, ...]:
-    """Return a turn for each answer."""
+    """Return one turn per answer."""
     said = [(Message("user", "Hi"), Message("assistant", answer)) for answer in answers]
     return tuple(Turn(id=f"t{at}", messages=each) for at, each in enumerate(said))
 
 
 def context(max_tokens: int | None = None, estimator: TokenEstimator = EXACT) -> Context:
-    """Return the context of a conversation with a summary of one of its four turns."""
+    """Return the context of a conversation with four turns and a summary of one of them."""
     talk = turns("Hello", "One", "Two", "x" * 61)
     state = ConversationState("c", turns=talk, summaries=(Summary("t0", "t0", "A greeting."),))
     window = fit("You help.", talk, find_applied_summaries(state), None, estimator=estimator, max_tokens=max_tokens)
@@ -29,7 +29,7 @@ def context(max_tokens: int | None = None, estimator: TokenEstimator = EXACT) ->
 
 
 def test_text_has_a_line_a_message_and_the_total() -> None:
-    """Role, content and tokens; then the size, the limit, and what is left out."""
+    """Role, content and tokens; then the size, the limit, and the number of turns left out."""
     assert str(context(max_tokens=50)).splitlines() == [
         f"{'system':<9}  {'You help.':<60}   7",
         f"{'summary':<9}  {'Summary of 1 earlier turn of this conversation: A greeting.':<60}  17",
@@ -40,7 +40,7 @@ def test_text_has_a_line_a_message_and_the_total() -> None:
 
 
 def test_without_a_limit_everything_is_there() -> None:
-    """Its size is counted all the same."""
+    """Its size counts nevertheless."""
     whole = context()
     assert (len(whole), whole.max_tokens, whole.left_out) == (8, None, ())
     assert whole.token_count == 3 + sum(line.tokens for line in whole)
@@ -48,7 +48,7 @@ def test_without_a_limit_everything_is_there() -> None:
 
 
 def test_lines_say_what_they_are() -> None:
-    """The system prompt, a summary, a turn by its position in the conversation, or the question."""
+    """The system prompt, a summary, a turn with its index in the conversation, or the question."""
     talk = turns("Hello")
     window = fit("You help.", talk, [], Message("user", "Bye"), estimator=EXACT)
     lines = Context.of(window, talk, estimator=EXACT, has_question=True)
@@ -65,7 +65,7 @@ def test_lines_say_what_they_are() -> None:
 
 
 def test_other_models_counts_are_estimates() -> None:
-    """It says so, and for how much it keeps room until the server has reported its own count."""
+    """It is marked as an estimate, with the upper limit that is assumed until the server reports its own count."""
     whole = context(estimator=TokenEstimator.of("llama3.2"))
     assert (whole.estimated, whole.token_count, whole.most_tokens) == (True, 64, 141)
     assert str(whole).endswith("\n64 tokens (estimate, 141 at most)")
@@ -88,7 +88,7 @@ def test_tool_calls_are_shown() -> None:
 
 
 def test_html_has_a_bar_and_unfolds_what_was_said() -> None:
-    """How full the window is, each message under its first words; nothing in it runs."""
+    """A bar for the window, and each message below its first words; no script runs."""
     talk = turns(f"**bold** {SCRIPT}")
     window = fit(SCRIPT, talk, [], None, estimator=EXACT, max_tokens=100)
     html = Context.of(window, talk, estimator=EXACT)._repr_html_()
