@@ -1,4 +1,4 @@
-"""Budgets: what one is, how a line names it, and how it reads beside what was spent."""
+"""Budgets as values: amounts, scopes, parsing, and display."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
 class TestBudget:
-    """An amount, what it is for, and when to warn."""
+    """An amount, its scope, and the warning threshold."""
 
     @pytest.mark.parametrize(
         ("given_usd", "kept"),
         [(5, "5"), (0.1, "0.1"), ("0.50", "0.50"), (Decimal("1E-7"), "1E-7"), (0, "0"), (-0.0, "0.0")],
     )
     def test_dollars_are_kept_exactly(self, given_usd: float | str | Decimal, kept: str) -> None:
-        """A number or text is kept by its digits: 0.1 is a tenth, not its binary neighbour."""
+        """Numbers and text keep their digits: 0.1 is exactly a tenth."""
         assert str(Budget(given_usd).usd) == kept
 
     def test_budget_is_per_conversation_and_warns_at_four_fifths(self) -> None:
-        """Unless told otherwise."""
+        """By default."""
         budget = Budget(5)
         assert (budget.per, budget.warn_at, budget.warns_at_usd) == ("conversation", 0.8, Decimal(4))
 
     @pytest.mark.parametrize("usd", [-1, "-0.01", float("nan"), float("inf"), "five", "", "$5", True, None, [5]])
     def test_what_is_no_amount_is_refused(self, usd: object) -> None:
-        """The error names the value and shows one that is."""
+        """The error names the value and shows a valid one."""
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(usd)  # type: ignore[arg-type]  # as a user may mistype it
         assert str(caught.value) == (
@@ -45,20 +45,20 @@ class TestBudget:
         )
 
     def test_unknown_kind_is_refused(self) -> None:
-        """The error lists the four there are."""
+        """The error lists all four."""
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(5, per="week")  # type: ignore[arg-type]  # as above
         assert str(caught.value) == "Budget(per='week') is unknown: use one of conversation, user, day, total."
 
     @pytest.mark.parametrize("warn_at", [0, -0.1, 1.01, 80, float("nan"), True, "0.8", None])
     def test_fraction_to_warn_at_is_above_0_and_up_to_1(self, warn_at: object) -> None:
-        """80 is no fraction."""
+        """80 is not a fraction."""
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(5, warn_at=warn_at)  # type: ignore[arg-type]  # as above
         assert f"Budget(warn_at={warn_at!r}) is no fraction" in str(caught.value)
 
     def test_budget_is_a_frozen_value(self) -> None:
-        """Equal ones are equal, whatever the amount was given as; it can be sent to other processes, and varied."""
+        """Equal budgets are equal, whatever the type of the amount; they can be pickled and copied with changes."""
         budget = Budget("5", per="day")
         assert budget == Budget(5.0, "day") == pickle.loads(pickle.dumps(budget))  # noqa: S301 - our own bytes
         assert replace(budget, per="total") == Budget(5, "total")
@@ -80,7 +80,7 @@ class TestBudget:
 
 
 class TestParsing:
-    """What stands on a magic's line."""
+    """The value of a magic's option."""
 
     @pytest.mark.parametrize(
         ("text", "budget"),
@@ -95,12 +95,12 @@ class TestParsing:
         ],
     )
     def test_amount_and_kind(self, text: str, budget: Budget) -> None:
-        """Dollars, with or without their sign, and after a slash what they are for."""
+        """Dollars, with or without a dollar sign, and the scope after a slash."""
         assert parse_budget(text) == budget
 
     @pytest.mark.parametrize("text", ["", "day", "/day", "5/", "5/week", "-5", "5 USD", "nan", "5/day/user", "$$5"])
     def test_anything_else_is_refused(self, text: str) -> None:
-        """The error names the text and shows the forms."""
+        """The error names the text and shows the accepted forms."""
         with pytest.raises(InvalidArgumentError) as caught:
             parse_budget(text)
         assert str(caught.value) == (
@@ -113,7 +113,7 @@ class TestLine:
     """One line for receipts and tables."""
 
     def test_line_tells_spent_reserved_unconfirmed_and_unpriced_apart(self) -> None:
-        """An amount that nobody will settle any more is not told again as reserved."""
+        """An unconfirmed amount is not shown as reserved as well."""
         open_calls = {
             "a": OpenReservation(Decimal("0.03"), NOW + timedelta(seconds=1)),
             "b": OpenReservation(Decimal("0.02"), NOW),
@@ -126,7 +126,7 @@ class TestLine:
         )
 
     def test_what_is_nothing_is_left_out(self) -> None:
-        """A fresh budget is its amount."""
+        """Nothing is spent yet."""
         assert (
             budget_line(Budget(1), Account(), user_id="alice", now=NOW) == "budget $0.00 of $1.00 in this conversation"
         )
@@ -137,12 +137,12 @@ class TestLine:
         assert line == "budget $0.00 of $1.00 in total · + 1 turn without a price"
 
     def test_user_is_named_harmlessly(self) -> None:
-        """A user id is any text, and the line stays one line."""
+        """A user id may be any text, and the line stays one line."""
         assert scope_words("user", "al\nice") == r"for user 'al\nice'"
 
 
 class TestScopes:
-    """The names under which the ledger keeps amounts."""
+    """The names under which the ledger stores amounts."""
 
     def test_each_call_has_four_scopes(self) -> None:
         """Conversation, user, day, total."""
@@ -154,21 +154,21 @@ class TestScopes:
         }
 
     def test_day_is_that_of_utc(self) -> None:
-        """Whatever the zone of the clock."""
+        """Whatever the time zone of the clock."""
         tokyo = timezone(timedelta(hours=9))
         assert scopes_of("a", "b", datetime(2026, 3, 2, 8, 59, tzinfo=tokyo))["day"] == "day:2026-03-01"
         assert scopes_of("a", "b", datetime(2026, 3, 2, 9, 0, tzinfo=tokyo))["day"] == "day:2026-03-02"
 
     @given(ids, ids, ids, ids)
     def test_ids_never_collide(self, one: str, owner: str, other: str, other_owner: str) -> None:
-        """Whatever ids hold, different ones have different scopes, of all kinds."""
+        """Different ids have different scopes, whatever characters they contain."""
         first, second = scopes_of(one, owner, NOW), scopes_of(other, other_owner, NOW)
         assert (first["conversation"] == second["conversation"]) == ((one, owner) == (other, other_owner))
         assert (first["user"] == second["user"]) == (owner == other_owner)
         assert len(set(first.values())) == len(first)
 
     def test_colons_in_ids_are_escaped(self) -> None:
-        """User ``a:b`` with ``c`` is not user ``a`` with ``b:c``; a user named as a scope is none."""
+        """User ``a:b`` with ``c`` is not user ``a`` with ``b:c``; a user whose id looks like a scope is not a scope."""
         assert scopes_of("c", "a:b", NOW)["conversation"] == "conversation:a%3Ab:c"
         assert scopes_of("b:c", "a", NOW)["conversation"] == "conversation:a:b%3Ac"
         assert scopes_of("b%3Ac", "a", NOW)["conversation"] == "conversation:a:b%253Ac"

@@ -1,4 +1,4 @@
-"""Budgets where they are used: what may be spent is settled before a request, and holds for all who spend."""
+"""Budgets in use: checked before each request, and shared by everyone who spends."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 CALL_USD = Decimal("0.03")
 OUTPUT_TOKENS = 1000
-PRICES = {"priced": (0.0, 30.0)}  # so a call costs what its answer does, 3 cents for 1,000 tokens
+PRICES = {"priced": (0.0, 30.0)}  # so a call costs what its answer does: 3 cents for 1,000 tokens
 
 
 def priced_reply(output_tokens: int = OUTPUT_TOKENS) -> Reply:
-    """Return an answer of so many tokens."""
+    """Return an answer of this many tokens."""
     return Reply(text="Yes.", usage={"prompt_tokens": 10, "completion_tokens": output_tokens})
 
 
@@ -74,21 +74,21 @@ def talk(manager: ConversationManager, conversation_id: str = "talk", user_id: s
 
 
 def ask(conv: Conversation) -> Decimal | None:
-    """Ask what costs 3 cents."""
+    """Send a message whose answer costs 3 cents."""
     return conv.send("Well?", max_output_tokens=OUTPUT_TOKENS).cost
 
 
 def spent(store: StateStore, scope: str = "total") -> tuple[Decimal | int | None, Decimal | int]:
-    """Return what was spent in a scope, and what is reserved."""
+    """Return the spent and reserved amounts of a scope."""
     account = store.spending(scope)
     return account.spent, account.reserved
 
 
 class TestLimit:
-    """What could pass a budget is not sent."""
+    """Calls that could exceed a budget are not sent."""
 
     def test_call_over_the_budget_is_not_sent(self, priced_server: ChatServer, store: StateStore) -> None:
-        """No request reaches the server; the conversation is as it was."""
+        """No request reaches the server; the conversation does not change."""
         conv = talk(manager_for(priced_server, Budget("0.05"), store))
         assert ask(conv) == CALL_USD
         with pytest.raises(BudgetExceededError) as caught:
@@ -101,7 +101,7 @@ class TestLimit:
         assert spent(store) == (CALL_USD, 0)
 
     def test_budget_may_be_used_to_its_end(self, priced_server: ChatServer) -> None:
-        """Two calls of 3 cents out of six."""
+        """Two calls of 3 cents under a budget of 6."""
         conv = talk(manager_for(priced_server, Budget("0.06")))
         ask(conv)
         ask(conv)
@@ -133,7 +133,7 @@ class TestLimit:
         assert found == refused
 
     def test_day_is_over_at_midnight_in_utc(self, priced_server: ChatServer, clock: Clock) -> None:
-        """Then the budget is there again."""
+        """Then the full budget is available again."""
         conv = talk(manager_for(priced_server, Budget("0.05", per="day"), clock=clock))
         ask(conv)
         with pytest.raises(BudgetExceededError):
@@ -142,14 +142,14 @@ class TestLimit:
         assert ask(conv) == CALL_USD
 
     def test_manager_of_one_user_spends_under_the_same_budgets(self, priced_server: ChatServer) -> None:
-        """Narrowing it gives nobody another budget."""
+        """Narrowing the manager does not create another budget."""
         manager = manager_for(priced_server, Budget("0.05", per="total"))
         ask(manager.for_user("alice").new_conversation())
         with pytest.raises(BudgetExceededError):
             ask(manager.for_user("bob").new_conversation())
 
     def test_fork_has_a_budget_of_its_own(self, priced_server: ChatServer) -> None:
-        """It paid for nothing yet; the total goes on."""
+        """It has paid nothing yet; the total continues."""
         conv = talk(manager_for(priced_server, [Budget("0.05"), Budget("0.08", per="total")]))
         ask(conv)
         fork = conv.fork("other")
@@ -158,7 +158,7 @@ class TestLimit:
             ask(conv.fork("third"))
 
     def test_deleted_conversations_were_paid_for(self, priced_server: ChatServer, store: StateStore) -> None:
-        """Deleting them, or making another one of the same id, gives nothing back."""
+        """Neither deleting a conversation nor creating another one with the same id refunds anything."""
         manager = manager_for(priced_server, Budget("0.05"), store)
         ask(talk(manager))
         manager.delete_conversation("talk")
@@ -166,22 +166,22 @@ class TestLimit:
             ask(talk(manager))
 
     def test_calls_before_the_budget_count(self, priced_server: ChatServer, store: StateStore) -> None:
-        """It may be set at any time."""
+        """It can be set at any time."""
         ask(talk(manager_for(priced_server, None, store)))
         with pytest.raises(BudgetExceededError):
             ask(talk(manager_for(priced_server, Budget("0.05"), store)))
 
     def test_answer_without_a_limit_is_expected_to_be_usual(self, priced_server: ChatServer) -> None:
-        """1,000 tokens, or as many as the longest lately."""
+        """1,000 tokens, or as many as the longest recent answer."""
         conv = talk(manager_for(priced_server, Budget("0.10")))
         priced_server.reply(priced_reply(2000))
         assert conv.send("Well?").cost == Decimal("0.06")
         with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.06"):
             conv.send("Well?")
-        assert ask(conv) == CALL_USD  # of which 1,000 tokens were asked for
+        assert ask(conv) == CALL_USD  # of which 1,000 tokens are the default
 
     def test_what_one_conversation_saw_is_known_in_others(self, priced_server: ChatServer) -> None:
-        """A server that reports far more than was counted is expected to do so again, also in a new conversation."""
+        """A server that reports far more tokens than counted is expected to do so again, also in a new conversation."""
         manager = manager_for(priced_server, Budget("0.20", per="total"))
         priced_server.usual = lambda _: priced_reply(3000)
         assert [talk(manager, name).send("Well?").cost for name in ("first", "second")] == [Decimal("0.09")] * 2
@@ -197,7 +197,7 @@ class TestLimit:
             conv.send("Well?", max_output_tokens=100)
 
     def test_model_without_a_price_is_refused(self, priced_server: ChatServer) -> None:
-        """Under a budget nothing is sent to it; the error shows how to give its price."""
+        """Under a budget it gets no request; the error shows how to set its price."""
         conv = talk(manager_for(priced_server, Budget(1)))
         with pytest.raises(InvalidArgumentError) as caught:
             conv.send("Well?", model="llama3.2")
@@ -206,23 +206,23 @@ class TestLimit:
         assert ask(conv) == CALL_USD
 
     def test_free_model_needs_no_budget(self, priced_server: ChatServer) -> None:
-        """Who says that it costs nothing may ask it under a budget of nothing."""
+        """With a price of zero it can be used under a budget of zero."""
         provider = OpenAIProvider("mine", base_url=priced_server.url, prices={"mine": (0, 0)})
         conv = ConversationManager(provider, budget=Budget(0)).new_conversation()
         assert conv.send("Well?").cost == 0
 
     @pytest.mark.parametrize("wrong", [5, "5/day", [Budget(5), 5]])
     def test_what_is_no_budget_is_refused(self, priced_server: ChatServer, wrong: object) -> None:
-        """The error shows one."""
+        """The error shows an example."""
         with pytest.raises(InvalidArgumentError, match=r"give Budget\(5, per=\"day\"\)"):
             manager_for(priced_server, wrong)  # type: ignore[arg-type]  # as a user may mistake it
 
 
 class TestWhatCounts:
-    """Every request counts, and what is no request does not."""
+    """Every request counts, and nothing else does."""
 
     def test_running_again_counts(self, priced_server: ChatServer) -> None:
-        """Each answer was paid for, the former ones too."""
+        """Each answer was paid for, including former versions."""
         conv = talk(manager_for(priced_server, Budget("0.08")))
         ask(conv)
         conv.rerun(0, max_output_tokens=OUTPUT_TOKENS)
@@ -233,7 +233,7 @@ class TestWhatCounts:
         assert (len(priced_server.requests), len(conv.turns), conv.branches()) == (2, 1, ())
 
     def test_replay_needs_no_budget(self, priced_server: ChatServer) -> None:
-        """It is given where nothing may be spent any more, and leaves the ledger as it is."""
+        """It is allowed when the budget is used up, and does not change the ledger."""
         manager = manager_for(priced_server, Budget("0.03"))
         conv = talk(manager)
         ask(conv)
@@ -244,7 +244,7 @@ class TestWhatCounts:
         assert len(priced_server.requests) == 1
 
     def test_summary_counts(self, priced_server: ChatServer) -> None:
-        """Asked for by hand: under the budget, and entered."""
+        """An explicit summary is checked against the budget and charged."""
         manager = manager_for(priced_server, Budget("0.08"))
         conv = talk(manager)
         ask(conv)
@@ -259,7 +259,7 @@ class TestWhatCounts:
         assert (len(priced_server.requests), len(conv.summaries)) == (3, 1)
 
     def test_automatic_summary_counts(self, priced_server: ChatServer) -> None:
-        """All requests are entered, and what was entered is the conversation's total."""
+        """All requests are charged, and the charges add up to the conversation's total."""
         manager = manager_for(priced_server, Budget("0.05"))
         conv = long_talk(manager)
         priced_server.usual = lambda _: priced_reply(50)
@@ -269,7 +269,7 @@ class TestWhatCounts:
         assert spent(manager.store) == (requests * Decimal("0.0015"), 0) == (conv.total_cost, 0)
 
     def test_summary_that_no_budget_allows_is_done_without(self, priced_server: ChatServer) -> None:
-        """The message is answered, and the answer says what stayed out."""
+        """The message is answered, and the answer says what was left out."""
         conv = long_talk(manager_for(priced_server, Budget("0.002")))
         priced_server.reply(priced_reply(50))
         response = conv.send("Well?", max_output_tokens=50)
@@ -292,7 +292,7 @@ class TestWhatCounts:
 
 
 def long_talk(manager: ConversationManager, conversation_id: str = "long", words: int = 25) -> Conversation:
-    """Return a conversation whose older turns do not fit any more, and are summed up."""
+    """Return a conversation whose older turns no longer fit and are summarized."""
     turns = tuple(
         Turn(messages=(Message("user", f"Question {number}"), Message("assistant", "word " * words)))
         for number in range(20)
@@ -306,7 +306,7 @@ class TestWarning:
     """At 80 % one warning is given, once."""
 
     def test_answer_that_reaches_the_fraction_warns(self, priced_server: ChatServer, store: StateStore) -> None:
-        """In its ``warnings``; the next one does not, and neither does another process."""
+        """In its ``warnings``; the next one has none, and neither has one of another process."""
         conv = talk(manager_for(priced_server, Budget("0.11"), store))
         warnings = [conv.send("Well?", max_output_tokens=OUTPUT_TOKENS).warnings for _ in range(2)]
         assert warnings == [(), ()]
@@ -318,7 +318,7 @@ class TestWarning:
         assert again.send("Well?", max_output_tokens=600).warnings == ()
 
     def test_warning_due_with_a_summary_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
-        """A summary has nothing to show it on."""
+        """A summary cannot show a warning."""
         conv = talk(manager_for(priced_server, Budget("0.09")))
         ask(conv)
         ask(conv)
@@ -328,7 +328,7 @@ class TestWarning:
         assert warnings == ("The budget is nearly spent: $0.078 of $0.09 in this conversation.",)
 
     def test_warning_due_with_a_failed_call_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
-        """Nobody reads warnings on an error."""
+        """Warnings on an error would not be read."""
         conv = talk(manager_for(priced_server, Budget("0.10")))
         ask(conv)
         ask(conv)
@@ -341,11 +341,11 @@ class TestWarning:
 
 
 class TestWhatFails:
-    """A call that fails gives back what it reserved, as far as nobody can have billed it."""
+    """A failed call releases its reservation, unless the provider may have billed it."""
 
     @pytest.mark.parametrize("status", [400, 401, 429, 500])
     def test_refused_call_costs_nothing(self, priced_server: ChatServer, store: StateStore, status: int) -> None:
-        """And the next one has its room."""
+        """And the next call can use it."""
         conv = talk(manager_for(priced_server, Budget("0.03"), store))
         priced_server.reply(error_reply(status, "No."))
         with pytest.raises(ProviderError):
@@ -354,7 +354,7 @@ class TestWhatFails:
         assert ask(conv) == CALL_USD
 
     def test_answer_that_broke_off_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
-        """A provider bills what it wrote."""
+        """A provider bills the output so far."""
         manager = manager_for(priced_server, Budget(1))
         priced_server.reply(Reply(text="one two three four", cut_after=3))
         with pytest.raises(ProviderError):
@@ -362,7 +362,7 @@ class TestWhatFails:
         assert spent(manager.store) == (Decimal("0.00006"), 0)
 
     def test_stopped_answer_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
-        """It is stored, with its cost."""
+        """It is stored with its cost."""
         manager = manager_for(priced_server, Budget(1))
         priced_server.reply(Reply(text="one two three four"))
         conv = talk(manager)
@@ -373,7 +373,7 @@ class TestWhatFails:
         assert spent(manager.store) == (conv.turns[0].cost, 0) == (Decimal("0.00003"), 0)
 
     def test_answer_that_cannot_be_stored_was_paid_for(self, priced_server: ChatServer) -> None:
-        """The conversation is gone, the money too."""
+        """The conversation is gone, and so is the money."""
         manager = manager_for(priced_server, Budget(1))
         conv = talk(manager)
         stream = iter(conv.stream("Well?"))
@@ -384,7 +384,7 @@ class TestWhatFails:
         assert spent(manager.store) == (CALL_USD, 0)
 
     def test_call_stopped_before_any_text_counts_its_request(self, chat_server: ChatServer) -> None:
-        """It may have been read, so its input is entered; nothing is stored, and nothing stays reserved."""
+        """The provider may have read the request, so its input is charged; nothing is stored or stays reserved."""
         chat_server.reply(Reply(text="Yes.", delay_s=5))
         provider = OpenAIProvider("priced", base_url=chat_server.url, prices={"priced": (1000, 1000)})
         manager = ConversationManager(provider, budget=Budget(5))
@@ -398,7 +398,7 @@ class TestWhatFails:
     def test_process_that_died_in_mid_call_leaves_its_estimate(
         self, priced_server: ChatServer, tmp_path: Path, clock: Clock
     ) -> None:
-        """It counts on, and once nobody can settle it any more it is shown as unconfirmed."""
+        """It still counts, and after its lease it is shown as unconfirmed."""
         priced_server.reply(replace(priced_reply(), delay_s=30))
         (process,) = spending(priced_server, tmp_path, Budget(1), processes=1, max_output_tokens=OUTPUT_TOKENS)
         while not priced_server.requests:
@@ -424,7 +424,7 @@ def interrupt_at_first_request(server: ChatServer) -> None:
 
 
 def spend(url: str, directory: Path, conversation_id: str, budget: Budget, max_output_tokens: int | None) -> None:
-    """Spend in a process of its own until the budget refuses."""
+    """Spend in a separate process until the budget refuses."""
     provider = OpenAIProvider("priced", api_key="sk-test-1", base_url=url, prices=PRICES)
     with DiskStore(directory) as store:
         conv = ConversationManager(provider, store, budget=budget).new_conversation(conversation_id=conversation_id)
@@ -436,7 +436,7 @@ def spend(url: str, directory: Path, conversation_id: str, budget: Budget, max_o
 def spending(
     server: ChatServer, directory: Path, budget: Budget, *, processes: int, max_output_tokens: int | None
 ) -> list[BaseProcess]:
-    """Start processes that spend; what they need is imported once, for all of them."""
+    """Start processes that spend; their imports are shared."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["promptkit_nb", "openai", "tiktoken", "test_budgets_in_use"])
     started: list[BaseProcess] = [
@@ -453,9 +453,9 @@ def spending(
 def test_ten_processes_stay_under_one_budget(
     chat_server: ChatServer, tmp_path: Path, output_tokens: int, max_output_tokens: int | None
 ) -> None:
-    """Never more than the budget together, and no less than what another call would pass.
+    """Together never more than the budget, and within one call of it.
 
-    Also where answers are three times as long as can be expected, once one of them showed that.
+    Also if answers are three times as long as expected, once one of them was.
     """
     usd = Decimal(output_tokens) * 30 / 1_000_000
     budget = Budget(33 * usd + Decimal("0.01"), per="total")

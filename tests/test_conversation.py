@@ -1,4 +1,4 @@
-"""A conversation: what goes over the wire, what is kept, and what failures leave behind. Real client, real server."""
+"""Conversations: requests, stored turns, and failures. Real client, real server."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore
 
 @pytest.fixture
 def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
-    """A manager whose provider is the real client, talking to the server on the loopback."""
+    """A manager with the real client, connected to a local server."""
     return ConversationManager(provider_for(chat_server), store)
 
 
@@ -96,7 +96,7 @@ class TestSending:
     def test_request_carries_system_prompt_history_and_message(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """The second request holds the system prompt, the first turn, and the new message, in this order."""
+        """The second request has the system prompt, the first turn, and the new message, in this order."""
         conv.send("My name is Alice")
         conv.send("What's my name?")
         assert sent(chat_server) == [
@@ -107,7 +107,7 @@ class TestSending:
         ]
 
     def test_response_tells_what_the_call_took(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Content, usage, cost, model, reason and latency are those of this call."""
+        """Content, usage, cost, model, finish reason and latency are those of this call."""
         chat_server.reply(Reply(text="Paris.", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
         response = conv.send("Capital of France?")
         assert (response.content, response.usage.input_tokens, response.usage.output_tokens) == ("Paris.", 1000, 500)
@@ -136,7 +136,7 @@ class TestSending:
         assert (conv.token_count, conv.total_cost, conv.unpriced_turns) == (3000, Decimal("0.00090"), 0)
 
     def test_unknown_price_stays_unknown(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A model that nobody lists has no cost, and a conversation of such turns no total."""
+        """A model without a price has no cost, and a conversation of such turns no total."""
         chat_server.reply(Reply(text="Yes.", model="my-own-model"))
         assert conv.send("Hi", model="my-own-model").cost is None
         assert (conv.total_cost, conv.unpriced_turns) == (None, 1)
@@ -146,7 +146,7 @@ class TestSending:
         assert (conv.token_count, conv.total_cost, conv.unpriced_turns) == (0, Decimal(0), 0)
 
     def test_own_prices_win_under_the_name_asked_for(self, chat_server: ChatServer) -> None:
-        """A price given for the model asked for counts, whatever the server calls the model that answered."""
+        """The price set for the requested model is used, whatever the server calls the model that answered."""
         provider = OpenAIProvider("mine", api_key=KEY, base_url=chat_server.url, prices={"mine": (1, 2)})
         chat_server.reply(
             Reply(text="Yes.", model="gpt-4o-mini", usage={"prompt_tokens": 1000, "completion_tokens": 500})
@@ -155,13 +155,13 @@ class TestSending:
         assert (response.cost, response.turn.price_source) == (Decimal("0.002"), "user")
 
     def test_missing_usage_is_counted_and_marked(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Where the server reports no usage, request and answer are counted offline."""
+        """If the server reports no usage, request and answer are counted offline."""
         chat_server.reply(Reply(text="Paris.", usage=None))
         usage = conv.send("Capital of France?").usage
         assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (18, 2, True)
 
     def test_model_of_a_call(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """The call's model goes before the conversation's, and that before the provider's."""
+        """The call's model takes precedence over the conversation's, and that over the provider's."""
         own = manager.new_conversation(model="gpt-4o")
         own.send("Hi")
         own.send("Hi", model="o4-mini")
@@ -169,7 +169,7 @@ class TestSending:
         assert [request.body["model"] for request in chat_server.requests] == ["gpt-4o", "o4-mini", "gpt-4o-mini"]
 
     def test_parameters_of_a_call(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """The call's parameters go over the conversation's, and None leaves one out only where it was given."""
+        """The call's parameters override the conversation's; None removes one only if it was given."""
         own = manager.new_conversation(parameters={"temperature": 0.7, "seed": 1})
         own.send("Hi", parameters={"temperature": 0.1}, max_output_tokens=50)
         body = chat_server.requests[-1].body
@@ -177,14 +177,14 @@ class TestSending:
 
     @pytest.mark.parametrize("text", ["", "  \n", None, 5])
     def test_nothing_to_say_is_refused(self, conv: Conversation, chat_server: ChatServer, text: object) -> None:
-        """A message that is blank or no text raises before anything is sent."""
+        """A message that is blank or not text raises before anything is sent."""
         with pytest.raises(InvalidArgumentError):
             conv.send(text)  # type: ignore[arg-type]  # that is the point
         assert chat_server.requests == []
 
     @pytest.mark.parametrize("limit", [0, -1, 1.5, True])
     def test_output_limit_out_of_range_is_refused(self, conv: Conversation, limit: int) -> None:
-        """The most an answer may have is a whole number from 1."""
+        """The output limit is a whole number from 1."""
         with pytest.raises(InvalidArgumentError, match="max_output_tokens"):
             conv.send("Hi", max_output_tokens=limit)
 
@@ -201,20 +201,20 @@ class TestSending:
     def test_what_no_request_can_carry_is_refused(
         self, conv: Conversation, chat_server: ChatServer, arguments: dict[str, Any], words: str
     ) -> None:
-        """Before anything is sent, by its name and value."""
+        """Before anything is sent; the error has its name and value."""
         with pytest.raises(InvalidArgumentError, match=words):
             conv.send("Hi", **arguments)
         assert chat_server.requests == []
 
     def test_user_text_is_never_a_template(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """Braces in a message reach the model and the store as they were typed."""
+        """Braces in a message reach the model and the store as typed."""
         own = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         own.send("tell me {{subject}} and {x}")
         assert sent(chat_server)[-1] == ("user", "tell me {{subject}} and {x}")
         assert own.turns[0].user_text == "tell me {{subject}} and {x}"
 
     def test_five_threads_on_one_handle_make_five_whole_turns(self, conv: Conversation) -> None:
-        """Sends of several threads follow each other; no turn is lost, none is torn."""
+        """Sends of several threads run one after the other; every turn is stored whole."""
         threads = [threading.Thread(target=conv.send, args=(f"message {number}",)) for number in range(5)]
         for thread in threads:
             thread.start()
@@ -224,7 +224,7 @@ class TestSending:
         assert all([message.role for message in turn.messages] == ["user", "assistant"] for turn in conv.turns)
 
     def test_two_handles_see_each_other(self, manager: ConversationManager, conv: Conversation) -> None:
-        """A turn that another handle added is in the next request of this one."""
+        """A turn added by another handle is in the next request of this one."""
         other = manager.get_conversation("chat")
         conv.send("My name is Alice")
         assert other.send("What's my name?").content == "Your name is Alice."
@@ -233,14 +233,14 @@ class TestSending:
     def test_conversation_of_the_same_id_made_anew_is_not_the_former_one(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """A handle on a conversation that was deleted and made again tells what is there now."""
+        """A handle on a conversation that was deleted and created again shows the new one."""
         conv.send("My name is Alice")
         manager.delete_conversation("chat")
         manager.new_conversation(conversation_id="chat", user_id=conv.user_id).send("Hello")
         assert [turn.user_text for turn in conv.turns] == ["Hello"]
 
     def test_half_an_emoji_is_cleaned(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A lone surrogate in a message becomes U+FFFD on the wire and in the store."""
+        """A lone surrogate in a message becomes U+FFFD in the request and in the store."""
         conv.send("hi \ud83d there")
         assert sent(chat_server)[-1] == ("user", "hi � there")
         assert conv.turns[0].user_text == "hi � there"
@@ -248,7 +248,7 @@ class TestSending:
 
 class TestStreaming:
     def test_pieces_make_the_content(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The pieces joined are the response's content, and the turn is stored at the end."""
+        """The joined pieces are the response's content, and the turn is stored at the end."""
         chat_server.reply(Reply(text="one two three"))
         stream = conv.stream("Count")
         pieces = list(stream)
@@ -258,18 +258,18 @@ class TestStreaming:
         assert conv.turns == (stream.response.turn,)
 
     def test_nothing_is_sent_before_the_first_piece(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Making a stream asks for nothing."""
+        """Creating a stream sends nothing."""
         conv.stream("Count")
         assert chat_server.requests == []
 
     def test_next_works_too(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A stream is an iterator, not only a loop's."""
+        """A stream is an iterator."""
         chat_server.reply(Reply(text="one two"))
         stream = conv.stream("Count")
         assert next(stream) + "".join(stream) == "one two"
 
     def test_leaving_the_loop_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The turn is stored at once, marked, with an estimated usage, though the stream is still held."""
+        """The turn is stored at once, marked, with an estimated usage, though the stream is still referenced."""
         chat_server.reply(Reply(text="one two three"))
         stream = conv.stream("Count")
         for piece in stream:
@@ -284,7 +284,7 @@ class TestStreaming:
     def test_interrupt_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
         """KeyboardInterrupt passes through after the partial turn was stored, and the next turn works."""
         chat_server.reply(Reply(text="one two three"))
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the loop is what is interrupted
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the loop is interrupted
             for _ in conv.stream("Count"):
                 raise KeyboardInterrupt
         assert [turn.finish_reason for turn in conv.turns] == ["interrupted"]
@@ -299,7 +299,7 @@ class TestStreaming:
 
 class TestFailures:
     def test_failed_call_stores_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """After a refusal the history is what it was, and the error carries the unsent message."""
+        """After an error the history has not changed, and the error has the unsent message."""
         conv.send("My name is Alice")
         before = conv.turns
         chat_server.reply(error_reply(400, "no such thing"))
@@ -312,7 +312,7 @@ class TestFailures:
     def test_cut_stream_stores_nothing_and_carries_the_partial_text(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """A connection lost in mid-answer is an error with what had arrived."""
+        """A connection lost in the middle of an answer is an error with the partial text."""
         chat_server.reply(Reply(text="one two three four", cut_after=3))
         with pytest.raises(ProviderUnavailableError) as caught:
             conv.send("Count")
@@ -323,9 +323,9 @@ class TestFailures:
     def test_conversation_deleted_meanwhile_raises_with_the_answer(
         self, manager: ConversationManager, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """The paid answer is on the exception, and the conversation stays deleted."""
+        """The exception has the paid answer, and the conversation stays deleted."""
         chat_server.reply(Reply(text="one two"))
-        with pytest.raises(ConversationNotFoundError) as caught:  # noqa: PT012 - deleted while the answer comes
+        with pytest.raises(ConversationNotFoundError) as caught:  # noqa: PT012 - deleted while the answer arrives
             for number, _ in enumerate(conv.stream("Count")):
                 if number == 0:
                     manager.delete_conversation("chat")
@@ -337,16 +337,16 @@ class TestFailures:
     def test_store_that_fails_in_the_end_raises_with_the_answer(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer
     ) -> None:
-        """An answer that cannot be stored is not lost to the caller."""
+        """The exception has an answer that cannot be stored."""
         chat_server.reply(Reply(text="one two"))
-        with pytest.raises(StoreUnavailableError) as caught:  # noqa: PT012 - the store goes away while the answer comes
+        with pytest.raises(StoreUnavailableError) as caught:  # noqa: PT012 - the store goes away while the answer arrives
             for _ in conv.stream("Count"):
                 store.close()
         assert caught.value.response is not None
         assert caught.value.response.content == "one two"
 
     def test_empty_answer_is_kept_with_a_warning(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """An answer without text is an answer, and says so."""
+        """An answer without text is an answer, with a warning."""
         chat_server.reply(Reply(text=""))
         response = conv.send("Say nothing")
         assert (response.content, response.warnings) == ("", ("The model answered without any text.",))
@@ -368,14 +368,14 @@ class TestPrompts:
     def test_pack_gives_system_prompt_and_parameters(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """The rendered prompt is the system message; its max_tokens bounds the answer."""
+        """The rendered prompt is the system message; its max_tokens limits the answer."""
         manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}).send("Hi")
         body = chat_server.requests[-1].body
         assert sent(chat_server)[0] == ("system", "You teach algebra. Be kind.")
         assert (body["temperature"], body["max_tokens"]) == (0.2, 300)
 
     def test_model_overrides_apply(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """The prompt and the parameters are those of the model that is asked."""
+        """The prompt and the parameters are those for the model in use."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("Hi", model="tiny")
         assert sent(chat_server)[0] == ("system", "You teach algebra. Be kind. Be short.")
@@ -384,7 +384,7 @@ class TestPrompts:
     def test_changed_variable_is_effective_at_the_next_send(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """Between two sends a variable may change; the next system prompt has the new value."""
+        """A variable may change between two sends; the next system prompt has the new value."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("Hi")
         conv.variables["subject"] = "music"
@@ -396,7 +396,7 @@ class TestPrompts:
     def test_missing_variable_raises_before_anything_is_sent(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """A required variable may be set after the conversation was made, but not later than the first send."""
+        """A required variable may be set after the conversation was created, but before the first send."""
         conv = manager.new_conversation(load_pack(TUTOR))
         with pytest.raises(MissingVariableError, match="subject"):
             conv.send("Hi")
@@ -406,7 +406,7 @@ class TestPrompts:
         assert sent(chat_server)[0][0] == "system"
 
     def test_resume_needs_no_pack(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """A conversation goes on with the stored prompt, variables, model and parameters."""
+        """A conversation continues with the stored prompt, variables, model and parameters."""
         manager.new_conversation(
             load_pack(TUTOR), variables={"subject": "algebra"}, conversation_id="lesson", model="tiny"
         )
@@ -418,7 +418,7 @@ class TestPrompts:
     def test_pack_given_on_resume_replaces_the_prompt(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
-        """A newer pack counts from the next request on; what was said stays."""
+        """A newer pack applies from the next request on; earlier turns stay."""
         manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}, conversation_id="lesson").send(
             "Hi"
         )
@@ -433,7 +433,7 @@ class TestPrompts:
 
 class TestForking:
     def test_fork_goes_its_own_way(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The copy remembers what was said; what either says afterwards the other does not know."""
+        """The copy has the earlier turns; later turns are separate."""
         conv.send("My name is Alice")
         other = conv.fork("other")
         assert other.send("What's my name?").content == "Your name is Alice."
@@ -443,21 +443,21 @@ class TestForking:
         assert len(sent(chat_server)) == 4
 
     def test_fork_paid_for_nothing_yet(self, conv: Conversation) -> None:
-        """Inherited turns are in no total of the copy, and are those of the same user."""
+        """Inherited turns are in no total of the copy, and belong to the same user."""
         conv.send("My name is Alice")
         other = conv.fork("other")
         assert (other.token_count, other.total_cost, other.user_id) == (0, Decimal(0), "alice")
         assert [turn.inherited for turn in other.turns] == [True]
 
     def test_fork_has_variables_of_its_own(self, manager: ConversationManager) -> None:
-        """A variable set in the copy is not set in the original, and the other way round."""
+        """A variable set in the copy is not set in the original, and vice versa."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         other = conv.fork("other")
         other.variables["subject"] = "music"
         assert (conv.variables["subject"], other.variables["subject"]) == ("algebra", "music")
 
     def test_fork_overwrites_nothing(self, conv: Conversation) -> None:
-        """An id that is taken is refused, and what has it stays."""
+        """An id that is taken is refused, and its conversation does not change."""
         conv.fork("other").send("Hi")
         with pytest.raises(ConversationExistsError):
             conv.fork("other")
@@ -465,17 +465,17 @@ class TestForking:
 
 class TestHashes:
     def test_same_words_in_the_same_context_have_the_same_key(self, manager: ConversationManager) -> None:
-        """The replay key is made of the context and the request, not of times and ids."""
+        """The replay key depends on the context and the request, not on times and ids."""
         first, second = (manager.new_conversation(system_prompt="You help.").send("Hi").turn for _ in range(2))
         assert first.replay_key == second.replay_key
         assert first.id != second.id
 
     def test_the_hour_is_no_context(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """A prompt that tells the time sends the present one, and its turns neither go stale nor miss their replay."""
+        """A prompt with the time sends the current one; its turns neither become stale nor miss their replay."""
         prompt = {"id": "clock", "name": "Clock", "version": "1.0.0", "system_template": "It is {{current_time}}."}
         conv = manager.new_conversation(load_pack({**TUTOR, "prompts": {"clock": prompt}}))
         asked = conv.send("What time is it?")
-        time.sleep(1.1)  # the time is told in seconds
+        time.sleep(1.1)  # the time has a resolution of one second
         assert conv.rerun(0, replay="auto").replayed
         assert conv.stale_turns == ()
         conv.rerun(0)
@@ -485,7 +485,7 @@ class TestHashes:
         assert conv.turns[0].replay_key == asked.turn.replay_key
 
     def test_other_context_has_another_key(self, conv: Conversation) -> None:
-        """The second time the same words are said, something stands before them."""
+        """The second time, the same message has another context."""
         first, second = conv.send("Hi").turn, conv.send("Hi").turn
         assert first.replay_key != second.replay_key
         assert first.context_hash != second.context_hash
@@ -501,7 +501,7 @@ class TestHashes:
     def test_hash_of_a_handle_is_that_of_the_stored_turns(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """A handle that went along and one that read it all anew agree on the context."""
+        """A handle that wrote the turns and one that read them agree on the context."""
         conv.send("one")
         conv.send("two")
         ahead, anew = conv.stream("three"), manager.get_conversation("chat").stream("three")
@@ -509,7 +509,7 @@ class TestHashes:
 
 
 def test_second_process_goes_on_after_a_kill(chat_server: ChatServer, tmp_path: Path) -> None:
-    """What was answered before SIGKILL is in the next process's request: the whole history, without the pack."""
+    """Turns answered before SIGKILL are in the next process's request: the whole history, without the pack."""
     begin = f"""
 import os, signal
 from promptkit_nb import *

@@ -1,4 +1,4 @@
-"""Any verbs in any order: nothing that was answered is lost, nothing paid is forgotten, and staleness is exact."""
+"""Random sequences of operations: no answer is lost, no cost is forgotten, and staleness is exact."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ VERBS = (
     + ["restore version", "fork", "leave", "fail", "reopen"]
 )
 
-Said = tuple[str, str]  # what the user said, and what the model answered
+Said = tuple[str, str]  # the user's message and the model's answer
 
 
 class NeverTheSame:
-    """Answers in other words each time, for a fixed price, unless it is told to fail."""
+    """Answers with different words each time, at a fixed price, unless told to fail."""
 
     name = "never-the-same"
     model = "any"
@@ -71,7 +71,7 @@ def test_any_order(store: StateStore, steps: list[tuple[str, int]]) -> None:
 
 
 class _Run:
-    """One conversation, and what must be true of it."""
+    """One conversation and its invariants."""
 
     def __init__(self, store: StateStore) -> None:
         self.store = store
@@ -85,7 +85,7 @@ class _Run:
         self.has_truncated = False
 
     def step(self, verb: str, number: int) -> None:
-        """Do one thing; what is impossible just now is passed over."""
+        """Run one operation; skip it if it is impossible at the moment."""
         conv, text = self.conv, "abc"[number % 3]
         at = number % len(self.current) if self.current else 0
         if verb == "send":
@@ -114,7 +114,7 @@ class _Run:
         assert [_said(turn) for turn in self.conv.turns] == self.current
 
     def step_aside(self, verb: str, number: int, text: str) -> None:
-        """Do what begins with something that is aside, or changes nothing here."""
+        """Run an operation on branches and versions, or one that changes nothing here."""
         conv = self.conv
         branches = conv.branches()
         former = [turn for place in range(len(self.current)) for turn in conv.versions(place)]
@@ -154,7 +154,7 @@ class _Run:
         self.answered(stream.response, start, start + 1)
 
     def answered(self, response: Response, start: int, stop: int) -> None:
-        """Note an answer that stands in place of the turns from one position to before another."""
+        """Record an answer that replaces the turns of a range."""
         turn = response.turn
         self.contexts[turn.id] = self.current[:start]
         self.current[start:stop] = [_said(turn)]
@@ -162,7 +162,7 @@ class _Run:
         self.paid += not response.replayed
 
     def check_nothing_is_lost(self) -> None:
-        """Every answer ever given is in turns, versions or branches, as another handle finds it, too."""
+        """Every answer is in turns, versions or branches, also for another handle."""
         state = self.store.get(self.conv.id)
         assert self.answers == {turn.text for turn in state.stored_turns}
         assert len({turn.id for turn in state.stored_turns}) == len(list(state.stored_turns))
@@ -171,23 +171,23 @@ class _Run:
         assert other.stale_turns == self.conv.stale_turns
 
     def check_totals(self) -> None:
-        """What was paid for, once each, whether read from the head or summed up."""
+        """The total counts each paid answer once, whether read from the head or added up."""
         head, state = self.store.head(self.conv.id), self.store.get(self.conv.id)
         assert (head.total_cost, head.unpriced_turns) == (self.paid * COST, 0)
         assert (head.token_count, head.total_cost) == (state.token_count, state.total_cost)
         assert head.turn_count == len(self.current)
 
     def check_staleness(self) -> None:
-        """A turn is stale if other words stand before it than when it was answered.
+        """A turn is stale if its context changed since it was answered.
 
-        Turns that left at the front still count as standing there, so this is told only where none did.
+        Removed turns at the beginning still count as context, so this is checked only without them.
         """
         if not self.has_truncated:
             expected = [turn for at, turn in enumerate(self.conv.turns) if self.contexts[turn.id] != self.current[:at]]
             assert list(self.conv.stale_turns) == expected
 
     def check_replays(self) -> None:
-        """Each whole turn that is not stale answers again at its place, and nothing is asked or written."""
+        """Each whole turn that is not stale is replayed in its place, and nothing is sent or written."""
         stale = set(self.conv.stale_turns)
         calls, revision = self.provider.calls, self.store.head(self.conv.id).revision
         for place, turn in enumerate(self.conv.turns):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("look", ["turns", "messages", "summaries", "history"])
 def test_what_is_read_through_a_handle_does_not_expire(open_store: OpenStore, clock: Clock, look: str) -> None:
-    """Looking at what was said counts as reading, although the handle has it in memory already."""
+    """Looking at the turns counts as a read, although the handle has them in memory."""
     manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
     conv = manager.new_conversation(conversation_id="chat")
     conv.send("My name is Alice")
@@ -26,7 +26,7 @@ def test_what_is_read_through_a_handle_does_not_expire(open_store: OpenStore, cl
 
 
 def test_totals_do_not_keep_a_conversation(open_store: OpenStore, clock: Clock) -> None:
-    """Counting is no reading: a dashboard keeps nothing alive."""
+    """Counting is not a read: a dashboard does not keep conversations alive."""
     manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
     conv = manager.new_conversation(conversation_id="chat")
     clock.pass_s(60)

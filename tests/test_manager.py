@@ -46,14 +46,14 @@ def manager() -> ConversationManager:
 
 class TestNewConversation:
     def test_it_is_stored_and_listed_at_once(self, manager: ConversationManager) -> None:
-        """A conversation without turns is there."""
+        """A conversation without turns exists."""
         manager.new_conversation(conversation_id="a", user_id="alice", metadata={"title": "First", "n": 3})
         (head,) = manager.list_conversations()
         assert (head.conversation_id, head.user_id, head.turn_count) == ("a", "alice", 0)
         assert head.metadata == {"title": "First", "n": 3}
 
     def test_taken_id_is_refused_and_nothing_is_overwritten(self, manager: ConversationManager) -> None:
-        """Creating what is there raises, and what is there stays."""
+        """Creating an existing conversation raises, and does not change it."""
         manager.new_conversation(conversation_id="a", system_prompt="first").send("Hi")
         with pytest.raises(ConversationExistsError, match="'a'"):
             manager.new_conversation(conversation_id="a", system_prompt="second")
@@ -68,14 +68,14 @@ class TestNewConversation:
         assert all(re.fullmatch(r"20261122T194501\.000005-[0-9a-f]{6}", each) for each in (first, second))
 
     def test_prompt_name_may_be_left_out_only_where_there_is_one(self, manager: ConversationManager) -> None:
-        """A pack with two prompts needs the name of one, and the error lists them in order."""
+        """A pack with two prompts needs a prompt name, and the error lists the prompts in order."""
         with pytest.raises(PromptNotFoundError, match=r"critic.*writer"):
             manager.new_conversation(load_pack(PACK))
         conv = manager.new_conversation(load_pack(PACK), prompt_name="critic")
         assert conv.messages[0].content == "You are the critic."
 
     def test_system_prompt_alone_serves_and_is_no_template(self, manager: ConversationManager) -> None:
-        """Without a pack the system prompt is taken as it is."""
+        """Without a pack the system prompt is used as it is."""
         assert manager.new_conversation(system_prompt="Use {{x}}.").messages[0].content == "Use {{x}}."
 
     def test_without_both_there_is_no_system_message(self, manager: ConversationManager) -> None:
@@ -97,33 +97,33 @@ class TestNewConversation:
     def test_contradictions_are_refused(
         self, manager: ConversationManager, arguments: Mapping[str, object], words: str
     ) -> None:
-        """Each names the value and the remedy, and nothing is stored."""
+        """Each error names the value and the remedy, and nothing is stored."""
         with pytest.raises(InvalidArgumentError, match=words):
             manager.new_conversation(**arguments)  # type: ignore[arg-type]  # that is the point
         assert manager.list_conversations() == []
 
     def test_prompt_of_no_pack_is_refused_for_what_is_there_too(self, manager: ConversationManager) -> None:
-        """It would go on with the prompt that was stored, and say nothing."""
+        """It would silently continue with the stored prompt."""
         manager.new_conversation(conversation_id="there")
         with pytest.raises(InvalidArgumentError, match=r"prompt_name='critic' needs a pack: get_conversation\("):
             manager.get_conversation("there", prompt_name="critic")
 
     @pytest.mark.parametrize("conversation_id", ["", "  ", 5, "x" * 1001, "\ud83d"])
     def test_unusable_id_is_refused(self, manager: ConversationManager, conversation_id: str) -> None:
-        """Blank, overlong and unencodable ids, and what is no text, cannot be ids."""
+        """Blank, overlong and unencodable text, and other types, are not valid ids."""
         with pytest.raises(InvalidConversationIdError):
             manager.new_conversation(conversation_id=conversation_id)
 
     @pytest.mark.parametrize("name", ["variables", "parameters", "metadata"])
     def test_what_is_no_dict_is_refused(self, manager: ConversationManager, name: str) -> None:
-        """A list where names and values belong is told by the argument's name, and nothing is created."""
+        """The error for a list in place of a mapping names the argument, and nothing is created."""
         wrong: dict[str, Any] = {name: ["x"]}
         with pytest.raises(InvalidArgumentError, match=rf"^{name}=\['x'\] is no dict"):
             manager.new_conversation(**wrong)
         assert manager.list_conversations() == []
 
     def test_of_two_processes_one_gets_the_id(self, tmp_path: Path) -> None:
-        """Eight processes create the same conversation at once: one does, seven are told that it exists."""
+        """Eight processes create the same conversation at once: one succeeds, seven get ConversationExistsError."""
         with ProcessPoolExecutor(4) as pool:
             outcomes = list(pool.map(_create, [str(tmp_path / "store")] * 8, range(8)))
         assert sorted(outcomes) == ["created"] + ["exists"] * 7
@@ -133,18 +133,18 @@ class TestNewConversation:
 
 class TestGetConversation:
     def test_unknown_id_names_near_matches(self, manager: ConversationManager) -> None:
-        """A misspelt id is answered with the one that was meant."""
+        """The error for a misspelled id suggests the right one."""
         manager.new_conversation(conversation_id="persistent-chat")
         with pytest.raises(ConversationNotFoundError, match="Did you mean 'persistent-chat'"):
             manager.get_conversation("persistant-chat")
 
     def test_unknown_id_without_near_matches(self, manager: ConversationManager) -> None:
-        """Where nothing is like it, the error says how to see what is there."""
+        """Without a near match, the error says how to list the ids."""
         with pytest.raises(ConversationNotFoundError, match=r"list_conversations\(\)"):
             manager.get_conversation("nothing")
 
     def test_metadata_cannot_be_changed_by_accident(self, manager: ConversationManager) -> None:
-        """Assigning to what is a view of the store raises, instead of being lost."""
+        """Assigning to a read-only view raises instead of being lost."""
         conv = manager.new_conversation(conversation_id="a", metadata={"title": "First"})
         with pytest.raises(TypeError):
             conv.metadata["title"] = "Second"  # type: ignore[index]  # that is the point
@@ -154,12 +154,12 @@ class TestGetConversation:
 
 class TestOpenConversation:
     def test_it_creates_then_resumes(self, manager: ConversationManager) -> None:
-        """The first call starts the conversation, the second one goes on with it."""
+        """The first call starts the conversation, the second one continues it."""
         manager.open_conversation(conversation_id="a", system_prompt="You help.").send("Hi")
         assert len(manager.open_conversation(conversation_id="a").turns) == 1
 
     def test_somebody_elses_is_not_opened(self, manager: ConversationManager) -> None:
-        """Where a user is named, a conversation of another one raises as if the id were simply taken."""
+        """With a user, another user's conversation raises as if the id were simply taken."""
         manager.new_conversation(conversation_id="a", user_id="alice")
         with pytest.raises(ConversationExistsError) as caught:
             manager.open_conversation(conversation_id="a", user_id="bob")
@@ -168,14 +168,14 @@ class TestOpenConversation:
 
 class TestListAndDelete:
     def test_prefix_and_user_narrow_the_list(self, manager: ConversationManager) -> None:
-        """``user:alice:`` lists neither ``user:alicia:`` nor another user's."""
+        """``user:alice:`` lists neither ``user:alicia:`` nor another user's conversations."""
         for conversation_id, user in [("user:alice:1", "alice"), ("user:alicia:1", "alicia"), ("b", "alice")]:
             manager.new_conversation(conversation_id=conversation_id, user_id=user)
         assert [head.conversation_id for head in manager.list_conversations(prefix="user:alice:")] == ["user:alice:1"]
         assert {head.conversation_id for head in manager.list_conversations(user_id="alice")} == {"user:alice:1", "b"}
 
     def test_deleted_is_gone(self, manager: ConversationManager) -> None:
-        """After deletion the id is unknown, and may be taken anew."""
+        """After deletion the id is unknown and can be used again."""
         manager.new_conversation(conversation_id="a").send("Hi")
         manager.delete_conversation("a")
         with pytest.raises(ConversationNotFoundError):
@@ -183,7 +183,7 @@ class TestListAndDelete:
         assert manager.new_conversation(conversation_id="a").turns == ()
 
     def test_deleting_what_is_not_there_raises(self, manager: ConversationManager) -> None:
-        """A misspelt deletion does not pass silently."""
+        """Deleting a misspelled id raises."""
         with pytest.raises(ConversationNotFoundError):
             manager.delete_conversation("a")
 

@@ -1,4 +1,4 @@
-"""Answering again, going back, setting aside: nothing is lost, nothing is stored by halves, and staleness is told."""
+"""Rerun, edit, truncate, clear, restore: nothing is lost, nothing is stored partially, and stale turns are marked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
-    """A manager whose provider is the real client, talking to the server on the loopback."""
+    """A manager with the real client, connected to a local server."""
     return ConversationManager(provider_for(chat_server), store)
 
 
@@ -58,24 +58,24 @@ def provider_for(server: ChatServer) -> OpenAIProvider:
 
 
 def talked(conversation: Conversation, letters: str) -> Conversation:
-    """Say one letter after the other."""
+    """Send each letter as a message."""
     for letter in letters:
         conversation.send(letter)
     return conversation
 
 
 def now(conversation: Conversation) -> str:
-    """Return what is said in the conversation now."""
+    """Return the messages of the current turns."""
     return "".join(texts(conversation.turns))
 
 
 def stale(conversation: Conversation) -> str:
-    """Return which of it is stale."""
+    """Return the messages of the stale turns."""
     return "".join(texts(conversation.stale_turns))
 
 
 def asked(server: ChatServer) -> list[str]:
-    """Return what the user says in the last request."""
+    """Return the user's messages in the last request."""
     return [message["content"] for message in server.requests[-1].body["messages"] if message["role"] == "user"]
 
 
@@ -83,20 +83,20 @@ class TestRerun:
     """``rerun`` answers a turn again, in place."""
 
     def test_other_text_takes_the_place(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The request carries what stands before the turn, and nothing behind it; later turns stay."""
+        """The request has the turns before it and none after it; later turns stay."""
         response = conv.rerun(1, "x")
         assert asked(chat_server) == ["a", "x"]
         assert (now(conv), response.content, response.turn) == ("axc", "You said: x", conv.turns[1])
 
     def test_own_text_is_asked_again(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Without a text the model gets the turn's own, and may answer differently."""
+        """Without a text the model receives the turn's own text, and may answer differently."""
         chat_server.reply(Reply(text="another answer"))
         conv.rerun(1)
         assert asked(chat_server) == ["a", "b"]
         assert [turn.text for turn in conv.turns] == ["You said: a", "another answer", "You said: c"]
 
     def test_former_one_is_a_version(self, conv: Conversation) -> None:
-        """Unchanged, the oldest first; the other turns have none."""
+        """Unchanged, oldest first; the other turns have none."""
         first = conv.turns[1]
         second = conv.rerun(1, "x").turn
         conv.rerun(1, "y")
@@ -116,7 +116,7 @@ class TestRerun:
         ids=["position", "negative", "turn", "id", "former version", "id of a former version"],
     )
     def test_turn_is_named_in_many_ways(self, conv: Conversation, name: Callable[[Conversation], Any]) -> None:
-        """By its position, also from the end, as such, by its id, and as what it was before."""
+        """By its index, also from the end, as a ``Turn``, by its id, and by a former version."""
         conv.rerun(1, "x")
         conv.rerun(name(conv), "y")
         assert (now(conv), texts(conv.versions(name(conv)))) == ("ayc", ["b", "x"])
@@ -130,32 +130,32 @@ class TestRerun:
         assert len(chat_server.requests) == 3
 
     def test_turn_on_a_branch_is_no_current_turn(self, conv: Conversation) -> None:
-        """It has to be restored first."""
+        """It must be restored first."""
         former = conv.turns[0]
         conv.clear()
         with pytest.raises(InvalidArgumentError, match="no current turn of 'chat'"):
             conv.rerun(former)
 
     def test_blank_text_is_refused(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """As in ``send``; an empty text does not stand for the turn's own."""
+        """As in ``send``; an empty text does not mean the turn's own text."""
         with pytest.raises(InvalidArgumentError, match="empty"):
             conv.rerun(1, "")
         assert len(chat_server.requests) == 3
 
     def test_turn_without_a_question_needs_a_text(self, manager: ConversationManager, store: StateStore) -> None:
-        """A greeting that the model began with cannot be asked again."""
+        """A greeting from the model has no question to ask again."""
         store.append("greeted", Turn(messages=(Message("assistant", "Welcome!"),)))
         with pytest.raises(InvalidArgumentError, match="no message of a user"):
             manager.get_conversation("greeted").rerun(0)
 
     def test_options_are_those_of_send(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Model, parameters and the output limit count for this call."""
+        """Model, parameters and output limit apply to this call."""
         conv.rerun(0, model="gpt-4o", parameters={"seed": 1}, max_output_tokens=50)
         body = chat_server.requests[-1].body
         assert (body["model"], body["seed"], body["max_tokens"]) == ("gpt-4o", 1, 50)
 
     def test_all_answers_are_in_the_totals(self, conv: Conversation) -> None:
-        """What was replaced was paid for."""
+        """The replaced turn was paid for."""
         before = conv.token_count, conv.total_cost
         added = conv.rerun(1, "x")
         assert added.cost is not None
@@ -163,13 +163,13 @@ class TestRerun:
         assert (conv.token_count, conv.total_cost) == (before[0] + 15, before[1] + added.cost)
 
     def test_cell_of_the_turn_stays(self, conv: Conversation, store: StateStore) -> None:
-        """A cell's turn that Python answers again is that cell's still."""
+        """A cell's turn that Python reruns still belongs to the cell."""
         store.append("chat", said("d", cell_id="c1", cell_call=2, cell_source="%chat d"))
         turn = conv.rerun(3).turn
         assert (turn.cell_id, turn.cell_call, turn.cell_source) == ("c1", 2, "%chat d")
 
     def test_failing_call_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """No version, no revision; the error carries what was asked."""
+        """No version and no revision; the error has the unsent message."""
         before = conv.turns, conv._log.head()
         chat_server.reply(error_reply(400, "no such thing"))
         with pytest.raises(BadRequestError) as caught:
@@ -181,7 +181,7 @@ class TestRerun:
     def test_request_that_the_server_finds_too_long_changes_nothing(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """The error carries what was asked, as that of any failing call."""
+        """The error has the unsent message, like any failed call."""
         before = conv.turns
         chat_server.reply(*[error_reply(400, "too long", code="context_length_exceeded")] * 2)
         with pytest.raises(ContextWindowExceededError) as caught:
@@ -189,7 +189,7 @@ class TestRerun:
         assert (caught.value.unsent, conv.turns) == ("x", before)
 
     def test_cut_answer_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """What had arrived is on the error."""
+        """The error has the partial text."""
         before = conv.turns
         chat_server.reply(Reply(text="one two three", cut_after=3))
         with pytest.raises(ProviderUnavailableError) as caught:
@@ -200,7 +200,7 @@ class TestRerun:
     def test_leaving_the_stream_keeps_the_partial_answer_in_place(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """The whole former answer is a version and can be restored."""
+        """The former answer becomes a whole version that can be restored."""
         former = conv.turns[1]
         chat_server.reply(Reply(text="one two three"))
         for _ in conv.stream("x", place=Target(in_place_of=former)):
@@ -211,7 +211,7 @@ class TestRerun:
         assert (conv.turns[1], conv.versions(1)) == (former, (turn,))
 
     def test_interrupt_before_any_text_changes_nothing(self, conv: Conversation) -> None:
-        """A stream that was never read leaves the turn as it is."""
+        """A stream that was never read does not change the turn."""
         revision = conv._log.head().revision
         conv.stream("x", place=Target(in_place_of=conv.turns[1])).close()
         assert conv._log.head().revision == revision
@@ -229,7 +229,7 @@ class TestRerun:
     def test_turn_that_left_meanwhile_is_answered_on_its_branch(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """The paid answer is returned and kept where the turn stands now."""
+        """The paid answer is returned and stored where the turn is now."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.get_conversation("chat").clear()
@@ -242,7 +242,7 @@ class TestRerun:
     def test_conversation_deleted_meanwhile_raises_with_the_answer(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """The answer is on the exception, and the conversation stays deleted."""
+        """The exception has the answer, and the conversation stays deleted."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.delete_conversation("chat")
@@ -256,7 +256,7 @@ class TestRerun:
     def test_conversation_made_anew_meanwhile_gets_nothing_of_it(
         self, manager: ConversationManager, conv: Conversation, place: str
     ) -> None:
-        """It may be another user's: the answer is on the exception only."""
+        """It may be another user's: only the exception has the answer."""
         places = {"in place": Target(in_place_of=conv.turns[1]), "from there": Target(branch_from=1)}
         stream = conv.stream("x", place=places.get(place, AT_THE_END))
         next(stream)
@@ -269,7 +269,7 @@ class TestRerun:
         assert (anew.turns, anew.branches(), anew.token_count) == ((), (), 0)
 
     def test_turn_that_is_really_gone_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
-        """Where somebody wrote the conversation without it, there is no place to keep the answer in."""
+        """If the conversation was overwritten without the turn, the answer has no place in it."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         state = store.get("chat")
@@ -281,7 +281,7 @@ class TestRerun:
         assert now(conv) == "a"
 
     def test_store_that_fails_in_the_end_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
-        """An answer that cannot be stored is not lost to the caller."""
+        """The exception has an answer that cannot be stored."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
         store.close()
@@ -303,10 +303,10 @@ class TestRerun:
 
 
 class TestEdit:
-    """``edit`` says something else from a turn on."""
+    """``edit`` continues differently from a turn on."""
 
     def test_turn_and_all_after_it_become_a_branch(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The request carries what stands before it."""
+        """The request has the turns before it."""
         former = conv.turns
         conv.edit(1, "x")
         assert (now(conv), asked(chat_server)) == ("ax", ["a", "x"])
@@ -314,13 +314,13 @@ class TestEdit:
         assert (branch.turns, branch.start, branch.kind) == (former[1:], 1, "tail")
 
     def test_nothing_is_stale_for_it(self, conv: Conversation) -> None:
-        """What is left is answered in what it stands behind."""
+        """The remaining turns are answered in their own context."""
         assert conv.edit(1, "x").stale_turns == 0
         assert stale(conv) == ""
 
     @pytest.mark.parametrize(("i", "left"), [(0, "x"), (2, "abx"), (-1, "abx"), (-3, "x")])
     def test_first_and_last_turn(self, conv: Conversation, i: int, left: str) -> None:
-        """Positions count from either end."""
+        """Indexes count from either end."""
         conv.edit(i, "x")
         assert now(conv) == left
 
@@ -347,7 +347,7 @@ class TestEdit:
         assert now(conv) == "abc"
 
     def test_restoring_the_branch_swaps_back(self, conv: Conversation) -> None:
-        """What was said instead is a branch then, and can be swapped in again."""
+        """The newer turns become a branch and can be swapped in again."""
         conv.edit(1, "x")
         conv.send("y")
         conv.restore(conv.branches()[0])
@@ -358,7 +358,7 @@ class TestEdit:
     def test_turns_that_left_meanwhile_move_the_position(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """The turn that was meant becomes the branch, not the one that has its position now."""
+        """The branch begins with the chosen turn, not with the one that has its index now."""
         stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").truncate(4)
@@ -368,7 +368,7 @@ class TestEdit:
     def test_turn_that_was_added_meanwhile_goes_with_the_branch(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """All that stands behind the place when the answer is there."""
+        """All turns after the index when the answer arrives."""
         stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").send("d")
@@ -378,7 +378,7 @@ class TestEdit:
     def test_place_that_is_gone_meanwhile_lets_the_answer_be_added(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """Where the turn left with others, there is nothing more to set aside."""
+        """If the turn was removed with others, no more turns are moved."""
         stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").clear()
@@ -386,7 +386,7 @@ class TestEdit:
         assert (now(conv), len(conv.branches())) == ("x", 1)
 
     def test_answer_that_cannot_be_stored_leaves_everything_as_it_was(self, chat_server: ChatServer) -> None:
-        """Also where the store fails between the branch and the answer, which is on the error."""
+        """Also if the store fails between the branch and the answer; the error has the answer."""
         store = _RefusingStore()
         conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
         before = conv.turns
@@ -398,7 +398,7 @@ class TestEdit:
         assert (conv.turns, conv.branches()) == (before, ())
 
     def test_leaving_the_stream_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Behind what is left; the turns that it took the place of are a branch."""
+        """After the remaining turns; the turns that it replaced are a branch."""
         chat_server.reply(Reply(text="one two three"))
         for _ in conv.stream("x", place=Target(branch_from=1)):
             break
@@ -407,7 +407,7 @@ class TestEdit:
 
 
 class _RefusingStore(MemoryStore):
-    """A store that takes no turn any more once it refuses."""
+    """A store that accepts no turn once it starts to fail."""
 
     refuses = False
 
@@ -418,7 +418,7 @@ class _RefusingStore(MemoryStore):
 
 
 class TestTruncate:
-    """``truncate`` and ``clear`` let turns leave."""
+    """``truncate`` and ``clear`` remove turns."""
 
     @pytest.mark.parametrize(
         ("turns", "keep_last", "left"),
@@ -439,7 +439,7 @@ class TestTruncate:
     def test_as_few_whole_newest_turns_stay_as_reach_it(
         self, manager: ConversationManager, store: StateStore, turns: int, keep_last: int, left: int
     ) -> None:
-        """``keep_last`` counts messages, two a turn here; the system message is none of them."""
+        """``keep_last`` counts messages, here two per turn, without the system message."""
         conv = manager.new_conversation(system_prompt="You help.", conversation_id="long")
         for number in range(turns):
             store.append("long", said(str(number)))
@@ -454,7 +454,7 @@ class TestTruncate:
         assert manager.get_conversation("long").truncate() == 5
 
     def test_turn_with_tool_messages_stays_whole(self, manager: ConversationManager, store: StateStore) -> None:
-        """Half of a tool call and its result never leaves."""
+        """A tool call is never separated from its result."""
         roles = ("user", "assistant", "tool", "assistant")
         tools = replace(said("b"), messages=tuple(Message(role, "b") for role in roles))  # type: ignore[arg-type]  # roles
         for turn in (said("a"), tools, said("c")):
@@ -465,13 +465,13 @@ class TestTruncate:
 
     @pytest.mark.parametrize("wrong", [-1, 1.5, "2", None, True])
     def test_other_than_a_whole_number_is_refused(self, conv: Conversation, wrong: Any) -> None:
-        """Nothing leaves."""
+        """No turn is removed."""
         with pytest.raises(InvalidArgumentError, match="keep_last"):
             conv.truncate(wrong)
         assert now(conv) == "abc"
 
     def test_rest_is_not_stale_for_it(self, conv: Conversation) -> None:
-        """Nor is what is said next, whichever comes back afterwards."""
+        """Nor are later turns, whichever branch is restored afterwards."""
         conv.truncate(2)
         assert (now(conv), stale(conv)) == ("c", "")
         conv.send("d")
@@ -480,20 +480,20 @@ class TestTruncate:
         assert (now(conv), stale(conv)) == ("abcd", "")
 
     def test_next_request_carries_the_rest_only(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """What left is not sent any more."""
+        """Removed turns are no longer sent."""
         conv.truncate(2)
         conv.send("d")
         assert asked(chat_server) == ["c", "d"]
 
     def test_costs_stay_in_the_totals(self, conv: Conversation) -> None:
-        """Of what left by ``truncate`` and by ``clear``."""
+        """Of branches made by ``truncate`` and by ``clear``."""
         before = conv.token_count, conv.total_cost
         conv.truncate(2)
         conv.clear()
         assert (conv.token_count, conv.total_cost) == before == (45, before[1])
 
     def test_truncating_again_makes_another_branch(self, conv: Conversation) -> None:
-        """Each that left can be restored, in any order."""
+        """Each branch can be restored, in any order."""
         conv.truncate(4)
         conv.truncate(2)
         assert [texts(branch.turns) for branch in conv.branches()] == [["a"], ["b"]]
@@ -502,13 +502,13 @@ class TestTruncate:
         assert (now(conv), stale(conv), conv.branches()) == ("abc", "", ())
 
     def test_nothing_to_leave_writes_nothing(self, conv: Conversation) -> None:
-        """No branch, no revision."""
+        """No branch and no revision."""
         revision = conv._log.head().revision
         assert conv.truncate(6) == 0
         assert (conv.branches(), conv._log.head().revision) == ((), revision)
 
     def test_clear_begins_anew(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Everything is a branch; the next request carries system prompt and message."""
+        """All turns become a branch; the next request has the system prompt and the message."""
         assert conv.clear() == 3
         assert (now(conv), [message.content for message in conv.messages]) == ("", ["You help."])
         conv.send("x")
@@ -518,7 +518,7 @@ class TestTruncate:
     def test_nothing_is_before_what_is_said_in_a_cleared_conversation(
         self, conv: Conversation, begin_anew: Callable[[Conversation], object]
     ) -> None:
-        """Also where turns had left at the front: an answer that knew of them is not replayed."""
+        """Also after ``truncate``: an answer whose context had the removed turns is not replayed."""
         conv.truncate(2)
         begin_anew(conv)
         assert not conv.send("c", replay="auto").replayed
@@ -527,7 +527,7 @@ class TestTruncate:
         assert (now(conv), stale(conv)) == ("abc", "c")
 
     def test_cleared_rest_of_a_truncated_conversation_comes_back_fresh(self, conv: Conversation) -> None:
-        """Whichever branch comes first."""
+        """Whichever branch is first."""
         conv.truncate(2)
         conv.clear()
         conv.send("x")
@@ -538,33 +538,33 @@ class TestTruncate:
         assert (now(conv), stale(conv)) == ("abc", "")
 
     def test_edit_of_the_first_turn_left_is_not_stale(self, conv: Conversation) -> None:
-        """Where turns had left at the front, it stands behind nothing, as after ``clear``."""
+        """After ``truncate``, its context is empty, as after ``clear``."""
         conv.truncate(4)
         conv.edit(0, "x")
         assert (now(conv), stale(conv)) == ("x", "")
         assert conv.rerun(0, replay="strict").replayed
 
     def test_clearing_nothing_writes_nothing(self, manager: ConversationManager) -> None:
-        """An empty conversation stays as it is."""
+        """An empty conversation does not change."""
         conv = manager.new_conversation()
         assert (conv.clear(), conv.branches(), conv._log.head().revision) == (0, (), 1)
 
     def test_cleared_conversation_comes_back(self, conv: Conversation) -> None:
-        """What was said since becomes the branch."""
+        """The turns since then become the branch."""
         conv.clear()
         conv.send("x")
         conv.restore(conv.branches()[0])
         assert (now(conv), stale(conv), [texts(branch.turns) for branch in conv.branches()]) == ("abc", "", [["x"]])
 
     def test_handle_of_another_sees_it(self, manager: ConversationManager, conv: Conversation) -> None:
-        """Branches are the store's, not the handle's."""
+        """Branches belong to the store, not to the handle."""
         other = manager.get_conversation("chat")
         conv.truncate(2)
         assert (now(other), other.branches()) == ("c", conv.branches())
         assert (other.clear(), now(conv)) == (1, "")
 
     def test_two_that_set_aside_at_once_make_two_branches(self, chat_server: ChatServer) -> None:
-        """Where another handle took the turns, or the name of the branch, meanwhile: the rest leaves."""
+        """If another handle took the turns or the branch's name meanwhile, the remaining turns are removed."""
         store = _InterferingStore()
         conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
         store.interferes = True
@@ -574,7 +574,7 @@ class TestTruncate:
 
 
 class _InterferingStore(MemoryStore):
-    """A store in which somebody else lets a turn leave just before the first branch is made."""
+    """A store in which another process removes a turn just before the first branch is made."""
 
     interferes = False
 
@@ -589,7 +589,7 @@ class TestRestore:
     """``restore`` swaps back, and loses nothing."""
 
     def test_version_comes_back_and_displaces(self, conv: Conversation) -> None:
-        """What stood there is a version then."""
+        """The replaced turn becomes a version."""
         former = conv.turns[1]
         other = conv.rerun(1, "x").turn
         conv.restore(former)
@@ -598,7 +598,7 @@ class TestRestore:
         assert (conv.turns[1], conv.versions(1)) == (other, (former,))
 
     def test_id_will_do(self, conv: Conversation) -> None:
-        """Of a version, and of a branch."""
+        """Of a version and of a branch."""
         former = conv.turns[1]
         conv.rerun(1, "x")
         conv.restore(former.id)
@@ -608,18 +608,18 @@ class TestRestore:
 
     @pytest.mark.parametrize("wrong", ["nothing", None, 0, said("b")])
     def test_unknown_is_refused(self, conv: Conversation, wrong: Any) -> None:
-        """And says where to look."""
+        """The error says where to look."""
         with pytest.raises(InvalidArgumentError, match="no turn and no branch"):
             conv.restore(wrong)
 
     def test_current_turn_stays(self, conv: Conversation) -> None:
-        """Restoring what is there writes nothing."""
+        """Restoring a current turn writes nothing."""
         revision = conv._log.head().revision
         conv.restore(conv.turns[1])
         assert conv._log.head().revision == revision
 
     def test_version_on_a_branch(self, conv: Conversation) -> None:
-        """It takes its place there, and comes back with the branch."""
+        """The version becomes current on the branch and is restored with it."""
         former = conv.turns[1]
         conv.rerun(1, "x")
         conv.clear()
@@ -629,10 +629,10 @@ class TestRestore:
 
 
 class TestStaleness:
-    """A turn is stale while its context is not the one that it was answered in."""
+    """A turn is stale if its context is not the one that it was answered in."""
 
     def test_later_turns_are_stale_and_the_response_says_so(self, conv: Conversation) -> None:
-        """Later ones only; the receipt tells how many."""
+        """Only later turns; the receipt says how many."""
         response = conv.rerun(0, "x")
         assert (stale(conv), response.stale_turns) == ("bc", 2)
         assert receipt_of(response, "chat").endswith(" · 2 later turns were answered before this change")
@@ -644,7 +644,7 @@ class TestStaleness:
         assert receipt_of(response, "chat").endswith(" · 1 later turn was answered before this change")
 
     def test_last_turn_makes_nothing_stale(self, conv: Conversation) -> None:
-        """The receipt says nothing of it."""
+        """The receipt does not mention it."""
         response = conv.rerun(2, "x")
         assert (stale(conv), response.stale_turns) == ("", 0)
         assert "later turn" not in receipt_of(response, "chat")
@@ -655,7 +655,7 @@ class TestStaleness:
         assert stale(conv) == ""
 
     def test_former_answer_makes_them_fresh_again(self, conv: Conversation) -> None:
-        """Whether it is restored, or given by the model once more."""
+        """Whether it is restored or given by the model once more."""
         former = conv.turns[0]
         conv.rerun(0, "x")
         conv.restore(former)
@@ -665,7 +665,7 @@ class TestStaleness:
         assert stale(conv) == ""
 
     def test_stale_turns_answered_again_are_fresh(self, conv: Conversation) -> None:
-        """One after the other, from the front: each is fresh, those behind it wait."""
+        """One after the other, from the first: each becomes fresh, later ones stay stale."""
         conv.rerun(0, "x")
         conv.rerun(1)
         assert stale(conv) == "c"
@@ -675,7 +675,7 @@ class TestStaleness:
     def test_turn_behind_one_that_came_meanwhile_is_stale(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
-        """If another kernel appended while we waited, our turn lands after it."""
+        """If another kernel appended a turn meanwhile, the new turn is added after it."""
         stream = conv.stream("mine")
         next(stream)
         manager.get_conversation("chat").send("theirs")
@@ -683,27 +683,27 @@ class TestStaleness:
         assert (texts(conv.turns)[3:], stale(conv)) == (["theirs", "mine"], "mine")
 
     def test_hand_made_turn_is_never_stale(self, conv: Conversation, store: StateStore) -> None:
-        """It was answered in no context."""
+        """It has no context to compare."""
         store.append("chat", said("d"))
         conv.rerun(0, "x")
         assert stale(conv) == "bc"
 
     def test_hand_made_turn_is_context_of_those_behind_it(self, conv: Conversation, store: StateStore) -> None:
-        """What is answered after it is stale when it changes."""
+        """Later turns become stale when it changes."""
         store.append("chat", said("d"))
         conv.send("e")
         conv.rerun(3, "x")
         assert stale(conv) == "e"
 
     def test_inherited_turns_are_fresh(self, conv: Conversation) -> None:
-        """A fork has the same context; what is changed in it makes its own turns stale, not the original's."""
+        """A fork has the same context; a change in the fork makes its own turns stale, not the original's."""
         other = conv.fork("other")
         assert stale(other) == ""
         response = other.rerun(0, "x")
         assert (stale(other), response.stale_turns, stale(conv)) == ("bc", 2, "")
 
     def test_other_variables_make_stale(self, manager: ConversationManager) -> None:
-        """And the former ones fresh again."""
+        """And the former variables make the former turns fresh again."""
         conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.variables["subject"] = "music"
         assert stale(conv) == "ab"
@@ -713,13 +713,13 @@ class TestStaleness:
         assert stale(conv) == "c"
 
     def test_variable_without_a_value_makes_stale(self, manager: ConversationManager) -> None:
-        """Today there is no such context at all; nothing raises."""
+        """There is no current context at all; nothing is raised."""
         conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         del conv.variables["subject"]
         assert stale(conv) == "ab"
 
     def test_other_prompt_makes_stale(self, manager: ConversationManager) -> None:
-        """And the former one fresh again."""
+        """And the former prompt makes the former turns fresh again."""
         tutor, coach = load_pack(TUTOR).prompt("tutor"), load_pack(COACH).prompt("tutor")
         conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.use_prompt(coach)
@@ -728,14 +728,14 @@ class TestStaleness:
         assert stale(conv) == ""
 
     def test_system_prompt_of_another_model_is_not_compared(self, manager: ConversationManager) -> None:
-        """Each turn is held against the prompt that its own model would get."""
+        """Each turn is compared with the prompt for its own model."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a", model="tiny")
         conv.send("b")
         assert stale(conv) == ""
 
     def test_it_is_computed_and_not_stored(self, conv: Conversation, store: StateStore) -> None:
-        """The turns themselves are what they were."""
+        """The turns themselves do not change."""
         before = store.get("chat").turns[1:]
         conv.rerun(0, "x")
         assert store.get("chat").turns[1:] == before

@@ -1,4 +1,4 @@
-"""Three recipes for long conversations, as one types them: each with a verb, and by hand with the store."""
+"""Three recipes for long conversations, each with a method and by hand with the store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
-    """A manager that talks to a server which counts what it reads."""
+    """A manager connected to a server that counts tokens."""
     chat_server.usual = counting(SERVERS["o200k"])
     return ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="sk-1", base_url=chat_server.url), store)
 
 
 def talked(manager: ConversationManager, messages: int, words: int = 1) -> Conversation:
-    """Return a conversation of so many messages, with a system prompt."""
+    """Return a conversation of this many messages, with a system prompt."""
     turns = tuple(
         Turn(messages=(Message("user", f"Question {number}"), Message("assistant", f"Answer {number}{' ha' * words}")))
         for number in range(messages // 2)
@@ -33,12 +33,12 @@ def talked(manager: ConversationManager, messages: int, words: int = 1) -> Conve
 
 
 def sent(server: ChatServer) -> list[str]:
-    """Return what the last request carried."""
+    """Return the messages of the last request."""
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
 def test_automatic_truncation(manager: ConversationManager, chat_server: ChatServer) -> None:
-    """Give the window, and talk: no request is longer, and nothing is forgotten."""
+    """Set the window and talk: no request is longer, and no turn is lost."""
     conv = manager.new_conversation(system_prompt="You help.", max_tokens=200, context_policy="truncate")
     for number in range(30):
         response = conv.send(f"Question {number}")
@@ -50,7 +50,7 @@ def test_automatic_truncation(manager: ConversationManager, chat_server: ChatSer
 
 @pytest.mark.parametrize("messages", [0, 10, 12, 30])
 class TestKeepTheLast20:
-    """The older turns leave; the system prompt stays, pairs stay whole, the order stays."""
+    """The older turns are removed; the system prompt, whole pairs, and the order stay."""
 
     def test_with_truncate(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """They become a branch, which ``restore`` brings back."""
@@ -66,7 +66,7 @@ class TestKeepTheLast20:
         assert conv.messages[: messages + 1] == before
 
     def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
-        """What the state lacks is really gone."""
+        """Turns missing from the state are deleted."""
         conv, store = talked(manager, messages), manager.store
         before = conv.messages
         state = store.get("chat")
@@ -79,7 +79,7 @@ class TestKeepTheLast20:
 
 @pytest.mark.parametrize("messages", [0, 10, 12, 30])
 class TestSummariseBeyond8000Tokens:
-    """The older turns become a note, and the last 10 messages stay as they are."""
+    """The older turns become a summary; the last 10 messages stay."""
 
     def test_with_summarize(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """With 0 or 10 messages there is nothing to summarize; the turns stay, the next request is short."""
@@ -101,7 +101,7 @@ class TestSummariseBeyond8000Tokens:
         assert len(sent(chat_server)) == 1 + (summed_up > 0) + min(messages, 10) + 1
 
     def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
-        """With a note of one's own; what is cut off is gone, and the note stands for it."""
+        """With a summary of one's own, which replaces the turns that are cut off."""
         conv, store = talked(manager, messages, words=1000), manager.store
         state = store.get("chat")
         older, newest = state.turns[:-5], state.turns[-5:]
@@ -118,7 +118,7 @@ class TestSummariseBeyond8000Tokens:
 
 
 def test_context_tells_when_it_is_time(manager: ConversationManager, chat_server: ChatServer) -> None:
-    """A loop that talks on and on: beyond 8,000 tokens it sums up, and no request is much longer."""
+    """A loop without end: above 8,000 tokens it summarizes, and no request is much longer."""
     conv = manager.new_conversation(system_prompt="You help.")
     chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "ha " * 1000)
     for number in range(20):

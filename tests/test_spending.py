@@ -1,4 +1,4 @@
-"""Spending: calls reserve what they may cost and settle at what they did, in every scope, under every budget."""
+"""Spending: calls reserve their estimate and settle at their cost, in every scope, under every budget."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ START_TIMEOUT_S = 60
 
 
 def opened(spending: Spending, usd: str | None, conversation_id: str = "talk", user_id: str = "alice") -> OpenCall:
-    """Open a call that may cost so much."""
+    """Open a call with this estimate."""
     return spending.open(conversation_id, user_id, None if usd is None else Decimal(usd), "gpt-4o-mini")
 
 
 def spent(store: StateStore, conversation_id: str = "talk", user_id: str = "alice") -> list[Decimal]:
-    """Return what was spent in the conversation, by the user, on the first day, in total."""
+    """Return the amounts spent in the conversation, by the user, on the first day, and in total."""
     return [store.spending(scope).spent for scope in scopes_of(conversation_id, user_id, START).values()]
 
 
 def reserved(store: StateStore) -> list[Decimal]:
-    """Return what is reserved in the same scopes."""
+    """Return the amounts reserved in the same scopes."""
     return [store.spending(scope).reserved for scope in scopes_of("talk", "alice", START).values()]
 
 
 class TestLedger:
-    """What stands in the ledger, on every store."""
+    """The entries of the ledger, in every store."""
 
     @pytest.mark.parametrize("budgets", [[], [Budget(1)], [Budget(1, "day"), Budget(9, "total")]])
     def test_call_reserves_its_estimate_and_settles_at_its_cost(
@@ -62,7 +62,7 @@ class TestLedger:
         assert (spent(store), reserved(store)) == ([Decimal("0.0123")] * 4, NOTHING)
 
     def test_settling_again_changes_nothing(self, store: StateStore, clock: Clock) -> None:
-        """Whatever it is told then; also where nothing had been reserved."""
+        """Whatever the cost is then; also if nothing was reserved."""
         for usd in ("0.03", None):
             call = opened(Spending(store, clock=clock), usd, user_id=f"of {usd}")
             call.settle(CENT)
@@ -70,7 +70,7 @@ class TestLedger:
             assert store.spending(f"user:of {usd}").spent == CENT
 
     def test_each_call_counts_where_it_belongs(self, store: StateStore, clock: Clock) -> None:
-        """Conversations, users and days are apart; the total is everything."""
+        """Conversations, users and days are separate; the total includes everything."""
         spending = Spending(store, clock=clock)
         opened(spending, "0.01").settle(CENT)
         opened(spending, "0.01", "other").settle(CENT)
@@ -80,7 +80,7 @@ class TestLedger:
         assert spent(store) == [2 * CENT, 3 * CENT, 3 * CENT, 4 * CENT]
 
     def test_refusal_of_the_store_itself_writes_amounts_in_digits(self, store: StateStore) -> None:
-        """Whoever reserves directly reads what is there, however small."""
+        """A direct reservation sees what was spent, however small."""
         store.reserve(["total"], Decimal("9E-7"), limit=None, lease=60)
         with pytest.raises(BudgetExceededError) as caught:
             store.reserve(["total"], Decimal("2E-7"), limit=Decimal("1E-6"), lease=60)
@@ -90,13 +90,13 @@ class TestLedger:
         )
 
     def test_ids_may_be_as_long_as_they_may_be(self, store: StateStore, clock: Clock) -> None:
-        """And hold nothing but what is escaped."""
+        """And have no special characters that are not escaped."""
         for last in "%:":
             opened(Spending(store, clock=clock), "0.01", ":" * 999 + last, ":" * 999 + last).settle(CENT)
         assert spent(store, ":" * 1000, ":" * 1000) == [CENT, CENT, 2 * CENT, 2 * CENT]
 
     def test_call_over_midnight_counts_on_the_day_it_began(self, store: StateStore, clock: Clock) -> None:
-        """Its room was found there."""
+        """Its reservation fit into the budget."""
         call = opened(Spending(store, clock=clock), "0.02")
         clock.pass_s(12 * 3600)
         call.settle(CENT)
@@ -104,32 +104,32 @@ class TestLedger:
 
     @pytest.mark.parametrize("cost", [None, Decimal(0)])
     def test_free_and_unpriced_calls_leave_no_trace_without_a_budget(self, cost: Decimal | None) -> None:
-        """The store is not even asked."""
+        """The store is not called."""
         store = MemoryStore()
         store.close()
         for estimate in ("0", None):
             assert opened(Spending(store), estimate).settle(cost) == ()
 
     def test_price_that_only_the_answer_knew_is_entered(self, store: StateStore, clock: Clock) -> None:
-        """Some servers report what a call did cost."""
+        """Some servers report the cost of a call."""
         opened(Spending(store, clock=clock), None).settle(CENT)
         assert (spent(store), reserved(store)) == ([CENT] * 4, NOTHING)
 
     def test_unknown_cost_counts_as_the_estimate_under_a_budget(self, store: StateStore, clock: Clock) -> None:
-        """Whoever limits spending is on the safe side; without a budget unknown is not counted."""
+        """A budget errs on the safe side; without a budget an unknown cost is not counted."""
         opened(Spending(store, [Budget(1)], clock=clock), "0.03").settle(None)
         opened(Spending(store, clock=clock), "0.03").settle(None)
         assert (spent(store), reserved(store)) == ([Decimal("0.03")] * 4, NOTHING)
 
     def test_call_that_was_never_sent_gives_its_room_back(self, store: StateStore, clock: Clock) -> None:
-        """It settles at nothing."""
+        """It settles at zero."""
         spending = Spending(store, [Budget("0.03")], clock=clock)
         opened(spending, "0.03").settle(Decimal(0))
         opened(spending, "0.03")
         assert spent(store) == NOTHING
 
     def test_budget_set_later_knows_what_was_spent(self, store: StateStore, clock: Clock) -> None:
-        """Of each kind; deleting the conversation does not bring it back."""
+        """Of each kind; deleting the conversation does not refund it."""
         opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
         store.append("talk", said("x"), user_id="alice")
         store.delete("talk")
@@ -142,7 +142,7 @@ class TestLimits:
     """Over the limit nothing is sent."""
 
     def test_up_to_the_limit_is_fine(self, store: StateStore, clock: Clock) -> None:
-        """Above it by the millionth of a cent it is not."""
+        """A millionth of a cent above it, it is refused."""
         spending = Spending(store, [Budget(1)], clock=clock)
         opened(spending, "0.4").settle(Decimal("0.5"))
         opened(spending, "0.5").settle(Decimal(0))
@@ -150,7 +150,7 @@ class TestLimits:
             opened(spending, "0.50000001")
 
     def test_refusal_says_what_is_spent_reserved_and_unconfirmed(self, store: StateStore, clock: Clock) -> None:
-        """And what the call may cost, of which budget, and what to do."""
+        """And the estimate of the call, the budget, and what to do."""
         spending = Spending(store, [Budget(1, "day")], clock=clock)
         opened(spending, "0.02")
         clock.now += LEASE
@@ -207,7 +207,7 @@ class TestLimits:
         opened(spending, "1").settle(Decimal(1))
 
     def test_one_users_budget_is_not_anothers(self, store: StateStore, clock: Clock) -> None:
-        """Nor one conversation's: also not that of a user who took the id after a deletion."""
+        """Nor with one conversation's, even if another user takes its id after a deletion."""
         spending = Spending(store, [Budget(1), Budget(1, "user")], clock=clock)
         opened(spending, "1").settle(Decimal(1))
         opened(spending, "1", user_id="bob").settle(Decimal(1))
@@ -215,7 +215,7 @@ class TestLimits:
             opened(spending, "0.01", "another")
 
     def test_free_call_is_never_refused(self, store: StateStore, clock: Clock) -> None:
-        """It cannot pass a budget, not even one that is gone, or of nothing."""
+        """It cannot exceed a budget, not even one that is used up or zero."""
         opened(Spending(store, clock=clock), "2").settle(Decimal(2))
         for budget in (Budget(1), Budget(0)):
             assert opened(Spending(store, [budget], clock=clock), "0").settle(Decimal(0)) == ()
@@ -223,7 +223,7 @@ class TestLimits:
                 opened(Spending(store, [budget], clock=clock), "0.01")
 
     def test_reservation_of_a_process_that_died_counts_on(self, store: StateStore, clock: Clock) -> None:
-        """At its estimate: the call may have been paid."""
+        """At its estimate: the call may have been billed."""
         spending = Spending(store, [Budget(1)], clock=clock)
         opened(spending, "0.6")
         clock.now += LEASE + timedelta(days=30)
@@ -232,7 +232,7 @@ class TestLimits:
         assert spending.lines("talk", "alice") == ("budget $0.00 of $1.00 in this conversation · $0.60 unconfirmed",)
 
     def test_model_without_a_price_is_refused_under_a_budget(self, store: StateStore, clock: Clock) -> None:
-        """The error says how to give the price; it is no matter of the budget's size."""
+        """The error says how to set the price, whatever the size of the budget."""
         with pytest.raises(InvalidArgumentError) as caught:
             Spending(store, [Budget(1)], clock=clock).open("talk", "alice", None, "llama3.2")
         assert str(caught.value) == (
@@ -242,7 +242,7 @@ class TestLimits:
         )
 
     def test_store_that_fails_in_the_middle_keeps_no_room_taken(self, clock: Clock) -> None:
-        """What was reserved before is given back."""
+        """Earlier reservations are released."""
         store = FailsWithoutLimit(clock=clock)
         with pytest.raises(ZeroDivisionError):
             opened(Spending(store, [Budget(1)], clock=clock), "0.5")
@@ -262,7 +262,7 @@ class TestWarnings:
     """At a fraction of the budget one warning is given, once."""
 
     def test_call_that_reaches_the_fraction_warns(self, store: StateStore, clock: Clock) -> None:
-        """The next one does not."""
+        """The next one has none."""
         spending = Spending(store, [Budget(1)], clock=clock)
         assert opened(spending, "0.1").settle(Decimal("0.79")) == ()
         assert opened(spending, "0.1").settle(CENT) == (
@@ -271,18 +271,18 @@ class TestWarnings:
         assert opened(spending, "0.1").settle(CENT) == ()
 
     def test_call_that_uses_a_budget_up_says_so(self, store: StateStore, clock: Clock) -> None:
-        """It may cost more than was estimated, and more than was left."""
+        """It may cost more than estimated, and more than was left."""
         (warning,) = opened(Spending(store, [Budget(1, "total")], clock=clock), "0.5").settle(Decimal("1.25"))
         assert warning == "The budget is spent: $1.25 of $1.00 in total."
 
     def test_of_two_kernels_one_warns(self, store: StateStore, clock: Clock) -> None:
-        """Calls that were under way together: whichever settles past the fraction, and only that."""
+        """Of concurrent calls, only the one that settles past the fraction warns."""
         first, second = (Spending(store, [Budget(1, "day", warn_at=0.5)], clock=clock) for _ in range(2))
         calls = [opened(first, "0.3"), opened(second, "0.3"), opened(first, "0.3")]
         assert [len(call.settle(Decimal("0.3"))) for call in calls] == [0, 1, 0]
 
     def test_of_many_threads_one_warns(self, store: StateStore, clock: Clock) -> None:
-        """Twenty calls are settled at once, and all of them may see that the fraction is reached."""
+        """Twenty calls settle at once, and all of them may see that the fraction is reached."""
         spending = Spending(store, [Budget(1)], clock=clock)
         calls = [opened(spending, "0.05") for _ in range(20)]
         warned: list[str] = []
@@ -290,7 +290,7 @@ class TestWarnings:
         assert len(warned) == 1
 
     def test_budget_set_when_much_is_spent_warns_at_the_next_call(self, store: StateStore, clock: Clock) -> None:
-        """Nobody was told before."""
+        """No warning was given before."""
         opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
         spending = Spending(store, [Budget(1, "user")], clock=clock)
         assert opened(spending, "0.01").settle(CENT) == (
@@ -298,13 +298,13 @@ class TestWarnings:
         )
 
     def test_another_budget_warns_anew(self, store: StateStore, clock: Clock) -> None:
-        """A raised one, at its own fraction; the same amount written differently is the same budget."""
+        """A raised budget, at its own fraction; the same amount written differently is the same budget."""
         opened(Spending(store, [Budget(1)], clock=clock), "0.9").settle(Decimal("0.9"))
         for budget, count in ((Budget("1.00"), 0), (Budget(2), 0), (Budget("1.05"), 1), (Budget(1.05), 0)):
             assert len(opened(Spending(store, [budget], clock=clock), "0.01").settle(CENT)) == count
 
     def test_each_budget_and_each_day_warns_for_itself(self, store: StateStore, clock: Clock) -> None:
-        """Two that are reached at once give two warnings; a new day is a new budget."""
+        """Two reached at once give two warnings; a new day has a new budget."""
         spending = Spending(store, [Budget(1, "day"), Budget(2, "total", warn_at=0.4)], clock=clock)
         assert opened(spending, "0.9").settle(Decimal("0.9")) == (
             "The budget is nearly spent: $0.90 of $1.00 today (UTC).",
@@ -320,10 +320,10 @@ class TestWarnings:
 
 
 class TestLines:
-    """What ``%chat_usage`` and receipts show."""
+    """The lines of ``%chat_usage`` and receipts."""
 
     def test_each_budget_has_its_line(self, store: StateStore, clock: Clock) -> None:
-        """In the order in which they were given; without a budget there is none."""
+        """In the given order; without a budget there is none."""
         spending = Spending(store, [Budget(1, "day"), Budget(5, "total")], clock=clock)
         opened(spending, "0.42").settle(Decimal("0.42"))
         opened(spending, "0.03")
@@ -341,7 +341,7 @@ class TestProcesses:
     def test_dollar_is_spent_and_no_more(
         self, tmp_path: Path, request: pytest.FixtureRequest, kind: str, processes: int
     ) -> None:
-        """Calls of 3 cents, known before: 33 fit into a dollar, whoever makes them."""
+        """With calls of 3 cents, known in advance, 33 fit into a dollar, whichever process makes them."""
         store_of = _store_of(kind, tmp_path, request)
         assert sum(_spend_together(store_of, processes, estimate="0.03")) == 33
         with store_of() as store:
@@ -351,7 +351,7 @@ class TestProcesses:
     def test_they_stop_no_earlier_than_the_open_estimates_demand(
         self, tmp_path: Path, request: pytest.FixtureRequest
     ) -> None:
-        """Calls of 3 cents that may cost 5: refused only when what is spent and all that is open leaves no room."""
+        """Calls of 3 cents, estimated at 5, are refused only if the spent and reserved amounts leave no room."""
         store_of = _store_of("disk", tmp_path, request)
         calls = sum(_spend_together(store_of, 10, estimate="0.05"))
         with store_of() as store:
@@ -361,10 +361,10 @@ class TestProcesses:
 
 
 class FailsWithoutLimit(MemoryStore):
-    """Cannot reserve where there is no limit."""
+    """Cannot reserve without a limit."""
 
     def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
-        """Fail for the scopes without a limit."""
+        """Raise for scopes without a limit."""
         if limit is None:
             raise ZeroDivisionError
         return super().reserve(scopes, usd, limit=limit, lease=lease)
@@ -387,7 +387,7 @@ def _wait_for_all(barrier: Barrier) -> None:
 
 
 def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
-    """Make calls of 3 cents until one is refused; return how many there were."""
+    """Make calls of 3 cents until one is refused; return how many succeeded."""
     calls = 0
     with store_of() as store:
         spending = Spending(store, [Budget(1, "total")])
@@ -401,7 +401,7 @@ def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
 
 
 def test_a_process_that_died_while_it_learned_stops_nobody(store: StateStore) -> None:
-    """What it had reserved for the difference counts as learned; a larger one is learned on top."""
+    """The amount learned afterwards is added to the reservation; a larger one replaces it."""
     store.reserve(["beyond:m"], Decimal("0.02"), limit=None, lease=1)
     surprise = Surprise(store, "beyond:m", Decimal("0.01"))
     surprise.learn(Decimal("0.02"))

@@ -1,4 +1,4 @@
-"""What the model is asked for when older turns are summarized, and what is kept of its answer."""
+"""The request for a summary, and how the answer is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXACT = TokenEstimator.of("gpt-4o")
 
 
 def turn(number: int, words: int = 2) -> Turn:
-    """Return a turn of so many words, said by the user."""
+    """Return a turn with a user message of this many words."""
     messages = (Message("user", f"{number}:{' word' * words}"), Message("assistant", "Noted."))
     return Turn(id=f"t{number}", messages=messages)
 
@@ -30,7 +30,7 @@ def plan(*turns: Turn, former: tuple[Summary, ...] = ()) -> SummaryPlan:
 
 
 def test_request_carries_lines_with_their_roles() -> None:
-    """An instruction, then the transcript; 500 tokens at most, temperature 0.3."""
+    """An instruction, then the transcript; at most 500 tokens, temperature 0.3."""
     request, part = summary_request(plan(turn(1), turn(2)), estimator=EXACT)
     system, user = request.messages
     assert (system.role, user.role) == ("system", "user")
@@ -43,7 +43,7 @@ def test_request_carries_lines_with_their_roles() -> None:
 
 
 def test_former_summaries_come_first() -> None:
-    """They are folded in, so that nothing of them is lost."""
+    """They are folded in, so that nothing in them is lost."""
     request, _ = summary_request(plan(turn(1), former=(Summary("a", "b", "She is Alice."),)), estimator=EXACT)
     assert request.messages[1].content.startswith(
         "[summary of what came before]: She is Alice.\n[user]: 1: word word\n[assistant]: Noted.\n"
@@ -51,7 +51,7 @@ def test_former_summaries_come_first() -> None:
 
 
 def test_text_of_parts_calls_and_results_is_there() -> None:
-    """Whatever the model saw as text; images by their number."""
+    """Everything that the model saw as text; images by their number."""
     picture = ContentPart("image_url", url="data:image/png;base64,AA==")
     said = [
         Message("user", parts=(ContentPart("text", "What is this?"), picture)),
@@ -69,7 +69,7 @@ def test_text_of_parts_calls_and_results_is_there() -> None:
 
 
 def test_long_transcripts_go_in_pieces() -> None:
-    """As many of the oldest turns as fit, and the plan says how far that is."""
+    """As many of the oldest turns as fit; the plan ends with the last of them."""
     turns = [turn(number, words=50) for number in range(10)]
     request, part = summary_request(plan(*turns), estimator=EXACT, max_tokens=400)
     assert count_message_tokens(request.messages, "gpt-4o") <= 400
@@ -79,7 +79,7 @@ def test_long_transcripts_go_in_pieces() -> None:
 
 
 def test_a_turn_that_is_too_long_loses_its_middle() -> None:
-    """Its beginning and its end go; the summary stands for the whole turn."""
+    """Its beginning and its end are sent; the summary covers the whole turn."""
     long = Turn(id="t1", messages=(Message("user", f"begin{' word' * 5000}"), Message("assistant", "The end.")))
     request, part = summary_request(plan(long), estimator=EXACT, max_tokens=1000)
     text = request.messages[1].content
@@ -91,13 +91,13 @@ def test_a_turn_that_is_too_long_loses_its_middle() -> None:
 
 
 def test_window_without_room_is_told() -> None:
-    """The instruction alone is too much."""
+    """The instruction alone is too large."""
     with pytest.raises(ContextWindowExceededError, match="max_tokens=50"):
         summary_request(plan(turn(1)), estimator=EXACT, max_tokens=50)
 
 
 def test_summary_names_what_it_stands_for() -> None:
-    """And what it took, from which model, and when."""
+    """With its usage, cost, model and time."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     made = summary_of(
         plan(turn(1), turn(2)), " She is Alice.\n", usage=Usage(90, 4), cost=Decimal("0.01"), model="m", created_at=now
@@ -106,6 +106,6 @@ def test_summary_names_what_it_stands_for() -> None:
 
 
 def test_empty_summary_is_an_error() -> None:
-    """Turns are not given up for nothing."""
+    """No turns are replaced by an empty text."""
     with pytest.raises(ProviderError, match="m answered the request for a summary without any text"):
         summary_of(plan(turn(1)), " ", usage=Usage(9, 0), cost=None, model="m", created_at=datetime.now(UTC))
