@@ -1,4 +1,4 @@
-"""A pack with every section filled, to be changed at one place."""
+"""A pack with every section, for tests that change one value."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def test_finding_is_one_line() -> None:
 
 
 def test_findings_are_a_sequence() -> None:
-    """They have a length, an order, parts, and are equal to a list of the same."""
+    """Findings support length, indexing, slicing and comparison with lists."""
     findings = Findings([TYPO, UNUSED], "a.pack.json")
     assert (len(findings), findings[0], list(findings[1:])) == (2, TYPO, [UNUSED])
     assert findings == [TYPO, UNUSED]
@@ -26,7 +26,7 @@ def test_findings_are_a_sequence() -> None:
 
 
 def test_findings_are_read_as_lines() -> None:
-    """How many there are, then each of them, then what helps."""
+    """The repr has the counts, each finding and the advice."""
     assert repr(Findings([TYPO, UNUSED], "a.pack.json", "Upgrade it.")) == (
         "a.pack.json: 1 error, 1 warning\n"
         "  PP104 error /promts (12:9): unknown key; did you mean 'prompts'?\n"
@@ -37,14 +37,14 @@ def test_findings_are_read_as_lines() -> None:
 
 
 def test_message_of_an_error_shows_the_first_twenty() -> None:
-    """A pack that is wrong throughout does not fill the notebook."""
+    """Error messages show at most twenty findings."""
     lines = Findings([TYPO] * 30).lines()
     assert len(lines) == 21
     assert lines[-1] == "  … and 10 more"
 
 
 def test_findings_are_a_table_in_a_notebook() -> None:
-    """Everything in it is text, and an exception shows the same table."""
+    """All cells are escaped, and an exception shows the same table."""
     findings = Findings([TYPO, UNUSED], "<a>")
     shown = findings._repr_html_()
     assert "<b>unused" not in shown
@@ -56,14 +56,14 @@ def test_findings_are_a_table_in_a_notebook() -> None:
 
 
 def test_table_of_very_many_findings_is_cut() -> None:
-    """The rest is counted."""
+    """The table is cut, with the number of other rows."""
     shown = Findings([TYPO] * 250)._repr_html_()
     assert shown.count("<tr>") == 201
     assert "… and 50 more" in shown
 
 
 def test_findings_become_a_dataframe() -> None:
-    """One row each; the columns and their types are the same without rows."""
+    """Each finding is a row; columns and types are the same without rows."""
     frame = Findings([TYPO, UNUSED]).to_df()
     assert list(frame.columns) == [
         "code",
@@ -85,7 +85,7 @@ def test_findings_become_a_dataframe() -> None:
 
 
 def test_values_are_shown_short() -> None:
-    """As JSON names them, and never more than 60 characters."""
+    """Values are shown as in JSON, with at most 60 characters."""
     values: list[object] = [None, True, 1.5, "x", [], {}]
     assert list(map(shown_value, values)) == ["null", "true", "1.5", "'x'", "an array", "an object"]
     assert len(shown_value("x" * 1000)) < 63

@@ -1,4 +1,4 @@
-"""Finding the places of pointers in JSON as people write it."""
+"""Positions of JSON pointers in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def place(pointer: str) -> str:
 
 
 def test_members_are_at_their_keys_and_items_at_their_values() -> None:
-    """Escaped keys, punctuation in texts and empty arrays do not mislead."""
+    """Escaped keys, punctuation in strings and empty arrays are handled."""
     assert place("") == "1:1"
     assert place("/a") == "2:3"
     assert place("/a/0") == "2:9"
@@ -35,7 +35,7 @@ def test_members_are_at_their_keys_and_items_at_their_values() -> None:
 
 
 def test_what_is_not_there_is_at_what_is_around_it() -> None:
-    """A missing key is looked for in its object."""
+    """A missing value has the position of the object around it."""
     assert place("/ab/missing/deep") == "3:3"
     assert place("/zzz") == "1:1"
 
@@ -48,7 +48,7 @@ JSON = st.recursive(
 
 
 def pointers_in(value: Any, pointer: str = "") -> list[tuple[str, str]]:
-    """Return all pointers in the value, each with the text that stands at its place."""
+    """Return all pointers in the value with the JSON at their positions."""
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = []
     for key, item in members:
@@ -59,7 +59,7 @@ def pointers_in(value: Any, pointer: str = "") -> list[tuple[str, str]]:
 
 @given(data=st.dictionaries(st.text(max_size=4), JSON, max_size=4), indent=st.sampled_from([None, 0, 2]))
 def test_any_pointer_leads_to_its_place(data: dict[str, Any], indent: int | None) -> None:
-    """However the JSON is laid out, the key or the item begins where the position says."""
+    """Positions are right for any layout of the JSON."""
     text = json.dumps(data, indent=indent)
     lines = text.split("\n")
     expected = pointers_in(data)
@@ -73,7 +73,7 @@ def test_any_pointer_leads_to_its_place(data: dict[str, Any], indent: int | None
 
 
 def test_repeated_keys_are_found_at_every_depth() -> None:
-    """Each comes with its pointer and both places."""
+    """Repeated keys are found with pointer and both positions."""
     found = [
         (pointer, str(first), str(second))
         for pointer, _, first, second in repeated_keys('{"a": {"b": 1,\n "b": [{"c": 1}, {"c": 2, "c": 3}]}}')

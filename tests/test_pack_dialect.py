@@ -1,4 +1,4 @@
-"""Tolerant loading: the older documentation's dialect and what is left out are understood, and every change is told."""
+"""Tolerant loading: older dialects are converted and missing keys filled in, with a warning for each change."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ OLDER: dict[str, Any] = {
 
 
 def prompt_in(**keys: object) -> dict[str, Any]:
-    """Return a pack that lacks nothing, with one prompt that has these keys too."""
+    """Return a complete pack with one prompt that has these keys."""
     prompt = {"id": "a", "name": "A", "version": "1.0.0", "system_template": "Hi", **keys}
     engine = {"version": "v1", "syntax": "{{variable}}"}
     return {"id": "p", "name": "P", "version": "1.0.0", "template_engine": engine, "prompts": {"a": prompt}}
 
 
 def changes_of(pack: Pack) -> list[str]:
-    """Return the warnings about what was read otherwise."""
+    """Return the warnings about conversions."""
     return [warning for warning in pack.warnings if not warning.endswith("kept, but not run")]
 
 
 def test_older_dialect_is_read_and_each_change_told() -> None:
-    """One warning for each change, beginning with the pointer of what was read."""
+    """Each change has one warning, which begins with the pointer in the file."""
     pack = load_pack(OLDER)
     assert changes_of(pack) == [
         "/version: '1.0' read as '1.0.0'",
@@ -72,7 +72,7 @@ def test_older_dialect_is_read_and_each_change_told() -> None:
 
 
 def test_older_dialect_works() -> None:
-    """System prompt, defaults, parameters, tools and stop sequences are those of the pack."""
+    """System prompt, defaults, parameters, tools and stop sequences work."""
     prompt = load_pack(OLDER).prompt("chat")
     assert prompt.render({"name": "Ann"}) == "You are warm to Ann."
     assert prompt.render({"name": "Ann", "tone": "cool"}) == "You are cool to Ann."
@@ -83,14 +83,14 @@ def test_older_dialect_works() -> None:
 
 
 def test_stop_sequences_survive_snapshot_and_upgrade() -> None:
-    """A conversation that goes on, and the upgraded pack, send them too."""
+    """Stop sequences survive in snapshots and upgraded packs."""
     pack = load_pack(OLDER)
     assert type(pack.prompt()).from_snapshot(pack.prompt().snapshot()) == pack.prompt()
     assert load_pack(pack.upgrade()).prompt().parameters_for(None)["stop"] == ["END"]
 
 
 def test_what_has_no_place_is_kept_by_its_pointer() -> None:
-    """Nothing is lost: extras hold it, and the upgraded pack its metadata."""
+    """Extras, and the metadata of the upgraded pack, keep the rest."""
     pack = load_pack(OLDER)
     assert pack.extras == {
         "/variants": {"a": {}},
@@ -104,7 +104,7 @@ def test_what_has_no_place_is_kept_by_its_pointer() -> None:
 
 
 def test_upgraded_pack_is_strictly_right_and_stays_as_it_is() -> None:
-    """The way out of the dialect: no error is left, and upgrading twice changes nothing."""
+    """The upgraded pack is valid, and upgrading twice changes nothing."""
     upgraded = load_pack(OLDER).upgrade()
     again = load_pack(upgraded, strict=True)
     assert again.upgrade() == upgraded
@@ -122,7 +122,7 @@ def test_short_versions_are_completed(version: object, read: str) -> None:
 
 
 def test_pack_with_hardly_anything_loads() -> None:
-    """An id and a prompt with its text are enough; the rest is made up from names."""
+    """An id and a system prompt are enough; the rest is generated."""
     pack = load_pack({"id": "tiny", "prompts": {"hello_world": {"system_template": "Hi"}}})
     assert (pack.id, pack.name, pack.version) == ("tiny", "tiny", "1.0.0")
     assert pack.template_engine == {"version": "v1", "syntax": "{{variable}}"}
@@ -130,7 +130,7 @@ def test_pack_with_hardly_anything_loads() -> None:
 
 
 def test_name_may_come_from_the_file(tmp_path: Path) -> None:
-    """Where the pack has neither id nor name, the file's name serves."""
+    """Without id and name, both come from the file name."""
     path = tmp_path / "My Desk.pack.json"
     path.write_text(json.dumps({"prompts": {"a": {"system_template": "Hi"}}}), encoding="utf-8")
     pack = load_pack(path)
@@ -141,22 +141,22 @@ def test_name_may_come_from_the_file(tmp_path: Path) -> None:
     ("name", "slug"), [("My Pack", "my-pack"), ("42", "pack-42"), ("", "pack"), ("Käse!", "k-se"), ("--a--", "a")]
 )
 def test_slugs_follow_the_format(name: str, slug: str) -> None:
-    """An id begins with a letter and has letters, digits and hyphens."""
+    """Generated ids follow the format."""
     assert slug_of(name) == slug
 
 
 @pytest.mark.parametrize(
     ("keys", "warning"),
     [
-        ({"system_prompt": "Hi"}, "/prompts/a/system_prompt: says the same as 'system_template', and left out"),
+        ({"system_prompt": "Hi"}, "/prompts/a/system_prompt: same as 'system_template', dropped"),
         ({"model_config": {"top_p": 1}, "parameters": {"top_p": 0.5}},
-         "/prompts/a/model_config: kept, but not applied, since there is 'parameters'"),
+         "/prompts/a/model_config: kept, but not applied, because 'parameters' is present"),
         ({"validators": [{"type": "length", "enabled": True, "config": {"max": 9}}]},
          "/prompts/a/validators/0/config: read as 'params'"),
         ({"validators": [{"type": "length", "params": {"max": 9}}]},
          "/prompts/a/validators/0/enabled: missing; read as true"),
         ({"validators": [{"type": "length", "enabled": True, "message": "Too long."}]},
-         "/prompts/a/validators/0/message: read as one of 'params'"),
+         "/prompts/a/validators/0/message: moved into 'params'"),
         ({"validators": ["lenght"]},
          "/prompts/a/validators/0: there is no validator 'lenght': kept, but not applied; did you mean 'length'?"),
         ({"variables": [{"name": "x", "required": False}]}, "/prompts/a/variables/0/type: missing; read as 'string'"),
@@ -169,39 +169,39 @@ def test_slugs_follow_the_format(name: str, slug: str) -> None:
     ],
 )  # fmt: skip
 def test_each_change_is_one_warning(keys: dict[str, Any], warning: str) -> None:
-    """Small things that are not quite the format are read as what they mean, and told once."""
+    """Each small deviation is converted with one warning."""
     pack = load_pack(prompt_in(**keys))
     assert changes_of(pack) == [warning]
     assert load_pack(pack.upgrade(), strict=True).prompt().render({}) == "Hi"
 
 
 def test_what_was_kept_before_stays() -> None:
-    """An upgraded pack that is changed and upgraded again keeps both values of the same place."""
+    """A second upgrade keeps both values with the same pointer."""
     first = load_pack(prompt_in(notes=1)).upgrade()
     first["prompts"]["a"]["notes"] = 2
     assert load_pack(first).upgrade()["metadata"]["x_extras"] == {"/prompts/a/notes": 1, "/prompts/a/notes#2": 2}
 
 
 def test_variables_by_name_are_read_as_a_list() -> None:
-    """Some packs write an object of variables."""
+    """An object of variables becomes an array."""
     variables = {"tone": {"type": "string", "required": True, "default": "warm"}}
     pack = load_pack(prompt_in(variables=variables, system_template="{{tone}}"))
     assert pack.prompt().render({}) == "warm"
     assert changes_of(pack) == [
-        "/prompts/a/variables: an object, read as an array of variables with names",
-        "/prompts/a/variables/0: 'tone' is required and has a default, which satisfies it",
+        "/prompts/a/variables: an object, read as an array of named variables",
+        "/prompts/a/variables/0: 'tone' is required and has a default, so it is never missing",
     ]
 
 
 def test_variable_of_an_unknown_type_may_hold_anything_its_default_suggests() -> None:
-    """The type is kept aside, with the near match, and that of the default counts."""
+    """An unknown type moves to the extras, and the type of the default applies."""
     pack = load_pack(prompt_in(variables=[{"name": "n", "type": "nubmer", "required": False, "default": 3}]))
     assert pack.prompt().variables[0].type == "number"
     assert changes_of(pack)[0].endswith("array; did you mean 'number'?")
 
 
 def test_template_vars_give_way_to_declared_variables() -> None:
-    """What is declared is not declared twice; the other default is kept aside."""
+    """Declared variables win; the other default moves to the extras."""
     variables = [{"name": "tone", "type": "string", "required": False, "default": "cool"}]
     pack = load_pack(
         prompt_in(variables=variables, template_vars={"tone": "warm", "n": 2}, system_template="{{tone}} {{n}}")
@@ -212,8 +212,8 @@ def test_template_vars_give_way_to_declared_variables() -> None:
 
 @pytest.mark.parametrize("older", ["system_prompt", "system"])
 def test_two_different_system_prompts_are_refused(older: str) -> None:
-    """Nobody can say which one is meant."""
-    with pytest.raises(PackValidationError, match=rf"at /prompts/a, '{older}' and 'system_template' say different"):
+    """Two different system prompts are an error."""
+    with pytest.raises(PackValidationError, match=rf"at /prompts/a, '{older}' and 'system_template' differ"):
         load_pack(prompt_in(**{older: "Bye"}))
 
 
@@ -228,13 +228,13 @@ def test_two_different_system_prompts_are_refused(older: str) -> None:
     ],
 )
 def test_workflows_and_agents_that_refer_to_nothing_are_refused(pointer: str, value: object) -> None:
-    """They could not be handed on, tolerantly or not."""
-    with pytest.raises(PackValidationError, match=f"is no valid pack: at {pointer}, .*there is no"):
+    """Dangling references of workflows and agents are errors, also in tolerant loading."""
+    with pytest.raises(PackValidationError, match=f"is not a valid pack: at {pointer}, .*there is no"):
         load_pack(newsroom_with(pointer, value))
 
 
 def test_null_among_parameters_means_not_to_send_one() -> None:
-    """In an override it takes away what the prompt sets; the upgraded pack keeps it aside."""
+    """Null in an override removes a parameter; the upgraded pack keeps it in the extras."""
     pack = load_pack(
         prompt_in(
             parameters={"temperature": 1, "top_k": None}, model_overrides={"m": {"parameters": {"temperature": None}}}
@@ -275,7 +275,7 @@ def test_null_among_parameters_means_not_to_send_one() -> None:
     ],
 )
 def test_upgrade_makes_any_pack_that_loads_strictly_right(pointer: str, value: object) -> None:
-    """What the format refuses goes to the extras, what it asks for is made up."""
+    """Invalid values move to the extras, and missing keys are generated."""
     pack = load_pack(newsroom_with(pointer, value))
     upgraded = pack.upgrade()
     assert validate_pack(upgraded).errors == ()
@@ -318,7 +318,7 @@ POINTERS = st.sampled_from(
 
 @given(pointer=POINTERS, value=ANY)
 def test_whatever_loads_upgrades_to_what_loads_strictly(pointer: str, value: object) -> None:
-    """The guarantee: a tolerant load, written anew, passes every check; and what was read comes back as it was."""
+    """Any pack that loads tolerantly upgrades to a valid pack, and ``to_dict`` equals the input."""
     data = newsroom_with(pointer, value)
     try:
         pack = load_pack(data)

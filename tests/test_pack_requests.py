@@ -1,4 +1,4 @@
-"""What a pack says as it reaches the model's server: parameters, overrides, stop sequences, variables that change."""
+"""Requests made from packs: parameters, overrides, stop sequences and variables on the wire."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def manager(chat_server: ChatServer) -> ConversationManager:
 def test_all_parameters_and_the_override_of_the_model_are_sent(
     manager: ConversationManager, chat_server: ChatServer
 ) -> None:
-    """The longest pattern that fits the model wins; null is not sent."""
+    """The longest matching pattern applies; null is not sent."""
     conv = manager.new_conversation(manager.load_pack(NEWSROOM, strict=True), prompt_name="draft")
     conv.variables["topic"] = "harbours"
     conv.send("Go.")
@@ -43,7 +43,7 @@ def test_all_parameters_and_the_override_of_the_model_are_sent(
 
 
 def test_stop_sequences_of_older_packs_are_sent(manager: ConversationManager, chat_server: ChatServer) -> None:
-    """They have no place in the format, and still reach the server."""
+    """Stop sequences are kept as extras and still sent."""
     conv = manager.new_conversation(manager.load_pack(OLDER), variables={"name": "Ann"})
     conv.send("Hi")
     body = chat_server.requests[-1].body
@@ -54,7 +54,7 @@ def test_stop_sequences_of_older_packs_are_sent(manager: ConversationManager, ch
 def test_misspelt_variable_is_told_before_anything_is_sent(
     manager: ConversationManager, chat_server: ChatServer
 ) -> None:
-    """Nothing is paid for; with the right name the next send goes through."""
+    """A misspelled variable raises before the request; with the right name the next send works."""
     conv = manager.new_conversation(manager.load_pack(OLDER), variables={"name": "Ann", "tnoe": "cool"})
     with pytest.raises(MissingVariableError, match="no variable 'tnoe'; did you mean 'tone'"):
         conv.send("Hi")
@@ -67,7 +67,7 @@ def test_misspelt_variable_is_told_before_anything_is_sent(
 
 
 def test_braces_of_the_user_stay(manager: ConversationManager, chat_server: ChatServer) -> None:
-    """What is said is no template, neither when it is sent nor when it is history."""
+    """User messages are never rendered, neither when sent nor as history."""
     conv = manager.new_conversation(manager.load_pack(OLDER), variables={"name": "Ann"})
     conv.send("Tell me {{name}}.")
     conv.send("Again.")

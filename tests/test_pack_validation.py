@@ -1,4 +1,4 @@
-"""Strict checking: all findings at once, each with its place, what was expected and what was probably meant."""
+"""Strict validation: all findings at once, with positions, expectations and near matches."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def only_warning(pack: dict[str, Any]) -> str:
 
 
 def test_pack_with_every_section_has_no_findings() -> None:
-    """What follows the format is not commented on, and loads strictly."""
+    """A valid pack has no findings and loads strictly."""
     assert list(validate_pack(NEWSROOM)) == []
     assert load_pack(NEWSROOM, strict=True).to_dict() == newsroom()
 
 
 @pytest.mark.parametrize("key", ["id", "name", "version", "template_engine", "prompts"])
 def test_missing_keys_are_named_at_their_parent(key: str) -> None:
-    """Each is one error of the schema at the object that lacks it."""
+    """Each missing key is one error at the object that lacks it."""
     errors = validate_pack(newsroom(**{key: LEFT_OUT})).errors
     assert str(errors[0]) == f"PP101 error /: it needs {key!r}"
 
@@ -71,7 +71,7 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
         (
             f"{DRAFT}/system_prompt",
             "Hi",
-            "unknown key; the older documentation calls it so; did you mean 'system_template'?",
+            "unknown key; a name from older documentation; did you mean 'system_template'?",
         ),
         (f"{DRAFT}/variables/0/name", "1st", "expected letters, digits and underscores, no digit first, found '1st'"),
         (f"{DRAFT}/variables/0/type", "strng", "found 'strng'; did you mean 'string'?"),
@@ -79,11 +79,11 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
         (f"{DRAFT}/validators/0/fail_on_violaton", True, "unknown key; did you mean 'fail_on_violation'?"),
         (f"{DRAFT}/validators/0/message", "No.", "unknown key; it belongs under 'params'"),
         (f"{DRAFT}/validators/0/monitor", True, "unknown key; it belongs under 'params'"),
-        (f"{DRAFT}/validators/0/config", {}, "the older documentation calls it so; did you mean 'params'?"),
+        (f"{DRAFT}/validators/0/config", {}, "a name from older documentation; did you mean 'params'?"),
         (
             f"{DRAFT}/validators/0",
             "length",
-            'calls it so: write {"type": "length", "enabled": true}',
+            'a name from older documentation: write {"type": "length", "enabled": true}',
         ),
         (f"{DRAFT}/validators/0/enabled", LEFT_OUT, "PP101 error /prompts/draft/validators/0: it needs 'enabled'"),
         (f"{DRAFT}/tool_policy/max_rounds", 0, "expected at least 1, found 0"),
@@ -121,7 +121,7 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
     ],
 )
 def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, error: str) -> None:
-    """One mistake, one error: pointer, what was expected, what is there and what was probably meant."""
+    """Each violation is one error with pointer, expectation, value and near match."""
     assert error in only_error(newsroom_with(pointer, value))
 
 
@@ -130,11 +130,11 @@ def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, err
     [
         (f"{DRAFT}/tools/0", "archve", "there is no tool 'archve'; did you mean 'archive'?"),
         (f"{DRAFT}/validators/0/type", "max_lenth", "there is no validator 'max_lenth'; did you mean 'max_length'"),
-        (f"{DRAFT}/validators/0/params", {"direction": "output"}, "'max_length' needs one of the params 'max'"),
+        (f"{DRAFT}/validators/0/params", {"direction": "output"}, "'max_length' needs one of these params: 'max'"),
         (f"{DRAFT}/validators/0/params", {}, f"PP303 error {DRAFT}/validators/0/params: 'max_length' needs one of"),
-        (f"{DRAFT}/validators/0/params/max_characters", 0, "expected a number from 1, found 0"),
+        (f"{DRAFT}/validators/0/params/max_characters", 0, "expected a number of at least 1, found 0"),
         (f"{DRAFT}/validators/1/params/pattern", "(", "PP301 error /prompts/draft/validators/1/params/pattern"),
-        (f"{DRAFT}/variables/0/validation/pattern", "[", "'[' is no regular expression: unterminated character set"),
+        (f"{DRAFT}/variables/0/validation/pattern", "[", "'[' is not a regular expression: unterminated character set"),
         (f"{DRAFT}/variables/1/default", "dogs", "PP302 error /prompts/draft/variables/1/default: the default breaks"),
         (f"{DRAFT}/variables/2/default", "many", "cannot be 'many': its type is number"),
         ("/workflow/version", 3, "PP103 error /workflow/version: expected 1 or 2, found 3"),
@@ -157,9 +157,9 @@ def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, err
         (f"{STEPS}/1/then", "aks", "there is no step 'aks'; did you mean 'ask'?"),
         (f"{STEPS}/2/depends_on/0", "dubtful", "there is no step 'dubtful'; did you mean 'doubtful'?"),
         (f"{STEPS}/3/branches/0/prompt_task", "chek", "there is no prompt 'chek'; did you mean 'check'?"),
-        (f"{STEPS}/3/branches/0/id", "tone", "PP203 error /compositions/verify/steps/3/branches/1/id: there is a step"),
+        (f"{STEPS}/3/branches/0/id", "tone", "PP203 error /compositions/verify/steps/3/branches/1/id: duplicate step"),
         (f"{STEPS}/3/reduce/strategy", "apend", "found 'apend'; did you mean 'append'?"),
-        (f"{STEPS}/0/depends_on", ["ask"], "PP204 error /compositions/verify/steps/0: steps wait for each other"),
+        (f"{STEPS}/0/depends_on", ["ask"], "PP204 error /compositions/verify/steps/0: steps depend on each other"),
         ("/compositions/verify/output", "end", "PP201 error /compositions/verify/output: there is no step 'end'"),
         ("/compositions/workflow__transition",
          {"version": 1, "steps": [{"id": "a", "kind": "tool", "tool": "archive"}]},
@@ -167,7 +167,7 @@ def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, err
     ],
 )  # fmt: skip
 def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value: object, error: str) -> None:
-    """References and meaning are errors as plain as those of the schema."""
+    """Dangling references and semantic errors are one error each."""
     assert error in only_error(newsroom_with(pointer, value))
 
 
@@ -175,35 +175,35 @@ def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value:
     ("pointer", "value", "warning"),
     [
         (f"{DRAFT}/id", "drafts", "it is 'drafts', but the prompt is found by its key"),
-        (f"{DRAFT}/variables/0/default", "Harbour", "'topic' is required and has a default, which satisfies it"),
+        (f"{DRAFT}/variables/0/default", "Harbour", "'topic' is required and has a default, so it is never missing"),
         (f"{DRAFT}/variables/-", {"name": "mood", "type": "string", "required": False},
-         f"PP401 warning {DRAFT}/variables/3: variable 'mood' is used in no template"),
+         f"PP401 warning {DRAFT}/variables/3: variable 'mood' is not used in any template"),
         (f"{DRAFT}/system_template", "{{topic}} {{audince}} {{audience}} {{words}} {{house_style}}",
-         "{{audince}} at character 11 is declared nowhere; did you mean 'audience'?"),
+         "{{audince}} at character 11 is not declared; did you mean 'audience'?"),
         (f"{DRAFT}/model_overrides/small/system_template", "{{topc}}",
          f"PP400 warning {DRAFT}/model_overrides/small/system_template: {{{{topc}}}} at character 1"),
         (f"{DRAFT}/validators/0/enabled", False, "the validator 'max_length' is disabled"),
-        (f"{DRAFT}/validators/0/params", LEFT_OUT, "'max_length' without params checks"),
+        (f"{DRAFT}/validators/0/params", LEFT_OUT, "'max_length' has no effect without params"),
         (f"{DRAFT}/validators/1/params/direction", "inptu", "found 'inptu'; read as 'output'; did you mean 'input'"),
         (f"{DRAFT}/validators/0", {"type": "toxicity", "enabled": True, "params": {"direction": 1}},
          "expected one of input, output, both, found 1; read as 'output'"),
         (f"{DRAFT}/variables/2/validation/minimum", 3000, "PP407"),
         ("/fragments/house_style", "On {{curent_date}}.",
-         "PP400 warning /fragments/house_style: {{curent_date}} at character 4 is declared nowhere; did you mean"),
+         "PP400 warning /fragments/house_style: {{curent_date}} at character 4 is not declared; did you mean"),
         (f"{DRAFT}/variables/1/default", "{{reders}}", "PP400 warning /prompts/draft/variables/1/default: {{reders}}"),
         ("/fragments/house_style", "{{#if x}}", "PP406 warning /fragments/house_style: '{{#if x}}' at character 1"),
         ("/template_engine/features/1", "loops", "'loops' is not supported"),
-        ("/evals/1/type", "json_vaild", "there is no eval 'json_vaild' here: kept, and passed over; did you mean"),
-        (f"{STATES}/writing/on_event", {"written": "checking"}, "events are written like 'OrderShipped'; did you mean"),
+        ("/evals/1/type", "json_vaild", "there is no eval 'json_vaild': kept, but not run; did you mean"),
+        (f"{STATES}/writing/on_event", {"written": "checking"}, "names are written like 'OrderShipped'; did you mean"),
         (f"{STATES}/checking/on_event", {"Again": "writing"},
-         "PP405 warning /workflow/states/writing: events lead in a circle: 'writing → checking → writing'"),
+         "PP405 warning /workflow/states/writing: events form a cycle: 'writing → checking → writing'"),
         (f"{STATES}/filed/on_event", {"Reopen": "filed"}, "PP405"),
-        (f"{STATES}/filed/terminal", False, "state 'filed' has no way out and is not marked as terminal"),
-        (f"{STATES}/filed/max_visits", 2, "state 'writing' leads to 'filed', whose visits are limited too"),
+        (f"{STATES}/filed/terminal", False, "state 'filed' has no events and is not terminal"),
+        (f"{STATES}/filed/max_visits", 2, "state 'writing' leads to 'filed', which limits visits too"),
     ],
 )  # fmt: skip
 def test_doubts_are_warnings_and_do_not_keep_a_pack_from_loading(pointer: str, value: object, warning: str) -> None:
-    """What may be meant so is told, by ``validate_pack`` and by the pack's warnings."""
+    """Warnings are in ``validate_pack`` and in the pack's warnings."""
     pack = newsroom_with(pointer, value)
     findings = [finding for finding in validate_pack(pack) if finding.code != "PP302"]
     assert any(warning in str(finding) for finding in findings)
@@ -212,31 +212,31 @@ def test_doubts_are_warnings_and_do_not_keep_a_pack_from_loading(pointer: str, v
 
 
 def test_disabled_validators_may_be_of_any_type() -> None:
-    """What is switched off need not exist here."""
+    """A disabled validator may have an unknown type."""
     pack = newsroom_with(f"{DRAFT}/validators/0", {"type": "of_the_future", "enabled": False})
     assert validate_pack(pack).errors == ()
 
 
 def test_well_known_names_need_no_declaration() -> None:
-    """The runtime fills these."""
+    """The runtime sets these."""
     text = "{{input}} {{workflow_context}} {{current_time}} {{artifacts.text}} {{topic}} {{audience}} {{words}}"
     assert list(validate_pack(newsroom_with(f"{DRAFT}/system_template", text))) == []
 
 
 def test_rules_of_a_variable_are_for_what_comes_out_of_its_default() -> None:
-    """A default that asks for another variable is not measured as it stands."""
+    """The rules of a variable do not apply to a default with placeholders."""
     pack = newsroom_with(f"{DRAFT}/variables/1/default", "{{topic}}")
     assert list(validate_pack(pack)) == []
 
 
 def test_workflow_without_states_is_one_error() -> None:
-    """There is no noise about what the states would have been."""
+    """Empty states are one error, without follow-up errors."""
     pack = newsroom(agents=LEFT_OUT, workflow={"version": 1, "entry": "writing", "states": {}})
     assert only_error(pack) == "PP107 error /workflow/states: expected at least 1 entry, found an object"
 
 
 def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_file() -> None:
-    """Two validators and three agents go wrong, and the exception names each with its place."""
+    """The exception lists all errors in file order."""
     pack = newsroom()
     validators = pack["prompts"]["draft"]["validators"]
     validators[0]["type"], validators[1]["params"] = "max_lenth", {}
@@ -250,12 +250,12 @@ def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_file() -> None:
         "/agents/members/draft/input_modes/0",
         "/agents/members/ghost",
     ]
-    assert str(caught.value).splitlines()[0] == "The pack is no valid pack: 5 errors, no warnings."
+    assert str(caught.value).splitlines()[0] == "The pack is not a valid pack: 5 errors, no warnings."
     assert all(str(finding) in str(caught.value) for finding in caught.value.findings)
 
 
 def test_line_and_column_point_at_the_key(tmp_path: Path) -> None:
-    """Deep in an array, in a file with 300 lines, the finding says where to look."""
+    """The position is that of the key, also deep in an array."""
     path = tmp_path / "long.pack.json"
     pack = newsroom_with(f"{DRAFT}/validators/0/fail_on_violaton", 1)
     path.write_text(json.dumps(pack, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -270,7 +270,7 @@ def test_line_and_column_point_at_the_key(tmp_path: Path) -> None:
 
 
 def test_findings_of_a_file_that_is_no_json_are_findings_too(tmp_path: Path) -> None:
-    """What does not load has a finding with its place."""
+    """Invalid JSON and repeated keys are findings with positions."""
     path = tmp_path / "broken.pack.json"
     path.write_text('{\n  "id": }', encoding="utf-8")
     (finding,) = validate_pack(path)
@@ -282,20 +282,20 @@ def test_findings_of_a_file_that_is_no_json_are_findings_too(tmp_path: Path) -> 
 
 
 def test_missing_file_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
-    """There is nothing to find anything in."""
+    """A missing file raises."""
     with pytest.raises(PackNotFoundError):
         validate_pack(tmp_path / "none.pack.json")
 
 
 def test_older_dialect_is_named_with_the_way_out() -> None:
-    """A strict refusal of the older documentation's dialect says how to write it anew."""
+    """The error for the older dialect names the upgrade."""
     older = {"version": "1.0", "prompts": {"chat": {"system_prompt": "Hi", "model_config": {"temperature": 1}}}}
     with pytest.raises(PackValidationError, match=r"dialect of older documentation: load_pack\(path\)\.upgrade\(\)"):
         load_pack(older, strict=True)
 
 
 def test_strict_after_tolerant_is_checked_anew(tmp_path: Path) -> None:
-    """Nothing remembers that a file was loaded without checks."""
+    """Tolerant loading has no effect on later strict loading."""
     path = tmp_path / "a.pack.json"
     path.write_text(json.dumps(newsroom_with("/id", "No Id")), encoding="utf-8")
     assert load_pack(path).id == "No Id"
@@ -325,7 +325,7 @@ PLACES = [
 
 @given(place=st.sampled_from(PLACES), index=st.integers(0, 30))
 def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
-    """A letter doubled anywhere in a known key: the pointer leads to the key, the suggestion is the key."""
+    """A doubled letter in a known key gives one error with the right spelling."""
     pointer, key = place
     at = index % len(key)
     wrong = key[: at + 1] + key[at] + key[at + 1 :]
@@ -337,7 +337,7 @@ def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, 
 
 @given(place=st.sampled_from(PLACES), value=st.sampled_from([None, True, 3.5, [[]], {"a": {}}]))
 def test_any_wrong_value_is_an_error_at_or_below_its_place(place: tuple[str, str], value: object) -> None:
-    """A value of a kind that the schema does not allow is refused where it stands."""
+    """A value of the wrong type is an error at or below its pointer."""
     pointer, key = place
     right = type(_value_at(newsroom(), f"{pointer}/{key}"))
     pack = newsroom_with(f"{pointer}/{key}", value)
@@ -374,14 +374,14 @@ OPTIONAL = [
 
 @given(pointer=st.sampled_from(OPTIONAL))
 def test_whatever_is_optional_may_be_left_out(pointer: str) -> None:
-    """What the format does not ask for is not asked for, and what is left comes back as it was."""
+    """Optional keys may be missing, and the rest is unchanged."""
     pack = newsroom_with(pointer, LEFT_OUT)
     assert validate_pack(pack).errors == ()
     assert load_pack(pack, strict=True).to_dict() == pack == load_pack(pack).upgrade()
 
 
 def test_schema_is_valid_itself() -> None:
-    """It is JSON Schema of draft 2020-12, and its top level is the format's."""
+    """Our schema is valid JSON Schema, draft 2020-12, and closed."""
     from jsonschema_rs import meta  # noqa: PLC0415 - heavy, and used here only
 
     meta.validate(schema())

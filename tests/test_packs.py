@@ -1,4 +1,4 @@
-"""Loading packs: nothing is lost, nothing is silently ignored, and every error says where."""
+"""Loading packs: nothing is lost or silently ignored, and every error has a position."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def written(folder: Path, content: str | bytes) -> Path:
     ids=lambda path: str(path.name),
 )
 def test_pack_is_written_back_equal(path: Path) -> None:
-    """Every section, known or not, applied or not, comes back as it was read."""
+    """Every section, known or not, is returned unchanged."""
     assert load_pack(path).to_dict() == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_pack_says_what_is_in_it() -> None:
-    """Name, version, prompts in the file's order, fragments and tools can be read."""
+    """Name, version, prompts in file order, fragments and tools are available."""
     pack = load_pack(DATA / "support.pack.json")
     assert (pack.id, pack.name, pack.version) == ("customer-support", "Customer support", "v2.3.1")
     assert pack.description.startswith("First line and escalation")
@@ -67,12 +67,12 @@ def test_pack_says_what_is_in_it() -> None:
 
 
 def test_path_may_be_text() -> None:
-    """A path is a path, as text or as an object."""
+    """A path may be a string or a path object."""
     assert load_pack(str(DATA / "support.pack.json")) == load_pack(DATA / "support.pack.json")
 
 
 def test_loading_waits_for_no_checker() -> None:
-    """A pack that follows the format is loaded without the libraries that check and suggest."""
+    """A valid pack loads without importing the validation libraries."""
     script = (
         "import sys; from promptkit_nb import load_pack; load_pack(sys.argv[1]);"
         "print({'jsonschema_rs', 'rapidfuzz', 'pandas'} & set(sys.modules))"
@@ -83,21 +83,21 @@ def test_loading_waits_for_no_checker() -> None:
 
 
 def test_sections_that_are_not_there_are_empty() -> None:
-    """Fragments, tools and warnings of a minimal pack are empty, not null."""
+    """Missing sections are empty, not None."""
     pack = load_pack(MINIMAL)
     assert (pack.fragments, pack.tools, pack.warnings) == ({}, {}, ())
 
 
 @pytest.mark.parametrize("section", ["fragments", "tools", "metadata", "description"])
 def test_null_is_absent(section: str) -> None:
-    """A known section that holds null is read as absent, which is told, and written back as null."""
+    """A known section with the value null counts as absent, with a warning, and is written back as null."""
     pack = load_pack(pack_with(**{section: None}))
     assert pack.warnings == (f"/{section}: null, read as absent",)
     assert pack.to_dict()[section] is None
 
 
 def test_dict_is_copied() -> None:
-    """Neither the caller's dict nor what ``to_dict`` returned is the pack's own."""
+    """Later changes to the caller's dict or to the result of ``to_dict`` do not affect the pack."""
     mine = with_prompt()
     pack = load_pack(mine)
     mine["prompts"]["a"]["system_template"] = "changed"
@@ -106,12 +106,12 @@ def test_dict_is_copied() -> None:
 
 
 def test_any_mapping_is_a_pack() -> None:
-    """A read-only mapping is as good as a dict."""
+    """A read-only mapping works like a dict."""
     assert load_pack(MappingProxyType(MINIMAL)).id == "mine"
 
 
 def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
-    """A change on disk is seen at the next load."""
+    """The next load sees a changed file."""
     path = written(tmp_path, json.dumps(MINIMAL))
     assert load_pack(path).version == "1.0.0"
     written(tmp_path, json.dumps(pack_with(version="1.0.1")))
@@ -119,24 +119,24 @@ def test_file_is_read_anew_each_time(tmp_path: Path) -> None:
 
 
 def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
-    """Editors on Windows put one before the JSON."""
+    """Windows editors write one."""
     assert load_pack(written(tmp_path, b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode())).id == "mine"
 
 
 def test_missing_file_is_named_with_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says where it looked and what is there."""
+    """The error has the absolute path and similar names."""
     written(tmp_path, json.dumps(MINIMAL))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PackNotFoundError) as caught:
         load_pack("tset.pack.json")
     assert str(caught.value) == (
-        f"There is no pack file at {tmp_path / 'tset.pack.json'}. In {tmp_path} there is test.pack.json."
+        f"There is no pack file at {tmp_path / 'tset.pack.json'}. Similar names in {tmp_path}: test.pack.json."
     )
 
 
 @pytest.mark.parametrize("name", ["", ".", "no/such/folder.json", "test.pack.json/x", "nul\0byte"])
 def test_what_is_no_file_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Folders, files as folders and impossible names are all no pack file."""
+    """Files used as folders and impossible names are not found."""
     written(tmp_path, json.dumps(MINIMAL))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PackNotFoundError, match="There is no pack file at /"):
@@ -144,7 +144,7 @@ def test_what_is_no_file_is_not_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_unreadable_file_says_why(tmp_path: Path) -> None:
-    """What the operating system refuses is our error, with its reason."""
+    """Errors of the operating system become a PackError with the reason."""
     with pytest.raises(PackError, match="cannot be read: File name too long"):
         load_pack(tmp_path / ("x" * 300))
 
@@ -159,33 +159,33 @@ def test_unreadable_file_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_text_that_is_no_json_says_where(tmp_path: Path, text: str, place: str) -> None:
-    """Line and column point at the mistake."""
+    """Line and column point at the error."""
     with pytest.raises(PackValidationError, match=f"is not JSON: .*, at {place}"):
         load_pack(written(tmp_path, text))
 
 
 def test_file_that_is_not_utf8_says_so(tmp_path: Path) -> None:
-    """The first byte that is not UTF-8 is named, and the remedy."""
+    """The error names the first invalid byte and the remedy."""
     with pytest.raises(PackValidationError, match=r"is not UTF-8: byte 8 is 0xfc\. Save it as UTF-8\."):
         load_pack(written(tmp_path, '{"id": "ü"}'.encode("latin-1")))
 
 
 def test_key_twice_in_one_object_is_named_with_both_places(tmp_path: Path) -> None:
-    """Parsers would silently keep the last: here both positions are in the error, also for escaped spellings."""
+    """The error has both positions, also for a key with escapes."""
     text = '{"prompts": {"a": {"system_template": "x:{}"},\n  "b": {"system_template": ["}"]},\n  "\\u0061": {}}}'
     with pytest.raises(
-        PackValidationError, match=r"the key 'a' twice in one object: at line 1, column 14 and at line 3, column 3\."
+        PackValidationError, match=r"the key 'a' twice in one object, at line 1, column 14 and line 3, column 3\."
     ):
         load_pack(written(tmp_path, text))
 
 
 def test_same_key_in_different_objects_is_fine(tmp_path: Path) -> None:
-    """Only within one object is a key unique."""
+    """Keys are unique within one object only."""
     assert load_pack(written(tmp_path, json.dumps(pack_with(metadata={"id": {"id": [{"id": 1}, {"id": 2}]}}))))
 
 
 def test_deep_nesting_is_refused_and_what_is_allowed_works(tmp_path: Path) -> None:
-    """A hundred levels are more than any pack has, and everything follows them."""
+    """A hundred levels work throughout; one more is an error."""
 
     def nested(levels: int) -> Path:
         chain = '{"not": ' * (levels - 6) + "{}" + "}" * (levels - 6)
@@ -202,21 +202,21 @@ def test_deep_nesting_is_refused_and_what_is_allowed_works(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("literal", ["NaN", "-Infinity", "1e999", "123456789012345678901234", '"\\ud83c"'])
 def test_values_beyond_json_in_a_file_are_refused(tmp_path: Path, literal: str) -> None:
-    """What the parser takes and JSON cannot hold is told with its place; what only looks so is fine."""
-    with pytest.raises(PackValidationError, match=r"is no valid pack: pack\['metadata'\]\['x'\]"):
+    """Values that Python parses but JSON does not have are errors with their place; text that looks similar is fine."""
+    with pytest.raises(PackValidationError, match=r"is not a valid pack: pack\['metadata'\]\['x'\]"):
         load_pack(written(tmp_path, json.dumps(pack_with(metadata={"x": 0})).replace("0}", f"{literal}}}")))
     assert load_pack(written(tmp_path, json.dumps(pack_with(metadata={"x": "NaN 1e999 🧀"})))).warnings == ()
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"id": ' + "9" * 5000 + "}"])
 def test_json_beyond_any_bounds_is_refused(tmp_path: Path, text: str) -> None:
-    """Nesting without end and numbers of thousands of digits are our error too."""
+    """Very deep nesting and very long numbers are errors, not crashes."""
     with pytest.raises(PackValidationError):
         load_pack(written(tmp_path, text))
 
 
 def test_dict_that_contains_itself_is_refused() -> None:
-    """No pack is its own part."""
+    """A cyclic dict is an error."""
     endless = pack_with()
     endless["metadata"] = endless
     with pytest.raises(PackValidationError, match="holds itself"):
@@ -225,23 +225,23 @@ def test_dict_that_contains_itself_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), {1}, {1: 2}, "\ud83c", 2**70])
 def test_values_that_json_cannot_hold_are_refused(value: object) -> None:
-    """They could not be written back."""
-    with pytest.raises(PackValidationError, match=r"The pack is no valid pack: pack\['metadata'\]"):
+    """Values that JSON does not have are errors."""
+    with pytest.raises(PackValidationError, match=r"The pack is not a valid pack: pack\['metadata'\]"):
         load_pack(pack_with(metadata={"x": value}))
 
 
 @pytest.mark.parametrize("data", [[], None, 7, "[]", '"text"'])
 def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
-    """A list, a number or text in the file, or given as it is, says what a pack is."""
+    """Anything but an object, in a file or given directly, is an error."""
     source = written(tmp_path, data) if isinstance(data, str) else data
-    with pytest.raises(PackValidationError, match="a pack is a JSON object"):
+    with pytest.raises(PackValidationError, match="expected a JSON object"):
         load_pack(source)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"id": "a"}, "at the top, it needs 'prompts', and that not empty"),
+        ({"id": "a"}, "at the top, it needs 'prompts', not empty"),
         (pack_with(prompts={}), "at the top, it needs 'prompts'"),
         (pack_with(prompts=["a"]), "at /prompts, expected an object, found an array"),
         (pack_with(prompts={"a": None}), "at /prompts/a, expected an object, found null"),
@@ -249,7 +249,7 @@ def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
         (with_prompt(system_template=""), "at /prompts/a, it needs 'system_template'"),
         (
             pack_with(prompts={"a": {"system_tmplate": "You help."}}),
-            "it needs 'system_template', and that not empty (found 'system_tmplate': rename it)",
+            "it needs 'system_template', not empty (found 'system_tmplate': rename it)",
         ),
         (with_prompt(system_template=["x"]), "at /prompts/a/system_template, expected a string, found an array"),
         (with_prompt(variables={"a": 1}), "at /prompts/a/variables, expected an array, found an object"),
@@ -265,7 +265,7 @@ def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
     ],
 )
 def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str) -> None:
-    """The error says where, what was expected and what is there."""
+    """The error has the pointer, the expected type and the value found."""
     with pytest.raises(PackValidationError) as caught:
         load_pack(data)
     assert message in str(caught.value)
@@ -293,19 +293,19 @@ def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str)
         ),
         (
             with_prompt(variables=[{"name": "v", "type": "string", "required": True, "default": "d"}]),
-            "/prompts/a/variables/0: 'v' is required and has a default, which satisfies it",
+            "/prompts/a/variables/0: 'v' is required and has a default, so it is never missing",
         ),
     ],
 )
 def test_what_is_not_applied_is_warned_about(data: dict[str, Any], warning: str) -> None:
-    """The pack loads, keeps everything, and says once what has no effect."""
+    """The pack loads, keeps everything, and warns once about each part without effect."""
     pack = load_pack(data)
     assert pack.warnings == (warning,)
     assert pack.to_dict() == data
 
 
 def test_null_in_open_sections_is_a_value() -> None:
-    """A tool's JSON schema may have a default of null, and metadata may say anything."""
+    """Tool schemas and metadata may contain null."""
     tool = {"name": "t", "description": "T", "parameters": {"type": "object", "properties": {"a": {"default": None}}}}
     pack = load_pack(pack_with(tools={"t": tool}, metadata={"default": None}))
     assert pack.warnings == ()
@@ -313,24 +313,24 @@ def test_null_in_open_sections_is_a_value() -> None:
 
 
 def test_unknown_keys_in_open_sections_are_no_news() -> None:
-    """Metadata and tool schemas may hold anything."""
+    """Metadata may contain any keys."""
     assert load_pack(pack_with(metadata={"anything": {"at": "all"}})).warnings == ()
 
 
 def test_prompt_without_a_name_is_the_only_one() -> None:
-    """Where there is one prompt, its name may be left out."""
+    """The name is optional if there is one prompt."""
     assert load_pack(MINIMAL).prompt().name == "a"
     assert load_pack(MINIMAL).prompt(None) == load_pack(MINIMAL).prompt("a")
 
 
 def test_prompt_without_a_name_among_several_is_an_error() -> None:
-    """The names stand in the error, sorted."""
-    with pytest.raises(PromptNotFoundError, match=r"has 2 prompts, so say which: .* one of escalation, first_line"):
+    """The error lists the names, sorted."""
+    with pytest.raises(PromptNotFoundError, match=r"has 2 prompts: give prompt_name=, one of escalation, first_line"):
         load_pack(DATA / "support.pack.json").prompt()
 
 
 def test_unknown_prompt_lists_the_names_and_a_near_match() -> None:
-    """What there is, sorted, and what was probably meant."""
+    """The error lists the names, sorted, and a near match."""
     with pytest.raises(PromptNotFoundError) as caught:
         load_pack(DATA / "support.pack.json").prompt("frist_line")
     assert str(caught.value) == (
@@ -339,7 +339,7 @@ def test_unknown_prompt_lists_the_names_and_a_near_match() -> None:
 
 
 def test_tutorial_pack_speaks() -> None:
-    """The pack of the tutorials has one prompt without required variables and one with."""
+    """The pack of the tutorials renders."""
     pack = load_pack(NOTEBOOKS / "assistant.pack.json")
     assert pack.warnings == ()
     assert pack.prompt("assistant").render({}) == (
@@ -350,7 +350,7 @@ def test_tutorial_pack_speaks() -> None:
 
 
 def test_braces_of_other_languages_survive() -> None:
-    """LaTeX and triple braces in a template stay, and an object is written as JSON."""
+    """LaTeX and single braces in a template are kept, and an object is written as JSON."""
     prompt = load_pack(DATA / "translator.pack.json").prompt()
     assert prompt.render({"target": "Greek", "glossary": {"cell": "κελί"}}) == (
         'Translate into Greek. Keep {names} and $\\frac{a}{b}$ as they are. Glossary: {"cell":"κελί"}'
@@ -358,7 +358,7 @@ def test_braces_of_other_languages_survive() -> None:
 
 
 def test_every_section_can_be_read() -> None:
-    """What runs and what is only kept, as it stands in the file."""
+    """All sections are available, unchanged."""
     pack = load_pack(DATA / "newsroom.pack.json")
     assert pack.to_dict() == json.loads((DATA / "newsroom.pack.json").read_text(encoding="utf-8")) == pack.upgrade()
     assert pack.template_engine["features"] == ["basic_substitution", "fragments"]
@@ -379,7 +379,7 @@ def test_every_section_can_be_read() -> None:
 
 
 def test_sections_that_are_not_run_are_named() -> None:
-    """Each once, by its pointer."""
+    """Each unapplied section has one warning."""
     assert [warning.split(":")[0] for warning in load_pack(DATA / "newsroom.pack.json").warnings] == [
         "/evals",
         "/workflow",
@@ -394,7 +394,7 @@ def test_sections_that_are_not_run_are_named() -> None:
 
 
 def test_evals_of_a_prompt_replace_the_packs_of_the_same_id() -> None:
-    """The prompt's own counts, the pack's others stay."""
+    """A prompt's eval replaces the pack's with the same id."""
     pack = load_pack(DATA / "newsroom.pack.json")
     assert [(each["id"], each["type"]) for each in pack.evals_for("draft")] == [
         ("valid", "json_valid"),
@@ -404,7 +404,7 @@ def test_evals_of_a_prompt_replace_the_packs_of_the_same_id() -> None:
 
 
 def test_repr_says_what_is_in_the_pack() -> None:
-    """One line: id, version, prompts, how many warnings."""
+    """The repr has id, version, prompts and the number of warnings."""
     assert repr(load_pack(MINIMAL)) == "<Pack 'mine' 1.0.0, prompts: a>"
     assert repr(load_pack(DATA / "support.pack.json")) == (
         "<Pack 'customer-support' v2.3.1, prompts: first_line, escalation; 8 warnings>"
@@ -412,7 +412,7 @@ def test_repr_says_what_is_in_the_pack() -> None:
 
 
 def test_html_of_a_large_pack_is_cut() -> None:
-    """Thousands of prompts and tools do not fill the notebook."""
+    """Long lists are cut."""
     prompts = {f"prompt-{number:04}": {"system_template": "Hi"} for number in range(1052)}
     shown = load_pack(pack_with(prompts=prompts, fragments=dict.fromkeys(prompts, "x")))._repr_html_()
     assert "prompt-0049</strong>" in shown
@@ -422,7 +422,7 @@ def test_html_of_a_large_pack_is_cut() -> None:
 
 
 def test_html_escapes_everything() -> None:
-    """Names, descriptions, warnings and keys of a pack are text, never markup."""
+    """Names, descriptions, warnings and keys of a pack are escaped."""
     evil = "<script>alert(1)</script>"
     pack = load_pack(
         pack_with(id=evil, name=evil, version=evil, description=evil, prompts={evil: {"system_template": evil}})
@@ -468,7 +468,7 @@ PROMPTS = st.dictionaries(
 
 @given(data=JSON | PACK_LIKE | st.fixed_dictionaries({"prompts": PROMPTS}, optional={"fragments": PACK_LIKE}))
 def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever the JSON, from a file or as it is: a pack that works as far as it goes, or our error."""
+    """Any JSON, in a file or given directly, loads as a pack or raises a PackError."""
     path = tmp_path_factory.getbasetemp() / "any.pack.json"
     path.write_text(json.dumps(data), encoding="utf-8")
     for source in (path, data):
@@ -493,7 +493,7 @@ def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pyte
 
 @given(text=st.text() | st.binary())
 def test_any_file_raises_only_pack_errors(text: str | bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Random files are no packs, and say so."""
+    """Random files raise a PackError."""
     path = tmp_path_factory.getbasetemp() / "any.pack.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     with pytest.raises(PackError):

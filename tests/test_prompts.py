@@ -1,4 +1,4 @@
-"""A pack's prompt: variables, fragments and model overrides become one system prompt."""
+"""Prompts: variables, fragments and model overrides become one system prompt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first_line() -> Prompt:
 
 
 def test_prompt_is_filled_from_defaults_fragments_and_variables(first_line: Prompt) -> None:
-    """Fragments and defaults fill each other; numbers and lists are written as JSON."""
+    """Fragments and defaults may use each other; numbers and lists are written as JSON."""
     assert first_line.render({"company": "Müller & Co"}) == (
         "You help customers of Müller & Co in German.\n"
         "Open orders: []\n"
@@ -41,7 +41,7 @@ def test_prompt_is_filled_from_defaults_fragments_and_variables(first_line: Prom
 
 
 def test_precedence_rises_from_default_to_fragment_to_variable() -> None:
-    """Taking away the highest brings out the next."""
+    """Variables win over fragments, and fragments over defaults."""
     declared: dict[str, object] = {"name": "x", "default": "default"}
     assert prompt_of("{{x}}", declared).render({}) == "default"
     assert prompt_of("{{x}}", declared, fragments={"x": "fragment"}).render({}) == "fragment"
@@ -49,33 +49,33 @@ def test_precedence_rises_from_default_to_fragment_to_variable() -> None:
 
 
 def test_fragments_win_over_defaults_of_any_type() -> None:
-    """A number as default gives way to a fragment too."""
+    """A fragment wins over a numeric default too."""
     assert prompt_of("{{x}}", {"name": "x", "default": 1}, fragments={"x": "fragment"}).render({}) == "fragment"
 
 
 @pytest.mark.parametrize("variables", [{}, {"subject": ""}, {"subject": " \n"}, {"subject": None}])
 def test_required_variable_must_have_text(variables: dict[str, object]) -> None:
-    """Absent, null, empty and blank are all missing, and the error names prompt and variable."""
+    """Absent, null, empty and blank values are missing; the error names prompt and variable."""
     with pytest.raises(MissingVariableError, match=r"^Prompt 'a' has no value for 'subject'"):
         prompt_of("No placeholder.", {"name": "subject", "required": True}).render(variables)
 
 
 def test_default_satisfies_a_required_variable() -> None:
-    """Required with a default is accepted, and blank text falls back to the default."""
+    """A required variable may have a default, which also replaces blank text."""
     prompt = prompt_of("{{x}}", {"name": "x", "required": True, "default": "d"})
     assert prompt.render({}) == "d"
     assert prompt.render({"x": ""}) == "d"
 
 
 def test_empty_default_counts_and_null_does_not() -> None:
-    """An optional variable with the default "" is blank; one with null is missing."""
+    """The default "" is a value, null is not."""
     assert prompt_of("[{{x}}]", {"name": "x", "default": ""}).render({}) == "[]"
     with pytest.raises(MissingVariableError, match="no value for 'x'"):
         prompt_of("[{{x}}]", {"name": "x", "default": None}).render({})
 
 
 def test_required_and_unresolved_names_are_reported_together() -> None:
-    """One error, all names, sorted."""
+    """One error lists all names, sorted."""
     prompt = prompt_of("{{z}} {{b}}", {"name": "a", "required": True})
     with pytest.raises(MissingVariableError, match="no value for 'a', 'b', 'z'"):
         prompt.render({})
@@ -93,19 +93,19 @@ def test_required_and_unresolved_names_are_reported_together() -> None:
 def test_values_that_break_the_packs_rules_are_refused(
     first_line: Prompt, variables: dict[str, object], message: str
 ) -> None:
-    """Variable, value and rule stand in the error; nothing is rendered."""
+    """The error has the variable, the value and the rule."""
     with pytest.raises(PackValidationError) as caught:
         first_line.render({"company": "Shop", **variables})
     assert str(caught.value) == message
 
 
 def test_unknown_variables_are_allowed(first_line: Prompt) -> None:
-    """A variable for another prompt of the conversation does no harm."""
+    """Names that the prompt does not use are ignored."""
     assert first_line.render({"company": "Shop", "other": object()}) == first_line.render({"company": "Shop"})
 
 
 def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt) -> None:
-    """Its default would silently be used instead, and the answer paid for."""
+    """A misspelled name is an error, so that no request uses the default by accident."""
     with pytest.raises(MissingVariableError) as caught:
         first_line.render({"company": "Shop", "langauge": "English"})
     assert str(caught.value) == (
@@ -115,12 +115,12 @@ def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt
 
 @pytest.mark.parametrize("variables", [{"langauge": "x", "language": "German"}, {"unrelated": 1}, {"vop": 1}])
 def test_names_that_stand_for_nothing_here_are_allowed(first_line: Prompt, variables: dict[str, object]) -> None:
-    """Where the near one is given too, where none is near, and where the names are too short to tell."""
+    """Unknown names are allowed if the similar one is given too, if none is similar, or if the names are very short."""
     assert first_line.render({"company": "Shop", **variables})
 
 
 def test_time_can_be_asked_for() -> None:
-    """The clock's time beats defaults and fragments, and gives way to what the caller says."""
+    """The time wins over defaults and fragments, and values of the caller win over the time."""
     prompt = prompt_of(
         "{{current_weekday}} {{current_date}} {{current_hour}}h, {{current_month}} {{current_year}}: {{current_time}}",
         {"name": "current_hour", "default": "unknown"},
@@ -132,7 +132,7 @@ def test_time_can_be_asked_for() -> None:
 
 
 def test_time_is_not_asked_for_without_need() -> None:
-    """A prompt that does not say the time stays the same, so that its turns do."""
+    """The clock is read only if the prompt uses the time."""
 
     def no_clock() -> datetime:
         raise AssertionError
@@ -141,7 +141,7 @@ def test_time_is_not_asked_for_without_need() -> None:
 
 
 def test_report_says_what_a_system_prompt_is_made_of(first_line: Prompt) -> None:
-    """Its hash, the names that were filled and those given for nothing, the fragments, how deep they nest."""
+    """The report has hash, used and unused names, fragments and nesting depth."""
     report = first_line.report({"company": "Shop", "zebra": 1, "other": 2})
     assert report.text == first_line.render({"company": "Shop"})
     assert report.prompt_hash == sha256(report.text.encode()).hexdigest()
@@ -154,20 +154,20 @@ def test_report_says_what_a_system_prompt_is_made_of(first_line: Prompt) -> None
 
 @given(value=st.text(min_size=1).filter(str.strip))
 def test_any_text_of_a_caller_comes_out_literally(value: str) -> None:
-    """Braces, names of fragments and half placeholders in a value stay as they are."""
+    """Values are inserted literally, whatever they contain."""
     prompt = prompt_of("<{{x}}>{{f}}", {"name": "x", "type": "string", "required": True}, fragments={"f": "{{x}}!"})
     assert prompt.render({"x": value}) == f"<{value}>{value}!"
 
 
 def test_override_puts_text_around_the_template(first_line: Prompt) -> None:
-    """Prefix and suffix are part of the template: their placeholders are filled."""
+    """Prefix and suffix are rendered."""
     plain = first_line.render({"company": "Shop"})
     overridden = first_line.render({"company": "Shop"}, model="gpt-4o-mini")
     assert overridden == f"Think briefly.\n{plain}\nKeep to German."
 
 
 def test_override_replaces_the_template_first() -> None:
-    """Replacement, then prefix + base + suffix; a fragment that only an override uses is found."""
+    """An override may replace the template and use its own fragments."""
     override = {
         "system_template": "[{{f}}]",
         "system_template_prefix": "before ",
@@ -194,7 +194,7 @@ def test_patterns_serve_the_models_that_fit() -> None:
 
 
 def test_whole_numbers_written_as_fractions_are_whole() -> None:
-    """JSON's 600.0 is the integer that the model's server wants."""
+    """600.0 in the file is sent as 600."""
     (tokens,) = prompt_of("x", parameters={"max_tokens": 600.0}).parameters_for(None).values()
     assert tokens == 600
     assert isinstance(tokens, int)
@@ -202,13 +202,13 @@ def test_whole_numbers_written_as_fractions_are_whole() -> None:
 
 @pytest.mark.parametrize("model", [None, "gpt-4o", "gpt-4o-mini-2024-07-18", "GPT-4o-mini"])
 def test_override_serves_its_exact_model_only(first_line: Prompt, model: str | None) -> None:
-    """Other models get the prompt and the parameters as they are."""
+    """Other models use the prompt and the parameters unchanged."""
     assert first_line.render({"company": "Shop"}, model=model) == first_line.render({"company": "Shop"})
     assert first_line.parameters_for(model)["temperature"] == 0.2
 
 
 def test_parameters_are_merged_key_by_key_and_null_unsets(first_line: Prompt) -> None:
-    """The override's temperature wins, its null removes top_p, and the pack's null top_k is not sent."""
+    """An override wins key by key, and null removes a parameter."""
     assert first_line.parameters_for("gpt-4o-mini") == {
         "temperature": 0,
         "max_tokens": 600,
@@ -219,7 +219,7 @@ def test_parameters_are_merged_key_by_key_and_null_unsets(first_line: Prompt) ->
 
 
 def test_prompt_says_what_it_declares(first_line: Prompt) -> None:
-    """Everything that the pack says about a prompt can be read from it."""
+    """All sections of a prompt are available."""
     assert (first_line.name, first_line.id, first_line.version) == ("first_line", "first_line", "1.4.0")
     assert first_line.description == "Answers the first question of a customer."
     assert first_line.tools == ("order_status", "open_ticket")
@@ -236,7 +236,7 @@ def test_prompt_says_what_it_declares(first_line: Prompt) -> None:
 
 
 def test_snapshot_brings_back_an_equal_prompt(first_line: Prompt) -> None:
-    """Through JSON and back, the prompt is equal and renders the same, without its pack."""
+    """A prompt restored from JSON is equal and renders the same."""
     restored = Prompt.from_snapshot(json.loads(json.dumps(first_line.snapshot())))
     assert restored == first_line
     assert (
@@ -245,7 +245,7 @@ def test_snapshot_brings_back_an_equal_prompt(first_line: Prompt) -> None:
 
 
 def test_snapshot_keeps_the_fragments_it_uses_and_no_others(first_line: Prompt) -> None:
-    """A conversation carries what its prompt needs."""
+    """A snapshot holds only the fragments that the prompt uses."""
     snapshot = first_line.snapshot()
     assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments"]
     assert (snapshot["pack_id"], snapshot["pack_version"]) == ("customer-support", "v2.3.1")
@@ -256,7 +256,7 @@ def test_snapshot_keeps_the_fragments_it_uses_and_no_others(first_line: Prompt) 
 
 
 def test_snapshot_is_a_copy(first_line: Prompt) -> None:
-    """Changing what was kept does not change the prompt."""
+    """Changing a snapshot does not change the prompt."""
     definition = first_line.snapshot()["prompt"]
     assert isinstance(definition, dict)
     definition["parameters"]["temperature"] = 2
@@ -265,19 +265,19 @@ def test_snapshot_is_a_copy(first_line: Prompt) -> None:
 
 @pytest.mark.parametrize("data", [{}, {"name": "a"}, {**prompt_of("x").snapshot(), "prompt": {}}])
 def test_broken_snapshot_is_refused(data: dict[str, object]) -> None:
-    """What cannot be a prompt says so and how to go on."""
-    with pytest.raises(PackValidationError, match=r"^The stored prompt is no"):
+    """An invalid snapshot is an error with a remedy."""
+    with pytest.raises(PackValidationError, match=r"^The stored prompt is not"):
         Prompt.from_snapshot(data)
 
 
 def test_repr_says_what_is_in_the_prompt() -> None:
-    """One line: name, variables, the beginning of the system prompt."""
+    """The repr has name, variables and the beginning of the system prompt."""
     prompt = prompt_of("You teach {{s}}.\nBe kind.", {"name": "s", "required": True}, {"name": "t", "default": "x"})
     assert repr(prompt) == "<Prompt 'a', variables: s (required), t='x'; 'You teach {{s}}. Be kind.'>"
 
 
 def test_html_escapes_everything() -> None:
-    """No text of a pack is markup in the notebook."""
+    """All texts of a pack are escaped."""
     evil = "<img src=x onerror=alert(1)>"
     prompt = prompt_of(
         evil,

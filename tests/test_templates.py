@@ -1,4 +1,4 @@
-"""Filling placeholders: the pack's texts nest, what callers give is literal, what is missing is named."""
+"""Rendering: texts of the pack nest, values of the caller are literal, missing names are errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def filled(template: str, texts: dict[str, str] | None = None, **values: object)
     ],
 )
 def test_placeholders_are_replaced(template: str, rendered: str) -> None:
-    """With and without blanks inside the braces, as often as they occur."""
+    """Every placeholder is replaced, with or without blanks inside the braces."""
     assert filled(template, n="Ann") == rendered
 
 
@@ -38,51 +38,51 @@ def test_placeholders_are_replaced(template: str, rendered: str) -> None:
     ["{n}", "{{n", "n}}", "{{n}", "{ {n} }", '{"a": {"b": 1}}', r"\frac{a}{b}", "{{}}", "{{1}}", "{{a b}}", "$n %s"],
 )
 def test_other_braces_are_plain_text(text: str) -> None:
-    """Single and unclosed braces, JSON and LaTeX stay as they are."""
+    """Single and unclosed braces, JSON and LaTeX are kept."""
     assert filled(text, n="Ann") == text
 
 
 @pytest.mark.parametrize("name", ["user.name", "first-name", "_x", "größe", "a1"])
 def test_names_may_contain_dots_hyphens_and_letters(name: str) -> None:
-    """A dotted name is one name, looked up as it is written."""
+    """A dotted name is one name, looked up as written."""
     assert render(f"{{{{{name}}}}}", texts={}, values={name: "v"}).text == "v"
 
 
 def test_empty_value_is_a_value() -> None:
-    """An empty text makes the placeholder disappear and is no error."""
+    """Empty text is a value."""
     assert filled("[{{n}}]", n="") == "[]"
 
 
 @pytest.mark.parametrize("value", [r"\1 $1 \g<0>", "\"quotes\" 'too'", "line\nbreak", "back\\slash", "</script>"])
 def test_special_characters_are_inserted_literally(value: str) -> None:
-    """No value is taken for a pattern, an escape or markup."""
+    """Values are never interpreted as patterns, escapes or markup."""
     assert filled("<{{n}}>", n=value) == f"<{value}>"
 
 
 def test_caller_values_are_never_rescanned() -> None:
-    """A value that looks like a placeholder stays text, also where that name has a value."""
+    """A value that looks like a placeholder is not rendered."""
     assert filled("{{a}}", a="{{hidden}}", hidden="42") == "{{hidden}}"
 
 
 def test_placeholders_are_not_assembled_from_adjacent_values() -> None:
-    """Two values, each half a placeholder, stay two values."""
+    """Two values that form a placeholder are not rendered."""
     assert filled("{{a}}{{b}}", a="{{hid", b="den}}", hidden="42") == "{{hidden}}"
 
 
 @given(value=st.text(), before=st.sampled_from(["", "{", "{{", "{{n"]), after=st.sampled_from(["", "}", "}}"]))
 def test_any_value_comes_out_as_it_went_in(value: str, before: str, after: str) -> None:
-    """Whatever the value and whatever stands around it, the text is before + value + after."""
+    """The result is always the text before, the value and the text after."""
     rendered = render(f"{before} {{{{v}}}} {after}", texts={"n": "wrong", "secret": "wrong"}, values={"v": value}).text
     assert rendered == f"{before} {value} {after}"
 
 
 def test_texts_of_the_pack_nest() -> None:
-    """A text of the pack may ask for another, which may ask for a value."""
+    """A text of the pack may use another, which may use a value."""
     assert filled("{{a}}", {"a": "1 {{b}}", "b": "2 {{ n }}"}, n="Ann") == "1 2 Ann"
 
 
 def test_caller_wins_over_the_pack() -> None:
-    """A value given replaces the pack's text of that name, also deep inside."""
+    """A value replaces the pack's text with that name at every level."""
     assert filled("{{a}}", {"a": "{{b}}", "b": "pack"}, b="caller") == "caller"
 
 
@@ -92,31 +92,31 @@ def chain_of(levels: int) -> dict[str, str]:
 
 
 def test_ten_levels_are_allowed() -> None:
-    """The tenth level is still filled."""
+    """Ten levels work."""
     assert filled("{{t1}}", chain_of(10)) == "end"
 
 
 @pytest.mark.parametrize("template", ["{{t1}}", "{{t9}} {{t5}} {{t1}}", "{{t1}} {{t9}}"])
 def test_eleven_levels_are_refused_whatever_was_filled_before(template: str) -> None:
-    """The error shows the chain; texts filled for an earlier placeholder do not hide how deep they are."""
+    """The error shows the chain; texts rendered earlier count with their depth."""
     with pytest.raises(PackValidationError, match=r"more than 10 levels deep: t1 → t2"):
         filled(template, chain_of(11))
 
 
 def test_long_chains_end_in_our_error() -> None:
-    """Thousands of texts in a row are refused, not a crash of the interpreter."""
+    """A chain of thousands of texts is an error, not a crash."""
     with pytest.raises(PackValidationError, match="more than 10 levels"):
         filled("{{t1}}", chain_of(5000))
 
 
 def test_cycles_show_their_chain() -> None:
-    """A text that comes back to itself is an error that names the way."""
+    """The error for a cycle shows its chain."""
     with pytest.raises(PackValidationError, match=r"never ends: a → b → a\."):
         filled("{{start}}", {"start": "{{a}}", "a": "{{b}}", "b": "{{a}}"})
 
 
 def test_texts_that_multiply_are_stopped() -> None:
-    """Ten levels of ten references each would be ten thousand million characters: refused at once."""
+    """Exponential growth is stopped early."""
     texts = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 10)} | {"t10": "x" * 10}
     started = time.perf_counter()
     with pytest.raises(PackValidationError, match="grows beyond 10,000,000 characters"):
@@ -125,13 +125,13 @@ def test_texts_that_multiply_are_stopped() -> None:
 
 
 def test_references_that_multiply_to_nothing_cost_nothing() -> None:
-    """Each text is filled once, so the same ten levels around an empty text take no time."""
+    """Each text is rendered once, so ten levels around an empty text are fast."""
     texts = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 10)} | {"t10": ""}
     assert filled("{{t1}}", texts) == ""
 
 
 def test_all_missing_names_are_listed_sorted_with_near_matches() -> None:
-    """One error names everything that is missing, here and inside the pack's texts."""
+    """One error lists all missing names, also those inside texts of the pack."""
     with pytest.raises(MissingVariableError) as caught:
         filled("{{zeta}} {{topc}} {{given}} {{frag}}", {"frag": "{{inner}}"}, topic="x", given="y")
     assert str(caught.value) == (
@@ -140,14 +140,14 @@ def test_all_missing_names_are_listed_sorted_with_near_matches() -> None:
 
 
 def test_required_names_need_a_value_without_a_placeholder() -> None:
-    """What is required is asked for, used or not."""
+    """Required names need a value even if unused."""
     with pytest.raises(MissingVariableError, match="no value for 'a', 'b'"):
         render("{{b}}", texts={}, values={}, required=["a"])
 
 
 @pytest.mark.parametrize("block", ["{{#if x}}", "{{/if}}", "{{ #each items }}", "{{^x}}", "{{> part }}"])
 def test_blocks_are_refused(block: str) -> None:
-    """Conditions and loops are not silently sent to the model: the error names the block and the remedy."""
+    """Blocks and partials raise with the block and a remedy."""
     with pytest.raises(PackValidationError) as caught:
         filled(f"Hello {block}", x="1")
     assert block in str(caught.value)
@@ -155,13 +155,13 @@ def test_blocks_are_refused(block: str) -> None:
 
 
 def test_blocks_in_nested_texts_say_where_they_are() -> None:
-    """The chain leads to the text that has the block."""
+    """The error shows the chain to the text with the block."""
     with pytest.raises(PackValidationError, match=r"\(in a → b\)"):
         filled("{{a}}", {"a": "{{b}}", "b": "{{#if x}}"})
 
 
 def test_blocks_in_caller_values_are_text() -> None:
-    """A caller may write about templates."""
+    """A value may contain a block as text."""
     assert filled("{{a}}", a="{{#if x}}") == "{{#if x}}"
 
 
@@ -182,18 +182,18 @@ def test_blocks_in_caller_values_are_text() -> None:
     ],
 )
 def test_values_are_written_as_json_writes_them(value: object, text: str) -> None:
-    """Text raw, numbers in their shortest form, lists and dicts compact."""
+    """Text is raw, numbers are short, lists and dicts are compact JSON."""
     assert as_text(value, "it") == text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), [object()], b"bytes"])
 def test_values_that_json_lacks_are_refused_where_they_are_used(value: object) -> None:
-    """The error names the variable; where no placeholder asks for it, the value does not matter."""
+    """The error names the variable; unused values do not matter."""
     with pytest.raises(PackValidationError, match=r"Variable 'v' is a .* that cannot be written into a prompt"):
         filled("{{v}}", v=value)
     assert filled("no placeholder", v=value) == "no placeholder"
 
 
 def test_reachable_follows_texts_through_cycles() -> None:
-    """Everything that a template may come to need, and nothing else."""
+    """All texts that a template can use, and no others."""
     assert reachable(["{{a}} {{x}}"], {"a": "{{b}}", "b": "{{a}}", "c": "{{a}}"}) == {"a", "b"}

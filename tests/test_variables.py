@@ -1,4 +1,4 @@
-"""Declared variables: what a caller gives is checked against type and rules before it is used."""
+"""Declared variables: values are checked against type and rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from promptkit_nb.packs.variables import Variable, bound_values
     ],
 )
 def test_values_of_the_declared_type_pass(kind: str | None, value: object) -> None:
-    """A tuple is an array; a variable without a type takes anything."""
+    """A tuple is an array; a variable without a type accepts anything."""
     Variable("v", kind).check(value)
 
 
@@ -44,7 +44,7 @@ def test_values_of_the_declared_type_pass(kind: str | None, value: object) -> No
     ],
 )
 def test_values_of_another_type_are_refused(kind: str, value: object) -> None:
-    """A boolean is no number, text is no array: the error names variable, value and type."""
+    """Booleans are not numbers, text is not an array; the error names variable, value and type."""
     with pytest.raises(PackValidationError) as caught:
         Variable("v", kind).check(value)
     assert str(caught.value) == f"Variable 'v' cannot be {value!r}: its type is {kind}."
@@ -88,25 +88,25 @@ def test_values_that_break_a_rule_are_refused(validation: dict[str, Any], value:
 
 
 def test_near_choice_is_named() -> None:
-    """Where the pack lists what is allowed, a misspelt value is told the right one."""
+    """A misspelled enum value gets a near match."""
     with pytest.raises(PackValidationError) as caught:
         Variable("language", validation={"enum": ["German", "English"]}).check("Germn")
     assert str(caught.value).endswith("its enum is ['German', 'English']; did you mean 'German'?")
 
 
 def test_patterns_that_python_does_not_know_are_named() -> None:
-    """A regular expression of another language is the pack's error, not a crash."""
-    with pytest.raises(PackValidationError, match=r"pattern .* of variable 'v' is no regular expression"):
+    """An invalid pattern is an error of the pack, not a crash."""
+    with pytest.raises(PackValidationError, match=r"pattern .* of variable 'v' is not a regular expression"):
         Variable("v", validation={"pattern": "(?<n>x)"}).check("x")
 
 
 def test_binding_leaves_what_was_given_untouched() -> None:
-    """The caller's mapping is read, never changed; undeclared names are kept."""
+    """The caller's mapping is not modified; undeclared names are kept."""
     given = {"a": " ", "b": None, "c": 3}
     assert bound_values([Variable("a", required=True)], given) == {"c": 3}
     assert given == {"a": " ", "b": None, "c": 3}
 
 
 def test_blank_text_is_a_value_where_nothing_is_required() -> None:
-    """Only required variables need more than blanks."""
+    """Blank text is a value for optional variables."""
     assert bound_values([Variable("a")], {"a": ""}) == {"a": ""}

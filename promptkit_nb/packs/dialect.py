@@ -1,7 +1,7 @@
-"""Reading what is not quite PromptPack 1.5 as what it means: the older documentation's dialect, and what is left out.
+"""Tolerant loading: convert older dialects to PromptPack 1.5 and fill in what is missing.
 
-Every change is one warning that begins with a JSON pointer into the pack as it was read. What has no place in the
-format is moved out, into ``extras`` by its pointer, so that nothing is lost.
+Each change adds one warning, which begins with a JSON pointer into the original pack. Values that the format has no key
+for move to ``extras``, keyed by their pointer, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from promptkit_nb.packs.names import (
     EXTRAS,
     PARAMS_OF_VALIDATOR,
     STOP_SEQUENCES,
-    WITHOUT_SUCCESSOR,
+    UNSUPPORTED_KEYS,
     free_name,
     full_version,
     slug_of,
@@ -33,8 +33,8 @@ _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
 
 
 @dataclass(slots=True)
-class Reading:
-    """A pack on its way to the format: ``data`` is changed in place."""
+class LoadContext:
+    """A pack being loaded; ``data`` is modified in place."""
 
     data: dict[str, Any]
     where: str
@@ -47,49 +47,49 @@ class Reading:
         self.warnings.append(f"{pointer}: {message}")
 
     def move_out(self, parent: dict[str, Any], key: str, pointer: str, message: str) -> None:
-        """Take a key out of its object, and keep what it holds."""
+        """Move a key from its object to the extras."""
         place = pointer_to(pointer, key)
         self.keep(place, parent.pop(key))
         self.warn(place, message)
 
     def keep(self, pointer: str, value: object) -> None:
-        """Keep what has no place in the format, beside what was kept before."""
+        """Add a value to the extras, without replacing an earlier one."""
         self.extras[free_name(pointer, self.extras)] = value
 
     def keep_former_extras(self) -> None:
-        """Take up what an upgrade moved out before."""
+        """Read the extras that an earlier upgrade wrote."""
         metadata = self.data.get("metadata")
         former = metadata.get(EXTRAS) if isinstance(metadata, dict) else None
         if isinstance(former, dict):
             self.extras.update(former)
 
     def refuse(self, pointer: str, problem: str, code: str = "PP102") -> PackValidationError:
-        """Return the error for what cannot be read at all."""
+        """Return the error for a pack that cannot be loaded."""
         place = f"at {pointer}" if pointer else "at the top"
         findings = Findings([Finding(code, "error", pointer, problem)], self.where)
-        return PackValidationError(f"{self.where} is no valid pack: {place}, {problem}.", findings=findings)
+        return PackValidationError(f"{self.where} is not a valid pack: {place}, {problem}.", findings=findings)
 
 
-def read_dialect(reading: Reading) -> None:
-    """Rename, complete and move out; leave alone what is of the wrong kind, which the check of shapes refuses.
+def normalize_dialect(context: LoadContext) -> None:
+    """Rename, complete and move keys; values of the wrong type are left for ``check_pack`` to report.
 
-    >>> reading = Reading({"id": "a", "prompts": {"chat": {"system_prompt": "You help."}}}, "The pack")
-    >>> read_dialect(reading)
-    >>> reading.data["prompts"]["chat"]["system_template"], reading.warnings[-1]
+    >>> context = LoadContext({"id": "a", "prompts": {"chat": {"system_prompt": "You help."}}}, "The pack")
+    >>> normalize_dialect(context)
+    >>> context.data["prompts"]["chat"]["system_template"], context.warnings[-1]
     ('You help.', "/prompts/chat/version: missing; read as '1.0.0'")
     """
-    data = reading.data
-    reading.keep_former_extras()
+    data = context.data
+    context.keep_former_extras()
     if "version" in data:
-        _complete_version(reading, data, "")
-    _fill(reading, data, "", _missing_of_pack(data, reading.stem))
-    for key in WITHOUT_SUCCESSOR:
+        _complete_version(context, data, "")
+    _fill(context, data, "", _missing_of_pack(data, context.stem))
+    for key in UNSUPPORTED_KEYS:
         if key in data:
-            reading.move_out(data, key, "", "kept, but not applied")
+            context.move_out(data, key, "", "kept, but not applied")
     prompts = data.get("prompts")
     for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
         if isinstance(prompt, dict):
-            _read_prompt(reading, key, prompt, pointer_to("/prompts", key))
+            _read_prompt(context, key, prompt, pointer_to("/prompts", key))
 
 
 def _missing_of_pack(data: Mapping[str, Any], stem: str) -> dict[str, object]:
@@ -99,110 +99,108 @@ def _missing_of_pack(data: Mapping[str, Any], stem: str) -> dict[str, object]:
     return {"id": slug_of(name), "name": name[:200], "version": "1.0.0", "template_engine": dict(_ENGINE)}
 
 
-def _read_prompt(reading: Reading, key: str, prompt: dict[str, Any], pointer: str) -> None:
+def _read_prompt(context: LoadContext, key: str, prompt: dict[str, Any], pointer: str) -> None:
     for older in ("system_prompt", "system"):
-        _rename_template(reading, prompt, older, pointer)
-    _rename(reading, prompt, "available_tools", "tools", pointer)
-    _move_stop_sequences(reading, prompt, pointer)
-    _read_model_config(reading, prompt, pointer)
-    _read_variables(reading, prompt, pointer)
-    _read_validators(reading, prompt, pointer)
-    for unknown in WITHOUT_SUCCESSOR:
+        _rename_template(context, prompt, older, pointer)
+    _rename(context, prompt, "available_tools", "tools", pointer)
+    _move_stop_sequences(context, prompt, pointer)
+    _read_model_config(context, prompt, pointer)
+    _read_variables(context, prompt, pointer)
+    _read_validators(context, prompt, pointer)
+    for unknown in UNSUPPORTED_KEYS:
         if unknown in prompt:
-            reading.move_out(prompt, unknown, pointer, "kept, but not applied")
+            context.move_out(prompt, unknown, pointer, "kept, but not applied")
     if "version" in prompt:
-        _complete_version(reading, prompt, pointer)
-    version = reading.data["version"] if _is_text(reading.data.get("version")) else "1.0.0"
-    _fill(reading, prompt, pointer, {"id": slug_of(key, also="_"), "name": key or "prompt", "version": version})
+        _complete_version(context, prompt, pointer)
+    version = context.data["version"] if _is_text(context.data.get("version")) else "1.0.0"
+    _fill(context, prompt, pointer, {"id": slug_of(key, also="_"), "name": key or "prompt", "version": version})
 
 
-def _fill(reading: Reading, holder: dict[str, Any], pointer: str, values: Mapping[str, object]) -> None:
-    """Put values where there is nothing; null is nothing."""
+def _fill(context: LoadContext, holder: dict[str, Any], pointer: str, values: Mapping[str, object]) -> None:
+    """Set missing keys; null counts as missing."""
     for key, value in values.items():
         if holder.get(key) is None:
             holder[key] = value
             shown = json.dumps(value) if isinstance(value, dict) else shown_value(value)
-            reading.warn(pointer_to(pointer, key), f"missing; read as {shown}")
+            context.warn(pointer_to(pointer, key), f"missing; read as {shown}")
 
 
-def _complete_version(reading: Reading, holder: dict[str, Any], pointer: str) -> None:
-    """Read 1, 1.5 and ``"1.0"`` as semantic versions."""
+def _complete_version(context: LoadContext, holder: dict[str, Any], pointer: str) -> None:
+    """Convert 1, 1.5 and ``"1.0"`` to semantic versions."""
     written = holder["version"]
     full = full_version(written)
     if full is not None and full != written:
         holder["version"] = full
-        reading.warn(pointer_to(pointer, "version"), f"{shown_value(written)} read as {full!r}")
+        context.warn(pointer_to(pointer, "version"), f"{shown_value(written)} read as {full!r}")
 
 
-def _rename_template(reading: Reading, prompt: dict[str, Any], older: str, pointer: str) -> None:
+def _rename_template(context: LoadContext, prompt: dict[str, Any], older: str, pointer: str) -> None:
     given, template = prompt.get(older), prompt.get("system_template")
     if _is_text(given) and _is_text(template) and given != template:
-        raise reading.refuse(
-            pointer, f"{older!r} and 'system_template' say different things: keep one, as 'system_template'"
-        )
-    _rename(reading, prompt, older, "system_template", pointer)
+        raise context.refuse(pointer, f"{older!r} and 'system_template' differ: keep one of them, as 'system_template'")
+    _rename(context, prompt, older, "system_template", pointer)
 
 
-def _rename(reading: Reading, holder: dict[str, Any], older: str, name: str, pointer: str) -> bool:
-    """Give a key its name of today; where that is there too, keep the older one aside."""
+def _rename(context: LoadContext, holder: dict[str, Any], older: str, name: str, pointer: str) -> bool:
+    """Rename a key; if the new name is present too, move the old one to the extras."""
     if older not in holder:
         return False
     if holder.get(name) is None:
         holder[name] = holder.pop(older)
-        reading.warn(pointer_to(pointer, older), f"read as {name!r}")
+        context.warn(pointer_to(pointer, older), f"read as {name!r}")
         return True
     if holder[name] == holder[older]:
         del holder[older]
-        reading.warn(pointer_to(pointer, older), f"says the same as {name!r}, and left out")
+        context.warn(pointer_to(pointer, older), f"same as {name!r}, dropped")
     else:
-        reading.move_out(holder, older, pointer, f"kept, but not applied, since there is {name!r}")
+        context.move_out(holder, older, pointer, f"kept, but not applied, because {name!r} is present")
     return False
 
 
-def _read_model_config(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
-    """Read ``model_config`` as ``parameters``; what those lack is kept aside."""
-    if not _rename(reading, prompt, "model_config", "parameters", pointer):
+def _read_model_config(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
+    """Rename ``model_config`` to ``parameters``; unknown parameters move to the extras."""
+    if not _rename(context, prompt, "model_config", "parameters", pointer):
         return
     parameters = prompt["parameters"]
     if not isinstance(parameters, dict):
         return
     known = definition("parameters")["properties"]
     for key in [key for key in parameters if key not in known]:
-        reading.move_out(parameters, key, pointer_to(pointer, "model_config"), "kept, but not applied")
+        context.move_out(parameters, key, pointer_to(pointer, "model_config"), "kept, but not applied")
 
 
-def _move_stop_sequences(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
+def _move_stop_sequences(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
     for key in ("parameters", "model_config"):
         parameters = prompt.get(key)
         if isinstance(parameters, dict) and STOP_SEQUENCES in parameters:
             message = "not in the format; kept, and sent with the request as 'stop'"
-            reading.move_out(parameters, STOP_SEQUENCES, pointer_to(pointer, key), message)
+            context.move_out(parameters, STOP_SEQUENCES, pointer_to(pointer, key), message)
 
 
-def _read_variables(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
+def _read_variables(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
     place = pointer_to(pointer, "variables")
     variables = prompt.get("variables")
     if isinstance(variables, dict) and all(isinstance(variable, dict) for variable in variables.values()):
         prompt["variables"] = variables = [{"name": name} | variable for name, variable in variables.items()]
-        reading.warn(place, "an object, read as an array of variables with names")
-    _add_template_vars(reading, prompt, pointer)
+        context.warn(place, "an object, read as an array of named variables")
+    _add_template_vars(context, prompt, pointer)
     variables = prompt.get("variables")
     for index, variable in enumerate(variables if isinstance(variables, list) else ()):
         if isinstance(variable, dict) and _is_text(variable.get("name")):
-            _read_variable(reading, variable, pointer_to(place, index))
+            _read_variable(context, variable, pointer_to(place, index))
 
 
-def _read_variable(reading: Reading, variable: dict[str, Any], pointer: str) -> None:
+def _read_variable(context: LoadContext, variable: dict[str, Any], pointer: str) -> None:
     types = definition("variable")["properties"]["type"]["enum"]
     kind = variable.get("type")
     if isinstance(kind, str) and kind not in types:
         near = did_you_mean(near_names(kind, types))
-        reading.move_out(variable, "type", pointer, f"{shown_value(kind)} is none of {', '.join(types)}{near}")
-    _fill(reading, variable, pointer, {"type": type_of(variable.get("default")), "required": False})
+        context.move_out(variable, "type", pointer, f"{shown_value(kind)} is not one of {', '.join(types)}{near}")
+    _fill(context, variable, pointer, {"type": type_of(variable.get("default")), "required": False})
 
 
-def _add_template_vars(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
-    """Declare what ``template_vars`` gives as optional variables with these defaults."""
+def _add_template_vars(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
+    """Declare ``template_vars`` as optional variables with these defaults."""
     given, declared = prompt.get("template_vars"), prompt.get("variables") or []
     if not isinstance(given, dict) or not isinstance(declared, list):
         return
@@ -214,13 +212,13 @@ def _add_template_vars(reading: Reading, prompt: dict[str, Any], pointer: str) -
     ]
     prompt["variables"] = [*declared, *added]
     del prompt["template_vars"]
-    reading.warn(pointer_to(pointer, "template_vars"), "read as 'variables' with these defaults")
+    context.warn(pointer_to(pointer, "template_vars"), "read as 'variables' with these defaults")
     kept = {name: value for name, value in given.items() if name in names}
     if kept:
-        reading.keep(pointer_to(pointer, "template_vars"), kept)
+        context.keep(pointer_to(pointer, "template_vars"), kept)
 
 
-def _read_validators(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
+def _read_validators(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
     validators = prompt.get("validators")
     if not isinstance(validators, list):
         return
@@ -228,32 +226,32 @@ def _read_validators(reading: Reading, prompt: dict[str, Any], pointer: str) -> 
     for index, validator in enumerate(validators):
         place = pointer_to(pointer, "validators", index)
         if isinstance(validator, str):
-            read += _validators_named(reading, validator, place)
+            read += _validators_named(context, validator, place)
             continue
         if isinstance(validator, dict):
-            _read_validator(reading, validator, place)
+            _read_validator(context, validator, place)
         read.append(validator)
     prompt["validators"] = read
 
 
-def _validators_named(reading: Reading, name: str, pointer: str) -> list[object]:
+def _validators_named(context: LoadContext, name: str, pointer: str) -> list[object]:
     if name in CHECKS:
-        reading.warn(pointer, f"{name!r} read as an enabled validator of this type")
+        context.warn(pointer, f"{name!r} read as an enabled validator of this type")
         return [{"type": name, "enabled": True}]
-    reading.keep(pointer, name)
+    context.keep(pointer, name)
     near = did_you_mean(near_names(name, CHECKS))
-    reading.warn(pointer, f"there is no validator {shown_value(name)}: kept, but not applied{near}")
+    context.warn(pointer, f"there is no validator {shown_value(name)}: kept, but not applied{near}")
     return []
 
 
-def _read_validator(reading: Reading, validator: dict[str, Any], pointer: str) -> None:
-    _rename(reading, validator, "config", "params", pointer)
+def _read_validator(context: LoadContext, validator: dict[str, Any], pointer: str) -> None:
+    _rename(context, validator, "config", "params", pointer)
     for key in PARAMS_OF_VALIDATOR:
         params = validator.get("params") or {}
         if key in validator and isinstance(params, dict) and key not in params:
             validator["params"] = {**params, key: validator.pop(key)}
-            reading.warn(pointer_to(pointer, key), "read as one of 'params'")
-    _fill(reading, validator, pointer, {"enabled": True})
+            context.warn(pointer_to(pointer, key), "moved into 'params'")
+    _fill(context, validator, pointer, {"enabled": True})
 
 
 def _is_text(value: object) -> bool:

@@ -1,11 +1,12 @@
-"""Packs and prompts as a notebook shows them: what is in them, and the text that the model gets."""
+"""Packs and prompts as HTML for a notebook."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from promptkit_nb.packs.findings import MATH_OFF
+from promptkit_nb.text.note_html import MATH_OFF
+from promptkit_nb.text.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -25,7 +26,7 @@ _SHOWN_NAMES = 50
 
 
 def pack_html(pack: Pack) -> str:
-    """Return the pack as HTML: its prompts to unfold, the only one unfolded."""
+    """Return the pack as HTML with collapsible prompts; a single prompt is open."""
     sections: list[tuple[str, Collection[object]]] = [
         ("fragments", pack.fragments),
         ("tools", pack.tools),
@@ -52,13 +53,13 @@ def pack_html(pack: Pack) -> str:
 
 
 def prompt_html(prompt: Prompt) -> str:
-    """Return the prompt as HTML: its variables as a table, what goes with the request, and the system prompt."""
+    """Return the prompt as HTML: a table of its variables, request settings and the system prompt."""
     described = f' <span style="{_GREY}">{escape(prompt.description)}</span>' if prompt.description else ""
     return f"<div {MATH_OFF}><div><strong>{escape(prompt.name)}</strong>{described}</div>{_prompt_body(prompt)}</div>"
 
 
 def shown_variable(variable: Variable) -> str:
-    """Return a variable in a few words, for text.
+    """Return a short description of a variable as plain text.
 
     >>> from promptkit_nb.packs.variables import Variable
     >>> shown_variable(Variable("topic", required=True)), shown_variable(Variable("tone", default="warm"))
@@ -75,7 +76,7 @@ def _prompt_body(prompt: Prompt) -> str:
         ("tools", ", ".join(prompt.tools)),
         ("tool policy", _pairs(prompt.tool_policy)),
         ("fragments", ", ".join(prompt.fragments)),
-        ("differs for", ", ".join(prompt.model_overrides)),
+        ("overrides for", ", ".join(prompt.model_overrides)),
     ]
     lines = "".join(_fact(label, text) for label, text in facts if text)
     return f'{_variables_table(prompt.variables)}{lines}<pre style="{_TEXT}">{escape(prompt.system_template)}</pre>'
@@ -125,5 +126,4 @@ def _warnings_html(warnings: tuple[str, ...]) -> str:
     more = len(warnings) - _SHOWN_WARNINGS
     lines = [*warnings[:_SHOWN_WARNINGS], *([f"… and {more} more in pack.warnings"] if more > 0 else [])]
     listed = "".join(f"<div>⚠ {escape(line)}</div>" for line in lines)
-    noun = "warning" if len(warnings) == 1 else "warnings"
-    return f"<details><summary>⚠ {len(warnings)} {noun}</summary>{listed}</details>"
+    return f"<details><summary>⚠ {counted(len(warnings), 'warning')}</summary>{listed}</details>"

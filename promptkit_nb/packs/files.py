@@ -1,4 +1,4 @@
-"""Reading a pack's JSON from a file or a dict, with errors that say where in it the trouble is."""
+"""Read a pack's JSON from a file or a dict, and find the positions of its values."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]|[^\s"{}\[\],:]+', re.DO
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a text; line and column count from 1."""
+    """A position in a text; line and column count from 1."""
 
     offset: int
     line: int
     column: int
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return line and column in words."""
         return f"line {self.line}, column {self.column}"
 
 
 def positions_of(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    r"""Return where the pointers are in valid JSON: at the key of a member, at the first character of an item.
+    r"""Return the positions of JSON pointers in valid JSON: of the key for a member, of the value for an array item.
 
-    A pointer to what is not there gets the place of the nearest thing around it.
+    A pointer to a missing value has the position of the innermost value around it.
 
     >>> places = positions_of('{"a": [1,\n 2]}', ["/a/1", "/a/7"])
     >>> str(places["/a/1"]), str(places["/a/7"])
     ('line 2, column 2', 'line 1, column 2')
     """
     wanted = set(pointers)
-    root = _Place(max(text.find("{"), 0))
+    root = _PointerNode(max(text.find("{"), 0))
     for pointer in wanted:
         root.add(keys_of(pointer))
     _find(root, text)
@@ -56,7 +56,7 @@ def positions_of(text: str, pointers: Iterable[str]) -> dict[str, Position]:
 
 
 def repeated_keys(text: str) -> Iterator[tuple[str, str, Position, Position]]:
-    """Yield pointer, key, first and second place of every key that its object in valid JSON has already."""
+    """Yield pointer, key, first and second position of every key that occurs twice in one object of valid JSON."""
     line_starts = _line_starts(text)
     seen: list[dict[str | int, int]] = []
     for path, offset in _entries(text):
@@ -69,16 +69,16 @@ def repeated_keys(text: str) -> Iterator[tuple[str, str, Position, Position]]:
 
 
 @dataclass(slots=True)
-class _Place:
-    """What is asked for, or leads to it; ``offset`` is ``None`` until it is found."""
+class _PointerNode:
+    """A node of the tree of requested pointers; ``offset`` is ``None`` until found."""
 
     offset: int | None = None
-    children: dict[str, _Place] = field(default_factory=dict)
+    children: dict[str, _PointerNode] = field(default_factory=dict)
 
     def add(self, keys: list[str]) -> None:
         place = self
         for key in keys:
-            place = place.children.setdefault(key, _Place())
+            place = place.children.setdefault(key, _PointerNode())
 
     def offset_of(self, keys: list[str]) -> int:
         place, offset = self, self.offset or 0
@@ -90,9 +90,9 @@ class _Place:
         return offset
 
 
-def _find(root: _Place, text: str) -> None:
-    """Set the offsets of all places under the root."""
-    open_places: list[_Place | None] = [root]
+def _find(root: _PointerNode, text: str) -> None:
+    """Set the offsets of all nodes below the root."""
+    open_places: list[_PointerNode | None] = [root]
     for path, offset in _entries(text):
         depth = len(path)
         del open_places[depth:]
@@ -106,7 +106,7 @@ def _find(root: _Place, text: str) -> None:
 
 
 def _entries(text: str) -> Iterator[tuple[list[str | int], int]]:
-    """Yield the path and the offset of every member and item in valid JSON; the path is the same list each time."""
+    """Yield path and offset of every member and item of valid JSON; the path is one list, reused."""
     path: list[str | int] = []
     is_object: list[bool] = []
     awaits_entry = False  # whether the next token is a key or an item
@@ -145,18 +145,18 @@ def _position(line_starts: list[int], offset: int) -> Position:
 
 PackSource = str | os.PathLike[str] | Mapping[str, object]
 
-# What parsers take and JSON cannot hold, or may be that: names, long numbers, halves of a character.
+# Python's parser accepts more than JSON allows: special floats, long numbers, lone surrogates. This may match them.
 _DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
-_MAX_DEPTH = 100  # what checks it needs room on Python's stack
+_MAX_DEPTH = 100  # the checks are recursive
 _SHOWN_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """A pack's JSON object as it was read, a copy of its own.
+    """The JSON object of a pack.
 
-    ``where`` names it in messages; ``text`` is what it was parsed from, and ``stem`` the file's name without
-    ``.pack.json``: both are ``""`` where it was given as a dict.
+    ``where`` names the pack in messages, ``text`` is the file's text, ``stem`` the file name without ``.pack.json``;
+    the last two are ``""`` for a dict.
     """
 
     data: dict[str, Any]
@@ -168,14 +168,14 @@ class PackFile:
 def read_pack(source: PackSource) -> PackFile:
     """Return the pack's JSON object.
 
-    A byte order mark is accepted. Raises ``PackNotFoundError``, or ``PackValidationError`` for what is no JSON object:
-    with line and column where the text is to blame.
+    A byte order mark is accepted. Raises ``PackNotFoundError``, or ``PackValidationError`` with line and column if the
+    source is not a JSON object.
 
     >>> read_pack({"id": "mine"}).data
     {'id': 'mine'}
     """
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.path.abspath(source))  # noqa: PTH100 - an absolute path without following links
+        path = Path(os.path.abspath(source))  # noqa: PTH100 - absolute, without resolving links
         where, text = str(path), _text_of(path)
         stem = path.name.removesuffix(".json").removesuffix(".pack")
         data = _parsed(text, where)
@@ -183,14 +183,14 @@ def read_pack(source: PackSource) -> PackFile:
         where, text, stem = "The pack", "", ""
         data = dict(source) if isinstance(source, Mapping) else source
     if not isinstance(data, dict):
-        _refuse(where, "PP003", f"is no valid pack: a pack is a JSON object, this is {data!r:.60}.")
+        _refuse(where, "PP003", f"is not a valid pack: expected a JSON object, found {data!r:.60}.")
     try:
         is_plain = text and not _DOUBTFUL.search(text)
         data = data if is_plain else json_copy(data, "pack")
     except InvalidArgumentError as error:
-        _refuse(where, "PP003", f"is no valid pack: {error}", error)
+        _refuse(where, "PP003", f"is not a valid pack: {error}", error)
     if _is_too_deep(data):
-        _refuse(where, "PP003", f"is no valid pack: it is nested more than {_MAX_DEPTH} levels deep.")
+        _refuse(where, "PP003", f"is not a valid pack: it is nested more than {_MAX_DEPTH} levels deep.")
     return PackFile(data, where, text, stem)
 
 
@@ -226,12 +226,13 @@ def _what_is_near(path: Path) -> str:
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except (OSError, ValueError):
-        return f"There is no folder {folder} either, or it cannot be read."
+        return f"The folder {folder} does not exist or cannot be read."
     packs = [name for name in names if name.endswith(".pack.json")]
-    near = similar_names(path.name, names) or packs[:_SHOWN_FILES]
-    if not near:
-        return f"There is no pack in {folder}."
-    return f"In {folder} there is {', '.join(near)}."
+    if near := similar_names(path.name, names):
+        return f"Similar names in {folder}: {', '.join(near)}."
+    if packs:
+        return f"Packs in {folder}: {', '.join(packs[:_SHOWN_FILES])}."
+    return f"There are no packs in {folder}."
 
 
 def _parsed(text: str, where: str) -> object:
@@ -241,15 +242,15 @@ def _parsed(text: str, where: str) -> object:
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}."
         _refuse(where, "PP001", problem, error, line=error.lineno, column=error.colno)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
-        _refuse(where, "PP003", f"is no JSON that can be read: {error}.", error)
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; very deep nesting
+        _refuse(where, "PP003", f"cannot be parsed: {error}.", error)
     if repeated:
         _refuse_repeated_keys(text, where)
     return data
 
 
 def _object(repeated: list[bool], pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Parsers keep the last of equal keys and drop the others silently: here it is noted."""
+    """Record that a key is repeated: the parser silently keeps only the last value."""
     made = dict(pairs)
     if len(made) < len(pairs):
         repeated.append(True)
@@ -262,7 +263,7 @@ def _refuse_repeated_keys(text: str, where: str) -> NoReturn:
             "PP002",
             "error",
             pointer,
-            f"the key {key!r} twice in one object: at {first} and at {second}",
+            f"the key {key!r} twice in one object, at {first} and {second}",
             second.line,
             second.column,
             hint="remove one",

@@ -1,4 +1,4 @@
-"""What checking a pack finds: each with its place, what is there, what was expected, and what to do."""
+"""Findings: the errors and warnings of a pack, each with its position, the expected value and a remedy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from promptkit_nb.text.near_names import did_you_mean
+from promptkit_nb.text.note_html import MATH_OFF
+from promptkit_nb.text.plain_text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,18 +18,17 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning"]
 
 _SHOWN = 20
-MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'  # as in note_html.py, which stands above the packs
 _COLORS = {"error": "var(--jp-error-color1,#c62828)", "warning": "var(--jp-warn-color1,#b26a00)"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One mistake, or one doubt, in a pack.
+    """One error or warning about a pack.
 
-    ``code`` is stable: PP0xx the file, PP1xx the schema, PP2xx references, PP3xx meaning, PP4xx doubts. ``pointer`` is
-    a JSON pointer (``""`` is the whole pack); ``line`` and ``column`` count from 1 and point at the key, or at the item
-    of an array; they are ``None`` where the pack was given as a dict. ``value`` is what stands there, shortened;
-    ``expected`` what should; ``suggestions`` are names that may have been meant, ``hint`` is what to do.
+    ``code`` is stable: PP0xx file, PP1xx schema, PP2xx references, PP3xx meaning, PP4xx warnings. ``pointer`` is a JSON
+    pointer (``""`` is the whole pack). ``line`` and ``column`` count from 1 and point at the key, or at the array item;
+    both are ``None`` for a pack given as a dict. ``value`` is the value found, shortened; ``expected`` is the value
+    required; ``suggestions`` are near matches; ``hint`` is the remedy.
 
     >>> print(Finding("PP104", "error", "/promts", "unknown key", suggestions=("prompts",)))
     PP104 error /promts: unknown key; did you mean 'prompts'?
@@ -46,41 +47,41 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The message with the hint and the suggestions."""
+        """The message, the hint and the suggestions."""
         hint = f"; {self.hint}" if self.hint else ""
         return f"{self.message}{hint}{did_you_mean(self.suggestions)}"
 
     def __str__(self) -> str:
-        """Show it on one line."""
+        """Return the finding on one line."""
         place = "" if self.line is None else f" ({self.line}:{self.column})"
         return f"{self.code} {self.severity} {self.pointer or '/'}{place}: {self.text}"
 
 
 class Findings(Sequence[Finding]):
-    """All findings of one pack, in the order of its file; shown as a table in a notebook.
+    """All findings for one pack, in file order; shown as a table in a notebook.
 
-    ``source`` is the path of the file, or ``"The pack"``. ``advice`` says what helps against all of them at once.
+    ``source`` is the path of the file, or ``"The pack"``. ``advice`` is a remedy for all of them at once.
     """
 
     def __init__(self, findings: Iterable[Finding], source: str = "The pack", advice: str = "") -> None:
-        """Keep the findings in the order in which they are given."""
+        """Keep the findings in the given order."""
         self._findings = tuple(findings)
         self.source = source
         self.advice = advice
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """Those for which ``load_pack(path, strict=True)`` refuses the pack."""
+        """Findings that make ``load_pack(path, strict=True)`` fail."""
         return tuple(finding for finding in self._findings if finding.severity == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """The others."""
+        """Findings that do not."""
         return tuple(finding for finding in self._findings if finding.severity == "warning")
 
     def to_df(self) -> pd.DataFrame:
-        """Return one row per finding, with the fields of ``Finding`` as columns; ``line`` and ``column`` are Int64."""
-        import pandas as pd  # noqa: PLC0415 - heavy, and seldom wanted
+        """Return one row per finding; the columns are the fields of ``Finding``, ``line`` and ``column`` as Int64."""
+        import pandas as pd  # noqa: PLC0415 - heavy, and rarely needed
 
         names = [field.name for field in fields(Finding)]
         frame = pd.DataFrame([asdict(finding) for finding in self._findings], columns=names)
@@ -88,26 +89,26 @@ class Findings(Sequence[Finding]):
 
     @property
     def counts(self) -> str:
-        """How many there are, in words."""
+        """The numbers of errors and warnings, in words."""
         counts = Counter(finding.severity for finding in self._findings)
-        return f"{_counted(counts['error'], 'error')}, {_counted(counts['warning'], 'warning')}"
+        return f"{_count_text(counts['error'], 'error')}, {_count_text(counts['warning'], 'warning')}"
 
     @overload
     def __getitem__(self, index: int) -> Finding: ...
     @overload
     def __getitem__(self, index: slice) -> Findings: ...
     def __getitem__(self, index: int | slice) -> Finding | Findings:
-        """Return one finding, or some of them."""
+        """Return one finding, or a slice of them."""
         if isinstance(index, slice):
             return Findings(self._findings[index], self.source, self.advice)
         return self._findings[index]
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of findings."""
         return len(self._findings)
 
     def __eq__(self, other: object) -> bool:
-        """Compare with other findings, or with a tuple or list of them."""
+        """Compare with findings, or with a tuple or list of them."""
         if isinstance(other, (Findings, tuple, list)):
             return self._findings == tuple(other)
         return NotImplemented
@@ -117,11 +118,11 @@ class Findings(Sequence[Finding]):
         return hash(self._findings)
 
     def __repr__(self) -> str:
-        """Show the summary, and each finding on a line of its own; of very many the first ones."""
+        """Return the summary line and one line per finding."""
         return "\n".join([f"{self.source}: {self.counts}", *self.lines(len(self))])
 
     def lines(self, most: int = _SHOWN) -> list[str]:
-        """Return one line per finding, at most so many, then how many more there are, then the advice."""
+        """Return one line for each of the first ``most`` findings, the number of others, and the advice."""
         more = len(self) - most
         return [
             *(f"  {finding}" for finding in self._findings[:most]),
@@ -133,14 +134,14 @@ class Findings(Sequence[Finding]):
         shown = self._findings[:200]
         rows = "".join(map(_row, shown))
         more = f"<div>… and {len(self) - len(shown)} more</div>" if len(self) > len(shown) else ""
-        heading = "".join(f'<th style="text-align:left">{name}</th>' for name in ("", "where", "line", "what"))
+        heading = "".join(f'<th style="text-align:left">{name}</th>' for name in ("", "pointer", "line", "finding"))
         table = f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>" if shown else ""
         advice = f"<div>{escape(self.advice)}</div>" if self.advice else ""
         return f"<div {MATH_OFF}><div>{escape(self.source)}: {self.counts}</div>{table}{more}{advice}</div>"
 
 
 def shown_value(value: Any) -> str:
-    """Return a JSON value on one line, shortened to 60 characters; of an object or array only what it is.
+    """Return a JSON value on one line, shortened to 60 characters; objects and arrays by their type only.
 
     >>> shown_value("x" * 100), shown_value({"a": 1}), shown_value(None)
     ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'", 'an object', 'null')
@@ -158,8 +159,8 @@ def shown_value(value: Any) -> str:
     return repr(cut) if isinstance(value, str) else cut
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+def _count_text(number: int, noun: str) -> str:
+    return counted(number, noun) if number else f"no {noun}s"
 
 
 def _row(finding: Finding) -> str:

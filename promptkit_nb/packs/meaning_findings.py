@@ -1,4 +1,4 @@
-"""What has the right shape and still cannot work, or not as its author thinks: variables, validators, evals."""
+"""Semantic checks: templates, variables, validators and evals that match the schema and still cannot work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.packs.findings import Finding, shown_value
 from promptkit_nb.packs.names import CHECK_ALIASES, CHECKS
-from promptkit_nb.packs.reference_findings import doubt, mistake, object_items, objects_in, texts_in
+from promptkit_nb.packs.reference_findings import error_at, object_items, objects_in, texts_in, warning_at
 from promptkit_nb.packs.schema import pointer_to
 from promptkit_nb.packs.templates import BLOCK, PLACEHOLDER, TIME_NAMES, placeholders_in, reachable
 from promptkit_nb.packs.variables import VARIABLE_TYPES, Variable
@@ -19,35 +19,35 @@ from promptkit_nb.text.near_names import Suggestions, near_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Filled by whoever runs the prompt, without being declared.
+# Set by the runtime, without a declaration.
 WELL_KNOWN = frozenset({"input", "workflow_context", *TIME_NAMES})
 _TEMPLATES = ("system_template", "system_template_prefix", "system_template_suffix")
 
 
 def template_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield doubts about the templates, fragments and default texts of a pack.
+    """Yield findings about the templates, fragments and default texts of a pack.
 
     >>> pack = {"prompts": {"a": {"system_template": "{{topc}}", "variables": [{"name": "topic"}]}}}
     >>> [finding.text for finding in template_findings(pack)][0]
-    "{{topc}} at character 1 is declared nowhere; did you mean 'topic'?"
+    "{{topc}} at character 1 is not declared; did you mean 'topic'?"
     """
-    checker = _Checker(dict(texts_in(data.get("fragments"))))
+    checker = _TemplateChecker(dict(texts_in(data.get("fragments"))))
     for key, prompt in objects_in(data.get("prompts")):
         yield from checker.prompt_findings(prompt, pointer_to("/prompts", key))
     for key, text in checker.fragments.items():
         yield from _block_findings(text, pointer_to("/fragments", key))
 
 
-class _Checker:
-    """The fragments, which all prompts share, and what was told of them already."""
+class _TemplateChecker:
+    """Checks templates; remembers what it reported about fragments, which prompts share."""
 
     def __init__(self, fragments: dict[str, str]) -> None:
         self.fragments = fragments
         self._suggestions = Suggestions()
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def prompt_findings(self, prompt: dict[str, Any], pointer: str) -> Iterator[Finding]:
-        """Yield what concerns one prompt, and the fragments and defaults that it uses."""
+        """Yield findings about one prompt, and about the fragments and defaults that it uses."""
         declared = {
             variable["name"]: (pointer_to(pointer, "variables", index), variable.get("default"))
             for index, variable in object_items(prompt.get("variables"))
@@ -67,19 +67,19 @@ class _Checker:
             yield from self._placeholder_findings(texts[name], place, declared)
         for name, (place, _) in declared.items() if templates else ():
             if name not in used:
-                yield doubt("PP401", place, f"variable {name!r} is used in no template")
+                yield warning_at("PP401", place, f"variable {name!r} is not used in any template")
 
     def _placeholder_findings(self, text: str, pointer: str, declared: Mapping[str, object]) -> Iterator[Finding]:
         for found in PLACEHOLDER.finditer(text):
             name = found[1]
             if name in declared or name in self.fragments or name in WELL_KNOWN or name.startswith("artifacts."):
                 continue
-            if (pointer, name) in self._told:
+            if (pointer, name) in self._reported:
                 continue
-            self._told.add((pointer, name))
+            self._reported.add((pointer, name))
             near = self._suggestions.near(name, chain(declared, self.fragments, WELL_KNOWN))
-            message = f"{{{{{name}}}}} at character {found.start() + 1} is declared nowhere"
-            yield doubt("PP400", pointer, message, value=f"{{{{{name}}}}}", suggestions=near)
+            message = f"{{{{{name}}}}} at character {found.start() + 1} is not declared"
+            yield warning_at("PP400", pointer, message, value=f"{{{{{name}}}}}", suggestions=near)
 
 
 def _templates_of(prompt: dict[str, Any], pointer: str) -> Iterator[tuple[str, str]]:
@@ -97,11 +97,11 @@ def _block_findings(text: str, pointer: str) -> Iterator[Finding]:
     if found:
         block = shown_value(found[0])
         message = f"{block} at character {found.start() + 1}: blocks are not supported, only {{{{name}}}}"
-        yield doubt("PP406", pointer, message, value=block)
+        yield warning_at("PP406", pointer, message, value=block)
 
 
 _UNSUPPORTED_FEATURES = {"conditionals", "loops", "filters"}
-# The params of which a check needs one, by the check.
+# Checks that need one of these params.
 _NEEDED_PARAMS = {
     "max_length": ("max", "max_characters", "max_chars", "max_tokens"),
     "min_length": ("min", "min_characters", "min_chars"),
@@ -111,7 +111,7 @@ _DIRECTIONS = ("input", "output", "both")
 
 
 def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield mistakes and doubts about variables, validators, evals and the template engine.
+    """Yield findings about variables, validators, evals and the template engine.
 
     >>> pack = {"prompts": {"a": {"variables": [{"name": "n", "type": "number", "default": "many"}]}}}
     >>> [finding.code for finding in meaning_findings(pack)]
@@ -121,7 +121,9 @@ def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
     features = engine.get("features") if isinstance(engine, dict) else None
     for index, feature in enumerate(features if isinstance(features, list) else ()):
         if isinstance(feature, str) and feature in _UNSUPPORTED_FEATURES:
-            yield doubt("PP406", pointer_to("/template_engine/features", index), f"{feature!r} is not supported here")
+            yield warning_at(
+                "PP406", pointer_to("/template_engine/features", index), f"{feature!r} is not supported here"
+            )
     for key, prompt in objects_in(data.get("prompts")):
         pointer = pointer_to("/prompts", key)
         yield from _variable_findings(prompt, pointer_to(pointer, "variables"))
@@ -138,45 +140,45 @@ def _variable_findings(prompt: dict[str, Any], pointer: str) -> Iterator[Finding
         name = variable.get("name")
         if isinstance(name, str):
             if name in names:
-                yield doubt("PP402", pointer_to(place, "name"), f"variable {name!r} is declared twice")
+                yield warning_at("PP402", pointer_to(place, "name"), f"variable {name!r} is declared twice")
             names.add(name)
         default = variable.get("default")
         if variable.get("required") is True and default is not None:
-            message = f"{shown_value(name)} is required and has a default, which satisfies it"
-            yield doubt("PP403", pointer_to(place, "default"), message)
+            message = f"{shown_value(name)} is required and has a default, so it is never missing"
+            yield warning_at("PP403", pointer_to(place, "default"), message)
         yield from _validation_findings(variable, place)
 
 
 def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Finding]:
-    """Yield a pattern that is none, rules that exclude each other, and a default that breaks type or rules."""
+    """Yield invalid patterns, contradictory rules, and a default that breaks its type or rules."""
     rules = variable.get("validation")
     rules = {key: rule for key, rule in rules.items() if rule is not None} if isinstance(rules, dict) else {}
     pattern = rules.get("pattern")
     if isinstance(pattern, str) and (problem := _problem_of_pattern(pattern)):
         place = pointer_to(pointer, "validation", "pattern")
-        message = f"{shown_value(pattern)} is no regular expression: {problem}"
-        yield mistake("PP301", place, message, value=shown_value(pattern), expected="a regular expression")
+        message = f"{shown_value(pattern)} is not a regular expression: {problem}"
+        yield error_at("PP301", place, message, value=shown_value(pattern), expected="a regular expression")
         return
     for low, high in (("min_length", "max_length"), ("minimum", "maximum")):
         if _is_number(rules.get(low)) and _is_number(rules.get(high)) and rules[low] > rules[high]:
             place = pointer_to(pointer, "validation", low)
-            yield doubt("PP407", place, f"{rules[low]} is more than {high!r}, {rules[high]}: no value can be right")
+            yield warning_at("PP407", place, f"{rules[low]} is more than {high!r}, {rules[high]}: no value is valid")
     default, kind = variable.get("default"), variable.get("type")
     if default is None or (kind is not None and kind not in VARIABLE_TYPES):
         return
     if isinstance(default, str) and placeholders_in(default):
-        rules = {}  # they are for what comes out of it
+        rules = {}  # the rules apply to the rendered value
     try:
         Variable(str(variable.get("name")), kind, validation=rules).check(default)
     except (PackValidationError, TypeError) as error:
-        message = f"the default breaks the variable's own rules: {error}"
-        yield mistake("PP302", pointer_to(pointer, "default"), message, value=shown_value(default))
+        message = f"the default breaks the variable's rules: {error}"
+        yield error_at("PP302", pointer_to(pointer, "default"), message, value=shown_value(default))
 
 
 def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Finding]:
     kind = validator.get("type")
     if validator.get("enabled") is False:
-        yield doubt("PP408", pointer, f"the validator {shown_value(kind)} is disabled")
+        yield warning_at("PP408", pointer, f"the validator {shown_value(kind)} is disabled")
         return
     if not isinstance(kind, str) or not kind:
         return
@@ -184,11 +186,11 @@ def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Fin
     if kind not in CHECKS:
         near = near_names(kind, CHECKS)
         message = f"there is no validator {shown_value(kind)}"
-        yield mistake("PP202", place, message, value=shown_value(kind), suggestions=near)
+        yield error_at("PP202", place, message, value=shown_value(kind), suggestions=near)
         return
     check, params = CHECK_ALIASES.get(kind, kind), validator.get("params")
     if params is None and check in _NEEDED_PARAMS:
-        yield doubt("PP409", pointer, f"{kind!r} without params checks nothing", expected="params")
+        yield warning_at("PP409", pointer, f"{kind!r} has no effect without params", expected="params")
     if isinstance(params, dict):
         yield from _param_findings(check, kind, params, pointer_to(pointer, "params"))
         yield from _direction_findings(params.get("direction", "output"), pointer_to(pointer, "params", "direction"))
@@ -201,22 +203,22 @@ def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -
     given = next((name for name in needed if params.get(name) is not None), None)
     if given is None:
         meant = sorted({name for key in params for name in near_names(key, needed)})
-        message = f"{kind!r} needs one of the params {', '.join(map(repr, needed))}"
-        yield mistake("PP303", place, message, expected=", ".join(needed), suggestions=tuple(meant[:3]))
+        message = f"{kind!r} needs one of these params: {', '.join(map(repr, needed))}"
+        yield error_at("PP303", place, message, expected=", ".join(needed), suggestions=tuple(meant[:3]))
     elif check != "regex":
         if not _is_number(params[given]) or params[given] < 1:
-            message = f"expected a number from 1, found {shown_value(params[given])}"
-            yield mistake("PP303", pointer_to(place, given), message, value=shown_value(params[given]))
+            message = f"expected a number of at least 1, found {shown_value(params[given])}"
+            yield error_at("PP303", pointer_to(place, given), message, value=shown_value(params[given]))
     elif isinstance(params[given], str) and (problem := _problem_of_pattern(params[given])):
-        message = f"{shown_value(params[given])} is no regular expression: {problem}"
-        yield mistake("PP301", pointer_to(place, given), message, value=shown_value(params[given]))
+        message = f"{shown_value(params[given])} is not a regular expression: {problem}"
+        yield error_at("PP301", pointer_to(place, given), message, value=shown_value(params[given]))
 
 
 def _direction_findings(direction: object, pointer: str) -> Iterator[Finding]:
     if direction not in _DIRECTIONS:
         message = f"expected one of {', '.join(_DIRECTIONS)}, found {shown_value(direction)}; read as 'output'"
         near = near_names(direction, _DIRECTIONS) if isinstance(direction, str) else ()
-        yield doubt("PP409", pointer, message, value=shown_value(direction), suggestions=near)
+        yield warning_at("PP409", pointer, message, value=shown_value(direction), suggestions=near)
 
 
 def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:
@@ -224,8 +226,10 @@ def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:
         kind = each.get("type")
         if isinstance(kind, str) and kind and kind not in CHECKS:
             near = near_names(kind, CHECKS)
-            message = f"there is no eval {shown_value(kind)} here: kept, and passed over"
-            yield doubt("PP409", pointer_to(pointer, index, "type"), message, value=shown_value(kind), suggestions=near)
+            message = f"there is no eval {shown_value(kind)}: kept, but not run"
+            yield warning_at(
+                "PP409", pointer_to(pointer, index, "type"), message, value=shown_value(kind), suggestions=near
+            )
 
 
 def _problem_of_pattern(pattern: str) -> str:

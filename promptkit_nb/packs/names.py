@@ -1,4 +1,4 @@
-"""What packs call things: names of older documentation, the known checks, and names made up where there are none."""
+"""Names in packs: keys of older dialects, known checks, generated ids, and the types of a pack's sections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Container
 
-# What the older documentation calls what, by the definition of the schema in which it stood.
+# Keys of the older documentation and their current names, by definition of the schema.
 OLDER_NAMES = {
     "prompt": {
         "system_prompt": "system_template",
@@ -19,9 +19,9 @@ OLDER_NAMES = {
     },
     "validator": {"config": "params"},
 }
-# What the older documentation has and the format has not.
-WITHOUT_SUCCESSOR = ("variants", "environments", "extends", "examples", "user_template")
-# In a pack of today, what each of these keys of a validator says stands among its params.
+# Keys of the older documentation that the format no longer has.
+UNSUPPORTED_KEYS = ("variants", "environments", "extends", "examples", "user_template")
+# Keys that older packs put on a validator itself instead of in its params.
 PARAMS_OF_VALIDATOR = ("message", "monitor")
 
 STOP_SEQUENCES = "stop_sequences"
@@ -44,7 +44,7 @@ CHECK_ALIASES = {
     "tools_not_called_with_args": "tool_args_excluded_session",
     "valid_json": "json_valid",
 }
-# Every check that PromptKit has: a validator and an eval each name one.
+# Every check that PromptKit has; the type of a validator or an eval is one of these.
 CHECKS = frozenset(
     {
         *CHECK_ALIASES,
@@ -71,7 +71,7 @@ _SHORT_VERSION = re.compile(r"(v?)(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """Return the name, or where it is taken the name with a number.
+    """Return the name, with a number if it is taken.
 
     >>> free_name("/a", {"/a"})
     '/a#2'
@@ -84,7 +84,7 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def full_version(written: object) -> str | None:
-    """Return the semantic version that is meant; ``None`` where it is no version, or more than numbers.
+    """Return the full semantic version; ``None`` if it is not a version, or not a plain numeric one.
 
     >>> full_version("v1"), full_version(1.5), full_version("latest")
     ('v1.0.0', '1.5.0', None)
@@ -95,7 +95,7 @@ def full_version(written: object) -> str | None:
 
 
 def slug_of(name: str, also: str = "") -> str:
-    """Return an id made from a name: lower-case letters, digits and hyphens (and ``also``), a letter first.
+    """Return an id for a name: lower-case letters, digits, hyphens and ``also``, starting with a letter.
 
     >>> slug_of("My 1st Pack!"), slug_of("42")
     ('my-1st-pack', 'pack-42')
@@ -105,7 +105,7 @@ def slug_of(name: str, also: str = "") -> str:
 
 
 def type_of(value: object) -> str:
-    """Return the type of variable that this default belongs to; ``"string"`` where there is none."""
+    """Return the variable type of a default value; ``"string"`` for null."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, (int, float)):
@@ -116,7 +116,7 @@ def type_of(value: object) -> str:
 
 
 class TemplateEngine(TypedDict, total=False):
-    """How placeholders are written."""
+    """The syntax of placeholders."""
 
     version: str
     syntax: str
@@ -124,7 +124,7 @@ class TemplateEngine(TypedDict, total=False):
 
 
 class Parameters(TypedDict, total=False):
-    """What goes to the model with the request."""
+    """Model parameters, sent with the request."""
 
     temperature: float
     max_tokens: int
@@ -135,7 +135,7 @@ class Parameters(TypedDict, total=False):
 
 
 class ModelOverride(TypedDict, total=False):
-    """What differs for one model, or for all whose name matches a pattern with ``*``."""
+    """Changes for one model, or for all models that match a pattern with ``*``."""
 
     system_template: str
     system_template_prefix: str
@@ -144,7 +144,7 @@ class ModelOverride(TypedDict, total=False):
 
 
 class ToolPolicy(TypedDict, total=False):
-    """How a prompt's tools may be used."""
+    """Rules for a prompt's tools."""
 
     tool_choice: Literal["auto", "required", "none"]
     max_rounds: int
@@ -161,7 +161,7 @@ class Tool(TypedDict, total=False):
 
 
 class Validator(TypedDict, total=False):
-    """A check of what the model says or is told."""
+    """A check of input or output."""
 
     type: str
     enabled: bool
@@ -170,7 +170,7 @@ class Validator(TypedDict, total=False):
 
 
 class Eval(TypedDict, total=False):
-    """A measurement of answers."""
+    """A measurement of responses."""
 
     id: str
     type: str
@@ -183,7 +183,7 @@ class Eval(TypedDict, total=False):
 
 
 class Workflow(TypedDict, total=False):
-    """States, each with a prompt, and the events that lead from one to another."""
+    """States with prompts, and the events that lead from one state to another."""
 
     version: int
     entry: str
@@ -192,7 +192,7 @@ class Workflow(TypedDict, total=False):
 
 
 class Agents(TypedDict, total=False):
-    """Which prompts are agents to others."""
+    """The prompts that act as agents."""
 
     entry: str
     members: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The prompt: a system prompt with variables, as one entry of a pack declares it."""
+"""The prompt: a system prompt template with variables, one entry of a pack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.packs.dialect import Reading
+from promptkit_nb.packs.dialect import LoadContext
 from promptkit_nb.packs.display import prompt_html, shown_variable
 from promptkit_nb.packs.names import STOP_SEQUENCES, Parameters, ToolPolicy
 from promptkit_nb.packs.schema import check_prompt
@@ -26,15 +26,20 @@ if TYPE_CHECKING:
 
     from promptkit_nb.packs.names import Eval, ModelOverride, Validator
 
+T = TypeVar("T")
+
 _SHORT_NAME = 3
+_SHOWN_CHARACTERS = 60
+_WHOLE_NUMBERS = ("max_tokens", "top_k")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderReport:
-    """A system prompt as the model gets it, and what it was made of.
+    """A rendered system prompt and what went into it.
 
-    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` are the names that were filled, ``unused`` those given
-    for nothing, both sorted; ``fragments`` are those of the pack that are in it, ``passes`` how deep texts nest.
+    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` lists the names that were filled in, ``unused`` the
+    given names that were not, both sorted. ``fragments`` lists the fragments in the text, ``passes`` is the
+    nesting depth.
     """
 
     text: str
@@ -54,9 +59,9 @@ def report_of(
     clock: Callable[[], datetime],
     where: str,
 ) -> RenderReport:
-    """Return the template filled: defaults give way to fragments, those to the time, and all to what is given.
+    """Render the template; precedence rises from defaults to fragments, the time and the given values.
 
-    ``where`` begins the messages. Raises ``MissingVariableError`` and ``PackValidationError`` as ``Prompt.render``.
+    ``where`` begins error messages. Raises the errors of ``Prompt.render``.
     """
     defaults = {variable.name: variable.default for variable in declared if variable.default is not None}
     texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | dict(fragments)
@@ -82,13 +87,13 @@ def report_of(
 
 
 def _names_in(template: str, texts: Mapping[str, str]) -> frozenset[str]:
-    """Return all names that the template asks for, directly or through the pack's texts."""
+    """Return all names that the template uses, directly or through other texts of the pack."""
     used = reachable([template], texts)
     return placeholders_in(template).union(*(placeholders_in(texts[name]) for name in used))
 
 
 def _refuse_misspelt(given: Mapping[str, object], known: set[str], where: str) -> None:
-    """Refuse a name that is unknown here and near to one without a value: nobody wants to pay for that answer."""
+    """Raise for an unknown name close to one without a value: the answer would use the wrong prompt."""
     unknown = [name for name, value in given.items() if value is not None and name not in known]
     for name in unknown:
         near = [
@@ -102,18 +107,12 @@ def _refuse_misspelt(given: Mapping[str, object], known: set[str], where: str) -
             )
 
 
-T = TypeVar("T")
-
-_SHOWN_CHARACTERS = 60
-_WHOLE_NUMBERS = ("max_tokens", "top_k")
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
-    """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON as the pack's is understood.
+    """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON in PromptPack 1.5.
 
-    ``fragments`` are those of the pack's texts that this prompt uses. ``extras`` is what the pack says of it beyond
-    the format, by JSON pointer from here.
+    ``fragments`` holds the pack's fragments that this prompt uses. ``extras`` holds values that the format has no key
+    for, by their JSON pointer within the prompt.
 
     >>> from promptkit_nb import Prompt
     >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
@@ -130,7 +129,7 @@ class Prompt:
 
     @classmethod
     def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
-        """Return the prompt of this name from a pack's JSON, its shape checked before, and the prompt's extras."""
+        """Return a prompt from the JSON of a pack, whose shape was checked."""
         definition = pack["prompts"][name]
         fragments = pack.get("fragments") or {}
         used = reachable(_texts_of(definition), fragments)
@@ -145,40 +144,42 @@ class Prompt:
 
     @classmethod
     def from_snapshot(cls, data: Mapping[str, Any]) -> Self:
-        """Return the prompt that ``snapshot`` kept; ``PackValidationError`` where it is none."""
+        """Return the prompt from its ``snapshot``; raise ``PackValidationError`` if it is not one."""
         where = "The stored prompt"
         try:
             name, pack_id, pack_version = data["name"], data["pack_id"], data["pack_version"]
-            reading = Reading(deepcopy(dict(data["prompt"])), where)
+            context = LoadContext(deepcopy(dict(data["prompt"])), where)
             fragments, extras = data["fragments"], data.get("extras", {})
         except (KeyError, TypeError, ValueError) as error:
-            raise PackValidationError(f"{where} is no snapshot of a prompt: {error}. Give the pack again.") from error
-        check_prompt(reading)
-        return cls(name, reading.data, fragments, pack_id, pack_version, extras)
+            raise PackValidationError(
+                f"{where} is not a snapshot of a prompt: {error}. Give the pack again."
+            ) from error
+        check_prompt(context)
+        return cls(name, context.data, fragments, pack_id, pack_version, extras)
 
     @property
     def id(self) -> str:
-        """The prompt's own id, which should be its name in the pack."""
+        """The prompt's id, usually its name in the pack."""
         return self._section("id", self.name)
 
     @property
     def version(self) -> str:
-        """The prompt's version, ``""`` where the pack gives none."""
+        """The prompt's version, ``""`` if missing."""
         return self._section("version", "")
 
     @property
     def description(self) -> str:
-        """What the prompt is for, ``""`` where the pack does not say."""
+        """The prompt's purpose, ``""`` if missing."""
         return self._section("description", "")
 
     @property
     def system_template(self) -> str:
-        """The system prompt with its placeholders."""
+        """The system prompt with placeholders."""
         return str(self.definition["system_template"])
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """The declared variables, in the pack's order."""
+        """The declared variables, in file order."""
         return tuple(map(Variable.from_pack, self.definition.get("variables") or ()))
 
     @property
@@ -188,22 +189,22 @@ class Prompt:
 
     @property
     def tool_policy(self) -> ToolPolicy:
-        """How tools may be used; empty where the pack does not say."""
+        """Rules for tools; empty if missing."""
         return self._section("tool_policy", ToolPolicy())
 
     @property
     def parameters(self) -> Parameters:
-        """What goes to every model with the request, such as ``{"temperature": 0.2}``."""
+        """Parameters for every model, such as ``{"temperature": 0.2}``."""
         return self._section("parameters", Parameters())
 
     @property
     def model_overrides(self) -> Mapping[str, ModelOverride]:
-        """What differs for single models, by their names or by patterns with ``*``."""
+        """Changes for some models, by model name or pattern with ``*``."""
         return self._section("model_overrides", {})
 
     @property
     def validators(self) -> Sequence[Validator]:
-        """The checks of what the model says; kept, but not run."""
+        """Checks of responses; kept, but not run."""
         return self._section("validators", [])
 
     @property
@@ -213,12 +214,12 @@ class Prompt:
 
     @property
     def media(self) -> Mapping[str, Any]:
-        """What media the prompt takes; empty where the pack does not say. Kept, but not applied."""
+        """Accepted media, empty if missing; kept, but not applied."""
         return self._section("media", {})
 
     @property
     def tested_models(self) -> Sequence[Mapping[str, Any]]:
-        """With which models the author tried it, and with what success."""
+        """The models that the author tested, with results."""
         return self._section("tested_models", [])
 
     def render(
@@ -228,14 +229,14 @@ class Prompt:
         model: str | None = None,
         clock: Callable[[], datetime] = local_time,
     ) -> str:
-        """Return the system prompt for this model, with the variables filled in.
+        """Return the system prompt for this model with the variables filled in.
 
-        Defaults give way to fragments, those to the time (``current_time``, ``current_date``, ``current_year``,
-        ``current_month``, ``current_weekday``, ``current_hour``, by ``clock``), and all to ``variables``. Those are
-        inserted literally. Names that the prompt does not use are allowed, unless one of its own was probably meant.
+        Precedence rises from defaults to fragments, the time by ``clock`` (``current_time``, ``current_date``,
+        ``current_year``, ``current_month``, ``current_weekday``, ``current_hour``) and ``variables``, which are
+        inserted literally. Names that the prompt does not use are allowed, unless they look like a misspelled variable.
 
-        Raises ``MissingVariableError`` naming all that have no value, or one whose name is misspelt in ``variables``,
-        and ``PackValidationError`` for a value that breaks its variable's rules.
+        Raises ``MissingVariableError`` for names without a value and for misspelled names, and ``PackValidationError``
+        for a value that breaks the rules of its variable.
         """
         return self.report(variables, model=model, clock=clock).text
 
@@ -246,7 +247,7 @@ class Prompt:
         model: str | None = None,
         clock: Callable[[], datetime] = local_time,
     ) -> RenderReport:
-        """Return what ``render`` returns, and what it was made of; arguments and errors are the same.
+        """Return the rendered system prompt and what went into it; arguments and errors as for ``render``.
 
         >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
         >>> prompt.report({"subject": "algebra", "mood": "calm"}).unused
@@ -266,9 +267,9 @@ class Prompt:
         return section
 
     def parameters_for(self, model: str | None) -> dict[str, Any]:
-        """Return the parameters for this model: its overrides win key by key, and null unsets one.
+        """Return the parameters for this model; overrides win key by key, and null removes a parameter.
 
-        Of the overrides the one with the model's exact name counts, else the longest pattern that fits, such as
+        The override with the exact model name applies, else the one with the longest matching pattern, such as
         ``"gpt-4o*"``. ``stop`` comes from the ``stop_sequences`` of older packs.
 
         >>> definition = {"system_template": "Hi", "parameters": {"temperature": 1, "top_p": 0.9},
@@ -283,9 +284,9 @@ class Prompt:
         return {name: value for name, value in {**merged, **self._stop()}.items() if value is not None}
 
     def snapshot(self) -> dict[str, object]:
-        """Return, as JSON values, what a conversation keeps to go on without the pack file.
+        """Return JSON values that a conversation stores to continue without the pack file.
 
-        The prompt's JSON, its name in the pack, the fragments it uses, the pack's id and version.
+        These are the prompt's JSON and name, its fragments, and the pack's id and version.
         """
         kept = {
             "name": self.name,
@@ -309,7 +310,7 @@ class Prompt:
         return overrides[max(fitting, key=len)] if fitting else {}
 
     def _stop(self) -> dict[str, Any]:
-        """Return the stop sequences of older packs as the request names them."""
+        """Return the stop sequences of older packs as request parameters."""
         for place in ("/parameters/", "/model_config/"):
             sequences = self.extras.get(f"{place}{STOP_SEQUENCES}")
             if sequences and isinstance(sequences, (str, list)):
@@ -323,7 +324,7 @@ class Prompt:
         return f"{override.get('system_template_prefix') or ''}{base}{override.get('system_template_suffix') or ''}"
 
     def __repr__(self) -> str:
-        """Say what is in it."""
+        """Return name, variables and the beginning of the system prompt."""
         text = " ".join(self.system_template.split())
         cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
         variables = ", ".join(map(shown_variable, self.variables)) or "none"
@@ -334,7 +335,7 @@ class Prompt:
 
 
 def _texts_of(definition: Mapping[str, Any]) -> list[str]:
-    """Return all texts of a prompt in which placeholders are filled."""
+    """Return all templates of a prompt."""
     templates = [definition, *(definition.get("model_overrides") or {}).values()]
     keys = ("system_template", "system_template_prefix", "system_template_suffix")
     texts = [template.get(key) for template in templates for key in keys]
@@ -343,5 +344,5 @@ def _texts_of(definition: Mapping[str, Any]) -> list[str]:
 
 
 def _pattern(name: str) -> str:
-    """Return the name as a pattern in which the star alone is special."""
+    """Return the name as a pattern in which only the star is special."""
     return name.replace("[", "[[]").replace("?", "[?]")

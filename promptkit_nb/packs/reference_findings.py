@@ -1,4 +1,4 @@
-"""Names in a pack that refer to nothing: tools, prompts, agents, states of workflows, steps of compositions."""
+"""References in a pack: tools, prompts, agents, workflow states and composition steps that do not exist."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 
-class Names:
-    """The names that may be referred to, of one kind, such as ``"tool"``."""
+class KnownNames:
+    """The known names of one kind, such as ``"tool"``."""
 
     def __init__(self, kind: str, known: Collection[str]) -> None:
-        """Keep the names; looking one up in ``known`` should take no time."""
+        """Keep the names; ``known`` should be a set or a dict."""
         self.kind = kind
         self.known = known
         self._suggestions = Suggestions()
 
     def missing(self, name: str, pointer: str, what: str = "") -> Iterator[Finding]:
-        """Yield the finding for a name that is not known; ``what`` says what refers to it."""
+        """Yield a finding if the name is unknown; ``what`` describes the referring object."""
         if name in self.known:
             return
         begin = f"{what}: " if what else ""
@@ -34,14 +34,14 @@ class Names:
 
 
 def objects_in(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the members of an object that are objects."""
+    """Yield the members of an object whose values are objects."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if isinstance(item, dict):
             yield key, item
 
 
 def texts_in(value: object) -> Iterator[tuple[str, str]]:
-    """Yield the members of an object that are texts."""
+    """Yield the members of an object whose values are strings."""
     for key, item in value.items() if isinstance(value, dict) else ():
         if isinstance(item, str):
             yield key, item
@@ -55,52 +55,52 @@ def object_items(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def text_items(value: object) -> Iterator[tuple[int, str]]:
-    """Yield the items of an array that are texts."""
+    """Yield the items of an array that are strings."""
     for index, item in enumerate(value) if isinstance(value, list) else ():
         if isinstance(item, str):
             yield index, item
 
 
 def keys_in(value: object) -> Collection[str]:
-    """Return the keys of an object; of anything else none."""
+    """Return the keys of an object; nothing for other values."""
     return value.keys() if isinstance(value, dict) else ()
 
 
 def prompt_references(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what the prompts and tools refer to and the pack lacks.
+    """Yield dangling references of prompts and tools, and keys that differ from ids.
 
     >>> pack = {"prompts": {"a": {"tools": ["serch"]}}, "tools": {"search": {}}}
     >>> [str(finding) for finding in prompt_references(pack)]
     ["PP201 error /prompts/a/tools/0: there is no tool 'serch'; did you mean 'search'?"]
     """
-    tools = Names("tool", keys_in(data.get("tools")))
+    tools = KnownNames("tool", keys_in(data.get("tools")))
     for key, prompt in objects_in(data.get("prompts")):
         for index, name in text_items(prompt.get("tools")):
             yield from tools.missing(name, pointer_to("/prompts", key, "tools", index))
         if isinstance(prompt.get("id"), str) and prompt["id"] != key:
             pointer = pointer_to("/prompts", key, "id")
-            yield doubt(
+            yield warning_at(
                 "PP402", pointer, f"it is {shown_value(prompt['id'])}, but the prompt is found by its key, {key!r}"
             )
     for key, tool in objects_in(data.get("tools")):
         if isinstance(tool.get("name"), str) and tool["name"] != key:
             pointer = pointer_to("/tools", key, "name")
-            yield doubt(
+            yield warning_at(
                 "PP402", pointer, f"it is {shown_value(tool['name'])}, but the tool is found by its key, {key!r}"
             )
 
 
 def agent_references(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what is wrong between agents, prompts and workflow, as far as the schema cannot say it."""
+    """Yield errors about agents that the schema cannot express."""
     agents = data.get("agents")
     if not isinstance(agents, dict):
         return
-    members = Names("member", keys_in(agents.get("members")))
+    members = KnownNames("member", keys_in(agents.get("members")))
     if isinstance(agents.get("entry"), str) and isinstance(agents.get("members"), dict):
         yield from members.missing(agents["entry"], "/agents/entry")
-    prompts = Names("prompt", keys_in(data.get("prompts")))
+    prompts = KnownNames("prompt", keys_in(data.get("prompts")))
     workflow = data.get("workflow")
-    states = Names("state", keys_in(workflow.get("states") if isinstance(workflow, dict) else None))
+    states = KnownNames("state", keys_in(workflow.get("states") if isinstance(workflow, dict) else None))
     for name, agent in objects_in(agents.get("members")):
         pointer = pointer_to("/agents/members", name)
         yield from prompts.missing(name, pointer)
@@ -120,12 +120,12 @@ def _mime_findings(mode: str, pointer: str) -> Iterator[Finding]:
         yield Finding("PP105", "error", pointer, message, None, None, shown_value(mode), expected)
 
 
-def doubt(code: str, pointer: str, message: str, **more: Any) -> Finding:
+def warning_at(code: str, pointer: str, message: str, **more: Any) -> Finding:
     """Return a warning."""
     return Finding(code, "warning", pointer, message, **more)
 
 
-def mistake(code: str, pointer: str, message: str, **more: Any) -> Finding:
+def error_at(code: str, pointer: str, message: str, **more: Any) -> Finding:
     """Return an error."""
     return Finding(code, "error", pointer, message, **more)
 
@@ -135,7 +135,7 @@ _VERSIONS = (1, 2)
 
 
 def workflow_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what the schema cannot say about the workflow.
+    """Yield errors and warnings about the workflow that the schema cannot express.
 
     >>> pack = {"prompts": {"a": {}}, "workflow": {"entry": "b", "states": {"a": {"prompt_task": "a"}}}}
     >>> [str(finding) for finding in workflow_findings(pack)]
@@ -147,36 +147,36 @@ def workflow_findings(data: dict[str, Any]) -> Iterator[Finding]:
         return
     version = workflow.get("version")
     if isinstance(version, int) and version > max(_VERSIONS):
-        yield mistake("PP103", "/workflow/version", f"expected 1 or 2, found {version}", expected="1 or 2")
-    names = Names("state", states)
+        yield error_at("PP103", "/workflow/version", f"expected 1 or 2, found {version}", expected="1 or 2")
+    names = KnownNames("state", states)
     if isinstance(workflow.get("entry"), str):
         yield from names.missing(workflow["entry"], "/workflow/entry")
-    prompts = Names("prompt", keys_in(data.get("prompts")))
-    compositions = Names("composition", keys_in(data.get("compositions")))
+    prompts = KnownNames("prompt", keys_in(data.get("prompts")))
+    compositions = KnownNames("composition", keys_in(data.get("compositions")))
     for key, state in objects_in(states):
         pointer = pointer_to("/workflow/states", key)
         what = f"state {key!r}"
         if isinstance(state.get("prompt_task"), str):
             yield from prompts.missing(state["prompt_task"], pointer_to(pointer, "prompt_task"), what)
-        yield from _composition(state, compositions, pointer, what)
-        yield from _exits(state, names, pointer, what)
-        yield from _limits(state, states, names, pointer, what)
+        yield from _use_of_composition(state, compositions, pointer, what)
+        yield from _exit_findings(state, names, pointer, what)
+        yield from _limit_findings(state, states, names, pointer, what)
         if version == max(_VERSIONS) and not state.get("terminal") and not state.get("on_event"):
-            yield doubt("PP405", pointer, f"{what} has no way out and is not marked as terminal")
-    yield from _circles(states)
+            yield warning_at("PP405", pointer, f"{what} has no events and is not terminal")
+    yield from _cycles(states)
 
 
-def _composition(state: dict[str, Any], compositions: Names, pointer: str, what: str) -> Iterator[Finding]:
+def _use_of_composition(state: dict[str, Any], compositions: KnownNames, pointer: str, what: str) -> Iterator[Finding]:
     if not isinstance(state.get("composition"), str):
         return
     place = pointer_to(pointer, "composition")
     if state.get("orchestration") != "composition":
-        hint = "set 'orchestration' to 'composition', or leave it out"
-        yield mistake("PP109", place, f"{what} is not orchestrated by a composition", hint=hint)
+        hint = "set 'orchestration' to 'composition', or remove this key"
+        yield error_at("PP109", place, f"{what} does not use orchestration by composition", hint=hint)
     yield from compositions.missing(state["composition"], place, what)
 
 
-def _exits(state: dict[str, Any], names: Names, pointer: str, what: str) -> Iterator[Finding]:
+def _exit_findings(state: dict[str, Any], names: KnownNames, pointer: str, what: str) -> Iterator[Finding]:
     events = state.get("on_event")
     for event, target in events.items() if isinstance(events, dict) else ():
         place = pointer_to(pointer, "on_event", event)
@@ -185,13 +185,13 @@ def _exits(state: dict[str, Any], names: Names, pointer: str, what: str) -> Iter
         if not _EVENT.fullmatch(event):
             suggested = "".join(word[:1].upper() + word[1:] for word in re.findall(r"[A-Za-z0-9]+", event))
             near = (suggested,) if _EVENT.fullmatch(suggested) else ()
-            yield doubt("PP404", place, f"{what}: events are written like 'OrderShipped'", suggestions=near)
+            yield warning_at("PP404", place, f"{what}: event names are written like 'OrderShipped'", suggestions=near)
     if state.get("terminal") is True and events:
-        yield doubt("PP405", pointer_to(pointer, "on_event"), f"{what} is terminal, so its events lead nowhere")
+        yield warning_at("PP405", pointer_to(pointer, "on_event"), f"{what} is terminal, so its events have no effect")
 
 
-def _limits(
-    state: dict[str, Any], states: Mapping[str, Any], names: Names, pointer: str, what: str
+def _limit_findings(
+    state: dict[str, Any], states: Mapping[str, Any], names: KnownNames, pointer: str, what: str
 ) -> Iterator[Finding]:
     target = state.get("on_max_visits")
     if not isinstance(target, str):
@@ -200,27 +200,27 @@ def _limits(
     yield from names.missing(target, place, what)
     after = states.get(target)
     if isinstance(after, dict) and "max_visits" in after:
-        yield doubt("PP405", place, f"{what} leads to {target!r}, whose visits are limited too")
+        yield warning_at("PP405", place, f"{what} leads to {target!r}, which limits visits too")
     if "max_visits" not in state:
-        yield doubt("PP405", place, f"{what} has no 'max_visits', so this never applies")
+        yield warning_at("PP405", place, f"{what} has no 'max_visits', so this has no effect")
 
 
-def _circles(states: dict[str, Any]) -> Iterator[Finding]:
-    """Yield one warning for each state from which events lead back to itself; states on one circle share it."""
+def _cycles(states: dict[str, Any]) -> Iterator[Finding]:
+    """Yield one warning for each cycle of events."""
     targets = {
         key: [target for target in (state.get("on_event") or {}).values() if isinstance(target, str)]
         for key, state in objects_in(states)
         if isinstance(state.get("on_event") or {}, dict)
     }
-    for circle in circles_of(targets):
-        shown = shown_value(" → ".join([*circle[:6], *(["…"] if len(circle) > 6 else []), circle[0]]))  # noqa: PLR2004 - as many as are read
-        yield doubt("PP405", pointer_to("/workflow/states", circle[0]), f"events lead in a circle: {shown}")
+    for cycle in cycles_of(targets):
+        shown = shown_value(" → ".join([*cycle[:6], *(["…"] if len(cycle) > 6 else []), cycle[0]]))  # noqa: PLR2004 - enough to find the cycle
+        yield warning_at("PP405", pointer_to("/workflow/states", cycle[0]), f"events form a cycle: {shown}")
 
 
-def circles_of(targets: Mapping[str, list[str]]) -> Iterator[list[str]]:
-    """Yield the circles that a walk along the targets closes, one for each arrow back, without recursion.
+def cycles_of(targets: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """Yield the cycles in a graph, one for each back edge of a depth-first search, without recursion.
 
-    >>> list(circles_of({"a": ["b"], "b": ["c", "a"], "c": []}))
+    >>> list(cycles_of({"a": ["b"], "b": ["c", "a"], "c": []}))
     [['a', 'b']]
     """
     done: set[str] = set()
@@ -251,47 +251,47 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 def composition_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield what the schema cannot say about the compositions.
+    """Yield errors about compositions that the schema cannot express.
 
     >>> pack = {"compositions": {"c": {"output": "b", "steps": [{"id": "a", "kind": "tool"}]}}}
     >>> [str(finding) for finding in composition_findings(pack)]
     ["PP201 error /compositions/c/output: there is no step 'b'"]
     """
-    prompts, tools = Names("prompt", keys_in(data.get("prompts"))), Names("tool", keys_in(data.get("tools")))
+    prompts, tools = KnownNames("prompt", keys_in(data.get("prompts"))), KnownNames("tool", keys_in(data.get("tools")))
     for name, composition in objects_in(data.get("compositions")):
         pointer = pointer_to("/compositions", name)
         if RESERVED.fullmatch(name):
-            yield mistake("PP205", pointer, f"{name!r} is reserved for the runtime's own tools: choose another name")
-        yield from _Composition(composition, pointer, prompts, tools).findings()
+            yield error_at("PP205", pointer, f"{name!r} is reserved for tools of the runtime: choose another name")
+        yield from _CompositionChecker(composition, pointer, prompts, tools).findings()
 
 
-class _Composition:
-    """One composition, its steps at all levels, and what they may refer to."""
+class _CompositionChecker:
+    """Checks one composition: its steps at all levels, and their references."""
 
-    def __init__(self, composition: dict[str, Any], pointer: str, prompts: Names, tools: Names) -> None:
+    def __init__(self, composition: dict[str, Any], pointer: str, prompts: KnownNames, tools: KnownNames) -> None:
         self.composition = composition
         self.pointer = pointer
         self.steps = list(_all_steps(composition.get("steps"), pointer_to(pointer, "steps")))
         self.ids = [step["id"] for _, step in self.steps if isinstance(step.get("id"), str)]
-        self.step_names = Names("step", set(self.ids))
-        self.roots = Names("step or input", {"input", *self.ids})
+        self.step_names = KnownNames("step", set(self.ids))
+        self.roots = KnownNames("step or input", {"input", *self.ids})
         self.prompts = prompts
         self.tools = tools
 
     def findings(self) -> Iterator[Finding]:
-        """Yield all of them."""
+        """Yield all findings."""
         seen: set[str] = set()
         for pointer, step in self.steps:
             step_id = step.get("id")
             if isinstance(step_id, str) and step_id in seen:
-                yield mistake("PP203", pointer_to(pointer, "id"), f"there is a step {shown_value(step_id)} already")
+                yield error_at("PP203", pointer_to(pointer, "id"), f"duplicate step {shown_value(step_id)}")
             elif isinstance(step_id, str):
                 seen.add(step_id)
             yield from self._references(step, pointer)
             yield from self._reducer(step.get("reduce"), pointer_to(pointer, "reduce"))
         if isinstance(self.composition.get("output"), str):
             yield from self.step_names.missing(self.composition["output"], pointer_to(self.pointer, "output"))
-        yield from self._circles()
+        yield from self._cycles()
 
     def _references(self, step: dict[str, Any], pointer: str) -> Iterator[Finding]:
         for key, names in (
@@ -312,7 +312,7 @@ class _Composition:
             yield from self.tools.missing(termination["tool_called"], pointer_to(pointer, "termination", "tool_called"))
 
     def _values(self, value: object, pointer: str) -> Iterator[Finding]:
-        """Yield the references in a value, ``${step.output.field}``, whose first name is unknown."""
+        """Yield references such as ``${step.output.field}`` whose first name is unknown."""
         if isinstance(value, str):
             for found in _REFERENCE.finditer(value):
                 root = re.split(r"[.\[]", found[1].strip(), maxsplit=1)[0]
@@ -329,9 +329,9 @@ class _Composition:
         if isinstance(strategy, str) and strategy not in _STRATEGIES:
             expected = f"one of {', '.join(_STRATEGIES)}"
             message = f"expected {expected}, found {shown_value(strategy)}"
-            near = Names("strategy", _STRATEGIES)
+            near = KnownNames("strategy", _STRATEGIES)
             for finding in near.missing(strategy, pointer):
-                yield mistake(
+                yield error_at(
                     "PP103",
                     pointer_to(pointer, "strategy"),
                     message,
@@ -340,14 +340,14 @@ class _Composition:
                     suggestions=finding.suggestions,
                 )
 
-    def _circles(self) -> Iterator[Finding]:
+    def _cycles(self) -> Iterator[Finding]:
         pointers = {step["id"]: pointer for pointer, step in self.steps if isinstance(step.get("id"), str)}
-        for circle in circles_of(self._waits_for()):
-            shown = " → ".join([*circle[:6], circle[0]])
-            yield mistake("PP204", pointers[circle[0]], f"steps wait for each other in a circle: {shown_value(shown)}")
+        for cycle in cycles_of(self._waits_for()):
+            shown = " → ".join([*cycle[:6], cycle[0]])
+            yield error_at("PP204", pointers[cycle[0]], f"steps depend on each other in a cycle: {shown_value(shown)}")
 
     def _waits_for(self) -> dict[str, list[str]]:
-        """Return for each step those that come before it: a step without a word on that follows the one above it."""
+        """Return the dependencies of each step; without ``depends_on`` a step follows the one above it."""
         named = [step for _, step in self.steps if isinstance(step.get("id"), str)]
         waits_for = {step["id"]: [name for _, name in text_items(step.get("depends_on"))] for step in named}
         chosen: set[object] = set()

@@ -1,4 +1,4 @@
-"""The JSON schema of PromptPack 1.5, which stands beside this file, and looking things up in it."""
+"""The JSON schema of PromptPack 1.5, look-ups in it, and the shape check of tolerant loading."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import shown_value
-from promptkit_nb.packs.names import WITHOUT_SUCCESSOR
+from promptkit_nb.packs.names import UNSUPPORTED_KEYS
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from promptkit_nb.packs.dialect import Reading
+    from promptkit_nb.packs.dialect import LoadContext
 
 Node = dict[str, Any]
 
 
 @cache
 def schema() -> Node:
-    """Return the schema, Draft 2020-12; do not change it."""
+    """Return the schema, draft 2020-12; do not modify it."""
     text = files("promptkit_nb.packs").joinpath("promptpack.schema.json").read_text(encoding="utf-8")
     read: Node = json.loads(text)
     return read
@@ -34,14 +34,14 @@ def definition(name: str) -> Node:
 
 
 def resolved(node: Node) -> Node:
-    """Return what the node refers to, or itself."""
+    """Follow references; return the node itself if it is not one."""
     while "$ref" in node:
         node = definition(node["$ref"].rpartition("/")[2])
     return node
 
 
 def node_at(schema_path: Iterable[str | int]) -> Node:
-    """Return what stands in the schema at this path."""
+    """Return the part of the schema at this path."""
     node: Any = schema()
     for step in schema_path:
         node = node[step]
@@ -50,7 +50,7 @@ def node_at(schema_path: Iterable[str | int]) -> Node:
 
 
 def parent_of_key(node: Node, key: str) -> str | None:
-    """Return the known key of ``node`` whose object knows ``key``, else ``None``.
+    """Return the key of ``node`` whose object has the property ``key``, or ``None``.
 
     >>> parent_of_key(definition("prompt"), "temperature")
     'parameters'
@@ -63,7 +63,7 @@ def parent_of_key(node: Node, key: str) -> str | None:
 
 
 def pointer_to(parent: str, *keys: str | int) -> str:
-    """Return the JSON pointer to what stands under these keys of the value at ``parent``.
+    """Return the JSON pointer to these keys below ``parent``.
 
     >>> pointer_to("/prompts", "a/b", 0)
     '/prompts/a~1b/0'
@@ -81,35 +81,33 @@ def keys_of(pointer: str) -> list[str]:
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
-_Path = tuple[str | int, ...]  # made into a pointer where there is something to tell
+_Path = tuple[str | int, ...]  # becomes a pointer only for messages
 
 _TYPES = {"null": type(None), "boolean": bool, "object": dict, "array": list, "string": str}
 
 
-def check_pack(reading: Reading) -> None:
-    """Raise ``PackValidationError`` for a pack that cannot be used; change the reading where something is left out.
+def check_pack(context: LoadContext) -> None:
+    """Raise ``PackValidationError`` if the pack cannot be used; move unknown keys to the extras.
 
-    A known key that holds null counts as absent.
+    A known key with the value null counts as absent.
     """
-    prompts = reading.data.get("prompts")
+    prompts = context.data.get("prompts")
     if not prompts:
-        raise reading.refuse(
-            "", "it needs 'prompts', and that not empty" + _renamed(reading.data, "prompts", schema()), "PP101"
-        )
+        raise context.refuse("", "it needs 'prompts', not empty" + _renamed(context.data, "prompts", schema()), "PP101")
     for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
         if isinstance(prompt, dict):
-            _check_needed(reading, prompt, pointer_to("/prompts", key))
-    _visit(reading, reading.data, schema(), ())
+            _check_needed(context, prompt, pointer_to("/prompts", key))
+    _visit(context, context.data, schema(), ())
 
 
-def check_prompt(reading: Reading) -> None:
-    """Do the same for one prompt, which is all of ``reading.data``."""
-    _check_needed(reading, reading.data, "")
-    _visit(reading, reading.data, definition("prompt"), ())
+def check_prompt(context: LoadContext) -> None:
+    """Check one prompt, ``context.data``, in the same way."""
+    _check_needed(context, context.data, "")
+    _visit(context, context.data, definition("prompt"), ())
 
 
 def unknown_key_hint(key: str, node: Node) -> str:
-    """Return what to do about an unknown key of an object with this schema: another spelling, or another place.
+    """Return the remedy for an unknown key: a near match, or the key that it belongs under.
 
     >>> unknown_key_hint("tempratur", definition("parameters")), unknown_key_hint("top_p", definition("prompt"))
     ("; did you mean 'temperature'?", "; it belongs under 'parameters'")
@@ -121,17 +119,17 @@ def unknown_key_hint(key: str, node: Node) -> str:
     return f"; it belongs under {parent!r}" if parent else ""
 
 
-def _check_needed(reading: Reading, prompt: dict[str, Any], pointer: str) -> None:
-    """Refuse a prompt without a system prompt, and variables without names."""
+def _check_needed(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
+    """Raise for a prompt without a system prompt and for variables without names."""
     if not prompt.get("system_template"):
         renamed = _renamed(prompt, "system_template", definition("prompt"))
-        raise reading.refuse(pointer, f"it needs 'system_template', and that not empty{renamed}", "PP101")
+        raise context.refuse(pointer, f"it needs 'system_template', not empty{renamed}", "PP101")
     variables = prompt.get("variables")
     for index, variable in enumerate(variables if isinstance(variables, list) else ()):
         if isinstance(variable, dict) and not variable.get("name"):
             renamed = _renamed(variable, "name", definition("variable"))
             place = pointer_to(pointer, "variables", index)
-            raise reading.refuse(place, f"it needs 'name', and that not empty{renamed}", "PP101")
+            raise context.refuse(place, f"it needs 'name', not empty{renamed}", "PP101")
 
 
 def _renamed(holder: dict[str, Any], key: str, node: Node) -> str:
@@ -139,38 +137,38 @@ def _renamed(holder: dict[str, Any], key: str, node: Node) -> str:
     return f" (found {near[0]!r}: rename it)" if near else ""
 
 
-def _visit(reading: Reading, value: object, node: Node, path: _Path) -> None:
+def _visit(context: LoadContext, value: object, node: Node, path: _Path) -> None:
     node = resolved(node)
     kinds = node.get("type", ())
     if kinds and not (is_kind(value, kinds) if isinstance(kinds, str) else any(is_kind(value, kind) for kind in kinds)):
         listed = [kinds] if isinstance(kinds, str) else kinds
         expected = " or ".join(f"an {kind}" if kind[0] in "aio" else f"a {kind}" for kind in listed)
-        raise reading.refuse(pointer_to("", *path), f"expected {expected}, found {shown_value(value)}")
+        raise context.refuse(pointer_to("", *path), f"expected {expected}, found {shown_value(value)}")
     if isinstance(value, dict):
-        _visit_object(reading, value, node, path)
+        _visit_object(context, value, node, path)
     elif isinstance(value, list) and "items" in node:
         items = node["items"]
         for index, item in enumerate(value):
-            _visit(reading, item, items, (*path, index))
+            _visit(context, item, items, (*path, index))
 
 
-def _visit_object(reading: Reading, value: dict[str, Any], node: Node, path: _Path) -> None:
+def _visit_object(context: LoadContext, value: dict[str, Any], node: Node, path: _Path) -> None:
     properties, others = node.get("properties", {}), node.get("additionalProperties", True)
     for key, item in list(value.items()):
         child = properties.get(key, others)
         if child is False:
-            hint = "" if key in WITHOUT_SUCCESSOR else unknown_key_hint(key, node)
-            reading.move_out(value, key, pointer_to("", *path), f"unknown key, kept but not applied{hint}")
+            hint = "" if key in UNSUPPORTED_KEYS else unknown_key_hint(key, node)
+            context.move_out(value, key, pointer_to("", *path), f"unknown key, kept but not applied{hint}")
         elif item is None and key in properties:
             if key != "example" and node is not definition("parameters"):  # null there unsets what the prompt sets
                 del value[key]
-                reading.warn(pointer_to("", *path, key), "null, read as absent")
+                context.warn(pointer_to("", *path, key), "null, read as absent")
         elif child is not True and child:
-            _visit(reading, item, child, (*path, key))
+            _visit(context, item, child, (*path, key))
 
 
 def is_kind(value: object, kind: str) -> bool:
-    """Return whether a JSON value is of a kind that JSON Schema names; 2.0 is an integer too.
+    """Return whether a JSON value has this type of JSON Schema; 2.0 is an integer too.
 
     >>> is_kind(2.0, "integer"), is_kind(True, "number")
     (True, False)

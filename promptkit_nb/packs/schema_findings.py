@@ -1,4 +1,4 @@
-"""What the JSON schema says against a pack, in words that name the key, the place and what was probably meant."""
+"""Errors of the JSON schema as findings, with near matches and remedies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import Finding, shown_value
-from promptkit_nb.packs.names import OLDER_NAMES, PARAMS_OF_VALIDATOR, WITHOUT_SUCCESSOR, full_version
+from promptkit_nb.packs.names import OLDER_NAMES, PARAMS_OF_VALIDATOR, UNSUPPORTED_KEYS, full_version
 from promptkit_nb.packs.schema import node_at, parent_of_key, pointer_to, schema
 from promptkit_nb.text.near_names import near_names
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from promptkit_nb.packs.schema import Node
 
-OLDER = "the older documentation calls it so"
+OLDER = "a name from older documentation"
 
 
 def schema_findings(data: dict[str, Any]) -> Iterator[Finding]:
-    """Yield everything in the pack that the schema forbids.
+    """Yield all violations of the schema.
 
     >>> [str(finding) for finding in schema_findings({"id": "Mine"})][:2]
     ["PP101 error /: it needs 'name'", "PP101 error /: it needs 'version'"]
@@ -33,7 +33,7 @@ def schema_findings(data: dict[str, Any]) -> Iterator[Finding]:
 
 @cache
 def _validator() -> Draft202012Validator:
-    from jsonschema_rs import Draft202012Validator  # noqa: PLC0415 - only who validates waits for it
+    from jsonschema_rs import Draft202012Validator  # noqa: PLC0415 - needed only for validation
 
     return Draft202012Validator(schema())
 
@@ -55,7 +55,7 @@ def _findings_of(error: ValidationError) -> Iterator[Finding]:
 
 
 def _missing(key: str, holder: dict[str, Any], node: Node, schema_path: list[str | int], pointer: str) -> Finding:
-    properties = node.get("properties") or node_at(schema_path[:2])["properties"]  # a condition asks for it
+    properties = node.get("properties") or node_at(schema_path[:2])["properties"]  # required by a condition
     near = near_names(key, [other for other in holder if other not in properties])
     older = [old for names in OLDER_NAMES.values() for old, new in names.items() if new == key and old in holder]
     hint = f"rename {[*older, *near][0]!r}" if older or near else ""
@@ -69,8 +69,8 @@ def _unknown(key: str, value: object, node: Node, schema_path: list[str | int], 
         suggestions, hint = (OLDER_NAMES[where][key],), OLDER
     elif where == "validator" and key in PARAMS_OF_VALIDATOR:
         suggestions, hint = (), "it belongs under 'params'"
-    elif key in WITHOUT_SUCCESSOR and where in {"", "prompt"}:
-        suggestions, hint = (), f"{OLDER}, and the format has nothing like it"
+    elif key in UNSUPPORTED_KEYS and where in {"", "prompt"}:
+        suggestions, hint = (), f"{OLDER}; the format has no equivalent"
     elif not suggestions and (parent := parent_of_key(node, key)):
         hint = f"it belongs under {parent!r}"
     place = pointer_to(pointer, key)

@@ -1,6 +1,6 @@
-"""Filling ``{{name}}`` in system prompts, in one pass: the pack's own texts nest, what a caller gives is literal.
+"""Rendering of ``{{name}}`` in system prompts: the pack's own texts nest, values from outside are literal.
 
-A value from outside can therefore never pull another value, or half of one, into the prompt.
+A value from outside can therefore never pull another value into the prompt.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TIME_NAMES = frozenset(
 
 
 def local_time() -> datetime:
-    """Return the time now, in this machine's zone."""
+    """Return the current time in the local time zone."""
     return datetime.now().astimezone()
 
 
 def time_values(now: datetime) -> Mapping[str, str]:
-    """Return the texts for these names; months and weekdays are in English, whatever the locale.
+    """Return the values of ``TIME_NAMES``; months and weekdays are in English in every locale.
 
     >>> from datetime import UTC, datetime
     >>> values = time_values(datetime(2026, 3, 1, 9, 5, 7, tzinfo=UTC))
@@ -51,7 +51,7 @@ def time_values(now: datetime) -> Mapping[str, str]:
 
 
 MAX_NESTING = 10
-_MAX_CHARACTERS = 10_000_000  # ten levels of nesting can multiply a few lines beyond any memory
+_MAX_CHARACTERS = 10_000_000  # ten levels of nesting can exhaust the memory
 
 PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][\w.-]*)[ \t]*\}\}")
 BLOCK = re.compile(r"\{\{[ \t]*[#/^>][ \t]*[A-Za-z_][^{}\n]*\}\}")
@@ -59,7 +59,7 @@ BLOCK = re.compile(r"\{\{[ \t]*[#/^>][ \t]*[A-Za-z_][^{}\n]*\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A filled template: the text, the names that were filled, and in how many passes (1 without nesting)."""
+    """A rendered template: the text, the names that were filled in, and the nesting depth (1 without nesting)."""
 
     text: str
     used: frozenset[str]
@@ -74,14 +74,14 @@ def render(
     required: Collection[str] = (),
     where: str = "The template",
 ) -> Rendered:
-    """Return the template with each ``{{name}}`` replaced, and what was needed for it.
+    """Return the template with each ``{{name}}`` replaced.
 
-    ``values`` come from the caller: they win and are inserted literally. ``texts`` belong to the pack: placeholders in
-    them are filled too, up to ten levels deep. Names in ``required`` need a value even where no placeholder asks for
-    it. ``where`` begins the error messages. Single braces and unclosed ones are plain text.
+    ``values`` come from the caller: they take precedence and are inserted literally. ``texts`` belong to the pack: they
+    are rendered too, up to ten levels deep. Names in ``required`` need a value even if no placeholder uses them.
+    ``where`` begins error messages. Single braces and unclosed ones are plain text.
 
-    Raises ``MissingVariableError`` with all names that have no value, and ``PackValidationError`` for a cycle, deeper
-    nesting, ``{{#if}}`` blocks and values that are no JSON.
+    Raises ``MissingVariableError`` for names without a value, and ``PackValidationError`` for cycles, deeper nesting,
+    ``{{#if}}`` blocks and values that JSON does not have.
 
     >>> render("{{greeting}}!", texts={"greeting": "Hello {{ name }}"}, values={"name": "{{secret}}"}).text
     'Hello {{secret}}!'
@@ -96,7 +96,7 @@ def render(
 
 
 def placeholders_in(text: str) -> frozenset[str]:
-    """Return the names that the text asks for.
+    """Return the names of the placeholders in a text.
 
     >>> sorted(placeholders_in("{{a}} {{ b }} {c} {{d"))
     ['a', 'b']
@@ -105,7 +105,7 @@ def placeholders_in(text: str) -> frozenset[str]:
 
 
 def reachable(templates: Iterable[str], texts: Mapping[str, str]) -> frozenset[str]:
-    """Return the names in ``texts`` that the templates ask for, directly or through other texts.
+    """Return the names in ``texts`` that the templates use, directly or through other texts.
 
     >>> sorted(reachable(["{{a}}"], {"a": "{{b}}", "b": "", "c": ""}))
     ['a', 'b']
@@ -120,9 +120,9 @@ def reachable(templates: Iterable[str], texts: Mapping[str, str]) -> frozenset[s
 
 
 def as_text(value: object, what: str) -> str:
-    """Return a JSON value as it stands in a prompt; ``what`` names it in the error.
+    """Return a JSON value as prompt text; ``what`` names it in the error.
 
-    Text as it is, ``true`` and ``false``, numbers in their shortest form, lists and dicts as compact JSON.
+    Text is unchanged, numbers have their shortest form, lists and dicts are compact JSON.
 
     >>> as_text(True, "x"), as_text(2.0, "x"), as_text({"a": [1, "ä"]}, "x")
     ('true', '2', '{"a":[1,"ä"]}')
@@ -142,7 +142,7 @@ def as_text(value: object, what: str) -> str:
 
 @dataclass(slots=True)
 class _Rendering:
-    """One run of ``render``: what is known, what was found missing, and what was already filled."""
+    """The state of one ``render`` call."""
 
     texts: Mapping[str, str]
     values: Mapping[str, object]
@@ -152,7 +152,7 @@ class _Rendering:
     passes: int = 1
 
     def expand(self, text: str, chain: tuple[str, ...]) -> tuple[str, int]:
-        """Return the text filled, and how many levels deep that went; ``chain`` are the names that led here."""
+        """Return the rendered text and its nesting depth; ``chain`` holds the names that led here."""
         self._refuse_blocks(text, chain)
         pieces: list[str] = []
         end = depth = 0

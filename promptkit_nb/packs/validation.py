@@ -1,4 +1,4 @@
-"""Checking a pack strictly: the schema, the references and the meaning, all findings at once and where each stands."""
+"""Strict validation: schema, references and semantics, all findings at once with positions; and the upgrade."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from promptkit_nb.packs.schema_findings import OLDER, schema_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any
 
     from promptkit_nb.packs.files import PackFile, PackSource
-    from promptkit_nb.packs.findings import Finding
 
 _CHECKS = (
     schema_findings,
@@ -38,18 +36,18 @@ _CHECKS = (
     template_findings,
 )
 _ADVICE = (
-    "This pack is in the dialect of older documentation: load_pack(path).upgrade() returns it as it is written now."
+    "This pack uses the dialect of older documentation: load_pack(path).upgrade() returns it in the current format."
 )
 
 
 def validate_pack(path: PackSource) -> Findings:
-    """Return everything that strict loading finds in a pack: errors and warnings, in the order of the file.
+    """Return all errors and warnings about a pack, in file order.
 
-    The pack is a file, or a dict already parsed; it need not be one that can be loaded. The findings are a sequence of
-    ``Finding``, shown as a table in a notebook; ``.errors`` and ``.warnings`` are parts of it, ``.to_df()`` returns a
-    DataFrame. A pack without errors is one that ``load_pack(path, strict=True)`` loads.
+    ``path`` is a file or a parsed dict. The result is a sequence of ``Finding``, shown as a table in a notebook;
+    ``.errors`` and ``.warnings`` are its parts, ``.to_df()`` returns a DataFrame. ``load_pack(path, strict=True)``
+    loads a pack without errors.
 
-    Raises ``PackNotFoundError`` where there is no file.
+    Raises ``PackNotFoundError`` if the file does not exist.
 
     >>> from promptkit_nb import validate_pack
     >>> findings = validate_pack({"id": "mine", "promts": {}})
@@ -63,28 +61,28 @@ def validate_pack(path: PackSource) -> Findings:
 
 
 def findings_of(file: PackFile) -> Findings:
-    """Return all findings of a pack that was read."""
+    """Return all findings for a pack file."""
     found = _placed(errors_of(file.data), file)
     older = any(finding.hint.startswith(OLDER) for finding in found)
     return Findings(found, file.where, _ADVICE if older else "")
 
 
 def errors_of(data: dict[str, Any]) -> list[Finding]:
-    """Return all findings of a pack's JSON, in no order and without lines."""
+    """Return all findings for a pack's JSON, unordered and without positions."""
     return [finding for check in _CHECKS for finding in check(data)]
 
 
 def check_strictly(file: PackFile) -> Findings:
-    """Return the warnings of a pack; raise ``PackValidationError`` with all findings where one is an error."""
+    """Return the warnings; raise ``PackValidationError`` with all findings if there are errors."""
     findings = findings_of(file)
     if findings.errors:
         lines = "\n".join(findings.lines())
-        raise PackValidationError(f"{file.where} is no valid pack: {findings.counts}.\n{lines}", findings=findings)
+        raise PackValidationError(f"{file.where} is not a valid pack: {findings.counts}.\n{lines}", findings=findings)
     return findings
 
 
 def _placed(findings: list[Finding], file: PackFile) -> list[Finding]:
-    """Return the findings in the order of the file, with line and column where there is a file."""
+    """Return the findings in file order, with line and column if there is a file."""
     if not findings:
         return []
     text = file.text or json.dumps(file.data)
@@ -98,12 +96,12 @@ def _placed(findings: list[Finding], file: PackFile) -> list[Finding]:
     ]
 
 
-_ROUNDS = 12  # after so many, whole sections are moved, so that it ends
+_ROUNDS = 12  # after these, whole sections are moved, so that it ends
 _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
 
 
 def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the pack that has no errors, with the extras in its metadata.
+    """Return a copy of the pack without errors, with the extras in its metadata.
 
     >>> pack = upgraded({"id": "a", "name": "A", "version": "1.0.0", "prompts": {"chat": {"id": "chat", "name": "Chat",
     ...                  "version": "1.0.0", "system_template": "Hi", "parameters": {"temperature": 7}}}}, {})
@@ -125,7 +123,7 @@ def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, An
 
 
 def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any], *, whole_sections: bool) -> None:
-    """Make up what is missing, and move out the rest, from the end, so that the items before keep their places."""
+    """Add missing keys and move other errors to the extras, last first, so that indices stay valid."""
     places: set[tuple[str, ...]] = set()
     for finding in errors:
         keys = tuple(keys_of(finding.pointer))
@@ -137,7 +135,7 @@ def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any
 
 
 def _make_up(pack: dict[str, Any], keys: tuple[str, ...], missing: str) -> bool:
-    """Give the pack, its template engine or a prompt what it lacks; return whether that was it."""
+    """Add a missing key to the pack, its template engine or a prompt; return whether it applied."""
     is_prompt = len(keys) == 2 and keys[0] == "prompts"  # noqa: PLR2004 - and its name
     if keys and not is_prompt and keys != ("template_engine",):
         return False
@@ -156,7 +154,7 @@ def _section_of(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _order(keys: tuple[str, ...]) -> tuple[tuple[bool, int, str], ...]:
-    """Sort indices as numbers."""
+    """Return a sort key that compares indices as numbers."""
     return tuple((key.isdecimal(), int(key) if key.isdecimal() else 0, key) for key in keys)
 
 

@@ -1,4 +1,4 @@
-"""The variables that a prompt declares, and whether what a caller gives for them is allowed."""
+"""Declared variables of a prompt, and validation of their values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ VARIABLE_TYPES = ("string", "number", "boolean", "object", "array")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One declared variable of a prompt.
+    """A declared variable of a prompt.
 
-    ``type`` is one of ``VARIABLE_TYPES``, or ``None`` where the pack does not say, and then any value will do.
-    ``default`` is ``None`` where there is none. ``validation`` holds the pack's rules: ``pattern`` (found anywhere in
-    the text), ``min_length``, ``max_length``, ``minimum``, ``maximum``, ``enum``. ``example`` is for readers,
-    ``binding`` for other runtimes.
+    ``type`` is one of ``VARIABLE_TYPES``, or ``None`` for any value. ``default`` is ``None`` if there is none.
+    ``validation`` holds rules: ``pattern`` (matched anywhere in the text), ``min_length``, ``max_length``, ``minimum``,
+    ``maximum``, ``enum``. ``example`` is for readers, ``binding`` for other runtimes.
 
     >>> Variable("tone", "string", default="friendly").required
     False
@@ -41,12 +40,12 @@ class Variable:
 
     @classmethod
     def from_pack(cls, data: Mapping[str, object]) -> Self:
-        """Return the variable as the pack declares it, its shape checked before."""
+        """Return the variable from its JSON, whose shape was checked."""
         present = {key: data[key] for key in cls.__slots__ if data.get(key) is not None}
-        return cls(**present)  # type: ignore[arg-type]  # the shapes of pack_format.py are these types
+        return cls(**present)  # type: ignore[arg-type]  # check_pack ensures these types
 
     def check(self, value: object) -> None:
-        """Raise ``PackValidationError`` naming variable, value and rule unless the value is allowed.
+        """Raise ``PackValidationError`` if the value breaks the type or a rule.
 
         >>> Variable("age", "number", validation={"minimum": 0}).check(41)
         """
@@ -78,8 +77,8 @@ class Variable:
             return re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise PackValidationError(
-                f"The pattern {pattern!r} of variable {self.name!r} is no regular expression that Python knows "
-                f"({error}): correct it in the pack."
+                f"The pattern {pattern!r} of variable {self.name!r} is not a regular expression of Python ({error}): "
+                "correct it in the pack."
             ) from error
 
     def _refused(self, value: object, rule: str) -> PackValidationError:
@@ -88,9 +87,9 @@ class Variable:
 
 
 def bound_values(declared: Sequence[Variable], given: Mapping[str, object]) -> dict[str, object]:
-    """Return what the caller gives, checked against the declared variables.
+    """Return the caller's values, checked against the declared variables.
 
-    ``None`` counts as not given, and so does blank text for a required variable. Names that nobody declared are kept.
+    ``None`` counts as missing, and so does blank text for a required variable. Undeclared names are kept.
 
     >>> bound_values([Variable("subject", required=True)], {"subject": " ", "tone": None, "mood": "calm"})
     {'mood': 'calm'}
