@@ -229,8 +229,8 @@ def test_a_changed_prompt_is_missed_before_anything_is_sent(home: Path, online: 
         executed(changed)
     (line,) = [line for line in raised.value.traceback.splitlines() if "ReplayMissError" in line]
     assert line == (
-        "ReplayMissError: No recorded answer to 'Won' by 'gpt-4o-mini': nothing with this text was recorded. "
-        "Nothing was sent; record it once with replay='auto', or ask without replay."
+        "ReplayMissError: No recorded answer to 'Won' by 'gpt-4o-mini': no message with this text was recorded. "
+        "Nothing was sent; record it once with replay='auto', or turn replay off."
     )
     assert len(online.requests) == 1
     assert os.environ["OPENAI_API_KEY"]

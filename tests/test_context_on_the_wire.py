@@ -166,7 +166,7 @@ class TestMoney:
         """One warning, with the token counts."""
         chat_server.reply(Reply(usage={"prompt_tokens": 512, "completion_tokens": 5}))
         (warning,) = manager.new_conversation().send("word " * 4000).warnings
-        assert warning.startswith("The server read 512 tokens where about 4,008 were sent")
+        assert warning.startswith("The server read 512 tokens, but about 4,008 were sent")
 
     def test_short_conversation_is_never_called_cut(
         self, manager: ConversationManager, chat_server: ChatServer

@@ -198,7 +198,7 @@ class TestTruncate:
         with pytest.raises(ContextWindowExceededError) as caught:
             conv.send("word " * 100)
         assert str(caught.value) == (
-            "System prompt (7 tokens), new message (105) and what frames them (3) are 115 tokens, more than "
+            "System prompt (7 tokens), new message (105) and overhead (3) take 115 tokens, more than "
             "max_tokens=100; nothing was sent. Shorten one of them, or raise max_tokens."
         )
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 115)
@@ -219,7 +219,7 @@ class TestError:
         with pytest.raises(ContextWindowExceededError) as caught:
             conv.send("And now?")
         assert str(caught.value) == (
-            "The request would be 177 tokens, 160 of them history, more than max_tokens=100; nothing was sent. Raise "
+            "The request would take 177 tokens, 160 of them history, more than max_tokens=100; nothing was sent. Raise "
             "max_tokens, or shorten the conversation with truncate() or summarize()."
         )
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 177)
@@ -416,7 +416,7 @@ class TestSummarize:
         """Nothing is stored of it except its cost."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
         chat_server.reply(Reply(text="", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
-        with pytest.raises(ProviderError, match="without any text"):
+        with pytest.raises(ProviderError, match="returned an empty summary"):
             conv.summarize()
         assert conv.summaries == ()
         assert conv._store.spending("total").spent == Decimal("0.00045")

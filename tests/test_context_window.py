@@ -100,7 +100,7 @@ class TestFit:
         with pytest.raises(ContextWindowExceededError) as caught:
             fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=14)
         assert str(caught.value) == (
-            "System prompt (7 tokens), new message (5) and what frames them (3) are 15 tokens, more than "
+            "System prompt (7 tokens), new message (5) and overhead (3) take 15 tokens, more than "
             "max_tokens=14; nothing was sent. Shorten one of them, or raise max_tokens."
         )
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (14, 15)
@@ -109,7 +109,7 @@ class TestFit:
         """With the total size; requests that fit are sent as usual."""
         assert len(fit(None, turns(2), [], HI, estimator=EXACT, max_tokens=44, policy="error").turns) == 2
         with pytest.raises(
-            ContextWindowExceededError, match=r"would be 62 tokens, 54 of them history, .*=44"
+            ContextWindowExceededError, match=r"would take 62 tokens, 54 of them history, .*=44"
         ) as caught:
             fit(None, turns(3), [], HI, estimator=EXACT, max_tokens=44, policy="error")
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (44, 62)

@@ -514,7 +514,7 @@ class TestModes:
     @pytest.mark.parametrize(
         ("call", "reason"),
         [
-            (lambda conv: conv.send("d", replay="strict"), "nothing with this text was recorded"),
+            (lambda conv: conv.send("d", replay="strict"), "no message with this text was recorded"),
             (lambda conv: conv.rerun(1, model="gpt-4o", replay="strict"), "it was recorded with 'gpt-4o-mini'"),
             (lambda conv: conv.send("b", replay="strict"), "it was recorded in another context"),
         ],
@@ -578,7 +578,7 @@ class TestWithoutProvider:
         keyless = ConversationManager(UnchosenProvider(), store, replay="auto").get_conversation("chat")
         with pytest.raises(AuthenticationError, match="Two ways to go on"):
             keyless.send("d")
-        with pytest.raises(ReplayMissError, match="No recorded answer to 'd': nothing with this text was recorded"):
+        with pytest.raises(ReplayMissError, match="No recorded answer to 'd': no message with this text was recorded"):
             keyless.send("d", replay="strict")
         assert revision(conv) == before
 

@@ -36,7 +36,7 @@ def test_request_carries_lines_with_their_roles() -> None:
     assert (system.role, user.role) == ("system", "user")
     assert user.content == (
         "[user]: 1: word word\n[assistant]: Noted.\n[user]: 2: word word\n[assistant]: Noted.\n\n"
-        "Write the summary of all of this, what came before included."
+        "Write a summary of all of this, including the earlier turns."
     )
     assert (request.model, request.max_output_tokens, request.parameters) == ("gpt-4o", 500, {"temperature": 0.3})
     assert part == plan(*part.turns)
@@ -46,7 +46,7 @@ def test_former_summaries_come_first() -> None:
     """They are folded in, so that nothing in them is lost."""
     request, _ = summary_request(plan(turn(1), former=(Summary("a", "b", "She is Alice."),)), estimator=EXACT)
     assert request.messages[1].content.startswith(
-        "[summary of what came before]: She is Alice.\n[user]: 1: word word\n[assistant]: Noted.\n"
+        "[summary of earlier turns]: She is Alice.\n[user]: 1: word word\n[assistant]: Noted.\n"
     )
 
 
@@ -107,5 +107,5 @@ def test_summary_names_what_it_stands_for() -> None:
 
 def test_empty_summary_is_an_error() -> None:
     """No turns are replaced by an empty text."""
-    with pytest.raises(ProviderError, match="m answered the request for a summary without any text"):
+    with pytest.raises(ProviderError, match="m returned an empty summary"):
         summary_of(plan(turn(1)), " ", usage=Usage(9, 0), cost=None, model="m", created_at=datetime.now(UTC))

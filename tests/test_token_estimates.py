@@ -238,4 +238,4 @@ def test_prompt_that_was_cut_is_told() -> None:
     """If the server read less than 60 % of a thousand tokens or more."""
     assert cut_warning(999, 1) is None
     assert cut_warning(8000, 4800) is None
-    assert (cut_warning(8000, 4799) or "").startswith("The server read 4,799 tokens where about 8,000 were sent")
+    assert (cut_warning(8000, 4799) or "").startswith("The server read 4,799 tokens, but about 8,000 were sent")

@@ -1,4 +1,4 @@
-"""What the next request carries and may cost, without sending it."""
+"""A preview of the next request and its cost; nothing is sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
 
 @dataclass(frozen=True, slots=True)
 class ContextLine:
-    """One message of the request; ``turn`` is its turn's position in the conversation, ``None`` outside of turns."""
+    """One message of the request; ``turn`` is the index of its turn in the conversation, ``None`` outside of turns."""
 
     role: str
     kind: Kind
@@ -38,11 +38,11 @@ class ContextLine:
 
 @dataclass(frozen=True, slots=True)
 class Context(Sequence["ContextLine"]):
-    """The messages of the next request in their order.
+    """The messages of the next request, in order.
 
-    ``token_count`` is the size of the whole, the opening of the answer included; ``left_out`` are the turns that are
-    neither sent nor summarised. ``estimated`` says that the model's own tokenizer is not known; then the server may
-    count up to ``most_tokens``, for which the room in the window is kept.
+    ``token_count`` is the size of the whole request, including the opening of the answer; ``left_out`` are turns that
+    are neither sent nor summarized. ``estimated`` says that the model's tokenizer is unknown; the server may then count
+    up to ``most_tokens``, and the window is filled accordingly.
     """
 
     lines: tuple[ContextLine, ...]
@@ -56,12 +56,12 @@ class Context(Sequence["ContextLine"]):
     def of(
         cls, window: Window, turns: Sequence[Turn], *, estimator: TokenEstimator, has_question: bool = False
     ) -> Context:
-        """Return what a window holds; ``turns`` are those it was chosen from.
+        """Return the content of a window; ``turns`` are those it was chosen from.
 
-        ``has_question`` says that the last message is what is being asked.
+        ``has_question`` says that the last message is the question.
         """
-        places = {turn.id: at for at, turn in enumerate(turns)}
-        history = [(message, places[turn.id]) for turn in window.turns for message in turn.messages]
+        positions = {turn.id: at for at, turn in enumerate(turns)}
+        history = [(message, positions[turn.id]) for turn in window.turns for message in turn.messages]
         asked = window.messages[-1:] if has_question else ()
         before = len(window.messages) - len(asked) - len(history) - len(window.applied_summaries)
         lines = (
@@ -87,7 +87,7 @@ class Context(Sequence["ContextLine"]):
         return iter(self.lines)
 
     def __str__(self) -> str:
-        """Return one line a message, then the total."""
+        """Return one line per message, then the total."""
         width = max((len(f"{line.tokens:,}") for line in self.lines), default=0)
         lines = [
             f"{_label(line):<9}  {preview(line.content):<{PREVIEW_CHARACTERS}}  {line.tokens:>{width},}"
@@ -114,9 +114,9 @@ class Context(Sequence["ContextLine"]):
         parts = [f"{self.token_count:,}{of} tokens"]
         if self.left_out:
             parts.append(f"{counted(len(self.left_out), 'turn')} left out")
-        return " · ".join(parts) + self._doubt()
+        return " · ".join(parts) + self._estimate_note()
 
-    def _doubt(self) -> str:
+    def _estimate_note(self) -> str:
         if not self.estimated:
             return ""
         return " (estimate)" if self.most_tokens <= self.token_count else f" (estimate, {self.most_tokens:,} at most)"
@@ -140,20 +140,20 @@ def _line_html(line: ContextLine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The whole request with its tokens, what it may cost in US dollars, and how much of each budget is spent."""
+    """The whole request with its tokens, its possible cost in US dollars, and the state of each budget."""
 
     context: Context
     cost: CostRange
     budgets: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the request line by line, the cost, and a line for each budget."""
-        return "\n".join([str(self.context), *self._below()])
+        """Return the request line by line, the cost, and a line per budget."""
+        return "\n".join([str(self.context), *self._footer()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.context._repr_html_() + "".join(map(note_html, self._below()))
+        return self.context._repr_html_() + "".join(map(note_html, self._footer()))
 
-    def _below(self) -> list[str]:
+    def _footer(self) -> list[str]:
         return [f"dry run, nothing was sent · {self.cost}", *self.budgets]

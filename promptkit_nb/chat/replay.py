@@ -1,4 +1,4 @@
-"""Answering from a stored turn that was asked exactly the same: nothing is sent, and nothing is paid."""
+"""Answering from a stored turn with exactly the same request: nothing is sent, and nothing is paid."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
-    """Return the first of the turns that answers this request, else ``None``. Interrupted answers are no answers."""
+    """Return the first turn that answers this request, or ``None``. Interrupted answers do not count."""
     return next((turn for turn in turns if _answers(turn, replay_key)), None)
 
 
 def replayable(state: ConversationState, own: Turn | None = None) -> tuple[Turn, ...]:
-    """Return all stored turns in the order in which they may answer, the turn ``own`` at the question's place first.
+    """Return all stored turns in the order in which they may answer; ``own``, the turn in the same place, comes first.
 
-    Current ones go before those of branches, and those before former versions, so that an answer which was restored
-    goes before a newer one that it displaced. Of branches and versions the newest turns come first.
+    Current turns come before those of branches, and these before former versions, so that a restored answer takes
+    precedence over a newer one that it replaced. Among branches and versions the newest turns come first.
     """
     branches = (turn for branch in state.branches for turn in branch.turns)
     versions = (turn for former in state.versions.values() for turn in former)
@@ -35,9 +35,9 @@ def replayable(state: ConversationState, own: Turn | None = None) -> tuple[Turn,
 
 
 def recorded_model(question: Message, turns: Iterable[Turn]) -> str:
-    """Return the model that this was asked of when it was recorded, ``""`` if it never was.
+    """Return the model that was asked this question when it was recorded, ``""`` if none was.
 
-    Where no provider is chosen, it is the model to look for.
+    Without a provider, this is the model to look for.
     """
     return next((turn.requested_model or "" for turn in turns if turn.user_text == question.content), "")
 
@@ -45,7 +45,7 @@ def recorded_model(question: Message, turns: Iterable[Turn]) -> str:
 def replayed(
     turn: Turn, question: Message, *, at: datetime, context_hash: str, replay_key: str, **cell: object
 ) -> Turn:
-    """Return a new turn with the answer of another; it costs nothing, and keeps what was saved."""
+    """Return a new turn with the answer of another; it costs nothing and records what was saved."""
     return replace(
         turn,
         id=new_turn_id(),
@@ -62,24 +62,24 @@ def replayed(
 
 
 def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> ReplayMissError:
-    """Return the error of a strict replay that found nothing, with the likeliest reason."""
+    """Return the error of a strict replay without a match, with the likeliest reason."""
     alike = [turn for turn in turns if turn.user_text == question.content]
-    asked_of = f" by {model!r}" if model else ""
+    by_model = f" by {model!r}" if model else ""
     return ReplayMissError(
-        f"No recorded answer to {preview(question.content)!r}{asked_of}: {_reason(model, alike)}. Nothing was sent; "
-        "record it once with replay='auto', or ask without replay."
+        f"No recorded answer to {preview(question.content)!r}{by_model}: {_reason(model, alike)}. Nothing was sent; "
+        "record it once with replay='auto', or turn replay off."
     )
 
 
 def _reason(model: str, alike: list[Turn]) -> str:
     if not alike:
-        return "nothing with this text was recorded"
+        return "no message with this text was recorded"
     models = {turn.requested_model or turn.model for turn in alike}
     if model not in models:
         return f"it was recorded with {', '.join(sorted(map(repr, models)))}"
     if all(turn.finish_reason == INTERRUPTED for turn in alike):
         return "the recorded answer was interrupted"
-    return "it was recorded in another context (system prompt, turns before it) or with other parameters"
+    return "it was recorded in another context (system prompt, earlier turns) or with other parameters"
 
 
 def _newest_first(turns: Iterable[Turn]) -> list[Turn]:

@@ -1,4 +1,4 @@
-"""Which summaries stand for turns in a request, and which turns a new summary would cover."""
+"""Which summaries replace turns in a request, and which turns a new summary would cover."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SUMMARY_TOKENS = 500
 
 @dataclass(frozen=True, slots=True)
 class AppliedSummary:
-    """A summary that serves, and the positions of the turns that it stands for: from ``start``, up to before ``stop``.
+    """A summary in use, and the range of turns that it covers: from ``start`` up to, but not including, ``stop``.
 
-    Both are 0 where its turns are in the conversation no more.
+    Both are 0 if its turns are no longer in the conversation.
     """
 
     summary: Summary
@@ -33,7 +33,7 @@ class AppliedSummary:
 
     @property
     def note(self) -> Message:
-        r"""What the model is told: how many turns this stands for, and what was said in them.
+        r"""The message for the model: how many turns the summary covers, and its text.
 
         >>> from promptkit_nb.state import Summary
         >>> AppliedSummary(Summary("a", "b", "The user is Alice."), 0, 2).note.content
@@ -47,7 +47,7 @@ class AppliedSummary:
         return Message("system", f"Summary of {turns} of this conversation:\n\n{self.summary.text}")
 
     def overlaps(self, other: AppliedSummary) -> bool:
-        """Return whether both stand for a turn, as far as that can be told of turns that are gone."""
+        """Return whether both cover the same turn; for turns that are gone, by their ids or positions."""
         if self.start < other.stop and other.start < self.stop:
             return True
         if self.start or other.start:
@@ -66,11 +66,11 @@ class AppliedSummary:
 
 @dataclass(frozen=True, slots=True)
 class SummaryPlan:
-    """What a new summary is to be made of: the turns, oldest first, and the summaries that it folds in.
+    """The input of a new summary: turns, oldest first, and former summaries to fold in.
 
-    ``first_turn`` and ``last_turn`` are the ids of the first and the last turn that it will stand for, ``max_tokens``
-    the most that it may have. ``context_hashes`` are the hashes of the conversation up to and including each of the
-    turns, the last of them up to ``last_turn``; empty if they are not known.
+    ``first_turn`` and ``last_turn`` are the ids of the first and last turn that it will cover, ``max_tokens`` is its
+    maximum length. ``context_hashes`` are the hashes after each of the turns, the last one after ``last_turn``; empty
+    if unknown.
     """
 
     turns: tuple[Turn, ...]
@@ -82,23 +82,23 @@ class SummaryPlan:
 
     @property
     def context_hash(self) -> str | UnsetType:
-        """The hash of all that was said up to the last of the turns."""
+        """The hash of the conversation up to and including the last of the turns."""
         return self.context_hashes[len(self.turns) - 1] if self.context_hashes else UNSET
 
     def after(self, count: int, summary: Summary) -> SummaryPlan:
-        """Return what is left to do once the first ``count`` turns are in this summary."""
+        """Return the rest of the plan once ``summary`` covers the first ``count`` turns."""
         return replace(self, turns=self.turns[count:], former=(summary,), context_hashes=self.context_hashes[count:])
 
 
 def find_applied_summaries(
     state: ConversationState, before: int | None = None, context_hashes: Sequence[str] | None = None
 ) -> tuple[AppliedSummary, ...]:
-    """Return the summaries that serve the turn at this position, by default the next one, oldest first.
+    """Return the summaries that apply to the turn at position ``before``, by default the next one, oldest first.
 
-    A summary serves as long as the turns it stands for are current, stand before that position, and say what they said
-    when it was made; where that was not kept, as long as none of them is newer. It serves, too, where its turns were
-    dropped by hand: then they are stored nowhere in the conversation. Of two that stand for the same turns, the newer
-    one serves. ``context_hashes`` are those of ``context_hashes_of``, as far as they are known already.
+    A summary applies as long as its turns are current, come before that position, and have the text that was
+    summarized; if their hash was not stored, as long as none of them is newer than the summary. It also applies if its
+    turns were removed by hand and are no longer stored in the conversation. Of two summaries that cover the same turns,
+    the newer one applies. ``context_hashes`` are those of ``context_hashes_of``, if known already.
     """
     if not state.summaries:
         return ()
@@ -112,14 +112,14 @@ def find_applied_summaries(
         applied = _applied_by_position(summary, state) or _applied_by_id(summary, state, places)
         if applied is None or applied.stop > before or any(applied.overlaps(newer) for newer in found):
             continue
-        if _says_the_same(applied, state, context_hashes):
+        if _is_unchanged(applied, state, context_hashes):
             found.append(applied)
-    oldest_first = found[::-1]  # those whose turns are gone stay in this order
+    oldest_first = found[::-1]  # summaries of removed turns stay in this order
     return tuple(sorted(oldest_first, key=lambda applied: (applied.start, applied.stop)))
 
 
 def uncovered(turns: Sequence[Turn], applied_summaries: Sequence[AppliedSummary]) -> tuple[Turn, ...]:
-    """Return the turns that no summary stands for."""
+    """Return the turns that no summary covers."""
     start = 0
     left: list[Turn] = []
     for applied in applied_summaries:
@@ -131,35 +131,35 @@ def uncovered(turns: Sequence[Turn], applied_summaries: Sequence[AppliedSummary]
 def plan_summary(
     turns: Sequence[Turn], applied_summaries: Sequence[AppliedSummary], stop: int, context_hashes: Sequence[str] = ()
 ) -> SummaryPlan | None:
-    """Return how to summarise the turns before position ``stop``; ``None`` where summaries stand for all of them.
+    """Return the plan to summarize the turns before position ``stop``; ``None`` if summaries cover all of them.
 
-    The summaries of turns among them are folded into the new one. ``context_hashes`` are those of
-    ``context_hashes_of`` for the turns.
+    Existing summaries of these turns are folded into the new one. ``context_hashes`` are those of ``context_hashes_of``
+    for the turns.
     """
     folded = [applied for applied in applied_summaries if applied.start < min(stop, applied.stop)]
     stop = max([stop, *(applied.stop for applied in folded)])
     new = uncovered(turns[:stop], folded)
     if not new:
         return None
-    first: str | int = turns[0].id
+    first = turns[0].id
     if folded and isinstance(folded[0].summary.first_turn, str) and folded[0].start == 0:
-        first = folded[0].summary.first_turn  # it may stand for turns that are gone
-    link_after = {turn.id: link for turn, link in zip(turns, context_hashes[1:], strict=False)}
-    last = turns[stop - 1]  # where summaries stand for the end, it is behind the last of the new ones
+        first = folded[0].summary.first_turn  # it may cover turns that were removed
+    hash_after = {turn.id: value for turn, value in zip(turns, context_hashes[1:], strict=False)}
+    last = turns[stop - 1]  # after the last of the new turns if a summary covers the end
     return SummaryPlan(
         new,
         tuple(applied.summary for applied in folded),
-        str(first),
+        first,
         last.id,
-        context_hashes=tuple(link_after[turn.id] for turn in (*new[:-1], last)) if link_after else (),
+        context_hashes=tuple(hash_after[turn.id] for turn in (*new[:-1], last)) if hash_after else (),
     )
 
 
-def _says_the_same(applied: AppliedSummary, state: ConversationState, context_hashes: Sequence[str]) -> bool:
-    """Return whether the turns that a summary stands for are still those that it was made of.
+def _is_unchanged(applied: AppliedSummary, state: ConversationState, context_hashes: Sequence[str]) -> bool:
+    """Return whether the turns that a summary covers still have the text that was summarized.
 
-    Clocks of several machines disagree, and a former version that was restored is old: only the hash tells surely. It
-    tells nothing where the first of them was dropped by hand.
+    Only the hash is certain: the clocks of several machines differ, and a restored version is old. If the first turn
+    was removed by hand, there is no hash to compare.
     """
     summary, turns = applied.summary, state.turns[applied.start : applied.stop]
     if summary.context_hash is not UNSET and turns and turns[0].id == summary.first_turn:
@@ -168,7 +168,7 @@ def _says_the_same(applied: AppliedSummary, state: ConversationState, context_ha
 
 
 def _applied_by_position(summary: Summary, state: ConversationState) -> AppliedSummary | None:
-    """Positions are those at the time of the summary, so turns that left since, or returned, make it unusable."""
+    """Apply a summary with positions: they refer to the time of the summary, so later branches make it unusable."""
     first, last = summary.first_turn, summary.last_turn
     if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last):
         return None

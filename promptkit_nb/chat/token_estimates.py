@@ -1,11 +1,11 @@
-"""How the server counts, learned from what it reported: so that a limit in tokens holds on the wire.
+"""Token estimates calibrated by the counts that a server reports, so that ``max_tokens`` holds by the server's count.
 
-Our counts are OpenAI's. Another model's tokenizer may need several times as many tokens for the same text, and how many
-times depends on the script: near 1 in English, 2 or more in Cyrillic or Chinese. So a gauge learns one ratio for each
-script from the newest turns, whose requests were counted here before sending and by the server afterwards. A text in a
-script that was not measured yet counts as what tokenizers of few words make of it.
+Our own counts use OpenAI's tokenizers. Another model's tokenizer may need several times as many tokens for the same
+text, depending on the script: about 1 time in English, 2 or more in Cyrillic or Chinese. So an estimator learns one
+ratio per script from the newest turns, whose requests were counted here before sending and by the server afterwards.
+Text in a script that has not been measured is assumed to need as many tokens as in a tokenizer with a small vocabulary.
 
-For OpenAI's own models the ratio is 1, unless a server that goes by such a name has reported something else.
+For OpenAI's own models the ratio is 1, unless a server that uses such a name reported something else.
 """
 
 from __future__ import annotations
@@ -38,57 +38,57 @@ Script = Literal["words", "dense", "letters", "wide"]
 """English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""
 
 _FRAMING_TOKENS = 8  # of a chat template, around a message
-_FEW_FOREIGN = 8  # one accent in as many letters makes no other alphabet
-_WORD_CHARACTERS = 25  # with a blank in as many characters, a text is made of words
+_ASCII_PER_FOREIGN = 8  # one accented letter in so many does not make another alphabet
+_WORD_CHARACTERS = 25  # text with a space in so many characters consists of words
 _DIGITS = re.compile(r"[0-9]+")
-_REMEMBERED_MESSAGES = 50_000
+_MAX_PROFILES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a message is written in, and the tokens that hardly any tokenizer makes more of."""
+class MessageProfile:
+    """The script of a message, and a number of tokens that hardly any tokenizer exceeds for it."""
 
     script: Script
     bound: int
 
 
-_shapes: dict[int, Shape] = {}
+_profiles: dict[int, MessageProfile] = {}
 
 
-def shape_of(message: Message) -> Shape:
-    """Return the shape of a message; it is looked at once.
+def profile_of(message: Message) -> MessageProfile:
+    """Return the profile of a message, computed once.
 
     >>> from promptkit_nb.turns import Message
-    >>> shape_of(Message("user", "Hello, world"))
-    Shape(script='words', bound=14)
+    >>> profile_of(Message("user", "Hello, world"))
+    MessageProfile(script='words', bound=14)
     """
     key = said_hash(message)
-    shape = _shapes.get(key)
-    if shape is None:
+    profile = _profiles.get(key)
+    if profile is None:
         calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
         parts = () if message.content else (part.text for part in message.parts)
         text = without_lone_surrogates("".join([message.content, message.name or "", *parts, *calls]))
         bound = _bound(text) + _FRAMING_TOKENS * (1 + len(message.tool_calls))
-        shape = Shape(_script_of(text), bound)
-        if len(_shapes) >= _REMEMBERED_MESSAGES:
-            _shapes.clear()
-        _shapes[key] = shape
-    return shape
+        profile = MessageProfile(_script_of(text), bound)
+        if len(_profiles) >= _MAX_PROFILES:
+            _profiles.clear()
+        _profiles[key] = profile
+    return profile
 
 
 def _script_of(text: str) -> Script:
     ascii_count = len(text.encode("ascii", "ignore"))
     foreign = len(text) - ascii_count
-    if foreign * _FEW_FOREIGN < ascii_count:
+    if foreign * _ASCII_PER_FOREIGN < ascii_count:
         return "words" if text.count(" ") * _WORD_CHARACTERS >= len(text) else "dense"
     foreign_bytes = len(text.encode()) - ascii_count
     return "wide" if foreign_bytes * 2 > foreign * 5 else "letters"
 
 
 def _bound(text: str) -> int:
-    """Every digit, every letter of two bytes, every other two characters a token; three bytes count as one and a half.
+    """Count a token for each digit, two-byte letter, and two other characters; one and a half for three bytes.
 
-    Tokenizers of few words come near it in what they were not made for.
+    Tokenizers with a small vocabulary come close to this for text that they were not made for.
     """
     ascii_count = len(text.encode("ascii", "ignore"))
     digits = ascii_count and sum(map(len, _DIGITS.findall(text)))
@@ -96,48 +96,49 @@ def _bound(text: str) -> int:
     return math.ceil((ascii_count + digits + foreign_bytes) / 2)
 
 
-# Which requests teach. So what it costs has a bound.
+# Which requests are measured. The limits bound the cost.
 _SEARCHED_TURNS = 50
 _MEASURED_TURNS = 5
 _LONGEST_WINDOW_TURNS = 500
-_SHORTEST_REQUEST_TOKENS = 100  # a chat template may begin with words of its own: they weigh too much in less
-_CUT_BELOW = 0.6  # where the server read as little of what was sent, it cut the prompt
-_TELLING_SHARE = 0.3  # a script with less of a request tells too little of what the server makes of it
-_AS_CLEAR = 0.8  # of the clearest request for a script
+_SHORTEST_REQUEST_TOKENS = 100  # a chat template may add words of its own, which weigh too much in a shorter request
+_CUT_BELOW = 0.6  # if the server counted a smaller share of what was sent, it cut the prompt
+_MIN_SHARE = 0.3  # a script with a smaller share of a request says too little about its ratio
+_CLEAR_SHARE = 0.8  # relative to the request with the largest share of a script
 
-# What is added to what they taught.
-_MARGIN = 1.1  # texts in one script differ, too
-_EARLY_MARGIN = 1.2  # and a few requests tell little of how much
+# Margins on the measured ratios.
+_MARGIN = 1.1  # texts in the same script differ
+_EARLY_MARGIN = 1.2  # and a few requests say little about how much
 _FEW_REQUESTS = 3
-_EXACT_UP_TO = 1.05  # a server that counts more, and some more around it, is not what the model's name promises
-_EXACT_AND_TOKENS = 10
+_EXACT_UP_TO = 1.05  # a server that counts more than this does not use the tokenizer of the model's name
+_EXACT_EXTRA_TOKENS = 10
 
-_BOUND_MARGIN = 1.25  # what our count may be exceeded by where nothing was taught
+_BOUND_MARGIN = 1.25  # by how much our count may be exceeded if nothing was measured
 
-_SMALLEST_WINDOW_TOKENS = 1000  # no server's is smaller
+_SMALLEST_WINDOW_TOKENS = 1000  # no server has a smaller one
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """Tokens as ``counted`` here, as ``likely`` for the server going by what it reported, and at most ``expected``."""
+    """Token counts: ``counted`` here, ``likely`` for the server according to its reports, and at most ``expected``."""
 
     counted: int = 0
     likely: int = 0
     expected: int = 0
 
     def __add__(self, other: TokenEstimate) -> TokenEstimate:
-        """Return the two together."""
+        """Add two estimates."""
         return TokenEstimate(self.counted + other.counted, self.likely + other.likely, self.expected + other.expected)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimator:
-    """Measures what a model will be sent; ``token_estimator_for`` makes one that knows what the server reported before.
+    """Estimates how many tokens a model will count; ``token_estimator_for`` makes one calibrated by earlier turns.
 
-    ``is_trusted`` says that our counts are the server's, up to ``overall``; else ``ratios`` are the measured ones.
+    If ``is_trusted``, our counts are the server's, times ``overall``; else ``ratios`` has the measured ratio per
+    script.
 
     >>> TokenEstimator.of("gpt-4o-mini").of_message(Message("user", "hello world"))
-    Size(counted=6, likely=6, expected=6)
+    TokenEstimate(counted=6, likely=6, expected=6)
     """
 
     model: str | None
@@ -147,27 +148,27 @@ class TokenEstimator:
 
     @classmethod
     def of(cls, model: str | None) -> TokenEstimator:
-        """Return the gauge of a model that nothing was measured of."""
+        """Return an estimator for a model without measurements."""
         return cls(model, is_exact(model))
 
     def of_message(self, message: Message) -> TokenEstimate:
-        """Return the size of one message; it is measured once."""
+        """Return the estimate of one message."""
         return self.of_messages((message,))
 
     def of_turn(self, turn: Turn) -> TokenEstimate:
-        """Return the size of a turn."""
+        """Return the estimate of a turn."""
         return self.of_messages(turn.messages)
 
     def of_messages(self, messages: Iterable[Message]) -> TokenEstimate:
-        """Return the size of several messages together."""
+        """Return the estimate of several messages together."""
         if self.is_trusted:
             return self._trusted(sum(count_one_message_tokens(message, self.model) for message in messages))
         total = TokenEstimate()
         for message in messages:
             counted = count_one_message_tokens(message, self.model)
-            shape = shape_of(message)
-            bound = max(shape.bound, math.ceil(counted * _BOUND_MARGIN))
-            ratio = self.ratios.get(shape.script)
+            profile = profile_of(message)
+            bound = max(profile.bound, math.ceil(counted * _BOUND_MARGIN))
+            ratio = self.ratios.get(profile.script)
             if ratio is None:
                 total += TokenEstimate(counted, counted, bound)
             else:
@@ -176,7 +177,7 @@ class TokenEstimator:
         return total
 
     def of_frame(self, tools: Sequence[Mapping[str, object]] = ()) -> TokenEstimate:
-        """Return the size of what is in a request beside its messages: definitions of tools, opening of the reply."""
+        """Return the estimate of a request without its messages: tool definitions and the opening of the reply."""
         counted = count_tool_tokens(tools, self.model)
         if self.is_trusted:
             return self._trusted(counted + REPLY_TOKENS)
@@ -189,9 +190,9 @@ class TokenEstimator:
 
 
 def token_estimator_for(model: str, turns: Sequence[Turn], system_prompt: str | None = None) -> TokenEstimator:
-    """Return the gauge of a model, taught by the newest turns that it answered in this conversation.
+    """Return an estimator calibrated by the newest turns that the model answered in this conversation.
 
-    What it costs does not grow with the conversation.
+    Its cost does not grow with the conversation.
 
     >>> token_estimator_for("llama3.2", []).is_trusted
     False
@@ -201,32 +202,32 @@ def token_estimator_for(model: str, turns: Sequence[Turn], system_prompt: str | 
         for at in range(len(turns) - 1, max(-1, len(turns) - 1 - _SEARCHED_TURNS), -1)
         if _is_measured(turns[at], model)
     }
-    if is_exact(model) and all(_is_as_promised(turns[at]) for at in reported):
+    if is_exact(model) and all(_matches_model_name(turns[at]) for at in reported):
         overall = max([1.0, *(ratio for at, ratio in reported.items() if _is_long(turns[at]))])
         return TokenEstimator(model, is_trusted=True, overall=overall)
-    telling = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
-    requests = [_request_of(model, turns, at, system_prompt) for at in telling[:_MEASURED_TURNS]]
+    usable = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
+    requests = [_request_of(model, turns, at, system_prompt) for at in usable[:_MEASURED_TURNS]]
     return TokenEstimator(model, is_trusted=False, ratios=_ratios(requests))
 
 
 def cut_warning(counted_tokens: int, reported_tokens: int) -> str | None:
-    """Return a warning where the server read far less than was sent: some cut a long prompt without a word.
+    """Return a warning if the server read far fewer tokens than were sent: some servers cut long prompts silently.
 
     >>> cut_warning(8000, 4096)
-    'The server read 4,096 tokens where about 8,000 were sent: it seems to have cut the conversation. Raise its context\
+    'The server read 4,096 tokens, but about 8,000 were sent: it probably cut the conversation. Raise its context\
  window (num_ctx in Ollama), or set max_tokens.'
     >>> cut_warning(8000, 7000)
     """
     if counted_tokens < _SMALLEST_WINDOW_TOKENS or reported_tokens >= _CUT_BELOW * counted_tokens:
         return None
     return (
-        f"The server read {reported_tokens:,} tokens where about {counted_tokens:,} were sent: it seems to have cut "
-        "the conversation. Raise its context window (num_ctx in Ollama), or set max_tokens."
+        f"The server read {reported_tokens:,} tokens, but about {counted_tokens:,} were sent: it probably cut the "
+        "conversation. Raise its context window (num_ctx in Ollama), or set max_tokens."
     )
 
 
 def _is_measured(turn: Turn, model: str) -> bool:
-    """Whether one request was counted on both sides; tools take several, and of pictures the size is not known."""
+    """Whether both sides counted the same request: tool turns take several, and the size of images is unknown."""
     return (
         (turn.requested_model or turn.model) == model
         and bool(turn.counted_input_tokens and turn.usage.input_tokens)
@@ -236,9 +237,9 @@ def _is_measured(turn: Turn, model: str) -> bool:
     )
 
 
-def _is_as_promised(turn: Turn) -> bool:
+def _matches_model_name(turn: Turn) -> bool:
     counted = turn.counted_input_tokens or 0
-    return turn.usage.input_tokens <= counted * _EXACT_UP_TO + _EXACT_AND_TOKENS
+    return turn.usage.input_tokens <= counted * _EXACT_UP_TO + _EXACT_EXTRA_TOKENS
 
 
 def _is_long(turn: Turn) -> bool:
@@ -247,31 +248,31 @@ def _is_long(turn: Turn) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """An earlier request: tokens of text as the server counted them, and as counted here for each script."""
+    """An earlier request: tokens of its text by the server's count, and by our count per script."""
 
     reported: int
     counted: Mapping[Script, int]
 
 
 def _ratios(requests: Iterable[_Request]) -> Mapping[Script, float]:
-    """Return for each script what it can have taken at most in the requests that were made mostly of it."""
+    """Return for each script the highest ratio in the requests that consist mostly of it, plus a margin."""
     found: dict[Script, list[tuple[float, float]]] = {}
     for request in requests:
         for script, count in request.counted.items():
             share = count / sum(request.counted.values())
-            if share >= _TELLING_SHARE:  # were all else free, this script would have taken the whole count
+            if share >= _MIN_SHARE:  # if all other text took no tokens, this script had this ratio
                 ratio = max(1.0, request.reported / count)
                 found.setdefault(script, []).append((share, ratio))
     ratios: dict[Script, float] = {}
-    for script, told in found.items():
-        clearest = max(told)[0]
-        clear = [ratio for share, ratio in told if share >= clearest * _AS_CLEAR]
+    for script, measured in found.items():
+        clearest = max(measured)[0]
+        clear = [ratio for share, ratio in measured if share >= clearest * _CLEAR_SHARE]
         ratios[script] = max(clear) * (_MARGIN if len(clear) >= _FEW_REQUESTS else _EARLY_MARGIN)
     return MappingProxyType(ratios)
 
 
 def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str | None) -> _Request:
-    """Return what the request of a turn was made of, as far as that can be told from what stands before it now."""
+    """Reconstruct what the request of a turn contained, as far as the turns before it tell."""
     asked = turns[at]
     sent = chain(
         [Message("system", system_prompt)] if system_prompt else [],
@@ -280,7 +281,7 @@ def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str |
     )
     framing, texts = REPLY_TOKENS, Counter[Script]()
     for message in sent:
-        texts[shape_of(message).script] += max(1, count_one_message_tokens(message, model) - FRAMING_TOKENS)
+        texts[profile_of(message).script] += max(1, count_one_message_tokens(message, model) - FRAMING_TOKENS)
         framing += FRAMING_TOKENS
         if framing + texts.total() >= (asked.counted_input_tokens or 0):
             break

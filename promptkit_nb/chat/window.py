@@ -1,4 +1,4 @@
-"""What of a conversation goes into a request: everything, or the newest whole turns that fit the window."""
+"""Which messages go into a request: all of them, or the newest whole turns that fit into the window."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def turns_until(turns: tuple[Turn, ...], turn_id: str | None) -> tuple[Turn, ...]:
-    """Return the turns up to this one, none where it is not among them; all where no id is given."""
+    """Return the turns up to and including this one, none if it is missing; all of them without an id."""
     if turn_id is None:
         return turns
     return turns[: next((at for at, turn in enumerate(turns) if turn.id == turn_id), -1) + 1]
 
 
 def older_turns(turns: tuple[Turn, ...], keep_last: int) -> int:
-    """Return how many turns stand before the newest ones, of which as few are kept as have ``keep_last`` messages."""
+    """Return how many turns to remove so that as few of the newest as possible keep ``keep_last`` messages."""
     messages, older = 0, len(turns)
     while older and messages < keep_last:
         older -= 1
@@ -35,28 +35,28 @@ def older_turns(turns: tuple[Turn, ...], keep_last: int) -> int:
 
 
 def newest_turn(turns: tuple[Turn, ...], as_of: str | None) -> tuple[int, int]:
-    """Return the range of the newest turn, an empty one where there is none, or where the turn ``as_of`` left."""
+    """Return the range of the newest turn; an empty range if there is none, or if the turn ``as_of`` was removed."""
     return (max(len(turns) - 1, 0), len(turns)) if turns_until(turns, as_of) else (0, 0)
 
 
 def check_keep_last(keep_last: object) -> None:
     """Raise ``InvalidArgumentError`` unless it is a whole number from 0."""
     if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 0:
-        raise InvalidArgumentError(f"keep_last={keep_last!r} is out of range: give a whole number from 0, of messages.")
+        raise InvalidArgumentError(f"keep_last={keep_last!r} is out of range: give a number of messages, from 0.")
 
 
-_SHARE_OF_A_SUMMARY = 4
-_SHORTEST_SUMMARY_TOKENS = 20  # fewer say nothing
+_SUMMARY_SHARE = 4
+_MIN_SUMMARY_TOKENS = 20  # a shorter one says nothing
 _SHORTEST_QUESTION = Message("user", "?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What one request carries.
+    """The messages of one request, and where they come from.
 
-    ``messages`` is what goes out, in order: system prompt, a note for each of ``applied_summaries``, the messages of
-    ``turns``, the question. ``left_out`` are the turns that are neither sent nor covered. ``token_count`` is the most
-    that the server will count, and ``counted_tokens`` what was counted here; both are ``None`` without a limit.
+    ``messages`` are in the order in which they are sent: system prompt, a note for each of ``applied_summaries``, the
+    messages of ``turns``, the question. ``left_out`` are turns that are neither sent nor summarized. ``token_count`` is
+    the most that the server will count, ``counted_tokens`` our own count; both are ``None`` without a limit.
     """
 
     messages: tuple[Message, ...]
@@ -79,12 +79,12 @@ def fit(
     policy: ContextPolicy = "truncate",
     tools: Sequence[Mapping[str, object]] = (),
 ) -> Window:
-    """Return what the request carries of these turns, some of which ``applied_summaries`` replace.
+    """Return what a request with these turns contains; ``applied_summaries`` replace some of them.
 
-    Without ``max_tokens`` everything goes, and nothing is counted. With it the newest turns go that fit; counting stops
-    there. A summary gives way only where it would keep out the newest turn. Without a question there is room left for
-    the shortest one. Raises ``ContextWindowExceededError`` where system prompt and question alone are too much, and
-    with the policy "error" where anything would be left out.
+    Without ``max_tokens`` everything is sent, and nothing is counted. Otherwise, the newest turns that fit are sent;
+    older ones are not counted. A summary is left out only if the newest turn would not fit otherwise. Without a
+    question, room for the shortest one is kept. Raises ``ContextWindowExceededError`` if system prompt and question
+    alone do not fit, and with the policy "error" if anything would be left out.
 
     >>> from promptkit_nb.chat.token_estimates import TokenEstimator
     >>> hi = Message("user", "Hi")
@@ -97,20 +97,20 @@ def fit(
         return _window(system, applied_summaries, uncovered(turns, applied_summaries), asked)
     fixed = estimator.of_frame(tools) + estimator.of_messages((*system, *asked))
     if fixed.likely > max_tokens:
-        raise _too_much(system, asked, fixed, max_tokens, estimator)
-    # Of what was never measured only a bound is known, which is no reason to refuse it.
+        raise _prompt_too_long(system, asked, fixed, max_tokens, estimator)
+    # An upper bound alone is no reason to refuse a request that probably fits.
     size = TokenEstimate(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
     usable = max_tokens if asked else max_tokens - estimator.of_message(_SHORTEST_QUESTION).expected
-    served = _fitting(applied_summaries, turns, usable - size.expected, estimator)
-    size += estimator.of_messages(applied.note for applied in served)
-    candidates = uncovered(turns, served)
+    summaries = _fitting(applied_summaries, turns, usable - size.expected, estimator)
+    size += estimator.of_messages(applied.note for applied in summaries)
+    candidates = uncovered(turns, summaries)
     kept, size = _newest(candidates, size, usable, estimator)
-    if policy == "error" and (kept < len(candidates) or len(served) < len(applied_summaries)):
-        raise _over_limit(turns, applied_summaries, fixed, max_tokens, estimator)
+    if policy == "error" and (kept < len(candidates) or len(summaries) < len(applied_summaries)):
+        raise _history_too_long(turns, applied_summaries, fixed, max_tokens, estimator)
     split = len(candidates) - kept
     return _window(
         system,
-        served,
+        summaries,
         candidates[split:],
         asked,
         left_out=candidates[:split],
@@ -127,23 +127,23 @@ def plan_to_fit(
     estimator: TokenEstimator,
     context_hashes: Sequence[str] = (),
 ) -> SummaryPlan | None:
-    """Return how to summarise what the window left out; ``turns`` and ``applied_summaries`` are those given to it.
+    """Return the plan to summarize the turns that the window left out; the first arguments are those of the window.
 
     ``context_hashes`` are as in ``plan_summary``.
 
-    So that this is not due again with the next turn, only the newest turns that fit into half of the room stay as they
-    are, and the summary gets a quarter. ``None`` where nothing was left out, or where a summary has no room.
+    Only the newest turns that fit into half of the room are kept, and the summary gets a quarter, so that the next turn
+    does not need another summary. Returns ``None`` if nothing was left out, or if a summary has no room.
     """
     if not window.left_out or window.max_tokens is None or window.token_count is None:
         return None
-    # Two that have no room may have some as one; of one that has none, another would not be shorter.
+    # Two summaries without room may fit as one; a single one would not get shorter.
     if len(applied_summaries) == 1 and not window.applied_summaries:
         return None
     taken = sum((estimator.of_turn(turn) for turn in window.turns), TokenEstimate())
     notes = estimator.of_messages(applied.note for applied in window.applied_summaries)
     room = window.max_tokens - (window.token_count - taken.expected - notes.expected)
-    most = min(SUMMARY_TOKENS, room // _SHARE_OF_A_SUMMARY)
-    if most < _SHORTEST_SUMMARY_TOKENS:
+    most = min(SUMMARY_TOKENS, room // _SUMMARY_SHARE)
+    if most < _MIN_SUMMARY_TOKENS:
         return None
     kept, _ = _newest(window.turns, TokenEstimate(), room // 2, estimator)
     plan = plan_summary(turns, applied_summaries, len(turns) - kept, context_hashes)
@@ -153,7 +153,7 @@ def plan_to_fit(
 def _newest(
     turns: Sequence[Turn], size: TokenEstimate, max_tokens: int, estimator: TokenEstimator
 ) -> tuple[int, TokenEstimate]:
-    """Return how many of the newest turns fit, and the size with them."""
+    """Return how many of the newest turns fit, and the estimate including them."""
     for kept, turn in enumerate(reversed(turns)):
         larger = size + estimator.of_turn(turn)
         if larger.expected > max_tokens:
@@ -165,7 +165,7 @@ def _newest(
 def _fitting(
     applied_summaries: Sequence[AppliedSummary], turns: Sequence[Turn], room: int, estimator: TokenEstimator
 ) -> tuple[AppliedSummary, ...]:
-    """Return the summaries without the oldest ones, if need be, so that they and the newest turn have room."""
+    """Return the summaries, without the oldest if necessary, such that they and the newest turn fit."""
     for dropped in range(len(applied_summaries)):
         rest = tuple(applied_summaries[dropped:])
         left = uncovered(turns, rest)
@@ -187,9 +187,9 @@ def _window(
     size: TokenEstimate | None = None,
 ) -> Window:
     notes = tuple(applied.note for applied in applied_summaries)
-    said = (message for turn in turns for message in turn.messages)
+    history = (message for turn in turns for message in turn.messages)
     return Window(
-        messages=(*system, *notes, *said, *asked),
+        messages=(*system, *notes, *history, *asked),
         turns=turns,
         left_out=left_out,
         applied_summaries=tuple(applied_summaries),
@@ -199,7 +199,7 @@ def _window(
     )
 
 
-def _too_much(
+def _prompt_too_long(
     system: tuple[Message, ...],
     asked: tuple[Message, ...],
     fixed: TokenEstimate,
@@ -210,14 +210,14 @@ def _too_much(
     total = fixed.likely
     rest = total - prompt - message
     return ContextWindowExceededError(
-        f"System prompt ({prompt:,} tokens), new message ({message:,}) and what frames them ({rest:,}) are {total:,} "
-        f"tokens, more than max_tokens={max_tokens}; nothing was sent. Shorten one of them, or raise max_tokens.",
+        f"System prompt ({prompt:,} tokens), new message ({message:,}) and overhead ({rest:,}) take {total:,} tokens, "
+        f"more than max_tokens={max_tokens}; nothing was sent. Shorten one of them, or raise max_tokens.",
         limit_tokens=max_tokens,
         request_tokens=total,
     )
 
 
-def _over_limit(
+def _history_too_long(
     turns: Sequence[Turn],
     applied_summaries: Sequence[AppliedSummary],
     fixed: TokenEstimate,
@@ -229,7 +229,7 @@ def _over_limit(
     history += estimator.of_messages(applied.note for applied in applied_summaries).expected
     total = fixed.expected + history
     return ContextWindowExceededError(
-        f"The request would be {total:,} tokens, {history:,} of them history, more than max_tokens={max_tokens}; "
+        f"The request would take {total:,} tokens, {history:,} of them history, more than max_tokens={max_tokens}; "
         "nothing was sent. Raise max_tokens, or shorten the conversation with truncate() or summarize().",
         limit_tokens=max_tokens,
         request_tokens=total,
