@@ -8,9 +8,6 @@ from typing import Any
 
 from promptkit_nb.ids import is_generated_id
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-"""The MIME type of an output that shows a widget."""
-
 
 def running_shell() -> Any:  # an InteractiveShell; only IPython itself imports IPython
     """Return IPython's shell, or None if none is running."""
@@ -41,11 +38,6 @@ def can_update() -> bool:
 def can_use_widgets() -> bool:
     """Return whether the reader can use widgets. Voilà executes notebooks as a batch run does, but then shows them."""
     return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
-
-
-def widget_view(model_id: str) -> dict[str, object]:
-    """Return the content of an output of type ``WIDGET_VIEW``."""
-    return {"version_major": 2, "version_minor": 0, "model_id": model_id}
 
 
 def parent_message() -> dict[str, Any]:

@@ -625,7 +625,7 @@ class TestStatic:
 
     def test_bundle_has_widget_html_and_text(self, conv: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where somebody can use it the widget is offered, beside what stays readable."""
-        monkeypatch.setattr("promptkit_nb.panel.widget.can_use_widgets", lambda: True)
+        monkeypatch.setattr("promptkit_nb.rendering.widgets.can_use_widgets", lambda: True)
         panel = ChatPanel(conv)
         bundle, _ = panel._repr_mimebundle_()
         assert sorted(bundle) == [WIDGET_VIEW, "text/html", "text/plain"]

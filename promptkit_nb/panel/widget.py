@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anywidget
-from IPython.display import display
 from traitlets import Bool, Dict, Int, List, Unicode
 
 from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.frontend import WIDGET_VIEW, can_use_widgets, widget_view
 from promptkit_nb.panel.controller import PanelController
 from promptkit_nb.panel.transcript import static_html, static_text
-from promptkit_nb.rendering.widget_page import script_of, style_of
+from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 
-class ChatPanel(anywidget.AnyWidget):
+class ChatPanel(NotebookWidget):
     """A panel to chat in. It streams while the kernel stays usable, and shows turns that are added elsewhere.
 
     Displayed in a notebook, it leaves a transcript below it for front ends without widgets. A batch run gets the
@@ -67,7 +64,6 @@ class ChatPanel(anywidget.AnyWidget):
             )
         super().__init__()
         self.panel_id = "" if self.comm is None else self.model_id
-        self._transcript: Any = None  # IPython's DisplayHandle
         self._controller = PanelController(conversation, self, model=model)
         self.on_msg(self._on_message)
 
@@ -88,13 +84,8 @@ class ChatPanel(anywidget.AnyWidget):
 
     def save_transcript(self, snapshot: Snapshot) -> None:
         """Update the transcript in the saved notebook."""
-        if self._transcript is not None:
-            self._transcript.update(_static_output(snapshot), raw=True)
-
-    def open(self) -> None:
-        """Connect to the pages. A batch run has none, and would save the widget's state in the notebook's metadata."""
-        if can_use_widgets():
-            super().open()
+        if self._saved is not None:
+            self._saved.update(_static_output(snapshot), raw=True)
 
     def close(self) -> None:
         """Remove the panel; an answer that is still streaming is stored."""
@@ -107,20 +98,8 @@ class ChatPanel(anywidget.AnyWidget):
         """Return the class with the id of the shown conversation."""
         return f"ChatPanel({self.conversation_id!r})"
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
-        static = _static_output(self.conversation.snapshot())
-        if not can_use_widgets():
-            return static, {}
-        return {**static, WIDGET_VIEW: widget_view(self.model_id)}, {}
-
-    def _ipython_display_(self, **_: object) -> None:
-        static = _static_output(self.conversation.snapshot())
-        if not can_use_widgets():
-            display(static, raw=True)  # type: ignore[no-untyped-call]  # IPython has no annotations
-            return
-        hint = f"{self!r} needs a running kernel: run this cell again to continue."
-        display({"text/plain": hint, WIDGET_VIEW: widget_view(self.model_id)}, raw=True)  # type: ignore[no-untyped-call]  # as above
-        self._transcript = display(static, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+    def _static_output(self) -> dict[str, object]:
+        return _static_output(self.conversation.snapshot())
 
     def _on_message(self, _: object, content: object, __: object) -> None:
         """Post a page's command, and confirm it at once: the page then knows that the kernel reads its messages.

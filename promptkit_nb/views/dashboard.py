@@ -11,15 +11,12 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Unpack
 
-import anywidget
 import pandas as pd
-from IPython.display import display
 from traitlets import Dict, Int, List, Unicode
 
 from promptkit_nb.errors import PromptKitError
-from promptkit_nb.frontend import WIDGET_VIEW, can_use_widgets, widget_view
 from promptkit_nb.rendering.conversations import History
-from promptkit_nb.rendering.widget_page import script_of, style_of
+from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import total_text
@@ -176,7 +173,7 @@ def usage_dashboard(store: StateStore, **filters: Unpack[FilterArguments]) -> Us
     return UsageDashboard(store, **filters)
 
 
-class UsageDashboard(anywidget.AnyWidget):
+class UsageDashboard(NotebookWidget):
     """The widget of ``usage_dashboard``; ``refresh()`` reads the store again."""
 
     _esm = script_of(_HERE / "dashboard.js")
@@ -201,7 +198,6 @@ class UsageDashboard(anywidget.AnyWidget):
         self._store = store
         self._conversation_id = filters.get("conversation_id")
         self._lock = Lock()
-        self._saved: Any = None  # IPython's DisplayHandle
         report = UsageReport.of(store, **filters)
         content = _content_of(report)  # fails without matplotlib, before there is a widget
         super().__init__()
@@ -224,28 +220,15 @@ class UsageDashboard(anywidget.AnyWidget):
         if self._saved is not None:
             self._saved.update(_static_html(self._report), raw=True)
 
-    def open(self) -> None:
-        """Connect with the pages; a batch run has none, and would save what is here in the notebook's metadata."""
-        if can_use_widgets():
-            super().open()
-
     def __repr__(self) -> str:
         """Say what is shown."""
         return f"UsageDashboard({self.total!r})"
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
-        static = _static_png(self._report)
-        if not can_use_widgets():
-            return static, {}
-        return {**static, WIDGET_VIEW: widget_view(self.model_id)}, {}
+    def _static_output(self) -> dict[str, object]:
+        return _static_png(self._report)
 
-    def _ipython_display_(self, **_: object) -> None:
-        if not can_use_widgets():
-            display(_static_png(self._report), raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
-            return
-        hint = "The dashboard needs a running kernel: run this cell again."
-        display({"text/plain": hint, WIDGET_VIEW: widget_view(self.model_id)}, raw=True)  # type: ignore[no-untyped-call]  # as above
-        self._saved = display(_static_html(self._report), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+    def _saved_output(self) -> dict[str, object]:
+        return _static_html(self._report)
 
     def _read(self) -> UsageReport:
         typed = {name: text or None for name, text in self.filters.items() if name in _ON_PAGE}
