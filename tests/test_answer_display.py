@@ -1,4 +1,4 @@
-"""Showing an answer as it comes must not hold up its coming."""
+"""Displaying a streaming answer must not slow it down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("showing_s", "times"), [(0.0, 10), (0.025, 8), (0.1, 2), (1.0, 1)])
-def test_showing_takes_a_fifth_of_the_time_at_most(
+def test_display_takes_at_most_a_fifth_of_the_time(
     monkeypatch: pytest.MonkeyPatch, showing_s: float, times: int
 ) -> None:
-    """In a second of an answer it is shown ten times, less often where showing it takes long."""
+    """An answer is displayed ten times a second, and less often if displaying it is slow."""
     now = [100.0]
     shown: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Conversations as files: equal in every store, written at once or not at all, read for ever."""
+"""Conversations as files: equal in every store, written atomically, readable by later versions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ DATA = Path(__file__).parent / "data"
 THEN = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
 
-def told(number: int, text: str, **fields: Any) -> Turn:
-    """Return a turn that is the same every time."""
+def fixed_turn(number: int, text: str, **fields: Any) -> Turn:
+    """Return a turn with fixed id and times."""
     return Turn(
         id=f"{number:032x}",
         messages=(Message("user", text, timestamp=THEN), Message("assistant", f"You said {text}")),
@@ -54,11 +54,11 @@ def told(number: int, text: str, **fields: Any) -> Turn:
 FORMAT_1 = ConversationState(
     "user:alice:session:1",
     "alice",
-    turns=(told(1, "Grüezi 🙂", cell_id="c1"), told(2, "again", replayed=True)),
+    turns=(fixed_turn(1, "Grüezi 🙂", cell_id="c1"), fixed_turn(2, "again", replayed=True)),
     system_prompt="You help.",
     summaries=(Summary(f"{1:032x}", f"{1:032x}", "A greeting.", Usage(5, 1), None, "gpt-4o-mini", THEN),),
-    versions={f"{2:032x}": (told(3, "at first"),)},
-    branches=(Branch(id="before", turns=(told(4, "left", inherited=True),), start=1, created_at=THEN),),
+    versions={f"{2:032x}": (fixed_turn(3, "at first"),)},
+    branches=(Branch(id="before", turns=(fixed_turn(4, "left", inherited=True),), start=1, created_at=THEN),),
     settings=Settings(
         model="gpt-4o-mini", parameters={"temperature": 0.5}, max_tokens=4000, variables={"city": "Bern"}
     ),
@@ -72,8 +72,8 @@ FORMAT_1 = ConversationState(
 class TestConversation:
     """One conversation as a JSON document."""
 
-    def test_it_comes_back_equal_in_every_store(self, store: StateStore, tmp_path: Path) -> None:
-        """Turns, versions, branches, summaries, settings, metadata, times and totals, what was forgotten included."""
+    def test_it_is_read_back_equal_in_every_store(self, store: StateStore, tmp_path: Path) -> None:
+        """Turns, versions, branches, summaries, settings, metadata, times and totals, including dropped summaries."""
         other = MemoryStore()
         other.set(rich_state("a"))
         other.set(replace(other.get("a"), summaries=()))
@@ -83,7 +83,7 @@ class TestConversation:
         assert head == replace(other.head("a"), revision=1)
 
     def test_conversation_exports_and_manager_imports(self, store: StateStore, tmp_path: Path) -> None:
-        """The path that comes back is absolute; it can be talked to at once."""
+        """The returned path is absolute, and the imported conversation can continue at once."""
         manager = ConversationManager(DemoProvider(), store)
         conv = manager.new_conversation(conversation_id="a", system_prompt="You help.")
         conv.send("Hello")
@@ -97,7 +97,7 @@ class TestConversation:
         assert [turn.user_text for turn in again.turns] == ["Hello", "And on"]
 
     def test_taken_id_is_refused(self, store: StateStore, tmp_path: Path) -> None:
-        """What is there stays."""
+        """The existing conversation is unchanged."""
         store.append("a", said("mine"))
         write_conversation(rich_state("a"), tmp_path / "a.json")
         with pytest.raises(ConversationExistsError):
@@ -105,23 +105,23 @@ class TestConversation:
         assert texts(store.get("a").turns) == ["mine"]
 
     def test_file_is_readable_text_for_its_owner(self, tmp_path: Path) -> None:
-        """Indented, so that a difference can be looked at; nobody else may read it."""
+        """It is indented, so that diffs are readable, and no other user may read it."""
         path = write_conversation(FORMAT_1, tmp_path / "a.json")
         lines = path.read_text("utf-8").splitlines()
         assert lines[:2] == ["{", ' "promptkit_nb": "conversation",']
         assert "Grüezi 🙂" in path.read_text("utf-8")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_half_an_emoji_becomes_a_whole_file(self, tmp_path: Path) -> None:
-        """It is cleaned as everywhere."""
+    def test_lone_surrogate_is_replaced(self, tmp_path: Path) -> None:
+        """As everywhere else."""
         state = ConversationState("a", turns=(said("x", cell_source="a\ud83db"),), system_prompt="half \ud83d")
         found = read_conversation(write_conversation(state, tmp_path / "a.json"))
         assert (found.system_prompt, found.turns[0].cell_source) == ("half \ufffd", "a\ufffdb")
 
     @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(), metadata=st.dictionaries(st.text(), st.integers(-(2**63), 2**64 - 1) | st.text()))
-    def test_any_text_comes_back(self, tmp_path: Path, text: str, metadata: dict[str, object]) -> None:
-        """Line ends, quotes, any script."""
+    def test_any_text_is_read_back(self, tmp_path: Path, text: str, metadata: dict[str, object]) -> None:
+        """Line ends, quotes, any writing system."""
         state = ConversationState("a", turns=(said(text),), system_prompt=text, metadata=metadata)
         assert read_conversation(write_conversation(state, tmp_path / "a.json")) == state
 
@@ -130,7 +130,7 @@ class TestStore:
     """A whole store as JSON Lines."""
 
     def test_from_disk_to_redis_is_two_calls(self, tmp_path: Path, redis_url: str) -> None:
-        """All conversations, equal."""
+        """All conversations are equal."""
         with DiskStore(tmp_path / "disk") as disk, RedisStore(redis_url, prefix=f"{tmp_path}:") as redis:
             for number in range(5):
                 disk.set(rich_state(f"{number}"))
@@ -140,7 +140,7 @@ class TestStore:
             assert [redis.get(f"{number}") for number in range(5)] == [disk.get(f"{number}") for number in range(5)]
 
     def test_every_store_exports_the_same_bytes(self, open_store: OpenStore, tmp_path: Path) -> None:
-        """After an import elsewhere, too."""
+        """After an import into another store, too."""
         one, other = open_store(), MemoryStore()
         for each in (FORMAT_1, ConversationState("empty", created_at=THEN, updated_at=THEN)):
             one.set(each)
@@ -149,8 +149,8 @@ class TestStore:
         export_store(other, tmp_path / "other.jsonl")
         assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "other.jsonl").read_bytes()
 
-    def test_moves_survive(self, open_store: OpenStore, tmp_path: Path) -> None:
-        """What was replaced, archived and forked comes back as such, and can be restored there."""
+    def test_changes_are_kept(self, open_store: OpenStore, tmp_path: Path) -> None:
+        """Replaced, archived and forked turns are imported as such and can be restored."""
         one, other = open_store(), open_store()
         turns = [said(letter) for letter in "abc"]
         for turn in turns:
@@ -170,13 +170,13 @@ class TestStore:
         assert [other.get(name).turns for name in "ab"] == [one.get(name).turns for name in "ab"]
         assert [other.head(name).token_count for name in "ab"] == [40, 10]
 
-    def test_empty_store_is_a_file_too(self, store: StateStore, tmp_path: Path) -> None:
-        """Of no conversations."""
+    def test_empty_store_can_be_exported(self, store: StateStore, tmp_path: Path) -> None:
+        """The file has no conversations."""
         assert export_store(store, tmp_path / "all.jsonl") == 0
         assert import_store(tmp_path / "all.jsonl", store) == []
 
     def test_taken_id_ends_the_import(self, store: StateStore, tmp_path: Path) -> None:
-        """What came before it is there, and nothing was overwritten."""
+        """The conversations before it are imported, and none is overwritten."""
         other = MemoryStore()
         for name in "abc":
             other.append(name, said(name))
@@ -187,8 +187,8 @@ class TestStore:
         assert sorted(head.conversation_id for head in store.list()) == ["a", "b"]
         assert texts(store.get("b").turns) == ["mine"]
 
-    def test_expired_ones_stay_behind(self, open_store: OpenStore, clock: Clock, tmp_path: Path) -> None:
-        """They are missing everywhere."""
+    def test_expired_conversations_are_not_exported(self, open_store: OpenStore, clock: Clock, tmp_path: Path) -> None:
+        """An expired conversation is missing everywhere."""
         store = open_store(60)
         store.append("a", said("x"))
         clock.pass_s(60)
@@ -197,10 +197,10 @@ class TestStore:
 
 
 class TestWriting:
-    """A file is replaced at once, or not at all."""
+    """A file is replaced atomically."""
 
-    def test_failing_write_leaves_the_old_file(self, tmp_path: Path) -> None:
-        """The store was closed half way: the file is the former one, and nothing else lies there."""
+    def test_failed_write_keeps_the_old_file(self, tmp_path: Path) -> None:
+        """If the store is closed halfway, the old file stays, and no temporary file is left."""
         store = MemoryStore()
         for name in "ab":
             store.append(name, said(name))
@@ -208,25 +208,25 @@ class TestWriting:
         export_store(store, path)
         before = path.read_bytes()
         with pytest.raises(StoreUnavailableError, match="closed"):
-            export_store(_ClosesHalfWay(store), path)
+            export_store(_ClosesHalfway(store), path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
     def test_directory_is_not_replaced(self, tmp_path: Path) -> None:
-        """It says which path cannot be written, and leaves nothing behind."""
+        """The error names the path, and no temporary file is left."""
         (tmp_path / "taken").mkdir()
         with pytest.raises(StoreUnavailableError, match=r"taken cannot be written: .*directory"):
             write_conversation(FORMAT_1, tmp_path / "taken")
         assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
     def test_missing_directory_is_named(self, tmp_path: Path) -> None:
-        """It is not made: the path is probably misspelt."""
+        """It is not created: the path is probably misspelled."""
         with pytest.raises(StoreUnavailableError, match=r"missing/a\.json cannot be written: No such file"):
             write_conversation(FORMAT_1, tmp_path / "missing" / "a.json")
 
 
 class TestReading:
-    """What is no archive of ours is refused by name."""
+    """A file that is not one of our archives is refused by name."""
 
     @pytest.mark.parametrize(
         "content",
@@ -243,8 +243,8 @@ class TestReading:
             b'{"promptkit_nb":"conversation","format":1,"conversation":{"turns":7}}',
         ],
     )
-    def test_foreign_file_is_no_conversation(self, tmp_path: Path, content: bytes) -> None:
-        """It says what would be one."""
+    def test_other_file_is_not_a_conversation(self, tmp_path: Path, content: bytes) -> None:
+        """The error says which file to pass."""
         path = tmp_path / "foreign.json"
         path.write_bytes(content)
         with pytest.raises(
@@ -253,8 +253,8 @@ class TestReading:
             read_conversation(path)
 
     @pytest.mark.parametrize("wrong", [None, 5, b"chat.json", "", "a\0b"])
-    def test_what_is_no_path_is_refused(self, store: StateStore, wrong: Any) -> None:
-        """By its value, wherever a file is to be read or written."""
+    def test_invalid_path_is_refused(self, store: StateStore, wrong: Any) -> None:
+        """The error names the value, for reading and writing."""
         conv = ConversationManager(DemoProvider(), store).new_conversation()
         calls: list[Callable[[], object]] = [
             lambda: conv.export(wrong),
@@ -269,16 +269,16 @@ class TestReading:
     @pytest.mark.parametrize(
         "content", [b"", b"hello\n", b'{"promptkit_nb":"conversation"}', b'{"promptkit_nb":"store","format":1}\n{"x"']
     )
-    def test_foreign_file_is_no_store(self, store: StateStore, tmp_path: Path, content: bytes) -> None:
-        """Nothing is created."""
+    def test_other_file_is_not_a_store(self, store: StateStore, tmp_path: Path, content: bytes) -> None:
+        """No conversation is created."""
         path = tmp_path / "foreign.jsonl"
         path.write_bytes(content)
         with pytest.raises(InvalidArgumentError, match=r"foreign\.jsonl is not an exported store .*export_store"):
             import_store(path, store)
         assert store.list() == []
 
-    def test_newer_format_is_not_half_read(self, tmp_path: Path) -> None:
-        """It says how to read it, even where the rest has another shape."""
+    def test_newer_format_is_refused(self, tmp_path: Path) -> None:
+        """The error says how to read it, even if the rest of the file has another shape."""
         path = tmp_path / "newer.json"
         path.write_text('{"promptkit_nb": "conversation", "format": 2, "chat": []}', "utf-8")
         with pytest.raises(StoreUnavailableError, match="format 2, and this promptkit_nb reads up to format 1"):
@@ -288,7 +288,7 @@ class TestReading:
             import_store(path, MemoryStore())
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
-        """With what to do."""
+        """The error names the path and says what to do."""
         for read in (read_conversation, lambda path: import_store(path, MemoryStore())):
             with pytest.raises(
                 StoreUnavailableError, match=r"none\.json cannot be read: No such file .*Check the path"
@@ -297,16 +297,16 @@ class TestReading:
 
 
 class TestFormat1:
-    """Files of format 1 are read for ever, and written alike until the format is counted on."""
+    """Files of format 1 stay readable, and are written byte for byte the same until there is a format 2."""
 
     def test_conversation_is_read_and_written(self, tmp_path: Path) -> None:
-        """Value by value, byte by byte."""
+        """Read value by value, written byte by byte."""
         stored = DATA / "conversation.format1.json"
         assert read_conversation(stored) == FORMAT_1
         assert write_conversation(FORMAT_1, tmp_path / "a.json").read_bytes() == stored.read_bytes()
 
     def test_store_is_read_and_written(self, tmp_path: Path) -> None:
-        """Byte by byte, too."""
+        """Read head by head, written byte by byte."""
         stored, store = DATA / "store.format1.jsonl", MemoryStore()
         heads = import_store(stored, store)
         assert [(head.conversation_id, head.turn_count, head.token_count) for head in heads] == [
@@ -319,7 +319,7 @@ class TestFormat1:
         assert json.loads(stored.read_text("utf-8").splitlines()[0]) == {"promptkit_nb": "store", "format": 1}
 
 
-class _ClosesHalfWay(MemoryStore):
+class _ClosesHalfway(MemoryStore):
     """A store that somebody closes while it is exported."""
 
     def __init__(self, store: MemoryStore) -> None:

@@ -1,4 +1,4 @@
-"""A conversation with its branches as a small tree, in text and in HTML."""
+"""A conversation with its branches as a tree, in text and HTML."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 def turns(count: int) -> tuple[Turn, ...]:
-    """Return this many turns, from "Question 1" and the id "t1" on."""
+    """Return this many turns, starting with "Question 1" and the id "t1"."""
     return tuple(said(f"Question {n}", id=f"t{n}") for n in range(1, count + 1))
 
 
-def test_without_turns_it_is_its_title() -> None:
-    """Nothing is drawn."""
+def test_tree_without_turns_is_its_title() -> None:
+    """There are no lines."""
     assert str(BranchTree(ConversationState("eda"))) == "eda · 0 turns"
 
 
 def test_a_turn_has_a_line() -> None:
-    """Its number and how its question begins."""
+    """It has the number and the beginning of the question."""
     assert str(BranchTree(ConversationState("eda", turns=turns(1)))) == "eda · 1 turn\n└─ 1  Question 1"
 
 
-def test_what_is_special_about_a_turn_stands_behind_it() -> None:
+def test_marks_follow_the_question() -> None:
     """Former versions, stale, replayed, interrupted."""
     asked = (
         said("Hi\n there", id="a"),
@@ -45,8 +45,8 @@ def test_what_is_special_about_a_turn_stands_behind_it() -> None:
     ]
 
 
-def test_a_branch_stands_where_it_left() -> None:
-    """A tail under the turn before it, a head before the first turn; each with the id that brings it back."""
+def test_branch_is_listed_where_it_was_split_off() -> None:
+    """A tail under the turn before it, a head before the first turn; each with the id that restores it."""
     branches = (
         Branch(id="branch-1", turns=turns(2), start=1),
         Branch(id="branch-2", turns=turns(5), start=0, kind="head"),
@@ -69,8 +69,8 @@ def test_a_branch_stands_where_it_left() -> None:
     ]
 
 
-def test_a_cleared_conversation_is_its_branches() -> None:
-    """What was there before can be found, and where less than two turns would be folded, none is."""
+def test_cleared_conversation_shows_its_branches() -> None:
+    """The former turns can be found, and a single turn is not folded."""
     state = ConversationState("eda", branches=(Branch(id="branch-1", turns=turns(4), start=0),))
     assert str(BranchTree(state)).splitlines() == [
         "eda · 0 turns · 1 branch",
@@ -82,8 +82,8 @@ def test_a_cleared_conversation_is_its_branches() -> None:
     ]
 
 
-def test_a_branch_whose_start_left_has_no_numbers() -> None:
-    """Where turns before it are gone, no number would be true."""
+def test_branch_without_a_start_has_no_numbers() -> None:
+    """If turns before it were removed, no number would be right."""
     state = ConversationState("eda", turns=turns(1), branches=(Branch(id="b", turns=turns(1), start=-2),))
     assert str(BranchTree(state)).splitlines() == [
         "eda · 1 turn · 1 branch",
@@ -93,8 +93,8 @@ def test_a_branch_whose_start_left_has_no_numbers() -> None:
     ]
 
 
-def test_a_long_conversation_is_folded() -> None:
-    """The first three, the last ten and those with a branch stay; what is folded is counted."""
+def test_long_conversation_is_folded() -> None:
+    """The first three turns, the last ten and those with a branch are listed; folded turns are counted."""
     state = ConversationState(
         "eda",
         turns=turns(300),
@@ -120,13 +120,13 @@ def test_a_long_conversation_is_folded() -> None:
 
 
 def test_twenty_turns_are_not_folded() -> None:
-    """Of one more, eight are."""
+    """Of twenty-one, eight are folded."""
     assert str(BranchTree(ConversationState("eda", turns=turns(20)))).count("\n") == 20
     assert "├─ … 8 turns" in str(BranchTree(ConversationState("eda", turns=turns(21))))
 
 
 def test_html_is_escaped() -> None:
-    """Questions and ids are foreign text."""
+    """Questions and ids are untrusted text."""
     branch = Branch(id=f"b{SCRIPT}", turns=(said(SCRIPT),), start=1)
     state = ConversationState(f"c{SCRIPT}", turns=(said(f"$x$ {SCRIPT}", id="a"),), branches=(branch,))
     html = BranchTree(state, stale={"a"})._repr_html_()
@@ -140,6 +140,6 @@ def test_html_is_escaped() -> None:
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
-    """Neither from a question nor from an id."""
+    """They are removed from questions and ids."""
     state = ConversationState("c\x1b[0m", turns=(said("\x1b[31mred\x07"),))
     assert str(BranchTree(state)) == "c[0m · 1 turn\n└─ 1  [31mred"

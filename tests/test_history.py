@@ -1,4 +1,4 @@
-"""Histories and lists of conversations, as they are read."""
+"""Histories and tables of conversations, as a reader sees them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def history(*messages: Message) -> History:
     return History(messages, token_count=1234, total_cost=Decimal("0.12"), unpriced_turns=1)
 
 
-def test_text_has_a_line_a_message_and_the_totals() -> None:
-    """Role and content, then how many messages, tokens and dollars."""
+def test_text_has_a_line_per_message_and_the_totals() -> None:
+    """Role and content, then the numbers of messages, tokens and dollars."""
     said = history(Message("system", "You help."), Message("user", "Hi\n there"), Message("assistant", "x" * 61))
     assert str(said).splitlines() == [
         "system     You help.",
@@ -32,31 +32,31 @@ def test_text_has_a_line_a_message_and_the_totals() -> None:
 
 
 def test_content_is_cut_at_sixty_characters() -> None:
-    """Sixty fit; of more the ellipsis is the sixtieth."""
+    """Sixty fit; in a longer text the sixtieth is the ellipsis."""
     assert preview("x" * 60) == "x" * 60
     assert preview("x" * 61) == "x" * 59 + "…"
 
 
-def test_it_is_a_sequence_of_messages() -> None:
-    """It can be counted, indexed, sliced and looped over."""
+def test_history_is_a_sequence_of_messages() -> None:
+    """It has a length and can be indexed, sliced and iterated."""
     hello = Message("user", "Hello")
     said = history(Message("system", "You help."), hello)
     assert (len(said), said[1], said[1:], list(said)[1]) == (2, hello, (hello,), hello)
 
 
-def test_an_empty_one_is_its_totals() -> None:
+def test_empty_history_is_its_totals() -> None:
     """A conversation without turns costs nothing."""
     conversation = ConversationManager(DemoProvider()).new_conversation()
     assert str(conversation.history()) == "0 messages · 0 tokens · $0.00"
 
 
 def test_tool_calls_are_shown() -> None:
-    """A message that only calls a tool says which."""
+    """A message that only calls a tool names the tool."""
     call = Message("assistant", tool_calls=(ToolCall(id="1", name="weather", arguments='{"city": "Paris"}'),))
     assert str(history(call)).startswith('assistant  weather({"city": "Paris"})\n')
 
 
-def test_html_formats_what_was_said_and_runs_nothing() -> None:
+def test_html_formats_messages_and_runs_nothing() -> None:
     """Markdown becomes sanitized HTML; raw HTML is shown as text."""
     html = history(Message("user", SCRIPT), Message("assistant", "**bold**"))._repr_html_()
     assert f'<div {SMALL};font-weight:600">assistant</div>' in html
@@ -65,8 +65,8 @@ def test_html_formats_what_was_said_and_runs_nothing() -> None:
     assert html.endswith(f'<div {SMALL}">2 messages · 1,234 tokens · $0.1200 + 1 turn without a price</div>')
 
 
-def test_list_is_a_table_in_text_and_in_html() -> None:
-    """A row a conversation, with times in UTC; ids are text, whatever they hold."""
+def test_heads_are_a_table_in_text_and_html() -> None:
+    """A row per conversation, with times in UTC; ids are escaped."""
     manager = ConversationManager(DemoProvider())
     manager.new_conversation(conversation_id=f"a{SCRIPT}\x1b[0m", user_id="alice").send("Hi")
     moment = datetime(2026, 11, 22, 19, 45, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_list_is_a_table_in_text_and_in_html() -> None:
     assert "<script" not in html
 
 
-def test_empty_list_says_so() -> None:
-    """No table without rows."""
+def test_empty_table_says_so() -> None:
+    """A table without rows is one line."""
     assert repr(HeadTable()) == "no conversations"
     assert HeadTable()._repr_html_() == f'<div {SMALL}">no conversations</div>'

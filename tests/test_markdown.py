@@ -1,4 +1,4 @@
-"""A model's Markdown as HTML: what is shown, and that nothing else can come out."""
+"""A model's Markdown as HTML: what is shown, and that only allowed HTML comes out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
-# Written down once more, apart from the module: what a reader's page may get.
+# The allowed HTML, written independently of the module.
 HTML_TAGS = "a blockquote br code div em h1 h2 h3 h4 h5 h6 hr img li ol p pre s span strong ul"
 TABLE_TAGS = "table thead tbody tr th td"
 MATH_TAGS = """
@@ -35,10 +35,10 @@ STYLE = re.compile(
 
 
 class Inspector(HTMLParser):
-    """Reads HTML as a browser does and fails on whatever is not on this file's own list."""
+    """Parses HTML and fails on anything that this file does not allow."""
 
     def __init__(self) -> None:
-        """Begin with no element open."""
+        """Start with no open element."""
         super().__init__()
         self.open: list[str] = []
         self.text = ""
@@ -81,7 +81,7 @@ class Inspector(HTMLParser):
                 assert MATH_ATTRIBUTE.fullmatch(value)
 
     def handle_endtag(self, tag: str) -> None:
-        """Check that elements are closed in the order in which they were opened."""
+        """Check that elements are closed in the right order."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -89,20 +89,20 @@ class Inspector(HTMLParser):
         self.text += data
 
     def handle_comment(self, data: str) -> None:
-        """No comment may come out."""
+        """Fail: comments are not allowed."""
         raise AssertionError(data)
 
     def handle_decl(self, decl: str) -> None:
-        """No declaration may come out."""
+        """Fail: declarations are not allowed."""
         raise AssertionError(decl)
 
     def handle_pi(self, data: str) -> None:
-        """No processing instruction may come out."""
+        """Fail: processing instructions are not allowed."""
         raise AssertionError(data)
 
 
 def inspected(text: str) -> str:
-    """Check the HTML of the text and return what a reader reads."""
+    """Check the HTML of the text and return the visible text."""
     inspector = Inspector()
     inspector.feed(to_html(text))
     inspector.close()
@@ -111,7 +111,7 @@ def inspected(text: str) -> str:
 
 
 def inner(text: str) -> str:
-    """Return the HTML within the box."""
+    """Return the HTML inside the box."""
     box, _, rest = to_html(text).partition(">")
     assert box.startswith('<div class="promptkit-markdown ')
     return rest.removesuffix("</div>").strip()
@@ -129,26 +129,26 @@ def inner(text: str) -> str:
     ],
 )
 def test_markdown_is_shown_as_html(text: str, html: str) -> None:
-    """CommonMark with strikethrough, in plain elements without classes or ids."""
+    """CommonMark with strikethrough becomes elements without classes or ids."""
     assert inner(text) == html
 
 
-def test_each_block_runs_in_the_direction_of_its_text() -> None:
-    """Beside Hebrew or Arabic every outermost block goes by its own first letters; elsewhere nothing is added."""
+def test_each_block_has_the_direction_of_its_text() -> None:
+    """In a text with Hebrew or Arabic each outermost block follows its first letters; other texts are unchanged."""
     begin = '<p style="text-align:start" dir="auto">'
     assert inner("שלום\n\nHi") == f"{begin}שלום</p>\n{begin}Hi</p>"
     assert inner("- مرحبا") == '<ul style="padding:0 2em" dir="auto">\n<li>مرحبا</li>\n</ul>'
     assert inner("> - مرحبا").startswith('<blockquote dir="auto">\n<ul style="padding:0 2em">\n<li>')
 
 
-def test_a_table_scrolls_in_its_own_box_and_aligns_every_cell() -> None:
-    """A wide table does not widen the notebook; cells without an alignment are set to the left."""
+def test_table_scrolls_in_its_own_box_and_aligns_every_cell() -> None:
+    """A wide table does not widen the notebook; cells are aligned to the left by default."""
     html = inner("| a | b |\n|---|--:|\n| 1 | 2 |")
     assert html.startswith('<div style="overflow-x:auto;overflow-y:hidden"><table>')
     assert '<td style="text-align:left">1</td>\n<td style="text-align:right">2</td>' in html
 
 
-def test_a_link_to_the_web_opens_in_a_new_tab_and_tells_nothing() -> None:
+def test_web_link_opens_in_a_new_tab_without_referrer() -> None:
     """Links carry ``rel`` and ``target``; the model's title is dropped."""
     assert inner('[x](https://example.org/?a=1&b=2 "title")') == (
         '<p><a href="https://example.org/?a=1&amp;b=2" rel="noopener noreferrer nofollow" target="_blank">x</a></p>'
@@ -160,36 +160,36 @@ def test_a_link_to_the_web_opens_in_a_new_tab_and_tells_nothing() -> None:
     "address",
     ["javascript:alert(1)", "JAVASCRIPT:alert(1)", "data:text/html,x", "file:///etc/passwd", "/lab", "#x", "//x.org"],
 )
-def test_any_other_address_stays_text(address: str) -> None:
-    """What is no link to the web is shown as the model wrote it."""
+def test_other_addresses_stay_text(address: str) -> None:
+    """A link that does not lead to the web is shown as the model wrote it."""
     assert inspected(f"[x]({address})") == f"[x]({address})"
     assert "<a" not in to_html(f"[x]({address})")
 
 
-def test_a_remote_image_becomes_its_text_and_address() -> None:
-    """The reader sees what would have been fetched, and nothing is fetched."""
+def test_remote_image_becomes_its_text_and_address() -> None:
+    """Nothing is fetched, and the reader sees the address."""
     assert inner("![a *cat*](https://example.org/cat.png)") == "<p>a cat (https://example.org/cat.png)</p>"
     assert inner("![](https://example.org/cat.png)") == "<p>https://example.org/cat.png</p>"
 
 
-def test_an_image_in_the_text_itself_is_shown() -> None:
-    """A ``data:`` image of a pixel format needs no request."""
+def test_data_image_is_shown() -> None:
+    """A ``data:`` image in a raster format needs no request."""
     assert inner(f"![dot]({PIXEL})") == f'<p><img src="{PIXEL}" alt="dot" style="max-width:100%"></p>'
 
 
-def test_a_vector_image_in_the_text_is_not_shown() -> None:
-    """SVG may hold script, so it is no image here."""
+def test_svg_data_image_is_not_shown() -> None:
+    """SVG can contain scripts."""
     assert "<img" not in to_html("![x](data:image/svg+xml;base64,PHN2Zy8+)")
 
 
 def test_raw_html_is_shown_as_text() -> None:
-    """HTML in the Markdown is what the model wrote, and can be read."""
+    """The reader sees the tags that the model wrote."""
     attack = '<img src=x onerror="alert(1)"><script>alert(1)</script>'
     assert inspected(attack) == attack
 
 
-def test_dollars_that_are_no_formula_survive() -> None:
-    """What looks like markup but is none keeps its characters."""
+def test_dollars_outside_formulas_are_kept() -> None:
+    """Text that only looks like a formula keeps its characters."""
     assert inspected(r"It costs \$5, $6 and $7.") == "It costs $5, $6 and $7."
 
 
@@ -208,26 +208,26 @@ def test_dollars_that_are_no_formula_survive() -> None:
     ],
 )
 def test_unfinished_markdown_keeps_every_word(text: str) -> None:
-    """While an answer streams in, what has arrived is readable."""
+    """While an answer streams, the text so far is readable."""
     shown = inspected(text)
     for word in re.findall(r"[a-z]+", text.removeprefix("```python")):
         assert word in shown
 
 
-def test_code_is_coloured_by_the_theme() -> None:
-    """Colours are JupyterLab's variables, each with a fallback for pages that have none."""
+def test_code_is_colored_by_the_theme() -> None:
+    """Colors are JupyterLab's variables, each with a fallback for other pages."""
     assert '<span style="color: var(--jp-mirror-editor-keyword-color,#0a8a0a)">def</span>' in inner(
         "```python\ndef f(): ...\n```"
     )
 
 
-def test_half_of_an_emoji_is_replaced() -> None:
-    """A lone surrogate, which no encoder accepts, becomes U+FFFD."""
+def test_lone_surrogate_is_replaced() -> None:
+    """It becomes U+FFFD, because no encoder accepts it."""
     assert inspected("a \ud83d b") == "a \ufffd b"
 
 
-def test_a_text_beyond_200_000_characters_is_shown_plainly() -> None:
-    """Past the stated size nothing is parsed: the text stands unformatted in a ``<pre>``."""
+def test_text_over_200_000_characters_is_not_formatted() -> None:
+    """Above the limit nothing is parsed: the text is shown in a ``<pre>``."""
     text = "**a**" * 40_001
     assert inspected(text) == text
     assert "<strong>" not in to_html(text)
@@ -236,8 +236,8 @@ def test_a_text_beyond_200_000_characters_is_shown_plainly() -> None:
 @pytest.mark.parametrize(
     "piece", ["[", "*", "![", "[](", "_a__b", "> ", "|a|\n|-|\n", "\\(", "$", "`a ", "<", "&#", "- a\n", "(\n"]
 )
-def test_endless_openers_are_shown_in_bounded_time(piece: str) -> None:
-    """100,000 characters of unclosed markup are worked off: nothing grows out of hand."""
+def test_unclosed_markup_takes_bounded_time(piece: str) -> None:
+    """100,000 characters of it are rendered in seconds."""
     text = (piece * 100_000)[:100_000]
     started = time.thread_time()
     to_html(text)
@@ -265,13 +265,13 @@ BLANKS = [" ", "\n", "\n\n", "\t", "\x00", "\x0b", "\u2028", "\ud800", "a"]
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(HOSTILE.split() + BLANKS), max_size=40).map("".join))
-def test_no_combination_of_hostile_pieces_leaves_the_list(text: str) -> None:
-    """Whatever the parsers make of it, the HTML holds only listed elements, attributes and addresses."""
+def test_hostile_pieces_give_only_allowed_html(text: str) -> None:
+    """In any combination the HTML has only allowed elements, attributes and addresses."""
     inspected(text)
 
 
 @settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_text_at_all_is_shown(text: str) -> None:
-    """No text raises, and none leaves the list."""
+def test_any_text_gives_only_allowed_html(text: str) -> None:
+    """No text raises an error."""
     inspected(text)

@@ -1,4 +1,4 @@
-"""The chat panel without a browser: what it shows, what its page may ask for, and what is stored of it."""
+"""The chat panel without a browser: what it shows, which commands its page can send, and what is stored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 @pytest.fixture
 def manager(chat_server: ChatServer) -> ConversationManager:
-    """A manager whose provider is the real client, talking to the server on the loopback."""
+    """A manager with the real OpenAI client, connected to the test server."""
     return ConversationManager(
         OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url, max_retries=0)
     )
@@ -49,29 +49,29 @@ def conv(manager: ConversationManager) -> Conversation:
 
 
 def gated(*pieces: str, budget: Budget | None = None) -> tuple[GatedProvider, Conversation]:
-    """Return a provider that waits for the test, and a conversation with it."""
+    """Return a provider that waits for the test, and a conversation that uses it."""
     provider = GatedProvider(*pieces)
     return provider, ConversationManager(provider, budget=budget).new_conversation(conversation_id="gated")
 
 
 def fill(conversation: Conversation, turns: int) -> None:
-    """Store so many turns."""
+    """Store this many turns."""
     for number in range(turns):
         conversation.store.append(conversation.id, said(f"question {number}"), create=False)
 
 
-class TestTalking:
-    """Saying something, and what the page then shows."""
+class TestSending:
+    """Sending a message, and what the page then shows."""
 
-    def test_shows_what_was_said_before(self, conv: Conversation) -> None:
-        """A panel opens with the turns that are there."""
+    def test_shows_the_stored_turns(self, conv: Conversation) -> None:
+        """A panel opens with the turns of the conversation."""
         conv.send("My name is Alice")
         page = PanelPage(conv, is_open=False)
         assert (page.questions, page.answers) == (["My name is Alice"], ["Your name is Alice."])
         assert (page.shown["busy"], page.shown["streaming"]) == (False, None)
 
     def test_answer_is_shown_and_stored(self, conv: Conversation) -> None:
-        """What is sent in the panel is a turn like any other."""
+        """A message sent in the panel becomes a turn like any other."""
         page = PanelPage(conv)
         page.say("My name is Alice")
         page.say("What's my name?")
@@ -79,8 +79,8 @@ class TestTalking:
         assert texts(conv.turns) == ["My name is Alice", "What's my name?"]
         assert [turn.cell_id for turn in conv.turns] == [None, None]
 
-    def test_answer_grows_while_it_comes(self) -> None:
-        """What has arrived is shown before the end, below the question."""
+    def test_answer_streams(self) -> None:
+        """The text so far is shown below the question before the answer ends."""
         provider, conversation = gated("Hello", " **you**")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -92,8 +92,8 @@ class TestTalking:
         page.wait(lambda: page.answers == ["Hello **you**"])
         assert (page.shown["busy"], page.shown["streaming"], page.shown["status"]) == (False, None, "")
 
-    def test_update_carries_the_growing_answer_only(self) -> None:
-        """What one update costs does not grow with the history."""
+    def test_update_carries_the_streaming_answer_only(self) -> None:
+        """The cost of an update does not grow with the history."""
         provider, conversation = gated("a", "b", "c")
         fill(conversation, 50)
         page = PanelPage(conversation)
@@ -108,8 +108,8 @@ class TestTalking:
         provider.let()
         page.wait(lambda: not page.shown["busy"])
 
-    def test_update_of_a_long_conversation_is_that_of_a_short_one(self) -> None:
-        """Byte for byte, with 2,000 turns before it as with 20."""
+    def test_update_does_not_depend_on_the_length_of_the_conversation(self) -> None:
+        """After 2,000 turns it is the same, byte for byte, as after 20."""
 
         def streamed(turns: int) -> list[str]:
             provider, conversation = gated("a", "b")
@@ -127,8 +127,8 @@ class TestTalking:
 
         assert streamed(2_000) == streamed(20)
 
-    def test_answer_is_markdown_and_the_question_text(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Only what the model said is formatted; what was typed stands as it was typed."""
+    def test_answer_is_markdown_and_the_question_is_text(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Only the answer is formatted; the question is shown as it was typed."""
         chat_server.reply(Reply(text="**bold**"))
         page = PanelPage(conv)
         page.say("**not** bold\nsecond line")
@@ -136,8 +136,8 @@ class TestTalking:
         assert question == {"label": "user", "text": "**not** bold\nsecond line", "html": ""}
         assert answer == {"label": "assistant", "text": "**bold**", "html": to_html("**bold**")}
 
-    def test_second_message_while_one_is_answered_comes_back(self) -> None:
-        """It is refused with its text, and the answer under way goes on."""
+    def test_second_message_during_an_answer_is_returned(self) -> None:
+        """It is refused, its text is returned, and the answer continues."""
         provider, conversation = gated("a")
         page = PanelPage(conversation)
         page.do("send", text="first")
@@ -149,8 +149,8 @@ class TestTalking:
         page.wait(lambda: not page.shown["busy"])
         assert texts(conversation.turns) == ["first"]
 
-    def test_model_of_the_panel_is_asked(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """A panel may have a model of its own."""
+    def test_panel_can_have_its_own_model(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Its calls use that model."""
         panel = ChatPanel(conv, model="gpt-4o")
         panel._on_message(panel, {"do": "send", "text": "Hi", "page": "v", "n": "1"}, [])
         PanelPage(conv, is_open=False).wait(lambda: conv.turns)
@@ -158,11 +158,11 @@ class TestTalking:
         panel.close()
 
 
-class TestAgain:
-    """Retry and Edit."""
+class TestRetryAndEdit:
+    """The buttons of a turn."""
 
     def test_retry_answers_in_place(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The turn is answered anew, the former answer is a version, later turns stay."""
+        """The turn is answered again, the former answer becomes a version, later turns stay."""
         chat_server.reply(Reply(text="one"), Reply(text="two"), Reply(text="other"))
         page = PanelPage(conv)
         page.say("a")
@@ -173,8 +173,8 @@ class TestAgain:
         assert page.questions == ["a", "b"]
         assert "stale" in page.shown["turns"][1]["notes"][-1]
 
-    def test_retry_asks_even_where_replay_is_on(self, chat_server: ChatServer) -> None:
-        """Who presses Retry wants another answer, not the stored one."""
+    def test_retry_ignores_replay(self, chat_server: ChatServer) -> None:
+        """Retry asks for another answer, not the stored one."""
         provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
         conversation = ConversationManager(provider, replay="auto").new_conversation()
         chat_server.reply(Reply(text="one"), Reply(text="two"))
@@ -184,7 +184,7 @@ class TestAgain:
         page.wait(lambda: page.answers == ["two"])
 
     def test_edit_makes_a_branch(self, conv: Conversation) -> None:
-        """The turn and all after it are set aside, and the new text is answered there."""
+        """The turn and everything after it become a branch, and the new text is answered in its place."""
         page = PanelPage(conv)
         for text in ("a", "b", "c"):
             page.say(text)
@@ -192,8 +192,8 @@ class TestAgain:
         page.wait(lambda: page.questions == ["a", "B"] and not page.shown["busy"])
         assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"]]
 
-    def test_turn_that_is_gone_is_told(self, conv: Conversation) -> None:
-        """Editing what somebody else removed gives the text back."""
+    def test_edit_of_a_removed_turn_is_refused(self, conv: Conversation) -> None:
+        """The text of the edit is returned."""
         page = PanelPage(conv)
         page.do("edit", turn="nope", text="typed")
         page.wait(lambda: page.error)
@@ -202,10 +202,10 @@ class TestAgain:
 
 
 class TestStop:
-    """Stop leaves whoever waits for the model, and keeps what had arrived."""
+    """Stop abandons the call and keeps the text that arrived."""
 
-    def test_partial_answer_is_kept_at_once(self) -> None:
-        """The turn is stored while the provider still waits for its next piece, and nothing is added later."""
+    def test_partial_answer_is_stored_at_once(self) -> None:
+        """The turn is stored while the provider still waits for its next piece; later pieces are dropped."""
         provider, conversation = gated("Hello", " late")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -221,7 +221,7 @@ class TestStop:
         assert page.shown["status"] == "Stopped; the partial answer is kept."
 
     def test_before_any_text_nothing_is_stored(self) -> None:
-        """The typed text comes back, the waiting call is abandoned, and what it brings later is dropped."""
+        """The typed text is returned, the waiting call is abandoned, and its later result is dropped."""
         provider, conversation = gated("late")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -234,8 +234,8 @@ class TestStop:
         assert provider.ended.wait(5)
         assert conversation.turns == ()
 
-    def test_what_the_abandoned_call_cost_is_settled(self) -> None:
-        """A budget counts the stopped call at what it may have cost, and holds nothing back for it."""
+    def test_abandoned_call_is_settled(self) -> None:
+        """A budget counts the stopped call at its estimated cost, and keeps no reservation for it."""
         provider, conversation = gated("late", budget=Budget(5))
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -247,8 +247,8 @@ class TestStop:
         assert provider.ended.wait(5)
         assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
 
-    def test_while_the_provider_waits_nothing_more_is_sent(self, chat_server: ChatServer) -> None:
-        """The wait before a retry is told, and a stop in it is the end of the call."""
+    def test_stop_during_a_wait_sends_nothing_more(self, chat_server: ChatServer) -> None:
+        """The wait before a retry is shown, and stopping during the wait ends the call."""
         provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
         conversation = ConversationManager(provider).new_conversation()
         chat_server.reply(error_reply(429, "busy", headers={"retry-after-ms": "400"}))
@@ -262,8 +262,8 @@ class TestStop:
         assert conversation.turns == ()
         page.say("Hello")
 
-    def test_one_can_go_on_at_once(self) -> None:
-        """The next message does not wait for the abandoned call."""
+    def test_next_message_can_be_sent_at_once(self) -> None:
+        """It does not wait for the abandoned call."""
         provider, conversation = gated("x")
         page = PanelPage(conversation)
         page.do("send", text="first")
@@ -275,8 +275,8 @@ class TestStop:
         page.wait(lambda: page.questions == ["second"] and not page.shown["busy"])
         assert texts(conversation.turns) == ["second"]
 
-    def test_with_nothing_to_stop_nothing_happens(self, conv: Conversation) -> None:
-        """Esc in an idle panel is no error."""
+    def test_stop_without_an_answer_does_nothing(self, conv: Conversation) -> None:
+        """Esc in an idle panel is not an error."""
         page = PanelPage(conv)
         page.do("stop")
         page.say("Hi")
@@ -284,10 +284,10 @@ class TestStop:
 
 
 class TestErrors:
-    """What goes wrong is shown, and what was typed goes back."""
+    """Errors are shown, and the typed text is returned."""
 
-    def test_refusal_is_shown_and_the_text_comes_back(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Nothing is stored; the next message works, and takes the error away."""
+    def test_refusal_is_shown_and_the_text_is_returned(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """Nothing is stored; the next message works and removes the error."""
         chat_server.reply(error_reply(401, "bad key"))
         page = PanelPage(conv)
         page.do("send", text="Hi")
@@ -300,8 +300,8 @@ class TestErrors:
         page.say("Hi")
         assert page.error == ""
 
-    def test_answer_that_was_cut_is_shown_with_the_error(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """What had arrived is not stored, and not lost."""
+    def test_broken_answer_is_shown_with_the_error(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """The text that arrived is not stored, and not lost."""
         chat_server.reply(Reply(text="half **an** answer", cut_after=3))
         page = PanelPage(conv)
         page.do("send", text="Hi")
@@ -310,8 +310,8 @@ class TestErrors:
         assert page.shown["error"]["unsent"] == "Hi"
         assert conv.turns == ()
 
-    def test_provider_that_breaks_is_shown(self) -> None:
-        """Somebody's own provider with a bug does not end the panel."""
+    def test_error_of_a_custom_provider_is_shown(self) -> None:
+        """A bug in a provider does not end the panel."""
 
         class Broken(DemoProvider):
             def stream(self, request: object) -> Any:
@@ -325,8 +325,8 @@ class TestErrors:
         page.do("new")
         page.wait(lambda: page.shown["conversation_id"] != conversation.id)
 
-    def test_conversation_that_was_deleted_elsewhere_is_told_once(self, conv: Conversation) -> None:
-        """What is on the screen stays, and what is typed meanwhile comes back."""
+    def test_conversation_deleted_elsewhere_is_reported_once(self, conv: Conversation) -> None:
+        """The screen keeps its content, and a message sent meanwhile is returned."""
         page = PanelPage(conv)
         page.say("Hi")
         conv.store.delete(conv.id)
@@ -341,10 +341,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("command", "values"), [("new", {}), ("delete", {"id": "panel-chat"}), ("use", {"id": "other"})]
     )
-    def test_one_goes_on_elsewhere_when_it_was_deleted(
+    def test_panel_can_leave_a_deleted_conversation(
         self, conv: Conversation, manager: ConversationManager, command: str, values: dict[str, str]
     ) -> None:
-        """New, Delete and the selector lead out of a conversation that is gone."""
+        """New, Delete and the selector still work."""
         page = PanelPage(conv)
         conv.store.delete(conv.id)
         page.wait(lambda: page.error)
@@ -357,8 +357,8 @@ class TestErrors:
         page.wait(lambda: page.shown["footer"][:1] == ["0 turns · 0 tokens · $0.00"])
         page.say("Hi")
 
-    def test_answer_to_a_conversation_that_is_deleted_meanwhile_is_shown(self) -> None:
-        """It cannot be stored, is paid for, and stands with the error; the question comes back."""
+    def test_answer_to_a_deleted_conversation_is_shown(self) -> None:
+        """It is paid for and cannot be stored, so the error shows it; the question is returned."""
         provider, conversation = gated("half ", "an **answer**")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -371,8 +371,8 @@ class TestErrors:
         assert page.shown["error"]["unsent"] == "Hi"
         assert page.error.startswith("Conversation 'gated' was deleted while the answer was under way")
 
-    def test_nonsense_from_the_page_is_refused(self, conv: Conversation) -> None:
-        """An unknown command, or one without what it needs, is shown and ends nothing."""
+    def test_invalid_command_is_refused(self, conv: Conversation) -> None:
+        """An unknown command, or one with a missing value, shows an error and ends nothing."""
         page = PanelPage(conv)
         page.do("explode")
         page.wait(lambda: page.error == "The panel has no command 'explode': reload the page.")
@@ -380,17 +380,17 @@ class TestErrors:
         page.wait(lambda: page.error == "KeyError: 'text'")
         page.say("Hi")
 
-    def test_only_conversations_have_panels(self) -> None:
-        """A wrong argument is refused with what to give."""
+    def test_panel_takes_only_a_conversation(self) -> None:
+        """The error says what to pass."""
         with pytest.raises(InvalidArgumentError, match="'persistent-chat' is not a Conversation: pass one from"):
             ChatPanel("persistent-chat")  # type: ignore[arg-type]  # as a user might
 
 
 class TestInStep:
-    """Several places that talk in one conversation."""
+    """Several panels and cells in one conversation."""
 
     def test_two_panels_show_the_same(self, conv: Conversation, manager: ConversationManager) -> None:
-        """What one panel adds the other shows, once."""
+        """A turn added in one panel appears in the other, once."""
         one, other = PanelPage(conv), PanelPage(manager.get_conversation(conv.id))
         one.say("from one")
         other.wait(lambda: other.questions == ["from one"])
@@ -398,8 +398,8 @@ class TestInStep:
         one.wait(lambda: one.questions == ["from one", "from the other"])
         assert texts(conv.turns) == ["from one", "from the other"]
 
-    def test_both_may_talk_at_once(self, tmp_path: Path) -> None:
-        """Of two answers at the same time none is lost, and none doubled; the later one is stale."""
+    def test_two_panels_can_send_at_once(self, tmp_path: Path) -> None:
+        """No answer is lost or stored twice; the later one is stale."""
         provider = GatedProvider("x")
         with DiskStore(tmp_path) as here, DiskStore(tmp_path) as there:
             mine = ConversationManager(provider, here).new_conversation(conversation_id="both")
@@ -417,15 +417,15 @@ class TestInStep:
             other.controller.close()
 
     def test_cell_and_panel_show_the_same(self, conv: Conversation) -> None:
-        """What is sent elsewhere in this kernel comes into the panel."""
+        """A turn sent elsewhere in this kernel appears in the panel."""
         page = PanelPage(conv)
         conv.send("from a cell")
         page.wait(lambda: page.questions == ["from a cell"])
         conv.undo()
         page.wait(lambda: page.questions == [])
 
-    def test_nobody_watches_a_panel_that_is_not_displayed(self, conv: Conversation) -> None:
-        """After its last page is gone, it looks at the store no more, until a page opens."""
+    def test_panel_without_pages_does_not_poll(self, conv: Conversation) -> None:
+        """After its last page is closed it does not read the store until a page opens."""
         page = PanelPage(conv)
         page.do("close")
         page.wait(lambda: page.controller._worker.is_idle)
@@ -436,7 +436,7 @@ class TestInStep:
 
 
 class TestConversations:
-    """The selector and the buttons beside it."""
+    """The selector and the buttons next to it."""
 
     def test_lists_the_users_conversations_newest_first(self, manager: ConversationManager) -> None:
         """Titles come from the metadata; other users' conversations are not shown."""
@@ -450,7 +450,7 @@ class TestConversations:
         ]
 
     def test_search_looks_in_ids_and_titles(self, manager: ConversationManager) -> None:
-        """The case does not matter, and how many were found is told."""
+        """Case is ignored, and the number of results is shown."""
         for name, title in (("trip-1", "Lisbon"), ("trip-2", "Porto"), ("work", "lisbon office")):
             manager.new_conversation(conversation_id=name, metadata={"title": title})
         page = PanelPage(manager.new_conversation(conversation_id="here"))
@@ -463,7 +463,7 @@ class TestConversations:
         page.wait(lambda: len(page.shown["conversations"]) == 4 and page.shown["status"] == "")
 
     def test_switching_shows_the_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
-        """Its turns, its title, its totals."""
+        """Its turns, title and totals."""
         manager.new_conversation(conversation_id="other", user_id="alice").send("over there")
         page = PanelPage(conv)
         page.do("use", id="other")
@@ -472,7 +472,7 @@ class TestConversations:
         assert (page.shown["conversation_id"], page.shown["title"]) == ("other", "other")
 
     def test_another_users_conversation_does_not_exist(self, conv: Conversation, manager: ConversationManager) -> None:
-        """A page cannot open what it was not shown."""
+        """A page cannot open it by its id."""
         manager.new_conversation(conversation_id="theirs", user_id="bob")
         page = PanelPage(conv)
         page.do("use", id="theirs")
@@ -480,8 +480,8 @@ class TestConversations:
         assert page.error.startswith("There is no conversation 'theirs'.")
         assert page.shown["conversation_id"] == "panel-chat"
 
-    def test_answer_goes_on_while_another_one_is_looked_at(self) -> None:
-        """Back again it is still growing, and in the end it is stored where it was asked."""
+    def test_answer_continues_while_another_conversation_is_shown(self) -> None:
+        """After switching back it still streams, and it is stored in its own conversation."""
         provider, conversation = gated("a", "b")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
@@ -495,8 +495,8 @@ class TestConversations:
         provider.let(2)
         page.wait(lambda: page.answers == ["ab"])
 
-    def test_new_begins_with_the_same_prompt(self, manager: ConversationManager, chat_server: ChatServer) -> None:
-        """System prompt, user and settings are those of the conversation before."""
+    def test_new_starts_with_the_same_prompt(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+        """System prompt, user and settings are those of the conversation that was shown."""
         page = PanelPage(manager.new_conversation(system_prompt="You help.", user_id="alice", model="gpt-4o"))
         page.do("new")
         page.wait(lambda: len(page.shown.get("conversations", ())) == 2)
@@ -506,7 +506,7 @@ class TestConversations:
         assert chat_server.requests[0].body["model"] == "gpt-4o"
 
     def test_rename_sets_the_title(self, conv: Conversation) -> None:
-        """It is kept in the metadata; an empty one gives the id back."""
+        """It is stored in the metadata; an empty title restores the id."""
         page = PanelPage(conv)
         page.do("rename", text="  My\nchat ")
         page.wait(lambda: page.shown["title"] == "My chat")
@@ -514,8 +514,8 @@ class TestConversations:
         page.do("rename", text=" ")
         page.wait(lambda: page.shown["title"] == "panel-chat")
 
-    def test_fork_goes_on_in_a_copy(self, conv: Conversation) -> None:
-        """The copy says whose it is, and what is said there stays there."""
+    def test_fork_switches_to_a_copy(self, conv: Conversation) -> None:
+        """The copy names its origin, and its new turns stay in it."""
         conv.send("Hi")
         page = PanelPage(conv)
         page.do("fork")
@@ -525,8 +525,10 @@ class TestConversations:
         assert texts(conv.turns) == ["Hi"]
         assert page.controller.conversation.forked_from == "panel-chat"
 
-    def test_delete_goes_on_in_the_newest_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
-        """Where there is no other, a new one begins."""
+    def test_delete_switches_to_the_newest_other_conversation(
+        self, conv: Conversation, manager: ConversationManager
+    ) -> None:
+        """If there is none, it starts a new one."""
         other = manager.new_conversation(conversation_id="other", user_id="alice")
         page = PanelPage(conv)
         page.do("delete", id="panel-chat")
@@ -542,8 +544,8 @@ class TestConversations:
 class TestFooter:
     """Turns, tokens, cost, context, budgets."""
 
-    def test_tells_totals_context_and_budget(self, chat_server: ChatServer) -> None:
-        """One line each, after every turn."""
+    def test_shows_totals_context_and_budget(self, chat_server: ChatServer) -> None:
+        """A line each, updated after every turn."""
         provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)
         manager = ConversationManager(provider, budget=Budget(1))
         page = PanelPage(manager.new_conversation(conversation_id="c", max_tokens=1000))
@@ -555,18 +557,18 @@ class TestFooter:
         assert budget == manager.get_conversation("c").budget_lines()[0]
 
     def test_unknown_price_is_not_zero(self, chat_server: ChatServer) -> None:
-        """A model without a price says so."""
+        """A model without a price is reported as such."""
         provider = OpenAIProvider("my-model", api_key="sk-test", base_url=chat_server.url)
         page = PanelPage(ConversationManager(provider).new_conversation())
         page.say("Hi")
         page.wait(lambda: page.shown["footer"][0] == "1 turn · 15 tokens · price unknown")
 
 
-class TestPages:
-    """Long conversations: what is seen is sent."""
+class TestLongConversations:
+    """Only the turns that the reader sees are sent."""
 
     def test_newest_turns_come_first_and_older_ones_when_asked(self, conv: Conversation) -> None:
-        """The last page at once, then one page before each."""
+        """The last turns at once, then a chunk for each request."""
         fill(conv, 50)
         page = PanelPage(conv)
         assert page.questions == [f"question {number}" for number in range(50 - CHUNK_TURNS, 50)]
@@ -578,16 +580,16 @@ class TestPages:
             assert [turn["index"] for turn in older["older"]] == list(range(first, int(before)))
             assert older["epoch"] == page.shown["epoch"]
 
-    def test_new_turn_leaves_the_older_pages_valid(self, conv: Conversation) -> None:
-        """What was fetched before stays on the page when the conversation grows."""
+    def test_new_turn_keeps_fetched_turns_valid(self, conv: Conversation) -> None:
+        """Turns that were fetched stay on the page when the conversation grows."""
         fill(conv, 30)
         page = PanelPage(conv)
         epoch = page.shown["epoch"]
         page.say("one more")
         assert (page.shown["epoch"], page.shown["first"]) == (epoch, 11)
 
-    def test_change_further_up_makes_them_invalid(self, conv: Conversation) -> None:
-        """When an older turn changes, what was fetched before is not to be shown any more."""
+    def test_change_above_makes_fetched_turns_invalid(self, conv: Conversation) -> None:
+        """If an older turn changes, fetched turns are out of date."""
         fill(conv, 30)
         page = PanelPage(conv)
         epoch = page.shown["epoch"]
@@ -595,8 +597,8 @@ class TestPages:
         page.wait(lambda: page.shown["epoch"] == epoch + 1)
 
 
-class TestStatic:
-    """What the saved notebook keeps."""
+class TestStaticTranscript:
+    """The transcript in the saved notebook."""
 
     def test_turns_are_readable_without_a_widget(self, conv: Conversation) -> None:
         """As sanitized HTML and as text."""
@@ -616,7 +618,7 @@ class TestStatic:
         page.wait(lambda: page.transcripts and texts(page.transcripts[-1].state.turns) == ["Hi"])
 
     def test_long_conversation_keeps_its_newest_turns(self, conv: Conversation) -> None:
-        """The file does not grow without end, and says what it leaves out."""
+        """The file stays small, and says how many turns it leaves out."""
         fill(conv, STATIC_TURNS + 5)
         text = static_text(conv.snapshot().state)
         assert text.splitlines()[1] == "Only the newest 50 turns; %chat_export also writes the other 5."
@@ -624,7 +626,7 @@ class TestStatic:
         assert text.count("user: ") == STATIC_TURNS
 
     def test_bundle_has_widget_html_and_text(self, conv: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where somebody can use it the widget is offered, beside what stays readable."""
+        """If the front end has widgets, the output has the widget and the transcript."""
         monkeypatch.setattr("promptkit_nb.rendering.widgets.can_use_widgets", lambda: True)
         panel = ChatPanel(conv)
         bundle, _ = panel._repr_mimebundle_()
@@ -640,17 +642,17 @@ class TestStatic:
 
 
 class TestForeignText:
-    """Text of models, users and files never becomes markup."""
+    """Text from models, users and files never becomes markup."""
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     def test_only_sanitised_html_is_html(self, attack: str) -> None:
-        """Each ``html`` field is what the sanitiser makes of the text; everything else is told to be text."""
+        """Each ``html`` field is empty or the sanitizer's output."""
         for shown in turn_fields(hostile(attack), 0, is_stale=False)["entries"]:  # type: ignore[attr-defined]  # a list
             assert shown["html"] in {"", to_html(attack)}
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     def test_static_transcript_has_no_markup_of_theirs(self, attack: str, conv: Conversation) -> None:
-        """Outside of what the sanitiser made, the attack stands escaped: in titles, ids, names, tools and warnings."""
+        """Outside the sanitizer's output the attack is escaped: in titles, ids, names, tools and warnings."""
         state = replace(
             conv.snapshot().state, conversation_id=attack, metadata={"title": attack}, turns=(hostile(attack),)
         )
@@ -658,8 +660,8 @@ class TestForeignText:
         allowed = ("<div", "</div")
         assert all(part.startswith(allowed) for part in (f"<{piece}" for piece in rest.split("<")[1:]))
 
-    def test_what_goes_to_the_page_is_json(self, conv: Conversation) -> None:
-        """Half emojis and control characters do not stop a panel."""
+    def test_updates_are_json(self, conv: Conversation) -> None:
+        """Lone surrogates and control characters do not break a panel."""
         conv.store.append(conv.id, said("\ud83d \x00 \x1b[31m"), create=False)
         page = PanelPage(conv)
         assert json.dumps(page.shown["turns"]).encode()
@@ -667,7 +669,7 @@ class TestForeignText:
 
 
 def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
-    """Closing the widget leaves no thread behind."""
+    """Closing the widget leaves no thread."""
     panel = ChatPanel(conv)
     panel._on_message(panel, {"do": "open", "page": "v", "n": "1"}, [])
     thread = panel._controller._worker.thread
@@ -677,8 +679,8 @@ def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
     assert not thread.is_alive()
 
 
-def test_memory_store_serves_a_panel_too() -> None:
-    """Without a directory the panel works as long as the kernel does."""
+def test_panel_works_with_a_memory_store() -> None:
+    """Without a directory the conversation lasts as long as the kernel."""
     page = PanelPage(ConversationManager(DemoProvider(), MemoryStore()).new_conversation())
     page.say("My name is Al")
     assert page.answers[0].startswith("[demo] Nice to meet you, Al!")

@@ -1,4 +1,4 @@
-"""Receipts: one line that says what an answer took."""
+"""Receipts: what an answer used and cost, in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TURN = Turn(
 
 
 def receipt(**changes: object) -> str:
-    """Return the receipt of an answer that differs from ``TURN`` in this."""
+    """Return the receipt of ``TURN`` with these changes."""
     return receipt_of(Response.of(replace(TURN, **changes), "talk"), "talk")  # type: ignore[arg-type]  # any field
 
 
@@ -39,7 +39,7 @@ def receipt(**changes: object) -> str:
     ],
 )
 def test_dollars_are_readable_at_any_size(cost: str, text: str) -> None:
-    """Four decimals, two from a dollar on, and never zero for what was paid."""
+    """Four decimals, two from a dollar up, and never zero for a paid answer."""
     assert usd_text(Decimal(cost)) == text
 
 
@@ -56,13 +56,13 @@ def test_dollars_are_readable_at_any_size(cost: str, text: str) -> None:
         ("0.00999999", "$0.01"),
     ],
 )
-def test_amounts_of_a_budget_are_as_short_as_cents_allow(usd: str, text: str) -> None:
-    """Four decimals also above a dollar, where limits are compared; zeros beyond cents are left out."""
+def test_budget_amounts_have_no_trailing_zeros(usd: str, text: str) -> None:
+    """Four decimals above a dollar, too, because limits are compared; zeros after the cents are left out."""
     assert amount_text(Decimal(usd)) == text
 
 
 def test_unknown_price_is_not_zero() -> None:
-    """An unknown cost says so, alone and in a sum."""
+    """An unknown cost is named, alone and in a sum."""
     assert usd_text(None) == "price unknown"
     assert total_text(None, 2) == "price unknown"
     assert total_text(Decimal("0.5"), 1) == "$0.5000 + 1 turn without a price"
@@ -70,12 +70,12 @@ def test_unknown_price_is_not_zero() -> None:
 
 
 def test_receipt_names_model_tokens_cost_seconds_and_conversation() -> None:
-    """The parts stand in this order."""
+    """In this order."""
     assert receipt() == "gpt-4o-mini · 1,234/56 tokens · $0.0019 · 0.8 s · talk"
 
 
 def test_estimated_tokens_are_marked() -> None:
-    """What the provider did not report has a tilde."""
+    """Tokens that the provider did not report have a tilde."""
     assert receipt(usage=Usage(10, 5, estimated=True)).startswith("gpt-4o-mini · ~10/5 tokens · ")
 
 
@@ -90,18 +90,18 @@ def test_estimated_tokens_are_marked() -> None:
         ("unknown", "talk · the server gave no finish reason"),
     ],
 )
-def test_an_unusual_end_is_told(finish_reason: str, ending: str) -> None:
-    """An answer that was cut says why."""
+def test_unusual_finish_reason_is_shown(finish_reason: str, ending: str) -> None:
+    """A receipt says why the answer was cut."""
     assert receipt(finish_reason=finish_reason).endswith(f" · {ending}")
 
 
-def test_receipt_is_one_harmless_line() -> None:
-    """A server's model name brings no line break and no escape sequence."""
+def test_receipt_is_one_printable_line() -> None:
+    """A model name from the server adds no line break and no escape sequence."""
     assert receipt(model="evil\n\x1b[31mname").startswith("evil [31mname · ")
 
 
 def test_response_is_its_text_in_a_console_and_html_in_a_notebook() -> None:
-    """``str`` and ``repr`` are the text; the notebook gets formatted text, warnings and the receipt."""
+    """``str`` and ``repr`` are the text; the notebook shows formatted text, warnings and the receipt."""
     response = Response.of(replace(TURN, warnings=("careful <b>",)), "talk")
     assert str(response) == repr(response) == "**Hello**"
     html = response._repr_html_()
@@ -110,7 +110,7 @@ def test_response_is_its_text_in_a_console_and_html_in_a_notebook() -> None:
 
 
 def test_answer_without_text_is_its_receipt() -> None:
-    """No empty box stands above it."""
+    """There is no empty box above it."""
     assert answer_html("", "waiting 2 s: <busy>") == (
         '<div class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%;'
         'margin-top:0.4em">waiting 2 s: &lt;busy&gt;</div>'

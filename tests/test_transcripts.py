@@ -1,4 +1,4 @@
-"""Conversations as files to read: what is told, and that nothing in them executes or fetches anything."""
+"""Conversations as files to read: what they contain, and that they execute and fetch nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOUCH_EVERYTHING = """() => {
 
 
 def talk(*turns: Turn, **fields: object) -> ConversationState:
-    """Return a conversation of alice's with these turns."""
+    """Return a conversation of alice with these turns."""
     state = ConversationState("eda", "alice", turns=turns, created_at=START, updated_at=START)
     return replace(state, **fields)  # type: ignore[arg-type]  # the test says which
 
@@ -50,7 +50,7 @@ def answered(question: str, *messages: Message) -> Turn:
 
 
 def attacked(*attacks: str) -> ConversationState:
-    """Return a conversation in which the attacks stand wherever foreign text can."""
+    """Return a conversation with the attacks in every field."""
     everything = " ".join(attacks)
     return ConversationState(
         everything,
@@ -63,7 +63,7 @@ def attacked(*attacks: str) -> ConversationState:
 
 
 def attacked_turn(attack: str) -> Turn:
-    """Return a turn in which the attack stands wherever foreign text can."""
+    """Return a turn with the attack in every field."""
     return Turn(
         messages=(
             Message("user", attack, parts=(ContentPart("image_url", url=attack), ContentPart("text", text=attack))),
@@ -77,8 +77,8 @@ def attacked_turn(attack: str) -> Turn:
     )
 
 
-def test_markdown_tells_the_whole_conversation() -> None:
-    """Who, when, which models and what it took; then each turn with its receipt."""
+def test_markdown_has_the_whole_conversation() -> None:
+    """User, times, models, tokens and cost; then each turn with its receipt."""
     state = talk(said("Hello", **RECEIPT), system_prompt="You help.", metadata={"title": "First steps"})
     assert transcript_markdown(state).splitlines() == [
         "# `First steps`",
@@ -112,7 +112,7 @@ def test_markdown_tells_the_whole_conversation() -> None:
 
 
 def test_without_turns_there_are_only_the_facts() -> None:
-    """Neither a model nor a section."""
+    """There is no model and no section."""
     assert transcript_markdown(talk()).splitlines()[2:] == [
         "- **Conversation:** `eda`",
         "- **User:** `alice`",
@@ -123,8 +123,8 @@ def test_without_turns_there_are_only_the_facts() -> None:
 
 
 @pytest.mark.parametrize("write", [transcript_markdown, transcript_html])
-def test_what_is_special_about_a_turn_is_in_its_receipt(write: object) -> None:
-    """Replayed with what it saved, interrupted, inherited, and stale where the caller says so."""
+def test_receipt_has_the_flags_of_a_turn(write: object) -> None:
+    """Replayed with what it saved, interrupted, inherited, and stale if the caller says so."""
     assert callable(write)
     state = talk(
         said("a", **RECEIPT | {"replayed": True, "cost": Decimal(0), "saved": Decimal("0.0019")}),
@@ -141,8 +141,8 @@ def test_what_is_special_about_a_turn_is_in_its_receipt(write: object) -> None:
     assert text.count("stale") == 1
 
 
-def test_a_summary_stands_behind_what_it_summarises() -> None:
-    """With the turns it is of, by id or position; one of turns that left comes first."""
+def test_summary_follows_what_it_summarizes() -> None:
+    """It names its turns, by id or position; a summary of removed turns comes first."""
     summaries = (
         Summary("a", "b", "They met.", Usage(5, 1), Decimal("0.002"), "m", START),
         Summary(2, 2, "By hand.", created_at=START),
@@ -161,8 +161,8 @@ def test_a_summary_stands_behind_what_it_summarises() -> None:
     assert "**summary**\n\n> They met.\n\n`m · 6 tokens · $0.0020`\n" in text
 
 
-def test_tools_and_images_are_told() -> None:
-    """Calls and results as they are, thoughts as such; images are counted in Markdown and shown on the page."""
+def test_tools_and_images_are_included() -> None:
+    """Calls and results are code, reasoning is labeled; images are counted in Markdown and shown on the page."""
     turn = answered(
         "Look",
         Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city": "Bern"}'),), reasoning="Hm."),
@@ -195,8 +195,8 @@ def test_tools_and_images_are_told() -> None:
         "```` ``` `````",
     ],
 )
-def test_markdown_survives_what_was_said(text: str) -> None:
-    """Headings and unclosed code stay within their quote: the headings outside are ours."""
+def test_messages_do_not_break_the_markdown(text: str) -> None:
+    """Headings and unclosed code stay inside their quote: the headings outside are ours."""
     state = talk(answered(text, Message("assistant", text)), answered("Next", Message("assistant", text)))
     assert headings(transcript_markdown(state)) == [
         ("h1", "eda"),
@@ -206,7 +206,7 @@ def test_markdown_survives_what_was_said(text: str) -> None:
 
 
 def headings(markdown: str) -> list[tuple[str, str]]:
-    """Return the headings of the document, those in quotes and code not among them."""
+    """Return the headings of the document, without those in quotes and code."""
     tokens = MarkdownIt("commonmark").parse(markdown)
     return [
         (token.tag, tokens[place + 1].content.strip("` "))
@@ -216,15 +216,15 @@ def headings(markdown: str) -> list[tuple[str, str]]:
 
 
 @given(st.text(st.sampled_from("`~#>- <!=|[]:\\\n\r\t a1.*_")))
-def test_no_text_gets_out_of_its_quote(text: str) -> None:
-    """Whatever is said, in an answer, a title or a tool's output, the document keeps its headings."""
+def test_no_text_leaves_its_quote(text: str) -> None:
+    """Any text in an answer, a title or a tool result leaves the headings unchanged."""
     state = talk(answered(text, Message("tool", text, name=text), Message("assistant", text)), metadata={"title": text})
     assert [tag for tag, _ in headings(transcript_markdown(state))] == ["h1", "h2"]
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_an_attack_stands_in_code_in_markdown(attack: str) -> None:
-    """No parser that knows HTML finds any, nor an image or a link to anywhere but the web."""
+def test_attack_is_code_in_markdown(attack: str) -> None:
+    """A parser finds no HTML, no image, and no link that does not lead to the web."""
     tokens = MarkdownIt("commonmark").parse(transcript_markdown(attacked(attack)))
     found = [each for token in tokens for each in (token, *(token.children or ()))]
     assert {token.type for token in found}.isdisjoint({"html_block", "html_inline", "image"})
@@ -232,8 +232,8 @@ def test_an_attack_stands_in_code_in_markdown(attack: str) -> None:
     assert all(re.fullmatch(r"[\w+-]*", token.info) for token in found if token.type == "fence")
 
 
-def test_a_control_character_cannot_hide_an_attack() -> None:
-    """What is searched is what is written."""
+def test_control_character_cannot_hide_an_attack() -> None:
+    """The check runs on the text that is written."""
     text = transcript_markdown(talk(answered("<\x01img src=x>", Message("assistant", "!\x1b[x](http://x.invalid)"))))
     assert "```text\n<img src=x>\n```" in text
     assert "```text\n![x](http://x.invalid)\n```" in text
@@ -241,7 +241,7 @@ def test_a_control_character_cannot_hide_an_attack() -> None:
 
 @pytest.mark.browser
 def test_the_page_runs_and_fetches_nothing(tmp_path: Path) -> None:
-    """Every attack in every place, with and without the page's policy: no mark, no request; shown raw, both."""
+    """No attack in any field runs or fetches, with and without the page's policy; shown raw, they do both."""
     attacks = list(ATTACKS.values())
     pages = {
         f"{start}.html": re.sub("<meta http-equiv.*>", "", transcript_html(attacked(*attacks[start : start + 10])))
@@ -267,15 +267,15 @@ def test_the_page_runs_and_fetches_nothing(tmp_path: Path) -> None:
 
 
 def runs(page: Page, path: Path) -> bool:
-    """Open the page, touch everything on it, and tell whether a script ran."""
+    """Open the page, touch everything on it, and return whether a script ran."""
     page.goto(path.as_uri())
     page.evaluate(TOUCH_EVERYTHING)
     page.wait_for_timeout(200)
     return bool(page.evaluate(f"() => '{SCRIPT.partition('=')[0].partition('.')[2]}' in window"))
 
 
-def test_the_page_says_what_the_markdown_says() -> None:
-    """Escaped, with answers as formatted text, for light and dark."""
+def test_page_has_what_the_markdown_has() -> None:
+    """It is escaped, formats answers, and has a light and a dark theme."""
     page = transcript_html(talk(answered("a < b", Message("assistant", "**yes**")), metadata={"title": "a & b"}))
     assert "<title>a &amp; b</title>" in page
     assert '<h1 dir="auto">a &amp; b</h1>' in page
@@ -285,8 +285,8 @@ def test_the_page_says_what_the_markdown_says() -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_the_suffix_chooses(tmp_path: Path) -> None:
-    """Markdown, a page, or everything as JSON."""
+def test_suffix_selects_the_format(tmp_path: Path) -> None:
+    """Markdown, a web page, or everything as JSON."""
     state = rich_state()
     assert write_transcript(state, tmp_path / "a.md") == tmp_path / "a.md"
     assert (tmp_path / "a.md").read_text("utf-8") == transcript_markdown(state)
@@ -296,8 +296,8 @@ def test_the_suffix_chooses(tmp_path: Path) -> None:
     assert read_conversation(tmp_path / "a.json") == state
 
 
-def test_another_suffix_is_an_error(tmp_path: Path) -> None:
-    """It names the three, and nothing is written."""
+def test_other_suffix_is_refused(tmp_path: Path) -> None:
+    """The error names the three suffixes, and nothing is written."""
     for name in ("chat.txt", "chat"):
         with pytest.raises(InvalidArgumentError) as caught:
             write_transcript(talk(), tmp_path / name)
@@ -308,8 +308,8 @@ def test_another_suffix_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Nothing is left beside it, and a directory in its place stays."""
+def test_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """No temporary file is left, and a directory of that name is not replaced."""
     path = tmp_path / "chat.md"
     path.write_text("before")
     write_transcript(talk(), path)
@@ -320,8 +320,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["chat.md", "taken.md"]
 
 
-def test_the_same_conversation_gives_the_same_file() -> None:
-    """Nothing in it depends on when it was written."""
+def test_same_conversation_gives_the_same_file() -> None:
+    """The file does not depend on when it was written."""
     state = rich_state()
     assert transcript_html(state) == transcript_html(state)
     assert transcript_markdown(state) == transcript_markdown(state)

@@ -1,4 +1,4 @@
-"""What a conversation of 2,000 turns costs the browser, beside one of 20: opened, scrolled through, streamed into."""
+"""What 2,000 turns cost the browser relative to 20: to open the panel, to scroll, and to stream an answer."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ STEPS = 100
 FRAME_MS = 1000 / 60
 LONG, SHORT = 2_000, 20
 
-# Until the newest turns are painted, in milliseconds.
+# The time until the newest turns are painted, in milliseconds.
 OPEN = """async () => {
     const cell = jupyterapp.shell.currentWidget.content.activeCell;
     const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
     cell.outputArea.model.clear();
     await painted();
-    const begun = performance.now();
+    const start = performance.now();
     jupyterapp.commands.execute('notebook:run-cell');
     while (cell.node.querySelectorAll('.promptkit-turn:not(.promptkit-streaming)').length < 20) await painted();
     await painted();
-    return performance.now() - begun;
+    return performance.now() - start;
 }"""
 
 
 def measure() -> list[Ratio]:
-    """Return the ratios; for scrolling and streaming the time counts that the page's thread worked."""
+    """Return the ratios; scrolling and streaming are measured in CPU time of the page's thread."""
     with TemporaryDirectory() as home, ChatServer() as chat, _notebook(Path(home), chat) as notebook:
         page = notebook.page
         notebook.run_cell(0)
@@ -84,7 +84,7 @@ def _notebook(home: Path, chat: ChatServer) -> Iterator[LabNotebook]:
 
 
 def _worked_ms(page: Page, work: Callable[[], object]) -> float:
-    """Return how long the page's thread worked meanwhile, whoever else used the processor."""
+    """Return the CPU time of the page's thread, which does not depend on other load."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
 

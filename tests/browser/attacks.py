@@ -1,6 +1,6 @@
-"""What a model might say to run a script in the reader's page, or to make that page fetch something.
+"""Model texts that try to run a script in the reader's page, or to make the page fetch something.
 
-``SCRIPT`` stands for JavaScript that leaves a mark, ``CANARY`` for the address of a server that must see no request.
+``SCRIPT`` is JavaScript that leaves a mark; ``CANARY`` is the address of a server that must receive no request.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ ATTACKS: dict[str, str] = {
     # The page.
     "overlay": '<div style="position:fixed;inset:0;z-index:99999;background:red">Sign in</div>',
     "clobbering": '<a id="jupyterapp" name="cookie"></a><form id="document"></form>',
-    # What only becomes markup once it has been parsed, cleaned and parsed again.
+    # Texts that become markup only after being parsed, sanitized and parsed again.
     "noscript": f'<noscript><p title="</noscript><img src=x onerror={SCRIPT}>">',
     "template": f"<template><script>{SCRIPT}</script></template><div><template shadowrootmode=open><img src=x>",
     "title": f'<title><a title="</title><img src=x onerror={SCRIPT}>"></title>',
@@ -89,7 +89,7 @@ ATTACKS: dict[str, str] = {
     "style in a formula": rf"$\style{{background:url({CANARY}/formula)}}{{x}} \class{{jp-Dialog}}{{y}}$",
     "text in a formula": rf"$\text{{<img src=x onerror={SCRIPT}>}} \mbox{{<script>{SCRIPT}</script>}}$",
     "escaped text in a formula": rf"$\text{{&lt;img src=x onerror={SCRIPT}&gt;}}$",
-    "colour of a formula": rf'$\color{{red" onmouseover="{SCRIPT}}} x \textcolor{{url({CANARY}/colour)}}{{y}}$',
+    "color of a formula": rf'$\color{{red" onmouseover="{SCRIPT}}} x \textcolor{{url({CANARY}/color)}}{{y}}$',
     "broken formula": rf"$\frac{{<img src=x onerror={SCRIPT}>}}{{$",
     # Code and tables.
     "info string": f'```"><img src=x onerror={SCRIPT}>\ncode\n```',
@@ -104,7 +104,7 @@ ATTACKS: dict[str, str] = {
 
 
 def hostile(attack: str) -> Turn:
-    """Return a turn with an attack in every field that a page might show."""
+    """Return a turn with the attack in every field that a page can show."""
     return Turn(
         messages=(
             Message("user", attack),

@@ -1,4 +1,4 @@
-"""A server that must see no request: whatever it is asked for, a page was made to fetch it."""
+"""A server that must receive no request: each one means that an attack made the page fetch something."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Canary:
-    """A server that remembers the paths it was asked for."""
+    """A server that records the requested paths."""
 
     def __init__(self) -> None:
         """Listen on a free port of 127.0.0.1."""
@@ -22,7 +22,7 @@ class Canary:
             do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
             def log_message(self, *_: object) -> None:
-                """Keep the test's output clean."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

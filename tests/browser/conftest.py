@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: one JupyterLab for all of them, a fresh browser for each."""
+"""Fixtures of the browser tests: one JupyterLab for all, a new browser for each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    """A page in a Chromium of its own."""
+    """A page in its own Chromium."""
     with chromium_page(tmp_path / "profile") as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""JupyterLab in headless Chromium, as a user has it: a real server, a real kernel, a real page.
+"""JupyterLab in headless Chromium: a real server, a real kernel, a real page.
 
 ::
 
@@ -47,7 +47,7 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 
-# No question may stand between a test and its notebook, and every cell and output is in the page, in view or not.
+# No dialog may interrupt a test, and every cell and output is in the page, even outside the viewport.
 LAB_SETTINGS: dict[str, dict[str, object]] = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/apputils-extension/sessionDialogs": {"skipKernelRestartDialog": True},
@@ -56,10 +56,10 @@ LAB_SETTINGS: dict[str, dict[str, object]] = {
 
 
 class LabServer:
-    """A JupyterLab server on a free port of 127.0.0.1 that neither reads nor writes anything of the user's.
+    """A JupyterLab server on a free port of 127.0.0.1, isolated from the user's settings and data.
 
-    ``directory`` is where its notebooks lie and its kernels run; the one kernel spec is the running interpreter.
-    ``environment`` is added to what server and kernels see.
+    ``directory`` has its notebooks and is the working directory of its kernels; the only kernel spec is the running
+    interpreter. ``environment`` is added to the environment of server and kernels.
     """
 
     application = "jupyterlab"
@@ -88,7 +88,7 @@ class LabServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the server; it stops its kernels."""
+        """Stop the server, which stops its kernels."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=20)
@@ -118,7 +118,7 @@ class LabServer:
         return self.reopen_notebook(page, name)
 
     def reopen_notebook(self, page: Page, name: str = "test.ipynb") -> LabNotebook:
-        """Open a notebook that is there already, as it was saved, and wait for its kernel."""
+        """Open a saved notebook and wait for its kernel."""
         page.goto(f"{self.url}/doc/tree/{name}")
         page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel",
@@ -130,24 +130,24 @@ class LabServer:
 
 
 class LabNotebook:
-    """The open notebook: ``page`` is Playwright's, ``path`` the file."""
+    """An open notebook: ``page`` is Playwright's page, ``path`` the file."""
 
     def __init__(self, page: Page, path: Path) -> None:
-        """Take hold of the notebook that the page shows."""
+        """Use the notebook that the page shows."""
         self.page = page
         self.path = path
 
     def run_all(self) -> None:
-        """Run all cells and wait until they are done; a failing cell stops the run."""
+        """Run all cells and wait for their end; a failing cell stops the run."""
         self.command("notebook:run-all-cells")
 
     def restart_and_run_all(self) -> None:
-        """Restart the kernel, run all cells, and wait until they are done."""
+        """Restart the kernel, run all cells and wait for their end."""
         self.command("notebook:restart-run-all")
         self.wait_until_idle()
 
     def run_cell(self, index: int) -> None:
-        """Run one cell, as Ctrl+Enter does, and wait until it is done."""
+        """Run one cell, as Ctrl+Enter does, and wait for its end."""
         self.select(index)
         self.command("notebook:run-cell")
 
@@ -161,21 +161,21 @@ class LabNotebook:
         self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", index)
 
     def source(self, index: int) -> str:
-        """Return what stands in the cell."""
+        """Return the source of the cell."""
         source: str = self.page.evaluate(
             "index => jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.getSource()", index
         )
         return source
 
     def set_source(self, index: int, source: str) -> None:
-        """Put this text into the cell."""
+        """Set the source of the cell."""
         self.page.evaluate(
             "([at, text]) => jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(text)",
             [index, source],
         )
 
     def wait_until_idle(self) -> None:
-        """Wait until the kernel is ready and has nothing to do."""
+        """Wait until the kernel is ready and idle."""
         self._evaluate("""async () => {
             const session = jupyterapp.shell.currentWidget.context.sessionContext;
             await session.ready;
@@ -184,24 +184,24 @@ class LabNotebook:
         }""")
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
-        """Return the cell's outputs as the notebook format has them."""
+        """Return the outputs of the cell in the notebook format."""
         outputs: list[dict[str, Any]] = self.page.evaluate(
             "index => jupyterapp.shell.currentWidget.content.widgets[index].model.outputs.toJSON()", index
         )
         return outputs
 
     def output_area(self, index: int) -> Locator:
-        """Return where the page shows the cell's outputs."""
+        """Return the element with the outputs of the cell."""
         return self.page.locator(".jp-Notebook-cell").nth(index).locator(".jp-OutputArea-output")
 
     def save(self) -> nbformat.NotebookNode:
-        """Save and return what the file then holds."""
+        """Save the notebook and return the file's content."""
         self.command("docmanager:save")
         notebook: nbformat.NotebookNode = nbformat.read(self.path, as_version=4)  # type: ignore[no-untyped-call]  # same
         return notebook
 
     def screenshot(self, path: Path, *, theme: str | None = None) -> None:
-        """Write a PNG of the page, after switching to the theme (``"JupyterLab Dark"``) where one is named."""
+        """Write a PNG of the page, after switching to the theme (``"JupyterLab Dark"``) if one is given."""
         if theme is not None:
             self.command("apputils:change-theme", {"theme": theme})
             self.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
@@ -209,17 +209,17 @@ class LabNotebook:
         self.page.screenshot(path=path)
 
     def command(self, name: str, arguments: dict[str, object] | None = None) -> None:
-        """Execute one of JupyterLab's commands and wait for its end."""
+        """Execute a JupyterLab command and wait for its end."""
         self._evaluate(
             "([name, args]) => jupyterapp.commands.execute(name, args).then(() => {})", [name, arguments or {}]
         )
 
     def _evaluate(self, function: str, argument: object = None) -> None:
-        """Await a JavaScript function, but not for ever: ``page.evaluate`` itself knows no timeout."""
+        """Await a JavaScript function with a timeout, which ``page.evaluate`` does not have."""
         self.page.evaluate(
             f"""argument => Promise.race([
                 ({function})(argument),
-                new Promise((_, fail) => setTimeout(() => fail(new Error('no end in sight')), {RUN_TIMEOUT_S * 1000})),
+                new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), {RUN_TIMEOUT_S * 1000})),
             ])""",
             argument,
         )
@@ -227,10 +227,10 @@ class LabNotebook:
 
 @contextmanager
 def chromium_page(profile: Path) -> Iterator[Page]:
-    """Open a page in a Chromium of its own.
+    """Open a page in its own Chromium.
 
-    Playwright's event loop counts as running in this thread for as long as it is open, and any ``asyncio.run`` then
-    fails: keep it open for one test, not for the session.
+    While it is open, Playwright's event loop counts as running in this thread, and any ``asyncio.run`` fails: keep it
+    open for one test, not for the session.
     """
     program = require_program("chromium")
     with sync_playwright() as playwright:

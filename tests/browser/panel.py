@@ -1,4 +1,4 @@
-"""The chat panel on a page: how tests open one, look at it and use it.
+"""The chat panel on a page: how tests open it, read it and use it.
 
 ::
 
@@ -32,9 +32,9 @@ MAGIC = """
 %load_ext promptkit_nb
 %chat_setup --provider demo --store memory
 """
-PATIENCE_S = 20
+TIMEOUT_S = 20
 
-# So many times 100 pixels up; returns how far what was seen moved where that was something else.
+# Scrolls up by 100 pixels, this many times; returns the distances by which visible turns moved if not by 100 pixels.
 SCROLL_UP = """async steps => {
     const log = document.querySelector('.promptkit-log'), box = log.getBoundingClientRect();
     const painted = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
@@ -59,10 +59,10 @@ GO_TO_THE_FIRST_TURN = """async () => {
 
 
 class Panel:
-    """A panel of the page, the first unless told otherwise, as somebody uses it who sees, or hears, names and roles."""
+    """A panel of the page, by default the first, addressed by roles and names as assistive technology does."""
 
     def __init__(self, page: Page, index: int = 0) -> None:
-        """Wait until it is there."""
+        """Wait until it is displayed."""
         self.page = page
         self.root = page.locator(".promptkit-panel").nth(index)
         self.log = self.root.get_by_role("log", name="Conversation")
@@ -82,37 +82,37 @@ class Panel:
         self.box.press("Enter")
 
     def hears(self, text: str) -> None:
-        """Wait until this stands in the conversation."""
+        """Wait until this text is in the conversation."""
         self.log.get_by_text(text, exact=True).last.wait_for()
 
     def scroll_up(self, steps: int) -> list[float]:
-        """Scroll 100 pixels up, so many times; return how far what was seen moved where that was something else."""
+        """Scroll up by 100 pixels, this many times; return by how much visible turns moved if not by 100 pixels."""
         jumps: list[float] = self.page.evaluate(SCROLL_UP, steps)
         return jumps
 
     def go_to_the_first_turn(self) -> None:
-        """Scroll up until there is nothing earlier."""
+        """Scroll up to the first turn."""
         self.page.evaluate(GO_TO_THE_FIRST_TURN)
 
     def questions(self) -> list[str]:
-        """Return what the user said, as far as it is in the page."""
+        """Return the questions that are in the page."""
         return self.log.locator(".promptkit-user .promptkit-text").all_inner_texts()
 
     def is_idle(self) -> bool:
-        """Return whether nothing is under way."""
+        """Return whether no answer is streaming."""
         return self.button("Stop").is_disabled()
 
 
 def wait(holds: Callable[[], object]) -> None:
     """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: str) -> tuple[LabNotebook, Panel]:
-    """Return a notebook whose second cell shows a panel; more cells stand below it."""
+    """Return a notebook whose second cell shows a panel; ``cells`` come after it."""
     notebook = lab.open_notebook(page, [SETUP.format(url=chat.url, store=str(store)), "ChatPanel(conv)", *cells])
     notebook.run_cell(0)
     notebook.run_cell(1)

@@ -1,4 +1,4 @@
-"""The pictures of the chat panel in ``notebooks/images``, made anew: ``python tests/browser/panel_pictures.py``."""
+"""Takes the pictures of the chat panel in ``notebooks/images``: ``python tests/browser/panel_pictures.py``."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def draw(teas: pd.DataFrame) -> None:
 
 
 draw(cheapest(pd.read_csv(TEAS)))
-```'''  # noqa: E501 - a line that is too long for the panel is what is to be seen
+```'''  # noqa: E501 - the picture shows a line that is too long for the panel
 
 
 def main() -> None:
-    """Talk, and take the pictures."""
+    """Chat, and take the pictures."""
     IMAGES.mkdir(exist_ok=True)
     with (
         TemporaryDirectory() as home,
@@ -109,7 +109,7 @@ def _ask(panel: Panel, chat: ChatServer, question: str, reply: Reply) -> None:
 
 
 def _usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
-    """Return what a server would have counted, so that the receipts are those of a real answer."""
+    """Return usage as a server counts it, so that the receipts look real."""
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,

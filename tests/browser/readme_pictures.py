@@ -1,6 +1,6 @@
-"""The pictures of README beside the panel's, made anew: ``python tests/browser/readme_pictures.py``.
+"""Takes the pictures of README, except the panel's: ``python tests/browser/readme_pictures.py``.
 
-A notebook in JupyterLab talks to a server on the loopback, so answers and prices are those that a user would see.
+A notebook in JupyterLab talks to the test server, so answers and prices look as a user would see them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PLOT = 'plot_cost(store, by=["day", "model"])'
 
 
 def main() -> None:
-    """Talk, spend, and take the pictures."""
+    """Chat, spend, and take the pictures."""
     IMAGES.mkdir(exist_ok=True)
     with TemporaryDirectory() as home, ChatServer() as chat:
         settings = {"OPENAI_BASE_URL": chat.url, "OPENAI_API_KEY": "unused", "PROMPTKIT_MODEL": "gpt-4o-mini"}
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _spend(store: DiskStore, chat: ChatServer) -> None:
-    """Ask three models on ten days, now more and now less."""
+    """Ask three models on ten days, with varying token counts."""
     for day in range(10):
         for number, model in enumerate(("gpt-4o", "gpt-4o-mini", "o4-mini")):
             thousands = 3 + (day * 7 + number * 5) % 9
@@ -78,7 +78,7 @@ def _ask(store: DiskStore, provider: OpenAIProvider, now: datetime) -> None:
 
 
 def _picture(notebook: LabNotebook, name: str) -> None:
-    """Run all cells, and take their picture; the last one is empty and only there to be the active one."""
+    """Run all cells and take their picture; the last cell is empty, so that the active cell is not in it."""
     page = notebook.page
     notebook.run_all()
     cells = page.locator(".jp-Notebook .jp-CodeCell")

@@ -1,4 +1,4 @@
-"""Model text in a cell's trusted output: nothing in it runs, nothing is fetched."""
+"""Model text in a trusted cell output: nothing runs, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for show in (HTML, Markdown):
     display(show({attack!r}))
 """
 
-# Everything in the answers is hovered over and clicked, save links to the web: following one is the reader's choice.
+# Everything in the answers is hovered over and clicked, except links to the web, which the reader may follow.
 TOUCH_EVERYTHING = """() => {
     for (const element of document.querySelectorAll('.promptkit-markdown *')) {
         for (const kind of ['mouseover', 'mouseenter', 'focus', 'toggle', 'click']) {
@@ -50,7 +50,7 @@ ATTRIBUTES = "style href rel target src alt start display displaystyle scriptlev
 
 
 def foreign_requests(page: Page, lab: LabServer) -> list[str]:
-    """Return a list that grows by every address that the page asks for outside its own server."""
+    """Return a list that receives every address the page requests outside its own server."""
     addresses: list[str] = []
     page.context.on(
         "request",
@@ -62,18 +62,18 @@ def foreign_requests(page: Page, lab: LabServer) -> list[str]:
 
 
 def settle(notebook: LabNotebook) -> None:
-    """Give images, frames and typesetting the time to do their worst."""
+    """Wait until images, frames and typesetting would have acted."""
     notebook.page.wait_for_load_state("networkidle")
     notebook.page.wait_for_timeout(1000)
 
 
 def was_run(page: Page) -> bool:
-    """Tell whether the script of an attack ran in the page."""
+    """Return whether the script of an attack ran in the page."""
     return bool(page.evaluate("() => 'pwned' in window"))
 
 
 def test_no_attack_runs_or_fetches_anything(lab: LabServer, page: Page, canary: Canary) -> None:
-    """Every attack is shown by a cell that the user ran; touching all of it sets no mark and sends no request."""
+    """Every attack is shown by a cell that the user ran; touching all of them sets no mark and sends no request."""
     addresses = foreign_requests(page, lab)
     attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
     notebook = lab.open_notebook(page, [SAFE_CELL.format(attacks=attacks)], name="inert.ipynb")
@@ -96,7 +96,7 @@ def test_no_attack_runs_or_fetches_anything(lab: LabServer, page: Page, canary: 
 
 
 def test_the_same_attacks_shown_raw_run_and_fetch(lab: LabServer, page: Page, canary: Canary) -> None:
-    """Mark, canary and log are real: as plain HTML or Markdown the same texts run their script and fetch the image."""
+    """Mark and canary work: as plain HTML or Markdown the same texts run their script and fetch the image."""
     addresses = foreign_requests(page, lab)
     attacks = [ATTACKS[name].replace(CANARY, canary.url) for name in ("img onerror", "svg onload", "remote image")]
     notebook = lab.open_notebook(page, [RAW_CELL.format(attack=attack) for attack in attacks], name="raw.ipynb")

@@ -1,4 +1,4 @@
-"""The chat panel where it runs by the widget standard alone: Notebook 7 and Voilà."""
+"""The chat panel in other front ends for widgets: Notebook 7 and Voilà."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ pytestmark = pytest.mark.browser
 
 
 class NotebookServer(LabServer):
-    """Notebook 7, which is JupyterLab's parts with another face."""
+    """Notebook 7, which consists of JupyterLab's parts."""
 
     application = "notebook"
 
 
 class VoilaServer(LabServer):
-    """Voilà: it runs a notebook when its page is asked for, and shows the outputs."""
+    """Voilà, which runs a notebook when its page is requested, and shows the outputs."""
 
     application = "voila"
     probe = "/"
 
     def options(self, port: str) -> list[str]:
-        """Return the options that make it listen on this port."""
+        """Return the options that make Voilà listen on this port."""
         return [str(self.directory), "--Voila.ip=127.0.0.1", f"--port={port}"]
 
 
@@ -45,7 +45,7 @@ def write_notebook(server: LabServer) -> None:
 
 
 def check_panel(page: Page) -> None:
-    """Talk in the panel, and look that the transcript for readers without widgets is not shown beside it."""
+    """Chat in the panel, and check that the static transcript is hidden."""
     page.set_default_timeout(60_000)
     panel = Panel(page)
     panel.say("My name is Alice")
@@ -69,7 +69,7 @@ def test_panel_in_notebook_7(tmp_path: Path, page: Page) -> None:
 
 
 def test_panel_in_voila(tmp_path: Path, page: Page) -> None:
-    """The panel is live there too, though Voilà runs its notebooks as a batch run does."""
+    """The panel works there, although Voilà runs notebooks as a batch run does."""
     with VoilaServer(tmp_path) as server:
         write_notebook(server)
         page.goto(f"{server.url}/voila/render/app.ipynb", timeout=60_000)

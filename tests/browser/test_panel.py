@@ -1,4 +1,4 @@
-"""The chat panel in JupyterLab, end to end: a real page, a real kernel, a chat server on the loopback."""
+"""The chat panel in JupyterLab, end to end: a real page, a real kernel, the test chat server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-def test_talk_in_the_notebooks_own_panel(lab: LabServer, page: Page) -> None:
-    """%chat_panel, type, Enter: the answer is there; Shift+Enter begins a line; no shortcut of the notebook fires."""
+def test_chat_in_the_notebooks_panel(lab: LabServer, page: Page) -> None:
+    """%chat_panel, type, Enter: the answer appears; Shift+Enter starts a line; no notebook shortcut fires."""
     notebook = lab.open_notebook(page, [MAGIC, "%chat_panel"])
     notebook.run_cell(0)
     notebook.run_cell(1)
@@ -41,7 +41,7 @@ def test_talk_in_the_notebooks_own_panel(lab: LabServer, page: Page) -> None:
 
 
 def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """An answer grows, Stop keeps what had come, Retry answers in place, and an edit goes on from there."""
+    """An answer streams, Stop keeps the partial answer, Retry answers in place, and an edit continues from there."""
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text="one two three four five six", pause_s=0.4), Reply(text="better"), Reply(text="new"))
     panel.say("count")
@@ -69,9 +69,9 @@ def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: Cha
 def test_kernel_and_panel_do_not_wait_for_each_other(
     lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
 ) -> None:
-    """While a cell runs, messages are answered and Stop stops; while an answer comes, cells run."""
+    """While a cell runs, messages are answered and Stop works; while an answer streams, cells run."""
     notebook, panel = opened(lab, page, chat_server, tmp_path, "import time; time.sleep(30)", "print('ran')")
-    page.wait_for_timeout(2000)  # the second word with the kernel, from which on it listens beside its cells
+    page.wait_for_timeout(2000)  # after the second reply, Jupyter reads the panel's messages beside the cells
     notebook.start_cell(2)
     panel.say("My name is Alice")
     panel.hears("Your name is Alice.")
@@ -80,12 +80,12 @@ def test_kernel_and_panel_do_not_wait_for_each_other(
     wait(lambda: len(chat_server.requests) == 2)
     stopped_ms = page.evaluate("""async () => {
         const panel = document.querySelector('.promptkit-panel');
-        const begun = performance.now();
+        const start = performance.now();
         [...panel.querySelectorAll('button')].find(each => each.textContent === 'Stop').click();
         while (!panel.querySelector('[role=status]').textContent.startsWith('Stopped')) {
             await new Promise(done => setTimeout(done, 10));
         }
-        return performance.now() - begun;
+        return performance.now() - start;
     }""")
     assert stopped_ms < 300
     assert panel.box.input_value() == "wait for it"
@@ -98,10 +98,10 @@ def test_kernel_and_panel_do_not_wait_for_each_other(
     panel.hears("a b c d e f g h")
 
 
-def test_first_message_in_a_long_cell_says_that_it_waits(
+def test_first_message_during_a_long_cell_waits(
     lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
 ) -> None:
-    """A panel that the kernel has not yet listened to is queued behind the cell, and nothing is lost."""
+    """Before the kernel reads the panel's messages beside cells, they wait for the cell, and nothing is lost."""
     cells = [SETUP.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)", "import time; time.sleep(4)"]
     notebook = lab.open_notebook(page, cells)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
@@ -114,10 +114,10 @@ def test_first_message_in_a_long_cell_says_that_it_waits(
     notebook.wait_until_idle()
 
 
-def test_errors_are_shown_and_the_text_comes_back(
+def test_errors_are_shown_and_the_text_is_returned(
     lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
 ) -> None:
-    """Nothing typed is lost, and the next try takes the error away."""
+    """No typed text is lost, and the next attempt removes the error."""
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(error_reply(401, "bad key"))
     panel.say("Hello")
@@ -135,7 +135,7 @@ def test_errors_are_shown_and_the_text_comes_back(
 
 
 def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A double click, Enter pressed twice, and a stop before the first word."""
+    """A double click, Enter pressed twice, and a stop before any text."""
     _, panel = opened(lab, page, chat_server, tmp_path)
     panel.box.fill("clicked")
     panel.button("Send").dblclick()
@@ -159,7 +159,7 @@ def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server:
 
 
 def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Another conversation, a transcript in the file, and a reload of the page."""
+    """Switching conversations, the transcript in the file, and a reload of the page."""
     notebook, panel = opened(lab, page, chat_server, tmp_path)
     panel.say("first")
     panel.hears("You said: first")
@@ -201,7 +201,7 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
 
 
 def test_kernel_that_ended(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Restarted or shut down, the panel says so and how to go on, and what was typed is there again."""
+    """After a restart or shutdown the panel says how to continue, and the typed text is kept."""
     notebook, panel = opened(lab, page, chat_server, tmp_path)
     panel.say("first")
     panel.hears("You said: first")

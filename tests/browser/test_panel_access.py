@@ -1,4 +1,4 @@
-"""The chat panel by keyboard, by ear, in both themes and in little room."""
+"""The chat panel by keyboard, with a screen reader, in both themes and in a narrow space."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def named(text: str = "text", number: float = 1.5e3) -> None:
 ```
 '''
 
-# Every text that is shown with less than 4.5 to 1 of contrast with what is behind it, as WCAG 2 counts it.
+# Every text with a contrast of less than 4.5 to 1 against its background, as WCAG 2 defines it.
 LOW_CONTRASTS = """() => {
     const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-    const painted = colours => {
+    const painted = colors => {
         canvas.clearRect(0, 0, 1, 1);
-        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+        for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
         return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
     };
     const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
     const luminance = ([red, green, blue]) =>
         0.2126 * linear(red / 255) + 0.7152 * linear(green / 255) + 0.0722 * linear(blue / 255);
     const low = [];
-    const look = (element, colour, text) => {
+    const look = (element, color, text) => {
         const grounds = [];
         for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
-        const both = [painted(grounds), painted([...grounds, colour])].map(luminance);
+        const both = [painted(grounds), painted([...grounds, color])].map(luminance);
         const ratio = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
-        if (ratio < 4.5) low.push([text.trim().slice(0, 30), element.className, colour, ratio]);
+        if (ratio < 4.5) low.push([text.trim().slice(0, 30), element.className, color, ratio]);
     };
     for (const element of document.querySelectorAll('.promptkit-panel *')) {
         if (element.disabled || !element.checkVisibility()) continue;
@@ -64,7 +64,7 @@ LOW_CONTRASTS = """() => {
     }
     return low;
 }"""
-# What is wider than the panel, or can be scrolled sideways; tables, code and formulas have bars of their own.
+# Elements that are wider than the panel or scroll sideways; tables, code and formulas have their own scrollbars.
 TOO_WIDE = """() => {
     const panel = document.querySelector('.promptkit-panel'), edge = panel.getBoundingClientRect().right;
     return [panel, ...panel.querySelectorAll('*')]
@@ -77,7 +77,7 @@ UNNAMED = """() => [...document.querySelectorAll('.promptkit-panel :is(button, s
 
 
 def focus(page: Page) -> str:
-    """Return the name of what has the focus."""
+    """Return the name of the focused element."""
     name: str = page.evaluate("() => { const at = document.activeElement; return at.ariaLabel || at.textContent; }")
     return name
 
@@ -87,11 +87,11 @@ def use_theme(page: Page, theme: str) -> None:
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
     page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
     page.wait_for_selector("#jupyterlab-splash", state="detached")
-    page.wait_for_timeout(500)  # its style sheet is still to come
+    page.wait_for_timeout(500)  # for its style sheet
 
 
 def test_no_key_reaches_the_notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Wherever the focus is in the panel, keys that make, delete and run cells, or hide the sidebar, do none of it."""
+    """Wherever the focus is in the panel, keys do not create, delete or run cells, and do not hide the sidebar."""
     notebook, panel = opened(lab, page, chat_server, tmp_path, "print('second')")
     panel.say("Hello")
     panel.hears("You said: Hello")
@@ -121,8 +121,8 @@ def test_no_key_reaches_the_notebook(lab: LabServer, page: Page, chat_server: Ch
     assert panel.questions() == ["Hello"]
 
 
-def test_input_methods_and_reading_aloud(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Enter that ends a composition sends nothing, all controls have names, and the regions are live."""
+def test_input_methods_and_screen_readers(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Enter during a composition sends nothing, all controls have names, and the regions are live."""
     _, panel = opened(lab, page, chat_server, tmp_path)
     panel.box.fill("にほ")
     for key, code in (("Enter", 13), ("Enter", 229), ("Escape", 27)):
@@ -143,8 +143,8 @@ def test_input_methods_and_reading_aloud(lab: LabServer, page: Page, chat_server
     assert focus(page) == "Message"
 
 
-def test_contrast_and_little_room(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """In both themes every text has a contrast of 4.5 to 1 or more, and at 400 pixels nothing sticks out."""
+def test_contrast_and_narrow_space(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """In both themes every text has a contrast of at least 4.5 to 1, and at 400 pixels nothing overflows."""
     page.set_viewport_size({"width": 1000, "height": 900})
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text=MARKDOWN), error_reply(400, "refused"))

@@ -1,4 +1,4 @@
-"""Every control of the chat panel, pressed in a browser: what it does, and where the focus is then."""
+"""Every control of the chat panel in a browser: what it does, and where the focus goes."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ CODE = "Here:\n\n```python\nprint('<b>')\n```\n"
 
 
 def focus(page: Page) -> str:
-    """Return the name of what has the focus."""
+    """Return the name of the focused element."""
     name: str = page.evaluate("() => { const at = document.activeElement; return at.ariaLabel || at.textContent; }")
     return name
 
 
 def copied(page: Page) -> str:
-    """Return what is in the clipboard."""
+    """Return the text in the clipboard."""
     text: str = page.evaluate("() => navigator.clipboard.readText()")
     return text
 
 
 def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A message and its code are copied as they were written; Retry keeps versions, Edit branches."""
+    """A message and its code are copied as written; Retry keeps versions, Edit creates a branch."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text=CODE), Reply(text="second"), Reply(text="again"), Reply(text="changed"))
@@ -86,8 +86,8 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     assert [turn.text for former in state.versions.values() for turn in former] == [CODE]
 
 
-def test_edit_that_failed_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """The text is back in the box, and Enter takes the place of the same message again."""
+def test_failed_edit_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """The text is returned to the box, and Enter replaces the same message."""
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text="first"), error_reply(400, "not today"), Reply(text="changed"))
     panel.say("show me")
@@ -104,8 +104,8 @@ def test_edit_that_failed_is_still_an_edit(lab: LabServer, page: Page, chat_serv
     assert panel.questions() == ["show nothing"]
 
 
-def test_selector_and_its_buttons(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """Thirty conversations and one of an odd id: search, New, Rename, Fork, and Delete, which asks first."""
+def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+    """Thirty conversations and one with an unusual id: search, New, Rename, Fork, and Delete, which asks first."""
     notebook = lab.open_notebook(page, [LONG_CHAT.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)"])
     notebook.run_cell(0)
     notebook.run_cell(1)

@@ -1,4 +1,4 @@
-"""Text of models, users and servers in the panel, in the transcript that it leaves and in exports: none of it runs."""
+"""Text from models, users and servers in the panel, its transcript and exports: nothing runs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NAMES = (ATTACKS["img onerror"], ATTACKS["svg onload"])
 
 
 def is_untouched(page: Page, canary: Canary) -> bool:
-    """Return whether no script ran and nothing was fetched, after a while."""
+    """Wait a moment; return whether no script ran and nothing was fetched."""
     page.wait_for_timeout(700)
     return not was_run(page) and canary.requests == []
 
 
 @pytest.fixture
 def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path, canary: Canary) -> LabNotebook:
-    """Panels of two conversations, with an attack in each field of each turn, in ids, titles and metadata."""
+    """Panels of two conversations with attacks in every field of every turn, in ids, titles and metadata."""
     attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
     assert len(attacks) <= 2 * STATIC_TURNS
     with DiskStore(tmp_path / "store") as store:
@@ -62,7 +62,7 @@ def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
 
 
 def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook) -> None:
-    """Stored, typed, streamed, in errors and in titles: all are scrolled to and touched; the mark itself is real."""
+    """Stored, typed, streamed, in errors and titles: all are scrolled to and touched; the mark works."""
     assert notebook.outputs(1)
     panel = Panel(page)
     for each in (panel, Panel(page, 1)):
@@ -89,8 +89,8 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     page.wait_for_function("() => window.pwned")
 
 
-def test_attacks_in_what_is_kept(page: Page, canary: Canary, tmp_path: Path, notebook: LabNotebook) -> None:
-    """The transcript in the notebook once there is no kernel, what nbconvert makes of it, and exports as pages."""
+def test_attacks_in_saved_files(page: Page, canary: Canary, tmp_path: Path, notebook: LabNotebook) -> None:
+    """The transcript in the notebook without a kernel, its HTML by nbconvert, and exported pages."""
     with DiskStore(tmp_path / "store") as store:
         manager = ConversationManager(DemoProvider(), store)
         exported = [manager.get_conversation(name).export(tmp_path / f"{NAMES.index(name)}.html") for name in NAMES]

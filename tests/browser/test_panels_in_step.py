@@ -1,4 +1,4 @@
-"""Panels and cells of two kernels in one conversation: each shows what the others say, once."""
+"""Panels and cells of two kernels in one conversation: each shows the turns of the others, once."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SETUP = """
 
 
 @pytest.fixture(params=["disk", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the conversations are kept, as ``%chat_setup --store`` takes it."""
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The store, as ``%chat_setup --store`` takes it."""
     return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("redis_url"))
 
 
-def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, place: str) -> None:
-    """Two panels and a cell in one kernel, and a panel in another: nothing is lost, and nothing is doubled."""
-    cells = [SETUP.format(store=place, url=chat_server.url), "%chat_panel", "%chat_panel", "%%chat\nfrom a cell"]
+def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, store_url: str) -> None:
+    """Two panels and a cell in one kernel, and a panel in another: no turn is lost or stored twice."""
+    cells = [SETUP.format(store=store_url, url=chat_server.url), "%chat_panel", "%chat_panel", "%%chat\nfrom a cell"]
     notebook = lab.open_notebook(page, cells, "one.ipynb")
     for cell in range(3):
         notebook.run_cell(cell)
@@ -66,7 +66,7 @@ def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatS
         wait(panel.is_idle)
 
     expected = ["from one", "from the other kernel", "from a cell", *["all at once"] * 3]
-    with RedisStore(place) if place.startswith("redis:") else DiskStore(place) as store:
+    with RedisStore(store_url) if store_url.startswith("redis:") else DiskStore(store_url) as store:
         assert texts(store.get("shared").turns) == expected
     for panel in panels:
         wait(lambda panel=panel: panel.questions() == expected)  # type: ignore[misc]  # bound to each panel

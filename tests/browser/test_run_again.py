@@ -1,4 +1,4 @@
-"""Chat cells in JupyterLab are run again, edited and run, and run all after a restart: turns, requests, outputs."""
+"""Chat cells in JupyterLab: run again, edited and run, restarted and run all; turns, requests and outputs."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def store(lab: LabServer) -> Iterator[DiskStore]:
 
 
 def opened(lab: LabServer, page: Page, server: ChatServer, conversation_id: str) -> LabNotebook:
-    """Open a notebook with three chat cells and a look at the history."""
+    """Open a notebook with three chat cells and the history."""
     setup = SETUP.format(url=server.url, conversation_id=conversation_id)
     return lab.open_notebook(page, [setup, *SOURCES, "%chat_history"], name=f"{conversation_id}.ipynb")
 
 
 def conversation(store: DiskStore, conversation_id: str) -> Conversation:
-    """Return the conversation that the notebook is in."""
+    """Return the conversation of the notebook."""
     return ConversationManager(DemoProvider(), store).get_conversation(conversation_id)
 
 
 def said(turns: tuple[Any, ...]) -> list[str]:
-    """Return what the user said in these turns."""
+    """Return the questions of these turns."""
     return [turn.user_text for turn in turns]
 
 
 def answers(notebook: LabNotebook) -> list[tuple[str, str]]:
-    """Return what the chat cells show as text and as HTML, but for the receipts' cost and seconds."""
+    """Return the text and HTML outputs of the chat cells, without cost and seconds in the receipts."""
     bundles = [notebook.outputs(cell)[-1]["data"] for cell in CELLS]
     return [(_unpaid(bundle["text/plain"]), _unpaid(bundle["text/html"])) for bundle in bundles]
 
 
 def receipts(notebook: LabNotebook) -> list[str]:
-    """Return the last line of each chat cell, without its seconds."""
+    """Return the receipt of each chat cell, without the seconds."""
     lines = [notebook.outputs(cell)[-1]["data"]["text/plain"].splitlines()[-1] for cell in CELLS]
     return [re.sub(r"\d+\.\d s", "0.0 s", line) for line in lines]
 
@@ -71,7 +71,7 @@ def _unpaid(text: str) -> str:
 
 
 def test_cells_own_their_turns(lab: LabServer, page: Page, store: DiskStore, chat_server: ChatServer) -> None:
-    """Run, run again, edit and run, refresh, restart: each step writes and asks what is documented, and no more."""
+    """Run, run again, edit and run, refresh, restart: each step writes and sends only what is documented."""
     notebook = opened(lab, page, chat_server, "own-turns")
     notebook.run_all()
     conv = conversation(store, "own-turns")
@@ -113,7 +113,7 @@ def test_cells_own_their_turns(lab: LabServer, page: Page, store: DiskStore, cha
 def test_restart_and_run_all_shows_the_same(
     lab: LabServer, page: Page, store: DiskStore, chat_server: ChatServer
 ) -> None:
-    """Nothing is asked and nothing written; the chat cells' outputs are equal but for what the receipt says of it."""
+    """Nothing is sent or written; the outputs of the chat cells differ only in their receipts."""
     notebook = opened(lab, page, chat_server, "all-again")
     notebook.run_all()
     first, history = answers(notebook), notebook.outputs(HISTORY)[0]["data"]
@@ -129,7 +129,7 @@ def test_restart_and_run_all_shows_the_same(
 def test_cells_that_are_moved_copied_and_deleted(
     lab: LabServer, page: Page, store: DiskStore, chat_server: ChatServer
 ) -> None:
-    """Moving and deleting change nothing; a copied cell is another one, and is answered at the end."""
+    """Moving and deleting change nothing; a copied cell is a new one, answered at the end."""
     notebook = opened(lab, page, chat_server, "moved")
     notebook.run_all()
     conv = conversation(store, "moved")

@@ -1,4 +1,4 @@
-"""The dashboard of usage in JupyterLab, end to end: a real page, a real kernel, a store on disk."""
+"""The usage dashboard in JupyterLab, end to end: a real page, a real kernel, a store on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CELLS = (
     "usage_dashboard(store)",
 )
 
-# Everything in the dashboard is hovered over, focused and clicked, save what a user means to click.
+# Everything in the dashboard is hovered over, focused and clicked, except what a user clicks on purpose.
 TOUCH_EVERYTHING = """() => {
     for (const element of document.querySelectorAll('.promptkit-dashboard *')) {
         for (const kind of ['mouseover', 'mouseenter', 'focus', 'toggle', 'click']) {
@@ -40,10 +40,10 @@ TOUCH_EVERYTHING = """() => {
 
 
 class Dashboard:
-    """The dashboard of the page, as somebody uses it who sees, or hears, names and roles."""
+    """The dashboard of the page, addressed by roles and names as assistive technology does."""
 
     def __init__(self, page: Page) -> None:
-        """Wait until it is there."""
+        """Wait until it is displayed."""
         self.page = page
         self.root = page.get_by_role("group", name="Usage dashboard")
         self.total = self.root.get_by_role("status")
@@ -56,21 +56,21 @@ class Dashboard:
         return self.root.get_by_label(name, exact=True)
 
     def rows(self, table: str) -> list[list[str]]:
-        """Return what stands in a table."""
+        """Return the cells of a table."""
         rows = self.root.get_by_role("table", name=table).locator("tbody tr")
         return [row.locator("td").all_inner_texts() for row in rows.all()]
 
     def conversations(self) -> list[str]:
-        """Return the conversations that the filters let through."""
+        """Return the conversations that match the filters."""
         return [row[0] for row in self.rows("Most expensive conversations")]
 
     def says(self, total: str) -> None:
-        """Wait until this is the total, and nothing else is under way."""
+        """Wait until this is the total and the dashboard is not busy."""
         self.total.get_by_text(total, exact=True).wait_for()
         self.page.wait_for_selector(".promptkit-dashboard[aria-busy='false']")
 
     def pictures(self) -> list[int]:
-        """Return the widths of the pictures, as they were loaded."""
+        """Return the widths of the loaded pictures."""
         widths: list[int] = self.page.evaluate("""async () => {
             const images = [...document.querySelectorAll('.promptkit-pictures img')];
             await Promise.all(images.map(image => image.decode()));
@@ -80,7 +80,7 @@ class Dashboard:
 
 
 def fill(directory: Path) -> None:
-    """Store two users' conversations: alice's are dearer, bob's model has no known price."""
+    """Store the conversations of two users: alice's cost more, bob's model has no known price."""
     with DiskStore(directory) as store:
         for day in range(10):
             when = datetime(2026, 3, 2, 9, tzinfo=UTC) + timedelta(days=day)
@@ -100,94 +100,94 @@ def opened(lab: LabServer, page: Page, store: Path) -> tuple[LabNotebook, Dashbo
 
 
 def test_filters_narrow_and_conversations_open(lab: LabServer, page: Page, tmp_path: Path) -> None:
-    """Everything is there at first; each filter narrows all of it; a conversation is opened, read and closed."""
+    """Everything is shown at first; each filter narrows all of it; a conversation is opened, read and closed."""
     fill(tmp_path)
-    _, board = opened(lab, page, tmp_path)
-    board.says("30 turns · 138,000 tokens · $0.0500 + 10 turns without a price")
-    assert board.conversations() == ["trip", "recipes", "notes"]
-    assert [row[0] for row in board.rows("Models")] == ["o4-mini", "gpt-4o", "mine"]
-    assert [(row[0], row[-1]) for row in board.rows("Users")] == [("alice", "$0.0500"), ("bob", "price unknown")]
-    assert board.pictures() == [640, 640, 640]
+    _, dashboard = opened(lab, page, tmp_path)
+    dashboard.says("30 turns · 138,000 tokens · $0.0500 + 10 turns without a price")
+    assert dashboard.conversations() == ["trip", "recipes", "notes"]
+    assert [row[0] for row in dashboard.rows("Models")] == ["o4-mini", "gpt-4o", "mine"]
+    assert [(row[0], row[-1]) for row in dashboard.rows("Users")] == [("alice", "$0.0500"), ("bob", "price unknown")]
+    assert dashboard.pictures() == [640, 640, 640]
 
-    board.field("User").select_option("bob")
-    board.says("10 turns · 46,000 tokens · price unknown")
-    assert board.conversations() == ["notes"]
-    board.field("User").select_option("")
-    board.field("Model").select_option("gpt-4o")
-    board.says("10 turns · 46,000 tokens · $0.0125")
-    board.field("Model").select_option("")
-    board.field("Since").fill("2026-03-10")
-    board.field("Since").blur()
-    board.says("6 turns · 27,600 tokens · $0.0100 + 2 turns without a price")
-    board.field("Until").fill("2026-03-09")
-    board.field("Until").blur()
-    board.problem.get_by_text("is later than until").wait_for()
-    assert board.conversations() == ["trip", "recipes", "notes"]
-    board.field("Since").fill("")
-    board.field("Since").blur()
-    board.field("Until").fill("")
-    board.field("Until").blur()
-    board.field("Ids that begin with").fill("tr")
-    board.field("Ids that begin with").press("Enter")
-    board.says("10 turns · 46,000 tokens · $0.0375")
-    assert board.problem.is_hidden()
-    board.field("Per").select_option("week")
-    board.field("Bars by").select_option("user")
-    board.says("10 turns · 46,000 tokens · $0.0375")
+    dashboard.field("User").select_option("bob")
+    dashboard.says("10 turns · 46,000 tokens · price unknown")
+    assert dashboard.conversations() == ["notes"]
+    dashboard.field("User").select_option("")
+    dashboard.field("Model").select_option("gpt-4o")
+    dashboard.says("10 turns · 46,000 tokens · $0.0125")
+    dashboard.field("Model").select_option("")
+    dashboard.field("Since").fill("2026-03-10")
+    dashboard.field("Since").blur()
+    dashboard.says("6 turns · 27,600 tokens · $0.0100 + 2 turns without a price")
+    dashboard.field("Until").fill("2026-03-09")
+    dashboard.field("Until").blur()
+    dashboard.problem.get_by_text("is later than until").wait_for()
+    assert dashboard.conversations() == ["trip", "recipes", "notes"]
+    dashboard.field("Since").fill("")
+    dashboard.field("Since").blur()
+    dashboard.field("Until").fill("")
+    dashboard.field("Until").blur()
+    dashboard.field("Ids that begin with").fill("tr")
+    dashboard.field("Ids that begin with").press("Enter")
+    dashboard.says("10 turns · 46,000 tokens · $0.0375")
+    assert dashboard.problem.is_hidden()
+    dashboard.field("Per").select_option("week")
+    dashboard.field("Bars by").select_option("user")
+    dashboard.says("10 turns · 46,000 tokens · $0.0375")
 
-    board.root.get_by_role("button", name="trip", exact=True).click()
-    board.opened.get_by_text("You said Day 9.").wait_for()
-    assert board.opened.get_by_text("Day 0", exact=True).is_visible()
-    board.opened.get_by_role("button", name="Close").click()
-    board.opened.wait_for(state="hidden")
+    dashboard.root.get_by_role("button", name="trip", exact=True).click()
+    dashboard.opened.get_by_text("You said Day 9.").wait_for()
+    assert dashboard.opened.get_by_text("Day 0", exact=True).is_visible()
+    dashboard.opened.get_by_role("button", name="Close").click()
+    dashboard.opened.wait_for(state="hidden")
 
 
-def test_what_is_new_is_shown_when_asked_for(lab: LabServer, page: Page, tmp_path: Path) -> None:
-    """Refresh reads the store again; a second view of the dashboard shows the same; a reload shows it again."""
+def test_refresh_shows_new_turns(lab: LabServer, page: Page, tmp_path: Path) -> None:
+    """Refresh reads the store again, and a reload of the page shows the same."""
     fill(tmp_path)
-    notebook, board = opened(lab, page, tmp_path)
+    notebook, dashboard = opened(lab, page, tmp_path)
     with DiskStore(tmp_path) as store:
         store.append("new one", said("Hi", cost=Decimal(1), model="gpt-4o"), user_id="carol")
-    board.root.get_by_role("button", name="Refresh").click()
-    board.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
-    assert board.conversations()[0] == "new one"
-    board.field("User").select_option("carol")
-    board.says("1 turn · 10 tokens · $1.00")
-    board.field("User").select_option("")
-    board.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
+    dashboard.root.get_by_role("button", name="Refresh").click()
+    dashboard.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
+    assert dashboard.conversations()[0] == "new one"
+    dashboard.field("User").select_option("carol")
+    dashboard.says("1 turn · 10 tokens · $1.00")
+    dashboard.field("User").select_option("")
+    dashboard.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
     notebook.save()
     page.reload()
     Dashboard(page).says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_words_can_be_read_in_both_themes(lab: LabServer, page: Page, tmp_path: Path, theme: str) -> None:
-    """Words, and the grey of the pictures, stand out from what is behind them as accessibility rules ask."""
+def test_text_is_legible_in_both_themes(lab: LabServer, page: Page, tmp_path: Path, theme: str) -> None:
+    """Text, and the gray of the pictures, have enough contrast with their background."""
     fill(tmp_path)
-    notebook, board = opened(lab, page, tmp_path)
-    board.root.get_by_role("button", name="trip", exact=True).click()
-    board.opened.get_by_text("You said Day 9.").wait_for()
+    notebook, dashboard = opened(lab, page, tmp_path)
+    dashboard.root.get_by_role("button", name="trip", exact=True).click()
+    dashboard.opened.get_by_text("You said Day 9.").wait_for()
     notebook.screenshot(tmp_path / "page.png", theme=theme)
     contrasts = page.evaluate(CONTRASTS)
     assert {name: contrast for name, contrast in contrasts.items() if contrast < 3.9} == {}
     assert len(contrasts) == 7
 
 
-# Of words: their colour on the ground of the dashboard, as the Web Content Accessibility Guidelines count it.
+# The contrast of texts with the background of the dashboard, as WCAG 2 defines it.
 CONTRASTS = """() => {
     const canvas = document.createElement('canvas').getContext('2d');
-    const rgb = colour => {
-        canvas.fillStyle = colour;
+    const rgb = color => {
+        canvas.fillStyle = color;
         canvas.fillRect(0, 0, 1, 1);
         return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
     };
-    const light = colour => rgb(colour).map(part => part / 255)
+    const light = color => rgb(color).map(part => part / 255)
         .map(part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
         .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
     const root = document.querySelector('.promptkit-dashboard');
     const ground = light(getComputedStyle(root).backgroundColor);
-    const contrast = colour => {
-        const [high, low] = [light(colour), ground].sort((one, other) => other - one);
+    const contrast = color => {
+        const [high, low] = [light(color), ground].sort((one, other) => other - one);
         return (high + 0.05) / (low + 0.05);
     };
     const found = {pictures: contrast('#7f7f7f')};
@@ -199,11 +199,11 @@ CONTRASTS = """() => {
 
 
 def test_saved_notebook_keeps_a_picture(lab: LabServer, page: Page, tmp_path: Path) -> None:
-    """While the widget runs it is hidden; exported as HTML, or opened without a kernel, it is what is there."""
+    """It is hidden while the widget runs, and shown in an HTML export or without a kernel."""
     fill(tmp_path)
-    notebook, board = opened(lab, page, tmp_path)
-    board.field("User").select_option("bob")
-    board.says("10 turns · 46,000 tokens · price unknown")
+    notebook, dashboard = opened(lab, page, tmp_path)
+    dashboard.field("User").select_option("bob")
+    dashboard.says("10 turns · 46,000 tokens · price unknown")
     picture = page.locator(".jp-OutputArea .promptkit-usage img")
     assert picture.count() == 1
     assert picture.is_hidden()
@@ -222,8 +222,8 @@ def test_saved_notebook_keeps_a_picture(lab: LabServer, page: Page, tmp_path: Pa
     assert exported.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1200
 
 
-def test_nothing_of_foreign_text_runs(lab: LabServer, page: Page, tmp_path: Path) -> None:
-    """Attacks as ids, users, models, titles and texts: no script runs, nothing is fetched; the mark itself is real."""
+def test_attacks_in_the_dashboard(lab: LabServer, page: Page, tmp_path: Path) -> None:
+    """Attacks as ids, users, models, titles and texts: no script runs, nothing is fetched; the mark works."""
     foreign: list[str] = []
     page.on("request", lambda request: foreign.append(request.url) if CANARY in request.url else None)
     names = [
@@ -235,17 +235,17 @@ def test_nothing_of_foreign_text_runs(lab: LabServer, page: Page, tmp_path: Path
             turn = Turn(messages=texts, usage=Usage(8, 2), cost=Decimal(number + 1), model=name, provider=name)
             metadata = {"title": name, name: name}
             store.create(ConversationState(name, name, (turn,), system_prompt=name, metadata=metadata))
-    notebook, board = opened(lab, page, tmp_path)
-    assert board.conversations() == names[::-1]
+    notebook, dashboard = opened(lab, page, tmp_path)
+    assert dashboard.conversations() == names[::-1]
     for name in names:
-        board.root.get_by_role("button", name=name, exact=True).click()
-        board.opened.locator("strong").get_by_text(name, exact=True).wait_for()
+        dashboard.root.get_by_role("button", name=name, exact=True).click()
+        dashboard.opened.locator("strong").get_by_text(name, exact=True).wait_for()
         page.evaluate(TOUCH_EVERYTHING)
-    board.field("Model").select_option(names[0])
-    board.says("1 turn · 10 tokens · $1.00")
-    board.field("Ids that begin with").fill(names[1])
-    board.field("Ids that begin with").press("Enter")
-    board.says("0 turns · 0 tokens · $0.00")
+    dashboard.field("Model").select_option(names[0])
+    dashboard.says("1 turn · 10 tokens · $1.00")
+    dashboard.field("Ids that begin with").fill(names[1])
+    dashboard.field("Ids that begin with").press("Enter")
+    dashboard.says("0 turns · 0 tokens · $0.00")
     notebook.command("kernelmenu:restart")
     page.evaluate(
         "() => document.querySelector('.promptkit-usage').closest('.jp-OutputArea-child').style.display = 'block'"
