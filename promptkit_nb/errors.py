@@ -195,7 +195,7 @@ class StoreCorruptedError(StoreError):
     >>> from promptkit_nb import ConversationState, MemoryStore
     >>> store = MemoryStore()
     >>> _ = store.create(ConversationState("hello"))
-    >>> store.rows.put_frame("hello", b"something else")  # as in a damaged file
+    >>> store.backend.put_frame("hello", b"something else")  # as in a damaged file
     >>> store.get("hello")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...

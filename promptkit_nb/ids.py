@@ -35,6 +35,12 @@ def check_user_id(user_id: str) -> str:
     raise InvalidArgumentError(f'{_shortened(user_id)} cannot be a user id: {problem}. Use any text, such as "alice".')
 
 
+def check_own_user(owner: str | None, user_id: str | None) -> None:
+    """Raise ``InvalidArgumentError`` if a store that is narrowed to ``owner`` is asked about another user."""
+    if owner is not None and user_id not in (None, owner):
+        raise InvalidArgumentError(f"user_id={user_id!r} is another user: this store is narrowed to {owner!r}.")
+
+
 def new_conversation_id(now: datetime, entropy: bytes | None = None) -> str:
     """Return a fresh id that sorts by its time (UTC), such as ``20261122T194501.123456-9f3ac2``.
 

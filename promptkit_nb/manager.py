@@ -19,7 +19,6 @@ from promptkit_nb.rendering.conversations import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
-from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.turns import utc_now
 
@@ -81,7 +80,7 @@ class ConversationManager:
         self._replay = check_replay(replay)
         self._recording = tuple(recording)
         self._clock = clock
-        self._user_id = self.store.user_id if isinstance(self.store, UserStore) else "default"
+        self._user_id = getattr(self.store, "user_id", None) or "default"
 
     def for_user(self, user_id: str) -> ConversationManager:
         """Return the same manager, narrowed to one user, its ``store`` too.
@@ -96,11 +95,14 @@ class ConversationManager:
         >>> alice.new_conversation().user_id, len(alice.list_conversations()), len(manager.list_conversations())
         ('alice', 1, 2)
         """
-        store = self.store
-        if isinstance(store, UserStore):
-            store.check_user(user_id)
+        if not callable(getattr(self.store, "for_user", None)):
+            raise InvalidArgumentError(
+                f"store={self.store!r:.80} cannot be narrowed to a user: it has no for_user(). Derive its class from "
+                "StateStore, and let every call honor self.user_id."
+            )
+        narrowed = self.store.for_user(user_id)
+        if narrowed is self.store:
             return self
-        narrowed = UserStore(store, user_id, clock=self._clock)
         return ConversationManager(
             self.provider,
             narrowed,

@@ -429,8 +429,8 @@ class TestInterrupts:
 
             for _ in range(400):
                 kept.append(hit())
-                assert store.rows._table._lock.acquire(timeout=0), "the lock is held for good"
-                store.rows._table._lock.release()
+                assert store.backend._table._lock.acquire(timeout=0), "the lock is held for good"
+                store.backend._table._lock.release()
             found = [int(turn.user_text) for turn in store.get("a").turns]
             assert set(acknowledged) <= set(found), "an acknowledged turn was lost"
             assert found == sorted(set(found)), "a turn is there twice"
@@ -505,11 +505,11 @@ class TestUnusable:
     def test_database_that_turns_read_only(self, filled: Path) -> None:
         """Writing fails at once with SQLite's words; reading goes on."""
         with DiskStore(filled) as store:
-            store.rows._table._cache._sql("PRAGMA query_only = 1")
+            store.backend._table._cache._sql("PRAGMA query_only = 1")
             with pytest.raises(StoreUnavailableError, match="attempt to write a readonly database"):
                 store.append("b", said("x"))
             assert texts(store, "b") == ["other"]
-            store.rows._table._cache._sql("PRAGMA query_only = 0")
+            store.backend._table._cache._sql("PRAGMA query_only = 0")
 
     def test_full_disk_loses_nothing(self, tmp_path: Path) -> None:
         """With no room for another byte the append fails; what was there stays, and with room it goes on."""
@@ -1027,7 +1027,7 @@ class TestDiskcache:
             pragmas = {"journal_mode": "wal", "synchronous": 1, "secure_delete": 1, "wal_autocheckpoint": 4000}
 
             def in_force() -> dict[str, object]:
-                return {name: store.rows._table._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+                return {name: store.backend._table._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
 
             seen: list[dict[str, object]] = [in_force()]
             thread = threading.Thread(target=lambda: seen.append(in_force()))
@@ -1038,7 +1038,7 @@ class TestDiskcache:
     def test_nothing_is_evicted_beyond_the_size_limit(self, tmp_path: Path) -> None:
         """A diskcache deletes rows beyond its limit; this store does not, not even where a limit is set."""
         with DiskStore(tmp_path) as store:
-            store.rows._table._cache.reset("size_limit", 1)
+            store.backend._table._cache.reset("size_limit", 1)
             for number in range(50):
                 store.append(f"c{number}", said("x" * 10_000))
             assert len(store.list()) == 50

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,15 +13,12 @@ from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundErr
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.state import ConversationState, Summary
-from promptkit_nb.stores.memory import MemoryStore
-from promptkit_nb.stores.user_store import UserStore
 from storing import said, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
     from storing import Clock
 
@@ -45,6 +43,18 @@ def alice(manager: ConversationManager) -> ConversationManager:
 def ids_of(store: StateStore) -> list[str]:
     """Return the ids in a store, sorted."""
     return sorted(head.conversation_id for head in store.list())
+
+
+def just_before_the_next_call_of(store: Any, action: Callable[[], object]) -> None:
+    """Let something happen as the next transaction of a store, or of one narrowed from it, is about to begin."""
+    backend = store.backend
+
+    def run(work: Callable[[], object], *, write: bool) -> object:
+        del backend.run
+        action()
+        return backend.run(work, write=write)
+
+    backend.run = run
 
 
 class TestReading:
@@ -93,24 +103,18 @@ class TestReading:
             "delete",
         ],
     )
-    def test_id_that_changes_hands_meanwhile_is_another_users(
-        self, store: StateStore, monkeypatch: pytest.MonkeyPatch, call: str
-    ) -> None:
-        """Bob takes an id over between alice's look at it and her call: nothing of his is read or changed."""
+    def test_id_that_changes_hands_meanwhile_is_another_users(self, store: StateStore, call: str) -> None:
+        """Bob takes an id over as alice's transaction is about to begin: nothing of his is read or changed."""
         turn = said("first")
         store.create(ConversationState("a", "alice", (turn,)))
-        alice = UserStore(store, "alice")
+        alice = store.for_user("alice")
         alice.append("a", said("second"))
         alice.recent("a", 1)
         mine = store.get("a")
-        look = store.head
 
-        def look_and_lose(conversation_id: str) -> Head:
-            found = look(conversation_id)
-            if found.user_id == "alice":
-                store.delete("a")
-                store.create(ConversationState("a", "bob", (turn,), metadata={"secret": 1}))
-            return found
+        def lose() -> None:
+            store.delete("a")
+            store.create(ConversationState("a", "bob", (turn,), metadata={"secret": 1}))
 
         calls: dict[str, Callable[[], object]] = {
             "append": lambda: alice.append("a", said("x")),
@@ -124,10 +128,9 @@ class TestReading:
             "fork": lambda: alice.fork("a", "stolen"),
             "delete": lambda: alice.delete("a"),
         }
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "head", look_and_lose)
-            with pytest.raises((ConversationNotFoundError, ConversationExistsError)):
-                calls[call]()
+        just_before_the_next_call_of(store, lose)
+        with pytest.raises((ConversationNotFoundError, ConversationExistsError)):
+            calls[call]()
         his = store.get("a")
         assert (his.user_id, his.turns, his.metadata, his.revision) == ("bob", (turn,), {"secret": 1}, 1)
         assert ids_of(store) == ["a"]
@@ -164,7 +167,7 @@ class TestReading:
             lambda: alice.store.set(ConversationState("shared:alice", "bob")),
         ]
         for call in calls:
-            with pytest.raises(InvalidArgumentError, match="'bob' is somebody else"):
+            with pytest.raises(InvalidArgumentError, match="'bob' is another user: this store is narrowed to 'alice'"):
                 call()
         assert ids_of(alice.store) == ["shared:alice"]
 
@@ -237,22 +240,40 @@ class TestWriting:
             thread.join()
         assert sorted(map(int, texts(alice.store.get("new").turns))) == list(range(20))
 
-    def test_id_that_is_created_meanwhile_is_ones_own(self) -> None:
-        """Another kernel of alice's was a moment faster: what is written lands in that conversation."""
+    def test_id_that_is_created_meanwhile_is_ones_own(self, store: StateStore) -> None:
+        """Another kernel of alice's is a moment faster: what is written lands in that conversation."""
+        alice = store.for_user("alice")
 
-        class Late(MemoryStore):
-            def create(self, state: ConversationState) -> Head:
-                super().create(ConversationState(state.conversation_id, owner, turns=(said("theirs"),)))
-                return super().create(state)
+        def create(name: str, owner: str) -> None:
+            store.create(ConversationState(name, owner, turns=(said("theirs"),)))
 
-        for owner in ("alice", "bob"):
-            store = UserStore(Late(), "alice")
-            if owner == "alice":
-                assert store.append("a", said("mine")).turn_count == 2
-                assert store.set(ConversationState("b", "alice")).turn_count == 0
-                continue
+        just_before_the_next_call_of(store, partial(create, "a", "alice"))
+        assert alice.append("a", said("mine")).turn_count == 2
+        just_before_the_next_call_of(store, partial(create, "b", "alice"))
+        assert alice.set(ConversationState("b", "alice")).turn_count == 0
+        for call in (alice.append, lambda name, _: alice.set(ConversationState(name, "alice"))):
+            just_before_the_next_call_of(store, partial(create, call.__name__, "bob"))
             with pytest.raises(ConversationExistsError):
-                store.append("a", said("mine"))
+                call(call.__name__, said("mine"))
+
+    @pytest.mark.parametrize("call", ["cleanup", "delete_prefix"])
+    def test_what_was_written_meanwhile_is_not_deleted(self, store: StateStore, clock: Clock, call: str) -> None:
+        """Deleting many decides and deletes in one transaction: what another kernel just wrote or took over stays."""
+        alice = store.for_user("alice")
+        for name in ("t:old", "t:fresh", "t:taken"):
+            alice.append(name, said(name))
+        clock.pass_s(3600)
+
+        def write() -> None:
+            store.append("t:fresh", said("again"))
+            store.delete("t:taken")
+            store.append("t:taken", said("mine"), user_id="bob")
+
+        just_before_the_next_call_of(store, write)
+        deleted = alice.cleanup(60) if call == "cleanup" else alice.delete_prefix("t:")
+        assert deleted == (("t:old",) if call == "cleanup" else ("t:fresh", "t:old"))
+        assert ids_of(store) == (["t:fresh", "t:taken"] if call == "cleanup" else ["t:taken"])
+        assert texts(store.get("t:taken").turns) == ["mine"]
 
     def test_imported_conversation_of_another_is_refused(
         self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
@@ -260,7 +281,7 @@ class TestWriting:
         """It says whose store this is; nothing is created."""
         manager.get_conversation("bobs").export(tmp_path / "bobs.json")
         manager.delete_conversation("bobs")
-        with pytest.raises(InvalidArgumentError, match="somebody else"):
+        with pytest.raises(InvalidArgumentError, match="another user"):
             alice.import_conversation(tmp_path / "bobs.json")
         assert ids_of(manager.store) == ["shared:alice", "shared:bob"]
 
@@ -327,9 +348,9 @@ class TestNarrowing:
             alice.store.settle(alice.store.reserve([scope], Decimal(1), limit=None, lease=60), Decimal(1))
             assert alice.store.spending(scope).spent == 1
         for scope in ("user:bob", "conversation:bob:first", "user:alic", "user:alice%3A"):
-            with pytest.raises(InvalidArgumentError, match="is somebody else's: this is the store of 'alice' alone"):
+            with pytest.raises(InvalidArgumentError, match="is another user's: this store is narrowed to 'alice'"):
                 alice.store.spending(scope)
-            with pytest.raises(InvalidArgumentError, match="is somebody else's"):
+            with pytest.raises(InvalidArgumentError, match="is another user's"):
                 alice.store.reserve(["total", scope], Decimal(0), limit=Decimal(1), lease=60)
 
     @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])

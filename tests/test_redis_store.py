@@ -199,7 +199,7 @@ class TestPassword:
             server.kill()
             with pytest.raises(StoreUnavailableError) as caught:
                 store.get("a")
-            assert "pa55word" not in whole_text_of(caught.value) + repr(store) + str(store.rows.where)
+            assert "pa55word" not in whole_text_of(caught.value) + repr(store) + str(store.backend.where)
             with pytest.raises(StoreUnavailableError) as at_opening:
                 RedisStore(url)
             assert "pa55word" not in str(at_opening.value)
@@ -222,7 +222,7 @@ class TestClient:
         """The store leaves no connection behind."""
         store = RedisStore(redis_url, prefix=prefix)
         store.append("a", said("hello"))
-        pool = store.rows._client.connection_pool
+        pool = store.backend._client.connection_pool
         store.close()
         assert all(connection._sock is None for connection in pool._available_connections)
 
@@ -780,7 +780,7 @@ def printed_by(shell: InteractiveShell, cell: str) -> str:
 def before_writing(store: RedisStore, act: Callable[[], object]) -> None:
     """Let something happen once, between what the store's next transaction reads and what it writes."""
     once = [act]
-    run_once = store.rows._run_once
+    run_once = store.backend._run_once
 
     def run(work: Callable[[], object]) -> object:
         def work_then_act() -> object:
@@ -791,7 +791,7 @@ def before_writing(store: RedisStore, act: Callable[[], object]) -> None:
 
         return run_once(work_then_act)
 
-    store.rows._run_once = run  # type: ignore[assignment, method-assign]
+    store.backend._run_once = run  # type: ignore[assignment, method-assign]
 
 
 def commands_of(client: redis.Redis) -> dict[str, int]:

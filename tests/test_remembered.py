@@ -88,7 +88,7 @@ class TestTurns:
                 store.append("a", said(name))
             store.recent("a", 5)
             asked: list[str] = []
-            store.rows._table._connection.set_trace_callback(asked.append)
+            store.backend._table._connection.set_trace_callback(asked.append)
             assert texts(store.recent("a", 5)) == ["one", "two"]
             assert asked == ["BEGIN", "PRAGMA data_version", "COMMIT"]
             store.append("a", said("three"))
@@ -110,10 +110,10 @@ class TestTurns:
                 if statement == "COMMIT":
                     signal.raise_signal(signal.SIGINT)
 
-            store.rows._table._connection.set_trace_callback(interrupt)
+            store.backend._table._connection.set_trace_callback(interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.append("a", said("two"))
-            store.rows._table._connection.set_trace_callback(None)
+            store.backend._table._connection.set_trace_callback(None)
             assert texts(store.recent("a", 5)) == ["one", "two"]
             assert store.append("a", said("three")).turn_count == 3
 
@@ -172,7 +172,7 @@ class TestConversations:
         """What was rolled back is neither in the next append's head nor in its totals."""
         mine, theirs = two
         with monkeypatch.context() as patch:
-            patch.setattr(mine.rows._table, "add", _failing)  # the record is swapped then
+            patch.setattr(mine.backend._table, "add", _failing)  # the record is swapped then
             with pytest.raises(StoreUnavailableError, match="no space"):
                 mine.append("a", said("lost"))
         head = mine.append("a", said("three"))

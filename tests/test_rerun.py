@@ -411,10 +411,10 @@ class _RefusingStore(MemoryStore):
 
     refuses = False
 
-    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
+    def append(self, conversation_id: str, turn: Turn, **options: Any) -> Head:
         if self.refuses:
             raise StoreUnavailableError("The disk is full: make room.")
-        return super().append(conversation_id, turn, user_id=user_id, create=create)
+        return super().append(conversation_id, turn, **options)
 
 
 class TestTruncate:

@@ -17,12 +17,11 @@ from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.ledger import scopes_of
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
-from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.testing.expectations import together
 from storing import START, Clock, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
@@ -85,8 +84,8 @@ class TestLedger:
         with pytest.raises(BudgetExceededError) as caught:
             store.reserve(["total"], Decimal("2E-7"), limit=Decimal("1E-6"), lease=60)
         assert str(caught.value) == (
-            "The limit of $0.000001 for 'total' would be passed: $0 spent, $0.0000009 reserved, and $0.0000002 more is "
-            "asked for. Nothing was reserved; raise the limit, or ask for less."
+            "The limit of $0.000001 for 'total' would be exceeded: $0 spent, $0.0000009 reserved, $0.0000002 "
+            "requested. Nothing was reserved; raise the limit or request less."
         )
 
     def test_ids_may_be_as_long_as_they_may_be(self, store: StateStore, clock: Clock) -> None:
@@ -249,8 +248,8 @@ class TestLimits:
         assert reserved(store) == NOTHING
 
     def test_view_of_one_user_spends_under_everybodys_budget(self, store: StateStore, clock: Clock) -> None:
-        """Through ``UserStore`` the same ledger is written."""
-        view = Spending(UserStore(store, "alice", clock=clock), [Budget(1, "total")], clock=clock)
+        """A narrowed store writes to the same ledger."""
+        view = Spending(store.for_user("alice"), [Budget(1, "total")], clock=clock)
         opened(Spending(store, clock=clock), "0.5", user_id="bob").settle(Decimal("0.5"))
         opened(view, "0.25").settle(Decimal("0.25"))
         with pytest.raises(BudgetExceededError):
@@ -363,7 +362,9 @@ class TestProcesses:
 class FailsWithoutLimit(MemoryStore):
     """Cannot reserve without a limit."""
 
-    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+    def reserve(
+        self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
+    ) -> Reservation:
         """Raise for scopes without a limit."""
         if limit is None:
             raise ZeroDivisionError

@@ -438,7 +438,9 @@ class TestFilters:
         assert len(view(bobs)) == len(view(store, user_id="bob")) > 0
         assert len(view(bobs, conversation_id="user:alice:1")) == 0
         for filters in ({}, {"conversation_id": "user:bob:2"}):
-            with pytest.raises(InvalidArgumentError, match="user_id='alice' is somebody else"):
+            with pytest.raises(
+                InvalidArgumentError, match="user_id='alice' is another user: this store is narrowed to 'bob'"
+            ):
                 view(bobs, user_id="alice", **filters)
 
     def test_conversation_deleted_meanwhile_is_left_out(self) -> None:

@@ -311,7 +311,7 @@ class TestDamage:
         """Neither half a turn nor something else is shown."""
         disk.append("a", said("x"))
         for line in (b'{"messages": [', b"[]", b"{}", b'{"messages":[{"role":"user"}],"usage":5}', b"{}{}"):
-            disk.rows.run(partial(disk.rows._table.put, (1 << 24) | 0, line), write=True)
+            disk.backend.run(partial(disk.backend._table.put, (1 << 24) | 0, line), write=True)
             with DiskStore(disk.directory) as fresh, pytest.raises(StoreCorruptedError, match="'a'"):
                 turns_df(fresh)
 
@@ -319,17 +319,17 @@ class TestDamage:
         """A turn that is gone is missed."""
         disk.append("a", said("x"))
         disk.append("a", said("y"))
-        disk.rows.run(lambda: disk.rows._table.delete((1 << 24) | 1), write=True)
+        disk.backend.run(lambda: disk.backend._table.delete((1 << 24) | 1), write=True)
         with pytest.raises(StoreCorruptedError, match=r"'a' .* is incomplete"):
             turns_df(disk)
 
     def test_numbers_that_another_writer_wrote_are_read(self, disk: DiskStore) -> None:
         """A cost that is a number and no text is read, as everywhere else."""
         disk.append("a", said("x", id="1"))
-        line = disk.rows.run(lambda: disk.rows.turns(1)[0], write=False)
+        line = disk.backend.run(lambda: disk.backend.turns(1)[0], write=False)
         other = line.replace(b'"cost":"0.001"', b'"cost":0.001')
         assert other != line
-        disk.rows.run(lambda: disk.rows._table.put((1 << 24) | 0, other, tag="t:1"), write=True)
+        disk.backend.run(lambda: disk.backend._table.put((1 << 24) | 0, other, tag="t:1"), write=True)
         assert turns_df(disk)["cost_usd"].tolist() == [0.001]
 
     def test_number_beyond_all_columns_is_an_error(self, disk: DiskStore) -> None:

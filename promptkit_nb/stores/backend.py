@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 
 
+class AccountChange(NamedTuple):
+    """A change of one account of the ledger; ``former`` is ``None`` if it is new."""
+
+    scope: str
+    former: bytes | None
+    changed: bytes
+
+
 class Appending(NamedTuple):
-    """What an append changes: a conversation's record, and the row of one turn."""
+    """What an append changes: a conversation's record, the row of one turn, and accounts of the ledger."""
 
     conversation_id: str
     user_id: str
@@ -21,6 +29,7 @@ class Appending(NamedTuple):
     place: int
     turn_id: str
     line: bytes
+    accounts: tuple[AccountChange, ...] = ()
 
 
 class Backend(Protocol):
@@ -50,7 +59,7 @@ class Backend(Protocol):
         ...
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is not there; else change nothing.
+        """Append a turn if record and accounts are still the former ones and the turn is new; else change nothing.
 
         Return whether it was appended.
         """
@@ -108,12 +117,12 @@ class Backend(Protocol):
         """Copy all turns to another conversation, places kept."""
         ...
 
-    def account(self, scope: str) -> bytes | None:
-        """Return what the ledger says of a scope."""
+    def accounts(self, scopes: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the accounts of these scopes of the ledger, in their order."""
         ...
 
     def put_account(self, scope: str, value: bytes) -> None:
-        """Write what the ledger says of a scope."""
+        """Write the account of a scope."""
         ...
 
     def close(self) -> None:

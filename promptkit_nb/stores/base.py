@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+from promptkit_nb.ids import check_own_user, check_user_id
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from promptkit_nb.state import Branch, ConversationState, Head, Summary
@@ -38,7 +40,13 @@ class StateStore(Protocol):
     ...     return store.append("hello", Turn(messages=(Message("user", "Hello"),))).turn_count
     >>> say_hello(MemoryStore())
     1
+
+    Subclass it to inherit ``for_user``. A store of your own must then honor ``self.user_id`` in every call;
+    ``promptkit_nb.testing.check_state_store`` lists the calls that do not.
     """
+
+    user_id: str | None = None
+    """The user that this store is narrowed to; ``None`` for the whole store."""
 
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken, of two callers by one of them.
@@ -76,11 +84,21 @@ class StateStore(Protocol):
         """
         ...
 
-    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
-        """Add one turn at the end, in the same time however long the history is.
+    def append(
+        self,
+        conversation_id: str,
+        turn: Turn,
+        *,
+        user_id: str = "default",
+        create: bool = True,
+        charge: Charge | None = None,
+    ) -> Head:
+        """Add one turn at the end, at a cost that does not grow with the history.
 
-        The conversation is created for ``user_id`` if it is missing, unless ``create`` is false. The same turn (by its
-        id), appended again, is once.
+        The conversation is created if it is missing, unless ``create`` is false: for ``user_id``, or for the user that
+        the store is narrowed to. Appending the same turn (by its id) again changes nothing.
+
+        ``charge`` is entered in the ledger in the same transaction, and only if the turn was added.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -89,8 +107,8 @@ class StateStore(Protocol):
         """
         ...
 
-    def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
-        """Let a turn answer in place of another, which is kept as a former version.
+    def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
+        """Put a turn in the place of another, which is kept as a former version; ``charge`` as in ``append``.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -126,8 +144,8 @@ class StateStore(Protocol):
         """
         ...
 
-    def add_summary(self, conversation_id: str, summary: Summary) -> Head:
-        """Add a summary; what it cost is in the totals.
+    def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
+        """Add a summary and its cost to the totals; ``charge`` as in ``append``.
 
         >>> from promptkit_nb import MemoryStore, Message, Summary, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -245,11 +263,14 @@ class StateStore(Protocol):
         """
         ...
 
-    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
+    def reserve(
+        self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
+    ) -> Reservation:
         """Reserve US dollars in every scope of the ledger, or in none.
 
-        ``BudgetExceededError`` where what was spent and reserved in one of them would pass the limit. A reservation
-        that nobody settles counts on after its lease, as unconfirmed.
+        ``limit`` is one amount for every scope, or a mapping from scopes to amounts; scopes that it leaves out have no
+        limit. ``BudgetExceededError`` if spent and reserved amounts of a scope would exceed its limit. A reservation
+        that is not settled within its lease still counts, as unconfirmed.
 
         >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore
@@ -261,7 +282,7 @@ class StateStore(Protocol):
         ...
 
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Put what the call did cost in place of what was reserved; a second time changes nothing.
+        """Replace the reserved amount by what the call cost; settling again changes nothing.
 
         >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore
@@ -293,8 +314,29 @@ class StateStore(Protocol):
         """
         ...
 
+    def for_user(self, user_id: str) -> Self:
+        """Return this store, narrowed to one user: other users' conversations seem not to exist.
+
+        Reading another user's conversation raises ``ConversationNotFoundError``, creating its id
+        ``ConversationExistsError``, and naming another user or a scope of theirs ``InvalidArgumentError``. Closing a
+        narrowed store leaves the store open.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = [store.create(ConversationState(name, name)) for name in ("alice", "bob")]
+        >>> [head.conversation_id for head in store.for_user("alice").list()]
+        ['alice']
+        """
+        check_user_id(user_id)
+        check_own_user(self.user_id, user_id)
+        if self.user_id == user_id:
+            return self
+        narrowed = copy(self)
+        narrowed.user_id = user_id
+        return narrowed
+
     def close(self) -> None:
-        """Let go of files and connections; calling it again is fine.
+        """Close files and connections; closing again is fine.
 
         >>> from promptkit_nb import MemoryStore
         >>> with MemoryStore() as store:  # closes it, too
@@ -321,6 +363,18 @@ class Reservation:
     id: str
     scopes: tuple[str, ...]
     usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call cost, entered in the ledger in the same transaction that stores its turn or summary.
+
+    ``usd`` is added to what was spent in each of ``scopes``; ``reservation`` is closed wherever it is open.
+    """
+
+    scopes: tuple[str, ...]
+    usd: Decimal
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)

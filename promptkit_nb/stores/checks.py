@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from promptkit_nb.codec import check_spent, check_values_of, checked
 from promptkit_nb.errors import (
@@ -20,15 +20,15 @@ from promptkit_nb.errors import (
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.stores.base import SortKey
 from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from promptkit_nb.stores.base import Duration
     from promptkit_nb.stores.layout import Record
 
-SortKey = Literal["updated_at", "created_at", "conversation_id"]
-Duration = timedelta | float | int
 LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
 
 

@@ -20,7 +20,7 @@ from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from promptkit_nb.stores.backend import Appending
@@ -48,11 +48,15 @@ class DiskBackend:
         return self._table.version()
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is not there; say if so."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line = appending
+        """Append a turn if the record is still the former one and the turn is new; return whether it was."""
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
-        return self._table.swap(head, former, turn, *_bounds_of(cid))
+        if not self._table.swap(head, former, turn, *_bounds_of(cid)):
+            return False
+        for scope, _, changed in accounts:
+            self.put_account(scope, changed)
+        return True
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
@@ -132,13 +136,13 @@ class DiskBackend:
         low, high = _bounds_of(cid)
         self._table.copy_between(low, high, _key_of(new_cid, 0) - low)
 
-    def account(self, scope: str) -> bytes | None:
-        """Return what the ledger says of a scope."""
-        return self._table.get(f"l:{scope}")
+    def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
+        """Return the accounts of these scopes of the ledger, in their order."""
+        return [self._table.get(f"l:{scope}") for scope in scopes]
 
     def put_account(self, scope: str, value: bytes) -> None:
-        """Write what the ledger says of a scope."""
-        self._table.put(f"l:{scope}", value)
+        """Write the account of a scope."""
+        self._table.put(f"l:{scope}", value, counts=False)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -202,7 +206,7 @@ class DiskStore(RowStore):
     'alice'
     """
 
-    rows: DiskBackend
+    backend: DiskBackend
 
     def __init__(
         self,
@@ -220,8 +224,8 @@ class DiskStore(RowStore):
         _write_marker(self.directory)
 
     def __repr__(self) -> str:
-        """Say where it is."""
-        return f"<DiskStore: {'closed, ' if self.rows.closed else ''}{self.directory}>"
+        """Return where it is."""
+        return self._described(str(self.directory))
 
 
 def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:

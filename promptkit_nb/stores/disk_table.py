@@ -198,11 +198,12 @@ class Table:
         row = self._connection.execute(_GET, (key,)).fetchone()
         return None if row is None else self._disk.row(key, *row)[1]
 
-    def put(self, key: Key, value: bytes, tag: str | None = None) -> None:
-        """Write one row, in place of the one that has the key."""
+    def put(self, key: Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
+        """Write one row, replacing the one that has the key; the version stays the same unless this ``counts``."""
         check_row(key, value)
         if self._connection.execute(_CHANGE, (value, key, tag)).rowcount == 0:
             self._connection.execute(_PUT, (key, time.time(), tag, value))
+        self._told += not counts
 
     def add(self, key: Key, value: bytes, tag: str) -> None:
         """Write one row whose key must be new: a row that has it is damage, and stays."""

@@ -58,13 +58,13 @@ class Feed:
 
     def records(self, prefix: str | None, user_id: str | None) -> dict[str, bytes]:
         """Return the records of the conversations that are there, as they are stored, in the order of their ids."""
-        rows = self._store.rows
+        rows = self._store.backend
         found = rows.run(lambda: list(rows.records(prefix or "", user_id)), write=False)
         return {each: stored for each, stored in sorted(found) if not self._is_expired(each, stored)}
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of one conversation, as it is stored, ``None`` where it is not there."""
-        rows = self._store.rows
+        rows = self._store.backend
         stored = rows.run(lambda: rows.record(conversation_id), write=False)
         return None if stored is None or self._is_expired(conversation_id, stored) else stored
 
@@ -75,7 +75,7 @@ class Feed:
 
         Of one that was ``seen`` and only appended to, the new turns alone are read.
         """
-        rows = self._store.rows
+        rows = self._store.backend
         return rows.run(lambda: list(self._read(conversation_ids, seen, user_id)), write=False)
 
     def state(self, conversation_id: str) -> ConversationState | None:
@@ -89,7 +89,7 @@ class Feed:
     def _read(
         self, conversation_ids: Iterable[str], seen: Mapping[str, Seen], user_id: str | None
     ) -> Iterator[ConversationRows]:
-        rows = self._store.rows
+        rows = self._store.backend
         for each in conversation_ids:
             stored = rows.record(each)
             record = None if stored is None else record_of(stored, each)

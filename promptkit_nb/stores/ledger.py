@@ -1,33 +1,32 @@
-"""The ledger of spending: its scopes, its accounts, and the store's verbs for it. No text, and no delete touches it."""
+"""The ledger of spending: its scopes, and how its accounts change. It holds no text, and deleting leaves it alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb.codec import decode, encode
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
-from promptkit_nb.stores.base import Reservation
-from promptkit_nb.stores.checks import check_scopes, check_usd, seconds_of
-from promptkit_nb.stores.row_access import RowAccess, writing
-from promptkit_nb.turns import new_turn_id
+from promptkit_nb.stores.backend import AccountChange
+from promptkit_nb.stores.base import Charge, Reservation
+from promptkit_nb.stores.checks import check_scopes, check_usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from promptkit_nb.stores.base import Duration
+    from promptkit_nb.stores.backend import Backend
 
 Per = Literal["conversation", "user", "day", "total"]
 
 
 def scopes_of(conversation_id: str, user_id: str, now: datetime) -> dict[Per, str]:
-    """Return the four scopes that a call spends in; the day is that of UTC.
+    """Return the four scopes that a call is charged to; days are in UTC.
 
-    Ids may hold any text: ``:`` in them is escaped, so that no scope is another's. A conversation's scope names its
-    user, as another user may take the id once it is deleted.
+    ``:`` in ids is escaped, so that scopes cannot collide. A conversation's scope names its user, because another user
+    may take the id once the conversation is deleted.
 
     >>> list(scopes_of("eda:1", "alice", datetime(2026, 3, 1, tzinfo=UTC)).values())
     ['conversation:alice:eda%3A1', 'user:alice', 'day:2026-03-01', 'total']
@@ -41,14 +40,12 @@ def scopes_of(conversation_id: str, user_id: str, now: datetime) -> dict[Per, st
     }
 
 
-def is_visible_to(user_id: str, scope: str) -> bool:
-    """Return whether a scope says nothing of another user: it is this one's, or everybody's.
-
-    >>> [is_visible_to("alice", scope) for scope in ("user:alice", "conversation:bob:eda", "total")]
-    [True, False, True]
-    """
-    kind, _, rest = scope.partition(":")
-    return kind not in {"user", "conversation"} or rest.partition(":")[0] == _part(user_id)
+def check_visible(user_id: str, scopes: Iterable[str]) -> None:
+    """Raise ``InvalidArgumentError`` if a scope belongs to another user than this one."""
+    for scope in scopes:
+        kind, _, rest = scope.partition(":")
+        if kind in {"user", "conversation"} and rest.partition(":")[0] != _part(user_id):
+            raise InvalidArgumentError(f"The scope {scope!r} is another user's: this store is narrowed to {user_id!r}.")
 
 
 def _part(text: str) -> str:
@@ -57,7 +54,7 @@ def _part(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OpenReservation:
-    """US dollars that a call may cost, until it says what it did cost; ``expires_at`` is the end of its lease."""
+    """US dollars that a call may cost; ``expires_at`` is the end of its lease."""
 
     usd: Decimal
     expires_at: datetime
@@ -65,75 +62,114 @@ class OpenReservation:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One scope: what was settled, and what is still open by reservation id."""
+    """One scope: what was spent in US dollars, and what is reserved, by reservation id."""
 
     spent: Decimal = Decimal(0)
     open: Mapping[str, OpenReservation] = field(default_factory=dict)
 
+    def charged(self, usd: Decimal, reservation_id: str) -> Account:
+        """Return the account with one more amount spent, and without this reservation."""
+        return Account(self.spent + usd, {key: value for key, value in self.open.items() if key != reservation_id})
+
     @property
     def reserved(self) -> Decimal:
-        """What the open reservations may cost; one whose lease is over still counts, as its call may have been paid."""
+        """The sum of the open reservations; expired ones count, as their calls may have been paid for."""
         return sum((each.usd for each in self.open.values()), Decimal(0))
 
     def unconfirmed(self, now: datetime) -> Decimal:
-        """The part of ``reserved`` whose lease is over: nobody will settle it any more."""
+        """The part of ``reserved`` whose lease has expired."""
         return sum((each.usd for each in self.open.values() if each.expires_at <= now), Decimal(0))
 
 
-def reserved(
-    account: Account, scope: str, reservation_id: str, opened: OpenReservation, *, limit: Decimal | None
-) -> Account:
-    """Return the account with one more reservation; ``BudgetExceededError`` where that would pass the limit."""
-    committed = account.spent + account.reserved
-    if limit is not None and committed + opened.usd > limit:
-        raise BudgetExceededError(
-            f"The limit of ${limit:f} for {scope!r} would be passed: ${account.spent:f} spent, "
-            f"${account.reserved:f} reserved, and ${opened.usd:f} more is asked for. Nothing was reserved; raise the "
-            "limit, or ask for less."
-        )
-    return replace(account, open={**account.open, reservation_id: opened})
+class Ledger:
+    """The accounts in the rows of a backend; call it inside the backend's transactions only."""
 
+    def __init__(self, backend: Backend) -> None:
+        """Keep the accounts in this backend."""
+        self._backend = backend
 
-def settled(account: Account, reservation_id: str, usd: Decimal) -> Account:
-    """Return the account with the reservation replaced by what the call did cost; a second time it is as it was."""
-    if reservation_id not in account.open:
-        return account
-    still_open = {key: value for key, value in account.open.items() if key != reservation_id}
-    return Account(account.spent + usd, still_open)
+    def account(self, scope: str) -> Account:
+        """Return the account of one scope."""
+        return self._accounts([scope])[scope][0]
 
+    def reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
+        """Open the reservation in all of its scopes; ``BudgetExceededError`` if one would exceed its limit."""
+        opened = OpenReservation(reservation.usd, expires_at)
+        accounts = self._accounts(reservation.scopes)
+        for scope, (account, _) in accounts.items():
+            _check_limit(scope, account, reservation.usd, limits.get(scope))
+        for scope, (account, _) in accounts.items():
+            changed = replace(account, open={**account.open, reservation.id: opened})
+            self._backend.put_account(scope, encode(changed))
 
-class LedgerRows(RowAccess):
-    """Reserves and settles amounts in the rows of a store; the docstrings of ``StateStore`` hold."""
-
-    @writing
-    def reserve(self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | None, lease: Duration) -> Reservation:
-        """Reserve US dollars in every scope, or in none: ``BudgetExceededError`` where one would pass the limit."""
-        check_usd("usd", usd)
-        if limit is not None:
-            check_usd("limit", limit)
-        reservation = Reservation(id=new_turn_id(), scopes=check_scopes(scopes), usd=usd)
-        opened = OpenReservation(usd, self._clock() + timedelta(seconds=seconds_of("lease", lease)))
-        accounts = {
-            scope: reserved(self._account(scope), scope, reservation.id, opened, limit=limit)
-            for scope in reservation.scopes
-        }
-        for scope, account in accounts.items():
-            self.rows.put_account(scope, encode(account))
-        return reservation
-
-    @writing
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Put what the call did cost in place of what was reserved; a second time changes nothing."""
-        if not isinstance(reservation, Reservation):
-            raise InvalidArgumentError(f"{reservation!r:.80} is no reservation: give what reserve() returned.")
-        check_usd("usd", usd)
-        for scope in reservation.scopes:
-            self.rows.put_account(scope, encode(settled(self._account(scope), reservation.id, usd)))
+        """Replace what was reserved by what the call cost, in each scope where the reservation is still open."""
+        for scope, (account, _) in self._accounts(reservation.scopes).items():
+            if reservation.id in account.open:
+                self._backend.put_account(scope, encode(account.charged(usd, reservation.id)))
 
-    def spending(self, scope: str) -> Account:
-        """Return what was spent and is reserved in a scope of the ledger."""
-        return self.rows.run(lambda: self._account(scope), write=False)
+    def enter(self, charge: Charge | None) -> None:
+        """Write a charge."""
+        for scope, _, changed in self.changes_of(charge):
+            self._backend.put_account(scope, changed)
 
-    def _account(self, scope: str) -> Account:
-        stored = self.rows.account(scope)
-        return Account() if stored is None else decode(stored, Account)
+    def changes_of(self, charge: Charge | None) -> tuple[AccountChange, ...]:
+        """Return how a charge changes the accounts of its scopes, and of those that its reservation is open in."""
+        if charge is None:
+            return ()
+        reservation = charge.reservation or Reservation("", (), Decimal(0))
+        if not charge.usd and not reservation.scopes:
+            return ()
+        changes = []
+        for scope, (account, stored) in self._accounts((*charge.scopes, *reservation.scopes)).items():
+            usd = charge.usd if scope in charge.scopes else Decimal(0)
+            if usd or reservation.id in account.open:
+                changes.append(AccountChange(scope, stored, encode(account.charged(usd, reservation.id))))
+        return tuple(changes)
+
+    def _accounts(self, scopes: Iterable[str]) -> dict[str, tuple[Account, bytes | None]]:
+        """Return the account of each scope, decoded and as it is stored."""
+        wanted = list(dict.fromkeys(scopes))
+        return {
+            scope: (Account() if stored is None else decode(stored, Account), stored)
+            for scope, stored in zip(wanted, self._backend.accounts(wanted), strict=True)
+        }
+
+
+def limits_of(limit: Decimal | Mapping[str, Decimal] | None, scopes: Sequence[str]) -> Mapping[str, Decimal]:
+    """Return the limit of each scope that has one; ``InvalidArgumentError`` for a wrong amount or an unknown scope."""
+    if limit is None:
+        return {}
+    if not isinstance(limit, Mapping):
+        check_usd("limit", limit)
+        return dict.fromkeys(scopes, limit)
+    for scope, usd in limit.items():
+        if scope not in scopes:
+            raise InvalidArgumentError(f"limit has the scope {scope!r:.80}, which is not in scopes={scopes!r}.")
+        check_usd(f"limit[{scope!r}]", usd)
+    return limit
+
+
+def check_reservation(reservation: Reservation) -> None:
+    """Raise ``InvalidArgumentError`` unless this is what ``reserve()`` returned."""
+    if not isinstance(reservation, Reservation):
+        raise InvalidArgumentError(f"{reservation!r:.80} is not a reservation; give what reserve() returned.")
+
+
+def check_charge(charge: Charge) -> None:
+    """Raise ``InvalidArgumentError`` unless this is a charge whose amount, scopes and reservation are valid."""
+    if not isinstance(charge, Charge):
+        raise InvalidArgumentError(f"charge={charge!r:.80} is not a charge; give Charge(scopes, usd, reservation).")
+    check_usd("charge.usd", charge.usd)
+    check_scopes(charge.scopes)
+    if charge.reservation is not None:
+        check_reservation(charge.reservation)
+
+
+def _check_limit(scope: str, account: Account, usd: Decimal, limit: Decimal | None) -> None:
+    if limit is None or account.spent + account.reserved + usd <= limit:
+        return
+    raise BudgetExceededError(
+        f"The limit of ${limit:f} for {scope!r} would be exceeded: ${account.spent:f} spent, ${account.reserved:f} "
+        f"reserved, ${usd:f} requested. Nothing was reserved; raise the limit or request less."
+    )

@@ -10,7 +10,7 @@ from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from promptkit_nb.stores.backend import Appending
@@ -42,8 +42,8 @@ class MemoryStore(RowStore):
         super().__init__(MemoryBackend(), ttl, clock)
 
     def __repr__(self) -> str:
-        """Say what it is."""
-        return f"<MemoryStore{': closed' if self.rows.closed else ''}>"
+        """Return what it is."""
+        return self._described()
 
 
 class MemoryBackend:
@@ -80,12 +80,14 @@ class MemoryBackend:
         """Say that it cannot be told."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is not there; say if so."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line = appending
+        """Append a turn if the record is still the former one and the turn is new; return whether it was."""
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
             return False
         self.put_turn(cid, place, turn_id, line)
         self.put_record(conversation_id, user_id, record)
+        for scope, _, changed in accounts:
+            self.put_account(scope, changed)
         return True
 
     def record(self, conversation_id: str) -> bytes | None:
@@ -150,12 +152,12 @@ class MemoryBackend:
         self._put(self._turns, new_cid, dict(self._turns.get(cid, {})))
         self._put(self._places, new_cid, dict(self._places.get(cid, {})))
 
-    def account(self, scope: str) -> bytes | None:
-        """Return what the ledger says of a scope."""
-        return self._accounts.get(scope)
+    def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
+        """Return the accounts of these scopes of the ledger, in their order."""
+        return [self._accounts.get(scope) for scope in scopes]
 
     def put_account(self, scope: str, value: bytes) -> None:
-        """Write what the ledger says of a scope."""
+        """Write the account of a scope."""
         self._put(self._accounts, scope, value)
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ class RedisStore(RowStore):
     promptkit_nb.errors.StoreUnavailableError: The Redis server at 127.0.0.1:1/0 cannot be used: ...
     """
 
-    rows: RedisBackend
+    backend: RedisBackend
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class RedisStore(RowStore):
         super().__init__(rows, ttl_s, clock)
 
     def __repr__(self) -> str:
-        """Say where it is; never with a password."""
-        return f"<RedisStore: {'closed, ' if self.rows.closed else ''}{self.rows.where}>"
+        """Return where it is, without the password."""
+        return self._described(self.backend.where)
 
     def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
         written = super()._put_record(conversation_id, record)
-        self.rows.keep(conversation_id, record.cid)
+        self.backend.keep(conversation_id, record.cid)
         return written
 
 

@@ -27,7 +27,7 @@ from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavai
 from promptkit_nb.stores.redis_client import LOST, address_of, checked_client, client_of, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from redis import Redis
 
@@ -111,13 +111,13 @@ class Transaction:
     writes: list[Command] = field(default_factory=list)
     expiries: list[Command] = field(default_factory=list)
     frames: dict[str, bytes | None] = field(default_factory=dict)
-    listed: dict[bytes, bytes] = field(default_factory=dict)
-    erased: set[bytes] = field(default_factory=set)
+    unwatched: dict[bytes, bytes | None] = field(default_factory=dict)
+    changed: set[bytes] = field(default_factory=set)
     ghosts: list[tuple[Listed, bytes]] = field(default_factory=list)
 
     def commit(self) -> None:
         """Write what the work wrote, or just make sure that what it read was of one moment."""
-        self._watch_erased()
+        self._watch_changed()
         if not self.watched and not self.writes:
             return
         self.pipeline.multi()
@@ -125,28 +125,31 @@ class Transaction:
             self.pipeline.execute_command(*command)
         self.pipeline.execute()
 
-    def _watch_erased(self) -> None:
-        """Begin again if what was erased after a look at the list has changed since that look."""
-        unwatched = self.erased - self.watched
-        keys = [key for key in self.listed if key in unwatched]
+    def _watch_changed(self) -> None:
+        """Start over if a key that is about to change was read without watching it, and has changed since."""
+        unwatched = self.changed - self.watched
+        keys = [key for key in self.unwatched if key in unwatched]
         if not keys:
             return
         self.watched.update(keys)
         self.pipeline.watch(*keys)
-        if self.pipeline.mget(keys) != [self.listed[key] for key in keys]:
+        if self.pipeline.mget(keys) != [self.unwatched[key] for key in keys]:
             raise exceptions.WatchError
 
 
 T = TypeVar("T")
 
 LISTED_AT_ONCE = 1000
-# Appends where the record is still the one that the caller knows and the turn is not there yet; 1 if it did.
+# Appends a turn if record and accounts (KEYS[5] and following) have their former values and the turn is new; returns 1
+# if it did. An account's former and new value are two arguments, from ARGV[7] on; it is "" if there is none.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
+for i = 5, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 3] then return 0 end end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[3], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
-if ARGV[6] ~= '0' then for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end end
+if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end end
+for i = 5, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 2]) end
 return 1
 """
 
@@ -207,13 +210,14 @@ class RedisBackend:
         """Say that it cannot be told."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is not there; one round trip says if so."""
-        conversation_id, _, former, record, cid, place, turn_id, line = appending
-        done = self._append(
-            keys=self._keys_of(conversation_id, cid),
-            args=[former, record, place, turn_id.encode(), line, _ms(self._ttl_s)],
-        )
-        return bool(done)
+        """Append a turn if record and accounts are still the former ones and the turn is new, in one round trip."""
+        conversation_id, _, former, record, cid, place, turn_id, line, accounts = appending
+        keys = self._keys_of(conversation_id, cid)
+        args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, _ms(self._ttl_s)]
+        for scope, former_account, changed in accounts:
+            keys.append(self._key(f"l:{scope}"))
+            args += (former_account or b"", changed)
+        return bool(self._append(keys=keys, args=args))
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
@@ -239,7 +243,7 @@ class RedisBackend:
                 ):  # expired, but not out of the list
                     self._now.ghosts.append((each, record or b""))
                     continue
-                self._now.listed[records[index]] = record
+                self._now.unwatched[records[index]] = record
                 self._now.frames[each.conversation_id] = frame
                 yield each.conversation_id, record
 
@@ -261,7 +265,7 @@ class RedisBackend:
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
         """Delete a conversation: record, frame, turns, and its place in the lists."""
-        self._now.erased.add(self._key(f"h:{conversation_id}"))
+        self._now.changed.add(self._key(f"h:{conversation_id}"))
         self._write("UNLINK", *self._keys_of(conversation_id, cid))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
@@ -293,13 +297,18 @@ class RedisBackend:
         for kind in "ti":
             self._write("COPY", self._key(f"{kind}:{cid}"), self._key(f"{kind}:{new_cid}"))
 
-    def account(self, scope: str) -> bytes | None:
-        """Return what the ledger says of a scope."""
-        return self._watched(f"l:{scope}")
+    def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
+        """Return the accounts of these scopes; those that are written are compared again before the commit."""
+        keys = [self._key(f"l:{scope}") for scope in scopes]
+        stored: list[bytes | None] = self._reader.mget(keys) if keys else []
+        self._now.unwatched.update(zip(keys, stored, strict=True))
+        return stored
 
     def put_account(self, scope: str, value: bytes) -> None:
-        """Write what the ledger says of a scope."""
-        self._write("SET", self._key(f"l:{scope}"), value)
+        """Write the account of a scope."""
+        key = self._key(f"l:{scope}")
+        self._now.changed.add(key)
+        self._write("SET", key, value)
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""

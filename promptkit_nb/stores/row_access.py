@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from msgspec import structs
@@ -16,6 +14,7 @@ from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.cache import CachedConversation, ReadCache
 from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, rows_of, state_of
+from promptkit_nb.stores.ledger import Ledger
 from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
@@ -35,45 +34,27 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.rows.run(lambda: method(self, *args, **kwargs), write=True)
+        return self.backend.run(partial(method, self, *args, **kwargs), write=True)
 
     return run
 
 
-_only_user: ContextVar[str | None] = ContextVar("promptkit_only_user", default=None)
-
-
-@contextmanager
-def only_of(user_id: str) -> Iterator[None]:
-    """Let every conversation of other users be missing, to whatever row store is called in the block.
-
-    What is looked up is compared within the store's own transaction: an id that changes hands just before is seen.
-    """
-    token = _only_user.set(user_id)
-    try:
-        yield
-    finally:
-        _only_user.reset(token)
-
-
-def is_hidden(record: Record) -> bool:
-    """Return whether the conversation is another user's, within ``only_of``."""
-    return _only_user.get() not in (None, record.user_id)
-
-
 class RowAccess:
-    """Finds, reads and writes the rows of single conversations; all within one transaction of ``rows``."""
+    """Finds, reads and writes the rows of single conversations, all within one transaction of the backend."""
 
-    def __init__(self, rows: Backend, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
-        """Keep conversations in these rows."""
-        self.rows = rows
+    user_id: str | None = None
+
+    def __init__(self, backend: Backend, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
+        """Keep conversations in the rows of this backend."""
+        self.backend = backend
         self.ttl_s = ttl_s_of(ttl)
         self._clock = clock
         self._cleanups: list[PeriodicCleanup] = []
         self._cache = ReadCache()
+        self._ledger = Ledger(backend)
 
     def _find(self, conversation_id: str, *, forget_expired: bool = False) -> Record | None:
-        stored = self.rows.record(conversation_id)
+        stored = self.backend.record(conversation_id)
         if stored is None:
             return None
         record = _record_of(stored, conversation_id)
@@ -85,9 +66,13 @@ class RowAccess:
 
     def _live(self, conversation_id: str) -> Record:
         record = self._find(check_conversation_id(conversation_id))
-        if record is None or is_hidden(record):
+        if record is None or self._is_hidden(record):
             raise not_found(conversation_id)
         return record
+
+    def _is_hidden(self, record: Record) -> bool:
+        """Return whether this store is narrowed to another user than the conversation's."""
+        return self.user_id not in (None, record.user_id)
 
     def _opened(self, conversation_id: str) -> tuple[Record, Frame]:
         record = self._live(conversation_id)
@@ -95,20 +80,16 @@ class RowAccess:
 
     def _reopened(self, conversation_id: str) -> CachedConversation | None:
         """Return the conversation, or ``None``; reading no more of it than may have changed since it was read last."""
-        look = self._cache.look(self.rows.version())
+        look = self._cache.look(self.backend.version())
         opened = self._cache.opened(conversation_id)
         if opened is None or look is None or opened.look != look:
             opened = self._opened_anew(conversation_id, opened, look)
-        if opened is None or self._is_expired(opened.record):
-            return None
-        if is_hidden(opened.record):
-            raise not_found(conversation_id)
-        return opened
+        return None if opened is None or self._is_expired(opened.record) else opened
 
     def _kept_alive(self, conversation_id: str) -> CachedConversation:
         """Return the conversation, whose TTL begins anew."""
         opened = self._reopened(conversation_id)
-        if opened is None:
+        if opened is None or self._is_hidden(opened.record):
             raise not_found(conversation_id)
         if self.ttl_s is None:
             return opened
@@ -118,7 +99,7 @@ class RowAccess:
     def _opened_anew(
         self, conversation_id: str, former: CachedConversation | None, look: int | None
     ) -> CachedConversation | None:
-        stored = self.rows.record(conversation_id)
+        stored = self.backend.record(conversation_id)
         if stored is None:
             return None
         if former is not None and former.stored == stored:
@@ -127,30 +108,30 @@ class RowAccess:
         return CachedConversation.of(stored, record, self._frame(conversation_id), look)
 
     def _erase(self, conversation_id: str, record: Record) -> None:
-        self.rows.erase(conversation_id, record.cid, record.user_id)
+        self.backend.erase(conversation_id, record.cid, record.user_id)
         self._cache.forget(conversation_id, record.cid)
 
     def _is_expired(self, record: Record) -> bool:
         return record.expires_at is not None and record.expires_at <= self._clock()
 
     def _records(self, prefix: str | None, user_id: str | None) -> Iterator[tuple[str, Record]]:
-        for conversation_id, stored in self.rows.records(prefix or "", user_id):
+        for conversation_id, stored in self.backend.records(prefix or "", user_id):
             yield conversation_id, _record_of(stored, conversation_id)
 
     def _frame(self, conversation_id: str) -> Frame:
-        stored = self.rows.frame(conversation_id)
+        stored = self.backend.frame(conversation_id)
         if stored is None:
             raise self._incomplete(conversation_id)
         return decode(stored, Frame, conversation_id)
 
     def _metadata(self, conversation_id: str) -> Mapping[str, object]:
-        stored = self.rows.frame(conversation_id)
+        stored = self.backend.frame(conversation_id)
         if stored is None:
             raise self._incomplete(conversation_id)
         return decode(stored, MetadataOnly, conversation_id).metadata
 
     def _state(self, conversation_id: str, record: Record) -> ConversationState:
-        turns = self._cache.turns_of(record.cid, self.rows.turns(record.cid), conversation_id)
+        turns = self._cache.turns_of(record.cid, self.backend.turns(record.cid), conversation_id)
         try:
             state = state_of(conversation_id, record, self._frame(conversation_id), turns)
         except KeyError as error:
@@ -162,19 +143,19 @@ class RowAccess:
     def _state_or_none(self, conversation_id: str) -> ConversationState | None:
         def state() -> ConversationState | None:
             record = self._find(conversation_id)
-            return None if record is None else self._state(conversation_id, record)
+            return None if record is None or self._is_hidden(record) else self._state(conversation_id, record)
 
-        return self.rows.run(state, write=False)
+        return self.backend.run(state, write=False)
 
     def _incomplete(self, conversation_id: str) -> StoreCorruptedError:
-        where = self.rows.where
+        where = self.backend.where
         return StoreCorruptedError(
             f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
         )
 
     def _row_of(self, conversation_id: str, record: Record, turn_id: object) -> int:
         is_text = isinstance(turn_id, str) and without_lone_surrogates(turn_id) == turn_id
-        row = self.rows.place_of(record.cid, str(turn_id)) if is_text else None
+        row = self.backend.place_of(record.cid, str(turn_id)) if is_text else None
         if row is None:
             raise turn_unknown(conversation_id, turn_id)
         return row
@@ -190,7 +171,7 @@ class RowAccess:
         """Write the record; return it as it is written, and its line."""
         record = self._lasting(record)
         stored = encode(record)
-        self.rows.put_record(conversation_id, record.user_id, stored)
+        self.backend.put_record(conversation_id, record.user_id, stored)
         return record, stored
 
     def _lasting(self, record: Record) -> Record:
@@ -203,16 +184,16 @@ class RowAccess:
         self._put_record(conversation_id, record)
         if frame is None:
             return head_of(conversation_id, record, self._metadata(conversation_id))
-        self.rows.put_frame(conversation_id, encode(frame))
+        self.backend.put_frame(conversation_id, encode(frame))
         return head_of(conversation_id, record, frame.metadata)
 
     def _write(self, state: ConversationState, revision: int) -> CachedConversation:
         """Write a whole conversation."""
-        record, frame, turns = rows_of(state, self.rows.next_cid(), revision)
+        record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
         for place, turn in turns.items():
-            self.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
+            self.backend.put_turn(record.cid, place, turn.id, encode_turn(turn))
         record, stored = self._put_record(state.conversation_id, record)
-        self.rows.put_frame(state.conversation_id, encode(frame))
+        self.backend.put_frame(state.conversation_id, encode(frame))
         return CachedConversation.of(stored, record, frame, None)
 
     def _head(self, conversation_id: str, opened: CachedConversation) -> Head:

@@ -1,29 +1,32 @@
-"""What all stores do alike: conversations as a few rows each, whatever keeps the rows.
+"""What all stores have in common: each conversation is a few rows, whatever keeps the rows.
 
-A sibling brings its rows (``Backend``) and nothing else, so that all behave alike to the last edge.
+A store brings its ``Backend`` and nothing else, so that all of them behave alike.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self, TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
 from promptkit_nb.codec import encode, turn_and_line
 from promptkit_nb.context_hash import chain_of
-from promptkit_nb.ids import check_conversation_id, check_user_id
+from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Head, carry_totals
 from promptkit_nb.stores.backend import Appending
-from promptkit_nb.stores.base import PeriodicCleanup, StoredTurn
-from promptkit_nb.stores.cache import CachedConversation
+from promptkit_nb.stores.base import PeriodicCleanup, Reservation, StateStore, StoredTurn
 from promptkit_nb.stores.checks import (
     check_branch_id,
     check_count,
     check_filters,
     check_range,
     check_revision,
+    check_scopes,
+    check_usd,
     checked_state,
     checked_summary,
     cutoff_of,
@@ -42,130 +45,65 @@ from promptkit_nb.stores.layout import (
     restored_branch,
     restored_version,
 )
-from promptkit_nb.stores.ledger import LedgerRows
-from promptkit_nb.stores.row_access import RowAccess, is_hidden, writing
+from promptkit_nb.stores.ledger import check_charge, check_reservation, check_visible, limits_of
+from promptkit_nb.stores.row_access import RowAccess, writing
+from promptkit_nb.turns import new_turn_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from decimal import Decimal
     from types import TracebackType
 
     from promptkit_nb.state import Branch, Summary
-    from promptkit_nb.stores.base import Duration, SortKey
+    from promptkit_nb.stores.base import Charge, Duration, SortKey
+    from promptkit_nb.stores.cache import CachedConversation
+    from promptkit_nb.stores.ledger import Account
     from promptkit_nb.turns import Turn
 
-T = TypeVar("T")
 
-
-class TurnRows(RowAccess):
-    """Appends and reads turns, knowing what this handle wrote or read last; the docstrings of ``StateStore`` hold."""
+class RowStore(RowAccess, StateStore):
+    """A store over any ``Backend``; the docstrings of ``StateStore`` apply."""
 
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
         check_conversation_id(conversation_id)
+        state, opened = self.backend.run(partial(self._get, conversation_id), write=self.ttl_s is not None)
+        self._cache.keep_opened(conversation_id, opened)
+        return state
 
-        def get() -> tuple[ConversationState, CachedConversation]:
-            opened = self._kept_alive(conversation_id)
-            return self._state(conversation_id, opened.record), opened
-
-        return self._remembering(conversation_id, get, write=self.ttl_s is not None)
-
-    def append(self, conversation_id: str, turn: Turn, *, user_id: str = "default", create: bool = True) -> Head:
-        """Add one turn at the end, in one step where nobody else wrote since; the same turn twice is once."""
+    def append(
+        self,
+        conversation_id: str,
+        turn: Turn,
+        *,
+        user_id: str = "default",
+        create: bool = True,
+        charge: Charge | None = None,
+    ) -> Head:
+        """Add one turn at the end; appending the same turn again changes nothing."""
         check_conversation_id(conversation_id)
         turn, line = turn_and_line(turn)
-
-        def append() -> tuple[Head, CachedConversation]:
-            known = self._cache.take(conversation_id)
-            opened = None if known is None else self._appended_to_known(conversation_id, known, turn, line)
-            if opened is None:
-                opened = self._appended(conversation_id, turn, line, user_id, create=create)
-            return self._head(conversation_id, opened), opened
-
-        return self._remembering(conversation_id, append, write=True)
+        user_id = self._owner_of(user_id)
+        self._check_charge(charge)
+        append = partial(self._append, conversation_id, turn, line, user_id, create=create, charge=charge)
+        opened = self.backend.run(append, write=True)
+        self._cache.keep_opened(conversation_id, opened)  # not before the transaction has ended well
+        return self._head(conversation_id, opened)
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
         check_conversation_id(conversation_id)
         check_count("n", n)
-
-        def recent() -> tuple[tuple[Turn, ...], CachedConversation]:
-            opened = self._kept_alive(conversation_id)
-            return self._newest(conversation_id, opened, n), opened
-
-        return self._remembering(conversation_id, recent, write=self.ttl_s is not None)
-
-    def _remembering(self, conversation_id: str, work: Callable[[], tuple[T, CachedConversation]], *, write: bool) -> T:
-        """Run the work, and remember the conversation as it left it."""
-        result, opened = self.rows.run(work, write=write)
+        turns, opened = self.backend.run(partial(self._recent, conversation_id, n), write=self.ttl_s is not None)
         self._cache.keep_opened(conversation_id, opened)
-        return result
-
-    def _appended_to_known(
-        self, conversation_id: str, known: CachedConversation, turn: Turn, line: bytes
-    ) -> CachedConversation | None:
-        """Append if the record is still the one that is known; ``None`` if not, or if the turn is there already.
-
-        Also ``None`` where the conversation was last written by a store that lets it expire and this one does not, or
-        the reverse: then more than the rows of one turn change.
-        """
-        former = known.record
-        if self._is_expired(former) or is_hidden(former) or (former.expires_at is None) != (self.ttl_s is None):
-            return None
-        record = self._lasting(former.appended(turn, self._clock()))
-        stored = encode(record)
-        cid, place = former.cid, former.next_place
-        appending = Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line)
-        if not self.rows.append(appending):
-            return None
-        self._cache.keep_turn(cid, place, line, turn, known.look)
-        return CachedConversation(stored, record, known.frame, known.metadata, known.look)
-
-    def _appended(
-        self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool
-    ) -> CachedConversation:
-        """Append to what the rows hold now."""
-        opened = self._reopened(conversation_id)
-        if opened is None:
-            return self._begun(conversation_id, turn, user_id, create=create)
-        record = opened.record
-        if self.rows.place_of(record.cid, turn.id) is None:
-            self.rows.put_turn(record.cid, record.next_place, turn.id, line)
-            record = record.appended(turn, self._clock())
-        record, stored = self._put_record(conversation_id, record)
-        return opened._replace(stored=stored, record=record)
-
-    def _begun(self, conversation_id: str, turn: Turn, user_id: str, *, create: bool) -> CachedConversation:
-        """Append to a conversation that is not there."""
-        self._find(conversation_id, forget_expired=True)
-        if not create:
-            raise not_found(conversation_id)
-        check_user_id(user_id)
-        now = self._clock()
-        state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
-        return self._write(state, revision=1)
-
-    def _newest(self, conversation_id: str, opened: CachedConversation, n: int) -> tuple[Turn, ...]:
-        record, frame = opened.record, opened.frame
-        places = frame.newest_rows(record.next_place, n)
-        seen = self._cache.turns_seen(record.cid, places, opened.look)
-        if seen is not None and len(seen) == min(n, record.turn_count):
-            return tuple(inherited(seen, frame).values())
-        stored = zip(places, self.rows.turns_at(record.cid, places), strict=True)
-        lines = {place: line for place, line in stored if line is not None}
-        if not len(lines) == len(places) == min(n, record.turn_count):
-            raise self._incomplete(conversation_id)
-        turns = self._cache.turns_of(record.cid, lines, conversation_id, opened.look)
-        return tuple(inherited(turns, frame).values())
-
-
-class RowStore(TurnRows, LedgerRows):
-    """A store over any ``Backend``; the docstrings of ``StateStore`` hold."""
+        return turns
 
     @writing
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
         state = checked_state(state)
+        check_own_user(self.user_id, state.user_id)
         if self._find(state.conversation_id, forget_expired=True) is not None:
             raise exists_already(state.conversation_id)
         return self._head(state.conversation_id, self._write(state, revision=1))
@@ -174,27 +112,31 @@ class RowStore(TurnRows, LedgerRows):
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, in place of what is there."""
         state = checked_state(state)
+        check_own_user(self.user_id, state.user_id)
         conversation_id = state.conversation_id
         record = self._find(conversation_id, forget_expired=True)
-        if record is not None and is_hidden(record):
-            raise not_found(conversation_id)
-        revision = 0 if record is None else record.revision
+        is_taken = record is not None and self._is_hidden(record)
+        revision = 0 if record is None or is_taken else record.revision
         check_revision(conversation_id, revision, expected_revision)
+        if is_taken:
+            raise exists_already(conversation_id)
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
         return self._head(conversation_id, self._write(state, revision + 1))
 
     @writing
-    def replace(self, conversation_id: str, turn_id: str, turn: Turn) -> Head:
-        """Let a turn answer in place of another, which is kept as a former version."""
+    def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
+        """Put a turn in the place of another, which is kept as a former version."""
         record, frame = self._opened(conversation_id)
+        self._check_charge(charge)
         turn, line = turn_and_line(turn)
         row = self._row_of(conversation_id, record, turn_id)
-        if self.rows.place_of(record.cid, turn.id) is not None:
+        if self.backend.place_of(record.cid, turn.id) is not None:
             return self._kept(conversation_id, record)
         record, frame, new_row = replaced(record, frame, row, turn)
-        self.rows.put_turn(record.cid, new_row, turn.id, line)
+        self.backend.put_turn(record.cid, new_row, turn.id, line)
+        self._ledger.enter(charge)
         return self._kept(conversation_id, self._changed(record), frame)
 
     @writing
@@ -226,10 +168,12 @@ class RowStore(TurnRows, LedgerRows):
         return self._kept(conversation_id, self._changed(record), restored)
 
     @writing
-    def add_summary(self, conversation_id: str, summary: Summary) -> Head:
-        """Add a summary; what it cost is in the totals."""
+    def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
+        """Add a summary and its cost to the totals."""
         record, frame = self._opened(conversation_id)
         summary = checked_summary(summary)
+        self._check_charge(charge)
+        self._ledger.enter(charge)
         record = structs.replace(record, totals=record.totals.plus_paid([summary]))
         return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
 
@@ -239,7 +183,7 @@ class RowStore(TurnRows, LedgerRows):
         def head() -> Head:
             return head_of(conversation_id, self._live(conversation_id), self._metadata(conversation_id))
 
-        return self.rows.run(head, write=False)
+        return self.backend.run(head, write=False)
 
     def list(  # noqa: PLR0917 - filters, order and page: the signature is old and short to type
         self,
@@ -252,13 +196,14 @@ class RowStore(TurnRows, LedgerRows):
     ) -> list[Head]:
         """Return the heads in a total and stable order."""
         check_filters(prefix, user_id)
+        check_own_user(self.user_id, user_id)
 
         def page() -> list[Head]:
-            found = (each for each in self._records(prefix, user_id) if not self._is_expired(each[1]))
+            found = (each for each in self._records(prefix, self.user_id or user_id) if not self._is_expired(each[1]))
             chosen = sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
             return [head_of(each, record, self._metadata(each)) for each, record in chosen]
 
-        return self.rows.run(page, write=False)
+        return self.backend.run(page, write=False)
 
     def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
@@ -271,8 +216,8 @@ class RowStore(TurnRows, LedgerRows):
         record, frame = self._opened(conversation_id)
         if self._find(check_conversation_id(new_id), forget_expired=True) is not None:
             raise exists_already(new_id)
-        copy, inherited = forked(record, frame, cid=self.rows.next_cid(), now=self._clock())
-        self.rows.copy_turns(record.cid, copy.cid)
+        copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
+        self.backend.copy_turns(record.cid, copy.cid)
         self._touch(conversation_id, record)
         return self._kept(new_id, copy, inherited)
 
@@ -298,22 +243,51 @@ class RowStore(TurnRows, LedgerRows):
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
         return self._cleanups[-1]
 
+    @writing
+    def reserve(
+        self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
+    ) -> Reservation:
+        """Reserve US dollars in every scope, or in none."""
+        check_usd("usd", usd)
+        scopes = self._checked_scopes(scopes)
+        limits = limits_of(limit, scopes)
+        expires_at = self._clock() + timedelta(seconds=seconds_of("lease", lease))
+        reservation = Reservation(new_turn_id(), scopes, usd)
+        self._ledger.reserve(reservation, expires_at, limits)
+        return reservation
+
+    @writing
+    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+        """Replace the reserved amount by what the call cost."""
+        check_reservation(reservation)
+        check_usd("usd", usd)
+        self._checked_scopes(reservation.scopes)
+        self._ledger.settle(reservation, usd)
+
+    def spending(self, scope: str) -> Account:
+        """Return what was spent and is reserved in a scope of the ledger."""
+        (scope,) = self._checked_scopes([scope])
+        return self.backend.run(partial(self._ledger.account, scope), write=False)
+
     def conversation_ids(self) -> tuple[str, ...]:
-        """Return the ids of all conversations, sorted; unlike ``list`` also where one of them is damaged."""
-        return self.rows.run(lambda: tuple(sorted(set(self.rows.ids()))), write=False)
+        """Return the ids of all conversations, sorted; unlike ``list``, also if one of them is damaged."""
+        return self.backend.run(self._ids, write=False)
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation in the order of their ids."""
+        check_own_user(self.user_id, user_id)
         for head in self.list(prefix, user_id, "conversation_id", descending=False):
             state = self._state_or_none(head.conversation_id)
             if state is not None and state.user_id == head.user_id:  # neither deleted nor taken over since
                 yield from StoredTurn.all_of(state)
 
     def close(self) -> None:
-        """Let go of files and connections, and end what cleans up; calling it again is fine."""
+        """Close files and connections and stop cleaning up; a narrowed store leaves the store open."""
+        if self.user_id is not None:
+            return
         for cleanup in self._cleanups:
             cleanup.stop()
-        self.rows.close()
+        self.backend.close()
 
     def __enter__(self) -> Self:
         """Return the store, to be closed at the end of the block."""
@@ -324,6 +298,117 @@ class RowStore(TurnRows, LedgerRows):
     ) -> None:
         """Close the store."""
         self.close()
+
+    def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
+        opened = self._kept_alive(conversation_id)
+        return self._state(conversation_id, opened.record), opened
+
+    def _append(
+        self,
+        conversation_id: str,
+        turn: Turn,
+        line: bytes,
+        user_id: str,
+        *,
+        create: bool,
+        charge: Charge | None,
+    ) -> CachedConversation:
+        """Append in one step if the conversation is still as this handle knows it, else to what is stored now."""
+        known = self._cache.take(conversation_id)
+        if known is not None and self._can_append_to(known.record):
+            former = known.record
+            record = self._lasting(former.appended(turn, self._clock()))
+            stored = encode(record)
+            cid, place = former.cid, former.next_place
+            changes = self._ledger.changes_of(charge)
+            if self.backend.append(
+                Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
+            ):
+                self._cache.keep_turn(cid, place, line, turn, known.look)
+                return known._replace(stored=stored, record=record)
+        opened = self._reopened(conversation_id)
+        if opened is not None and self._is_hidden(opened.record):
+            raise exists_already(conversation_id) if create else not_found(conversation_id)
+        if opened is not None:
+            return self._append_to_stored(conversation_id, opened, turn, line, charge)
+        self._find(conversation_id, forget_expired=True)
+        if not create:
+            raise not_found(conversation_id)
+        check_user_id(user_id)
+        now = self._clock()
+        self._ledger.enter(charge)
+        return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
+
+    def _can_append_to(self, known: Record) -> bool:
+        """Return whether only the rows of one turn would change.
+
+        More would change if another store wrote the conversation last, and one of the two lets it expire.
+        """
+        has_same_ttl = (known.expires_at is None) == (self.ttl_s is None)
+        return has_same_ttl and not self._is_expired(known) and not self._is_hidden(known)
+
+    def _append_to_stored(
+        self, conversation_id: str, opened: CachedConversation, turn: Turn, line: bytes, charge: Charge | None
+    ) -> CachedConversation:
+        record = opened.record
+        if self.backend.place_of(record.cid, turn.id) is None:
+            self.backend.put_turn(record.cid, record.next_place, turn.id, line)
+            self._ledger.enter(charge)
+            record = record.appended(turn, self._clock())
+        record, stored = self._put_record(conversation_id, record)
+        return opened._replace(stored=stored, record=record)
+
+    def _recent(self, conversation_id: str, n: int) -> tuple[tuple[Turn, ...], CachedConversation]:
+        opened = self._kept_alive(conversation_id)
+        return self._newest(conversation_id, opened, n), opened
+
+    def _newest(self, conversation_id: str, opened: CachedConversation, n: int) -> tuple[Turn, ...]:
+        record, frame = opened.record, opened.frame
+        places = frame.newest_rows(record.next_place, n)
+        seen = self._cache.turns_seen(record.cid, places, opened.look)
+        if seen is not None and len(seen) == min(n, record.turn_count):
+            return tuple(inherited(seen, frame).values())
+        stored = zip(places, self.backend.turns_at(record.cid, places), strict=True)
+        lines = {place: line for place, line in stored if line is not None}
+        if not len(lines) == len(places) == min(n, record.turn_count):
+            raise self._incomplete(conversation_id)
+        turns = self._cache.turns_of(record.cid, lines, conversation_id, opened.look)
+        return tuple(inherited(turns, frame).values())
+
+    def _described(self, *details: str) -> str:
+        """Return the class, whether the store is closed, these details, and the user that it is narrowed to."""
+        closed = ["closed"] if self.backend.closed else []
+        user = [] if self.user_id is None else [f"narrowed to {self.user_id!r}"]
+        words = ", ".join((*closed, *details, *user))
+        return f"<{type(self).__name__}{words and ': '}{words}>"
+
+    def _owner_of(self, user_id: str) -> str:
+        """Return the user that a conversation is created for."""
+        if self.user_id is None:
+            return user_id
+        if user_id != "default":  # which is left out as a rule
+            check_own_user(self.user_id, user_id)
+        return self.user_id
+
+    def _check_charge(self, charge: Charge | None) -> None:
+        if charge is None:
+            return
+        check_charge(charge)
+        self._checked_scopes(charge.scopes)
+        if charge.reservation is not None:
+            self._checked_scopes(charge.reservation.scopes)
+
+    def _checked_scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:
+        """Return the scopes; ``InvalidArgumentError`` if one is not text, or another user's in a narrowed store."""
+        found = check_scopes(scopes)
+        if self.user_id is not None:
+            check_visible(self.user_id, found)
+        return found
+
+    def _ids(self) -> tuple[str, ...]:
+        if self.user_id is None:
+            return tuple(sorted(set(self.backend.ids())))
+        return tuple(sorted({each for each, _ in self.backend.records("", self.user_id)}))
 
     @writing
     def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
@@ -339,7 +424,7 @@ class RowStore(TurnRows, LedgerRows):
     ) -> tuple[str, ...]:
         meant = {
             conversation_id: record
-            for conversation_id, record in self._records(prefix, None)
+            for conversation_id, record in self._records(prefix, self.user_id)
             if self._is_expired(record) or is_meant(record)
         }
         if not dry_run:

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.testing import conversation_checks, listing_checks, move_checks, spending_checks, turn_checks
+from promptkit_nb.testing import (
+    conversation_checks,
+    listing_checks,
+    move_checks,
+    spending_checks,
+    turn_checks,
+    user_checks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *listing_checks.CHECKS,
     *move_checks.CHECKS,
     *spending_checks.CHECKS,
+    *user_checks.CHECKS,
 )
 
 

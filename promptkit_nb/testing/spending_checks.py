@@ -8,11 +8,15 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
-from promptkit_nb.testing.expectations import expect, expect_refusal, full_state, together
+from promptkit_nb.errors import BudgetExceededError, ConversationNotFoundError, InvalidArgumentError
+from promptkit_nb.state import Summary
+from promptkit_nb.stores.base import Charge
+from promptkit_nb.testing.expectations import expect, expect_refusal, full_state, said, texts, together
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promptkit_nb.stores.base import StateStore
 
 
@@ -40,6 +44,18 @@ def limit_is_never_passed(store: StateStore) -> None:
     expect("reserved", store.spending("total").reserved, Decimal("9.4"))
 
 
+def each_scope_may_have_its_own_limit(store: StateStore) -> None:
+    """With a mapping as the limit, one call serves several budgets; scopes that it leaves out have no limit."""
+    limits = {"day": Decimal(1), "total": Decimal(2)}
+    reserve = partial(store.reserve, ["day", "total", "user"], limit=limits, lease=60)
+    reserve(Decimal(1))
+    expect_refusal(BudgetExceededError, "one more cent", partial(reserve, Decimal("0.01")))
+    for scope in ("day", "total", "user"):
+        expect(f"reserved in {scope!r}", store.spending(scope).reserved, Decimal(1))
+    store.reserve(["total", "user"], Decimal(1), limit={"total": Decimal(2)}, lease=60)
+    expect("reserved in 'user'", store.spending("user").reserved, Decimal(2))
+
+
 def scopes_are_reserved_together(store: StateStore) -> None:
     """Where one scope would pass the limit, nothing is reserved in the others."""
     store.reserve(["full"], Decimal(1), limit=Decimal(1), lease=60)
@@ -58,6 +74,66 @@ def many_threads_stay_under_the_limit(store: StateStore) -> None:
     errors = together([reserve] * 20)
     expect("errors", [type(error) for error in errors], [BudgetExceededError] * 10)
     expect("reserved", store.spending("total").reserved, Decimal("1.0"))
+
+
+def charge_is_entered_with_what_it_paid_for(store: StateStore) -> None:
+    """``append``, ``replace`` and ``add_summary`` add a charge to each of its scopes and close its reservation."""
+    first, second = said("first"), said("second")
+    changes: tuple[Callable[..., object], ...] = (
+        partial(store.append, "a", first),
+        partial(store.append, "a", second),
+        partial(store.replace, "a", first.id, said("again")),
+        partial(store.add_summary, "a", Summary(first.id, second.id, "x")),
+    )
+    for number, change in enumerate(changes, 1):
+        reservation = store.reserve(["total", "day"], Decimal("0.5"), limit=None, lease=60)
+        store.reserve(["total"], Decimal("0.25"), limit=None, lease=60)
+        change(charge=Charge(("total", "user"), Decimal("0.1"), reservation))
+        found = [(store.spending(scope).spent, store.spending(scope).reserved) for scope in ("total", "user", "day")]
+        spent = number * Decimal("0.1")
+        expect("spent and reserved", found, [(spent, number * Decimal("0.25")), (spent, 0), (0, 0)])
+    expect("turns", texts(store.get("a").turns), "again second")
+
+
+def charge_without_a_reservation_counts(store: StateStore) -> None:
+    """Nothing needs to be reserved before; a call that was free leaves no trace."""
+    store.append("a", said("x"), charge=Charge(("total",), Decimal("0.1")))
+    store.append("a", said("y"), charge=Charge(("total", "free"), Decimal(0)))
+    expect("spent", (store.spending("total").spent, store.spending("free").spent), (Decimal("0.1"), 0))
+    reservation = store.reserve(["total"], Decimal(1), limit=None, lease=60)
+    store.append("a", said("z"), charge=Charge(("total",), Decimal(0), reservation))
+    account = store.spending("total")
+    expect("spent and reserved", (account.spent, account.reserved), (Decimal("0.1"), 0))
+
+
+def what_changes_nothing_is_not_charged(store: StateStore) -> None:
+    """The same turn again, or a change that is refused, charges nothing and leaves the reservation open."""
+    turn, again = said("x"), said("again")
+    store.append("a", turn)
+    store.replace("a", turn.id, again)
+    reservation = store.reserve(["total"], Decimal("0.5"), limit=None, lease=60)
+    charge = Charge(("total",), Decimal("0.1"), reservation)
+    store.append("a", turn, charge=charge)
+    store.append("a", again, charge=charge)
+    store.replace("a", again.id, turn, charge=charge)
+    expect_refusal(
+        ConversationNotFoundError,
+        "append(create=False)",
+        lambda: store.append("b", turn, create=False, charge=charge),
+    )
+    expect_refusal(
+        InvalidArgumentError, "replace of an unknown turn", lambda: store.replace("a", "t", said("y"), charge=charge)
+    )
+    account = store.spending("total")
+    expect("spent and reserved", (account.spent, account.reserved), (0, Decimal("0.5")))
+
+
+def many_threads_are_charged_exactly(store: StateStore) -> None:
+    """Of 20 threads that append at once to two conversations, each is charged once."""
+    charge = Charge(("total", "day"), Decimal("0.1"))
+    errors = together(partial(store.append, "ab"[n % 2], said(str(n)), charge=charge) for n in range(20))
+    expect("errors", errors, [])
+    expect("spent", [store.spending(scope).spent for scope in ("total", "day")], [Decimal("2.0")] * 2)
 
 
 def forgotten_reservation_is_unconfirmed(store: StateStore) -> None:
@@ -85,7 +161,7 @@ def ledger_survives_deletion(store: StateStore) -> None:
 
 
 def what_is_no_amount_is_refused(store: StateStore) -> None:
-    """Floats, negative and infinite amounts, a lease that is none and scopes that are one text: nothing is reserved."""
+    """Invalid amounts, leases, scopes and limits are ``InvalidArgumentError``: nothing is reserved or charged."""
     good: dict[str, Any] = {"scopes": ["total"], "usd": Decimal(1), "limit": None, "lease": 60}
     bad: dict[str, Any]
     for bad in (
@@ -93,6 +169,8 @@ def what_is_no_amount_is_refused(store: StateStore) -> None:
         {"usd": Decimal(-1)},
         {"usd": Decimal("NaN")},
         {"limit": 0.5},
+        {"limit": {"total": 0.5}},
+        {"limit": {"other": Decimal(1)}},
         {"lease": None},
         {"lease": 0},
         {"scopes": "total"},
@@ -102,12 +180,28 @@ def what_is_no_amount_is_refused(store: StateStore) -> None:
     expect("reserved", store.spending("total").reserved, 0)
     reservation = store.reserve(**good)
     expect_refusal(InvalidArgumentError, "settle(-1)", lambda: store.settle(reservation, Decimal(-1)))
+    for charge in (
+        Charge(("total",), Decimal(-1)),
+        Charge(("total",), 0.5),  # type: ignore[arg-type]  # what a careless caller does
+        Charge(("",), Decimal(1)),
+        Charge("total", Decimal(1)),  # type: ignore[arg-type]  # same
+        Decimal(1),
+    ):
+        append: Callable[..., object] = partial(store.append, "a", said("x"), charge=charge)  # type: ignore[arg-type]  # same
+        expect_refusal(InvalidArgumentError, f"append(charge={charge})", append)
+    expect("list()", store.list(), [])
+    expect("spent", store.spending("total").spent, 0)
 
 
 CHECKS = (
     reservation_is_settled_once,
     limit_is_never_passed,
+    each_scope_may_have_its_own_limit,
     scopes_are_reserved_together,
+    charge_is_entered_with_what_it_paid_for,
+    charge_without_a_reservation_counts,
+    what_changes_nothing_is_not_charged,
+    many_threads_are_charged_exactly,
     many_threads_stay_under_the_limit,
     forgotten_reservation_is_unconfirmed,
     ledger_survives_deletion,

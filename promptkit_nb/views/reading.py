@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.snapshot import stale_turns
 from promptkit_nb.errors import ConversationNotFoundError
+from promptkit_nb.ids import check_own_user
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.stores.user_store import UserStore
 from promptkit_nb.views.batches import batch_of, marked
 from promptkit_nb.views.lines import Lines
 from promptkit_nb.views.row_cache import LINES_AT_ONCE, KeptStore, groups_of, kept_of, reading
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 def heads_of(store: StateStore, filters: Filters) -> list[Head]:
     """Return the heads of the conversations that are meant, in the order of their ids."""
     check_store(store)
-    if isinstance(store, UserStore):
-        store.check_user(filters.user_id)
+    check_own_user(_user_of(store), filters.user_id)
     if filters.conversation_id is None:
         return store.list(filters.prefix, filters.user_id, "conversation_id", descending=False)
     with suppress(ConversationNotFoundError):
@@ -44,14 +43,19 @@ def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False)
     """Yield the conversations that are meant, in the order of their ids; at least one batch, which may be empty."""
     check_store(store)
     yield _nothing()
-    if isinstance(store, UserStore):
-        store.check_user(filters.user_id)
-        filters = replace(filters, user_id=store.user_id)
-        store = store.whole
+    user_id = _user_of(store)
+    check_own_user(user_id, filters.user_id)
+    if user_id is not None:
+        filters = replace(filters, user_id=user_id)
     if isinstance(store, RowStore):
         yield from _fed(store, filters, with_stale=with_stale)
     else:
         yield from _gotten(store, filters, with_stale=with_stale)
+
+
+def _user_of(store: StateStore) -> str | None:
+    """Return the user that a store is narrowed to; a store that was not derived from ``StateStore`` has none."""
+    return getattr(store, "user_id", None)
 
 
 @cache

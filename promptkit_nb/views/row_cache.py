@@ -18,6 +18,7 @@ from promptkit_nb.views.lines import Lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from promptkit_nb.stores.backend import Backend
     from promptkit_nb.stores.feed import ConversationRows, Feed, Seen
     from promptkit_nb.stores.row_store import RowStore
     from promptkit_nb.views.filters import Filters
@@ -124,12 +125,12 @@ class KeptStore:
             yield marked(piece.rows(), stale)
 
 
-_KEPT: WeakKeyDictionary[RowStore, KeptStore] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Backend, KeptStore] = WeakKeyDictionary()
 
 
 def kept_of(store: RowStore) -> KeptStore:
-    """Return what is kept of a store as long as its handle lives."""
-    return _KEPT.setdefault(store, KeptStore())
+    """Return what is kept of a store as long as its backend lives, which narrowed stores share."""
+    return _KEPT.setdefault(store.backend, KeptStore())
 
 
 def groups_of(

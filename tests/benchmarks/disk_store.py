@@ -206,15 +206,15 @@ def _fill(store: DiskStore, states: Iterator[ConversationState] | list[Conversat
 
     def work() -> None:
         for state in states:
-            record, frame, _ = rows_of(state, store.rows.next_cid(), revision=1)
+            record, frame, _ = rows_of(state, store.backend.next_cid(), revision=1)
             for place in range(turns):
                 turn = _turn(place)
                 record = record.appended(turn, state.created_at)
-                store.rows.put_turn(record.cid, place, turn.id, encode_turn(turn))
-            store.rows.put_record(state.conversation_id, state.user_id, encode(record))
-            store.rows.put_frame(state.conversation_id, encode(frame))
+                store.backend.put_turn(record.cid, place, turn.id, encode_turn(turn))
+            store.backend.put_record(state.conversation_id, state.user_id, encode(record))
+            store.backend.put_frame(state.conversation_id, encode(frame))
 
-    store.rows.run(work, write=True)
+    store.backend.run(work, write=True)
 
 
 def _raw(path: Path) -> sqlite3.Connection:
