@@ -1,4 +1,4 @@
-"""Programs that tests need and the machine may lack."""
+"""Programs that tests need and that may be missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def require_program(name: str) -> str:
-    """Return the program's path; without it skip the test, or fail it where ``PROMPTKIT_CI=1`` requires it."""
+    """Return the program's path; if it is missing, skip the test, or fail it if ``PROMPTKIT_CI=1``."""
     path = shutil.which(name)
     if path is not None:
         return path

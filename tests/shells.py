@@ -12,7 +12,7 @@ from traitlets.config import Config
 
 
 @dataclass(frozen=True)
-class Ran:
+class CellResult:
     """The outputs of a cell; ``bundles`` are the rich ones."""
 
     stdout: str
@@ -34,12 +34,12 @@ class Notebook:
         self.shell = shell
         self.run("%load_ext promptkit_nb")
 
-    def run(self, cell: str) -> Ran:
+    def run(self, cell: str) -> CellResult:
         """Run a cell; an error becomes part of the result."""
         with capture_output() as captured:
             result = self.shell.run_cell(cell, store_history=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         bundles = [output.data for output in captured.outputs]
-        return Ran(captured.stdout, captured.stderr, bundles, result.error_before_exec or result.error_in_exec)
+        return CellResult(captured.stdout, captured.stderr, bundles, result.error_before_exec or result.error_in_exec)
 
 
 def new_shell(kind: type[InteractiveShell] = InteractiveShell, **options: object) -> InteractiveShell:

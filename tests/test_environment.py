@@ -1,4 +1,4 @@
-"""``environment.yml`` gives conda users what ``pyproject.toml`` gives pip's."""
+"""``environment.yml`` lists the same packages for conda as ``pyproject.toml`` does for pip."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LINES = (ROOT / "environment.yml").read_text("utf-8").splitlines()
 
-# Where conda-forge's name is another than PyPI's.
+# Packages that have a different name on conda-forge.
 CONDA_NAMES = {"redis": "redis-py", "types-Pygments": "types-pygments"}
 
 
 def test_lists_the_requirements_of_the_package() -> None:
-    """Every requirement of the package and its extras stands there with the same versions, and no other."""
+    """It has every requirement of the package and its extras, with the same versions, and no others."""
     extras = [text for each in PROJECT["optional-dependencies"].values() for text in each]
     required = [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
     wanted = [
@@ -26,8 +26,8 @@ def test_lists_the_requirements_of_the_package() -> None:
     assert sorted(f"{each.name}{each.specifier}" for each in listed) == sorted(wanted)
 
 
-def test_begins_with_the_python_that_is_required() -> None:
-    """Python is the package's, and pip is there for the rest."""
+def test_begins_with_the_required_python() -> None:
+    """Python has the package's required version, and pip installs the rest."""
     assert [line.strip() for line in LINES if line.startswith("  - p")][:2] == [
         f"- python{PROJECT['requires-python']}",
         "- pip",
@@ -35,12 +35,12 @@ def test_begins_with_the_python_that_is_required() -> None:
 
 
 def test_ends_with_the_package_itself() -> None:
-    """The last line installs this clone, with everything and for testing."""
+    """The last line installs this clone with all extras."""
     assert LINES[-1] == '      - -e ".[all,test]"'
 
 
 def _packages(indent: str) -> list[str]:
-    """Return the packages at this depth, without Python, pip and this clone."""
+    """Return the packages with this indent, without Python, pip, and this clone."""
     after = LINES[LINES.index("dependencies:") + 1 :]
     found = [line.removeprefix(indent) for line in after if line.startswith(indent)]
     others = ("python>", "pip", "-e ")

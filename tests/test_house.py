@@ -1,4 +1,4 @@
-"""The house rules that tools can check: style, types, the direction of imports."""
+"""Rules that tools can check: style, types, and the direction of imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 CHECKS = {
     "ruff finds nothing": ["-m", "ruff", "check", "--no-cache", "."],
-    "ruff would format nothing anew": ["-m", "ruff", "format", "--no-cache", "--check", "."],
+    "ruff would format nothing": ["-m", "ruff", "format", "--no-cache", "--check", "."],
     "mypy --strict finds nothing": ["-m", "mypy"],
     "imports go one way": ["-c", "from importlinter.cli import lint_imports_command as run; run(['--no-cache'])"],
 }
@@ -21,12 +21,12 @@ CHECKS = {
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_house_rule_holds(check: str) -> None:
-    """Each tool, run on the whole tree, has nothing to say."""
+    """Each tool, run on the whole tree, reports nothing."""
     run = subprocess.run([sys.executable, *CHECKS[check]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_every_test_states_a_behaviour() -> None:
+def test_every_test_states_a_behavior() -> None:
     """Each test function has a docstring."""
     silent = [
         f"{path.name}:{node.lineno} {node.name}"

@@ -1,4 +1,4 @@
-"""The magics in real kernels: what survives a kill, what Ctrl-C leaves, what a front end and a batch run get to see."""
+"""The magics in real kernels: restarts, Ctrl-C, front ends, and batch runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY = "sk-proj-0123456789abcdefSECRET"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where kernels keep their conversations; the developer's shell has no say."""
+    """The home of the kernels, independent of the developer's environment."""
     for name in ("PROMPTKIT_PROVIDER", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
@@ -40,14 +40,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def online(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> ChatServer:
-    """The server that kernels of this test talk to."""
+    """The chat server that the kernels of this test use."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     return chat_server
 
 
 def stored(home: Path, conversation_id: str) -> tuple[Turn, ...]:
-    """Return the turns that the store holds."""
+    """Return the stored turns."""
     with DiskStore(home) as store:
         return store.get(conversation_id).turns
 
@@ -77,7 +77,7 @@ def test_conversation_survives_a_killed_kernel(online: ChatServer) -> None:
 
 
 def test_notebook_has_a_conversation_that_survives_its_kernel(home: Path, tmp_path: Path) -> None:
-    """Where Jupyter tells the notebook's name, the next kernel resumes its conversation and says so."""
+    """If Jupyter passes the notebook's name, the next kernel resumes its conversation and says so."""
     name = str(tmp_path / "eda.ipynb")
     lines = []
     for _ in range(2):
@@ -88,7 +88,7 @@ def test_notebook_has_a_conversation_that_survives_its_kernel(home: Path, tmp_pa
 
 
 def test_answer_streams_at_most_ten_times_a_second(online: ChatServer) -> None:
-    """One output that is updated; the last update is the whole answer with its receipt, whatever came before it."""
+    """One output is updated; the last update is the whole answer with its receipt."""
     words = " ".join(f"word{number}" for number in range(100)) + " <script>alert(1)</script>"
     online.reply(Reply(text=words, pause_s=0.01))
     with kernel() as each:
@@ -96,7 +96,7 @@ def test_answer_streams_at_most_ten_times_a_second(online: ChatServer) -> None:
     assert len(ran.contents("display_data")) == 1
     updates = [at for at, message in ran.messages if message["msg_type"] == "update_display_data"]
     assert len(updates) >= 3
-    # The last one comes when the answer ends, and a busy machine may deliver two close together.
+    # The last update comes when the answer ends, and a busy machine may deliver two close together.
     assert len(updates) <= 10 * (updates[-1] - updates[0]) + 3
     receipt = "gpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk"
     assert untimed(ran.last_bundle["text/plain"]) == f"{words}\n\n{receipt}"
@@ -107,7 +107,7 @@ def test_answer_streams_at_most_ten_times_a_second(online: ChatServer) -> None:
 
 
 def test_interrupt_keeps_the_partial_answer(online: ChatServer, home: Path) -> None:
-    """Ctrl-C stores what had come, shows it with its receipt, keeps queued cells from running; talk goes on."""
+    """Ctrl-C stores and shows the partial answer and aborts queued cells; the conversation can continue."""
     online.reply(Reply(text="one two three", pause_s=20, pause_from=2))
     with kernel() as each:
         first = each.send("%%chat -c talk\nCount")
@@ -131,7 +131,7 @@ def test_interrupt_keeps_the_partial_answer(online: ChatServer, home: Path) -> N
 
 
 def test_interrupt_before_any_text_changes_nothing(online: ChatServer, home: Path) -> None:
-    """Ctrl-C while the model is silent stores nothing, and says so in one line."""
+    """Ctrl-C before the first text stores nothing, and says so in one line."""
     online.reply(Reply(text="never", delay_s=30))
     with kernel() as each:
         request = each.send("%%chat -c talk\nCount")
@@ -146,7 +146,7 @@ def test_interrupt_before_any_text_changes_nothing(online: ChatServer, home: Pat
 
 
 def test_turn_knows_the_cell_that_made_it(home: Path) -> None:
-    """The front end's cell id, the number of the call in that cell, and the cell's source are stored."""
+    """The front end's cell id, the index of the call in the cell run, and the cell's source are stored."""
     with kernel(PROMPTKIT_PROVIDER="demo") as each:
         each.run("%chat_use talk")
         each.run("%chat one\n%chat two?", cell_id="3f9d51a0")
@@ -161,7 +161,7 @@ def test_turn_knows_the_cell_that_made_it(home: Path) -> None:
 
 
 def test_dry_run_shows_what_the_cell_would_send(home: Path) -> None:
-    """Of a cell that has its turn already, that is what stands before it; a new cell comes behind all."""
+    """A cell that has a turn sends the turns before it; a new cell sends all turns."""
     with kernel(PROMPTKIT_PROVIDER="demo") as each:
         each.run("%chat_use talk")
         for cell in ("one", "two", "three"):
@@ -174,8 +174,8 @@ def test_dry_run_shows_what_the_cell_would_send(home: Path) -> None:
     assert [turn.user_text for turn in stored(home, "talk")] == ["one", "two", "three"]
 
 
-def test_completes_what_is_typed(home: Path) -> None:
-    """A front end that asks the kernel gets options and ids of conversations."""
+def test_completes_options_and_ids(home: Path) -> None:
+    """A front end that asks the kernel gets options and conversation ids."""
     with kernel(PROMPTKIT_PROVIDER="demo") as each:
         each.run("%chat_use persistent-chat")
         replies = [
@@ -185,8 +185,8 @@ def test_completes_what_is_typed(home: Path) -> None:
     assert replies == [["--fresh"], ["persistent-chat"]]
 
 
-def test_error_is_one_line_and_stops_what_follows(home: Path) -> None:
-    """Without key and choice the cell fails with one line, and the cells queued behind it do not run."""
+def test_error_is_one_line_and_aborts_queued_cells(home: Path) -> None:
+    """Without a key and a provider, the cell fails with one line, and the queued cells do not run."""
     with kernel() as each:
         first = each.send("%%chat\nHi")
         queued = each.send("ran_on = True")
@@ -214,7 +214,7 @@ CELLS = (
 
 
 def test_batch_run_gives_the_same_outputs_twice(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One final output a cell, no times, ids or random values; the fresh conversation says that it is one."""
+    """Each cell has one final output, without times, ids, or random values; a new conversation is announced."""
     executed = []
     for number in range(2):
         monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / f"home{number}"))
@@ -242,14 +242,14 @@ def test_batch_run_gives_the_same_outputs_twice(home: Path, tmp_path: Path, monk
 
 
 def notebook_of(cells: tuple[str, ...]) -> dict[str, Any]:
-    """Return a notebook file's content that was not executed yet."""
+    """Return the content of a notebook that was not executed yet."""
     shared: dict[str, object] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
     numbered = [{**shared, "id": f"cell-{number}", "source": cell} for number, cell in enumerate(cells)]
     return {"cells": numbered, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def strip(output: dict[str, Any]) -> dict[str, Any]:
-    """Return what of an output is compared."""
+    """Return the parts of an output that are compared."""
     return {name: value for name, value in output.items() if name in ("output_type", "data", "text")}
 
 

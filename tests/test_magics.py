@@ -15,7 +15,7 @@ from IPython.terminal.interactiveshell import TerminalInteractiveShell
 
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import ConversationState, DiskStore, Turn
-from shells import Notebook, Ran, new_shell
+from shells import CellResult, Notebook, new_shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,15 +87,15 @@ def asked(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def directly(run: Callable[[], Ran]) -> Ran:
+def directly(run: Callable[[], CellResult]) -> CellResult:
     """Run without an event loop, as IPython in a terminal does."""
     return run()
 
 
-def in_a_loop(run: Callable[[], Ran]) -> Ran:
+def in_a_loop(run: Callable[[], CellResult]) -> CellResult:
     """Run inside a running event loop, as a kernel does."""
 
-    async def main() -> Ran:
+    async def main() -> CellResult:
         return run()
 
     return asyncio.run(main())
@@ -104,7 +104,7 @@ def in_a_loop(run: Callable[[], Ran]) -> Ran:
 class TestAnswer:
     @pytest.mark.parametrize("way", [directly, in_a_loop])
     def test_is_shown_as_text_and_as_html_with_its_receipt(
-        self, online: Notebook, chat_server: ChatServer, way: Callable[[Callable[[], Ran]], Ran]
+        self, online: Notebook, chat_server: ChatServer, way: Callable[[Callable[[], CellResult]], CellResult]
     ) -> None:
         """One output has the text and the receipt, plain and as sanitized HTML."""
         chat_server.reply(Reply(text="**Paris**"))

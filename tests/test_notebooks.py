@@ -1,4 +1,4 @@
-"""The tutorials as documents: what nbval, which compares their outputs, does not look at."""
+"""The tutorials as documents: everything that nbval, which compares their outputs, does not check."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from programs import require_program
 
 TUTORIALS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
-# What differs from run to run or from machine to machine, and so has no place in a saved output.
-PASSING = {
+# Values that differ between runs or machines, so saved outputs must not contain them.
+UNSTABLE = {
     "an absolute path": r"(?<![\w.<])/(?:home|tmp|work|root|usr|var|opt|Users|private)/",
     "a date": r"\b\d{4}-\d\d-\d\d\b",
     "a time of day": r"\b\d\d:\d\d\b",
@@ -29,7 +29,7 @@ PASSING = {
 }
 
 DATED = {"05_cost_and_usage": ("a date", "a time of day")}
-"""What may stand in the outputs of a tutorial all the same, as it is of the data that come with it."""
+"""Exceptions: values that come from the data of a tutorial."""
 
 
 @pytest.fixture(params=TUTORIALS, ids=lambda path: path.stem)
@@ -41,88 +41,88 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def notebook(path: Path) -> NotebookNode:
-    """Each tutorial in turn, read."""
+    """The content of each tutorial in turn."""
     read: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's has no types
     return read
 
 
 def test_there_are_tutorials() -> None:
-    """The tests below have something to look at."""
+    """The tests below have something to check."""
     assert [path.stem for path in TUTORIALS][:2] == ["01_first_conversation", "02_sessions"]
 
 
 def test_begins_with_a_title(notebook: NotebookNode) -> None:
-    """The first cell is prose, and its first line the one title."""
+    """The first cell is prose, and its first line is the only title."""
     titles = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in _headings(cell, "# ")]
     assert notebook.cells[0].cell_type == "markdown"
     assert titles == [notebook.cells[0].source.splitlines()[0]]
 
 
 def test_begins_with_what_you_learn(notebook: NotebookNode) -> None:
-    """Below the title stands a table: what you want, or what you see, and where it leads."""
+    """Below the title is a table of goals or symptoms, and where they lead."""
     assert re.search(r"^\| you (?:want to|see) \|.*\n\| --- \|", notebook.cells[0].source, re.MULTILINE)
 
 
 def test_ends_with_where_to_go_next(notebook: NotebookNode, path: Path) -> None:
-    """The last words lead to other tutorials."""
+    """The last cell links to other tutorials."""
     last = notebook.cells[-1]
     assert "Where to go next" in last.source
     assert set(re.findall(r"\]\((\d\d_\w+\.ipynb)\)", last.source)) - {path.name}
 
 
 def test_every_code_cell_is_introduced(notebook: NotebookNode) -> None:
-    """No more than two code cells follow each other without a word between them."""
+    """At most two code cells follow each other without prose between them."""
     kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
     assert "ccc" not in kinds
 
 
 def test_cell_ids_are_names(notebook: NotebookNode) -> None:
-    """Each cell has an id of its own that a person chose, so that diffs are readable and turns find their cells."""
+    """Each cell has a unique, readable id, so that diffs are readable and turns can be matched with cells."""
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
     assert [name for name in ids if not re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name)] == []
 
 
 def test_runs_on_any_python_kernel(notebook: NotebookNode) -> None:
-    """The kernel asked for is the one that every installation has."""
+    """The kernel is one that every installation has."""
     assert notebook.metadata.kernelspec.name == "python3"
 
 
 def test_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
-    """The saved outputs are those of one run in order; nbval compares no cell that was not run."""
+    """The saved outputs come from one run in order; nbval skips cells that were not run."""
     counts = [cell.execution_count for cell in _code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_what_shows_something_has_its_output(notebook: NotebookNode) -> None:
-    """A cell that prints, chats or ends in an expression has a saved output, and every output is of such a cell."""
+def test_cells_that_show_something_have_output(notebook: NotebookNode) -> None:
+    """A cell has saved output if, and only if, it prints, chats, or ends in an expression."""
     cells = _code_cells(notebook)
     assert [cell.id for cell in cells if bool(cell.outputs) != _shows_something(cell.source)] == []
 
 
 def test_nothing_failed(notebook: NotebookNode) -> None:
-    """No saved output is an error, and nothing was written to stderr."""
+    """No saved output is an error or comes from stderr."""
     outputs = [output for cell in _code_cells(notebook) for output in cell.outputs]
     assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
 
 
-@pytest.mark.parametrize("passing", PASSING)
-def test_outputs_are_the_same_everywhere(path: Path, notebook: NotebookNode, passing: str) -> None:
-    """No output, as text or as HTML, holds what differs from run to run or from machine to machine."""
-    if passing in DATED.get(path.stem, ()):
+@pytest.mark.parametrize("unstable", UNSTABLE)
+def test_outputs_are_the_same_everywhere(path: Path, notebook: NotebookNode, unstable: str) -> None:
+    """No output, as text or as HTML, contains values that differ between runs or machines."""
+    if unstable in DATED.get(path.stem, ()):
         return
     texts = [text for cell in _code_cells(notebook) for output in cell.outputs for text in _texts(output)]
-    assert [text for text in texts if re.search(PASSING[passing], text)] == []
+    assert [text for text in texts if re.search(UNSTABLE[unstable], text)] == []
 
 
 def test_nothing_is_left_out_of_the_comparison(notebook: NotebookNode) -> None:
-    """No cell is tagged, so nbval compares all of them; and none keeps the times of its run."""
+    """No cell is tagged, so nbval compares all of them; and none stores the times of its run."""
     assert [cell.id for cell in notebook.cells if cell.metadata] == []
 
 
 @pytest.mark.kernel
-def test_touches_nothing_of_the_users(path: Path, tmp_path: Path) -> None:
-    """Run without a browser, a tutorial passes, leaves the user's store alone, and is not changed itself."""
+def test_leaves_the_users_store_alone(path: Path, tmp_path: Path) -> None:
+    """Without a browser, a tutorial runs, does not touch the user's store, and does not change its own file."""
     if path.stem == "06_redis":
         require_program("redis-server")
     before = path.read_bytes()
@@ -138,8 +138,8 @@ def test_touches_nothing_of_the_users(path: Path, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_conversations_of_the_desk_are_as_they_are_made(tmp_path: Path) -> None:
-    """The store that comes with the tutorial on cost is what its script writes, whichever price list is installed."""
+def test_conversations_of_the_desk_match_their_script(tmp_path: Path) -> None:
+    """The store for the tutorial on cost is what its script writes, whichever price list is installed."""
     desk_conversations.write(tmp_path / "desk.jsonl")
     made, kept = (path.read_text() for path in (tmp_path / "desk.jsonl", desk_conversations.PATH))
     assert re.sub(r"genai-prices [\d.]+", "genai-prices", made) == re.sub(r"genai-prices [\d.]+", "genai-prices", kept)

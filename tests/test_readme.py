@@ -1,4 +1,4 @@
-"""The README keeps its word: its two commands and its examples."""
+"""The README is correct: its two commands and its examples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
-    """A fresh shell beside the tutorials' pack; OpenAI is a server on the loopback, the home a temporary one."""
+    """A fresh shell beside the tutorials' pack, with a temporary home and a chat server on the loopback."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
@@ -44,27 +44,27 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServ
 
 
 def test_begins_with_exactly_two_commands() -> None:
-    """The first two blocks are one command line each, and there is no further shell block."""
+    """The first two blocks have one command each, and there is no other shell block."""
     assert [language for language, _ in BLOCKS][:3] == ["sh", "sh", "python"]
     assert [text.count("\n") for language, text in BLOCKS if language == "sh"] == [1, 1]
 
 
 def test_each_command_does_its_own_set_up() -> None:
-    """Either command works on a fresh machine: it makes its environment and installs into it."""
+    """Each command works on a fresh machine: it creates its environment and installs into it."""
     for language, text in BLOCKS:
         if language == "sh":
             assert text.startswith("python3 -m venv .venv && .venv/bin/pip install -e '.[all")
 
 
-def test_the_commands_name_what_is_there() -> None:
-    """The first opens a tutorial that exists, the second runs the tests and all tutorials."""
+def test_the_commands_name_existing_files() -> None:
+    """The first opens an existing tutorial, the second runs the tests and all tutorials."""
     opened, tested = (text for language, text in BLOCKS if language == "sh")
     assert (ROOT / opened.split()[-1]).is_file()
     assert tested.endswith(" -m pytest --nbval --nbval-current-env tests notebooks\n")
 
 
 def test_the_examples_run(shell: InteractiveShell) -> None:
-    """All Python blocks run as the cells of one notebook; the name is remembered without a key, and with one."""
+    """All Python blocks run as cells of one notebook; the name is remembered without a key and with one."""
     ran, said = _run_all(shell)
     assert ran == [True] * 9, said
     assert "[demo] Your name is Alice." in said
@@ -72,7 +72,7 @@ def test_the_examples_run(shell: InteractiveShell) -> None:
 
 
 def test_the_example_deletes_its_conversation(shell: InteractiveShell) -> None:
-    """After the last block only the notebook's own conversation is left."""
+    """After the last block, only the notebook's own conversation is left."""
     _run_all(shell)
     with DiskStore() as store:
         assert [head.turn_count for head in store.list()] == [2]
@@ -80,28 +80,28 @@ def test_the_example_deletes_its_conversation(shell: InteractiveShell) -> None:
 
 
 def test_the_magics_named_in_the_text_exist(shell: InteractiveShell) -> None:
-    """Each ``%chat…`` of the README is registered."""
+    """Each ``%chat…`` in the README is registered."""
     shell.run_line_magic("load_ext", "promptkit_nb")
     named = set(re.findall(r"%(chat\w*)", README))
     assert named - set(shell.magics_manager.magics["line"]) == set()
 
 
 def test_the_table_of_servers_gives_base_urls() -> None:
-    """Each address of the table is one that ``OpenAIProvider`` takes."""
+    """``OpenAIProvider`` accepts each address in the table."""
     urls = re.findall(r"^\| .*? \| `(http.*?)` \|", README, re.MULTILINE)
     assert len(urls) == 9
     assert [OpenAIProvider("any", base_url=url).base_url for url in urls] == urls
 
 
-def test_the_table_of_tutorials_is_whole() -> None:
-    """Each tutorial has its row, in their order and under its number."""
+def test_the_table_of_tutorials_is_complete() -> None:
+    """Each tutorial has a row, in order and with its number."""
     listed = re.findall(r"^\| (\d\d) \| \[.*?\]\(notebooks/((\d\d)_\w+\.ipynb)\) \|", README, re.MULTILINE)
     assert [name for _, name, _ in listed] == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     assert [number for number, _, _ in listed] == [number for _, _, number in listed]
 
 
 def _run_all(shell: InteractiveShell) -> tuple[list[bool], str]:
-    """Run the Python blocks; return whether each succeeded, and all that was shown as text."""
+    """Run the Python blocks; return whether each succeeded, and all output as text."""
     with capture_output() as captured:
         cells = [text for language, text in BLOCKS if language == "python"]
         ran = [shell.run_cell(cell).success for cell in cells]  # type: ignore[no-untyped-call]  # IPython's has no types
