@@ -129,7 +129,7 @@ def texts(found: ConversationState) -> list[str]:
 
 
 @pytest.mark.parametrize("run", [jupyter_execute, nbval, executed])
-def test_second_run_asks_nothing_and_writes_nothing(
+def test_second_run_sends_and_writes_nothing(
     run: Callable[[Path], object], home: Path, online: ChatServer, tmp_path: Path
 ) -> None:
     """Under ``%chat_use`` a notebook without cell ids finds its turns again, including calls in loops."""
@@ -145,7 +145,7 @@ def test_second_run_asks_nothing_and_writes_nothing(
     assert len(online.requests) == 6
 
 
-def test_what_one_program_ran_another_finds(home: Path, online: ChatServer, tmp_path: Path) -> None:
+def test_turns_of_one_program_are_found_by_another(home: Path, online: ChatServer, tmp_path: Path) -> None:
     """nbclient, ``jupyter execute`` and nbval send the same sources."""
     notebook = written(tmp_path / "talk.ipynb", [SETUP, *TALK])
     executed(notebook)
@@ -156,7 +156,7 @@ def test_what_one_program_ran_another_finds(home: Path, online: ChatServer, tmp_
     assert len(online.requests) == 6
 
 
-def test_a_message_in_the_cell_that_loads_the_extension_is_found_again(
+def test_a_message_in_the_cell_that_loads_the_extension_is_replayed(
     home: Path, online: ChatServer, tmp_path: Path
 ) -> None:
     """Its source is known although the extension was not loaded when the cell started."""
@@ -184,7 +184,7 @@ def test_run_all_is_safe_for_every_magic(home: Path, online: ChatServer, tmp_pat
         assert len(state(home).summaries) == 1
 
 
-def test_a_recording_stands_in_for_key_and_network(
+def test_a_recording_replaces_key_and_network(
     online: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In another checkout, strict replay reproduces the outputs of the committed strict run byte for byte.
@@ -214,13 +214,13 @@ def test_a_recording_stands_in_for_key_and_network(
     assert len(online.requests) == asked
 
 
-def test_usage_holds_no_day(online: ChatServer, tmp_path: Path) -> None:
+def test_usage_has_no_day_column(online: ChatServer, tmp_path: Path) -> None:
     """Tomorrow's run shows the same table because the default groups by model alone."""
     shown = outputs(executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_usage"])))
     assert shown[2][0]["data"]["text/plain"].split()[:2] == ["model", "turns"]
 
 
-def test_a_changed_prompt_is_missed_before_anything_is_sent(home: Path, online: ChatServer, tmp_path: Path) -> None:
+def test_a_changed_message_is_a_miss_before_anything_is_sent(home: Path, online: ChatServer, tmp_path: Path) -> None:
     """Strict replay fails the cell with one line, even if a key and a server exist."""
     executed(written(tmp_path / "talk.ipynb", [SETUP, "%chat One", "%chat_export chat.json"]))
     setup = f"{SETUP}-again\n%chat_setup --recording chat.json --replay strict"

@@ -36,7 +36,7 @@ class TestBudget:
         assert (budget.per, budget.warn_at, budget.warns_at_usd) == ("conversation", 0.8, Decimal(4))
 
     @pytest.mark.parametrize("usd", [-1, "-0.01", float("nan"), float("inf"), "five", "", "$5", True, None, [5]])
-    def test_what_is_no_amount_is_refused(self, usd: object) -> None:
+    def test_invalid_amount_is_refused(self, usd: object) -> None:
         """The error names the value and shows a valid one."""
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(usd)  # type: ignore[arg-type]  # as a user may mistype it
@@ -74,7 +74,7 @@ class TestBudget:
             (Budget(1234, "total"), "$1234.00 in total"),
         ],
     )
-    def test_budget_reads_as_amount_and_kind(self, budget: Budget, text: str) -> None:
+    def test_budget_prints_amount_and_kind(self, budget: Budget, text: str) -> None:
         """``str`` is for people."""
         assert str(budget) == text
 
@@ -112,7 +112,7 @@ class TestParsing:
 class TestLine:
     """One line for receipts and tables."""
 
-    def test_line_tells_spent_reserved_unconfirmed_and_unpriced_apart(self) -> None:
+    def test_line_separates_spent_reserved_unconfirmed_and_unpriced(self) -> None:
         """An unconfirmed amount is not shown as reserved as well."""
         open_calls = {
             "a": OpenReservation(Decimal("0.03"), NOW + timedelta(seconds=1)),
@@ -125,18 +125,18 @@ class TestLine:
             "budget $0.42 of $1.00 today (UTC) · $0.03 reserved · $0.02 unconfirmed · + 3 turns without a price"
         )
 
-    def test_what_is_nothing_is_left_out(self) -> None:
+    def test_zero_amounts_are_left_out(self) -> None:
         """Nothing is spent yet."""
         assert (
             budget_line(Budget(1), Account(), user_id="alice", now=NOW) == "budget $0.00 of $1.00 in this conversation"
         )
 
-    def test_one_turn_is_one_turn(self) -> None:
+    def test_one_turn_is_singular(self) -> None:
         """In words."""
         line = budget_line(Budget(1, "total"), Account(), user_id="alice", now=NOW, unpriced_turns=1)
         assert line == "budget $0.00 of $1.00 in total · + 1 turn without a price"
 
-    def test_user_is_named_harmlessly(self) -> None:
+    def test_user_id_is_shown_safely(self) -> None:
         """A user id may be any text, and the line stays one line."""
         assert scope_words("user", "al\nice") == r"for user 'al\nice'"
 
@@ -153,7 +153,7 @@ class TestScopes:
             "total": "total",
         }
 
-    def test_day_is_that_of_utc(self) -> None:
+    def test_day_is_in_utc(self) -> None:
         """Whatever the time zone of the clock."""
         tokyo = timezone(timedelta(hours=9))
         assert scopes_of("a", "b", datetime(2026, 3, 2, 8, 59, tzinfo=tokyo))["day"] == "day:2026-03-01"

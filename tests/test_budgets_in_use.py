@@ -68,7 +68,9 @@ def manager_for(
     return ConversationManager(provider, store, budget=budget, clock=clock or utc_now)
 
 
-def talk(manager: ConversationManager, conversation_id: str = "talk", user_id: str = "alice") -> Conversation:
+def new_conversation(
+    manager: ConversationManager, conversation_id: str = "talk", user_id: str = "alice"
+) -> Conversation:
     """Open a conversation of this user."""
     return manager.open_conversation(conversation_id=conversation_id, user_id=user_id)
 
@@ -89,7 +91,7 @@ class TestLimit:
 
     def test_call_over_the_budget_is_not_sent(self, priced_server: ChatServer, store: StateStore) -> None:
         """No request reaches the server; the conversation does not change."""
-        conv = talk(manager_for(priced_server, Budget("0.05"), store))
+        conv = new_conversation(manager_for(priced_server, Budget("0.05"), store))
         assert ask(conv) == CALL_USD
         with pytest.raises(BudgetExceededError) as caught:
             ask(conv)
@@ -102,7 +104,7 @@ class TestLimit:
 
     def test_budget_may_be_used_to_its_end(self, priced_server: ChatServer) -> None:
         """Two calls of 3 cents under a budget of 6."""
-        conv = talk(manager_for(priced_server, Budget("0.06")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.06")))
         ask(conv)
         ask(conv)
         with pytest.raises(BudgetExceededError):
@@ -118,23 +120,23 @@ class TestLimit:
             ("total", {("talk", "alice"), ("other", "alice"), ("third", "bob")}),
         ],
     )
-    def test_budget_counts_what_it_is_for(
+    def test_budget_counts_its_own_scope(
         self, priced_server: ChatServer, per: str, refused: set[tuple[str, str]]
     ) -> None:
         """One conversation, all of one user, all of a day, or everything."""
         manager = manager_for(priced_server, Budget("0.05", per=per))  # type: ignore[arg-type]  # one of the four
-        ask(talk(manager))
+        ask(new_conversation(manager))
         found: set[tuple[str, str]] = set()
         for conversation_id, user_id in (("talk", "alice"), ("other", "alice"), ("third", "bob")):
             try:
-                ask(talk(manager, conversation_id, user_id))
+                ask(new_conversation(manager, conversation_id, user_id))
             except BudgetExceededError:
                 found.add((conversation_id, user_id))
         assert found == refused
 
-    def test_day_is_over_at_midnight_in_utc(self, priced_server: ChatServer, clock: Clock) -> None:
+    def test_day_ends_at_midnight_utc(self, priced_server: ChatServer, clock: Clock) -> None:
         """Then the full budget is available again."""
-        conv = talk(manager_for(priced_server, Budget("0.05", per="day"), clock=clock))
+        conv = new_conversation(manager_for(priced_server, Budget("0.05", per="day"), clock=clock))
         ask(conv)
         with pytest.raises(BudgetExceededError):
             ask(conv)
@@ -148,49 +150,51 @@ class TestLimit:
         with pytest.raises(BudgetExceededError):
             ask(manager.for_user("bob").new_conversation())
 
-    def test_fork_has_a_budget_of_its_own(self, priced_server: ChatServer) -> None:
+    def test_fork_has_its_own_budget(self, priced_server: ChatServer) -> None:
         """It has paid nothing yet; the total continues."""
-        conv = talk(manager_for(priced_server, [Budget("0.05"), Budget("0.08", per="total")]))
+        conv = new_conversation(manager_for(priced_server, [Budget("0.05"), Budget("0.08", per="total")]))
         ask(conv)
         fork = conv.fork("other")
         ask(fork)
         with pytest.raises(BudgetExceededError, match="in total"):
             ask(conv.fork("third"))
 
-    def test_deleted_conversations_were_paid_for(self, priced_server: ChatServer, store: StateStore) -> None:
+    def test_deleted_conversations_still_count(self, priced_server: ChatServer, store: StateStore) -> None:
         """Neither deleting a conversation nor creating another one with the same id refunds anything."""
         manager = manager_for(priced_server, Budget("0.05"), store)
-        ask(talk(manager))
+        ask(new_conversation(manager))
         manager.delete_conversation("talk")
         with pytest.raises(BudgetExceededError):
-            ask(talk(manager))
+            ask(new_conversation(manager))
 
     def test_calls_before_the_budget_count(self, priced_server: ChatServer, store: StateStore) -> None:
         """It can be set at any time."""
-        ask(talk(manager_for(priced_server, None, store)))
+        ask(new_conversation(manager_for(priced_server, None, store)))
         with pytest.raises(BudgetExceededError):
-            ask(talk(manager_for(priced_server, Budget("0.05"), store)))
+            ask(new_conversation(manager_for(priced_server, Budget("0.05"), store)))
 
-    def test_answer_without_a_limit_is_expected_to_be_usual(self, priced_server: ChatServer) -> None:
+    def test_answer_without_a_limit_is_expected_to_be_average(self, priced_server: ChatServer) -> None:
         """1,000 tokens, or as many as the longest recent answer."""
-        conv = talk(manager_for(priced_server, Budget("0.10")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.10")))
         priced_server.reply(priced_reply(2000))
         assert conv.send("Well?").cost == Decimal("0.06")
         with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.06"):
             conv.send("Well?")
         assert ask(conv) == CALL_USD  # of which 1,000 tokens are the default
 
-    def test_what_one_conversation_saw_is_known_in_others(self, priced_server: ChatServer) -> None:
+    def test_long_answers_are_expected_in_other_conversations(self, priced_server: ChatServer) -> None:
         """A server that reports far more tokens than counted is expected to do so again, also in a new conversation."""
         manager = manager_for(priced_server, Budget("0.20", per="total"))
         priced_server.usual = lambda _: priced_reply(3000)
-        assert [talk(manager, name).send("Well?").cost for name in ("first", "second")] == [Decimal("0.09")] * 2
+        assert [new_conversation(manager, name).send("Well?").cost for name in ("first", "second")] == [
+            Decimal("0.09")
+        ] * 2
         with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.09"):
-            talk(manager, "third").send("Well?")
+            new_conversation(manager, "third").send("Well?")
 
-    def test_server_that_writes_more_than_it_was_asked_for_is_found_out(self, priced_server: ChatServer) -> None:
+    def test_server_that_exceeds_the_output_limit_is_expected_to(self, priced_server: ChatServer) -> None:
         """The next answer is expected to be as long, in any conversation with this model."""
-        conv = talk(manager_for(priced_server, Budget("0.08")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.08")))
         conv.send("Well?", max_output_tokens=100)
         conv.send("Well?", max_output_tokens=100)
         with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.03"):
@@ -198,32 +202,32 @@ class TestLimit:
 
     def test_model_without_a_price_is_refused(self, priced_server: ChatServer) -> None:
         """Under a budget it gets no request; the error shows how to set its price."""
-        conv = talk(manager_for(priced_server, Budget(1)))
+        conv = new_conversation(manager_for(priced_server, Budget(1)))
         with pytest.raises(InvalidArgumentError) as caught:
             conv.send("Well?", model="llama3.2")
         assert "OpenAIProvider(prices={'llama3.2': (0.15, 0.60)})" in str(caught.value)
         assert (priced_server.requests, conv.turns) == ([], ())
         assert ask(conv) == CALL_USD
 
-    def test_free_model_needs_no_budget(self, priced_server: ChatServer) -> None:
+    def test_free_model_works_under_any_budget(self, priced_server: ChatServer) -> None:
         """With a price of zero it can be used under a budget of zero."""
         provider = OpenAIProvider("mine", base_url=priced_server.url, prices={"mine": (0, 0)})
         conv = ConversationManager(provider, budget=Budget(0)).new_conversation()
         assert conv.send("Well?").cost == 0
 
     @pytest.mark.parametrize("wrong", [5, "5/day", [Budget(5), 5]])
-    def test_what_is_no_budget_is_refused(self, priced_server: ChatServer, wrong: object) -> None:
+    def test_invalid_budget_is_refused(self, priced_server: ChatServer, wrong: object) -> None:
         """The error shows an example."""
         with pytest.raises(InvalidArgumentError, match=r"give Budget\(5, per=\"day\"\)"):
             manager_for(priced_server, wrong)  # type: ignore[arg-type]  # as a user may mistake it
 
 
-class TestWhatCounts:
+class TestCharges:
     """Every request counts, and nothing else does."""
 
-    def test_running_again_counts(self, priced_server: ChatServer) -> None:
+    def test_rerun_counts(self, priced_server: ChatServer) -> None:
         """Each answer was paid for, including former versions."""
-        conv = talk(manager_for(priced_server, Budget("0.08")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.08")))
         ask(conv)
         conv.rerun(0, max_output_tokens=OUTPUT_TOKENS)
         with pytest.raises(BudgetExceededError):
@@ -235,7 +239,7 @@ class TestWhatCounts:
     def test_replay_needs_no_budget(self, priced_server: ChatServer) -> None:
         """It is allowed when the budget is used up, and does not change the ledger."""
         manager = manager_for(priced_server, Budget("0.03"))
-        conv = talk(manager)
+        conv = new_conversation(manager)
         ask(conv)
         before = spent(manager.store)
         response = conv.rerun(0, max_output_tokens=OUTPUT_TOKENS, replay="auto")
@@ -246,7 +250,7 @@ class TestWhatCounts:
     def test_summary_counts(self, priced_server: ChatServer) -> None:
         """An explicit summary is checked against the budget and charged."""
         manager = manager_for(priced_server, Budget("0.08"))
-        conv = talk(manager)
+        conv = new_conversation(manager)
         ask(conv)
         priced_server.reply(priced_reply(500))
         made = conv.summarize(keep_last=0)
@@ -268,7 +272,7 @@ class TestWhatCounts:
         assert len(conv.summaries) == requests - 1 > 0
         assert spent(manager.store) == (requests * Decimal("0.0015"), 0) == (conv.total_cost, 0)
 
-    def test_summary_that_no_budget_allows_is_done_without(self, priced_server: ChatServer) -> None:
+    def test_summary_over_the_budget_is_skipped(self, priced_server: ChatServer) -> None:
         """The message is answered, and the answer says what was left out."""
         conv = long_talk(manager_for(priced_server, Budget("0.002")))
         priced_server.reply(priced_reply(50))
@@ -279,12 +283,12 @@ class TestWhatCounts:
         )
         assert (response.cost, len(priced_server.requests)) == (Decimal("0.0015"), 1)
 
-    def test_unpriced_turns_are_told_beside_the_budget(self, priced_server: ChatServer, store: StateStore) -> None:
+    def test_unpriced_turns_are_listed_with_the_budget(self, priced_server: ChatServer, store: StateStore) -> None:
         """They are not counted, and the line says how many."""
-        ask(talk(manager_for(priced_server, None, store)))
+        ask(new_conversation(manager_for(priced_server, None, store)))
         for _ in range(3):
-            talk(manager_for(priced_server, None, store)).send("Well?", model="llama3.2")
-        conv = talk(manager_for(priced_server, [Budget(1), Budget(2, per="user")], store))
+            new_conversation(manager_for(priced_server, None, store)).send("Well?", model="llama3.2")
+        conv = new_conversation(manager_for(priced_server, [Budget(1), Budget(2, per="user")], store))
         assert conv.budget_lines() == (
             "budget $0.03 of $1.00 in this conversation · + 3 turns without a price",
             "budget $0.03 of $2.00 for user 'alice' · + 3 turns without a price",
@@ -307,19 +311,19 @@ class TestWarning:
 
     def test_answer_that_reaches_the_fraction_warns(self, priced_server: ChatServer, store: StateStore) -> None:
         """In its ``warnings``; the next one has none, and neither has one of another process."""
-        conv = talk(manager_for(priced_server, Budget("0.11"), store))
+        conv = new_conversation(manager_for(priced_server, Budget("0.11"), store))
         warnings = [conv.send("Well?", max_output_tokens=OUTPUT_TOKENS).warnings for _ in range(2)]
         assert warnings == [(), ()]
         response = conv.send("Well?", max_output_tokens=OUTPUT_TOKENS)
         assert response.warnings == ("The budget is nearly spent: $0.09 of $0.11 in this conversation.",)
         assert response.turn.warnings == ()
-        again = talk(manager_for(priced_server, Budget("0.11"), store))
+        again = new_conversation(manager_for(priced_server, Budget("0.11"), store))
         priced_server.reply(priced_reply(600))
         assert again.send("Well?", max_output_tokens=600).warnings == ()
 
     def test_warning_due_with_a_summary_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
         """A summary cannot show a warning."""
-        conv = talk(manager_for(priced_server, Budget("0.09")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.09")))
         ask(conv)
         ask(conv)
         priced_server.reply(priced_reply(500), priced_reply(100))
@@ -329,7 +333,7 @@ class TestWarning:
 
     def test_warning_due_with_a_failed_call_comes_with_the_next_answer(self, priced_server: ChatServer) -> None:
         """Warnings on an error would not be read."""
-        conv = talk(manager_for(priced_server, Budget("0.10")))
+        conv = new_conversation(manager_for(priced_server, Budget("0.10")))
         ask(conv)
         ask(conv)
         priced_server.reply(replace(priced_reply(), text="word " * 700, cut_after=690))
@@ -340,42 +344,42 @@ class TestWarning:
         assert warning.startswith("The budget is nearly spent: ")
 
 
-class TestWhatFails:
+class TestFailures:
     """A failed call releases its reservation, unless the provider may have billed it."""
 
     @pytest.mark.parametrize("status", [400, 401, 429, 500])
     def test_refused_call_costs_nothing(self, priced_server: ChatServer, store: StateStore, status: int) -> None:
         """And the next call can use it."""
-        conv = talk(manager_for(priced_server, Budget("0.03"), store))
+        conv = new_conversation(manager_for(priced_server, Budget("0.03"), store))
         priced_server.reply(error_reply(status, "No."))
         with pytest.raises(ProviderError):
             ask(conv)
         assert spent(store) == (0, 0)
         assert ask(conv) == CALL_USD
 
-    def test_answer_that_broke_off_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
+    def test_broken_answer_counts_its_output_so_far(self, priced_server: ChatServer) -> None:
         """A provider bills the output so far."""
         manager = manager_for(priced_server, Budget(1))
         priced_server.reply(Reply(text="one two three four", cut_after=3))
         with pytest.raises(ProviderError):
-            ask(talk(manager))
+            ask(new_conversation(manager))
         assert spent(manager.store) == (Decimal("0.00006"), 0)
 
-    def test_stopped_answer_counts_as_far_as_it_came(self, priced_server: ChatServer) -> None:
+    def test_stopped_answer_counts_its_output_so_far(self, priced_server: ChatServer) -> None:
         """It is stored with its cost."""
         manager = manager_for(priced_server, Budget(1))
         priced_server.reply(Reply(text="one two three four"))
-        conv = talk(manager)
+        conv = new_conversation(manager)
         stream = conv.stream("Well?")
         assert next(iter(stream)).strip() == "one"
         stream.close()
         assert conv.turns[0].finish_reason == "interrupted"
         assert spent(manager.store) == (conv.turns[0].cost, 0) == (Decimal("0.00003"), 0)
 
-    def test_answer_that_cannot_be_stored_was_paid_for(self, priced_server: ChatServer) -> None:
+    def test_answer_that_cannot_be_stored_counts(self, priced_server: ChatServer) -> None:
         """The conversation is gone, and so is the money."""
         manager = manager_for(priced_server, Budget(1))
-        conv = talk(manager)
+        conv = new_conversation(manager)
         stream = iter(conv.stream("Well?"))
         next(stream)
         manager.delete_conversation("talk")
@@ -388,16 +392,14 @@ class TestWhatFails:
         chat_server.reply(Reply(text="Yes.", delay_s=5))
         provider = OpenAIProvider("priced", base_url=chat_server.url, prices={"priced": (1000, 1000)})
         manager = ConversationManager(provider, budget=Budget(5))
-        conv = talk(manager)
+        conv = new_conversation(manager)
         threading.Thread(target=interrupt_at_first_request, args=(chat_server,)).start()
         with pytest.raises(KeyboardInterrupt):
             conv.send("Well?")
         assert conv.turns == ()
         assert spent(manager.store) == (Decimal("0.009"), 0)
 
-    def test_process_that_died_in_mid_call_leaves_its_estimate(
-        self, priced_server: ChatServer, tmp_path: Path, clock: Clock
-    ) -> None:
+    def test_estimate_of_a_killed_process_counts(self, priced_server: ChatServer, tmp_path: Path, clock: Clock) -> None:
         """It still counts, and after its lease it is shown as unconfirmed."""
         priced_server.reply(replace(priced_reply(), delay_s=30))
         (process,) = spending(priced_server, tmp_path, Budget(1), processes=1, max_output_tokens=OUTPUT_TOKENS)
@@ -408,7 +410,7 @@ class TestWhatFails:
         with DiskStore(tmp_path) as store:
             assert spent(store) == (0, CALL_USD)
             clock.now = utc_now() + timedelta(hours=1)
-            conv = talk(manager_for(priced_server, Budget("0.05", per="total"), store, clock=clock))
+            conv = new_conversation(manager_for(priced_server, Budget("0.05", per="total"), store, clock=clock))
             assert conv.budget_lines() == ("budget $0.00 of $0.05 in total · $0.03 unconfirmed",)
             with pytest.raises(
                 BudgetExceededError, match=r"\$0\.00 spent, \$0\.03 unconfirmed, and this call may cost"
@@ -461,7 +463,7 @@ def test_ten_processes_stay_under_one_budget(
     budget = Budget(33 * usd + Decimal("0.01"), per="total")
     chat_server.usual = lambda _: replace(priced_reply(output_tokens), delay_s=0.02)
     with DiskStore(tmp_path) as store:
-        talk(manager_for(chat_server, budget, store)).send("Well?", max_output_tokens=max_output_tokens)
+        new_conversation(manager_for(chat_server, budget, store)).send("Well?", max_output_tokens=max_output_tokens)
     processes = spending(chat_server, tmp_path, budget, processes=10, max_output_tokens=max_output_tokens)
     for process in processes:
         process.join(120)

@@ -91,7 +91,7 @@ def run(shell: InteractiveShell, cell: str) -> str:
     return captured.stdout
 
 
-def said(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
+def sent_message(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
     """Run a chat cell in an empty conversation and return the user's message in its one request."""
     run(shell, "%chat_delete talk")
     before = len(server.requests)
@@ -106,30 +106,33 @@ def said(shell: InteractiveShell, server: ChatServer, cell: str) -> object:
 def test_any_body_arrives(shell: InteractiveShell, server: ChatServer, pieces: list[tuple[str, str]]) -> None:
     """JSON, LaTeX, code, templates, CSS and emoji are sent as typed, the expressions between them as their values."""
     typed = "".join(f"{piece} " for piece, _ in pieces)
-    assert said(shell, server, f"%%chat\nx {typed}\n\ny") == f"x {''.join(f'{value} ' for _, value in pieces)}\n\ny"
+    assert (
+        sent_message(shell, server, f"%%chat\nx {typed}\n\ny")
+        == f"x {''.join(f'{value} ' for _, value in pieces)}\n\ny"
+    )
 
 
 @pytest.mark.parametrize("text", PASTED)
-def test_a_body_of_nothing_else_arrives(shell: InteractiveShell, server: ChatServer, text: str) -> None:
+def test_a_body_of_one_piece_arrives(shell: InteractiveShell, server: ChatServer, text: str) -> None:
     """Also at the beginning of the body, where IPython looks for prompts and indentation."""
-    assert said(shell, server, f"%%chat\n{text}") == text.strip("\n")
+    assert sent_message(shell, server, f"%%chat\n{text}") == text.strip("\n")
 
 
 @pytest.mark.parametrize("text", [text for text in PASTED if "\n" not in text])
 def test_a_line_arrives(shell: InteractiveShell, server: ChatServer, text: str) -> None:
     """A ``%chat`` line is sent as typed, with its expressions replaced."""
-    assert said(shell, server, f"%chat Look: {text} {{{{ n }}}} end") == f"Look: {text} 42 end"
+    assert sent_message(shell, server, f"%chat Look: {text} {{{{ n }}}} end") == f"Look: {text} 42 end"
 
 
 @pytest.mark.parametrize("text", sorted(EXPRESSIONS))
 def test_raw_sends_braces_as_typed(shell: InteractiveShell, server: ChatServer, text: str) -> None:
     """With ``--raw`` nothing is replaced, not even unknown names."""
-    assert said(shell, server, f"%%chat --raw\n{text} {{{{ nowhere }}}}") == f"{text} {{{{ nowhere }}}}"
+    assert sent_message(shell, server, f"%%chat --raw\n{text} {{{{ nowhere }}}}") == f"{text} {{{{ nowhere }}}}"
 
 
 def test_an_image_is_a_part_of_the_message(shell: InteractiveShell, server: ChatServer) -> None:
     """The texts around it become parts, too, in the order in which they were typed."""
-    assert said(shell, server, "%%chat\nWhat is {{ picture }}, {{ name }}?") == [
+    assert sent_message(shell, server, "%%chat\nWhat is {{ picture }}, {{ name }}?") == [
         {"type": "text", "text": "What is "},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}},
         {"type": "text", "text": ", Ål {{ name }}?"},
@@ -159,7 +162,7 @@ def test_a_dry_run_shows_the_resolved_text(shell: InteractiveShell, server: Chat
     assert len(server.requests) == before
 
 
-def test_a_changed_value_is_another_question(shell: InteractiveShell, server: ChatServer) -> None:
+def test_a_changed_value_makes_another_request(shell: InteractiveShell, server: ChatServer) -> None:
     """The same text with another value is not replayed; with the former value it is."""
     before = len(server.requests)
     for value in (1, 2, 1):

@@ -94,7 +94,7 @@ def batch(notebook: Kernel) -> Kernel:
     return notebook
 
 
-def again(kernel: Kernel) -> Kernel:
+def restarted(kernel: Kernel) -> Kernel:
     """Return a restarted kernel."""
     return Kernel(kernel.conversation, kernel.in_batch)
 
@@ -127,7 +127,7 @@ class TestCellIds:
         assert not notebook.cell("c", cell_id="c").replayed
         assert (notebook.now, notebook.stale) == ("axc", "")
 
-    def test_the_former_text_brings_back_the_former_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_the_former_text_restores_the_former_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """If the former text is typed again, the version is replayed, and later turns are no longer stale."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
@@ -138,7 +138,7 @@ class TestCellIds:
         """Restart & Run All sends and writes nothing."""
         notebook.cells("abc")
         revision = notebook.conversation.snapshot().state.revision
-        again(notebook).cells("abc")
+        restarted(notebook).cells("abc")
         assert (notebook.now, len(chat_server.requests)) == ("abc", 3)
         assert notebook.conversation.snapshot().state.revision == revision
 
@@ -165,36 +165,36 @@ class TestCellIds:
     def test_moving_cells_changes_nothing(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """The stored order counts, not the order of the cells."""
         notebook.cells("abc")
-        again(notebook).cells("cab")
+        restarted(notebook).cells("cab")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abc", "", 3)
 
     def test_deleting_a_cell_changes_nothing(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """Its turn stays, and the other turns do not become stale."""
         notebook.cells("abc")
-        again(notebook).cells("ac")
+        restarted(notebook).cells("ac")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abc", "", 3)
 
     def test_a_new_cell_is_added_at_the_end(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """Wherever it is in the notebook, its turn comes last, and no turn becomes stale."""
         notebook.cells("abc")
-        again(notebook).cells("anbc")
+        restarted(notebook).cells("anbc")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("abcn", "", 4)
 
-    def test_a_copied_notebook_is_the_same_notebook(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_a_copied_notebook_answers_the_same_turns(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """It keeps its cell ids: in the same conversation it answers the same turns."""
         notebook.cells("ab")
-        copy = again(notebook)
+        copy = restarted(notebook)
         copy.cells("ab")
         copy.cell("x", cell_id="b")
         assert (notebook.now, len(chat_server.requests)) == ("ax", 3)
 
-    def test_a_copied_cell_is_another_cell(self, notebook: Kernel) -> None:
+    def test_a_copied_cell_makes_another_turn(self, notebook: Kernel) -> None:
         """The same text in a cell with another id makes a second turn."""
         notebook.cell("a", cell_id="a")
         notebook.cell("a", cell_id="a-copy")
         assert notebook.now == "aa"
 
-    def test_another_conversation_has_turns_of_its_own(
+    def test_another_conversation_has_its_own_turns(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
         """In another conversation, the same cells are asked anew."""
@@ -203,7 +203,7 @@ class TestCellIds:
         other.cells("ab")
         assert (notebook.now, other.now, len(chat_server.requests)) == ("ab", "ab", 4)
 
-    def test_of_two_kernels_that_make_one_cells_turn_the_later_replaces(
+    def test_the_later_of_two_kernels_replaces_the_turn_of_a_cell(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
         """The earlier turn is kept as a version."""
@@ -212,7 +212,7 @@ class TestCellIds:
         assert notebook.now == "x"
         assert [turn.user_text for turn in notebook.conversation.versions(0)] == ["a"]
 
-    def test_a_turn_that_another_kernel_appended_meanwhile_comes_before_ours(
+    def test_a_turn_appended_by_another_kernel_meanwhile_comes_first(
         self, notebook: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
         """The new turn is added after it and is stale."""
@@ -236,16 +236,16 @@ class TestCellIds:
         assert notebook.now == "aa"
 
 
-class TestWhatLeft:
+class TestRemovedTurns:
     """Cells whose turns are on a branch."""
 
-    def test_turns_that_were_truncated_answer_from_there(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_truncated_turns_are_replayed(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """Run All after ``truncate`` sends and writes nothing."""
         notebook.cells("abc")
         notebook.conversation.truncate(keep_last=2)
         notebook.cells("d")
         revision = notebook.conversation.snapshot().state.revision
-        again(notebook).cells("abcd")
+        restarted(notebook).cells("abcd")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("cd", "", 4)
         assert notebook.conversation.snapshot().state.revision == revision
 
@@ -255,41 +255,41 @@ class TestWhatLeft:
         notebook.conversation.truncate(keep_last=4)
         notebook.cells("d")
         notebook.conversation.truncate(keep_last=2)
-        again(notebook).cells("abcd")
+        restarted(notebook).cells("abcd")
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("d", ["a", "bc"], 4)
 
-    def test_a_turn_that_was_taken_back_answers_from_there(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_an_undone_turn_is_replayed(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """Its context still exists: the answer is shown, and the turn is not restored."""
         notebook.cells("ab")
         notebook.conversation.undo()
         notebook.cells("c")
-        again(notebook).cells("abc")
+        restarted(notebook).cells("abc")
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
 
-    def test_taken_back_and_truncated(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_undone_and_truncated(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """The turn before the undone turn is on a branch itself and is found there."""
         notebook.cells("ab")
         notebook.conversation.undo()
         notebook.cells("cd")
         notebook.conversation.truncate(keep_last=2)
-        again(notebook).cells("abcd")
+        restarted(notebook).cells("abcd")
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("d", ["b", "ac"], 4)
 
-    def test_the_last_turn_that_was_taken_back_is_said_again(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_the_last_undone_turn_is_added_again(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """If no turn followed, running the cell adds it again without a request."""
         notebook.cells("ab")
         notebook.conversation.undo()
         assert notebook.cell("b", cell_id="b").replayed
         assert (notebook.now, len(chat_server.requests)) == ("ab", 2)
 
-    def test_a_changed_cell_whose_turn_left_is_added(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_a_changed_cell_whose_turn_was_removed_is_added(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """The turn on the branch answers another question."""
         notebook.cells("abc")
         notebook.conversation.truncate(keep_last=2)
         notebook.cell("x", cell_id="a")
         assert (notebook.now, notebook.branches, len(chat_server.requests)) == ("cx", ["ab"], 4)
 
-    def test_a_branch_whose_context_is_gone_does_not_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
+    def test_a_branch_with_another_context_is_not_replayed(self, notebook: Kernel, chat_server: ChatServer) -> None:
         """An earlier turn changed: the cell is asked at the end."""
         notebook.cells("ab")
         notebook.conversation.undo()
@@ -304,7 +304,7 @@ class TestWhatLeft:
         batch.conversation.truncate(keep_last=2)
         batch.cells("d")
         revision = batch.conversation.snapshot().state.revision
-        again(batch).cells("abcd")
+        restarted(batch).cells("abcd")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("cd", ["ab"], 4)
         assert batch.conversation.snapshot().state.revision == revision
 
@@ -316,14 +316,14 @@ class TestBatch:
         """The second run sends and writes nothing."""
         batch.cells("abc")
         revision = batch.conversation.snapshot().state.revision
-        again(batch).cells("abc")
+        restarted(batch).cells("abc")
         assert (batch.now, len(chat_server.requests)) == ("abc", 3)
         assert batch.conversation.snapshot().state.revision == revision
 
     def test_past_the_last_calls_append(self, batch: Kernel, chat_server: ChatServer) -> None:
         """A notebook with more cells adds their turns."""
         batch.cells("ab")
-        again(batch).cells("abcd")
+        restarted(batch).cells("abcd")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("abcd", [], 4)
 
     def test_the_first_difference_after_a_match_makes_the_tail_a_branch(
@@ -331,33 +331,33 @@ class TestBatch:
     ) -> None:
         """From there on calls append, even if later cells are equal again."""
         batch.cells("abcd")
-        again(batch).cells("axcd")
+        restarted(batch).cells("axcd")
         assert (batch.now, batch.branches, batch.stale) == ("axcd", ["bcd"], "")
         assert len(chat_server.requests) == 7
 
-    def test_the_notebook_as_it_was_brings_its_answers_back(self, batch: Kernel, chat_server: ChatServer) -> None:
+    def test_the_former_notebook_replays_its_answers(self, batch: Kernel, chat_server: ChatServer) -> None:
         """Turns on the branch are replayed at the end of the matched turns."""
         batch.cells("abcd")
-        again(batch).cells("axcd")
-        again(batch).cells("abcd")
+        restarted(batch).cells("axcd")
+        restarted(batch).cells("abcd")
         assert (batch.now, len(chat_server.requests)) == ("abcd", 7)
 
     def test_a_cell_that_was_deleted_is_a_difference(self, batch: Kernel) -> None:
         """The changed cell begins the new tail."""
         batch.cells("abc")
-        again(batch).cells("ac")
+        restarted(batch).cells("ac")
         assert (batch.now, batch.branches) == ("ac", ["bc"])
 
     def test_a_first_difference_before_any_match_appends(self, batch: Kernel, chat_server: ChatServer) -> None:
         """Matching ends for this kernel: no turn is removed, and equal cells append, too."""
         batch.cells("ab")
-        again(batch).cells("xab")
+        restarted(batch).cells("xab")
         assert (batch.now, batch.branches) == ("abxab", [])
         assert len(chat_server.requests) == 5
 
     def test_calls_of_one_cell_are_matched_one_by_one(self, batch: Kernel, chat_server: ChatServer) -> None:
         """Their source is the same."""
-        for kernel in (batch, again(batch)):
+        for kernel in (batch, restarted(batch)):
             kernel.cell("a", calls=3)
             kernel.cell("b")
         assert (batch.now, len(chat_server.requests)) == ("a0a1a2b", 4)
@@ -367,7 +367,7 @@ class TestBatch:
     ) -> None:
         """The source is compared, not the message: the same cell with other data replaces its turn."""
         batch.cells("abc")
-        second = again(batch)
+        second = restarted(batch)
         second.cell("a")
         asks = CellCall(cell_id=None, cell_source="b")
         place = second.matching.place_of(asks, second.conversation.snapshot(), in_batch=True)
@@ -379,12 +379,12 @@ class TestBatch:
         assert [turn.user_text for turn in batch.conversation.turns] == ["a", "b of today", "c"]
         assert (batch.branches, batch.stale, len(chat_server.requests)) == ([], "", 5)
 
-    def test_turns_of_panels_and_python_are_passed_over(self, batch: Kernel, chat_server: ChatServer) -> None:
+    def test_turns_of_panels_and_python_are_skipped(self, batch: Kernel, chat_server: ChatServer) -> None:
         """Only turns made by cells are compared; other turns stay where they are."""
         batch.cells("a")
         batch.conversation.send("p")
         batch.cells("b")
-        again(batch).cells("ab")
+        restarted(batch).cells("ab")
         assert (batch.now, len(chat_server.requests)) == ("apb", 3)
 
     def test_turns_of_a_front_end_with_ids_are_matched(self, notebook: Kernel, chat_server: ChatServer) -> None:
@@ -397,7 +397,7 @@ class TestBatch:
     def test_a_failing_call_does_not_advance(self, batch: Kernel, chat_server: ChatServer) -> None:
         """The next cell is compared with the same turn; the failed call removed nothing."""
         batch.cells("abc")
-        second = again(batch)
+        second = restarted(batch)
         second.cells("a")
         chat_server.reply(error_reply(400, "no"))
         with pytest.raises(BadRequestError):
@@ -408,7 +408,7 @@ class TestBatch:
     def test_a_failing_first_call_does_not_end_the_matching(self, batch: Kernel, chat_server: ChatServer) -> None:
         """A changed cell that failed does not count as a difference."""
         batch.cells("ab")
-        second = again(batch)
+        second = restarted(batch)
         chat_server.reply(error_reply(400, "no"))
         with pytest.raises(BadRequestError):
             second.cell("x")
@@ -421,7 +421,7 @@ class TestBatch:
         """The keys are not stored, and the cell is matched again."""
         monkeypatch.setenv("OPENAI_API_KEY", "my-own-key")
         cell = f"%env OPENAI_API_KEY={KEY}\nother = 'my-own-key'\n%chat a"
-        for kernel in (batch, again(batch)):
+        for kernel in (batch, restarted(batch)):
             kernel.cell(cell)
             kernel.cell("b")
         assert [turn.cell_source for turn in batch.conversation.turns] == [
@@ -430,30 +430,30 @@ class TestBatch:
         ]
         assert len(chat_server.requests) == 2
 
-    def test_a_turn_that_was_taken_back_is_not_looked_for(self, batch: Kernel, chat_server: ChatServer) -> None:
+    def test_an_undone_turn_is_not_expected(self, batch: Kernel, chat_server: ChatServer) -> None:
         """Within one run the next cell follows the remaining turns, and matching continues."""
         batch.cells("ab")
         batch.conversation.undo()
         batch.cells("c")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
 
-    def test_a_turn_that_was_taken_back_is_no_difference(self, batch: Kernel, chat_server: ChatServer) -> None:
+    def test_an_undone_turn_is_not_a_difference(self, batch: Kernel, chat_server: ChatServer) -> None:
         """The next run replays it from its branch and the next cell in place; nothing is written."""
         batch.cells("ab")
         batch.conversation.undo()
         batch.cells("c")
         revision = batch.conversation.snapshot().state.revision
-        again(batch).cells("abc")
+        restarted(batch).cells("abc")
         assert (batch.now, batch.branches, len(chat_server.requests)) == ("ac", ["b"], 3)
         assert batch.conversation.snapshot().state.revision == revision
 
-    def test_a_fork_begins_behind_what_it_inherited(
+    def test_matching_in_a_fork_begins_after_the_inherited_turns(
         self, batch: Kernel, store: StateStore, chat_server: ChatServer
     ) -> None:
         """The earlier cells match turns of the original conversation."""
         batch.cells("ab")
         batch.conversation.fork("fork")
-        for kernel in (again(batch), again(batch)):
+        for kernel in (restarted(batch), restarted(batch)):
             kernel.cells("ab")
             fork = Kernel(
                 manager_for(store, chat_server).get_conversation("fork"), in_batch=True, matching=kernel.matching
@@ -462,12 +462,10 @@ class TestBatch:
             fork.cells("c")
         assert (fork.now, fork.branches, len(chat_server.requests)) == ("abc", [], 3)
 
-    def test_a_turn_that_another_kernel_replaced_meanwhile_counts_as_passed(
-        self, batch: Kernel, chat_server: ChatServer
-    ) -> None:
+    def test_a_turn_replaced_by_another_kernel_counts_as_matched(self, batch: Kernel, chat_server: ChatServer) -> None:
         """The next cell is compared with the next turn."""
         batch.cells("abc")
-        second = again(batch)
+        second = restarted(batch)
         second.cells("a")
         batch.conversation.rerun(0, fresh=True)
         second.cells("bc")
@@ -479,7 +477,7 @@ class TestBatch:
         """It is not an answer, and it is not copied."""
         batch.cells("a")
         store.append("talk", said("b", cell_source="b", finish_reason="interrupted"))
-        again(batch).cells("ab")
+        restarted(batch).cells("ab")
         assert (batch.now, len(chat_server.requests)) == ("ab", 2)
 
     def test_strict_replay_fails_before_anything_is_sent(

@@ -31,7 +31,7 @@ from promptkit_nb.notebook.cells import _without_keys
         ("key = 'sk-proj-0123456789'\n# or sk-0123456789", "key = '[key]'\n# or [key]"),
     ],
 )
-def test_no_key_is_kept(typed: str, kept: str) -> None:
+def test_keys_are_removed(typed: str, kept: str) -> None:
     """Keys are removed in all the forms in which people write them."""
     assert _without_keys(typed) == kept
 
@@ -47,7 +47,7 @@ def test_no_key_is_kept(typed: str, kept: str) -> None:
         "keys = ['a', 'b']\nd['key'] = value",
     ],
 )
-def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
+def test_everything_else_is_unchanged(typed: str) -> None:
     """The source identifies the cell."""
     assert _without_keys(typed) == typed
 
@@ -55,11 +55,11 @@ def test_the_rest_is_kept_as_it_was_typed(typed: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["key", "key = '", "%env KEY\n", "\n", "://a:", "%env key", " ", "!a ", "!key", "key: a "]
 )
-def test_long_cells_take_no_time(piece: str) -> None:
+def test_long_cells_are_fast(piece: str) -> None:
     """A cell of a megabyte is searched in linear time."""
     assert _without_keys(f"%env {piece * 300_000}") is not None
 
 
-def test_without_a_source_there_is_none() -> None:
+def test_missing_source_stays_missing() -> None:
     """Outside a kernel the source is unknown."""
     assert _without_keys(None) is None

@@ -53,17 +53,17 @@ class Broken:
         raise OSError("no picture")
 
 
-class Pictured:
+class WithMarkdown:
     def _repr_markdown_(self) -> str:
         return "for people"
 
 
-class Described(Pictured):
+class WithLlmText(WithMarkdown):
     def _repr_llm_(self) -> str:
         return "for models"
 
 
-class Shown:
+class WithPng:
     """An object that displays as PNG, as bytes (Pillow) or with metadata (IPython)."""
 
     def __init__(self, shown: object) -> None:
@@ -186,7 +186,7 @@ def test_an_unknown_name_is_an_error_that_names_it() -> None:
         ("{{ name._x }}", "{{ name._x }} reads the private attribute _x"),
     ],
 )
-def test_what_would_have_to_be_computed_is_an_error(text: str, why: str) -> None:
+def test_computations_and_private_attributes_are_errors(text: str, why: str) -> None:
     """It is probably meant to be evaluated, so it is not sent as typed."""
     assert (
         error_of(text) == f"{why}. Assign the value to a variable and use that, or add --raw to send braces as typed."
@@ -203,7 +203,7 @@ def test_what_would_have_to_be_computed_is_an_error(text: str, why: str) -> None
         ("{{ broken.size }}", "OSError: the file is closed"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_with_its_cause(text: str, why: str) -> None:
+def test_failing_lookups_are_errors_with_their_cause(text: str, why: str) -> None:
     """Missing attributes and items, and properties that raise."""
     with pytest.raises(InvalidArgumentError) as caught:
         filled(text)
@@ -213,7 +213,7 @@ def test_what_cannot_be_read_is_an_error_with_its_cause(text: str, why: str) -> 
     assert why.startswith(type(caught.value.__cause__).__name__)
 
 
-def test_no_code_of_the_cell_runs() -> None:
+def test_expressions_run_no_code() -> None:
     """Not even inside an item."""
     calls: list[str] = []
     assert "is a call" in error_of("{{ log('x') }}", log=calls.append)
@@ -236,8 +236,8 @@ def test_no_code_of_the_cell_runs() -> None:
         ({"log": "segfault at 0x7f001234"}, '{"log": "segfault at 0x7f001234"}'),
         (Run("r1", 0.5), '{"name": "r1", "loss": 0.5}'),
         (Point(x=1, when=datetime(2026, 3, 1, tzinfo=UTC)), '{"x": 1, "when": "2026-03-01T00:00:00Z"}'),
-        (Pictured(), "for people"),
-        (Described(), "for models"),
+        (WithMarkdown(), "for people"),
+        (WithLlmText(), "for models"),
         (np.array([[1, 2], [3, 4]]), "array, shape (2, 2), dtype int64\n[[1, 2],\n [3, 4]]"),
         (
             pd.Series([1.5, 2], name="n"),
@@ -294,7 +294,7 @@ def test_an_empty_frame_has_no_table() -> None:
     assert filled("{{ frame }}", frame=pd.DataFrame()) == "DataFrame, 0 rows, 0 columns"
 
 
-def test_a_changed_frame_is_another_request() -> None:
+def test_a_changed_frame_makes_another_request() -> None:
     """Different data give a different replay key; equal data give the same key."""
 
     def key(values: list[int]) -> str:
@@ -359,9 +359,9 @@ def test_bytes_of_an_image_file_are_an_image(data: bytes, kind: str) -> None:
 
 
 @pytest.mark.parametrize("shown", [PNG, PIXEL, (PIXEL, {"width": 10})], ids=["bytes", "base64", "with metadata"])
-def test_what_shows_itself_as_png_is_an_image(shown: object) -> None:
+def test_an_object_that_displays_as_png_is_an_image(shown: object) -> None:
     """As bytes or base64, with or without metadata."""
-    assert fill("{{ image }}", {"image": Shown(shown)}).parts == (PNG_PART,)
+    assert fill("{{ image }}", {"image": WithPng(shown)}).parts == (PNG_PART,)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_images_of_the_libraries_are_images(image: object) -> None:
     assert fill("{{ image }}", {"image": image}).parts == (part,)
 
 
-def test_where_only_text_can_be_sent_an_image_is_an_error() -> None:
+def test_an_image_is_an_error_if_only_text_can_be_sent() -> None:
     """The error names the image and says what to do."""
     with pytest.raises(InvalidArgumentError) as caught:
         fill("{{ pixel }}", NOTEBOOK, images=False)

@@ -45,13 +45,13 @@ def test_hashes_never_change() -> None:
 
 
 @given(TURNS, TURNS)
-def test_chain_goes_on_from_where_it_was(one: list[Turn], other: list[Turn]) -> None:
+def test_chain_continues_from_a_hash(one: list[Turn], other: list[Turn]) -> None:
     """The hash of all turns equals the hash of the later turns that starts with the hash of the earlier ones."""
     assert chain_of([*one, *other]) == chain_of(other, chain_of(one))
 
 
 @given(TURNS, TURNS)
-def test_chain_differs_exactly_where_something_else_was_said(one: list[Turn], other: list[Turn]) -> None:
+def test_chain_differs_exactly_if_the_messages_differ(one: list[Turn], other: list[Turn]) -> None:
     """Two histories have the same hash only if their messages are the same, turn by turn."""
     same = [turn.messages for turn in one] == [turn.messages for turn in other]
     assert (chain_of(one) == chain_of(other)) == same
@@ -73,7 +73,7 @@ def test_chain_differs_exactly_where_something_else_was_said(one: list[Turn], ot
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_circumstances_do_not_count(changes: dict[str, Any]) -> None:
+def test_metadata_does_not_count(changes: dict[str, Any]) -> None:
     """Time, author, cost and reasoning do not matter."""
     assert chain_of([replace(TURN, **changes)]) == chain_of([TURN])
 
@@ -89,12 +89,12 @@ def test_circumstances_do_not_count(changes: dict[str, Any]) -> None:
         Message("user", "My name is Alice", tool_calls=(ToolCall("1", "f"),)),
     ],
 )
-def test_all_that_was_said_counts(message: Message) -> None:
+def test_every_field_of_a_message_counts(message: Message) -> None:
     """Role, text, parts, tool calls and names."""
     assert chain_of([replace(TURN, messages=(message, TURN.messages[1]))]) != chain_of([TURN])
 
 
-def test_system_prompt_counts_and_none_is_no_blank_one() -> None:
+def test_system_prompt_counts_and_none_is_not_empty() -> None:
     """Three contexts before the first turn."""
     assert len({context_hash_of(prompt, chain_of([])) for prompt in (None, "", "You help.")}) == 3
 

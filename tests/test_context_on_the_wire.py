@@ -44,7 +44,7 @@ def sent(server: ChatServer) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("turns", [0, 1, 30])
 @pytest.mark.parametrize("keep_last", [None, 10])
-def test_context_is_what_the_next_request_carries(
+def test_context_equals_the_next_request(
     manager: ConversationManager, chat_server: ChatServer, turns: int, keep_last: int | None
 ) -> None:
     """Message by message, with a summary and without."""
@@ -57,7 +57,7 @@ def test_context_is_what_the_next_request_carries(
     assert sent(chat_server) == [*((line.role, line.content) for line in context), ("user", "And now?")]
 
 
-def test_dry_run_is_what_the_request_carries(manager: ConversationManager, chat_server: ChatServer) -> None:
+def test_dry_run_equals_the_request(manager: ConversationManager, chat_server: ChatServer) -> None:
     """Also if the window leaves turns out; nothing is sent or stored for it."""
     conv = talked(manager, 30, max_tokens=100)
     before = manager.store.get("chat")
@@ -74,7 +74,7 @@ def test_dry_run_is_what_the_request_carries(manager: ConversationManager, chat_
     assert str(dry).splitlines()[-1].startswith("dry run, nothing was sent · between $0.0000")
 
 
-def test_dry_run_counts_pictures(manager: ConversationManager) -> None:
+def test_dry_run_counts_images(manager: ConversationManager) -> None:
     """A small one is one tile: 85 tokens plus 170."""
     conv = talked(manager, 0)
     dry = conv.dry_run(
@@ -139,7 +139,7 @@ class TestMoney:
         assert response.cost == conv.total_cost == Decimal(cost)
         assert (conv.turns[0].price_source or "").split()[0] == source
 
-    def test_unknown_stays_unknown_in_every_sum(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+    def test_unknown_costs_stay_unknown_in_totals(self, manager: ConversationManager, chat_server: ChatServer) -> None:
         """It is not zero: the total has the known part and the number of turns without a price, or is ``None``."""
         conv = manager.new_conversation()
         for _ in range(3):
@@ -160,7 +160,7 @@ class TestMoney:
         dearer = OpenAIProvider("mine", base_url=chat_server.url, prices={"mine": (1000, 1000)})
         assert ConversationManager(dearer, manager.store).get_conversation("old").total_cost == Decimal("0.00002")
 
-    def test_server_that_cut_the_prompt_is_told_once(
+    def test_warns_once_if_the_server_cut_the_prompt(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
         """One warning, with the token counts."""
@@ -168,7 +168,7 @@ class TestMoney:
         (warning,) = manager.new_conversation().send("word " * 4000).warnings
         assert warning.startswith("The server read 512 tokens, but about 4,008 were sent")
 
-    def test_short_conversation_is_never_called_cut(
+    def test_never_warns_about_a_short_conversation(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
         """If all messages fit into any window, a server with much lower counts gives no warning."""

@@ -50,7 +50,7 @@ def roles_and_texts(server: ChatServer, number: int = -1) -> list[tuple[str, str
     return [(message["role"], message["content"]) for message in on_the_wire(server, number)]
 
 
-def long_ago(script: str, count: int, chance: random.Random) -> tuple[Turn, ...]:
+def old_turns(script: str, count: int, chance: random.Random) -> tuple[Turn, ...]:
     """Return turns of different lengths, as another program may have stored them."""
     lengths = [chance.choice((3, 10, 30, 80)) for _ in range(2 * count)]
     texts = [text_in(script, length, chance) for length in lengths]
@@ -110,21 +110,21 @@ class TestLimit:
     def test_limit_holds_on_any_server(self, chat_server: ChatServer, count: str, script: str) -> None:
         """Also if the server counts twice as much as we do, and from the first request on."""
         chance = random.Random(script)  # noqa: S311 - no secrets
-        conv = opened(chat_server, long_ago(script, 500, chance), model="llama3.2")
+        conv = opened(chat_server, old_turns(script, 500, chance), model="llama3.2")
         self.check(conv, chat_server, count, script, chance)
 
     @pytest.mark.parametrize("script", SCRIPTS)
     def test_limit_holds_for_openais_models(self, chat_server: ChatServer, script: str) -> None:
         """Their counts are ours, so the window is filled except for less than one turn."""
         chance = random.Random(script)  # noqa: S311 - as above
-        conv = opened(chat_server, long_ago(script, 500, chance))
+        conv = opened(chat_server, old_turns(script, 500, chance))
         self.check(conv, chat_server, "o200k", script, chance)
         assert min(turn.usage.input_tokens for turn in conv.turns[500:]) > 0.85 * LIMIT
 
-    def test_every_store_holds_all_that_was_said(self, chat_server: ChatServer, store: StateStore) -> None:
+    def test_every_store_keeps_all_turns(self, chat_server: ChatServer, store: StateStore) -> None:
         """Turns that are not sent stay stored, byte for byte."""
         chance = random.Random(1)  # noqa: S311 - as above
-        before = long_ago("english", 500, chance)
+        before = old_turns("english", 500, chance)
         conv = opened(chat_server, before, store=store)
         self.check(conv, chat_server, "o200k", "english", chance)
         assert store.get("long").turns[:500] == before
@@ -133,7 +133,7 @@ class TestLimit:
 class TestTruncate:
     """Turns are left out of the request, oldest first and whole."""
 
-    def test_request_carries_system_prompt_newest_turns_and_message(self, chat_server: ChatServer) -> None:
+    def test_request_has_system_prompt_newest_turns_and_message(self, chat_server: ChatServer) -> None:
         """In order; the response and the stored turn say how many turns were left out."""
         conv = opened(chat_server, numbered(10), max_tokens=50)
         response = conv.send("And now?")
@@ -149,7 +149,7 @@ class TestTruncate:
         assert prompt_tokens(chat_server.requests[-1].body, SERVERS["o200k"]) == response.turn.counted_input_tokens
 
     @pytest.mark.parametrize("max_tokens", range(100, 120))
-    def test_context_is_what_a_short_message_finds_before_it(self, chat_server: ChatServer, max_tokens: int) -> None:
+    def test_context_keeps_room_for_a_short_message(self, chat_server: ChatServer, max_tokens: int) -> None:
         """No turn is shown that even the shortest message would push out."""
         conv = opened(chat_server, numbered(10), max_tokens=max_tokens)
         shown = [(line.role, line.content) for line in conv.context()]
@@ -164,7 +164,7 @@ class TestTruncate:
         assert len(on_the_wire(chat_server)) == 22
         assert conv.turns[-1].truncated == 0
 
-    def test_call_and_result_of_a_tool_leave_together(self, chat_server: ChatServer) -> None:
+    def test_tool_call_and_result_are_left_out_together(self, chat_server: ChatServer) -> None:
         """With their turn; never half of it is sent."""
         messages = (
             Message("user", "Weather?"),
@@ -192,7 +192,7 @@ class TestTruncate:
         assert conv.send("And then?").truncated == 0
 
     @pytest.mark.parametrize("policy", ["truncate", "summarize", "error"])
-    def test_what_never_fits_is_told_and_not_sent(self, chat_server: ChatServer, policy: ContextPolicy) -> None:
+    def test_a_request_that_cannot_fit_is_an_error(self, chat_server: ChatServer, policy: ContextPolicy) -> None:
         """System prompt and message alone exceed the limit: the error has the token counts."""
         conv = opened(chat_server, numbered(3), max_tokens=100, policy=policy)
         with pytest.raises(ContextWindowExceededError) as caught:
@@ -208,7 +208,7 @@ class TestTruncate:
 class TestError:
     """The policy "error" sends everything, or nothing."""
 
-    def test_what_fits_is_sent(self, chat_server: ChatServer) -> None:
+    def test_a_request_that_fits_is_sent(self, chat_server: ChatServer) -> None:
         """Everything is sent."""
         opened(chat_server, numbered(10), policy="error").send("And now?")
         assert len(on_the_wire(chat_server)) == 22
@@ -225,7 +225,7 @@ class TestError:
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (100, 177)
         assert (chat_server.requests, len(conv.turns)) == ([], 10)
 
-    def test_it_goes_on_once_it_is_shorter(self, chat_server: ChatServer) -> None:
+    def test_it_works_again_after_truncate(self, chat_server: ChatServer) -> None:
         """As the error says."""
         conv = opened(chat_server, numbered(10), max_tokens=100, policy="error")
         conv.truncate(keep_last=10)
@@ -246,7 +246,7 @@ class TestTooLongForTheServer:
         assert response.warnings == ("The model found the request too long, so 6 turns stayed out of it.",)
         assert len(conv.turns) == 11
 
-    def test_second_refusal_is_the_error(self, chat_server: ChatServer) -> None:
+    def test_second_rejection_raises(self, chat_server: ChatServer) -> None:
         """There is no third attempt, and nothing is stored."""
         chat_server.usual = lambda _: error_reply(400, "Too many tokens.", code="context_length_exceeded")
         conv = opened(chat_server, numbered(10), max_tokens=None)
@@ -254,7 +254,7 @@ class TestTooLongForTheServer:
             conv.send("And now?")
         assert (len(chat_server.requests), len(conv.turns)) == (2, 10)
 
-    def test_policy_error_does_not_try_again(self, chat_server: ChatServer) -> None:
+    def test_policy_error_does_not_retry(self, chat_server: ChatServer) -> None:
         """The error has the server's token counts and the unsent message."""
         chat_server.usual = counting(SERVERS["o200k"], limit=100)
         conv = opened(chat_server, numbered(10), max_tokens=None, policy="error")
@@ -288,7 +288,7 @@ class TestTooLongForTheServer:
 class TestSummarize:
     """The policy "summarize": turns are summarized before they leave the request."""
 
-    def test_summary_is_made_beside_the_conversation(self, chat_server: ChatServer, store: StateStore) -> None:
+    def test_summary_is_not_a_turn(self, chat_server: ChatServer, store: StateStore) -> None:
         """It is stored with its range, text, tokens, cost and model; it is not a turn, and no turn is lost."""
         conv = opened(chat_server, numbered(40), store=store, max_tokens=600, policy="summarize")
         chat_server.reply(
@@ -317,10 +317,10 @@ class TestSummarize:
         assert conv.token_count == before[0] + 1500 + response.usage.total_tokens
         assert conv.total_cost == (before[1] or 0) + Decimal("0.00045") + (response.cost or 0)
 
-    def test_both_requests_keep_to_the_limit(self, chat_server: ChatServer) -> None:
+    def test_both_requests_respect_the_limit(self, chat_server: ChatServer) -> None:
         """The limit holds for summaries, too; each part is folded into the next, and all turns are summarized."""
         chance = random.Random(2)  # noqa: S311 - no secrets
-        long = long_ago("english", 120, chance)
+        long = old_turns("english", 120, chance)
         conv = opened(chat_server, long, max_tokens=1000, policy="summarize")
         chat_server.usual = counting(SERVERS["o200k"], answer=lambda: text_in("english", 60, chance))
         for number in range(20):
@@ -329,14 +329,14 @@ class TestSummarize:
         assert conv.summaries[-1].first_turn == long[0].id
         assert len(conv.turns) == 140
 
-    def test_summary_is_not_due_with_every_message(self, chat_server: ChatServer) -> None:
+    def test_summary_is_not_needed_for_every_message(self, chat_server: ChatServer) -> None:
         """It makes room for several turns."""
         conv = opened(chat_server, numbered(20), max_tokens=300, policy="summarize")
         for number in range(10):
             conv.send(f"And {number}?")
         assert len(conv.summaries) <= 3
 
-    def test_clock_behind_that_of_the_turns_pays_for_no_more_summaries(self, chat_server: ChatServer) -> None:
+    def test_later_timestamps_of_turns_cause_no_more_summaries(self, chat_server: ChatServer) -> None:
         """Turns that another machine answered an hour from now are summarized once, and the summary is used."""
         ahead = [replace(turn, created_at=turn.created_at + timedelta(hours=1)) for turn in numbered(20)]
         conv = opened(chat_server, tuple(ahead), max_tokens=300, policy="summarize")
@@ -345,7 +345,7 @@ class TestSummarize:
         assert truncated == [0] * 10
         assert len(conv.summaries) <= 3
 
-    def test_restored_version_is_in_no_summary_of_another(self, chat_server: ChatServer) -> None:
+    def test_restored_version_is_not_covered_by_the_summary(self, chat_server: ChatServer) -> None:
         """It is sent in full, though it is older than the summary, which is used again once the turns are restored."""
         conv = opened(chat_server, numbered(5), max_tokens=None)
         conv.rerun(1, "Changed")
@@ -357,7 +357,7 @@ class TestSummarize:
         conv.restore(changed)
         assert [line.kind for line in conv.context()][:3] == ["system", "summary", "turn"]
 
-    def test_summary_folded_behind_restored_turns_serves(self, chat_server: ChatServer) -> None:
+    def test_summary_is_folded_in_after_restored_turns(self, chat_server: ChatServer) -> None:
         """The restored turns come before the summarized ones: one summary covers both and is paid for once."""
         conv = opened(chat_server, numbered(10), max_tokens=None)
         conv.truncate(keep_last=10)
@@ -369,7 +369,7 @@ class TestSummarize:
         assert len(chat_server.requests) == 2
 
     @pytest.mark.parametrize("max_tokens", [60, 100, 400, 1000])
-    def test_long_summaries_are_not_made_again_and_again(self, chat_server: ChatServer, max_tokens: int) -> None:
+    def test_long_summaries_are_not_repeated(self, chat_server: ChatServer, max_tokens: int) -> None:
         """In any window: if a summary has no room, the next messages do not pay for another."""
         conv = opened(chat_server, numbered(20), max_tokens=max_tokens, policy="summarize")
 
@@ -382,7 +382,7 @@ class TestSummarize:
             conv.send(f"And {number}?")
         assert len(chat_server.requests) <= 10 + 5
 
-    def test_window_without_room_for_a_summary_is_told(self, chat_server: ChatServer) -> None:
+    def test_window_without_room_for_a_summary_warns(self, chat_server: ChatServer) -> None:
         """One request, and what it left out."""
         response = opened(chat_server, numbered(20), max_tokens=60, policy="summarize").send("And now?")
         assert response.warnings == (
@@ -402,7 +402,7 @@ class TestSummarize:
         assert "Out of order." in warning
         assert len(conv.turns) == 21
 
-    def test_model_that_takes_no_temperature_is_asked_without(self, chat_server: ChatServer) -> None:
+    def test_model_that_rejects_temperature_is_asked_without(self, chat_server: ChatServer) -> None:
         """Reasoning models reject it."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
         said = "Unsupported value: 'temperature' does not support 0.3 with this model. Only the default (1) is."
@@ -412,7 +412,7 @@ class TestSummarize:
         assert made.text == "They talked."
         assert [request.body.get("temperature") for request in chat_server.requests] == [0.3, None]
 
-    def test_summary_that_says_nothing_is_an_error_and_was_paid_for(self, chat_server: ChatServer) -> None:
+    def test_empty_summary_is_an_error_and_is_charged(self, chat_server: ChatServer) -> None:
         """Nothing is stored of it except its cost."""
         conv = opened(chat_server, numbered(20), max_tokens=None)
         chat_server.reply(Reply(text="", usage={"prompt_tokens": 1000, "completion_tokens": 500}))

@@ -47,7 +47,7 @@ def test_without_a_limit_everything_is_there() -> None:
     assert str(whole).endswith(f"\n{whole.token_count} tokens")
 
 
-def test_lines_say_what_they_are() -> None:
+def test_lines_have_a_kind() -> None:
     """The system prompt, a summary, a turn with its index in the conversation, or the question."""
     talk = turns("Hello")
     window = fit("You help.", talk, [], Message("user", "Bye"), estimator=EXACT)
@@ -73,7 +73,7 @@ def test_other_models_counts_are_estimates() -> None:
     assert str(cut).endswith("\n44 of 120 tokens · 2 turns left out (estimate, 103 at most)")
 
 
-def test_an_empty_one_is_its_total() -> None:
+def test_an_empty_context_has_only_a_total() -> None:
     """Only the opening of the answer."""
     assert str(Context.of(fit(None, [], [], None, estimator=EXACT), [], estimator=EXACT)) == "3 tokens"
 
@@ -87,7 +87,7 @@ def test_tool_calls_are_shown() -> None:
     assert line.content == 'weather({"city": "Paris"})'
 
 
-def test_html_has_a_bar_and_unfolds_what_was_said() -> None:
+def test_html_has_a_bar_and_unfolds_the_messages() -> None:
     """A bar for the window, and each message below its first words; no script runs."""
     talk = turns(f"**bold** {SCRIPT}")
     window = fit(SCRIPT, talk, [], None, estimator=EXACT, max_tokens=100)

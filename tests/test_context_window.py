@@ -58,14 +58,14 @@ def state(count: int, *summaries: Summary) -> ConversationState:
 class TestFit:
     """Choosing turns by size."""
 
-    def test_without_a_limit_everything_goes_and_nothing_is_counted(self) -> None:
+    def test_without_a_limit_everything_is_sent_and_nothing_counted(self) -> None:
         """System prompt, all turns, question; no token counts."""
         window = fit("You help.", turns(3), [], HI, estimator=EXACT)
         said = [message for each in turns(3) for message in each.messages]
         assert window.messages == (Message("system", "You help."), *said, HI)
         assert (window.token_count, window.counted_tokens, window.left_out) == (None, None, ())
 
-    def test_newest_whole_turns_go(self) -> None:
+    def test_newest_whole_turns_are_sent(self) -> None:
         """A system prompt of 7, a question of 5 and a reply of 3 tokens leave room for two turns of 18 in 51 tokens."""
         window = fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=51)
         assert [each.id for each in window.turns] == ["t003", "t004"]
@@ -95,7 +95,7 @@ class TestFit:
         with_tools = fit(None, turns(5), [], HI, estimator=EXACT, max_tokens=80, tools=tools)
         assert (len(plain.turns), len(with_tools.turns)) == (4, 2)
 
-    def test_system_prompt_and_question_alone_may_be_too_much(self) -> None:
+    def test_system_prompt_and_question_alone_may_be_too_long(self) -> None:
         """The error has the token counts."""
         with pytest.raises(ContextWindowExceededError) as caught:
             fit("You help.", turns(5), [], HI, estimator=EXACT, max_tokens=14)
@@ -105,7 +105,7 @@ class TestFit:
         )
         assert (caught.value.limit_tokens, caught.value.request_tokens) == (14, 15)
 
-    def test_policy_error_refuses_what_would_be_left_out(self) -> None:
+    def test_policy_error_raises_if_turns_would_be_left_out(self) -> None:
         """With the total size; requests that fit are sent as usual."""
         assert len(fit(None, turns(2), [], HI, estimator=EXACT, max_tokens=44, policy="error").turns) == 2
         with pytest.raises(
@@ -132,7 +132,7 @@ class TestSummaries:
         assert window.messages == (Message("system", "You help."), note, *talk.turns[3].messages, HI)
         assert window.left_out == ()
 
-    def test_newer_summary_folds_the_older(self) -> None:
+    def test_newer_summary_replaces_the_older(self) -> None:
         """Of two that cover the same turns, the newer is used; disjoint summaries are used together, oldest first."""
         assert applied_summaries(state(9, summary(0, 2), summary(0, 5))) == [(0, 6)]
         assert applied_summaries(state(9, summary(3, 5), summary(0, 2))) == [(0, 3), (3, 6)]
@@ -144,12 +144,12 @@ class TestSummaries:
             (0, 2)
         ]
 
-    def test_it_serves_later_turns_only(self) -> None:
+    def test_it_applies_to_later_turns_only(self) -> None:
         """Answering a summarized turn again uses only the turns before it."""
         assert applied_summaries(state(9, summary(0, 5)), before=6) == [(0, 6)]
         assert applied_summaries(state(9, summary(0, 5)), before=5) == []
 
-    def test_hash_tells_better_than_the_time_what_it_was_made_of(self) -> None:
+    def test_hash_takes_precedence_over_timestamps(self) -> None:
         """Turns with later timestamps from another clock are covered if their text is the same."""
         talk = state(9)
         link = [*context_hashes_of(talk.turns)][6]
@@ -160,7 +160,7 @@ class TestSummaries:
             applied_summaries(replace(talk, turns=(*talk.turns[:3], other, *talk.turns[4:]), summaries=(made,))) == []
         )
 
-    def test_turns_in_a_branch_do_not_count_as_dropped(self) -> None:
+    def test_turns_in_a_branch_do_not_count_as_removed(self) -> None:
         """Edited turns are in no request, not even in summarized form; once restored, their summary is used again."""
         talk = state(9, summary(0, 5))
         branch = Branch(id="b", turns=talk.turns[3:], start=3, created_at=LATER)
@@ -168,7 +168,7 @@ class TestSummaries:
         replaced = replace(talk, turns=(*talk.turns[:5], turn(99), *talk.turns[6:]), versions={"t099": talk.turns[5:6]})
         assert applied_summaries(replaced) == []
 
-    def test_turns_dropped_by_hand_stay_summarised(self) -> None:
+    def test_turns_removed_by_hand_stay_summarized(self) -> None:
         """Their summary comes before the remaining turns, whether it names them by id or by position."""
         dropped = replace(state(9), turns=turns(9)[6:])
         by_id = replace(dropped, summaries=(summary(0, 5),))
@@ -188,18 +188,18 @@ class TestSummaries:
         assert applied_summaries(replace(talk, branches=(replace(branch, created_at=START),))) == [(0, 6)]
 
     @pytest.mark.parametrize("wrong", [Summary(5, 0, "x"), Summary(-2, 1, "x"), Summary("t005", "t000", "x")])
-    def test_nonsense_does_not_serve(self, wrong: Summary) -> None:
+    def test_invalid_ranges_do_not_apply(self, wrong: Summary) -> None:
         """Reversed ranges, and turns before the first."""
         assert applied_summaries(state(9, wrong)) == []
 
-    def test_summary_goes_before_older_turns(self) -> None:
+    def test_summary_takes_precedence_over_older_turns(self) -> None:
         """After the newest turn, the summary takes precedence."""
         talk = state(9, summary(0, 2))
         window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=50)
         assert (len(window.applied_summaries), [each.id for each in window.turns]) == (1, ["t008"])
         assert [each.id for each in window.left_out] == ["t003", "t004", "t005", "t006", "t007"]
 
-    def test_summary_that_keeps_out_the_newest_turn_gives_way(self) -> None:
+    def test_summary_is_left_out_for_the_newest_turn(self) -> None:
         """Its turns are then left out and counted as such."""
         talk = state(3, summary(0, 1, "long " * 30))
         window = fit(None, talk.turns, find_applied_summaries(talk), HI, estimator=EXACT, max_tokens=40)
@@ -233,7 +233,7 @@ class TestPlan:
         assert plan.context_hash is UNSET
         assert [each.id for each in plan.turns] == ["t010", "t011", "t012", "t013", "t014"]
 
-    def test_plan_tells_the_hash_of_what_it_sums_up(self) -> None:
+    def test_plan_has_the_hash_of_its_turns(self) -> None:
         """In parts, if several requests are needed."""
         talk = state(20, summary(0, 9))
         context_hashes = tuple(context_hashes_of(talk.turns))
@@ -243,14 +243,14 @@ class TestPlan:
         assert (first.context_hash, plan.context_hash) == (context_hashes[12], context_hashes[15])
         assert plan.after(2, summary(0, 11)).context_hash == context_hashes[15]
 
-    def test_summarised_turns_need_no_other(self) -> None:
+    def test_summarized_turns_need_no_other(self) -> None:
         """Nothing to summarize, nothing to pay."""
         talk = state(20, summary(0, 9))
         assert plan_summary(talk.turns, find_applied_summaries(talk), 10) is None
         assert plan_summary(talk.turns, find_applied_summaries(talk), 5) is None
         assert plan_summary((), (), 0) is None
 
-    def test_new_summary_serves_in_place_of_the_former(self) -> None:
+    def test_new_summary_replaces_the_former(self) -> None:
         """The summary covers the planned turns."""
         talk = state(20, summary(0, 9))
         plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
@@ -308,6 +308,6 @@ def check_invariants(window: Window, state: ConversationState, max_tokens: int) 
     assert len(covered) == sum(applied.stop - applied.start for applied in window.applied_summaries)
 
 
-def test_cover_without_turns_says_so_in_words() -> None:
+def test_note_without_turns_has_no_number() -> None:
     """If its turns are gone and named by id, their number is unknown."""
     assert AppliedSummary(summary(0, 5)).note.content.startswith("Summary of earlier turns of this conversation:")

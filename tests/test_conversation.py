@@ -93,9 +93,7 @@ def sent(server: ChatServer) -> list[tuple[str, str]]:
 
 
 class TestSending:
-    def test_request_carries_system_prompt_history_and_message(
-        self, conv: Conversation, chat_server: ChatServer
-    ) -> None:
+    def test_request_has_system_prompt_history_and_message(self, conv: Conversation, chat_server: ChatServer) -> None:
         """The second request has the system prompt, the first turn, and the new message, in this order."""
         conv.send("My name is Alice")
         conv.send("What's my name?")
@@ -106,7 +104,7 @@ class TestSending:
             ("user", "What's my name?"),
         ]
 
-    def test_response_tells_what_the_call_took(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_response_has_usage_cost_and_latency(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Content, usage, cost, model, finish reason and latency are those of this call."""
         chat_server.reply(Reply(text="Paris.", usage={"prompt_tokens": 1000, "completion_tokens": 500}))
         response = conv.send("Capital of France?")
@@ -115,7 +113,7 @@ class TestSending:
         assert response.latency_ms > 0
         assert (response.truncated, response.replayed, response.saved) == (0, False, None)
 
-    def test_turn_is_stored_with_all_that_belongs_to_it(self, conv: Conversation, store: StateStore) -> None:
+    def test_turn_is_stored_with_all_fields(self, conv: Conversation, store: StateStore) -> None:
         """The stored turn has both messages, usage, cost, model, provider and times, and equals the response's."""
         response = conv.send("Hello")
         (turn,) = store.get("chat").turns
@@ -145,7 +143,7 @@ class TestSending:
         """Without turns nothing was spent."""
         assert (conv.token_count, conv.total_cost, conv.unpriced_turns) == (0, Decimal(0), 0)
 
-    def test_own_prices_win_under_the_name_asked_for(self, chat_server: ChatServer) -> None:
+    def test_own_prices_apply_to_the_requested_model(self, chat_server: ChatServer) -> None:
         """The price set for the requested model is used, whatever the server calls the model that answered."""
         provider = OpenAIProvider("mine", api_key=KEY, base_url=chat_server.url, prices={"mine": (1, 2)})
         chat_server.reply(
@@ -176,7 +174,7 @@ class TestSending:
         assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.1, 1, 50)
 
     @pytest.mark.parametrize("text", ["", "  \n", None, 5])
-    def test_nothing_to_say_is_refused(self, conv: Conversation, chat_server: ChatServer, text: object) -> None:
+    def test_empty_message_is_refused(self, conv: Conversation, chat_server: ChatServer, text: object) -> None:
         """A message that is blank or not text raises before anything is sent."""
         with pytest.raises(InvalidArgumentError):
             conv.send(text)  # type: ignore[arg-type]  # that is the point
@@ -198,7 +196,7 @@ class TestSending:
             ({"parameters": {"temperature": float("nan")}}, r"^parameters\['temperature'\] is nan"),
         ],
     )
-    def test_what_no_request_can_carry_is_refused(
+    def test_values_that_are_not_json_are_refused(
         self, conv: Conversation, chat_server: ChatServer, arguments: dict[str, Any], words: str
     ) -> None:
         """Before anything is sent; the error has its name and value."""
@@ -206,7 +204,7 @@ class TestSending:
             conv.send("Hi", **arguments)
         assert chat_server.requests == []
 
-    def test_user_text_is_never_a_template(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+    def test_user_text_is_not_a_template(self, manager: ConversationManager, chat_server: ChatServer) -> None:
         """Braces in a message reach the model and the store as typed."""
         own = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         own.send("tell me {{subject}} and {x}")
@@ -230,7 +228,7 @@ class TestSending:
         assert other.send("What's my name?").content == "Your name is Alice."
         assert len(conv.turns) == 2
 
-    def test_conversation_of_the_same_id_made_anew_is_not_the_former_one(
+    def test_new_conversation_with_the_same_id_is_not_the_former_one(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """A handle on a conversation that was deleted and created again shows the new one."""
@@ -309,7 +307,7 @@ class TestFailures:
         assert conv.turns == before
         assert conv.send(caught.value.unsent).content == "Your name is Alice."
 
-    def test_cut_stream_stores_nothing_and_carries_the_partial_text(
+    def test_cut_stream_stores_nothing_and_raises_with_the_partial_text(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
         """A connection lost in the middle of an answer is an error with the partial text."""
@@ -334,7 +332,7 @@ class TestFailures:
         assert str(caught.value).startswith("Conversation 'chat' was deleted while the answer was under way")
         assert manager.list_conversations() == []
 
-    def test_store_that_fails_in_the_end_raises_with_the_answer(
+    def test_failing_store_raises_with_the_answer(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer
     ) -> None:
         """The exception has an answer that cannot be stored."""
@@ -432,7 +430,7 @@ class TestPrompts:
 
 
 class TestForking:
-    def test_fork_goes_its_own_way(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_fork_is_independent(self, conv: Conversation, chat_server: ChatServer) -> None:
         """The copy has the earlier turns; later turns are separate."""
         conv.send("My name is Alice")
         other = conv.fork("other")
@@ -449,7 +447,7 @@ class TestForking:
         assert (other.token_count, other.total_cost, other.user_id) == (0, Decimal(0), "alice")
         assert [turn.inherited for turn in other.turns] == [True]
 
-    def test_fork_has_variables_of_its_own(self, manager: ConversationManager) -> None:
+    def test_fork_has_its_own_variables(self, manager: ConversationManager) -> None:
         """A variable set in the copy is not set in the original, and vice versa."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         other = conv.fork("other")
@@ -470,7 +468,7 @@ class TestHashes:
         assert first.replay_key == second.replay_key
         assert first.id != second.id
 
-    def test_the_hour_is_no_context(self, manager: ConversationManager, chat_server: ChatServer) -> None:
+    def test_the_time_is_not_part_of_the_context(self, manager: ConversationManager, chat_server: ChatServer) -> None:
         """A prompt with the time sends the current one; its turns neither become stale nor miss their replay."""
         prompt = {"id": "clock", "name": "Clock", "version": "1.0.0", "system_template": "It is {{current_time}}."}
         conv = manager.new_conversation(load_pack({**TUTOR, "prompts": {"clock": prompt}}))
@@ -498,9 +496,7 @@ class TestHashes:
         assert plain.replay_key != changed.replay_key
         assert plain.context_hash == changed.context_hash
 
-    def test_hash_of_a_handle_is_that_of_the_stored_turns(
-        self, manager: ConversationManager, conv: Conversation
-    ) -> None:
+    def test_handles_agree_on_the_hash(self, manager: ConversationManager, conv: Conversation) -> None:
         """A handle that wrote the turns and one that read them agree on the context."""
         conv.send("one")
         conv.send("two")
@@ -508,7 +504,7 @@ class TestHashes:
         assert ahead._inquiry.replay_key == anew._inquiry.replay_key
 
 
-def test_second_process_goes_on_after_a_kill(chat_server: ChatServer, tmp_path: Path) -> None:
+def test_second_process_continues_after_a_kill(chat_server: ChatServer, tmp_path: Path) -> None:
     """Turns answered before SIGKILL are in the next process's request: the whole history, without the pack."""
     begin = f"""
 import os, signal

@@ -45,7 +45,7 @@ def notebook(home: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatc
     InteractiveShell.clear_instance()
 
 
-def talked(notebook: Notebook, letters: str) -> None:
+def send_letters(notebook: Notebook, letters: str) -> None:
     """Send each letter as a message."""
     for letter in letters:
         notebook.run(f"%chat {letter}")
@@ -57,65 +57,65 @@ def state(home: Path, conversation_id: str = "talk") -> ConversationState:
         return store.get(conversation_id)
 
 
-def now(home: Path, conversation_id: str = "talk") -> str:
+def current_text(home: Path, conversation_id: str = "talk") -> str:
     """Return the messages of the conversation's current turns."""
     return "".join(turn.user_text for turn in state(home, conversation_id).turns)
 
 
 class TestFork:
-    def test_goes_on_in_the_copy(self, notebook: Notebook, home: Path) -> None:
+    def test_switches_to_the_copy(self, notebook: Notebook, home: Path) -> None:
         """The copy has all turns so far; new turns do not go to the original."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         assert notebook.run("%chat_fork try").stdout == "forked 'talk' to 'try'\n"
-        talked(notebook, "c")
-        assert (now(home), now(home, "try")) == ("ab", "abc")
+        send_letters(notebook, "c")
+        assert (current_text(home), current_text(home, "try")) == ("ab", "abc")
 
-    def test_an_existing_fork_of_this_conversation_is_gone_on_in(self, notebook: Notebook, home: Path) -> None:
+    def test_switches_to_an_existing_fork(self, notebook: Notebook, home: Path) -> None:
         """Run again, it switches to the fork; in the fork itself it does nothing."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         notebook.run("%chat_fork try")
         assert notebook.run("%chat_fork try").stdout == "this is 'try' already\n"
         notebook.run("%chat_use talk")
         assert notebook.run("%chat_fork try").stdout == "resumed 'try', a fork of 'talk'\n"
-        talked(notebook, "b")
-        assert (now(home), now(home, "try")) == ("a", "ab")
+        send_letters(notebook, "b")
+        assert (current_text(home), current_text(home, "try")) == ("a", "ab")
 
-    def test_another_conversation_of_that_id_is_refused(self, notebook: Notebook, home: Path) -> None:
+    def test_another_conversation_with_the_id_is_an_error(self, notebook: Notebook, home: Path) -> None:
         """It is not a fork of this conversation: nothing is overwritten, and the notebook does not switch."""
         notebook.run("%%chat -c other\nHi")
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         ran = notebook.run("%chat_fork other")
         assert ran.stdout.startswith("ConversationExistsError: The conversation 'other' exists already")
-        talked(notebook, "b")
-        assert (now(home), now(home, "other")) == ("ab", "Hi")
+        send_letters(notebook, "b")
+        assert (current_text(home), current_text(home, "other")) == ("ab", "Hi")
 
 
 class TestUndo:
-    def test_takes_turns_back_one_by_one(self, notebook: Notebook, home: Path) -> None:
+    def test_undoes_turns_one_by_one(self, notebook: Notebook, home: Path) -> None:
         """Each turn becomes a branch; with no turns left, there is nothing to undo."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         lines = [notebook.run("%chat_undo").stdout for _ in range(3)]
         assert lines == ["undid the last turn\n", "undid the last turn\n", "nothing to undo\n"]
-        assert (now(home), [branch.id for branch in state(home).branches]) == ("", ["undone-1", "undone-2"])
+        assert (current_text(home), [branch.id for branch in state(home).branches]) == ("", ["undone-1", "undone-2"])
 
     def test_restore_brings_it_back(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
         """By the id that the tree shows."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         notebook.run("%chat_undo")
         assert "undone-1" in notebook.run("%chat_tree").stdout
         assert notebook.run("%chat_restore undone-1").stdout == "restored 'undone-1'\n"
-        assert (now(home), len(chat_server.requests)) == ("ab", 2)
+        assert (current_text(home), len(chat_server.requests)) == ("ab", 2)
 
-    def test_restore_needs_to_know_what(self, notebook: Notebook) -> None:
+    def test_restore_requires_an_id(self, notebook: Notebook) -> None:
         """Without an id, the error gives an example."""
         assert notebook.run("%chat_restore").stdout == (
             "InvalidArgumentError: Give a branch or version, for example: %chat_restore undone-1 "
             "(%chat_tree shows the ids).\n"
         )
 
-    def test_an_unknown_branch_is_told(self, notebook: Notebook) -> None:
+    def test_an_unknown_branch_is_an_error(self, notebook: Notebook) -> None:
         """The error is one line that names it."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         line = notebook.run("%chat_restore branch-7").stdout
         assert line.startswith("InvalidArgumentError: ")
         assert "branch-7" in line
@@ -125,62 +125,62 @@ class TestUndo:
 class TestOlderTurns:
     def test_truncate(self, notebook: Notebook, home: Path) -> None:
         """The older turns become a branch; a second run has nothing to move."""
-        talked(notebook, "abc")
+        send_letters(notebook, "abc")
         assert notebook.run("%chat_truncate --keep-last 2").stdout == "moved 2 turns to a branch\n"
         assert notebook.run("%chat_truncate --keep-last 2").stdout == "nothing to move\n"
-        assert (now(home), [len(branch.turns) for branch in state(home).branches]) == ("c", [2])
+        assert (current_text(home), [len(branch.turns) for branch in state(home).branches]) == ("c", [2])
 
     def test_summarize(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
         """The model is asked once and the turns stay; a second run has nothing to summarize."""
-        talked(notebook, "abc")
+        send_letters(notebook, "abc")
         chat_server.reply(Reply(text="They said\na and b."))
         assert notebook.run("%chat_summarize --keep-last 2").stdout == "summarized: They said a and b.\n"
         assert notebook.run("%chat_summarize --keep-last 2").stdout == "nothing to summarize\n"
-        assert (now(home), len(chat_server.requests), len(state(home).summaries)) == ("abc", 4, 1)
+        assert (current_text(home), len(chat_server.requests), len(state(home).summaries)) == ("abc", 4, 1)
 
     @pytest.mark.parametrize("magic", ["chat_truncate", "chat_summarize"])
-    def test_other_than_a_number_is_told(self, notebook: Notebook, magic: str) -> None:
+    def test_a_value_that_is_not_a_number_is_an_error(self, notebook: Notebook, magic: str) -> None:
         """The error names the option."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         assert notebook.run(f"%{magic} --keep-last few").stdout == (
             f"InvalidArgumentError: argument --keep-last: invalid int value: 'few'. %{magic}? lists the options.\n"
         )
 
 
 class TestExport:
-    def test_json_is_the_conversation(self, notebook: Notebook, tmp_path: Path) -> None:
+    def test_exports_json(self, notebook: Notebook, tmp_path: Path) -> None:
         """It can be read back as JSON."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         assert notebook.run("%chat_export chat.json").stdout == "wrote chat.json\n"
         assert json.loads((tmp_path / "chat.json").read_text("utf-8"))
 
     @pytest.mark.parametrize("suffix", ["md", "html"])
-    def test_transcripts_are_to_read(self, notebook: Notebook, tmp_path: Path, suffix: str) -> None:
+    def test_exports_transcripts(self, notebook: Notebook, tmp_path: Path, suffix: str) -> None:
         """The suffix of the file name selects the format."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         assert notebook.run(f'%chat_export "my chat.{suffix}"').stdout == f"wrote my chat.{suffix}\n"
         assert "You said: b" in (tmp_path / f"my chat.{suffix}").read_text("utf-8")
 
-    def test_a_directory_that_is_not_there_is_told(self, notebook: Notebook) -> None:
+    def test_a_missing_directory_is_an_error(self, notebook: Notebook) -> None:
         """The error is one line."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         ran = notebook.run("%chat_export nowhere/chat.json")
         assert ran.stdout.startswith("StoreUnavailableError: ")
         assert ran.stdout.count("\n") == 1
 
 
 class TestDelete:
-    def test_once_and_for_all(self, notebook: Notebook) -> None:
+    def test_deletes_permanently(self, notebook: Notebook) -> None:
         """A second run has nothing to delete, which is not an error."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         lines = [notebook.run("%chat_delete talk").stdout for _ in range(2)]
         assert lines == ["deleted 'talk'\n", "there is no conversation 'talk'\n"]
 
-    def test_of_another_user_is_as_if_it_were_not_there(self, notebook: Notebook, home: Path) -> None:
+    def test_another_users_conversation_is_not_found(self, notebook: Notebook, home: Path) -> None:
         """A user cannot delete another user's conversation."""
         notebook.run("%%chat -u bob -c bobs\nHi")
         assert notebook.run("%chat_delete bobs").stdout == "there is no conversation 'bobs'\n"
-        assert now(home, "bobs") == "Hi"
+        assert current_text(home, "bobs") == "Hi"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ class TestDelete:
         ("%chat_delete talk", "there is no conversation 'talk'\n"),
     ],
 )
-def test_with_nothing_to_do_nothing_is_done(
+def test_with_nothing_to_do_nothing_changes(
     notebook: Notebook, home: Path, tmp_path: Path, magic: str, line: str
 ) -> None:
     """If there is no conversation, none is created, no error is raised, and no file is written."""
@@ -210,9 +210,9 @@ def test_with_nothing_to_do_nothing_is_done(
 
 
 class TestHistory:
-    def test_shows_versions_and_what_is_stale(self, notebook: Notebook, home: Path) -> None:
+    def test_shows_versions_and_stale_turns(self, notebook: Notebook, home: Path) -> None:
         """A former version comes before the current one, with the command that restores it."""
-        talked(notebook, "ab")
+        send_letters(notebook, "ab")
         notebook.run(
             "from promptkit_nb import ConversationManager, DemoProvider, DiskStore\n"
             "_ = ConversationManager(DemoProvider(), DiskStore()).get_conversation('talk').rerun(0, 'x')"
@@ -232,7 +232,7 @@ class TestHistory:
 
 
 class TestOptionsOfChat:
-    def test_what_the_request_carries(self, notebook: Notebook, chat_server: ChatServer) -> None:
+    def test_sampling_options_are_sent(self, notebook: Notebook, chat_server: ChatServer) -> None:
         """Temperature and output limit are sent to the model, in this call only."""
         notebook.run("%%chat -t 0.5 --max-output-tokens 7\nHi")
         notebook.run("%chat Hi")
@@ -241,7 +241,7 @@ class TestOptionsOfChat:
         assert 7 in (first.get("max_tokens"), first.get("max_completion_tokens"))
         assert "temperature" not in second
 
-    def test_window_of_this_call(self, notebook: Notebook, chat_server: ChatServer) -> None:
+    def test_context_window_of_one_call(self, notebook: Notebook, chat_server: ChatServer) -> None:
         """Turns that do not fit are left out of the request, and the receipt says so."""
         for number in range(4):
             notebook.run(f"%chat {'word ' * 40}{number}")
@@ -255,13 +255,13 @@ class TestOptionsOfChat:
         notebook.run("%%chat --code\nShow me some code")
         assert notebook.shell.rl_next_input == "x = 1\n\ny = 2"
 
-    def test_answer_without_code_says_so(self, notebook: Notebook) -> None:
+    def test_an_answer_without_code_prints_a_note(self, notebook: Notebook) -> None:
         """No cell is created."""
         assert notebook.run("%%chat --code\nHi").stdout == "There is no code block in the answer.\n"
 
-    def test_fresh_asks_although_the_answer_is_stored(self, notebook: Notebook, chat_server: ChatServer) -> None:
+    def test_fresh_ignores_the_stored_answer(self, notebook: Notebook, chat_server: ChatServer) -> None:
         """The same message in the same context is replayed, and with --fresh sent again."""
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         for line in ("%%chat --to kept\na", "%%chat --fresh --to kept\na"):
             notebook.run("%chat_undo")
             notebook.run(line)
@@ -271,31 +271,31 @@ class TestOptionsOfChat:
 
 
 class TestReload:
-    def test_choices_and_conversation_stay(self, notebook: Notebook, home: Path) -> None:
+    def test_settings_and_conversation_are_kept(self, notebook: Notebook, home: Path) -> None:
         """After %reload_ext the notebook continues in its conversation."""
         notebook.run("%chat_setup --provider demo --user alice --budget 1/day")
         notebook.run("%chat_use mine")
         before = notebook.run("%chat_setup").stdout
         assert notebook.run("%reload_ext promptkit_nb").error is None
         assert notebook.run("%chat_setup").stdout == before
-        talked(notebook, "a")
-        assert now(home, "mine") == "a"
+        send_letters(notebook, "a")
+        assert current_text(home, "mine") == "a"
 
-    def test_what_is_in_memory_stays(self, notebook: Notebook) -> None:
+    def test_conversations_in_memory_are_kept(self, notebook: Notebook) -> None:
         """A conversation that exists only in memory is not lost."""
         notebook.run("%chat_setup --store memory")
         notebook.run("%chat_use mine")
-        talked(notebook, "a")
+        send_letters(notebook, "a")
         notebook.run("%reload_ext promptkit_nb")
         assert notebook.run("%chat_history").stdout.splitlines()[1] == "user       a"
 
-    def test_a_message_behind_it_in_the_same_cell(self, notebook: Notebook, home: Path) -> None:
+    def test_a_message_after_it_in_the_same_cell(self, notebook: Notebook, home: Path) -> None:
         """It is the second call of that cell, and the next cell starts at index 0."""
         notebook.run("%chat a\n%reload_ext promptkit_nb\n%chat b")
         notebook.run("%chat c")
         assert [(turn.user_text, turn.cell_call) for turn in state(home).turns] == [("a", 0), ("b", 1), ("c", 0)]
 
-    def test_no_matcher_stays_behind(self, notebook: Notebook) -> None:
+    def test_unloading_removes_the_matcher(self, notebook: Notebook) -> None:
         """After %unload_ext no matcher is left, and after several reloads there is one."""
         completer = notebook.shell.Completer
         assert completer is not None
@@ -307,7 +307,7 @@ class TestReload:
         notebook.run("%load_ext promptkit_nb")
 
 
-def test_a_cell_within_a_cell_is_part_of_it(notebook: Notebook, home: Path, tmp_path: Path) -> None:
+def test_calls_of_a_nested_cell_belong_to_the_outer_cell(notebook: Notebook, home: Path, tmp_path: Path) -> None:
     """Calls within ``%run`` are counted, so that each call of a cell has its own index."""
     (tmp_path / "inner.ipy").write_text("%chat b\n")
     notebook.run("%chat a\n%run inner.ipy\n%chat c")
@@ -361,7 +361,7 @@ def completed(notebook: Notebook, typed: str) -> list[str]:
         "chat_delete",
     ],
 )
-def test_help_shows_how_it_is_typed(notebook: Notebook, name: str) -> None:
+def test_help_shows_the_usage(notebook: Notebook, name: str) -> None:
     """The help of each magic shows its usage."""
     shown = re.sub(r"\x1b\[[\d;]*m", "", notebook.run(f"%{name}?").everything)
     assert f"%{name}" in shown

@@ -110,10 +110,10 @@ class _Run:
             assert conv.clear() == len(self.current)
             self.current = []
         else:
-            self.step_aside(verb, number, text)
+            self.step_on_branches(verb, number, text)
         assert [_said(turn) for turn in self.conv.turns] == self.current
 
-    def step_aside(self, verb: str, number: int, text: str) -> None:
+    def step_on_branches(self, verb: str, number: int, text: str) -> None:
         """Run an operation on branches and versions, or one that changes nothing here."""
         conv = self.conv
         branches = conv.branches()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("look", ["turns", "messages", "summaries", "history"])
-def test_what_is_read_through_a_handle_does_not_expire(open_store: OpenStore, clock: Clock, look: str) -> None:
+def test_reading_through_a_handle_prevents_expiry(open_store: OpenStore, clock: Clock, look: str) -> None:
     """Looking at the turns counts as a read, although the handle has them in memory."""
     manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
     conv = manager.new_conversation(conversation_id="chat")
@@ -25,7 +25,7 @@ def test_what_is_read_through_a_handle_does_not_expire(open_store: OpenStore, cl
     assert manager.get_conversation("chat").turns[0].user_text == "My name is Alice"
 
 
-def test_totals_do_not_keep_a_conversation(open_store: OpenStore, clock: Clock) -> None:
+def test_reading_totals_does_not_prevent_expiry(open_store: OpenStore, clock: Clock) -> None:
     """Counting is not a read: a dashboard does not keep conversations alive."""
     manager = ConversationManager(DemoProvider(), open_store(100), clock=clock)
     conv = manager.new_conversation(conversation_id="chat")

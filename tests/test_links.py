@@ -33,7 +33,7 @@ def anchors_of(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def leads_somewhere(link: str, document: Path) -> bool:
+def has_target(link: str, document: Path) -> bool:
     """Return whether a link within the repository has an existing target."""
     path, _, anchor = link.partition("#")
     target = (document.parent / path).resolve() if path else document
@@ -42,14 +42,14 @@ def leads_somewhere(link: str, document: Path) -> bool:
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
-def test_links_within_lead_to_files_and_headings(document: Path) -> None:
+def test_internal_links_have_targets(document: Path) -> None:
     """A link to a file, a picture or a heading has an existing target, in all documents and tutorials."""
     links = [link for link in LINK.findall(prose_of(document)) if "://" not in link]
-    assert [link for link in links if not leads_somewhere(link, document)] == []
+    assert [link for link in links if not has_target(link, document)] == []
 
 
 @pytest.mark.parametrize("document", [*PAGES, *TUTORIALS], ids=lambda path: path.stem)
-def test_links_outside_are_whole(document: Path) -> None:
+def test_web_links_are_complete(document: Path) -> None:
     """A web link has a host with a domain, uses TLS, and contains nothing that a browser would cut off."""
     links = [urlsplit(link) for link in LINK.findall(prose_of(document)) if "://" in link]
     assert [link.geturl() for link in links if link.scheme != "https" or "." not in (link.hostname or "")] == []
@@ -62,10 +62,10 @@ def test_addresses_in_the_text_can_be_parsed(document: Path) -> None:
     assert [address for address in addresses if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/.*)?", address)] == []
 
 
-def test_there_is_something_to_check() -> None:
+def test_the_patterns_find_links() -> None:
     """The patterns find the links that a reader would click."""
     readme = LINK.findall(prose_of(ROOT / "README.md"))
     assert {"CONTRIBUTING.md", "notebooks/01_first_conversation.ipynb", "https://promptpack.org"} <= set(readme)
-    assert not leads_somewhere("notebooks/00_no_such.ipynb", ROOT / "README.md")
-    assert not leads_somewhere("CONTRIBUTING.md#no-such-heading", ROOT / "README.md")
-    assert leads_somewhere("CONTRIBUTING.md#tutorials", ROOT / "README.md")
+    assert not has_target("notebooks/00_no_such.ipynb", ROOT / "README.md")
+    assert not has_target("CONTRIBUTING.md#no-such-heading", ROOT / "README.md")
+    assert has_target("CONTRIBUTING.md#tutorials", ROOT / "README.md")

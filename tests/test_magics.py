@@ -77,17 +77,17 @@ def stored(home: Path, conversation_id: str = "talk") -> tuple[Turn, ...]:
         return store.get(conversation_id).turns
 
 
-def untimed(value: str) -> str:
+def without_seconds(value: str) -> str:
     """Return a receipt with its seconds replaced by zero."""
     return re.sub(r"\d+\.\d s", "0.0 s", value)
 
 
-def asked(server: ChatServer) -> list[str]:
+def request_texts(server: ChatServer) -> list[str]:
     """Return the message texts of the last request."""
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def directly(run: Callable[[], CellResult]) -> CellResult:
+def without_a_loop(run: Callable[[], CellResult]) -> CellResult:
     """Run without an event loop, as IPython in a terminal does."""
     return run()
 
@@ -102,7 +102,7 @@ def in_a_loop(run: Callable[[], CellResult]) -> CellResult:
 
 
 class TestAnswer:
-    @pytest.mark.parametrize("way", [directly, in_a_loop])
+    @pytest.mark.parametrize("way", [without_a_loop, in_a_loop])
     def test_is_shown_as_text_and_as_html_with_its_receipt(
         self, online: Notebook, chat_server: ChatServer, way: Callable[[Callable[[], CellResult]], CellResult]
     ) -> None:
@@ -112,9 +112,9 @@ class TestAnswer:
         receipt = "gpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk"
         (bundle,) = ran.bundles
         assert ran.error is None
-        assert untimed(bundle["text/plain"]) == f"**Paris**\n\n{receipt}"
+        assert without_seconds(bundle["text/plain"]) == f"**Paris**\n\n{receipt}"
         html = f"{BOX}<p><strong>Paris</strong></p>\n</div>{NOTE}{receipt}</div>"
-        assert untimed(bundle["text/html"]) == html
+        assert without_seconds(bundle["text/html"]) == html
 
     @pytest.mark.parametrize("magic", ["%chat ", "%%chat\n"])
     @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ class TestAnswer:
         """Braces, dollars, LaTeX, JSON and question marks are sent as typed, whatever variables exist."""
         online.run("x = 5")
         assert online.run(f"{magic}{text}").error is None
-        assert asked(chat_server) == [text]
+        assert request_texts(chat_server) == [text]
 
     def test_a_cell_keeps_its_lines(self, online: Notebook, chat_server: ChatServer) -> None:
         """Blank lines and indentation inside a cell are kept; blank lines around the message are not."""
         online.run("%%chat\n\nFirst\n\n    indented\n\n")
-        assert asked(chat_server) == ["First\n\n    indented"]
+        assert request_texts(chat_server) == ["First\n\n    indented"]
 
     def test_a_loop_may_chat(self, online: Notebook, home: Path) -> None:
         """An indented %chat line that ends with a question mark is sent in every iteration."""
@@ -159,7 +159,7 @@ class TestAnswer:
         )
         assert stored(home) == ()
 
-    def test_an_answer_without_a_place_is_shown_with_what_it_cost(
+    def test_an_answer_to_a_deleted_conversation_is_shown_with_its_cost(
         self, online: Notebook, chat_server: ChatServer, home: Path
     ) -> None:
         """If the conversation was deleted meanwhile, the paid answer is shown."""
@@ -173,14 +173,14 @@ class TestAnswer:
         deleting.start()
         ran = online.run("%%chat\nCount")
         deleting.join()
-        assert untimed(ran.bundles[0]["text/plain"]) == (
+        assert without_seconds(ran.bundles[0]["text/plain"]) == (
             "one two three\n\ngpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk · not stored"
         )
         assert ran.stdout.startswith("ConversationNotFoundError: Conversation 'talk' was deleted while the answer was")
 
 
 class TestOptions:
-    def test_model_is_of_this_call(self, online: Notebook, chat_server: ChatServer) -> None:
+    def test_model_applies_to_one_call(self, online: Notebook, chat_server: ChatServer) -> None:
         """-m selects another model for one call; %config selects it for all calls."""
         online.run("%%chat -m gpt-4o\nHi")
         online.run("%%chat\nHi")
@@ -188,7 +188,7 @@ class TestOptions:
         online.run("%%chat\nHi")
         assert [request.body["model"] for request in chat_server.requests] == ["gpt-4o", "gpt-4o-mini", "llama3.2"]
 
-    def test_conversation_is_of_this_cell(self, demo: Notebook, home: Path) -> None:
+    def test_conversation_applies_to_one_cell(self, demo: Notebook, home: Path) -> None:
         """-c opens or creates a conversation and says which; the next cell is back in the former one."""
         ran = demo.run('%%chat -c "an other"\nHi')
         assert ran.stdout == "started 'an other'\n"
@@ -204,9 +204,9 @@ class TestOptions:
         write_pack(tmp_path / "two.pack.json")
         online.run("%%chat\nHi")
         online.run("%%chat --pack two.pack.json -p critic\nHi")
-        assert asked(chat_server)[0] == "You are the critic."
+        assert request_texts(chat_server)[0] == "You are the critic."
         online.run("%%chat\nHi")
-        assert asked(chat_server)[0] == "You are the critic."
+        assert request_texts(chat_server)[0] == "You are the critic."
 
     def test_setup_pack_is_for_new_conversations(
         self, online: Notebook, chat_server: ChatServer, tmp_path: Path
@@ -216,11 +216,11 @@ class TestOptions:
         online.run("%chat_setup --pack two.pack.json --prompt writer")
         online.run("%chat_new draft")
         online.run("%chat Hi")
-        assert asked(chat_server)[0] == "You are the writer."
+        assert request_texts(chat_server)[0] == "You are the writer."
         online.run("%%chat -p critic\nHi")
-        assert asked(chat_server)[0] == "You are the critic."
+        assert request_texts(chat_server)[0] == "You are the critic."
 
-    def test_users_have_conversations_of_their_own(self, demo: Notebook, home: Path) -> None:
+    def test_users_have_separate_conversations(self, demo: Notebook, home: Path) -> None:
         """-u uses that user's conversation and does not change the other one."""
         demo.run("%%chat -u bob -c bobs\nHi")
         assert stored(home) == ()
@@ -230,7 +230,7 @@ class TestOptions:
             ran = demo.run(cell)
             assert ran.stdout == "ConversationExistsError: The id 'bobs' is taken by another user: choose another id.\n"
 
-    def test_conversation_that_became_another_users_is_left(self, demo: Notebook, home: Path) -> None:
+    def test_a_conversation_taken_by_another_user_is_not_used(self, demo: Notebook, home: Path) -> None:
         """If the active conversation is deleted and bob takes its id, nothing is added to bob's conversation."""
         demo.run("%chat_use plans\n%chat Hi")
         with DiskStore(home) as store:
@@ -240,7 +240,7 @@ class TestOptions:
         assert ran.stdout == "ConversationExistsError: The id 'plans' is taken by another user: choose another id.\n"
         assert demo.run("%chat_new other\n%chat Hi").error is None
 
-    def test_a_store_that_was_left_is_still_there(self, demo: Notebook) -> None:
+    def test_switching_back_to_a_store_finds_its_conversation(self, demo: Notebook) -> None:
         """Each store has its own active conversation; switching back to the memory store finds it."""
         demo.run("%chat_setup --store memory")
         demo.run("%chat_use draft")
@@ -302,14 +302,14 @@ class TestConversations:
             "ConversationNotFoundError: There is no conversation 'plan'. Did you mean 'plans'?\n"
         )
 
-    def test_history_of_another_user_is_as_if_it_were_not_there(self, demo: Notebook) -> None:
+    def test_history_of_another_user_is_not_found(self, demo: Notebook) -> None:
         """%chat_history ID shows only conversations of the notebook's user."""
         demo.run("%%chat -c diary -u bob\nMy name is Bob")
         told = demo.run("%chat_history diary").stdout
         assert told.startswith("ConversationNotFoundError: There is no conversation 'diary'.")
         assert "Bob" not in told
 
-    def test_a_prompt_that_cannot_talk_leaves_no_conversation_behind(self, demo: Notebook, tmp_path: Path) -> None:
+    def test_a_prompt_with_missing_variables_creates_no_conversation(self, demo: Notebook, tmp_path: Path) -> None:
         """A prompt with a missing variable fails before the new conversation is stored."""
         prompt = {"id": "tutor", "system_template": "Teach {{subject}}."}
         (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
@@ -317,7 +317,7 @@ class TestConversations:
         assert told.startswith("MissingVariableError: ")
         assert "lesson" not in demo.run("%chat_list").stdout
 
-    def test_a_deleted_conversation_starts_anew_and_says_so(self, demo: Notebook, home: Path) -> None:
+    def test_a_deleted_conversation_is_created_again(self, demo: Notebook, home: Path) -> None:
         """If another process deleted it, the next message creates it again, without the former turns."""
         demo.run("%chat My name is Alice")
         with DiskStore(home) as store:
@@ -325,7 +325,7 @@ class TestConversations:
         assert demo.run("%chat Hi").stdout == "started 'talk'\n"
         assert [turn.user_text for turn in stored(home)] == ["Hi"]
 
-    def test_a_notebook_has_a_conversation_of_its_own(
+    def test_a_notebook_has_its_own_conversation(
         self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         """Its id is made from the notebook's name and path; another kernel resumes it and says so."""
@@ -340,7 +340,7 @@ class TestConversations:
         assert again.run("%chat_history").stdout.splitlines()[-1] == "4 messages · 236 tokens · $0.00"
         assert again.run("%chat Hi").stdout == f"resumed '{own_id}', 2 turns, $0.00\n"
 
-    def test_a_notebook_without_a_name_starts_afresh_and_says_so(self, notebook: Notebook) -> None:
+    def test_a_notebook_without_a_name_starts_a_new_conversation(self, notebook: Notebook) -> None:
         """If the front end does not provide the name, the line says how to continue later."""
         notebook.run("%chat_setup --provider demo")
         line = notebook.run("%chat Hi").stdout
@@ -350,7 +350,7 @@ class TestConversations:
 
 
 class TestSetup:
-    def test_shows_what_is_in_use(self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_shows_the_settings_in_use(self, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without options nothing changes; the provider may come from the environment."""
         assert notebook.run("%chat_setup").stdout == "provider unchosen · store disk · user default\n"
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -383,7 +383,7 @@ class TestSetup:
             ),
         ],
     )
-    def test_wrong_choice_changes_nothing(self, demo: Notebook, options: str, problem: str) -> None:
+    def test_a_wrong_value_changes_nothing(self, demo: Notebook, options: str, problem: str) -> None:
         """The error is raised at once, and all former settings stay."""
         ran = demo.run(f"%chat_setup --model other {options}")
         assert ran.stdout == f"InvalidArgumentError: {problem}\n"
@@ -408,7 +408,7 @@ class TestSetup:
 
 
 class TestErrors:
-    def test_without_key_and_choice_there_are_two_ways_on(self, notebook: Notebook, home: Path) -> None:
+    def test_without_key_and_provider_the_error_names_two_ways_on(self, notebook: Notebook, home: Path) -> None:
         """The first message fails and names both ways; nothing is created."""
         ran = notebook.run("%%chat\nHi")
         assert ran.error is not None
@@ -456,14 +456,14 @@ class TestErrors:
             ("%chat_new -c plans", "Expected an id, not an option: -c plans. Quote an id that begins with a dash."),
         ],
     )
-    def test_a_mistype_is_told_in_one_line(self, demo: Notebook, home: Path, cell: str, line: str) -> None:
+    def test_a_typo_is_a_one_line_error(self, demo: Notebook, home: Path, cell: str, line: str) -> None:
         """The cell fails, the line says what to do, and nothing is sent or created."""
         ran = demo.run(cell)
         assert ran.error is not None
         assert ran.everything == f"InvalidArgumentError: {line}\n[]"
         assert stored(home) == ()
 
-    def test_pack_problems_are_told(self, demo: Notebook, tmp_path: Path) -> None:
+    def test_pack_errors_name_the_alternatives(self, demo: Notebook, tmp_path: Path) -> None:
         """For a missing file or prompt, the error names those that exist."""
         write_pack(tmp_path / "two.pack.json")
         ran = demo.run("%%chat --pack tow.pack.json\nHi")
@@ -474,7 +474,7 @@ class TestErrors:
         assert "critic" in ran.stdout
         assert ran.stdout.count("\n") == 1
 
-    def test_a_prompt_without_its_variables_does_not_take_over(self, demo: Notebook, tmp_path: Path) -> None:
+    def test_a_prompt_with_missing_variables_is_not_switched_to(self, demo: Notebook, tmp_path: Path) -> None:
         """After a switch that failed, the conversation still works, also with -c."""
         prompt = {"id": "tutor", "system_template": "Teach {{subject}}.", "variables": [{"name": "subject"}]}
         (tmp_path / "tutor.pack.json").write_text(json.dumps({"id": "school", "prompts": {"tutor": prompt}}))
@@ -484,7 +484,7 @@ class TestErrors:
             assert demo.run(f"%%chat {option}--pack tutor.pack.json\nHi").stdout.startswith("MissingVariableError: ")
             assert "Alice" in demo.run("%%chat -c here\nWhat's my name?").everything
 
-    def test_the_key_is_nowhere(
+    def test_the_key_is_never_shown_or_stored(
         self, online: Notebook, chat_server: ChatServer, home: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not in an error that quotes it, in an output, in a log, or in any byte of the store."""
@@ -539,7 +539,7 @@ class TestModelText:
 
 
 class TestCells:
-    def test_a_turn_knows_its_cell(self, demo: Notebook, home: Path) -> None:
+    def test_a_turn_stores_its_cell(self, demo: Notebook, home: Path) -> None:
         """Each chat call has its index and the cell's source; a plain shell has no cell ids."""
         cell = "%chat one\n%chat two"
         demo.run(cell)
@@ -578,7 +578,7 @@ class TestExtension:
         assert names.count("ChatLine") == 1
 
     @pytest.mark.parametrize("cell", ["%chat?", "%%chat?"])
-    def test_help_teaches(self, demo: Notebook, cell: str) -> None:
+    def test_help_shows_examples(self, demo: Notebook, cell: str) -> None:
         """%chat? shows examples and the other options."""
         shown = demo.run(cell).everything
         for words in ("%chat What is the capital of France?", "%%chat -c my-chat", "%chat_setup", "--to VARIABLE"):
@@ -592,7 +592,7 @@ def test_a_terminal_gets_the_text_as_it_comes(notebook: Notebook, home: Path) ->
     terminal.run("%chat_use talk")
     ran = terminal.run("%chat My name is Alice")
     assert ran.bundles == []
-    assert untimed(ran.stdout) == (
+    assert without_seconds(ran.stdout) == (
         "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)\n"
         "demo · 11/27 tokens · $0.00 · 0.0 s · talk\n"
     )

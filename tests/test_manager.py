@@ -67,14 +67,14 @@ class TestNewConversation:
         assert first != second
         assert all(re.fullmatch(r"20261122T194501\.000005-[0-9a-f]{6}", each) for each in (first, second))
 
-    def test_prompt_name_may_be_left_out_only_where_there_is_one(self, manager: ConversationManager) -> None:
+    def test_prompt_name_is_optional_only_with_one_prompt(self, manager: ConversationManager) -> None:
         """A pack with two prompts needs a prompt name, and the error lists the prompts in order."""
         with pytest.raises(PromptNotFoundError, match=r"critic.*writer"):
             manager.new_conversation(load_pack(PACK))
         conv = manager.new_conversation(load_pack(PACK), prompt_name="critic")
         assert conv.messages[0].content == "You are the critic."
 
-    def test_system_prompt_alone_serves_and_is_no_template(self, manager: ConversationManager) -> None:
+    def test_system_prompt_alone_is_used_verbatim(self, manager: ConversationManager) -> None:
         """Without a pack the system prompt is used as it is."""
         assert manager.new_conversation(system_prompt="Use {{x}}.").messages[0].content == "Use {{x}}."
 
@@ -102,27 +102,27 @@ class TestNewConversation:
             manager.new_conversation(**arguments)  # type: ignore[arg-type]  # that is the point
         assert manager.list_conversations() == []
 
-    def test_prompt_of_no_pack_is_refused_for_what_is_there_too(self, manager: ConversationManager) -> None:
+    def test_prompt_name_without_a_pack_is_refused(self, manager: ConversationManager) -> None:
         """It would silently continue with the stored prompt."""
         manager.new_conversation(conversation_id="there")
         with pytest.raises(InvalidArgumentError, match=r"prompt_name='critic' needs a pack: get_conversation\("):
             manager.get_conversation("there", prompt_name="critic")
 
     @pytest.mark.parametrize("conversation_id", ["", "  ", 5, "x" * 1001, "\ud83d"])
-    def test_unusable_id_is_refused(self, manager: ConversationManager, conversation_id: str) -> None:
+    def test_invalid_id_is_refused(self, manager: ConversationManager, conversation_id: str) -> None:
         """Blank, overlong and unencodable text, and other types, are not valid ids."""
         with pytest.raises(InvalidConversationIdError):
             manager.new_conversation(conversation_id=conversation_id)
 
     @pytest.mark.parametrize("name", ["variables", "parameters", "metadata"])
-    def test_what_is_no_dict_is_refused(self, manager: ConversationManager, name: str) -> None:
+    def test_mappings_of_another_type_are_refused(self, manager: ConversationManager, name: str) -> None:
         """The error for a list in place of a mapping names the argument, and nothing is created."""
         wrong: dict[str, Any] = {name: ["x"]}
         with pytest.raises(InvalidArgumentError, match=rf"^{name}=\['x'\] is no dict"):
             manager.new_conversation(**wrong)
         assert manager.list_conversations() == []
 
-    def test_of_two_processes_one_gets_the_id(self, tmp_path: Path) -> None:
+    def test_one_of_two_processes_gets_the_id(self, tmp_path: Path) -> None:
         """Eight processes create the same conversation at once: one succeeds, seven get ConversationExistsError."""
         with ProcessPoolExecutor(4) as pool:
             outcomes = list(pool.map(_create, [str(tmp_path / "store")] * 8, range(8)))
@@ -158,7 +158,7 @@ class TestOpenConversation:
         manager.open_conversation(conversation_id="a", system_prompt="You help.").send("Hi")
         assert len(manager.open_conversation(conversation_id="a").turns) == 1
 
-    def test_somebody_elses_is_not_opened(self, manager: ConversationManager) -> None:
+    def test_another_users_conversation_is_not_opened(self, manager: ConversationManager) -> None:
         """With a user, another user's conversation raises as if the id were simply taken."""
         manager.new_conversation(conversation_id="a", user_id="alice")
         with pytest.raises(ConversationExistsError) as caught:
@@ -182,13 +182,13 @@ class TestListAndDelete:
             manager.get_conversation("a")
         assert manager.new_conversation(conversation_id="a").turns == ()
 
-    def test_deleting_what_is_not_there_raises(self, manager: ConversationManager) -> None:
+    def test_deleting_an_unknown_id_raises(self, manager: ConversationManager) -> None:
         """Deleting a misspelled id raises."""
         with pytest.raises(ConversationNotFoundError):
             manager.delete_conversation("a")
 
 
-def test_without_a_store_it_is_memory() -> None:
+def test_default_store_is_memory() -> None:
     """A manager without a store keeps conversations in this process's memory."""
     assert isinstance(ConversationManager(provider=DemoProvider()).store, MemoryStore)
 

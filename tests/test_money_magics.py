@@ -54,7 +54,7 @@ def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) ->
     assert "0.005               0" in usage.stdout
 
 
-def test_usage_is_asked_by_what_the_line_says(notebook: Notebook) -> None:
+def test_usage_is_grouped_by_the_given_columns(notebook: Notebook) -> None:
     """By day and model by default, else by one key or several; only this user's conversations."""
     notebook.run("%chat_use talk")
     notebook.run("%%chat\nWell?")
@@ -67,14 +67,14 @@ def test_usage_is_asked_by_what_the_line_says(notebook: Notebook) -> None:
     assert "talk" not in by_user
 
 
-def test_unknown_key_of_usage_is_told(notebook: Notebook) -> None:
+def test_unknown_usage_column_is_an_error(notebook: Notebook) -> None:
     """The cell fails, and the error lists the columns."""
     ran = notebook.run("%chat_usage --by year")
     assert isinstance(ran.error, InvalidArgumentError)
     assert "by='year' is unknown: use any of hour, day, week" in str(ran.error)
 
 
-def test_what_is_no_budget_is_refused(notebook: Notebook) -> None:
+def test_invalid_budget_is_an_error(notebook: Notebook) -> None:
     """The error shows the accepted forms, and the former budget stays."""
     notebook.run("%chat_setup --budget 5/day")
     ran = notebook.run("%chat_setup --budget 5/week")
@@ -91,7 +91,7 @@ def test_budget_lines_need_no_conversation(notebook: Notebook) -> None:
     ]
 
 
-def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
+def test_dry_run_creates_no_conversation(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
     """No request and no conversation; the tokens and the possible cost are shown."""
     ran = notebook.run("%%chat --dry-run --max-output-tokens 100\nWell?")
     assert ran.error is None
@@ -104,7 +104,7 @@ def test_dry_run_begins_nothing(notebook: Notebook, chat_server: ChatServer, hom
         assert store.list() == []
 
 
-def test_dry_run_takes_the_prompt_that_the_cell_names(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
+def test_dry_run_uses_the_prompt_of_the_cell(notebook: Notebook, chat_server: ChatServer, home: Path) -> None:
     """The dry run shows that prompt, and the conversation keeps its own."""
     pack = home.parent / "short.pack.json"
     engine = {"version": "v1", "syntax": "{{variable}}"}
@@ -140,7 +140,7 @@ def test_window_is_set_for_all_calls(notebook: Notebook, chat_server: ChatServer
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5"])
-def test_what_is_no_window_is_refused(notebook: Notebook, wrong: str) -> None:
+def test_invalid_window_is_an_error(notebook: Notebook, wrong: str) -> None:
     """The error names it, and the former window stays."""
     notebook.run("%chat_setup --max-tokens 40")
     assert isinstance(notebook.run(f"%chat_setup --max-tokens {wrong}").error, InvalidArgumentError)

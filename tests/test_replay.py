@@ -75,13 +75,13 @@ class TestOwnPlace:
         assert (len(chat_server.requests), revision(conv)) == (3, before)
         assert (response.turn, conv.turns[1], conv.versions(1)) == (turn, turn, ())
 
-    def test_same_text_given_is_the_same(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_repeating_the_text_is_the_same(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Repeating the text makes no difference."""
         before = revision(conv)
         assert conv.rerun(1, "b").replayed
         assert (len(chat_server.requests), revision(conv)) == (3, before)
 
-    def test_response_has_what_was_recorded(self, conv: Conversation) -> None:
+    def test_response_has_the_recorded_values(self, conv: Conversation) -> None:
         """Text, usage, latency, model and finish reason are the recorded ones; it is free and says what it saved."""
         turn = conv.turns[1]
         response = conv.rerun(1)
@@ -119,9 +119,7 @@ class TestOwnPlace:
         assert conv.rerun(3).content == "You said: d"
         assert len(chat_server.requests) == 5
 
-    def test_whole_former_answer_goes_before_an_interrupted_one(
-        self, conv: Conversation, chat_server: ChatServer
-    ) -> None:
+    def test_whole_former_answer_precedes_an_interrupted_one(self, conv: Conversation, chat_server: ChatServer) -> None:
         """It is stored again, in place."""
         chat_server.reply(Reply(text="one two three"))
         for _ in conv.stream("c", fresh=True, place=Target(in_place_of=conv.turns[2])):
@@ -136,7 +134,7 @@ class TestOwnPlace:
         assert not conv.rerun(1).replayed
         assert len(chat_server.requests) == 5
 
-    def test_turn_behind_a_truncated_head_is_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_turn_after_a_truncated_head_is_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
         """It is not stale, although less would be sent now."""
         conv.truncate(2)
         assert conv.rerun(0).replayed
@@ -146,7 +144,7 @@ class TestOwnPlace:
 class TestElsewhere:
     """Any other replay stores a turn that costs nothing."""
 
-    def test_cleared_conversation_is_said_again(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_cleared_conversation_is_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
         """From the branch: each turn is new, replayed, free, and not stale."""
         before = conv.token_count, conv.total_cost, conv.unpriced_turns
         former = conv.turns
@@ -159,7 +157,7 @@ class TestElsewhere:
         assert (conv.token_count, conv.total_cost, conv.unpriced_turns, conv.stale_turns) == (*before, ())
         assert [response.turn for response in responses] == list(conv.turns)
 
-    def test_stored_turn_keeps_what_was_recorded(self, conv: Conversation) -> None:
+    def test_stored_turn_has_the_recorded_values(self, conv: Conversation) -> None:
         """Messages, usage, latency and models are recorded; question and time are new."""
         former = conv.turns[0]
         conv.clear()
@@ -191,7 +189,7 @@ class TestElsewhere:
         assert (len(chat_server.requests), texts(conv.turns)) == (4, ["a", "b"])
         assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"], ["x"]]
 
-    def test_former_place_tells_how_many_are_stale(self, conv: Conversation) -> None:
+    def test_replay_says_how_many_turns_are_stale(self, conv: Conversation) -> None:
         """A replayed answer changes the context of later turns, like any answer."""
         conv.rerun(0, "x")
         conv.rerun(1, "y")
@@ -200,7 +198,7 @@ class TestElsewhere:
         assert texts(conv.stale_turns) == ["y", "c"]
         assert receipt_of(response, "chat").endswith(" · 2 later turns were answered before this change")
 
-    def test_replay_of_a_replay_keeps_what_was_saved(self, conv: Conversation) -> None:
+    def test_replay_of_a_replay_saves_the_same(self, conv: Conversation) -> None:
         """However often, in its own place or another."""
         for _ in range(3):
             conv.clear()
@@ -215,14 +213,14 @@ class TestElsewhere:
         assert conv.send("a").saved is None
         assert (conv.unpriced_turns, conv.total_cost, conv.token_count) == (1, None, 15)
 
-    def test_head_and_state_count_alike(self, conv: Conversation, store: StateStore) -> None:
+    def test_head_and_state_have_the_same_totals(self, conv: Conversation, store: StateStore) -> None:
         """The totals are the same, whether read or recomputed."""
         conv.clear()
         conv.send("a")
         head, state = store.head("chat"), store.get("chat")
         assert (head.token_count, head.total_cost) == (state.token_count, state.total_cost) == (45, 3 * PRICE)
 
-    def test_inherited_turns_answer_in_a_fork(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_inherited_turns_are_replayed_in_a_fork(self, conv: Conversation, chat_server: ChatServer) -> None:
         """In their own place and elsewhere; the fork pays nothing and shows what was saved."""
         other = conv.fork("other")
         before = revision(other)
@@ -232,7 +230,7 @@ class TestElsewhere:
         assert (turn.replayed, turn.inherited, turn.saved) == (True, False, PRICE)
         assert (other.token_count, other.total_cost, len(chat_server.requests)) == (0, Decimal(0), 3)
 
-    def test_restored_answer_goes_before_the_newer_one(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_restored_answer_precedes_the_newer_one(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Of two answers to one request, the one that was current when the conversation was cleared."""
         chosen = conv.turns[0]
         chat_server.reply(Reply(text="another answer"))
@@ -276,7 +274,7 @@ class TestElsewhere:
         assert caught.value.response is not None
         assert caught.value.response.replayed
 
-    def test_cell_is_that_of_the_place(self, conv: Conversation, store: StateStore) -> None:
+    def test_cell_is_that_of_the_new_turn(self, conv: Conversation, store: StateStore) -> None:
         """Not the one that answered the recording."""
         turn = replace(conv.turns[2], id="of a cell", cell_id="c1", cell_source="%chat c")
         store.replace("chat", conv.turns[2].id, turn)
@@ -312,7 +310,7 @@ class TestKey:
         asked = {"text": "b", "parameters": {"top_p": 0.5}, "max_output_tokens": 50, **options}
         return [first, conversation.send(**asked)]
 
-    def test_all_the_same_is_a_hit(self, chat_server: ChatServer, store: StateStore) -> None:
+    def test_an_identical_request_is_a_hit(self, chat_server: ChatServer, store: StateStore) -> None:
         """Times, ids and the conversation's name do not matter."""
         state = replace(self.STATE, user_id="bob", metadata={"x": 1}, created_at=datetime(2020, 1, 1, tzinfo=UTC))
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [True, True]
@@ -330,7 +328,7 @@ class TestKey:
         ],
         ids=str,
     )
-    def test_other_call_is_a_miss(self, chat_server: ChatServer, store: StateStore, change: dict[str, Any]) -> None:
+    def test_another_call_is_a_miss(self, chat_server: ChatServer, store: StateStore, change: dict[str, Any]) -> None:
         """The message, the requested model, each parameter, the output limit."""
         assert [response.replayed for response in self.ask(chat_server, store, **change)] == [True, False]
 
@@ -347,14 +345,14 @@ class TestKey:
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
 
     @pytest.mark.parametrize("system_prompt", [None, "", "You help"])
-    def test_other_system_prompt_is_a_miss(
+    def test_another_system_prompt_is_a_miss(
         self, chat_server: ChatServer, store: StateStore, system_prompt: str | None
     ) -> None:
         """Also none, and an empty one."""
         state = replace(self.STATE, system_prompt=system_prompt)
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
 
-    def test_other_turns_before_are_a_miss(self, chat_server: ChatServer, store: StateStore) -> None:
+    def test_other_earlier_turns_are_a_miss(self, chat_server: ChatServer, store: StateStore) -> None:
         """The context is everything before the message."""
         state = replace(self.STATE, turns=(said("before"),))
         assert [response.replayed for response in self.ask(chat_server, store, state)] == [False, False]
@@ -364,7 +362,7 @@ class TestKey:
         stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), max_tokens=5000)
         assert stream._inquiry.recorded is None
 
-    def test_picture_is_part_of_it(self, conv: Conversation) -> None:
+    def test_image_is_part_of_it(self, conv: Conversation) -> None:
         """What a message has besides its text."""
         picture = ContentPart("image_url", url="data:image/png;base64,AAAA")
         stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), parts=[picture])
@@ -405,7 +403,7 @@ class TestKey:
         conv.variables["subject"] = "algebra"
         assert conv.rerun(0).replayed
 
-    def test_thoughts_are_not(self, conv: Conversation, store: StateStore) -> None:
+    def test_reasoning_is_not(self, conv: Conversation, store: StateStore) -> None:
         """The model's reasoning is never sent back, so it is not part of the context."""
         turn = conv.turns[0]
         thinking = replace(turn.messages[1], reasoning="Let me see.")
@@ -413,7 +411,7 @@ class TestKey:
         assert conv.rerun(1).replayed
 
     @pytest.mark.usefixtures("conv")
-    def test_another_conversation_is_never_looked_at(
+    def test_other_conversations_are_never_searched(
         self, manager: ConversationManager, chat_server: ChatServer
     ) -> None:
         """The same user asks the same in another conversation: it is sent."""
@@ -428,7 +426,7 @@ class TestKey:
         assert not anew.send("a").replayed
         assert not conv.send("b").replayed
 
-    def test_hand_made_turns_answer_nothing(self, manager: ConversationManager, store: StateStore) -> None:
+    def test_hand_made_turns_are_never_replayed(self, manager: ConversationManager, store: StateStore) -> None:
         """Their answers are not meant for the user."""
         store.append("made", said("a"))
         assert not manager.get_conversation("made").rerun(0).replayed
@@ -438,13 +436,13 @@ class TestModes:
     """``off``, ``auto`` and ``strict``."""
 
     @pytest.mark.usefixtures("conv")
-    def test_off_unless_told(self, store: StateStore, chat_server: ChatServer) -> None:
+    def test_off_by_default(self, store: StateStore, chat_server: ChatServer) -> None:
         """A manager asks, and so does a handle from it."""
         plain = ConversationManager(provider_for(chat_server), store).get_conversation("chat")
         assert not plain.rerun(0).replayed
         assert len(chat_server.requests) == 4
 
-    def test_mode_of_a_call_goes_before_the_managers(
+    def test_mode_of_a_call_overrides_the_managers(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer
     ) -> None:
         """Either way."""
@@ -466,7 +464,7 @@ class TestModes:
         assert len(chat_server.requests) == 3
 
     @pytest.mark.parametrize("wrong", ["", "on", "AUTO", True, 0])
-    def test_other_modes_are_refused(
+    def test_unknown_modes_are_refused(
         self, conv: Conversation, store: StateStore, chat_server: ChatServer, wrong: Any
     ) -> None:
         """In a call, and in a manager."""
@@ -541,7 +539,7 @@ class TestModes:
             conv.send("d", replay="strict")
         assert not conv.send("d").replayed
 
-    def test_fork_goes_on_in_the_same_mode(self, conv: Conversation) -> None:
+    def test_fork_keeps_the_mode(self, conv: Conversation) -> None:
         """And so does a narrowed manager."""
         assert conv.fork("other").rerun(0).replayed
 
@@ -566,13 +564,13 @@ class TestWithoutProvider:
         assert [keyless.send(letter).saved for letter in "abc"] == [PRICE, PRICE, PRICE]
 
     @pytest.mark.usefixtures("conv")
-    def test_key_is_not_looked_at(self, store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_key_is_not_needed(self, store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """A provider without a model answers from stored turns."""
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         keyless = ConversationManager(OpenAIProvider("gpt-4o-mini"), store, replay="strict").get_conversation("chat")
         assert keyless.rerun(0).replayed
 
-    def test_miss_names_the_ways_to_go_on(self, conv: Conversation, store: StateStore) -> None:
+    def test_miss_names_the_ways_on(self, conv: Conversation, store: StateStore) -> None:
         """With ``auto`` the provider is missing, with ``strict`` the record; nothing is written."""
         before = revision(conv)
         keyless = ConversationManager(UnchosenProvider(), store, replay="auto").get_conversation("chat")
@@ -586,7 +584,7 @@ class TestWithoutProvider:
 class TestRecording:
     """Turns from elsewhere answer like the conversation's own."""
 
-    def test_export_gives_the_same_again_and_again(
+    def test_export_replays_the_same_repeatedly(
         self, conv: Conversation, chat_server: ChatServer, tmp_path: Path
     ) -> None:
         """In a fresh store: the same text and the same receipts, twice; in the end the same as a rerun."""
@@ -608,7 +606,7 @@ class TestRecording:
         assert revision(again) == before
         assert (again.token_count, again.total_cost) == (0, Decimal(0))
 
-    def test_versions_and_branches_of_it_answer_too(self, conv: Conversation, tmp_path: Path) -> None:
+    def test_its_versions_and_branches_are_replayed_too(self, conv: Conversation, tmp_path: Path) -> None:
         """All answers ever given."""
         conv.rerun(0, "x")
         conv.edit(1, "y")
@@ -619,7 +617,7 @@ class TestRecording:
         again.clear()
         assert [again.send(text).content for text in "xy"] == ["You said: x", "You said: y"]
 
-    def test_restored_answer_of_it_goes_before_the_newer_one(
+    def test_its_restored_answer_precedes_the_newer_one(
         self, conv: Conversation, chat_server: ChatServer, tmp_path: Path
     ) -> None:
         """Otherwise no later turn would be found."""
@@ -631,7 +629,7 @@ class TestRecording:
         again = _played(replayable(state), MemoryStore())
         assert [text for text, _ in again] == ["You said: a", "You said: b", "You said: c"]
 
-    def test_own_turns_go_before_it(self, conv: Conversation, store: StateStore, chat_server: ChatServer) -> None:
+    def test_own_turns_precede_it(self, conv: Conversation, store: StateStore, chat_server: ChatServer) -> None:
         """The conversation's own answer takes precedence."""
         turn = conv.turns[0]
         other = replace(turn, id="other", messages=(turn.messages[0], Message("assistant", "from elsewhere")))

@@ -50,31 +50,31 @@ def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
 def conv(manager: ConversationManager) -> Conversation:
     """A conversation of three turns: a, b and c."""
     opened = manager.new_conversation(system_prompt="You help.", conversation_id="chat")
-    return talked(opened, "abc")
+    return send_letters(opened, "abc")
 
 
 def provider_for(server: ChatServer) -> OpenAIProvider:
     return OpenAIProvider("gpt-4o-mini", api_key="sk-test-1", base_url=server.url, max_retries=0)
 
 
-def talked(conversation: Conversation, letters: str) -> Conversation:
+def send_letters(conversation: Conversation, letters: str) -> Conversation:
     """Send each letter as a message."""
     for letter in letters:
         conversation.send(letter)
     return conversation
 
 
-def now(conversation: Conversation) -> str:
+def current_text(conversation: Conversation) -> str:
     """Return the messages of the current turns."""
     return "".join(texts(conversation.turns))
 
 
-def stale(conversation: Conversation) -> str:
+def stale_text(conversation: Conversation) -> str:
     """Return the messages of the stale turns."""
     return "".join(texts(conversation.stale_turns))
 
 
-def asked(server: ChatServer) -> list[str]:
+def request_texts(server: ChatServer) -> list[str]:
     """Return the user's messages in the last request."""
     return [message["content"] for message in server.requests[-1].body["messages"] if message["role"] == "user"]
 
@@ -82,20 +82,20 @@ def asked(server: ChatServer) -> list[str]:
 class TestRerun:
     """``rerun`` answers a turn again, in place."""
 
-    def test_other_text_takes_the_place(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_another_text_replaces_the_turn(self, conv: Conversation, chat_server: ChatServer) -> None:
         """The request has the turns before it and none after it; later turns stay."""
         response = conv.rerun(1, "x")
-        assert asked(chat_server) == ["a", "x"]
-        assert (now(conv), response.content, response.turn) == ("axc", "You said: x", conv.turns[1])
+        assert request_texts(chat_server) == ["a", "x"]
+        assert (current_text(conv), response.content, response.turn) == ("axc", "You said: x", conv.turns[1])
 
-    def test_own_text_is_asked_again(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_own_text_is_sent_again(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Without a text the model receives the turn's own text, and may answer differently."""
         chat_server.reply(Reply(text="another answer"))
         conv.rerun(1)
-        assert asked(chat_server) == ["a", "b"]
+        assert request_texts(chat_server) == ["a", "b"]
         assert [turn.text for turn in conv.turns] == ["You said: a", "another answer", "You said: c"]
 
-    def test_former_one_is_a_version(self, conv: Conversation) -> None:
+    def test_former_turn_becomes_a_version(self, conv: Conversation) -> None:
         """Unchanged, oldest first; the other turns have none."""
         first = conv.turns[1]
         second = conv.rerun(1, "x").turn
@@ -115,11 +115,11 @@ class TestRerun:
         ],
         ids=["position", "negative", "turn", "id", "former version", "id of a former version"],
     )
-    def test_turn_is_named_in_many_ways(self, conv: Conversation, name: Callable[[Conversation], Any]) -> None:
+    def test_turn_can_be_given_in_several_ways(self, conv: Conversation, name: Callable[[Conversation], Any]) -> None:
         """By its index, also from the end, as a ``Turn``, by its id, and by a former version."""
         conv.rerun(1, "x")
         conv.rerun(name(conv), "y")
-        assert (now(conv), texts(conv.versions(name(conv)))) == ("ayc", ["b", "x"])
+        assert (current_text(conv), texts(conv.versions(name(conv)))) == ("ayc", ["b", "x"])
 
     @pytest.mark.parametrize("wrong", [3, -4, "nothing", said("b"), True, None, 1.0])
     def test_unknown_turn_is_refused(self, conv: Conversation, chat_server: ChatServer, wrong: Any) -> None:
@@ -129,7 +129,7 @@ class TestRerun:
                 verb(wrong)
         assert len(chat_server.requests) == 3
 
-    def test_turn_on_a_branch_is_no_current_turn(self, conv: Conversation) -> None:
+    def test_turn_on_a_branch_is_refused(self, conv: Conversation) -> None:
         """It must be restored first."""
         former = conv.turns[0]
         conv.clear()
@@ -178,9 +178,7 @@ class TestRerun:
         assert (conv.turns, conv._log.head()) == before
         assert conv.versions(1) == ()
 
-    def test_request_that_the_server_finds_too_long_changes_nothing(
-        self, conv: Conversation, chat_server: ChatServer
-    ) -> None:
+    def test_request_rejected_as_too_long_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
         """The error has the unsent message, like any failed call."""
         before = conv.turns
         chat_server.reply(*[error_reply(400, "too long", code="context_length_exceeded")] * 2)
@@ -206,7 +204,7 @@ class TestRerun:
         for _ in conv.stream("x", place=Target(in_place_of=former)):
             break
         turn = conv.turns[1]
-        assert (now(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
+        assert (current_text(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
         conv.restore(former)
         assert (conv.turns[1], conv.versions(1)) == (former, (turn,))
 
@@ -216,9 +214,7 @@ class TestRerun:
         conv.stream("x", place=Target(in_place_of=conv.turns[1])).close()
         assert conv._log.head().revision == revision
 
-    def test_turn_that_another_handle_replaced_meanwhile(
-        self, manager: ConversationManager, conv: Conversation
-    ) -> None:
+    def test_turn_replaced_by_another_handle_meanwhile(self, manager: ConversationManager, conv: Conversation) -> None:
         """The later answer is current, the earlier one a version: neither is lost."""
         former = conv.turns[1]
         stream = conv.stream("mine", place=Target(in_place_of=former))
@@ -226,7 +222,7 @@ class TestRerun:
         assert "".join(stream) == "You said: mine"
         assert (texts(conv.turns), texts(conv.versions(former))) == (["a", "mine", "c"], ["b", "theirs"])
 
-    def test_turn_that_left_meanwhile_is_answered_on_its_branch(
+    def test_turn_removed_meanwhile_is_answered_on_its_branch(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The paid answer is returned and stored where the turn is now."""
@@ -237,7 +233,7 @@ class TestRerun:
         assert stream.response is not None
         assert (stream.response.content, stream.response.stale_turns) == ("You said: x", 0)
         (branch,) = conv.branches()
-        assert (now(conv), texts(branch.turns)) == ("", ["a", "x", "c"])
+        assert (current_text(conv), texts(branch.turns)) == ("", ["a", "x", "c"])
 
     def test_conversation_deleted_meanwhile_raises_with_the_answer(
         self, manager: ConversationManager, conv: Conversation
@@ -253,7 +249,7 @@ class TestRerun:
         assert manager.list_conversations() == []
 
     @pytest.mark.parametrize("place", ["in place", "from there", "at the end"])
-    def test_conversation_made_anew_meanwhile_gets_nothing_of_it(
+    def test_conversation_created_again_meanwhile_is_not_changed(
         self, manager: ConversationManager, conv: Conversation, place: str
     ) -> None:
         """It may be another user's: only the exception has the answer."""
@@ -268,7 +264,7 @@ class TestRerun:
         assert caught.value.response.content == "You said: x"
         assert (anew.turns, anew.branches(), anew.token_count) == ((), (), 0)
 
-    def test_turn_that_is_really_gone_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
+    def test_turn_deleted_meanwhile_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """If the conversation was overwritten without the turn, the answer has no place in it."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
@@ -278,9 +274,9 @@ class TestRerun:
             list(stream)
         assert caught.value.response is not None
         assert caught.value.response.content == "You said: x"
-        assert now(conv) == "a"
+        assert current_text(conv) == "a"
 
-    def test_store_that_fails_in_the_end_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
+    def test_failing_store_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """The exception has an answer that cannot be stored."""
         stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
         next(stream)
@@ -309,20 +305,20 @@ class TestEdit:
         """The request has the turns before it."""
         former = conv.turns
         conv.edit(1, "x")
-        assert (now(conv), asked(chat_server)) == ("ax", ["a", "x"])
+        assert (current_text(conv), request_texts(chat_server)) == ("ax", ["a", "x"])
         (branch,) = conv.branches()
         assert (branch.turns, branch.start, branch.kind) == (former[1:], 1, "tail")
 
-    def test_nothing_is_stale_for_it(self, conv: Conversation) -> None:
+    def test_no_turn_becomes_stale(self, conv: Conversation) -> None:
         """The remaining turns are answered in their own context."""
         assert conv.edit(1, "x").stale_turns == 0
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
     @pytest.mark.parametrize(("i", "left"), [(0, "x"), (2, "abx"), (-1, "abx"), (-3, "x")])
     def test_first_and_last_turn(self, conv: Conversation, i: int, left: str) -> None:
         """Indexes count from either end."""
         conv.edit(i, "x")
-        assert now(conv) == left
+        assert current_text(conv) == left
 
     def test_empty_conversation_has_nothing_to_edit(self, manager: ConversationManager) -> None:
         """The message says how many turns there are."""
@@ -330,9 +326,7 @@ class TestEdit:
             manager.new_conversation(conversation_id="new").edit(0, "x")
 
     @pytest.mark.parametrize("reply", [error_reply(400, "no"), Reply(text="one two", cut_after=2)])
-    def test_failing_call_leaves_everything_as_it_was(
-        self, conv: Conversation, chat_server: ChatServer, reply: Reply
-    ) -> None:
+    def test_failing_call_changes_nothing(self, conv: Conversation, chat_server: ChatServer, reply: Reply) -> None:
         """Turns, branches and the revision."""
         before = conv.turns, conv.branches(), conv._log.head()
         chat_server.reply(reply)
@@ -344,38 +338,34 @@ class TestEdit:
         """Before anything is moved."""
         with pytest.raises(InvalidArgumentError, match="empty"):
             conv.edit(1, "  ")
-        assert now(conv) == "abc"
+        assert current_text(conv) == "abc"
 
     def test_restoring_the_branch_swaps_back(self, conv: Conversation) -> None:
         """The newer turns become a branch and can be swapped in again."""
         conv.edit(1, "x")
         conv.send("y")
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv)) == ("abc", "")
+        assert (current_text(conv), stale_text(conv)) == ("abc", "")
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv)) == ("axy", "")
+        assert (current_text(conv), stale_text(conv)) == ("axy", "")
 
-    def test_turns_that_left_meanwhile_move_the_position(
-        self, manager: ConversationManager, conv: Conversation
-    ) -> None:
+    def test_turns_removed_meanwhile_shift_the_position(self, manager: ConversationManager, conv: Conversation) -> None:
         """The branch begins with the chosen turn, not with the one that has its index now."""
         stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").truncate(4)
         list(stream)
-        assert (now(conv), texts(conv.branches()[1].turns)) == ("x", ["b", "c"])
+        assert (current_text(conv), texts(conv.branches()[1].turns)) == ("x", ["b", "c"])
 
-    def test_turn_that_was_added_meanwhile_goes_with_the_branch(
-        self, manager: ConversationManager, conv: Conversation
-    ) -> None:
+    def test_turn_added_meanwhile_moves_to_the_branch(self, manager: ConversationManager, conv: Conversation) -> None:
         """All turns after the index when the answer arrives."""
         stream = conv.stream("x", place=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").send("d")
         list(stream)
-        assert (now(conv), texts(conv.branches()[0].turns)) == ("ax", ["b", "c", "d"])
+        assert (current_text(conv), texts(conv.branches()[0].turns)) == ("ax", ["b", "c", "d"])
 
-    def test_place_that_is_gone_meanwhile_lets_the_answer_be_added(
+    def test_answer_is_added_if_its_turn_was_removed_meanwhile(
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """If the turn was removed with others, no more turns are moved."""
@@ -383,12 +373,12 @@ class TestEdit:
         next(stream)
         manager.get_conversation("chat").clear()
         list(stream)
-        assert (now(conv), len(conv.branches())) == ("x", 1)
+        assert (current_text(conv), len(conv.branches())) == ("x", 1)
 
-    def test_answer_that_cannot_be_stored_leaves_everything_as_it_was(self, chat_server: ChatServer) -> None:
+    def test_answer_that_cannot_be_stored_changes_nothing(self, chat_server: ChatServer) -> None:
         """Also if the store fails between the branch and the answer; the error has the answer."""
         store = _RefusingStore()
-        conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
+        conv = send_letters(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
         before = conv.turns
         store.refuses = True
         with pytest.raises(StoreUnavailableError) as caught:
@@ -436,7 +426,7 @@ class TestTruncate:
             (0, 0, 0),
         ],
     )
-    def test_as_few_whole_newest_turns_stay_as_reach_it(
+    def test_keeps_the_fewest_newest_whole_turns(
         self, manager: ConversationManager, store: StateStore, turns: int, keep_last: int, left: int
     ) -> None:
         """``keep_last`` counts messages, here two per turn, without the system message."""
@@ -447,7 +437,7 @@ class TestTruncate:
         assert texts(conv.turns) == [str(number) for number in range(turns - left, turns)]
         assert [len(branch.turns) for branch in conv.branches()] == ([turns - left] if turns > left else [])
 
-    def test_twenty_messages_stay_unless_told(self, manager: ConversationManager, store: StateStore) -> None:
+    def test_twenty_messages_stay_by_default(self, manager: ConversationManager, store: StateStore) -> None:
         """Of thirty."""
         for number in range(15):
             store.append("long", said(str(number)))
@@ -461,29 +451,29 @@ class TestTruncate:
             store.append("tools", turn)
         conv = manager.get_conversation("tools")
         conv.truncate(3)
-        assert now(conv) == "bc"
+        assert current_text(conv) == "bc"
 
     @pytest.mark.parametrize("wrong", [-1, 1.5, "2", None, True])
-    def test_other_than_a_whole_number_is_refused(self, conv: Conversation, wrong: Any) -> None:
+    def test_invalid_numbers_are_refused(self, conv: Conversation, wrong: Any) -> None:
         """No turn is removed."""
         with pytest.raises(InvalidArgumentError, match="keep_last"):
             conv.truncate(wrong)
-        assert now(conv) == "abc"
+        assert current_text(conv) == "abc"
 
-    def test_rest_is_not_stale_for_it(self, conv: Conversation) -> None:
+    def test_remaining_turns_are_not_stale(self, conv: Conversation) -> None:
         """Nor are later turns, whichever branch is restored afterwards."""
         conv.truncate(2)
-        assert (now(conv), stale(conv)) == ("c", "")
+        assert (current_text(conv), stale_text(conv)) == ("c", "")
         conv.send("d")
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv)) == ("abcd", "")
+        assert (current_text(conv), stale_text(conv)) == ("abcd", "")
 
-    def test_next_request_carries_the_rest_only(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_next_request_has_only_the_remaining_turns(self, conv: Conversation, chat_server: ChatServer) -> None:
         """Removed turns are no longer sent."""
         conv.truncate(2)
         conv.send("d")
-        assert asked(chat_server) == ["c", "d"]
+        assert request_texts(chat_server) == ["c", "d"]
 
     def test_costs_stay_in_the_totals(self, conv: Conversation) -> None:
         """Of branches made by ``truncate`` and by ``clear``."""
@@ -499,49 +489,49 @@ class TestTruncate:
         assert [texts(branch.turns) for branch in conv.branches()] == [["a"], ["b"]]
         conv.restore(conv.branches()[1])
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv), conv.branches()) == ("abc", "", ())
+        assert (current_text(conv), stale_text(conv), conv.branches()) == ("abc", "", ())
 
-    def test_nothing_to_leave_writes_nothing(self, conv: Conversation) -> None:
+    def test_nothing_to_move_writes_nothing(self, conv: Conversation) -> None:
         """No branch and no revision."""
         revision = conv._log.head().revision
         assert conv.truncate(6) == 0
         assert (conv.branches(), conv._log.head().revision) == ((), revision)
 
-    def test_clear_begins_anew(self, conv: Conversation, chat_server: ChatServer) -> None:
+    def test_clear_starts_over(self, conv: Conversation, chat_server: ChatServer) -> None:
         """All turns become a branch; the next request has the system prompt and the message."""
         assert conv.clear() == 3
-        assert (now(conv), [message.content for message in conv.messages]) == ("", ["You help."])
+        assert (current_text(conv), [message.content for message in conv.messages]) == ("", ["You help."])
         conv.send("x")
-        assert (asked(chat_server), stale(conv)) == (["x"], "")
+        assert (request_texts(chat_server), stale_text(conv)) == (["x"], "")
 
     @pytest.mark.parametrize("begin_anew", [lambda conv: conv.clear(), lambda conv: conv.truncate(0)])
-    def test_nothing_is_before_what_is_said_in_a_cleared_conversation(
+    def test_a_cleared_conversation_has_an_empty_context(
         self, conv: Conversation, begin_anew: Callable[[Conversation], object]
     ) -> None:
         """Also after ``truncate``: an answer whose context had the removed turns is not replayed."""
         conv.truncate(2)
         begin_anew(conv)
         assert not conv.send("c", replay="auto").replayed
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv)) == ("abc", "c")
+        assert (current_text(conv), stale_text(conv)) == ("abc", "c")
 
-    def test_cleared_rest_of_a_truncated_conversation_comes_back_fresh(self, conv: Conversation) -> None:
+    def test_restored_rest_of_a_truncated_conversation_is_fresh(self, conv: Conversation) -> None:
         """Whichever branch is first."""
         conv.truncate(2)
         conv.clear()
         conv.send("x")
         head, rest = conv.branches()
         conv.restore(rest)
-        assert (now(conv), stale(conv)) == ("c", "")
+        assert (current_text(conv), stale_text(conv)) == ("c", "")
         conv.restore(head)
-        assert (now(conv), stale(conv)) == ("abc", "")
+        assert (current_text(conv), stale_text(conv)) == ("abc", "")
 
-    def test_edit_of_the_first_turn_left_is_not_stale(self, conv: Conversation) -> None:
+    def test_edit_of_the_first_remaining_turn_is_not_stale(self, conv: Conversation) -> None:
         """After ``truncate``, its context is empty, as after ``clear``."""
         conv.truncate(4)
         conv.edit(0, "x")
-        assert (now(conv), stale(conv)) == ("x", "")
+        assert (current_text(conv), stale_text(conv)) == ("x", "")
         assert conv.rerun(0, replay="strict").replayed
 
     def test_clearing_nothing_writes_nothing(self, manager: ConversationManager) -> None:
@@ -549,28 +539,32 @@ class TestTruncate:
         conv = manager.new_conversation()
         assert (conv.clear(), conv.branches(), conv._log.head().revision) == (0, (), 1)
 
-    def test_cleared_conversation_comes_back(self, conv: Conversation) -> None:
+    def test_cleared_conversation_can_be_restored(self, conv: Conversation) -> None:
         """The turns since then become the branch."""
         conv.clear()
         conv.send("x")
         conv.restore(conv.branches()[0])
-        assert (now(conv), stale(conv), [texts(branch.turns) for branch in conv.branches()]) == ("abc", "", [["x"]])
+        assert (current_text(conv), stale_text(conv), [texts(branch.turns) for branch in conv.branches()]) == (
+            "abc",
+            "",
+            [["x"]],
+        )
 
-    def test_handle_of_another_sees_it(self, manager: ConversationManager, conv: Conversation) -> None:
+    def test_another_handle_sees_it(self, manager: ConversationManager, conv: Conversation) -> None:
         """Branches belong to the store, not to the handle."""
         other = manager.get_conversation("chat")
         conv.truncate(2)
-        assert (now(other), other.branches()) == ("c", conv.branches())
-        assert (other.clear(), now(conv)) == (1, "")
+        assert (current_text(other), other.branches()) == ("c", conv.branches())
+        assert (other.clear(), current_text(conv)) == (1, "")
 
-    def test_two_that_set_aside_at_once_make_two_branches(self, chat_server: ChatServer) -> None:
+    def test_two_concurrent_moves_make_two_branches(self, chat_server: ChatServer) -> None:
         """If another handle took the turns or the branch's name meanwhile, the remaining turns are removed."""
         store = _InterferingStore()
-        conv = talked(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
+        conv = send_letters(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
         store.interferes = True
         assert conv.clear() == 2
         assert [texts(branch.turns) for branch in conv.branches()] == [["a"], ["b", "c"]]
-        assert now(conv) == ""
+        assert current_text(conv) == ""
 
 
 class _InterferingStore(MemoryStore):
@@ -588,7 +582,7 @@ class _InterferingStore(MemoryStore):
 class TestRestore:
     """``restore`` swaps back, and loses nothing."""
 
-    def test_version_comes_back_and_displaces(self, conv: Conversation) -> None:
+    def test_version_replaces_the_current_turn(self, conv: Conversation) -> None:
         """The replaced turn becomes a version."""
         former = conv.turns[1]
         other = conv.rerun(1, "x").turn
@@ -597,14 +591,14 @@ class TestRestore:
         conv.restore(other)
         assert (conv.turns[1], conv.versions(1)) == (other, (former,))
 
-    def test_id_will_do(self, conv: Conversation) -> None:
+    def test_id_is_accepted(self, conv: Conversation) -> None:
         """Of a version and of a branch."""
         former = conv.turns[1]
         conv.rerun(1, "x")
         conv.restore(former.id)
         conv.clear()
         conv.restore(conv.branches()[0].id)
-        assert now(conv) == "abc"
+        assert current_text(conv) == "abc"
 
     @pytest.mark.parametrize("wrong", ["nothing", None, 0, said("b")])
     def test_unknown_is_refused(self, conv: Conversation, wrong: Any) -> None:
@@ -625,114 +619,112 @@ class TestRestore:
         conv.clear()
         conv.restore(former)
         conv.restore(conv.branches()[0])
-        assert (now(conv), texts(conv.versions(1))) == ("abc", ["x"])
+        assert (current_text(conv), texts(conv.versions(1))) == ("abc", ["x"])
 
 
 class TestStaleness:
     """A turn is stale if its context is not the one that it was answered in."""
 
-    def test_later_turns_are_stale_and_the_response_says_so(self, conv: Conversation) -> None:
+    def test_later_turns_are_stale_and_the_response_counts_them(self, conv: Conversation) -> None:
         """Only later turns; the receipt says how many."""
         response = conv.rerun(0, "x")
-        assert (stale(conv), response.stale_turns) == ("bc", 2)
+        assert (stale_text(conv), response.stale_turns) == ("bc", 2)
         assert receipt_of(response, "chat").endswith(" · 2 later turns were answered before this change")
 
     def test_one_later_turn(self, conv: Conversation) -> None:
         """The receipt is in the singular."""
         response = conv.rerun(1, "x")
-        assert (stale(conv), response.stale_turns) == ("c", 1)
+        assert (stale_text(conv), response.stale_turns) == ("c", 1)
         assert receipt_of(response, "chat").endswith(" · 1 later turn was answered before this change")
 
     def test_last_turn_makes_nothing_stale(self, conv: Conversation) -> None:
         """The receipt does not mention it."""
         response = conv.rerun(2, "x")
-        assert (stale(conv), response.stale_turns) == ("", 0)
+        assert (stale_text(conv), response.stale_turns) == ("", 0)
         assert "later turn" not in receipt_of(response, "chat")
 
     def test_same_answer_leaves_nothing_stale(self, conv: Conversation) -> None:
         """Asked again, and answered in the same words."""
         assert conv.rerun(0).stale_turns == 0
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
-    def test_former_answer_makes_them_fresh_again(self, conv: Conversation) -> None:
+    def test_former_answer_makes_later_turns_fresh(self, conv: Conversation) -> None:
         """Whether it is restored or given by the model once more."""
         former = conv.turns[0]
         conv.rerun(0, "x")
         conv.restore(former)
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
         conv.rerun(0, "x")
         assert conv.rerun(0, "a").stale_turns == 0
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
     def test_stale_turns_answered_again_are_fresh(self, conv: Conversation) -> None:
         """One after the other, from the first: each becomes fresh, later ones stay stale."""
         conv.rerun(0, "x")
         conv.rerun(1)
-        assert stale(conv) == "c"
+        assert stale_text(conv) == "c"
         conv.rerun(2)
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
-    def test_turn_behind_one_that_came_meanwhile_is_stale(
-        self, manager: ConversationManager, conv: Conversation
-    ) -> None:
+    def test_turn_after_one_added_meanwhile_is_stale(self, manager: ConversationManager, conv: Conversation) -> None:
         """If another kernel appended a turn meanwhile, the new turn is added after it."""
         stream = conv.stream("mine")
         next(stream)
         manager.get_conversation("chat").send("theirs")
         list(stream)
-        assert (texts(conv.turns)[3:], stale(conv)) == (["theirs", "mine"], "mine")
+        assert (texts(conv.turns)[3:], stale_text(conv)) == (["theirs", "mine"], "mine")
 
     def test_hand_made_turn_is_never_stale(self, conv: Conversation, store: StateStore) -> None:
         """It has no context to compare."""
         store.append("chat", said("d"))
         conv.rerun(0, "x")
-        assert stale(conv) == "bc"
+        assert stale_text(conv) == "bc"
 
-    def test_hand_made_turn_is_context_of_those_behind_it(self, conv: Conversation, store: StateStore) -> None:
+    def test_hand_made_turn_is_context_of_later_turns(self, conv: Conversation, store: StateStore) -> None:
         """Later turns become stale when it changes."""
         store.append("chat", said("d"))
         conv.send("e")
         conv.rerun(3, "x")
-        assert stale(conv) == "e"
+        assert stale_text(conv) == "e"
 
     def test_inherited_turns_are_fresh(self, conv: Conversation) -> None:
         """A fork has the same context; a change in the fork makes its own turns stale, not the original's."""
         other = conv.fork("other")
-        assert stale(other) == ""
+        assert stale_text(other) == ""
         response = other.rerun(0, "x")
-        assert (stale(other), response.stale_turns, stale(conv)) == ("bc", 2, "")
+        assert (stale_text(other), response.stale_turns, stale_text(conv)) == ("bc", 2, "")
 
-    def test_other_variables_make_stale(self, manager: ConversationManager) -> None:
+    def test_other_variables_make_turns_stale(self, manager: ConversationManager) -> None:
         """And the former variables make the former turns fresh again."""
-        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        conv = send_letters(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.variables["subject"] = "music"
-        assert stale(conv) == "ab"
+        assert stale_text(conv) == "ab"
         conv.send("c")
-        assert stale(conv) == "ab"
+        assert stale_text(conv) == "ab"
         conv.variables["subject"] = "algebra"
-        assert stale(conv) == "c"
+        assert stale_text(conv) == "c"
 
-    def test_variable_without_a_value_makes_stale(self, manager: ConversationManager) -> None:
+    def test_variable_without_a_value_makes_turns_stale(self, manager: ConversationManager) -> None:
         """There is no current context at all; nothing is raised."""
-        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        conv = send_letters(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         del conv.variables["subject"]
-        assert stale(conv) == "ab"
+        assert stale_text(conv) == "ab"
 
-    def test_other_prompt_makes_stale(self, manager: ConversationManager) -> None:
+    def test_another_prompt_makes_turns_stale(self, manager: ConversationManager) -> None:
         """And the former prompt makes the former turns fresh again."""
         tutor, coach = load_pack(TUTOR).prompt("tutor"), load_pack(COACH).prompt("tutor")
-        conv = talked(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
+        conv = send_letters(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.use_prompt(coach)
-        assert stale(conv) == "ab"
+        assert stale_text(conv) == "ab"
         conv.use_prompt(tutor)
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
     def test_system_prompt_of_another_model_is_not_compared(self, manager: ConversationManager) -> None:
         """Each turn is compared with the prompt for its own model."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a", model="tiny")
         conv.send("b")
-        assert stale(conv) == ""
+        assert stale_text(conv) == ""
 
     def test_it_is_computed_and_not_stored(self, conv: Conversation, store: StateStore) -> None:
         """The turns themselves do not change."""
@@ -763,7 +755,7 @@ TUTOR = _pack("You teach {{subject}}.")
 COACH = _pack("You coach {{subject}}.")
 
 
-def test_processes_that_answer_one_turn_lose_no_answer(chat_server: ChatServer, tmp_path: Path) -> None:
+def test_concurrent_processes_lose_no_answer(chat_server: ChatServer, tmp_path: Path) -> None:
     """Two at a time, three answers each: one is current, all others are versions, and all are paid."""
     rerun = f"""
 import sys
@@ -774,7 +766,7 @@ for number in range(3):
     manager.get_conversation("chat").rerun(0, f"{{sys.argv[1]}}{{number}}")
 """
     with DiskStore(tmp_path) as store:
-        conv = talked(
+        conv = send_letters(
             ConversationManager(provider_for(chat_server), store).new_conversation(conversation_id="chat"), "a"
         )
         processes = [subprocess.Popen([sys.executable, "-c", rerun, name]) for name in "xy"]

@@ -22,7 +22,7 @@ def manager(chat_server: ChatServer, store: StateStore) -> ConversationManager:
     return ConversationManager(OpenAIProvider("gpt-4o-mini", api_key="sk-1", base_url=chat_server.url), store)
 
 
-def talked(manager: ConversationManager, messages: int, words: int = 1) -> Conversation:
+def conversation_of(manager: ConversationManager, messages: int, words: int = 1) -> Conversation:
     """Return a conversation of this many messages, with a system prompt."""
     turns = tuple(
         Turn(messages=(Message("user", f"Question {number}"), Message("assistant", f"Answer {number}{' ha' * words}")))
@@ -54,7 +54,7 @@ class TestKeepTheLast20:
 
     def test_with_truncate(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """They become a branch, which ``restore`` brings back."""
-        conv = talked(manager, messages)
+        conv = conversation_of(manager, messages)
         before = conv.messages
         conv.truncate(keep_last=20)
 
@@ -67,7 +67,7 @@ class TestKeepTheLast20:
 
     def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """Turns missing from the state are deleted."""
-        conv, store = talked(manager, messages), manager.store
+        conv, store = conversation_of(manager, messages), manager.store
         before = conv.messages
         state = store.get("chat")
         store.set(replace(state, turns=state.turns[-10:]))
@@ -78,12 +78,12 @@ class TestKeepTheLast20:
 
 
 @pytest.mark.parametrize("messages", [0, 10, 12, 30])
-class TestSummariseBeyond8000Tokens:
+class TestSummarizeBeyond8000Tokens:
     """The older turns become a summary; the last 10 messages stay."""
 
     def test_with_summarize(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """With 0 or 10 messages there is nothing to summarize; the turns stay, the next request is short."""
-        conv = talked(manager, messages, words=2000)
+        conv = conversation_of(manager, messages, words=2000)
         before = conv.messages
         chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "They laughed.")
         if conv.context().token_count > 8_000:
@@ -102,7 +102,7 @@ class TestSummariseBeyond8000Tokens:
 
     def test_by_hand(self, manager: ConversationManager, chat_server: ChatServer, messages: int) -> None:
         """With a summary of one's own, which replaces the turns that are cut off."""
-        conv, store = talked(manager, messages, words=1000), manager.store
+        conv, store = conversation_of(manager, messages, words=1000), manager.store
         state = store.get("chat")
         older, newest = state.turns[:-5], state.turns[-5:]
         if older:
@@ -117,7 +117,7 @@ class TestSummariseBeyond8000Tokens:
         assert conv.context().token_count < 8_000
 
 
-def test_context_tells_when_it_is_time(manager: ConversationManager, chat_server: ChatServer) -> None:
+def test_context_size_triggers_the_summary(manager: ConversationManager, chat_server: ChatServer) -> None:
     """A loop without end: above 8,000 tokens it summarizes, and no request is much longer."""
     conv = manager.new_conversation(system_prompt="You help.")
     chat_server.usual = counting(SERVERS["o200k"], answer=lambda: "ha " * 1000)

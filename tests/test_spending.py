@@ -32,7 +32,7 @@ NOTHING = [Decimal(0)] * 4
 START_TIMEOUT_S = 60
 
 
-def opened(spending: Spending, usd: str | None, conversation_id: str = "talk", user_id: str = "alice") -> OpenCall:
+def open_call(spending: Spending, usd: str | None, conversation_id: str = "talk", user_id: str = "alice") -> OpenCall:
     """Open a call with this estimate."""
     return spending.open(conversation_id, user_id, None if usd is None else Decimal(usd), "gpt-4o-mini")
 
@@ -55,7 +55,7 @@ class TestLedger:
         self, store: StateStore, clock: Clock, budgets: list[Budget]
     ) -> None:
         """In all four scopes, with budgets and without."""
-        call = opened(Spending(store, budgets, clock=clock), "0.03")
+        call = open_call(Spending(store, budgets, clock=clock), "0.03")
         assert (spent(store), reserved(store)) == (NOTHING, [Decimal("0.03")] * 4)
         assert call.settle(Decimal("0.0123")) == ()
         assert (spent(store), reserved(store)) == ([Decimal("0.0123")] * 4, NOTHING)
@@ -63,22 +63,22 @@ class TestLedger:
     def test_settling_again_changes_nothing(self, store: StateStore, clock: Clock) -> None:
         """Whatever the cost is then; also if nothing was reserved."""
         for usd in ("0.03", None):
-            call = opened(Spending(store, clock=clock), usd, user_id=f"of {usd}")
+            call = open_call(Spending(store, clock=clock), usd, user_id=f"of {usd}")
             call.settle(CENT)
             assert call.settle(Decimal(5)) == ()
             assert store.spending(f"user:of {usd}").spent == CENT
 
-    def test_each_call_counts_where_it_belongs(self, store: StateStore, clock: Clock) -> None:
+    def test_each_call_counts_in_its_scopes(self, store: StateStore, clock: Clock) -> None:
         """Conversations, users and days are separate; the total includes everything."""
         spending = Spending(store, clock=clock)
-        opened(spending, "0.01").settle(CENT)
-        opened(spending, "0.01", "other").settle(CENT)
-        opened(spending, "0.01", user_id="bob").settle(CENT)
+        open_call(spending, "0.01").settle(CENT)
+        open_call(spending, "0.01", "other").settle(CENT)
+        open_call(spending, "0.01", user_id="bob").settle(CENT)
         clock.pass_s(86400)
-        opened(spending, "0.01").settle(CENT)
+        open_call(spending, "0.01").settle(CENT)
         assert spent(store) == [2 * CENT, 3 * CENT, 3 * CENT, 4 * CENT]
 
-    def test_refusal_of_the_store_itself_writes_amounts_in_digits(self, store: StateStore) -> None:
+    def test_refusal_of_the_store_shows_amounts_in_digits(self, store: StateStore) -> None:
         """A direct reservation sees what was spent, however small."""
         store.reserve(["total"], Decimal("9E-7"), limit=None, lease=60)
         with pytest.raises(BudgetExceededError) as caught:
@@ -88,15 +88,15 @@ class TestLedger:
             "requested. Nothing was reserved; raise the limit or request less."
         )
 
-    def test_ids_may_be_as_long_as_they_may_be(self, store: StateStore, clock: Clock) -> None:
+    def test_the_longest_ids_fit_into_scopes(self, store: StateStore, clock: Clock) -> None:
         """And have no special characters that are not escaped."""
         for last in "%:":
-            opened(Spending(store, clock=clock), "0.01", ":" * 999 + last, ":" * 999 + last).settle(CENT)
+            open_call(Spending(store, clock=clock), "0.01", ":" * 999 + last, ":" * 999 + last).settle(CENT)
         assert spent(store, ":" * 1000, ":" * 1000) == [CENT, CENT, 2 * CENT, 2 * CENT]
 
     def test_call_over_midnight_counts_on_the_day_it_began(self, store: StateStore, clock: Clock) -> None:
         """Its reservation fit into the budget."""
-        call = opened(Spending(store, clock=clock), "0.02")
+        call = open_call(Spending(store, clock=clock), "0.02")
         clock.pass_s(12 * 3600)
         call.settle(CENT)
         assert (store.spending("day:2026-03-01").spent, store.spending("day:2026-03-02").spent) == (CENT, Decimal(0))
@@ -107,56 +107,56 @@ class TestLedger:
         store = MemoryStore()
         store.close()
         for estimate in ("0", None):
-            assert opened(Spending(store), estimate).settle(cost) == ()
+            assert open_call(Spending(store), estimate).settle(cost) == ()
 
-    def test_price_that_only_the_answer_knew_is_entered(self, store: StateStore, clock: Clock) -> None:
+    def test_cost_reported_by_the_answer_is_charged(self, store: StateStore, clock: Clock) -> None:
         """Some servers report the cost of a call."""
-        opened(Spending(store, clock=clock), None).settle(CENT)
+        open_call(Spending(store, clock=clock), None).settle(CENT)
         assert (spent(store), reserved(store)) == ([CENT] * 4, NOTHING)
 
     def test_unknown_cost_counts_as_the_estimate_under_a_budget(self, store: StateStore, clock: Clock) -> None:
         """A budget errs on the safe side; without a budget an unknown cost is not counted."""
-        opened(Spending(store, [Budget(1)], clock=clock), "0.03").settle(None)
-        opened(Spending(store, clock=clock), "0.03").settle(None)
+        open_call(Spending(store, [Budget(1)], clock=clock), "0.03").settle(None)
+        open_call(Spending(store, clock=clock), "0.03").settle(None)
         assert (spent(store), reserved(store)) == ([Decimal("0.03")] * 4, NOTHING)
 
-    def test_call_that_was_never_sent_gives_its_room_back(self, store: StateStore, clock: Clock) -> None:
+    def test_unsent_call_releases_its_reservation(self, store: StateStore, clock: Clock) -> None:
         """It settles at zero."""
         spending = Spending(store, [Budget("0.03")], clock=clock)
-        opened(spending, "0.03").settle(Decimal(0))
-        opened(spending, "0.03")
+        open_call(spending, "0.03").settle(Decimal(0))
+        open_call(spending, "0.03")
         assert spent(store) == NOTHING
 
-    def test_budget_set_later_knows_what_was_spent(self, store: StateStore, clock: Clock) -> None:
+    def test_budget_set_later_includes_former_spending(self, store: StateStore, clock: Clock) -> None:
         """Of each kind; deleting the conversation does not refund it."""
-        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        open_call(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
         store.append("talk", said("x"), user_id="alice")
         store.delete("talk")
         for per in ("conversation", "user", "day", "total"):
             with pytest.raises(BudgetExceededError, match=r"\$0\.90 spent"):
-                opened(Spending(store, [Budget(1, per)], clock=clock), "0.11")
+                open_call(Spending(store, [Budget(1, per)], clock=clock), "0.11")
 
 
 class TestLimits:
     """Over the limit nothing is sent."""
 
-    def test_up_to_the_limit_is_fine(self, store: StateStore, clock: Clock) -> None:
+    def test_spending_up_to_the_limit_is_allowed(self, store: StateStore, clock: Clock) -> None:
         """A millionth of a cent above it, it is refused."""
         spending = Spending(store, [Budget(1)], clock=clock)
-        opened(spending, "0.4").settle(Decimal("0.5"))
-        opened(spending, "0.5").settle(Decimal(0))
+        open_call(spending, "0.4").settle(Decimal("0.5"))
+        open_call(spending, "0.5").settle(Decimal(0))
         with pytest.raises(BudgetExceededError):
-            opened(spending, "0.50000001")
+            open_call(spending, "0.50000001")
 
-    def test_refusal_says_what_is_spent_reserved_and_unconfirmed(self, store: StateStore, clock: Clock) -> None:
+    def test_error_lists_spent_reserved_and_unconfirmed(self, store: StateStore, clock: Clock) -> None:
         """And the estimate of the call, the budget, and what to do."""
         spending = Spending(store, [Budget(1, "day")], clock=clock)
-        opened(spending, "0.02")
+        open_call(spending, "0.02")
         clock.now += LEASE
-        opened(spending, "0.03")
-        opened(spending, "0.93").settle(Decimal("0.93"))
+        open_call(spending, "0.03")
+        open_call(spending, "0.93").settle(Decimal("0.93"))
         with pytest.raises(BudgetExceededError) as caught:
-            opened(spending, "0.0212")
+            open_call(spending, "0.0212")
         assert str(caught.value) == (
             "The budget of $1.00 today (UTC) would be passed: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and this "
             "call may cost $0.0212. Nothing was sent; raise the budget, or ask for less with max_output_tokens or a "
@@ -171,63 +171,61 @@ class TestLimits:
             (Budget(1, "total"), r"The budget of \$1\.00 in total would"),
         ],
     )
-    def test_refusal_says_which_budget_it_was(
-        self, store: StateStore, clock: Clock, budget: Budget, words: str
-    ) -> None:
+    def test_error_names_the_budget(self, store: StateStore, clock: Clock, budget: Budget, words: str) -> None:
         """In words."""
         with pytest.raises(BudgetExceededError, match=words):
-            opened(Spending(store, [Budget(5, "day"), budget], clock=clock), "2")
+            open_call(Spending(store, [Budget(5, "day"), budget], clock=clock), "2")
 
     @pytest.mark.parametrize("tight", [0, 1, 2])
-    def test_refused_call_holds_nothing(self, store: StateStore, clock: Clock, tight: int) -> None:
+    def test_refused_call_reserves_nothing(self, store: StateStore, clock: Clock, tight: int) -> None:
         """Whichever of several budgets refused it."""
         budgets = [Budget(9), Budget(9, "user"), Budget(9, "total")]
         budgets[tight] = Budget(1, budgets[tight].per)
         with pytest.raises(BudgetExceededError):
-            opened(Spending(store, budgets, clock=clock), "2")
+            open_call(Spending(store, budgets, clock=clock), "2")
         assert (spent(store), reserved(store)) == (NOTHING, NOTHING)
 
-    def test_of_two_budgets_of_a_kind_the_tighter_holds(self, store: StateStore, clock: Clock) -> None:
+    def test_the_tighter_of_two_budgets_applies(self, store: StateStore, clock: Clock) -> None:
         """And a call is counted once in their scope."""
         spending = Spending(store, [Budget(1, "day"), Budget(3, "day")], clock=clock)
-        opened(spending, "0.6").settle(Decimal("0.6"))
+        open_call(spending, "0.6").settle(Decimal("0.6"))
         assert spent(store) == [Decimal("0.6")] * 4
         with pytest.raises(BudgetExceededError, match=r"of \$1\.00"):
-            opened(spending, "0.6")
+            open_call(spending, "0.6")
 
-    def test_days_budget_is_fresh_on_the_next_day(self, store: StateStore, clock: Clock) -> None:
+    def test_daily_budget_is_reset_on_the_next_day(self, store: StateStore, clock: Clock) -> None:
         """At midnight, UTC."""
         spending = Spending(store, [Budget(1, "day")], clock=clock)
-        opened(spending, "1").settle(Decimal(1))
+        open_call(spending, "1").settle(Decimal(1))
         clock.pass_s(12 * 3600 - 1)
         with pytest.raises(BudgetExceededError):
-            opened(spending, "0.01")
+            open_call(spending, "0.01")
         clock.pass_s(1)
-        opened(spending, "1").settle(Decimal(1))
+        open_call(spending, "1").settle(Decimal(1))
 
-    def test_one_users_budget_is_not_anothers(self, store: StateStore, clock: Clock) -> None:
+    def test_users_have_separate_budgets(self, store: StateStore, clock: Clock) -> None:
         """Nor with one conversation's, even if another user takes its id after a deletion."""
         spending = Spending(store, [Budget(1), Budget(1, "user")], clock=clock)
-        opened(spending, "1").settle(Decimal(1))
-        opened(spending, "1", user_id="bob").settle(Decimal(1))
+        open_call(spending, "1").settle(Decimal(1))
+        open_call(spending, "1", user_id="bob").settle(Decimal(1))
         with pytest.raises(BudgetExceededError):
-            opened(spending, "0.01", "another")
+            open_call(spending, "0.01", "another")
 
     def test_free_call_is_never_refused(self, store: StateStore, clock: Clock) -> None:
         """It cannot exceed a budget, not even one that is used up or zero."""
-        opened(Spending(store, clock=clock), "2").settle(Decimal(2))
+        open_call(Spending(store, clock=clock), "2").settle(Decimal(2))
         for budget in (Budget(1), Budget(0)):
-            assert opened(Spending(store, [budget], clock=clock), "0").settle(Decimal(0)) == ()
+            assert open_call(Spending(store, [budget], clock=clock), "0").settle(Decimal(0)) == ()
             with pytest.raises(BudgetExceededError):
-                opened(Spending(store, [budget], clock=clock), "0.01")
+                open_call(Spending(store, [budget], clock=clock), "0.01")
 
-    def test_reservation_of_a_process_that_died_counts_on(self, store: StateStore, clock: Clock) -> None:
+    def test_reservation_of_a_killed_process_still_counts(self, store: StateStore, clock: Clock) -> None:
         """At its estimate: the call may have been billed."""
         spending = Spending(store, [Budget(1)], clock=clock)
-        opened(spending, "0.6")
+        open_call(spending, "0.6")
         clock.now += LEASE + timedelta(days=30)
         with pytest.raises(BudgetExceededError, match=r"\$0\.00 spent, \$0\.60 unconfirmed, and this call may cost"):
-            opened(spending, "0.5")
+            open_call(spending, "0.5")
         assert spending.lines("talk", "alice") == ("budget $0.00 of $1.00 in this conversation · $0.60 unconfirmed",)
 
     def test_model_without_a_price_is_refused_under_a_budget(self, store: StateStore, clock: Clock) -> None:
@@ -240,20 +238,20 @@ class TestLimits:
             "away."
         )
 
-    def test_store_that_fails_in_the_middle_keeps_no_room_taken(self, clock: Clock) -> None:
+    def test_failing_store_keeps_no_reservation(self, clock: Clock) -> None:
         """Earlier reservations are released."""
         store = FailsWithoutLimit(clock=clock)
         with pytest.raises(ZeroDivisionError):
-            opened(Spending(store, [Budget(1)], clock=clock), "0.5")
+            open_call(Spending(store, [Budget(1)], clock=clock), "0.5")
         assert reserved(store) == NOTHING
 
-    def test_view_of_one_user_spends_under_everybodys_budget(self, store: StateStore, clock: Clock) -> None:
+    def test_narrowed_store_uses_the_same_ledger(self, store: StateStore, clock: Clock) -> None:
         """A narrowed store writes to the same ledger."""
         view = Spending(store.for_user("alice"), [Budget(1, "total")], clock=clock)
-        opened(Spending(store, clock=clock), "0.5", user_id="bob").settle(Decimal("0.5"))
-        opened(view, "0.25").settle(Decimal("0.25"))
+        open_call(Spending(store, clock=clock), "0.5", user_id="bob").settle(Decimal("0.5"))
+        open_call(view, "0.25").settle(Decimal("0.25"))
         with pytest.raises(BudgetExceededError):
-            opened(view, "0.3")
+            open_call(view, "0.3")
         assert spent(store) == [Decimal("0.25"), Decimal("0.25"), Decimal("0.75"), Decimal("0.75")]
 
 
@@ -263,59 +261,59 @@ class TestWarnings:
     def test_call_that_reaches_the_fraction_warns(self, store: StateStore, clock: Clock) -> None:
         """The next one has none."""
         spending = Spending(store, [Budget(1)], clock=clock)
-        assert opened(spending, "0.1").settle(Decimal("0.79")) == ()
-        assert opened(spending, "0.1").settle(CENT) == (
+        assert open_call(spending, "0.1").settle(Decimal("0.79")) == ()
+        assert open_call(spending, "0.1").settle(CENT) == (
             "The budget is nearly spent: $0.80 of $1.00 in this conversation.",
         )
-        assert opened(spending, "0.1").settle(CENT) == ()
+        assert open_call(spending, "0.1").settle(CENT) == ()
 
-    def test_call_that_uses_a_budget_up_says_so(self, store: StateStore, clock: Clock) -> None:
+    def test_call_that_uses_up_a_budget_warns(self, store: StateStore, clock: Clock) -> None:
         """It may cost more than estimated, and more than was left."""
-        (warning,) = opened(Spending(store, [Budget(1, "total")], clock=clock), "0.5").settle(Decimal("1.25"))
+        (warning,) = open_call(Spending(store, [Budget(1, "total")], clock=clock), "0.5").settle(Decimal("1.25"))
         assert warning == "The budget is spent: $1.25 of $1.00 in total."
 
-    def test_of_two_kernels_one_warns(self, store: StateStore, clock: Clock) -> None:
+    def test_one_of_two_kernels_warns(self, store: StateStore, clock: Clock) -> None:
         """Of concurrent calls, only the one that settles past the fraction warns."""
         first, second = (Spending(store, [Budget(1, "day", warn_at=0.5)], clock=clock) for _ in range(2))
-        calls = [opened(first, "0.3"), opened(second, "0.3"), opened(first, "0.3")]
+        calls = [open_call(first, "0.3"), open_call(second, "0.3"), open_call(first, "0.3")]
         assert [len(call.settle(Decimal("0.3"))) for call in calls] == [0, 1, 0]
 
-    def test_of_many_threads_one_warns(self, store: StateStore, clock: Clock) -> None:
+    def test_one_of_many_threads_warns(self, store: StateStore, clock: Clock) -> None:
         """Twenty calls settle at once, and all of them may see that the fraction is reached."""
         spending = Spending(store, [Budget(1)], clock=clock)
-        calls = [opened(spending, "0.05") for _ in range(20)]
+        calls = [open_call(spending, "0.05") for _ in range(20)]
         warned: list[str] = []
         assert together([lambda call=call: warned.extend(call.settle(Decimal("0.05"))) for call in calls]) == []  # type: ignore[misc]
         assert len(warned) == 1
 
-    def test_budget_set_when_much_is_spent_warns_at_the_next_call(self, store: StateStore, clock: Clock) -> None:
+    def test_budget_that_is_mostly_spent_warns_at_the_next_call(self, store: StateStore, clock: Clock) -> None:
         """No warning was given before."""
-        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        open_call(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
         spending = Spending(store, [Budget(1, "user")], clock=clock)
-        assert opened(spending, "0.01").settle(CENT) == (
+        assert open_call(spending, "0.01").settle(CENT) == (
             "The budget is nearly spent: $0.91 of $1.00 for user 'alice'.",
         )
 
-    def test_another_budget_warns_anew(self, store: StateStore, clock: Clock) -> None:
+    def test_another_budget_warns_again(self, store: StateStore, clock: Clock) -> None:
         """A raised budget, at its own fraction; the same amount written differently is the same budget."""
-        opened(Spending(store, [Budget(1)], clock=clock), "0.9").settle(Decimal("0.9"))
+        open_call(Spending(store, [Budget(1)], clock=clock), "0.9").settle(Decimal("0.9"))
         for budget, count in ((Budget("1.00"), 0), (Budget(2), 0), (Budget("1.05"), 1), (Budget(1.05), 0)):
-            assert len(opened(Spending(store, [budget], clock=clock), "0.01").settle(CENT)) == count
+            assert len(open_call(Spending(store, [budget], clock=clock), "0.01").settle(CENT)) == count
 
-    def test_each_budget_and_each_day_warns_for_itself(self, store: StateStore, clock: Clock) -> None:
+    def test_each_budget_and_day_warns_separately(self, store: StateStore, clock: Clock) -> None:
         """Two reached at once give two warnings; a new day has a new budget."""
         spending = Spending(store, [Budget(1, "day"), Budget(2, "total", warn_at=0.4)], clock=clock)
-        assert opened(spending, "0.9").settle(Decimal("0.9")) == (
+        assert open_call(spending, "0.9").settle(Decimal("0.9")) == (
             "The budget is nearly spent: $0.90 of $1.00 today (UTC).",
             "The budget is nearly spent: $0.90 of $2.00 in total.",
         )
         clock.pass_s(86400)
-        assert len(opened(spending, "0.9").settle(Decimal("0.9"))) == 1
+        assert len(open_call(spending, "0.9").settle(Decimal("0.9"))) == 1
 
     def test_free_call_does_not_warn(self, store: StateStore, clock: Clock) -> None:
         """It spent nothing."""
-        opened(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
-        assert opened(Spending(store, [Budget(1)], clock=clock), "0").settle(Decimal(0)) == ()
+        open_call(Spending(store, clock=clock), "0.9").settle(Decimal("0.9"))
+        assert open_call(Spending(store, [Budget(1)], clock=clock), "0").settle(Decimal(0)) == ()
 
 
 class TestLines:
@@ -324,8 +322,8 @@ class TestLines:
     def test_each_budget_has_its_line(self, store: StateStore, clock: Clock) -> None:
         """In the given order; without a budget there is none."""
         spending = Spending(store, [Budget(1, "day"), Budget(5, "total")], clock=clock)
-        opened(spending, "0.42").settle(Decimal("0.42"))
-        opened(spending, "0.03")
+        open_call(spending, "0.42").settle(Decimal("0.42"))
+        open_call(spending, "0.03")
         assert spending.lines("talk", "alice", unpriced_turns=3) == (
             "budget $0.42 of $1.00 today (UTC) · $0.03 reserved · + 3 turns without a price",
             "budget $0.42 of $5.00 in total · $0.03 reserved · + 3 turns without a price",
@@ -337,7 +335,7 @@ class TestProcesses:
     """Processes that spend at the same time stay under the limit together."""
 
     @pytest.mark.parametrize(("kind", "processes"), [("disk", 10), ("redis", 4)])
-    def test_dollar_is_spent_and_no_more(
+    def test_exactly_the_budget_is_spent(
         self, tmp_path: Path, request: pytest.FixtureRequest, kind: str, processes: int
     ) -> None:
         """With calls of 3 cents, known in advance, 33 fit into a dollar, whichever process makes them."""
@@ -347,7 +345,7 @@ class TestProcesses:
             account = store.spending("total")
         assert (account.spent, account.reserved) == (Decimal("0.99"), Decimal(0))
 
-    def test_they_stop_no_earlier_than_the_open_estimates_demand(
+    def test_they_stop_only_if_open_estimates_leave_no_room(
         self, tmp_path: Path, request: pytest.FixtureRequest
     ) -> None:
         """Calls of 3 cents, estimated at 5, are refused only if the spent and reserved amounts leave no room."""
@@ -401,7 +399,7 @@ def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
             calls += 1
 
 
-def test_a_process_that_died_while_it_learned_stops_nobody(store: StateStore) -> None:
+def test_a_process_killed_while_learning_blocks_no_other(store: StateStore) -> None:
     """The amount learned afterwards is added to the reservation; a larger one replaces it."""
     store.reserve(["beyond:m"], Decimal("0.02"), limit=None, lease=1)
     surprise = Surprise(store, "beyond:m", Decimal("0.01"))

@@ -29,7 +29,7 @@ def plan(*turns: Turn, former: tuple[Summary, ...] = ()) -> SummaryPlan:
     return SummaryPlan(turns, former, turns[0].id, turns[-1].id)
 
 
-def test_request_carries_lines_with_their_roles() -> None:
+def test_request_has_lines_with_their_roles() -> None:
     """An instruction, then the transcript; at most 500 tokens, temperature 0.3."""
     request, part = summary_request(plan(turn(1), turn(2)), estimator=EXACT)
     system, user = request.messages
@@ -50,7 +50,7 @@ def test_former_summaries_come_first() -> None:
     )
 
 
-def test_text_of_parts_calls_and_results_is_there() -> None:
+def test_text_of_parts_calls_and_results_is_included() -> None:
     """Everything that the model saw as text; images by their number."""
     picture = ContentPart("image_url", url="data:image/png;base64,AA==")
     said = [
@@ -68,7 +68,7 @@ def test_text_of_parts_calls_and_results_is_there() -> None:
     ]
 
 
-def test_long_transcripts_go_in_pieces() -> None:
+def test_long_transcripts_are_split() -> None:
     """As many of the oldest turns as fit; the plan ends with the last of them."""
     turns = [turn(number, words=50) for number in range(10)]
     request, part = summary_request(plan(*turns), estimator=EXACT, max_tokens=400)
@@ -90,13 +90,13 @@ def test_a_turn_that_is_too_long_loses_its_middle() -> None:
     assert part == plan(long)
 
 
-def test_window_without_room_is_told() -> None:
+def test_window_without_room_is_an_error() -> None:
     """The instruction alone is too large."""
     with pytest.raises(ContextWindowExceededError, match="max_tokens=50"):
         summary_request(plan(turn(1)), estimator=EXACT, max_tokens=50)
 
 
-def test_summary_names_what_it_stands_for() -> None:
+def test_summary_names_the_turns_it_covers() -> None:
     """With its usage, cost, model and time."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     made = summary_of(

@@ -25,7 +25,7 @@ CHINESE = "委员会同意在月底之前再次审查该提案因为有几位成
 SCRIPTS = ("english", "cyrillic", "chinese", "base64", "mixed")
 
 
-def chance_of(seed: str) -> random.Random:
+def seeded_random(seed: str) -> random.Random:
     """Return a random generator that is the same in every run."""
     return random.Random(seed)  # noqa: S311 - no secrets
 
@@ -81,9 +81,9 @@ def talk(
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("server", SERVERS)
-def test_limit_holds_on_a_server_that_counts_otherwise(server: str, script: str) -> None:
+def test_limit_holds_on_a_server_with_other_counts(server: str, script: str) -> None:
     """For each of 50 requests after 500 stored turns, from the first one on."""
-    chance = chance_of(script)
+    chance = seeded_random(script)
     turns = conversation(500, script, chance)
     expected, counted = talk(SERVERS[server], "llama3.2", turns, conversation(50, script, chance), max_tokens=4000)
     assert max(expected) <= 4000
@@ -94,7 +94,7 @@ def test_limit_holds_on_a_server_that_counts_otherwise(server: str, script: str)
 @pytest.mark.parametrize("server", SERVERS)
 def test_limit_holds_when_the_script_changes(server: str, first: str) -> None:
     """What is learned from one script is not applied to another."""
-    chance = chance_of(first)
+    chance = seeded_random(first)
     others = [script for script in SCRIPTS if script != first]
     new = [turn for script in (first, *others, first) for turn in conversation(8, script, chance)]
     turns = conversation(100, first, chance)
@@ -105,7 +105,7 @@ def test_limit_holds_when_the_script_changes(server: str, first: str) -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_nothing_is_wasted_on_openais_models(script: str) -> None:
     """Their counts are ours, so the window is filled except for less than one turn."""
-    chance = chance_of(script)
+    chance = seeded_random(script)
     turns = conversation(500, script, chance)
     expected, counted = talk(SERVERS["o200k"], "gpt-4o", turns, conversation(50, script, chance), max_tokens=4000)
     assert expected == counted
@@ -116,15 +116,15 @@ def test_nothing_is_wasted_on_openais_models(script: str) -> None:
 @pytest.mark.parametrize("script", ["english", "cyrillic"])
 def test_little_is_wasted_once_a_server_was_measured(server: str, script: str) -> None:
     """After a few requests, three quarters of the window are used on average, however the server counts."""
-    chance = chance_of(script)
+    chance = seeded_random(script)
     turns = conversation(100, script, chance)
     _, counted = talk(SERVERS[server], "llama3.2", turns, conversation(20, script, chance), max_tokens=4000)
     assert sum(counted[5:]) / len(counted[5:]) > 0.75 * 4000
 
 
-def test_server_that_goes_by_openais_name_is_found_out() -> None:
+def test_wrong_use_of_openais_name_is_detected() -> None:
     """The name is believed once; after that, the reported counts are used."""
-    chance = chance_of("0")
+    chance = seeded_random("0")
     turns = conversation(500, "english", chance)
     server = SERVERS["half_of_the_characters"]
     _, counted = talk(server, "gpt-4o", turns, conversation(20, "english", chance), max_tokens=4000)
@@ -132,13 +132,13 @@ def test_server_that_goes_by_openais_name_is_found_out() -> None:
     assert max(counted[1:]) <= 4000
 
 
-def test_openais_models_are_trusted_where_less_was_reported() -> None:
+def test_openais_models_are_trusted_if_less_was_reported() -> None:
     """An uncounted part of a prompt does not mean another tokenizer."""
     less = measured(requested_model="gpt-4o", usage=Usage(10, 9))
     assert token_estimator_for("gpt-4o", [less]) == TokenEstimator.of("gpt-4o")
 
 
-def test_openais_models_may_be_given_a_few_tokens_more() -> None:
+def test_openais_models_may_report_a_few_tokens_more() -> None:
     """A constant overhead in a short request does not mean another tokenizer; a small excess is taken into account."""
     short = measured(requested_model="gpt-4o", counted_input_tokens=10, usage=Usage(20, 9))
     assert token_estimator_for("gpt-4o", [short]) == TokenEstimator.of("gpt-4o")
@@ -164,7 +164,7 @@ def ratio(*turns: Turn) -> float | None:
     return token_estimator_for("llama3.2", turns).ratios.get("words")
 
 
-def test_newest_measured_requests_teach() -> None:
+def test_ratio_comes_from_the_newest_measured_requests() -> None:
     """The highest of the last five, with a wider margin while there are few; other scripts stay unknown."""
     assert ratio(measured()) == pytest.approx(1.2 * (3000 - 7) / 991, rel=0.01)
     assert ratio(*[measured()] * 3) == pytest.approx(1.1 * (3000 - 7) / 991, rel=0.01)
@@ -188,22 +188,22 @@ def test_newest_measured_requests_teach() -> None:
     ],
     ids=["uncounted", "replayed", "estimated", "other model", "cut by the server", "too short", "several requests"],
 )
-def test_other_turns_teach_nothing(turn: Turn) -> None:
+def test_other_turns_are_ignored(turn: Turn) -> None:
     """Turns that were not counted on both sides, or not completely."""
     assert ratio(turn) is None
 
 
-def test_fewer_tokens_than_ours_are_no_reason_for_less() -> None:
+def test_ratio_is_at_least_one() -> None:
     """The next text may need fewer tokens on the server."""
     assert ratio(measured(usage=Usage(700, 9))) == 1.2
 
 
-def test_inherited_turns_teach_as_well() -> None:
+def test_inherited_turns_are_measured() -> None:
     """A fork continues with the same model."""
     assert ratio(measured(inherited=True)) is not None
 
 
-def test_unmeasured_text_counts_as_tokenizers_of_few_words_count() -> None:
+def test_unmeasured_text_counts_as_in_a_small_vocabulary() -> None:
     """Next to its likely size; tool calls count, too."""
     size = TokenEstimator.of("llama3.2").of_message(Message("user", "Привет, мир"))
     assert (size.counted, size.likely, size.expected) == (8, 8, 18)
@@ -219,14 +219,14 @@ def test_half_an_emoji_is_measured() -> None:
 
 def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation that was counted is not encoded again."""
-    turns = conversation(500, "english", chance_of("7"))
+    turns = conversation(500, "english", seeded_random("7"))
     estimator = TokenEstimator.of("gpt-4o")
     first = [estimator.of_turn(turn) for turn in turns]
     monkeypatch.setattr("promptkit_nb.tokens.count_tokens", None)
     assert [estimator.of_turn(turn) for turn in turns] == first
 
 
-def test_turn_that_was_written_anew_is_measured_anew() -> None:
+def test_rewritten_turn_is_measured_again() -> None:
     """Its id is the same, its text is not."""
     estimator = TokenEstimator.of("gpt-4o")
     turn = Turn(id="t", messages=(Message("user", "one"), Message("assistant", "two")))
@@ -234,7 +234,7 @@ def test_turn_that_was_written_anew_is_measured_anew() -> None:
     assert (estimator.of_turn(turn).counted, estimator.of_turn(longer).counted) == (10, 12)
 
 
-def test_prompt_that_was_cut_is_told() -> None:
+def test_warns_if_the_prompt_was_cut() -> None:
     """If the server read less than 60 % of a thousand tokens or more."""
     assert cut_warning(999, 1) is None
     assert cut_warning(8000, 4800) is None
