@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -29,8 +30,14 @@ settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Hide ``PYTEST_ADDOPTS``, which this run has read, from the pytest runs that tests and tutorials start."""
+    """Make a run independent of the shell that starts it.
+
+    ``PYTEST_ADDOPTS``, which this run has read, is hidden from the pytest runs that tests and tutorials start. A shell
+    without job control starts background jobs with Ctrl-C ignored, which processes started by tests would inherit.
+    """
     os.environ.pop("PYTEST_ADDOPTS", None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
