@@ -18,7 +18,7 @@ from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
 from promptkit_nb.pricing import check_prices, price_of
 from promptkit_nb.providers.base import Retrying, Waiting
 from promptkit_nb.providers.openai_answer import Answer
-from promptkit_nb.providers.openai_client import Connection, Failure, RetryPolicy
+from promptkit_nb.providers.openai_client import Connection, Failure, RetryPolicy, start_importing_client
 from promptkit_nb.providers.openai_errors import Endpoint
 from promptkit_nb.providers.openai_request import Dialect, encode_request
 
@@ -66,7 +66,7 @@ class OpenAIProvider:
         max_retries: int = 2,
         prices: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Check the arguments; nothing is imported or connected yet."""
+        """Check the arguments and start importing the client in the background; nothing is connected yet."""
         _check_text("model", model)
         _check_text("api_key", api_key)
         _check_text("base_url", base_url)
@@ -83,6 +83,7 @@ class OpenAIProvider:
         self._dialect = Dialect("max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens")
         self._connected: Connection | None = None
         self._connection_lock = threading.Lock()
+        start_importing_client()
 
     def __repr__(self) -> str:
         """Show what tells two providers apart, and never the key."""

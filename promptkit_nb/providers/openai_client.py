@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, cast
@@ -94,6 +96,39 @@ def _seconds_until(date: str, now: datetime) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=now.tzinfo)
     return max(0.0, (moment - now).total_seconds())
+
+
+_FORK_WAIT_S = 10.0
+_start_lock = threading.Lock()
+_is_import_started = False
+
+
+def start_importing_client() -> None:
+    """Import the client in a daemon thread, once per process, so that the first request finds it imported.
+
+    If that fails, the first request imports it again, and raises. A fork waits for the import: the child process would
+    inherit import locks that none of its threads releases.
+    """
+    global _is_import_started  # noqa: PLW0603 - once per process
+    import logging  # noqa: F401, PLC0415 - the client needs it, and it must not add fork hooks while a fork waits
+
+    with _start_lock:
+        if _is_import_started:
+            return
+        _is_import_started = True
+    thread = threading.Thread(target=_import_client, name="promptkit_nb-openai", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no threads on this platform, or no more of them
+        return
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lambda: thread.join(_FORK_WAIT_S))
+
+
+def _import_client() -> None:
+    with suppress(Exception):
+        import httpcore2  # noqa: F401, PLC0415 - making a client imports it
+        import openai  # noqa: F401, PLC0415 - half a second
 
 
 _NO_KEY = "no-key"  # for servers that want none: the client refuses to send nothing
