@@ -216,7 +216,7 @@ class TestStop:
         assert not provider.ended.is_set()
         assert [(turn.text, turn.finish_reason) for turn in conversation.turns] == [("Hello", "interrupted")]
         provider.let(2)
-        assert provider.ended.wait(5)
+        assert provider.ended.wait(60)
         assert [turn.text for turn in conversation.turns] == ["Hello"]
         assert page.shown["status"] == "Stopped; the partial answer is kept."
 
@@ -225,13 +225,13 @@ class TestStop:
         provider, conversation = gated("late")
         page = PanelPage(conversation)
         page.do("send", text="Hi")
-        assert provider.waits.acquire(timeout=5)
+        assert provider.waits.acquire(timeout=60)
         page.do("stop")
         page.wait(lambda: page.messages)
         assert page.messages == [{"unsent": "Hi", "page": "page"}]
         assert page.shown["status"] == "Stopped before any text arrived; the conversation is unchanged."
         provider.let(2)
-        assert provider.ended.wait(5)
+        assert provider.ended.wait(60)
         assert conversation.turns == ()
 
     def test_abandoned_call_is_settled(self) -> None:
@@ -239,12 +239,12 @@ class TestStop:
         provider, conversation = gated("late", budget=Budget(5))
         page = PanelPage(conversation)
         page.do("send", text="Hi")
-        assert provider.waits.acquire(timeout=5)
+        assert provider.waits.acquire(timeout=60)
         page.do("stop")
         page.wait(lambda: not page.shown["busy"])
         assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
         provider.let(2)
-        assert provider.ended.wait(5)
+        assert provider.ended.wait(60)
         assert conversation.budget_lines() == ("budget $0.0008 of $5.00 in this conversation",)
 
     def test_stop_during_a_wait_sends_nothing_more(self, chat_server: ChatServer) -> None:
@@ -267,10 +267,10 @@ class TestStop:
         provider, conversation = gated("x")
         page = PanelPage(conversation)
         page.do("send", text="first")
-        assert provider.waits.acquire(timeout=5)
+        assert provider.waits.acquire(timeout=60)
         page.do("stop")
         page.do("send", text="second")
-        assert provider.waits.acquire(timeout=5)
+        assert provider.waits.acquire(timeout=60)
         provider.let(4)
         page.wait(lambda: page.questions == ["second"] and not page.shown["busy"])
         assert texts(conversation.turns) == ["second"]
@@ -406,7 +406,7 @@ class TestInStep:
             pages = PanelPage(mine), PanelPage(ConversationManager(provider, there).get_conversation("both"))
             for name, page in zip("ab", pages, strict=True):
                 page.do("send", text=name)
-                assert provider.waits.acquire(timeout=5)
+                assert provider.waits.acquire(timeout=60)
             provider.let(4)
             one, other = pages
             one.wait(lambda: sorted(one.questions) == ["a", "b"] and not one.shown["busy"])
@@ -675,7 +675,7 @@ def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
     thread = panel._controller._worker.thread
     assert isinstance(thread, threading.Thread)
     panel.close()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 

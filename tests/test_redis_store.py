@@ -576,15 +576,15 @@ class TestExpiry:
     """The server forgets what has expired."""
 
     def test_nothing_is_left(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """After half a second neither keys nor ghosts in the lists."""
-        with RedisStore(redis_url, prefix=prefix, ttl=0.5) as store:
+        """After the TTL, neither keys nor ghosts are in the lists."""
+        with RedisStore(redis_url, prefix=prefix, ttl=2) as store:
             store.append("a", said("one"), user_id="alice")
             store.append("a", said("two"))
             store.update_metadata("a", topic="travel")
             store.fork("a", "b")
             store.create(ConversationState("c", "alice"))
             assert len(store.list(user_id="alice")) == 3
-            time.sleep(0.6)
+            time.sleep(2.1)
             assert keys_of(client, prefix) <= {"format", "cid", "ids", "u:alice"}
             assert store.list() == []
             assert keys_of(client, prefix) == {"format", "cid"}
@@ -594,13 +594,13 @@ class TestExpiry:
     @pytest.mark.parametrize("call", ["get", "recent", "append", "update_metadata", "set"])
     def test_every_key_lives_on(self, redis_url: str, client: redis.Redis, prefix: str, call: str) -> None:
         """Reading or writing any of it keeps all of it, to the millisecond."""
-        with RedisStore(redis_url, prefix=prefix, ttl=1.5) as store:
+        with RedisStore(redis_url, prefix=prefix, ttl=15) as store:
             store.append("a", said("one"))
             state = store.get("a")
             keys = {name for name in keys_of(client, prefix) if name[:2] in {"h:", "a:", "t:", "i:"}}
             assert len(keys) == 4
             for name in keys:
-                client.pexpire(f"{{{prefix}}}{name}", 900)
+                client.pexpire(f"{{{prefix}}}{name}", 9000)
             calls: dict[str, Callable[[], object]] = {
                 "get": lambda: store.get("a"),
                 "recent": lambda: store.recent("a", 1),
@@ -613,16 +613,16 @@ class TestExpiry:
             assert len(alive) == 4
             for name in alive:
                 remaining: Any = client.pttl(f"{{{prefix}}}{name}")
-                assert 1000 < remaining <= 1500
+                assert 10_000 < remaining <= 15_000
 
     def test_store_without_ttl_keeps_what_it_writes(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
         """Also where another store with a TTL wrote before, and the append would be one round trip."""
-        with RedisStore(redis_url, prefix=prefix, ttl=0.5) as brief, RedisStore(redis_url, prefix=prefix) as store:
+        with RedisStore(redis_url, prefix=prefix, ttl=2) as brief, RedisStore(redis_url, prefix=prefix) as store:
             brief.append("a", said("one"))
             store.get("a")
             store.append("a", said("two"))
             assert {client.pttl(f"{{{prefix}}}{name}") for name in keys_of(client, prefix)} == {-1}
-            time.sleep(0.6)
+            time.sleep(2.1)
             assert texts(store) == ["one", "two"]
 
     def test_append_after_expiry_begins_anew(self, redis_url: str, prefix: str) -> None:
@@ -689,7 +689,7 @@ class TestLostServer:
                     StoreUnavailableError, match=rf"127\.0\.0\.1:{server.port}/0 cannot be used.*(?i:time)"
                 ):
                     call()
-                assert time.monotonic() - started < 1.5
+                assert time.monotonic() - started < 5
             server.resume()
             store.append("a", turn)
             assert texts(store) == ["one", "two"]

@@ -636,7 +636,7 @@ class TestClosing:
             thread.start()
         store.close()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert outcomes == ["closed"] * 4
 
 

@@ -118,10 +118,10 @@ def test_cycles_show_their_chain() -> None:
 def test_texts_that_multiply_are_stopped() -> None:
     """Exponential growth is stopped early."""
     texts = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 10)} | {"t10": "x" * 10}
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(PackValidationError, match="grows beyond 10,000,000 characters"):
         filled("{{t1}}", texts)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_references_that_multiply_to_nothing_cost_nothing() -> None:

@@ -119,9 +119,9 @@ def test_long_words_take_milliseconds(unit: str) -> None:
     """A run of 20,000 characters without a break is counted at once (measured: 5 ms; bound with room for noise)."""
     run = (unit * 20_000)[:20_000]
     count_tokens("warm")
-    started = time.perf_counter()
+    started = time.thread_time()
     assert count_tokens(run) > 0
-    assert time.perf_counter() - started < 0.25
+    assert time.thread_time() - started < 0.25
 
 
 @pytest.mark.parametrize("unit", [" ", "a", "word "])
