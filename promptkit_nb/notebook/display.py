@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PromptKitError, StoreError
 from promptkit_nb.frontend import can_update, is_terminal
-from promptkit_nb.rendering.responses import answer_html
 from promptkit_nb.text.plain_text import one_line, printable
 from promptkit_nb.text.receipts import receipt_of
 from promptkit_nb.turns import INTERRUPTED
@@ -115,6 +114,8 @@ class AnswerDisplay:
 
     def _show(self, text: str, footer: str, *warnings: str) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
+
+        from promptkit_nb.rendering.responses import answer_html  # noqa: PLC0415 - %load_ext takes no time for it
 
         below = _below(footer, warnings)
         bundle = {
