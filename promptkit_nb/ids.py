@@ -87,7 +87,7 @@ def _problem_of(text: object) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "it holds half of a character (a lone surrogate)"
+        return "it has half of a character (a lone surrogate)"
     return None
 
 

@@ -1,4 +1,4 @@
-"""JSON values that somebody gave: copied, so that nobody else changes them, or refused by name."""
+"""Copying and checking JSON values from callers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.turns import without_lone_surrogates
 
 
-def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
-    """Return a deep copy of JSON values; ``InvalidArgumentError`` naming what cannot be stored as JSON."""
+def json_copy(values: object, what: str) -> Any:  # JSON has the type it was given
+    """Return a deep copy of JSON values; raise ``InvalidArgumentError`` naming a value that JSON cannot hold."""
     try:
         return _json_copy(values, what)
     except RecursionError as error:
-        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
+        raise InvalidArgumentError(f"{what} is nested too deeply for JSON, or contains itself.") from error
 
 
 def _json_copy(value: object, path: str) -> object:
@@ -25,7 +25,7 @@ def _json_copy(value: object, path: str) -> object:
         return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
     if (problem := _problem_of(value)) is not None:
         raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
-    for plain in (bool, int, float, str):  # of their subclasses, such as numpy's float64, JSON keeps the value
+    for plain in (bool, int, float, str):  # subclasses, such as numpy's float64, are stored by value
         if isinstance(value, plain):
             return plain(value) if plain is not str else str.__str__(value)
     return value
@@ -49,5 +49,5 @@ def _problem_of(value: object) -> str | None:
         return None if isfinite(value) else "which JSON does not know: use None or text instead."
     if isinstance(value, str):
         whole = without_lone_surrogates(value) == value
-        return None if whole else "which holds half of a character (a lone surrogate)."
+        return None if whole else "which has half of a character (a lone surrogate)."
     return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."

@@ -1,6 +1,6 @@
-"""What calls cost and may cost, in US dollars: the user's own prices first, then the list of genai-prices.
+"""Actual and estimated costs of calls in US dollars: the user's own prices first, then the list of genai-prices.
 
-The price list ships inside the installed package: nothing is fetched. An unknown price is ``None``, never zero.
+The price list is part of the installed package: nothing is downloaded. An unknown price is ``None``, never zero.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PRICES_HINT = 'Give dollars per million tokens, in and out, as in prices={"my-m
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a call cost in US dollars, and whose price list says so; both ``None`` where nobody knows.
+    """The cost of a call in US dollars and the price list it comes from; both ``None`` if unknown.
 
     >>> Price(Decimal("0.00045"), "user").usd
     Decimal('0.00045')
@@ -40,11 +40,11 @@ class Price:
 def price_of(
     model: str, usage: Usage, *, at: datetime, prices: Mapping[str, tuple[float, float]] | None = None
 ) -> Price:
-    """Return what the usage costs with this model, at the prices of that time.
+    """Return the cost of this usage with this model, at the prices of that time.
 
-    ``prices`` maps exact model names to dollars per million tokens (input, output), cached input at the full input
-    price; they win over the price list. ``source`` is ``"user"`` or ``"genai-prices"`` and its version. An unknown
-    model, or a usage that contradicts itself, gives ``Price(None, None)``.
+    ``prices`` maps exact model names to dollars per million tokens (input, output); cached input costs the full input
+    price. These prices take precedence over the price list. ``source`` is ``"user"`` or ``"genai-prices"`` and its
+    version. An unknown model, or contradictory usage, gives ``Price(None, None)``.
 
     >>> from datetime import UTC, datetime
     >>> from promptkit_nb.turns import Usage
@@ -57,7 +57,7 @@ def price_of(
         return Price(_usd(usage, *prices[model]), "user")
     listed = _listed_usd(model, usage, at)
     if listed is None and "/" in model:
-        listed = _listed_usd(model.rpartition("/")[2], usage, at)  # "openai/gpt-4o-mini", as resellers name it
+        listed = _listed_usd(model.rpartition("/")[2], usage, at)  # "openai/gpt-4o-mini", as resellers call it
     if listed is None:
         return Price(None, None)
     return Price(listed, f"genai-prices {_list_version()}")
@@ -70,7 +70,7 @@ def check_prices(prices: Mapping[str, tuple[float, float]]) -> None:
     """
     for model, pair in prices.items():
         if not isinstance(model, str) or not model:
-            raise InvalidArgumentError(f"prices has the key {model!r}, which is no model name. {_PRICES_HINT}")
+            raise InvalidArgumentError(f"prices has the key {model!r}, which is not a model name. {_PRICES_HINT}")
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - in and out
             raise InvalidArgumentError(f"prices[{model!r}] is {pair!r}, not a pair. {_PRICES_HINT}")
         if not all(map(_is_price, pair)):
@@ -84,13 +84,13 @@ def _is_price(value: object) -> bool:
 
 
 def _usd(usage: Usage, per_million_in: float, per_million_out: float) -> Decimal:
-    # By way of text, so that 0.15 is fifteen hundredths and not the nearest binary fraction.
+    # Through text, so that 0.15 is exactly fifteen hundredths and not the nearest binary fraction.
     micro_usd = usage.input_tokens * Decimal(str(per_million_in)) + usage.output_tokens * Decimal(str(per_million_out))
     return micro_usd.scaleb(-6)
 
 
 def _listed_usd(model: str, usage: Usage, at: datetime) -> Decimal | None:
-    import genai_prices  # noqa: PLC0415 - 0.2 s, and not needed by who has their own prices or calls no model
+    import genai_prices  # noqa: PLC0415 - 0.2 s, not needed with own prices or without calls
 
     tokens = genai_prices.Usage(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens
@@ -99,7 +99,7 @@ def _listed_usd(model: str, usage: Usage, at: datetime) -> Decimal | None:
         listed = genai_prices.calc_price(tokens, model, genai_request_timestamp=at)
     except (LookupError, ValueError):  # a model that is not listed; more cached tokens than input
         return None
-    # A model listed by the hour or by the image has no price per token: its zero would be a lie.
+    # A model priced by the hour or by the image has no price per token: zero would be wrong.
     if usage.input_tokens and getattr(listed.model_price, "input_mtok", None) is None:
         return None
     if usage.output_tokens and getattr(listed.model_price, "output_mtok", None) is None:
@@ -108,23 +108,23 @@ def _listed_usd(model: str, usage: Usage, at: datetime) -> Decimal | None:
 
 
 def _list_version() -> str:
-    import genai_prices  # noqa: PLC0415 - imported already where this is asked
+    import genai_prices  # noqa: PLC0415 - already imported when this is called
 
     return genai_prices.__version__
 
 
 RECENT_TURNS = 20
-# What an answer of a model that nobody limited may have, where the conversation shows nothing longer.
+# The expected length of an answer without a limit, unless the conversation has longer ones.
 USUAL_OUTPUT_TOKENS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRange:
-    """What a call may cost, in US dollars; both are ``None`` where the price is unknown.
+    """The possible cost of a call in US dollars; both are ``None`` if the price is unknown.
 
-    ``input_tokens`` is what was counted offline. ``output_tokens`` is the most that the answer may have, or, where
-    nothing limits it (``is_limited`` is false), what is usual. ``counted_usd`` is the most that it may cost
-    going by the request alone, whatever this conversation saw.
+    ``input_tokens`` is the offline count. ``output_tokens`` is the limit of the answer or, without a limit
+    (``is_limited`` is false), the usual length. ``counted_usd`` is the highest cost according to the request alone,
+    without looking at the conversation.
 
     >>> print(CostRange(low_usd=Decimal("0.0003"), high_usd=Decimal("0.0021"), input_tokens=412, output_tokens=1000))
     between $0.0003 and $0.0021 (412 tokens in, at most 1,000 out)
@@ -158,20 +158,20 @@ def cost_range(
     at: datetime,
     factor: float = 1.0,
 ) -> CostRange:
-    """Return what a call may cost at that time.
+    """Return the possible cost of a call at that time.
 
-    At the least it costs its input and one token; at the most its input and ``max_output_tokens``, or, where that is
-    ``None``, the longest answer of the recent turns with this model, and no less than 1,000 tokens. What a recent turn
-    with this model did cost is possible again, whatever was counted, but for what it was longer than this one may be.
+    The lowest cost is that of the input and one token. The highest is that of the input and ``max_output_tokens`` or,
+    if that is ``None``, of the longest recent answer with this model, at least 1,000 tokens. The highest cost is also
+    at least that of each recent turn with this model, in proportion if its answer was longer than this one can be.
 
     Args:
-        provider: Who says what tokens cost.
-        model: The model asked for.
-        input_tokens: What was counted offline.
-        max_output_tokens: The most the answer may have, in tokens.
-        turns: The turns of the conversation; the newest 20 are looked at.
+        provider: The provider, for its prices.
+        model: The requested model.
+        input_tokens: The offline count.
+        max_output_tokens: The limit of the answer, in tokens.
+        turns: The turns of the conversation; the newest 20 are used.
         at: The time of the call.
-        factor: How many input tokens the server reports for each one counted.
+        factor: How many input tokens the server reports per counted token.
     """
     recent = [turn for turn in turns[-RECENT_TURNS:] if model in (turn.requested_model, turn.model)]
     output_tokens = max_output_tokens or max([USUAL_OUTPUT_TOKENS, *(turn.usage.output_tokens for turn in recent)])
@@ -195,7 +195,7 @@ def cost_range(
 
 
 def _cost_again(turn: Turn, provider: Provider, model: str, output_tokens: int, at: datetime) -> Decimal | None:
-    """Return what a turn did cost; of one with a longer answer than that, as large a part as its tokens are."""
+    """Return the cost of a turn, reduced in proportion to its tokens if its answer was longer than the limit."""
     usage = turn.usage
     if turn.cost is None or usage.output_tokens <= output_tokens:
         return turn.cost
@@ -205,7 +205,7 @@ def _cost_again(turn: Turn, provider: Provider, model: str, output_tokens: int, 
 
 
 def usage_of_call(request: ChatRequest, text: str, completion: Completion | None) -> Usage:
-    """Return what the provider reported, else what is counted of the request and the text that came."""
+    """Return the usage reported by the provider, else the offline count of the request and the received text."""
     if completion is not None and completion.usage is not None:
         return completion.usage
     return Usage(
@@ -216,7 +216,7 @@ def usage_of_call(request: ChatRequest, text: str, completion: Completion | None
 
 
 def price_of_call(provider: Provider, model: str, completion: Completion | None, usage: Usage, at: datetime) -> Price:
-    """Return the price: the provider's own figure, else by the model asked for, or the one that answered."""
+    """Return the price: the provider's own figure, else that of the requested model, else of the one that answered."""
     if completion is not None and completion.cost_usd is not None:
         return Price(completion.cost_usd, provider.name)
     asked = provider.price(model, usage, at)

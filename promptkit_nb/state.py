@@ -1,4 +1,4 @@
-"""What a store keeps of one conversation, as frozen values: the state, its head, summaries and branches."""
+"""The stored state of a conversation, as frozen values: its turns, summaries and branches, and its head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ContextPolicy = Literal["truncate", "summarize", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was spent: tokens, US dollars where the price was known, and how many turns had a price and how many not."""
+    """Totals of a conversation: tokens, US dollars of known prices, and the number of priced and unpriced turns."""
 
     tokens: int = 0
     cost: Decimal = Decimal(0)
@@ -31,7 +31,7 @@ class Totals:
         return Totals(self.tokens + usage.total_tokens, self.cost + cost, self.priced + 1, self.unpriced)
 
     def plus_paid(self, calls: Iterable[Turn | Summary]) -> Totals:
-        """Return the totals with these turns or summaries, as far as this conversation paid for them."""
+        """Return the totals with these turns or summaries, of those that this conversation paid for."""
         totals = self
         for call in calls:
             if call.counts:
@@ -40,16 +40,16 @@ class Totals:
 
     @property
     def known_cost(self) -> Decimal | None:
-        """The sum of the known costs in US dollars; ``None`` where something was spent and no price is known."""
+        """The sum of the known costs in US dollars; ``None`` if something was spent and no price is known."""
         return None if self.unpriced and not self.priced else self.cost
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the model said of the turns from ``first_turn`` to ``last_turn``, both included.
+    """A summary of the turns from ``first_turn`` to ``last_turn``, both included.
 
-    They are turn ids; a summary made by hand may give positions instead, counted from 0. ``context_hash`` is the hash
-    of all that was said up to ``last_turn`` when it was made; it is left out of one made by hand.
+    Both are turn ids; a summary made by hand may use positions instead, counted from 0. ``context_hash`` is the hash of
+    the conversation up to ``last_turn`` when it was summarized; a summary made by hand has none.
 
     >>> from promptkit_nb import Summary
     >>> Summary(0, 7, "Days 1 to 8 were all sunny.").counts
@@ -67,16 +67,16 @@ class Summary:
 
     @property
     def counts(self) -> bool:
-        """Whether this conversation paid for it: nobody pays for one made by hand, or copied by a fork."""
+        """Whether this conversation paid for it; summaries made by hand or copied by a fork do not count."""
         return self.usage != NO_USAGE or bool(self.cost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Turns that stood in the conversation once, from position ``start`` on: its head or its tail at that time.
+    """Former turns of the conversation, beginning at position ``start``: its head or its tail at that time.
 
-    ``context_hash`` stands for what is before position 0. Both follow when turns leave or return at the front;
-    ``start`` is negative where turns that stood before the branch left since.
+    ``context_hash`` is the hash of the turns before position 0. Both are updated when turns are removed or restored at
+    the front; ``start`` is negative if turns before the branch were removed later.
     """
 
     id: str
@@ -89,10 +89,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the conversation talks, kept so that it goes on without the pack file.
+    """The settings of a conversation, stored so that it continues without the pack file.
 
-    ``prompt`` is the pack's prompt as it stood when it was chosen (``Prompt.snapshot()``), ``variables`` what the user
-    set, ``max_tokens`` the context window in tokens.
+    ``prompt`` is the pack's prompt as it was when chosen (``Prompt.snapshot()``), ``variables`` are the user's values,
+    and ``max_tokens`` is the context window in tokens.
     """
 
     model: str | None = None
@@ -105,11 +105,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """One conversation, whole.
+    """A whole conversation.
 
     ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
-    ``context_hash`` stands for the turns that left at the front. ``metadata`` holds JSON values; times are in UTC.
-    Two things are the store's and no part of a comparison: ``dropped``, what turns cost that it was told to forget
+    ``context_hash`` is the hash of the turns removed at the front. ``metadata`` has JSON values; times are in UTC. Two
+    fields belong to the store and are ignored in comparisons: ``dropped``, the cost of turns that were deleted from it
     (totals never fall), and ``revision``, which counts its writes.
 
     >>> from promptkit_nb import ConversationState
@@ -135,13 +135,13 @@ class ConversationState:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The system message first, if there is one, then those of the turns."""
+        """The system message, if there is one, then the messages of the turns."""
         said = tuple(message for turn in self.turns for message in turn.messages)
         return said if self.system_prompt is None else (Message("system", self.system_prompt), *said)
 
     @property
     def stored_turns(self) -> Iterable[Turn]:
-        """Every turn that is kept: current ones, former versions, branches."""
+        """Every stored turn: current ones, former versions, branches."""
         yield from self.turns
         for versions in self.versions.values():
             yield from versions
@@ -150,7 +150,7 @@ class ConversationState:
 
     @property
     def totals(self) -> Totals:
-        """All that was ever spent in this conversation, summaries and replaced turns included."""
+        """Everything ever spent in this conversation, including summaries and replaced turns."""
         return self.dropped.plus_paid(self.stored_turns).plus_paid(self.summaries)
 
     @property
@@ -165,12 +165,12 @@ class ConversationState:
 
     @property
     def unpriced_turns(self) -> int:
-        """How many turns are missing in ``total_cost``, because their price is unknown."""
+        """How many turns are not in ``total_cost`` because their price is unknown."""
         return self.totals.unpriced
 
 
 def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
-    """Return the state with ``dropped`` such that what the former state spent is in its totals, kept or not."""
+    """Return the state with ``dropped`` set so that everything spent in the former state stays in its totals."""
     kept = {turn.id for turn in state.stored_turns}
     dropped = former.dropped.plus_paid(turn for turn in former.stored_turns if turn.id not in kept)
     dropped = dropped.plus_paid(summary for summary in former.summaries if summary not in state.summaries)

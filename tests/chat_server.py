@@ -1,8 +1,8 @@
-"""A chat server on the loopback that speaks OpenAI's format, scripted reply by reply.
+"""A local chat server in OpenAI's format, scripted reply by reply.
 
-In a test: ``with ChatServer() as server: server.reply(Reply(text="Hi"))``, then look at ``server.requests``. For tests
-with kernels of their own: ``python tests/chat_server.py --port 0 --log FILE`` prints its URL on the first line and
-appends each request to the file as one line of JSON.
+In a test: ``with ChatServer() as server: server.reply(Reply(text="Hi"))``, then inspect ``server.requests``. For tests
+with separate kernels, ``python tests/chat_server.py --port 0 --log FILE`` prints its URL on the first line and appends
+each request to the file as one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STATED_NAME = re.compile(r"\bmy name is (\w+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What came: ``headers`` with their names in lower case, ``body`` as parsed JSON."""
+    """A received request: ``headers`` with names in lower case, ``body`` as parsed JSON."""
 
     path: str
     headers: dict[str, str]
@@ -38,11 +38,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How to answer one request; everything left out is as OpenAI does it.
+    """How to answer one request; by default like OpenAI.
 
-    ``text`` defaults to what the history gives: the name that the user stated, else an echo. ``chunks`` are the JSON
-    values (or raw strings) of the events instead; ``body`` is the whole body instead, sent with ``content_type``.
-    ``cut_after`` breaks the connection after so many events, ``close_after`` ends the stream there as if it were whole.
+    ``text`` defaults to an answer from the history: the name that the user stated, else an echo. ``chunks`` are JSON
+    values (or raw strings) to send as events instead; ``body`` is the whole body instead, sent with ``content_type``.
+    ``cut_after`` breaks the connection after this many events, ``close_after`` ends the stream there properly.
     ``delay_s`` is the time before the reply, ``pause_s`` the time before each event, from event ``pause_from`` on.
     """
 
@@ -68,19 +68,19 @@ class Reply:
 
 
 def error_reply(status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None) -> Reply:
-    """Return a refusal in OpenAI's format."""
+    """Return an error reply in OpenAI's format."""
     body = json.dumps({"error": {"message": message, "type": None, "param": None, "code": code}}).encode()
     return Reply(status=status, body=body, headers=headers or {}, content_type="application/json")
 
 
 class ChatServer:
-    """A threaded HTTP/1.1 server that keeps connections alive; ``url`` is the base URL to give to a client.
+    """A threaded HTTP/1.1 server that keeps connections alive; ``url`` is the base URL for a client.
 
-    ``usual`` makes the reply to each request for which none is scripted.
+    ``usual`` makes the reply to each request without a scripted one.
     """
 
     def __init__(self, port: int = 0, *, log: Path | None = None) -> None:
-        """Listen on the loopback; port 0 takes a free one."""
+        """Listen locally; port 0 chooses a free one."""
         self.requests: list[Request] = []
         self.dropped = threading.Event()
         self.usual: Callable[[Request], Reply] = lambda _: Reply()
@@ -98,12 +98,12 @@ class ChatServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop listening; threads that still answer are left to end."""
+        """Stop listening; threads that are still answering may finish."""
         self._http.shutdown()
         self._http.server_close()
 
     def reply(self, *replies: Reply) -> None:
-        """Answer the next requests so, one each; after them, as usual."""
+        """Script the replies to the next requests, one each; later requests get the usual reply."""
         with self._lock:
             self._replies.extend(replies)
 
@@ -131,7 +131,7 @@ class _Server(ThreadingHTTPServer):
     chat: ChatServer
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class calls it so
-        """Note that a client hung up, quietly."""
+        """Record that a client disconnected."""
         self.chat.dropped.set()
 
 
@@ -199,7 +199,7 @@ class _Conversation(BaseHTTPRequestHandler):
 
 
 def answer_text(reply: Reply, asked: dict[str, Any]) -> str:
-    """Return the scripted text, else one that the history gives."""
+    """Return the scripted text, else an answer from the history."""
     if reply.text is not None:
         return reply.text
     said = [_content_text(message) for message in asked.get("messages", ()) if message.get("role") == "user"]
@@ -219,7 +219,7 @@ def completion(reply: Reply, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def chunks(reply: Reply, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the answer word by word: role, reasoning, text, tool calls, finish reason, and the usage if asked for."""
+    """Yield the answer word by word: role, reasoning, text, tool calls, finish reason, and the usage if requested."""
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     if reply.reasoning:
         deltas.append({"reasoning_content": reply.reasoning})
@@ -257,7 +257,7 @@ def _content_text(message: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Serve as a process of its own until it is killed."""
+    """Serve in a separate process until it is killed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)

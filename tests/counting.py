@@ -31,7 +31,7 @@ SCRIPTS = (*_PARTS, "base64")
 
 
 def text_in(script: str, length: int, chance: random.Random) -> str:
-    """Return a text of so many words, or as long as that where its script does not part words."""
+    """Return a text of this many words, or of about that length in scripts without spaces."""
     if script == "base64":
         return base64.b64encode(chance.randbytes(4 * length)).decode()
     parts = chance.choices(_PARTS[script], k=length * (2 if script == "cjk" else 1))
@@ -39,7 +39,7 @@ def text_in(script: str, length: int, chance: random.Random) -> str:
 
 
 def prompt_tokens(body: dict[str, Any], count: Count) -> int:
-    """Return how many tokens a request is: 4 tokens around each message, 3 for the reply."""
+    """Return the number of tokens of a request: 4 tokens around each message, 3 for the reply."""
     return 3 + sum(4 + count(message["content"]) for message in body["messages"])
 
 
@@ -50,7 +50,7 @@ def counting(
     answer: Callable[[], str] = lambda: "Noted.",
     output_tokens: int | None = None,
 ) -> Callable[[Request], Reply]:
-    """Return the usual reply of a server that reports its own count, and refuses what is longer than its limit."""
+    """Return the usual reply of a server that reports its own count and rejects requests above its limit."""
 
     def reply(request: Request) -> Reply:
         read = prompt_tokens(request.body, count)

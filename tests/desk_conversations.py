@@ -1,8 +1,8 @@
-"""The conversations of the tutorial on cost, made anew: ``python tests/desk_conversations.py``.
+"""Generates the conversations of the tutorial on cost: ``python tests/desk_conversations.py``.
 
-Four weeks of a small museum's desk: three people, three models with a listed price and one of the house without any,
-cached input, reasoning, answers that were cut or stopped, one answered again, replays, a fork and a summary. Nothing
-was asked of anybody; times and tokens are drawn from one seed, prices are the list's.
+Four weeks at the desk of a small museum: three people, three models with a listed price and a local one without,
+cached input, reasoning, answers that were cut or stopped, one rerun, replays, a fork and a summary. No model is asked;
+times and tokens are drawn from one seed, prices are those of the list.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ SECTIONS = ("the summary", "the budget", "the timetable", "the risks", "the part
 
 @dataclass(slots=True)
 class Talk:
-    """One conversation: whose it is, with which model, on which days about what, and how long its prompt is."""
+    """One conversation: its user, model, days, subject, and length of the prompt."""
 
     conversation_id: str
     user_id: str
@@ -124,20 +124,20 @@ TALKS = (
 
 
 class Clock:
-    """The time of the desk, which the store goes by, too."""
+    """The time at the desk, also used by the store."""
 
     now = FIRST_MONDAY
 
     def __call__(self) -> datetime:
-        """Return it."""
+        """Return the current time."""
         return self.now
 
 
 class Desk:
-    """Makes the conversations."""
+    """Generates the conversations."""
 
     def __init__(self) -> None:
-        """Begin with an empty store."""
+        """Start with an empty store."""
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
         self._chance = Random(SEED)  # noqa: S311 - no secret
@@ -145,14 +145,14 @@ class Desk:
         self._turns = 0
 
     def work(self) -> None:
-        """Let four weeks pass."""
+        """Generate four weeks."""
         for talk in TALKS:
             self._begin(talk)
         for day in range(28):
             for talk in TALKS:
                 if day in talk.days:
                     self._sit_down(talk, day)
-        self._look_back()
+        self._last_day()
 
     def _begin(self, talk: Talk) -> None:
         self.clock.now = FIRST_MONDAY + timedelta(days=talk.days[0], hours=8)
@@ -197,7 +197,7 @@ class Desk:
         )
 
     def _usage(self, talk: Talk, place: int, *, goes_on: bool, is_stopped: bool) -> Usage:
-        """Return tokens that grow with the conversation; what was sent a moment ago is cached, where that is done."""
+        """Return tokens that grow with the conversation; recently sent ones are cached, if the model does that."""
         before = talk.prompt_tokens + 260 * min(place, 20)
         has_cache = talk.model in ("gpt-5.4", "gpt-5.4-mini", "o4-mini")
         cached = before // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
@@ -207,8 +207,8 @@ class Desk:
         answered = (60 if is_stopped else 150) + self._below(500) + reasoning
         return Usage(before + 30 + self._below(160), answered, cached, reasoning, estimated=is_stopped)
 
-    def _look_back(self) -> None:
-        """On the last day: an answer is given again, four are replayed, a talk is forked, and one is summed up."""
+    def _last_day(self) -> None:
+        """On the last day: rerun one answer, replay four, fork one conversation, and summarize another."""
         self.clock.now = FIRST_MONDAY + timedelta(days=25, hours=15)
         grant = next(talk for talk in TALKS if talk.conversation_id == "grant:tide-room")
         former = self.store.recent("grant:tide-room", 1)[0]
@@ -246,7 +246,7 @@ class Desk:
 
 
 def write(path: Path) -> int:
-    """Write the conversations as JSON Lines, and return how many they are."""
+    """Write the conversations as JSON Lines, and return their number."""
     desk = Desk()
     desk.work()
     path.parent.mkdir(exist_ok=True)

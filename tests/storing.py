@@ -1,4 +1,4 @@
-"""What tests of stores share: a clock that is set by hand, and turns and states to store."""
+"""Shared by tests of stores: a clock that is set by hand, and turns and states to store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clock:
     now = START
 
     def __call__(self) -> datetime:
-        """Return the present moment."""
+        """Return the current time."""
         return self.now
 
     def pass_s(self, seconds: float) -> None:
@@ -35,25 +35,25 @@ class Clock:
 
 
 class Foreign:
-    """Somebody's own store, of which nothing but the public calls is known."""
+    """A custom store with nothing but the public calls."""
 
     def __init__(self, store: StateStore) -> None:
-        """Stand before a store."""
+        """Wrap a store."""
         self.store = store
 
     def __getattr__(self, name: str) -> Any:
-        """Pass on what is asked."""
+        """Forward the call."""
         return getattr(self.store, name)
 
 
 def said(text: str, **fields: Any) -> Turn:
-    """Return a turn in which the user said this."""
+    """Return a turn with this user message."""
     messages = (Message("user", text), Message("assistant", f"You said {text}."))
     return Turn(messages=messages, **{"usage": Usage(8, 2), "cost": Decimal("0.001"), "created_at": START, **fields})
 
 
 def texts(turns: tuple[Turn, ...]) -> list[str]:
-    """Return what the user said in these turns."""
+    """Return the user messages of these turns."""
     return [turn.user_text for turn in turns]
 
 

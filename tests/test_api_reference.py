@@ -1,4 +1,4 @@
-"""The API reference: one command of CONTRIBUTING builds it from the docstrings, whole and without a warning."""
+"""The API reference is built from the docstrings by one command of CONTRIBUTING, completely and without warnings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMAND = re.compile(r"^\.venv/bin/(pdoc .*?)(?: *#.*)?$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference, built as CONTRIBUTING says, but into a temporary directory; nothing was said meanwhile."""
+    """The reference, built into a temporary directory with the command in CONTRIBUTING, without warnings."""
     command = COMMAND.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     assert len(command) == 1
     directory = tmp_path_factory.mktemp("api")
@@ -39,19 +39,19 @@ def page(built: Path) -> str:
 
 @pytest.mark.parametrize("name", promptkit_nb.__all__)
 def test_every_public_name_is_on_it(page: str, name: str) -> None:
-    """Each has its section, though the front door imports it only when it is used."""
+    """Each has a section, although the package imports it lazily."""
     assert f'<section id="{name}">' in page
 
 
 def test_examples_are_shown_as_code(page: str) -> None:
-    """An example of a docstring is there, to be read."""
+    """The example of a docstring is on the page."""
     assert "&gt;&gt;&gt; </span>" in page
     assert "manager.get_conversation(" in re.sub(r"<[^>]+>", "", unescape(page))
 
 
 @pytest.mark.parametrize("view", ["conversations_df", "turns_df", "messages_df", "search", "usage_df"])
 def test_tables_of_columns_keep_their_lines(page: str, view: str) -> None:
-    """What a view returns is a table, not a paragraph that ran together."""
+    """A table in a docstring keeps its lines instead of becoming one paragraph."""
     section = page.partition(f'<section id="{view}">')[2].partition("</section>")[0]
     table = re.findall(r"<code>(.*?)</code>", section, re.DOTALL)
     assert [text.split()[0] for text in table if "Int64" in text] == [

@@ -1,4 +1,4 @@
-"""The stored form: pinned, so that it never changes by accident, and read back as what was written or refused."""
+"""The stored form: pinned, so that it never changes by accident, and read back exactly or rejected."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ FULL = Turn(
 
 @pytest.mark.parametrize(("place", "turn"), [(0, PLAIN), (1, FULL)])
 def test_stored_form_of_a_turn_never_changes(place: int, turn: Turn) -> None:
-    """Users keep these lines for years: format 1 is this, to the byte, and is read as this."""
+    """Users keep these lines for years: format 1 is this, byte for byte, and is read as this."""
     line = GOLDEN.read_bytes().splitlines()[place]
     assert encode_turn(turn) == line
     assert decode_turn(line) == turn
@@ -208,14 +208,14 @@ FRAME = Frame(
     ids=["record", "frame"],
 )
 def test_stored_form_of_a_conversation_never_changes(record: Any, stored: bytes) -> None:
-    """The rows beside the turns, to the byte."""
+    """The other rows, byte for byte."""
     assert encode(record) == stored
     assert decode(stored, type(record)) == record
 
 
 @given(TURNS)
 def test_every_turn_comes_back_as_one_line(turn: Turn) -> None:
-    """Equal in every field, money to the last digit; the line is JSON that any reader knows."""
+    """Equal in every field, money to the last digit; the line is valid JSON."""
     line = encode_turn(turn)
     assert decode_turn(line) == turn == checked_turn(turn)
     assert b"\n" not in line
@@ -225,7 +225,7 @@ def test_every_turn_comes_back_as_one_line(turn: Turn) -> None:
 
 @given(st.builds(Settings, model=st.none() | NAME, parameters=st.dictionaries(NAME, JSON, max_size=3)))
 def test_every_setting_comes_back(settings: Settings) -> None:
-    """With the types that JSON has."""
+    """With the types of JSON."""
     assert decode(encode(settings), Settings) == settings
 
 
@@ -237,7 +237,7 @@ def test_time_of_any_zone_is_the_same_moment(zone: timezone) -> None:
 
 
 def test_unknown_fields_are_passed_over() -> None:
-    """A later release of the same format may add some."""
+    """A later release of the same format may add fields."""
     assert decode_turn(encode_turn(PLAIN)[:-1] + b',"mood":"good"}') == PLAIN
 
 
@@ -257,20 +257,20 @@ def test_unknown_fields_are_passed_over() -> None:
     ],
 )
 def test_what_is_no_turn_is_corrupt(data: bytes) -> None:
-    """Cut short, doubled, empty or of another kind: an error that shows how it begins, never half a turn."""
+    """Truncated, doubled, empty or other data: an error that shows how it begins, never a partial turn."""
     with pytest.raises(StoreCorruptedError, match="A stored Turn cannot be read"):
         decode_turn(data)
 
 
 def test_error_of_a_corrupt_turn_shows_only_its_beginning() -> None:
-    """A conversation is private; a log of errors is not the place for it."""
+    """Conversations are private and must not appear in error logs."""
     with pytest.raises(StoreCorruptedError) as caught:
         decode_turn(b'{"messages": 5, "secret": "' + b"x" * 10_000)
     assert len(str(caught.value)) < 400
 
 
 def test_newer_format_is_refused_and_older_is_read() -> None:
-    """The way out is an update; nothing is half-read."""
+    """The error says to update; nothing is partially read."""
     check_format(1, "The store")
     with pytest.raises(StoreUnavailableError, match=r"The store was written in format 2.*pip install -U promptkit-nb"):
         check_format(2, "The store")
@@ -286,7 +286,7 @@ def test_newer_format_is_refused_and_older_is_read() -> None:
     ],
 )
 def test_half_emojis_are_cleaned_wherever_they_stand(field: str, given: object, stored: object) -> None:
-    """Halves that belong together are joined; a lost one becomes U+FFFD; the turn is stored all the same."""
+    """Matching halves are joined; a lone one becomes U+FFFD; the turn is stored."""
     fields: dict[str, Any] = {field: given}
     assert getattr(decode_turn(encode_turn(Turn(messages=(), **fields))), field) == stored
 
@@ -314,9 +314,9 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
         ({"cost": Decimal("-0.01")}, "cost cannot be -0.01: give US dollars from 0"),
         ({"usage": Usage(-1, 5)}, r"usage cannot be Usage\(input_tokens=-1"),
         ({"id": " "}, "id is blank"),
-        ({"messages": (Message("assistant", None),)}, "Expected `str`, got `null` - at `\\$.messages"),  # type: ignore[arg-type]  # as OpenAI says it
-        ({"id": "a\ud83d"}, "id is 'a.ud83d', which holds half of a character"),
-        ({"usage": Usage(1.5, 0)}, "input_tokens"),  # type: ignore[arg-type]  # what a careless caller does
+        ({"messages": (Message("assistant", None),)}, "Expected `str`, got `null` - at `\\$.messages"),  # type: ignore[arg-type]  # OpenAI's name for it
+        ({"id": "a\ud83d"}, "id is 'a.ud83d', which has half of a character"),
+        ({"usage": Usage(1.5, 0)}, "input_tokens"),  # type: ignore[arg-type]  # a mistake of the caller
         ({"usage": None}, "usage"),
         ({"messages": (Message("robot", "x"),)}, "robot"),  # type: ignore[arg-type]  # same
         ({"messages": "hello"}, "This Turn cannot be stored"),
@@ -328,14 +328,14 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
     ],
 )
 def test_turn_that_could_not_be_read_back_is_refused(fields: dict[str, Any], words: str) -> None:
-    """Before it is written, and naming the field."""
+    """Before it is written; the error names the field."""
     with pytest.raises(InvalidArgumentError, match=words):
         checked_turn(Turn(**{"messages": (), **fields}))
 
 
 @given(TURNS, TURNS)
 def test_what_is_appended_is_what_is_read_back(one: Turn, other: Turn) -> None:
-    """Also where a turn of the same types was stored before, and is not read back once more."""
+    """Also if a turn of the same types was stored before and is not read back again."""
     for turn in (one, other, one, other):
         kept, line = turn_and_line(turn)
         assert decode_turn(line) == kept == turn
@@ -365,7 +365,7 @@ def test_value_that_is_kept_as_another_is_so_each_time(field: str, given: Any, k
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"messages": (Message("robot", "Hi"),)},  # type: ignore[arg-type]  # what a careless caller does
+        {"messages": (Message("robot", "Hi"),)},  # type: ignore[arg-type]  # a mistake of the caller
         {"messages": (ContentPart("text", "Hi"),)},
         {"cost": Decimal("NaN")},
         {"usage": Usage(-1, 2)},
@@ -382,8 +382,8 @@ def test_turn_of_known_types_is_checked_all_the_same(wrong: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("wrong", [None, {}, "turn", Usage(1, 1)])
 def test_only_turns_are_turns(wrong: Any) -> None:
-    """Anything else is named."""
-    with pytest.raises(InvalidArgumentError, match=f"A {type(wrong).__name__} is no Turn"):
+    """The error names other types."""
+    with pytest.raises(InvalidArgumentError, match=f"A {type(wrong).__name__} is not a Turn"):
         checked_turn(wrong)
 
 
@@ -395,7 +395,7 @@ def test_record_that_could_not_be_read_back_is_refused() -> None:
 
 @given(JSON)
 def test_json_copies_are_equal_and_apart(value: object) -> None:
-    """What is changed in the copy does not change what was given."""
+    """Changes to the copy do not change the original."""
     copied = json_copy({"value": value}, "metadata")
     assert copied == {"value": value}
     assert json.dumps(copied) == json.dumps({"value": value})
@@ -417,13 +417,13 @@ def test_json_copies_are_equal_and_apart(value: object) -> None:
     ],
 )
 def test_json_copy_keeps_the_value_of_what_is_nearly_plain(value: object, plain: object) -> None:
-    """Numpy's floats, enumerations, tuples: plain values come out."""
+    """NumPy floats, enumerations and tuples become plain values."""
     copied = json_copy({"value": value}, "metadata")["value"]
     assert (copied, type(copied)) == (plain, type(plain))
 
 
 @pytest.mark.parametrize("value", [np.int64(1), np.array([1]), {1, 2}, b"x", object(), Decimal(1), AT, 1j, range(3)])
 def test_json_copy_refuses_what_json_lacks(value: object) -> None:
-    """With its type, and where it stands."""
+    """With its type and position."""
     with pytest.raises(InvalidArgumentError, match=rf"metadata\['a'\]\[1\] is .*{type(value).__name__}, which JSON"):
         json_copy({"a": [0, value]}, "metadata")

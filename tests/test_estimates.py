@@ -1,4 +1,4 @@
-"""Estimates: what a call may cost before it is sent, never below what such calls did cost."""
+"""Estimates: the possible cost of a call before it is sent, never below the cost of similar calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROVIDER = OpenAIProvider("mine", api_key="none", prices={"mine": (1, 10), "free
 
 
 def turn(output_tokens: int, cost: str | None = "0.001", model: str = "mine", **fields: Any) -> Turn:
-    """Return a turn whose answer had so many tokens and cost so much."""
+    """Return a turn with this many output tokens and this cost."""
     usage = Usage(100, output_tokens)
     dollars = None if cost is None else Decimal(cost)
     return Turn(messages=(Message("user", "Hi"),), usage=usage, cost=dollars, model=model, **fields)
@@ -34,7 +34,7 @@ def estimate(
     turns: Sequence[Turn] = (),
     factor: float = 1.0,
 ) -> CostRange:
-    """Return the range at 1 dollar a million tokens in and 10 out."""
+    """Return the range at 1 dollar per million input tokens and 10 per million output tokens."""
     return cost_range(
         PROVIDER,
         model,
@@ -47,7 +47,7 @@ def estimate(
 
 
 def test_range_is_from_one_token_to_the_most_that_is_allowed() -> None:
-    """2,000 tokens in are 0.002; one out is 0.00001 and 500 are 0.005."""
+    """2,000 input tokens cost 0.002; one output token costs 0.00001, and 500 cost 0.005."""
     found = estimate(max_output_tokens=500)
     assert (found.low_usd, found.high_usd) == (Decimal("0.00201"), Decimal("0.007"))
     assert (found.input_tokens, found.output_tokens, found.is_limited) == (2000, 500, True)
@@ -61,21 +61,21 @@ def test_listed_price_is_that_of_the_time() -> None:
 
 
 def test_answer_without_a_limit_has_a_thousand_tokens_at_least() -> None:
-    """Short answers before say little of the next one."""
+    """Earlier short answers do not lower the estimate."""
     assert estimate(turns=[turn(40)]).output_tokens == 1000
     assert estimate().high_usd == Decimal("0.012")
     assert not estimate().is_limited
 
 
 def test_answer_without_a_limit_may_be_as_long_as_the_longest_recent_one() -> None:
-    """Of this model: asked for, or answering by its dated name; others do not count."""
+    """Of this model, as requested or by its dated name; other models do not count."""
     turns = [turn(3000), turn(2500, requested_model="other"), turn(9000, model="other")]
     assert estimate(turns=turns).output_tokens == 3000
     assert estimate(turns=[turn(4000, model="mine-2026", requested_model="mine")]).output_tokens == 4000
 
 
 def test_only_recent_turns_are_looked_at() -> None:
-    """What was long 20 turns ago is forgotten."""
+    """An answer 20 turns ago is ignored."""
     assert estimate(turns=[turn(5000), *[turn(10)] * 19]).output_tokens == 5000
     assert estimate(turns=[turn(5000), *[turn(10)] * 20]).output_tokens == 1000
 
@@ -86,25 +86,25 @@ def test_limit_holds_however_long_answers_were() -> None:
 
 
 def test_server_that_counts_more_makes_the_high_estimate_higher() -> None:
-    """By half more: 3,000 tokens in; the low estimate and the count that is shown stay."""
+    """By half more: 3,000 input tokens; the low estimate and the displayed count stay."""
     found = estimate(max_output_tokens=500, factor=1.5)
     assert (found.low_usd, found.high_usd, found.input_tokens) == (Decimal("0.00201"), Decimal("0.008"), 2000)
 
 
 def test_server_that_counts_less_makes_the_low_estimate_lower() -> None:
-    """By half: 1,000 tokens in; the high estimate stays on the safe side."""
+    """By half: 1,000 input tokens; the high estimate stays on the safe side."""
     found = estimate(max_output_tokens=500, factor=0.5)
     assert (found.low_usd, found.high_usd) == (Decimal("0.00101"), Decimal("0.007"))
 
 
 def test_high_estimate_is_never_below_what_a_recent_turn_did_cost() -> None:
-    """A server's own figure may be far above ours, and will be again; unknown costs and other models do not count."""
+    """A server's own figure may be far above ours again; unknown costs and other models do not count."""
     turns = [turn(10, "0.5"), turn(10, "0.2"), turn(10, None), turn(10, "9", model="other")]
     assert estimate(max_output_tokens=500, turns=turns).high_usd == Decimal("0.5")
 
 
 def test_unknown_price_is_unknown() -> None:
-    """Not zero, and not what another model did cost; the tokens are known all the same."""
+    """Not zero, and not the cost of another model; the tokens are known nevertheless."""
     found = estimate("llama3.2", turns=[turn(10, "0.5", model="llama3.2")])
     assert (found.low_usd, found.high_usd, found.output_tokens) == (None, None, 1000)
 
@@ -136,7 +136,7 @@ def test_free_is_what_the_user_says_is_free() -> None:
     ],
 )
 def test_range_reads_as_dollars_and_tokens(found: CostRange, text: str) -> None:
-    """For a dry run; where nothing limits the answer, it says so."""
+    """For a dry run; it says if the answer has no limit."""
     assert str(found) == text
 
 
@@ -150,7 +150,7 @@ def test_range_reads_as_dollars_and_tokens(found: CostRange, text: str) -> None:
 def test_call_within_the_factor_never_costs_more_than_the_high_estimate(
     input_tokens: int, max_output_tokens: int, factor: float, share: float, earlier: list[tuple[int, Decimal]]
 ) -> None:
-    """Whatever was said before: what the server counts up to the factor, and answers up to the limit, is covered."""
+    """Whatever the conversation: counts up to the factor and answers up to the limit are covered."""
     turns = [turn(output, str(cost)) for output, cost in earlier]
     found = estimate("mine", input_tokens, max_output_tokens, turns, factor)
     used = Usage(int(input_tokens * factor), 1 + int((max_output_tokens - 1) * share))

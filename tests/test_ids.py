@@ -1,4 +1,4 @@
-"""Ids: what can be one, fresh ones that sort by age, and hierarchical ones that cannot be forged."""
+"""Ids: valid ones, new ones that sort by age, and hierarchical ones that cannot be forged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 @given(PARTS)
 def test_any_text_that_is_not_blank_is_an_id(text: str) -> None:
-    """It is returned as it is, for conversations and for users."""
+    """It is returned unchanged, for conversations and for users."""
     assert check_conversation_id(text) == check_user_id(text) == text
 
 
@@ -34,7 +34,7 @@ def test_any_text_that_is_not_blank_is_an_id(text: str) -> None:
     ],
 )
 def test_what_is_no_id_is_refused_with_its_problem(bad: Any, problem: str) -> None:
-    """A conversation's id has an error of its own; a user's is an argument out of range."""
+    """A conversation's id has its own error class; a user's id is an invalid argument."""
     with pytest.raises(InvalidConversationIdError, match=problem):
         check_conversation_id(bad)
     with pytest.raises(InvalidArgumentError, match=problem):
@@ -50,20 +50,20 @@ def test_error_shows_a_long_id_shortened_and_printable() -> None:
 
 
 def test_fresh_id_shows_its_time() -> None:
-    """UTC to the microsecond, then six hexadecimal digits of chance."""
+    """UTC to the microsecond, then six random hexadecimal digits."""
     now = datetime(2026, 11, 22, 19, 45, 1, 123456, tzinfo=UTC)
     assert new_conversation_id(now, b"\x9f\x3a\xc2") == "20261122T194501.123456-9f3ac2"
 
 
 def test_fresh_ids_are_distinct_within_one_moment() -> None:
-    """Of 100 at the same microsecond none is another's."""
+    """100 ids of the same microsecond are all different."""
     now = datetime(2026, 11, 22, tzinfo=UTC)
     assert len({new_conversation_id(now) for _ in range(100)}) == 100
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=2, max_size=5, unique=True))
 def test_fresh_ids_sort_by_their_time(microseconds: list[int]) -> None:
-    """As text, without being read."""
+    """As text, without parsing."""
     start = datetime(2000, 1, 1, tzinfo=UTC)
     ids = [new_conversation_id(start + timedelta(microseconds=us)) for us in sorted(microseconds)]
     assert ids == sorted(ids)
@@ -80,24 +80,24 @@ def test_fresh_ids_sort_by_their_time(microseconds: list[int]) -> None:
     ],
 )
 def test_parts_are_joined_and_escaped(parts: tuple[str, ...], expected: str) -> None:
-    """Only ``:`` and ``%`` are written otherwise."""
+    """Only ``:`` and ``%`` are escaped."""
     assert scoped_id(*parts) == expected
 
 
 @pytest.mark.parametrize("parts", [(), ("",), ("user", " "), ("user", None), ("x" * 600, "y" * 600), ("a", "\ud83d")])
 def test_parts_that_make_no_id_are_refused(parts: tuple[Any, ...]) -> None:
-    """None at all, a blank one, no text, too long together."""
+    """No part, a blank one, another type, too long together."""
     with pytest.raises(InvalidConversationIdError):
         scoped_id(*parts)
 
 
 @given(st.lists(PARTS, min_size=1, max_size=5), st.lists(PARTS, min_size=1, max_size=5))
 def test_different_parts_never_make_the_same_id(one: list[str], other: list[str]) -> None:
-    """Whatever a user is called, nobody else's id comes out."""
+    """No user id can produce another user's scoped id."""
     assert (scoped_id(*one) == scoped_id(*other)) == (one == other)
 
 
 @given(st.lists(PARTS, min_size=1, max_size=3), st.lists(PARTS, min_size=1, max_size=3))
 def test_prefix_ends_at_a_part(scope: list[str], other: list[str]) -> None:
-    """``scoped_id(...) + ":"`` begins the ids below it, and no other."""
+    """``scoped_id(...) + ":"`` begins the ids below it, and no others."""
     assert (scoped_id(*other) + ":").startswith(scoped_id(*scope) + ":") == (other[: len(scope)] == scope)

@@ -1,4 +1,4 @@
-"""What calls cost: checked by hand against the published prices, and unknown where nobody knows."""
+"""Prices of calls: checked by hand against the published prices, and unknown instead of guessed."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ LISTED = f"genai-prices {genai_prices.__version__}"
 
 
 def test_listed_model_costs_what_its_price_list_says() -> None:
-    """1000 tokens in and 500 out of gpt-4o-mini are 0.15 and 0.60 dollars a million: 0.00045."""
+    """1000 input and 500 output tokens of gpt-4o-mini at 0.15 and 0.60 dollars per million: 0.00045."""
     assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
 
 
 def test_cached_input_is_cheaper() -> None:
-    """Cached tokens are part of the input and cost half there: 600 full and 400 at half price."""
+    """Cached tokens are part of the input and cost half: 600 at full and 400 at half price."""
     assert price_of("gpt-4o-mini", Usage(1000, 500, cached_tokens=400), at=AT).usd == Decimal("0.00042")
 
 
 def test_reasoning_is_part_of_the_output_not_added_to_it() -> None:
-    """300 reasoning tokens within 500 of output cost what 500 of output cost."""
+    """300 reasoning tokens within 500 output tokens cost the same as 500 output tokens."""
     with_reasoning = price_of("o4-mini", Usage(700, 500, reasoning_tokens=300), at=AT)
     assert with_reasoning.usd == Decimal("0.00297")
     assert with_reasoning == price_of("o4-mini", Usage(700, 500), at=AT)
 
 
 def test_estimated_usage_is_priced_like_reported_usage() -> None:
-    """Who counted the tokens does not change their price."""
+    """The price does not depend on who counted the tokens."""
     assert price_of("gpt-4o-mini", Usage(1000, 500, estimated=True), at=AT).usd == Decimal("0.00045")
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini", "GPT-4o-mini"])
 def test_other_names_of_a_listed_model_find_its_price(model: str) -> None:
-    """Dated names, names with a vendor before a slash and other capitals are the same model."""
+    """Dated names, names with a vendor prefix and other capitalization are the same model."""
     assert price_of(model, Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
 
 
@@ -59,62 +59,62 @@ def test_unknown_model_has_no_price(model: str) -> None:
 
 
 def test_model_priced_by_the_hour_has_no_price_per_token() -> None:
-    """A transcription model is listed, but not by the token: unknown, not free."""
+    """A transcription model is listed, but without a price per token: unknown, not free."""
     assert price_of("whisper-1", Usage(1000, 500), at=AT) == Price(None, None)
 
 
 def test_zero_tokens_cost_zero_only_where_the_model_is_known() -> None:
-    """Nothing used costs nothing where there is a price, and is unknown where there is none."""
+    """Zero tokens cost zero if there is a price, and are unknown otherwise."""
     assert price_of("gpt-4o-mini", Usage(0, 0), at=AT).usd == Decimal(0)
     assert price_of("llama3.2", Usage(0, 0), at=AT).usd is None
 
 
 def test_usage_that_contradicts_itself_has_no_price() -> None:
-    """More cached tokens than input tokens cannot be: nobody knows what such a call cost."""
+    """More cached than input tokens are impossible: the cost is unknown."""
     assert price_of("gpt-4o-mini", Usage(10, 5, cached_tokens=400), at=AT) == Price(None, None)
 
 
 def test_price_is_that_of_the_day_of_the_call() -> None:
-    """o3 cost 10 and 40 dollars a million until it was cut to 2 and 8 in June 2025."""
+    """o3 cost 10 and 40 dollars per million until it was cut to 2 and 8 in June 2025."""
     before = price_of("o3", Usage(1_000_000, 1_000_000), at=datetime(2025, 5, 1, tzinfo=UTC))
     assert before.usd == Decimal(50)
     assert price_of("o3", Usage(1_000_000, 1_000_000), at=AT).usd == Decimal(10)
 
 
 def test_user_prices_win_over_the_list() -> None:
-    """A price that the user gave is used, also where the list knows another."""
+    """A price given by the user takes precedence over the list."""
     prices = {"gpt-4o-mini": (1.0, 2.0)}
     assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.002"), "user")
 
 
 def test_user_prices_are_per_million_tokens_in_and_out() -> None:
-    """A cent and three cents a thousand: 1000 in and 500 out are 0.01 and 0.015."""
+    """One and three cents per thousand: 1000 input and 500 output tokens are 0.01 and 0.015."""
     assert price_of("mine", Usage(1000, 500), at=AT, prices={"mine": (10, 30)}).usd == Decimal("0.025")
 
 
 def test_user_prices_hold_for_cached_and_reasoning_tokens_too() -> None:
-    """They are part of the input and of the output: nothing is cheaper, and nothing is added on top."""
+    """They are part of the input and of the output: nothing is cheaper, and nothing is added."""
     usage = Usage(1000, 500, cached_tokens=400, reasoning_tokens=300)
     assert price_of("mine", usage, at=AT, prices={"mine": (10, 30)}).usd == Decimal("0.025")
 
 
 def test_user_prices_are_exact_decimals() -> None:
-    """0.1 dollars a million is exactly a tenth, whatever a binary fraction would make of it."""
+    """0.1 dollars per million is exactly a tenth, whatever its binary fraction."""
     assert str(price_of("mine", Usage(1, 3), at=AT, prices={"mine": (0.1, 0.2)}).usd) == "7E-7"
 
 
 def test_user_prices_match_the_exact_name_only() -> None:
-    """A price for one model is not taken for its neighbours."""
+    """A price applies to exactly one model name."""
     assert price_of("mine-2", Usage(1, 1), at=AT, prices={"mine": (1, 1)}) == Price(None, None)
 
 
 def test_free_is_what_the_user_says_is_free() -> None:
-    """A local model costs zero when the user says so."""
+    """A local model costs zero if the user says so."""
     assert price_of("llama3.2", Usage(1000, 500), at=AT, prices={"llama3.2": (0, 0)}) == Price(Decimal(0), "user")
 
 
 def test_side_that_the_user_says_is_free_is_free() -> None:
-    """One price of zero does not bring the list back in."""
+    """One price of zero does not fall back to the list."""
     prices = {"gpt-4o-mini": (0, 2)}
     assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.001"), "user")
 
@@ -130,7 +130,7 @@ def test_side_that_the_user_says_is_free_is_free() -> None:
 def test_server_on_this_machine_is_free_only_if_the_user_says_so(
     model: str, prices: dict[str, tuple[float, float]] | None, expected: Price
 ) -> None:
-    """What listens there may be a proxy: the address says nothing of the price."""
+    """It may be a proxy: the address says nothing about the price."""
     provider = OpenAIProvider(model, base_url="http://127.0.0.1:11434/v1", prices=prices)
     assert provider.price(model, Usage(1000, 500), AT) == expected
 
@@ -141,7 +141,7 @@ def test_demo_costs_nothing() -> None:
 
 
 def test_cost_that_the_server_reports_is_preferred_to_the_list(chat_server: ChatServer) -> None:
-    """Resellers report what a call did cost, as OpenRouter in ``usage.cost``; the list only knows what is usual."""
+    """Resellers such as OpenRouter report the actual cost in ``usage.cost``; the list only has usual prices."""
     usage = {"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0004}
     chat_server.reply(Reply(text="Yes.", usage=usage))
     turn = _conversation(chat_server).send("Really?").turn
@@ -149,12 +149,12 @@ def test_cost_that_the_server_reports_is_preferred_to_the_list(chat_server: Chat
 
 
 def test_turn_keeps_the_version_of_the_list_that_priced_it(chat_server: ChatServer) -> None:
-    """What was paid is never computed again by a newer one."""
+    """Paid costs are never computed again with newer prices."""
     assert _conversation(chat_server).send("Hi").turn.price_source == LISTED
 
 
 def test_streamed_turns_cost_what_sent_ones_do(chat_server: ChatServer) -> None:
-    """Three of 10 tokens in and 5 out, each way: $0.0000045 each."""
+    """Three calls of 10 input and 5 output tokens, each way: $0.0000045 each."""
     sent, streamed = _conversation(chat_server), _conversation(chat_server)
     for text in ("one", "two", "three"):
         sent.send(text)
@@ -174,13 +174,13 @@ def test_prices_never_touch_the_network(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_importing_prices_does_not_load_the_price_list() -> None:
-    """The list is read when the first price is asked for."""
+    """The list is loaded when the first price is needed."""
     code = "import sys, promptkit_nb.pricing; print('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_well_formed_prices_pass_the_check() -> None:
-    """Whole numbers, fractions, decimals and zero are prices; a list of two is a pair."""
+    """Whole numbers, fractions, decimals and zero are prices; so is a list of two."""
     check_prices({"a": (0, 0.5), "b": (Decimal("0.15"), 1), "c": [1, 2]})  # type: ignore[dict-item]  # as from JSON
 
 
@@ -200,7 +200,7 @@ def test_well_formed_prices_pass_the_check() -> None:
     ],
 )
 def test_malformed_prices_are_refused_by_value_and_shape(prices: dict[str, tuple[float, float]], named: str) -> None:
-    """The error shows the value and what a price looks like."""
+    """The error shows the value and an example of a price."""
     with pytest.raises(InvalidArgumentError) as caught:
         check_prices(prices)
     assert named in str(caught.value)

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before."""
+"""When to retry, and how long to wait."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
     ],
 )
 def test_wait_that_the_server_asks_for(headers: dict[str, str], wait_s: float | None) -> None:
-    """Milliseconds, seconds or a date; the past is no wait, nonsense no wish."""
+    """Milliseconds, seconds or a date; times in the past and invalid values mean no wait."""
     assert asked_wait_s(headers, NOW) == wait_s
 
 
 def test_backoff_doubles_up_to_eight_seconds() -> None:
-    """Without a wish of the server, from half a second."""
+    """Without a wait requested by the server, starting at half a second."""
     policy = RetryPolicy(6, random=lambda: 0.0)
     assert [policy.wait_s(retry) for retry in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, None]
 
 
 def test_jitter_shortens_by_up_to_a_quarter() -> None:
-    """So that many clients do not come back at once."""
+    """So that many clients do not retry at the same time."""
     assert RetryPolicy(random=lambda: 1.0).wait_s(0) == 0.375
 
 

@@ -1,4 +1,4 @@
-"""The state: its messages, and what was spent, which never falls and never takes unknown for zero."""
+"""The state: its messages, and its totals, which never fall and never count unknown as zero."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ STATES = st.builds(
 
 
 def turn(cost: str | None = "0.001", **fields: bool) -> Turn:
-    """Return a turn of ten tokens that cost this many dollars."""
+    """Return a turn of ten tokens with this cost in dollars."""
     messages = (Message("user", "hi"), Message("assistant", "hello"))
     return Turn(messages=messages, usage=Usage(8, 2), cost=None if cost is None else Decimal(cost), **fields)  # type: ignore[arg-type]  # fields of Turn
 
 
 def test_system_message_comes_first_where_there_is_one() -> None:
-    """Then the messages of the turns; a blank system prompt is one all the same."""
+    """Then the messages of the turns; an empty system prompt counts as one."""
     state = ConversationState("a", turns=(turn(), turn()))
     assert [message.role for message in state.messages] == ["user", "assistant"] * 2
     with_prompt = replace(state, system_prompt="You help.")
@@ -60,7 +60,7 @@ def test_system_message_comes_first_where_there_is_one() -> None:
 
 
 def test_new_conversation_has_spent_nothing() -> None:
-    """Zero is known: no turn, no price missing."""
+    """Zero is known: no turn, no missing price."""
     state = ConversationState("a")
     assert (state.token_count, state.total_cost, state.unpriced_turns) == (0, Decimal(0), 0)
 
@@ -76,20 +76,20 @@ def test_new_conversation_has_spent_nothing() -> None:
     ],
 )
 def test_unknown_cost_is_never_zero(costs: list[str | None], expected: Decimal | None, unpriced: int) -> None:
-    """``None`` where no turn has a price, else the known sum and how many are missing in it."""
+    """``None`` if no turn has a price, else the known sum and the number of missing prices."""
     state = ConversationState("a", turns=tuple(turn(cost) for cost in costs))
     assert (state.total_cost, state.unpriced_turns) == (expected, unpriced)
     assert state.token_count == 10 * len(costs)
 
 
 def test_replayed_and_inherited_turns_cost_nothing_here() -> None:
-    """They were paid before, or elsewhere; their missing price is not missed."""
+    """They were paid before or elsewhere, so their missing price does not count."""
     state = ConversationState("a", turns=(turn(replayed=True), turn(inherited=True), turn(None, inherited=True)))
     assert (state.token_count, state.total_cost, state.unpriced_turns) == (0, Decimal(0), 0)
 
 
 def test_versions_branches_and_summaries_were_paid_too() -> None:
-    """Four turns and a summary: 10 tokens each and 6."""
+    """Four turns and a summary: 10 tokens each, and 6."""
     current = turn()
     state = ConversationState(
         "a",
@@ -108,7 +108,7 @@ def test_money_is_exact() -> None:
 
 @given(STATES, st.data())
 def test_what_is_forgotten_stays_in_the_totals(former: ConversationState, data: st.DataObject) -> None:
-    """Whatever part of a state is written over it, tokens, cost and missing prices are those of all that was spent."""
+    """Whatever part of a state is overwritten, tokens, cost and missing prices include everything spent."""
     keep = data.draw(st.integers(0, len(former.turns)))
     versions = dict(former.versions) if keep and data.draw(st.booleans()) else {}
     branches = former.branches if data.draw(st.booleans()) else ()
@@ -119,7 +119,7 @@ def test_what_is_forgotten_stays_in_the_totals(former: ConversationState, data: 
 
 @given(STATES, TURNS)
 def test_totals_never_fall_and_grow_by_what_is_new(former: ConversationState, new: tuple[Turn, ...]) -> None:
-    """Forgetting twice and adding in between."""
+    """Dropping twice, and adding in between."""
     second = carry_totals(ConversationState("a", turns=new), former)
     third = carry_totals(ConversationState("a"), second)
     assert second.totals == third.totals == former.totals.plus_paid(new)
@@ -127,13 +127,13 @@ def test_totals_never_fall_and_grow_by_what_is_new(former: ConversationState, ne
 
 
 def test_same_summary_twice_was_paid_once() -> None:
-    """Writing a state over itself adds nothing."""
+    """Overwriting a state with itself adds nothing."""
     state = ConversationState("a", turns=(turn(),), summaries=(Summary("x", "y", "s", Usage(5, 1), None, "m", AT),))
     assert carry_totals(state, state).totals == state.totals == Totals(16, Decimal("0.001"), 1, 1)
 
 
 def test_revision_and_forgotten_totals_are_no_part_of_a_comparison() -> None:
-    """They are the store's; all else counts."""
+    """They belong to the store; all other fields count."""
     state = ConversationState("a", created_at=AT, updated_at=AT)
     assert state == replace(state, revision=7, dropped=Totals(5))
     assert state != replace(state, system_prompt="x")
@@ -144,6 +144,6 @@ def test_revision_and_forgotten_totals_are_no_part_of_a_comparison() -> None:
     [(ConversationState("a"), "turns"), (Totals(), "tokens"), (Branch(id="b", turns=(), start=0), "id")],
 )
 def test_values_are_frozen(value: object, field: str) -> None:
-    """Nothing can change behind a store's back."""
+    """Nothing can change without the store."""
     with pytest.raises(FrozenInstanceError):
         setattr(value, field, "x")

