@@ -1,6 +1,6 @@
-"""The versioned JSON form of everything that is stored.
+"""The JSON form of everything that is stored, versioned.
 
-One turn is one line of JSON; fields with default values are left out. Money is text, times are RFC 3339.
+A turn is one line of JSON; fields with their default value are left out. Money is text, times are RFC 3339.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ T = TypeVar("T", bound=Hashable)
 D = TypeVar("D", bound="DataclassInstance")
 
 MOST_TYPES = 1000
-_KEPT_TYPES: set[tuple[type | str, ...]] = set()
-"""The types of turns that were read back unchanged: turns of the same types will be, too."""
+_STABLE_TYPES: set[tuple[type | str, ...]] = set()
+"""The types of turns that were read back unchanged; another turn of the same types will be, too."""
 
 _encode = msgspec.json.Encoder().encode
 _UNSTORABLE = (msgspec.MsgspecError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
 class _PlainValues(NamedTuple):
-    """All fields of a turn, their types, and the roles of its messages."""
+    """All values in a turn, their types and the roles of its messages."""
 
     types: tuple[type | str, ...]
     values: tuple[object, ...]
@@ -59,7 +59,7 @@ def encode_json(value: object) -> bytes:
     return _encode(value)
 
 
-def decode_json(data: bytes) -> Any:  # JSON has the type it was given
+def decode_json(data: bytes) -> Any:  # the type of JSON is the type of what was given
     """Return the values that ``encode_json`` wrote."""
     return msgspec.json.decode(data)
 
@@ -81,7 +81,7 @@ def encode_state(state: ConversationState) -> bytes:
 
 
 def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
-    """Return the record that ``encode`` wrote; raise ``StoreCorruptedError`` with the id if it is damaged."""
+    """Return the record that ``encode`` wrote; ``StoreCorruptedError``, naming the conversation, if it is damaged."""
     try:
         record: T = _decoder(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -93,12 +93,12 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
 
 
 def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
-    """Return the turn that ``encode_turn`` wrote; errors as in ``decode``."""
+    """Return the turn that ``encode_turn`` wrote; errors as of ``decode``."""
     return decode(data, Turn, conversation_id)
 
 
 def check_format(version: int, where: str) -> None:
-    """Raise for data of a newer format version instead of reading part of it."""
+    """Raise ``StoreUnavailableError`` for a newer format, which could only be read in part."""
     if version > FORMAT_VERSION:
         raise StoreUnavailableError(
             f"{where} was written in format {version}, and this promptkit_nb reads up to format {FORMAT_VERSION}. "
@@ -107,7 +107,7 @@ def check_format(version: int, where: str) -> None:
 
 
 def checked(record: D) -> D:
-    """Return the record as it will be read back; raise ``InvalidArgumentError`` if it could be written but not read."""
+    """Return the record as it will be read back; ``InvalidArgumentError`` if it could not be."""
     kind = type(record)
     try:
         found: D = _decoder(kind).decode(encode(record))
@@ -117,12 +117,12 @@ def checked(record: D) -> D:
 
 
 def checked_turn(turn: Turn) -> Turn:
-    """Return the turn as it will be read back; raise ``InvalidArgumentError`` if it cannot be stored."""
+    """Return the turn as it will be read back; ``InvalidArgumentError`` if it cannot be stored."""
     return turn_and_line(turn)[0]
 
 
 def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
-    """Return the turn as it will be read back, and its line of JSON; errors as in ``checked_turn``."""
+    """Return the turn as it will be read back, and its line of JSON; errors as of ``checked_turn``."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is not a Turn; give Turn(messages=(Message(...), ...)).")
     plain = _plain_values_of(turn)
@@ -138,31 +138,31 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     _remember_types(plain, _plain_values_of(found))
     if found.id != turn.id:
         raise InvalidArgumentError(f"A turn's id is {turn.id!a}, which has half of a character (a lone surrogate).")
-    if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number, but money is stored as text
+    if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
         line = encode_turn(found)
     return found, line
 
 
 def _known_line(plain: _PlainValues) -> bytes | None:
-    """Return the line of a turn whose types are known to be read back unchanged, else ``None``.
+    """Return the line of a turn, if one of the same types was read back unchanged before; else ``None``.
 
-    Reading back every turn would take a tenth of an append, and keep each text in memory twice.
+    Reading back every turn would take a tenth of an append, and keep each text twice.
     """
     try:
-        return _encode(_form_of_turn(plain.values, plain.messages)) if plain.types in _KEPT_TYPES else None
+        return _encode(_form_of_turn(plain.values, plain.messages)) if plain.types in _STABLE_TYPES else None
     except (*_UNSTORABLE, UnicodeEncodeError):
         return None
 
 
 def _remember_types(plain: _PlainValues | None, kept: _PlainValues | None) -> None:
     if plain is not None and kept is not None and plain.types == kept.types:
-        if len(_KEPT_TYPES) >= MOST_TYPES:
-            _KEPT_TYPES.clear()
-        _KEPT_TYPES.add(kept.types)
+        if len(_STABLE_TYPES) >= MOST_TYPES:
+            _STABLE_TYPES.clear()
+        _STABLE_TYPES.add(kept.types)
 
 
 def _plain_values_of(turn: Turn) -> _PlainValues | None:
-    """Return ``None`` for a turn with values that are not plain, or that no turn may have."""
+    """Return the values of a turn, or ``None`` if it has nested or invalid ones."""
     try:
         more = [turn.warnings, *[each for message in turn.messages for each in (message.parts, message.tool_calls)]]
         if any(more) or (type(turn.latency_ms) is float and not isfinite(turn.latency_ms)):
@@ -180,19 +180,19 @@ def _not_storable(kind: type, error: Exception) -> InvalidArgumentError:
 
 
 def check_values_of(turn: Turn) -> None:
-    """Raise ``InvalidArgumentError`` for a blank id, impossible amounts, or a time without a zone."""
+    """Raise ``InvalidArgumentError`` for a blank id, an invalid usage or cost, or a time without a time zone."""
     if not turn.id.strip():
-        raise InvalidArgumentError("A turn's id is blank: leave it out to get a new one, or give any other text.")
+        raise InvalidArgumentError("A turn's id is blank: leave it out for a fresh one, or give any text.")
     check_spent("turn", turn.usage, turn.cost)
     times = [turn.created_at, *[message.timestamp for message in turn.messages]]
     if None in [time.tzinfo for time in times if time is not None]:
-        raise InvalidArgumentError("A turn's time has no time zone: use aware times, such as datetime.now(UTC).")
+        raise InvalidArgumentError("A turn's time has no time zone: give aware ones, as datetime.now(UTC) is.")
 
 
 def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
-    """Raise ``InvalidArgumentError`` for negative or non-finite tokens and US dollars."""
+    """Raise ``InvalidArgumentError`` for negative tokens, or a negative or infinite cost."""
     if cost is not None and not (cost.is_finite() and cost >= 0):
-        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}: give US dollars from 0, or None if unknown.")
+        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}: give US dollars from 0, or None where unknown.")
     if min(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) < 0:
         raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}: give each number of tokens from 0.")
 
@@ -231,7 +231,7 @@ def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
 
 @cache
 def _stored_fields(kind: type) -> tuple[tuple[tuple[str, object], ...], Callable[[object], tuple[object, ...]]]:
-    """Return the fields' names and default values, and a function that reads all values of a record at once."""
+    """Return the names and defaults of the fields, and a getter for all values of a record."""
     names_and_defaults = tuple((field.name, _default_of(field)) for field in fields(kind))
     return names_and_defaults, attrgetter(*(name for name, _ in names_and_defaults))
 
@@ -251,9 +251,9 @@ def _without_defaults(record: DataclassInstance) -> dict[str, object]:
 
 
 def _form_of(kind: type) -> tuple[type[Any], Callable[[object], tuple[object, ...]]]:
-    """Return what msgspec writes without default values, in a third of the time of ``_without_defaults``.
+    """Return a struct that msgspec writes without default values, in a third of the time of ``_without_defaults``.
 
-    It leaves out values that are the default itself; values equal to it, such as another ``Usage(0, 0)``, are written.
+    It leaves out the default value itself; an equal value, such as another ``Usage(0, 0)``, is written.
     """
     names_and_defaults, values_of = _stored_fields(kind)
     columns = [(name, object, default) for name, default in names_and_defaults]

@@ -1,4 +1,4 @@
-"""Copying and checking JSON values from callers."""
+"""Copies of JSON values, so that later changes by the caller do not matter; other values are refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.turns import without_lone_surrogates
 
 
-def json_copy(values: object, what: str) -> Any:  # JSON has the type it was given
-    """Return a deep copy of JSON values; raise ``InvalidArgumentError`` naming a value that JSON cannot hold."""
+def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
+    """Return a deep copy of JSON values; ``InvalidArgumentError``, naming the value, if one is not JSON."""
     try:
         return _json_copy(values, what)
     except RecursionError as error:
-        raise InvalidArgumentError(f"{what} is nested too deeply for JSON, or contains itself.") from error
+        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
 
 
 def _json_copy(value: object, path: str) -> object:
@@ -25,7 +25,7 @@ def _json_copy(value: object, path: str) -> object:
         return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
     if (problem := _problem_of(value)) is not None:
         raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
-    for plain in (bool, int, float, str):  # subclasses, such as numpy's float64, are stored by value
+    for plain in (bool, int, float, str):  # subclasses, such as numpy's float64, become the plain type
         if isinstance(value, plain):
             return plain(value) if plain is not str else str.__str__(value)
     return value

@@ -1,4 +1,4 @@
-"""The stored state of a conversation, as frozen values: its turns, summaries and branches, and its head."""
+"""What a store keeps of a conversation, as frozen values: the state, its head, summaries and branches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ContextPolicy = Literal["truncate", "summarize", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Totals of a conversation: tokens, US dollars of known prices, and the number of priced and unpriced turns."""
+    """What was spent: tokens, US dollars as far as known, and the numbers of calls with and without a price."""
 
     tokens: int = 0
     cost: Decimal = Decimal(0)
@@ -31,7 +31,7 @@ class Totals:
         return Totals(self.tokens + usage.total_tokens, self.cost + cost, self.priced + 1, self.unpriced)
 
     def plus_paid(self, calls: Iterable[Turn | Summary]) -> Totals:
-        """Return the totals with these turns or summaries, of those that this conversation paid for."""
+        """Return the totals with these turns or summaries, except those that this conversation did not pay for."""
         totals = self
         for call in calls:
             if call.counts:
@@ -40,7 +40,7 @@ class Totals:
 
     @property
     def known_cost(self) -> Decimal | None:
-        """The sum of the known costs in US dollars; ``None`` if something was spent and no price is known."""
+        """The sum of the known costs in US dollars; ``None`` if there were calls, and none of them had a price."""
         return None if self.unpriced and not self.priced else self.cost
 
 
@@ -48,8 +48,8 @@ class Totals:
 class Summary:
     """A summary of the turns from ``first_turn`` to ``last_turn``, both included.
 
-    Both are turn ids; a summary made by hand may use positions instead, counted from 0. ``context_hash`` is the hash of
-    the conversation up to ``last_turn`` when it was summarized; a summary made by hand has none.
+    They are turn ids; a summary made by hand may have positions instead, counted from 0. ``context_hash`` is the hash
+    of the context up to ``last_turn`` when the summary was made; one made by hand has none.
 
     >>> from promptkit_nb import Summary
     >>> Summary(0, 7, "Days 1 to 8 were all sunny.").counts
@@ -67,16 +67,16 @@ class Summary:
 
     @property
     def counts(self) -> bool:
-        """Whether this conversation paid for it; summaries made by hand or copied by a fork do not count."""
+        """Whether this conversation paid for it; summaries made by hand, or copied by a fork, cost nothing."""
         return self.usage != NO_USAGE or bool(self.cost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Former turns of the conversation, beginning at position ``start``: its head or its tail at that time.
+    """Turns that were once in the conversation, from position ``start``: its head or its tail at that time.
 
-    ``context_hash`` is the hash of the turns before position 0. Both are updated when turns are removed or restored at
-    the front; ``start`` is negative if turns before the branch were removed later.
+    ``context_hash`` is the hash of the context before position 0. Both are updated when turns are removed or restored
+    at the front; ``start`` is negative if turns before the branch have been removed since.
     """
 
     id: str
@@ -89,10 +89,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a conversation, stored so that it continues without the pack file.
+    """The settings of a conversation, stored so that it can be resumed without the pack file.
 
-    ``prompt`` is the pack's prompt as it was when chosen (``Prompt.snapshot()``), ``variables`` are the user's values,
-    and ``max_tokens`` is the context window in tokens.
+    ``prompt`` is the pack's prompt when it was chosen (``Prompt.snapshot()``), ``variables`` the values that the user
+    set, ``max_tokens`` the context window in tokens.
     """
 
     model: str | None = None
@@ -108,9 +108,9 @@ class ConversationState:
     """A whole conversation.
 
     ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
-    ``context_hash`` is the hash of the turns removed at the front. ``metadata`` has JSON values; times are in UTC. Two
-    fields belong to the store and are ignored in comparisons: ``dropped``, the cost of turns that were deleted from it
-    (totals never fall), and ``revision``, which counts its writes.
+    ``context_hash`` is the hash of the turns that were removed at the front. ``metadata`` has JSON values; times are in
+    UTC. Two fields belong to the store and are not compared: ``dropped``, the totals of turns that were deleted from
+    the state (totals never fall), and ``revision``, the number of writes.
 
     >>> from promptkit_nb import ConversationState
     >>> state = ConversationState("persistent-chat", "alice", system_prompt="You help.")
@@ -135,13 +135,13 @@ class ConversationState:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The system message, if there is one, then the messages of the turns."""
+        """The system message first, if there is one, then those of the turns."""
         said = tuple(message for turn in self.turns for message in turn.messages)
         return said if self.system_prompt is None else (Message("system", self.system_prompt), *said)
 
     @property
     def stored_turns(self) -> Iterable[Turn]:
-        """Every stored turn: current ones, former versions, branches."""
+        """Every stored turn: the current ones, former versions, branches."""
         yield from self.turns
         for versions in self.versions.values():
             yield from versions
@@ -165,12 +165,12 @@ class ConversationState:
 
     @property
     def unpriced_turns(self) -> int:
-        """How many turns are not in ``total_cost`` because their price is unknown."""
+        """The number of turns that ``total_cost`` lacks because their price is unknown."""
         return self.totals.unpriced
 
 
 def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
-    """Return the state with ``dropped`` set so that everything spent in the former state stays in its totals."""
+    """Return the state, with ``dropped`` set so that its totals include everything that the former state spent."""
     kept = {turn.id for turn in state.stored_turns}
     dropped = former.dropped.plus_paid(turn for turn in former.stored_turns if turn.id not in kept)
     dropped = dropped.plus_paid(summary for summary in former.summaries if summary not in state.summaries)
