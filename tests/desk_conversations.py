@@ -141,7 +141,7 @@ class Desk:
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
         self._chance = Random(SEED)  # noqa: S311 - no secret
-        self._prices = OpenAIProvider("gpt-5.4-mini", api_key="asks nobody")
+        self._prices = OpenAIProvider("gpt-5.4-mini", api_key="unused")
         self._turns = 0
 
     def work(self) -> None:

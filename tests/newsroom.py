@@ -13,7 +13,7 @@ LEFT_OUT = object()
 
 
 def newsroom(**changes: object) -> dict[str, Any]:
-    """Return the pack's JSON, with other top-level sections; ``LEFT_OUT`` takes one out."""
+    """Return the pack's JSON with other top-level sections; ``LEFT_OUT`` removes one."""
     pack: dict[str, Any] = json.loads(NEWSROOM.read_text(encoding="utf-8"))
     for key, value in changes.items():
         _put(pack, key, value)
@@ -21,7 +21,7 @@ def newsroom(**changes: object) -> dict[str, Any]:
 
 
 def newsroom_with(pointer: str, value: object) -> dict[str, Any]:
-    """Return the pack's JSON with another value at this pointer; ``LEFT_OUT`` takes out what is there."""
+    """Return the pack's JSON with another value at this pointer; ``LEFT_OUT`` removes it."""
     pack = newsroom()
     holder: Any = pack
     *above, last = keys_of(pointer)

@@ -1,4 +1,4 @@
-"""A real Redis server on a free port of 127.0.0.1, for tests that stop it, kill it, or shut it out with a password.
+"""A real Redis server on a free port of 127.0.0.1, for tests that stop it, kill it, or lock it with a password.
 
 ::
 
@@ -33,7 +33,7 @@ STOP_TIMEOUT_S = 20
 
 
 class RedisServer:
-    """A server whose files lie in ``directory``; it keeps nothing there unless ``durable``, and then every write."""
+    """A server with its files in ``directory``; it persists nothing unless ``durable``, and then every write."""
 
     def __init__(
         self,
@@ -72,23 +72,23 @@ class RedisServer:
         self.kill()
 
     def start(self) -> None:
-        """Start the server on its port, with what it kept, and wait until it answers."""
+        """Start the server on its port with its persisted data, and wait until it answers."""
         self._process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for(self._answers)
 
     def kill(self) -> None:
-        """End the server at once, as a loss of power would."""
+        """End the server at once, as a power failure would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(STOP_TIMEOUT_S)
             self._process = None
 
     def pause(self) -> None:
-        """Let the server accept connections but answer nothing, until ``resume()``."""
+        """Make the server accept connections but answer nothing, until ``resume()``."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let the server go on."""
+        """Let the server continue."""
         self._send(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
@@ -145,7 +145,7 @@ def _free_port() -> int:
 
 
 def _certificate(directory: Path) -> Path:
-    """Make a certificate for 127.0.0.1, with its key beside it."""
+    """Make a certificate for 127.0.0.1, with its key in the same directory."""
     path = directory / "server.crt"
     command = [require_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]

@@ -1,4 +1,4 @@
-"""DemoProvider: answers from the conversation's own facts, and never passes for a model."""
+"""DemoProvider: it answers from facts in the conversation, and never pretends to be a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BANNER = "\n\n(This is the built-in demo: canned answers, no language model, no 
 
 
 def answer(*said: str, system: str | None = None) -> str:
-    """Return the answer to the last of these user messages, each former one having been answered."""
+    """Return the answer to the last of these user messages, after answering the others."""
     messages = [Message("system", system)] if system is not None else []
     for text in said:
         messages += [Message("user", text), Message("assistant", "[demo] Well.")]
@@ -30,7 +30,7 @@ def test_first_answer_says_at_length_that_it_is_a_demo() -> None:
 
 
 def test_later_answers_keep_the_label() -> None:
-    """Every answer can be told from a model's."""
+    """Every answer can be told apart from a model's."""
     assert answer("My name is Alice", "What's my name?") == "[demo] Your name is Alice."
 
 
@@ -52,12 +52,12 @@ def test_later_answers_keep_the_label() -> None:
     ],
 )
 def test_facts_are_recalled(said: str, question: str, expected: str) -> None:
-    """Names and "my X is Y", as people write them; what was not said is not known."""
+    """Names and "my X is Y", as people write them; other facts are unknown."""
     assert answer(said, question) == f"[demo] {expected}"
 
 
 def test_latest_statement_counts() -> None:
-    """A name said later replaces the former."""
+    """A later name replaces the former one."""
     assert answer("My name is Alice", "My name is Bob", "What's my name?") == "[demo] Your name is Bob."
 
 
@@ -72,7 +72,7 @@ def test_other_facts_are_noted() -> None:
 
 
 def test_summary_keeps_the_facts() -> None:
-    """A summary made by the demo is one that the demo can read again."""
+    """The demo can read the facts in its own summaries."""
     summary = answer("My name is Alice", "My favourite colour is teal", "Summarize the conversation so far.")
     assert summary == "[demo] My name is Alice. My favourite colour is teal."
     assert answer("Hi", "What's my name?", system=summary) == "[demo] Your name is Alice."
@@ -87,7 +87,7 @@ def test_summary_keeps_the_facts() -> None:
     ],
 )
 def test_system_prompt_is_seen(system: str | None, expected: str) -> None:
-    """Asked what it was told, it says so, briefly."""
+    """Asked for its instructions, it quotes them, shortened."""
     assert answer("Hi", "What were you told?", system=system) == f"[demo] {expected}"
 
 
@@ -99,7 +99,7 @@ def test_show_off_has_code_and_a_table() -> None:
 
 
 def test_shown_code_runs() -> None:
-    """What the table says is what the function returns."""
+    """The table shows what the function returns."""
     code = answer("Hi", "Show me some code").split("```python\n")[1].split("```")[0]
     namespace: dict[str, object] = {}
     exec(code, namespace)  # noqa: S102 - our own constant
@@ -108,7 +108,7 @@ def test_shown_code_runs() -> None:
 
 @pytest.mark.parametrize("said", ["Explain recursion", "", "🙂"])
 def test_anything_else_says_how_to_choose_a_real_model(said: str) -> None:
-    """No pretence: help instead."""
+    """It explains itself instead."""
     assert "set OPENAI_API_KEY and run `%chat_setup --provider openai`" in answer("Hi", said)
 
 

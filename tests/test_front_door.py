@@ -1,4 +1,4 @@
-"""The package as it is imported: a small front door, no side effects, and examples that run."""
+"""The package's public names: what is imported, no side effects, and examples that run."""
 
 from __future__ import annotations
 
@@ -115,59 +115,59 @@ print(sorted(heavy & set(sys.modules)))
 
 
 def test_public_names_are_these() -> None:
-    """A name comes or goes on purpose, and the list is sorted."""
+    """Names are added or removed on purpose, and the list is sorted."""
     assert promptkit_nb.__all__ == PUBLIC
     assert sorted(PUBLIC) == PUBLIC
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_resolves(name: str) -> None:
-    """Each can be imported, and is what it says."""
+    """Each can be imported and has its own name."""
     assert getattr(promptkit_nb, name).__name__ == name
 
 
 def test_dir_shows_the_public_names() -> None:
-    """Completion in a notebook offers them, and nothing else."""
+    """Tab completion offers the public names and nothing else."""
     assert dir(promptkit_nb) == sorted([*PUBLIC, "__version__"])
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    """A mistyped name fails as in any module."""
+    """A misspelled name raises AttributeError, as in any module."""
     with pytest.raises(AttributeError, match="module 'promptkit_nb' has no attribute 'Converzation'"):
-        _ = promptkit_nb.Converzation  # type: ignore[attr-defined]  # that is the point
+        _ = promptkit_nb.Converzation  # type: ignore[attr-defined]  # on purpose
 
 
 def test_no_module_carries_the_name_of_a_public_name() -> None:
-    """``from promptkit_nb import load_pack`` can never be a module."""
+    """``from promptkit_nb import load_pack`` can never import a module."""
     assert not {name.rpartition(".")[2] for name in MODULES} & set(PUBLIC)
 
 
 def test_type_checkers_read_our_annotations() -> None:
-    """The package says that it is typed, where they look for that."""
+    """The package has the marker that type checkers look for."""
     assert (files(promptkit_nb) / "py.typed").is_file()
 
 
 def test_importing_the_package_loads_only_the_package(tmp_path: object) -> None:
-    """No third-party module, no environment, signal handler, thread or log handler changes."""
+    """No third-party module, environment variable, signal handler, thread or log handler changes."""
     run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, cwd=str(tmp_path))
     assert run.stdout == "['promptkit_nb']\n"
     assert run.stderr == ""
 
 
 def test_heavy_libraries_wait_until_they_are_used() -> None:
-    """Importing the classes loads none; making an OpenAIProvider loads its client, in the background, and no other."""
+    """Importing the classes loads no library; an OpenAIProvider loads only its client, in the background."""
     run = subprocess.run([sys.executable, "-c", IMPORT_MOST], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n['openai']\n"
 
 
 def test_the_front_doors_example_runs() -> None:
-    """The first thing a reader sees is true."""
+    """The first example of the documentation is correct."""
     assert doctest.testmod(promptkit_nb).attempted >= 4
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example gives what it says."""
+    """Each example prints its expected output."""
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path))
     monkeypatch.delenv("PROMPTKIT_MODEL", raising=False)
     assert doctest.testmod(import_module(name)).failed == 0
@@ -175,7 +175,7 @@ def test_examples_in_docstrings_run(name: str, tmp_path: object, monkeypatch: py
 
 @pytest.fixture
 def pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], doctest.TestResults]:
-    """Run the examples of a docstring as somebody does who pastes them into a new notebook."""
+    """Run the examples of a docstring as if pasted into a new notebook."""
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path))
     monkeypatch.delenv("PROMPTKIT_MODEL", raising=False)
 
@@ -188,7 +188,7 @@ def pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object]
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_has_an_example(name: str, pasted: Callable[[object], doctest.TestResults]) -> None:
-    """Whoever asks ``help`` for it sees it used, and can paste what is seen."""
+    """``help`` shows an example that can be pasted."""
     results = pasted(getattr(promptkit_nb, name))
     assert results.attempted >= 1
     assert results.failed == 0

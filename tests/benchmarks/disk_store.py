@@ -1,14 +1,14 @@
-"""What ``DiskStore`` costs beside SQLite without us, and how its calls grow with what is stored.
+"""The cost of ``DiskStore`` relative to plain SQLite, and how its calls grow with what is stored.
 
-The reference is what somebody would write who needs no store: one table with an index on the conversation, WAL,
-synchronous NORMAL, a row a turn. It dumps the same JSON for each append and loads it into dicts for each read; ours
-checks the turn, finds a repeated one, counts tokens and cost, holds Ctrl-C back, and returns typed values.
+The reference is what one would write without a store: one table with an index on the conversation, WAL, synchronous
+NORMAL, one row per turn. It dumps the same JSON for each append and loads it into dicts for each read; ``DiskStore``
+also checks the turn, detects duplicates, counts tokens and cost, defers Ctrl-C, and returns typed values.
 
-Where openai-agents is installed beside us, its ``SQLiteSession`` is compared too, with synchronous NORMAL.
+If openai-agents is installed, its ``SQLiteSession`` is compared too, with synchronous NORMAL.
 
-Reads are of turns that this handle wrote or read before, as in a kernel that goes on talking: what they say is not
-decoded again, and the newest ones are not even read while SQLite says that nobody wrote since. "For the first time" is
-what a fresh handle takes.
+Reads are of turns that this handle wrote or read before, as in a kernel with an active conversation: they are not
+decoded again, and the newest are not even read while SQLite reports no other writes. "For the first time" is the time
+of a new handle.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def measure() -> list[Ratio]:
 
 
 def _turn(number: int = 0) -> Turn:
-    """Return a turn of two messages, with all that a provider fills in: 1.2 kB of JSON."""
+    """Return a turn of two messages with all fields that a provider sets: 1.2 kB of JSON."""
     return Turn(
         messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
         usage=Usage(150, 130),
@@ -99,7 +99,7 @@ def _turns(directory: Path) -> Iterator[Ratio]:
 
 
 def _first_load(store: DiskStore) -> Callable[[], object]:
-    """Return what loads as a handle does that has read nothing before."""
+    """Return a function that reads like a new handle."""
 
     def load() -> None:
         store._cache = ReadCache()
@@ -133,13 +133,13 @@ def _session(directory: Path) -> list[Ratio]:
 
 
 async def _beside_session(directory: Path) -> list[Ratio]:
-    """Compare as a notebook would call both: theirs awaited on a running loop, ours called; inputs made before.
+    """Compare both as a notebook would call them: theirs awaited on a running loop, ours called; inputs made before.
 
-    Appends go on until both write into a log of full length: the first thousand are dearer, as it grows.
+    Appends continue until both write into a log of full length: the first thousand are slower while it grows.
     """
-    agents = import_module("agents")  # heavy, and not always there
+    agents = import_module("agents")  # heavy, and optional
 
-    class Normal(agents.SQLiteSession):  # type: ignore[misc, name-defined]  # unknown where it is not installed
+    class Normal(agents.SQLiteSession):  # type: ignore[misc, name-defined]  # unknown if it is not installed
         @staticmethod
         def _configure_connection(conn: sqlite3.Connection) -> None:
             agents.SQLiteSession._configure_connection(conn)
@@ -165,8 +165,8 @@ async def _beside_session(directory: Path) -> list[Ratio]:
     ]
 
 
-def _items(number: int) -> list[Any]:  # their type is not known where they are not installed
-    """Return what their runner keeps of a turn of the same text: 1.1 kB of JSON, in two items."""
+def _items(number: int) -> list[Any]:  # their type is unknown if they are not installed
+    """Return what their runner stores for a turn of the same text: 1.1 kB of JSON, in two items."""
     question, answer = _turn(number).messages
     content = [{"annotations": [], "text": answer.content, "type": "output_text", "logprobs": []}]
     said = {
@@ -183,9 +183,9 @@ def _items(number: int) -> list[Any]:  # their type is not known where they are 
 async def _awaited_ms(
     rounds: int, ours: Callable[[], object], theirs: Callable[[], Awaitable[object]]
 ) -> tuple[float, float]:
-    """Return the median times of a call and of an awaited call, in short runs that take turns.
+    """Return the median times of a call and of an awaited call, measured in alternating short runs.
 
-    Call by call, each of ours would also pay for theirs: it awaits a thread, and leaves cold caches behind.
+    If single calls alternated, ours would also pay for theirs, which awaits a thread and leaves cold caches.
     """
     ours_ms: list[float] = []
     theirs_ms: list[float] = []
@@ -202,7 +202,7 @@ async def _awaited_ms(
 
 
 def _fill(store: DiskStore, states: Iterator[ConversationState] | list[ConversationState], turns: int) -> None:
-    """Write conversations in one transaction, each with so many turns: appending them would take minutes."""
+    """Write conversations with this many turns in one transaction: appending them would take minutes."""
 
     def work() -> None:
         for state in states:
@@ -218,7 +218,7 @@ def _fill(store: DiskStore, states: Iterator[ConversationState] | list[Conversat
 
 
 def _raw(path: Path) -> sqlite3.Connection:
-    """Return the reference: what is appended to, and a conversation of 1,000 turns."""
+    """Return the reference: a conversation to append to, and one of 1,000 turns."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")

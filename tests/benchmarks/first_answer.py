@@ -1,7 +1,7 @@
-"""What the first answer of a process waits for, beside a bare openai client that asks the same instant server.
+"""The time to the first answer of a process, relative to a bare openai client with the same instant server.
 
-The client takes most of the time. It is imported in the background as soon as there is a provider, so a message that is
-sent later does not wait for it.
+The client takes most of the time. It is imported in the background as soon as there is a provider, so later messages do
+not wait for it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ import openai
 print(time.perf_counter() - started)
 """
 
-# The clock that all processes share: the server's process notes on it when the request arrives.
+# The clock shared by all processes: the server writes the arrival time of each request.
 _SEND = """
 import sys, tempfile, threading, time
 from promptkit_nb import ConversationManager, DiskStore, OpenAIProvider
@@ -88,7 +88,7 @@ def measure() -> list[Ratio]:
 
 
 def _interleaved_medians(*tasks: Callable[[], float]) -> list[float]:
-    """Return the median of what each task measures; a first round, which compiles, does not count."""
+    """Return the medians of what the tasks measure, without a first round, which compiles."""
     rounds = [[task() for task in tasks] for _ in range(ROUNDS + 1)]
     return [median(measured) for measured in zip(*rounds[1:], strict=True)]
 

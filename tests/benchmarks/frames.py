@@ -1,8 +1,7 @@
-"""What ``messages_df`` of a store on disk costs beside ``pandas.read_sql`` over a plain table with the same columns.
+"""The cost of ``messages_df`` of a store on disk, relative to ``pandas.read_sql`` of a plain table with these columns.
 
-The plain table is what somebody would make who keeps messages for analysis alone: each value in a column of its own,
-where the store keeps each turn as a line of JSON. Both give the same frame; the tables are made once and read as often
-as the rounds say.
+The plain table is what one would make for analysis alone: a column per value, while the store has a line of JSON per
+turn. Both give the same frame; the tables are created once and read in every round.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIZES = {"100k": (100_000, 0.10), "1M": (1_000_000, 0.05)}
-"""How many messages, and how much of a full build a refresh may take: in 100k the 25 ms of any call weigh more."""
+"""Messages, and the largest share of a full build that a refresh may take; at 100k the fixed 25 ms weigh more."""
 
 TURNS = 100
-"""Of each conversation; a turn is two messages."""
+"""Per conversation; a turn has two messages."""
 
 
 def measure() -> list[Ratio]:
@@ -56,7 +55,7 @@ def _of(directory: Path, name: str, messages: int, at_most: float) -> Iterator[R
 
 
 def _turn(number: int) -> Turn:
-    """Return a turn of two messages, with all that a provider fills in: 1.2 kB of JSON."""
+    """Return a turn of two messages with all fields that a provider sets: 1.2 kB of JSON."""
     return Turn(
         messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
         usage=Usage(150, 130),

@@ -1,4 +1,4 @@
-"""Scripts in interpreters of their own, to measure what a start takes."""
+"""Scripts in new interpreters, to measure startup times."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fresh_process(script: str, *arguments: str) -> Iterator[Iterator[str]]:
-    """Start the script, yield the lines that it prints, and wait for its end; raises if it fails.
+    """Start the script, yield the lines that it prints, and wait for its end; raise if it fails.
 
-    Bytecode is cached, as it is for an installed package; so run a script once before its time counts.
+    Bytecode is cached, as for an installed package, so run a script once before measuring.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", script, *arguments]

@@ -1,4 +1,4 @@
-"""What ``import promptkit_nb`` and ``%load_ext promptkit_nb`` add to ``import IPython``, in one fresh process."""
+"""The time that ``import promptkit_nb`` and ``%load_ext promptkit_nb`` add to ``import IPython``, in a new process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ print(imported - started, time.perf_counter() - before)
 
 
 def measure(rounds: int = 9) -> list[Ratio]:
-    """Return the ratio of the medians over fresh processes; a first one, which compiles, does not count."""
+    """Return the ratio of the medians over new processes, without a first one, which compiles."""
     runs = [_run() for _ in range(rounds + 1)][1:]
     ipython_ms, ours_ms = (median(times) for times in zip(*runs, strict=True))
     return [Ratio("import promptkit_nb and %load_ext / import IPython", ours_ms, ipython_ms, 0.3)]
 
 
 def _run() -> list[float]:
-    """Return the milliseconds that IPython took, and what we added."""
+    """Return the milliseconds of IPython, and those that we add."""
     with fresh_process(_SCRIPT) as lines:
         return [float(seconds) * 1000 for seconds in next(lines).split()]

@@ -1,4 +1,4 @@
-"""What 2,000 turns cost the browser relative to 20: to open the panel, to scroll, and to stream an answer."""
+"""The cost of 2,000 turns in the browser relative to 20: opening the panel, scrolling, and streaming an answer."""
 
 from __future__ import annotations
 

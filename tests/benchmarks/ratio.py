@@ -1,4 +1,4 @@
-"""A measured ratio, and interleaved medians."""
+"""A measured ratio, and alternating measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """What was measured against what, in milliseconds, and the most that the ratio may be."""
+    """Two measured times in milliseconds, and the highest allowed ratio."""
 
     name: str
     ours_ms: float
@@ -22,17 +22,17 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """Ours, divided by the reference."""
+        """Our time divided by the reference."""
         return self.ours_ms / self.reference_ms
 
     @property
     def is_met(self) -> bool:
-        """Whether the ratio is small enough."""
+        """Whether the ratio is within its limit."""
         return self.value <= self.at_most
 
 
 def medians_ms(rounds: int, *tasks: Callable[[], object]) -> list[float]:
-    """Return the median time of each task in milliseconds, the tasks taking turns."""
+    """Return the median time of each task in milliseconds, measured in turns."""
     taken: list[list[float]] = [[] for _ in tasks]
     for _ in range(rounds):
         for index, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""What an append to ``RedisStore`` costs: late beside early in a conversation, and beside the raw client."""
+"""The cost of an append to ``RedisStore``: late relative to early in a conversation, and relative to the raw client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVER = Path(__file__).parent.parent / "redis_server.py"
 
 
 def measure() -> list[Ratio]:
-    """Return the ratios, measured on a server of their own that keeps nothing."""
+    """Return the ratios, measured on a separate server without persistence."""
     command = [sys.executable, str(SERVER)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
@@ -58,7 +58,7 @@ def _turn() -> Turn:
 
 
 def _raw_append(client: Redis) -> Callable[[], None]:
-    """Return what writes a record, a turn and its place by its id, as a store must, in one transaction."""
+    """Return a function that writes a record, a turn and its position by id in one transaction, as a store must."""
     line = encode_turn(_turn())
     record = b"r" * 260
 

@@ -1,7 +1,7 @@
-"""What a turn costs beside a raw keep-alive POST of the same JSON to the same instant server.
+"""The cost of a turn, relative to a raw keep-alive POST of the same JSON to the same instant server.
 
-The server runs in a process of its own, and each turn goes to a conversation of its own on disk with 1,000 turns
-before it, so that nothing is compared but our work.
+The server runs in a separate process, and each turn is added to its own conversation on disk with 1,000 turns, so that
+only our own work is compared.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _conversation(manager: ConversationManager, conversation_id: str) -> Convers
 
 
 def _raw_post(url: str, conversation: Conversation) -> Callable[[], None]:
-    """Return a POST of the same JSON on a kept connection, read to its end; the JSON is encoded each time."""
+    """Return a function that POSTs the same JSON on an open connection; the JSON is encoded each time."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port)
     messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
