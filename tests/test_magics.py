@@ -154,8 +154,8 @@ class TestAnswer:
         ran = online.run("%%chat\nCount")
         assert ran.bundles[0]["text/plain"] == "one two\n\nnot finished, and not stored"
         assert ran.stdout == (
-            f"ProviderUnavailableError: 127.0.0.1:{chat_server.port} broke off in the middle of the answer. "
-            "Send it again; what came is in .partial.\n"
+            f"ProviderUnavailableError: The answer from 127.0.0.1:{chat_server.port} stopped before its end. "
+            "Send the message again; the text that arrived is in .partial.\n"
         )
         assert stored(home) == ()
 

@@ -1,4 +1,4 @@
-"""OpenAIProvider against a real server on the loopback, with the real client: what goes out, what may come back."""
+"""OpenAIProvider with the real client and a real server on the loopback: what is sent, and what may come back."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ ASK = ChatRequest(model="gpt-4o-mini", messages=[Message("user", "Hi")])
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test talks to what the developer's shell points at."""
+    """Keep the developer's own settings out of the tests."""
     for name in ("PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that the provider slept, or would have."""
+    """The seconds that the provider would have slept."""
     return []
 
 
 @pytest.fixture
 def provider(chat_server: ChatServer, waits: list[float]) -> OpenAIProvider:
-    """A provider on the loopback server that notes its waits instead of sleeping."""
+    """A provider for the loopback server that records its waits instead of sleeping."""
     made = OpenAIProvider("gpt-4o-mini", api_key=KEY, base_url=chat_server.url)
     made.retries = RetryPolicy(2, sleep=waits.append, random=lambda: 0.0)
     return made
@@ -84,11 +84,11 @@ def usage_chunk(**usage: object) -> dict[str, Any]:
     return {"id": "c", "model": "m", "choices": [], "usage": usage}
 
 
-# What goes out
+# Requests
 
 
 def test_request_is_sent_as_a_stream_that_reports_its_usage(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Model, messages, stream and stream_options are the body; the key is a bearer token."""
+    """The body has model, messages, stream and stream_options; the key is a bearer token."""
     list(provider.stream(ASK))
     (request,) = chat_server.requests
     assert request.body == {
@@ -102,17 +102,17 @@ def test_request_is_sent_as_a_stream_that_reports_its_usage(chat_server: ChatSer
     assert request.headers["content-type"] == "application/json"
 
 
-def test_unknown_parameters_go_out_as_they_are(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """The server, not this package, knows which parameters it takes; None is sent as null."""
+def test_unknown_parameters_are_sent_unchanged(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """The server, not this package, knows which parameters it accepts; None is sent as null."""
     parameters = {"temperature": 0.5, "min_p": 0.1, "stop": None, "response_format": {"type": "json_object"}}
     list(provider.stream(ChatRequest(model="m", messages=[], parameters=parameters)))
     assert {name: chat_server.requests[0].body[name] for name in parameters} == parameters
 
 
-def test_tool_calls_results_and_images_go_out_in_openais_format(
+def test_tool_calls_results_and_images_are_sent_in_openais_format(
     chat_server: ChatServer, provider: OpenAIProvider
 ) -> None:
-    """Every kind of message is encoded; reasoning is not sent again."""
+    """Every kind of message is encoded; reasoning is not sent."""
     messages = [
         Message(
             "user",
@@ -150,8 +150,8 @@ def test_tool_calls_results_and_images_go_out_in_openais_format(
     ]
 
 
-def test_text_beside_an_image_is_not_lost(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A message whose parts hold no text sends its content as the first part."""
+def test_text_of_a_message_with_an_image_is_sent(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """If the parts of a message hold no text, its content is sent as the first part."""
     message = Message("user", "Describe it.", parts=(ContentPart("image_url", url="https://example.org/a.png"),))
     list(provider.stream(ChatRequest(model="m", messages=[message])))
     assert chat_server.requests[0].body["messages"][0]["content"][0] == {"type": "text", "text": "Describe it."}
@@ -165,15 +165,15 @@ def test_text_beside_an_image_is_not_lost(chat_server: ChatServer, provider: Ope
         ("http://localhost:11434/v1", "max_tokens"),
     ],
 )
-def test_output_limit_has_the_servers_name(base_url: str, name: str) -> None:
-    """OpenAI and Azure call the limit max_completion_tokens, everybody else max_tokens."""
-    assert OpenAIProvider(base_url=base_url)._dialect.limit_name == name
+def test_output_limit_has_the_name_that_the_server_expects(base_url: str, name: str) -> None:
+    """OpenAI and Azure call the limit max_completion_tokens; other servers call it max_tokens."""
+    assert OpenAIProvider(base_url=base_url)._format.limit_name == name
 
 
 def test_output_limit_of_the_request_wins_over_the_parameters(
     chat_server: ChatServer, provider: OpenAIProvider
 ) -> None:
-    """A pack's max_tokens is the limit, under the server's name, unless the call gives one."""
+    """A pack's max_tokens is the limit, under the name the server expects, unless the call gives one."""
     parameters = {"max_completion_tokens": 500}
     list(provider.stream(ChatRequest(model="m", messages=[], parameters=parameters)))
     list(provider.stream(ChatRequest(model="m", messages=[], parameters=parameters, max_output_tokens=7)))
@@ -182,17 +182,17 @@ def test_output_limit_of_the_request_wins_over_the_parameters(
 
 
 @pytest.mark.parametrize("parameters", [{"temperature": float("nan")}, {"seed": {1, 2}}, {"messages": []}])
-def test_parameters_that_cannot_be_sent_are_refused(
+def test_parameters_that_cannot_be_sent_are_rejected(
     chat_server: ChatServer, provider: OpenAIProvider, parameters: dict[str, object]
 ) -> None:
-    """NaN would go out as null, a set not at all, and messages twice: nothing is sent."""
+    """NaN would be sent as null, a set cannot be sent, and messages would be sent twice: nothing is sent."""
     with pytest.raises(InvalidArgumentError):
         list(provider.stream(ChatRequest(model="m", messages=[], parameters=parameters)))
     assert chat_server.requests == []
 
 
-def test_connection_is_kept_for_the_next_request(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Reading a stream to its very end lets the next request use the same connection."""
+def test_connection_is_reused_for_the_next_request(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """A stream is read to its end, so that the next request can use the same connection."""
     ports: set[int] = set()
     handle = chat_server._http.process_request
 
@@ -206,11 +206,11 @@ def test_connection_is_kept_for_the_next_request(chat_server: ChatServer, provid
     assert len(ports) == 1
 
 
-# What comes back
+# Answers
 
 
-def test_answer_comes_in_pieces_with_its_end_last(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Text deltas in order, then model, finish reason and the usage that follows the finish reason."""
+def test_answer_arrives_in_pieces_with_the_completion_last(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """Text deltas in order, then model, finish reason, and the usage, which arrives after the finish reason."""
     usage = {
         "prompt_tokens": 20,
         "completion_tokens": 9,
@@ -230,14 +230,14 @@ def test_answer_comes_in_pieces_with_its_end_last(chat_server: ChatServer, provi
     ]
 
 
-def test_history_is_answered_from(provider: OpenAIProvider) -> None:
-    """The server sees the whole conversation."""
+def test_whole_conversation_is_sent(provider: OpenAIProvider) -> None:
+    """The server answers from an earlier message."""
     talk = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
     assert text_of(list(provider.stream(ChatRequest(model="m", messages=talk)))) == "Your name is Alice."
 
 
 def test_plain_completion_in_reply_to_a_stream_is_an_answer(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A server that does not stream sends one JSON object, however it is indented and labelled."""
+    """A server that does not stream sends one JSON object, with any indentation and content type."""
     body = {
         "model": "m-1",
         "choices": [{"message": {"role": "assistant", "content": "Whole."}, "finish_reason": "stop"}],
@@ -249,7 +249,7 @@ def test_plain_completion_in_reply_to_a_stream_is_an_answer(chat_server: ChatSer
 
 
 def test_plain_completion_with_tool_calls(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Tool calls of an unstreamed message count too."""
+    """Tool calls are read from an answer that is not streamed, too."""
     call = {"id": "call_9", "type": "function", "function": {"name": "look", "arguments": {"at": 1}}}
     body = {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
     chat_server.reply(Reply(body=json.dumps(body).encode(), content_type="application/json"))
@@ -257,7 +257,7 @@ def test_plain_completion_with_tool_calls(chat_server: ChatServer, provider: Ope
 
 
 def test_tool_calls_are_assembled_by_index(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Pieces of two calls arrive interleaved; name and id come once, arguments in parts."""
+    """Pieces of two calls arrive interleaved; name and id arrive once, arguments in parts."""
     deltas: list[dict[str, Any]] = [
         {"index": 1, "id": "b", "function": {"name": "second", "arguments": ""}},
         {"index": 0, "id": "a", "function": {"name": "first", "arguments": '{"x"'}},
@@ -272,7 +272,7 @@ def test_tool_calls_are_assembled_by_index(chat_server: ChatServer, provider: Op
 
 
 def test_tool_calls_without_index_or_id(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Without an index a new id begins a new call; without an id a call is named by its place."""
+    """Without an index a new id starts a new call; without an id a call is named by its position."""
     deltas: list[dict[str, Any]] = [
         {"id": "a", "function": {"name": "first", "arguments": "{}"}},
         {"id": "b", "function": {"name": "second", "arguments": None}},
@@ -286,14 +286,14 @@ def test_tool_calls_without_index_or_id(chat_server: ChatServer, provider: OpenA
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-def test_reasoning_is_kept_apart(chat_server: ChatServer, provider: OpenAIProvider, name: str) -> None:
-    """What the model thought aloud is no part of the answer."""
+def test_reasoning_is_separate_from_the_text(chat_server: ChatServer, provider: OpenAIProvider, name: str) -> None:
+    """Reasoning is not part of the answer."""
     chat_server.reply(Reply(chunks=[chunk({name: "Hmm. "}), chunk({"content": "42"}), STOP]))
     assert list(provider.stream(ASK))[:2] == [ReasoningDelta("Hmm. "), TextDelta("42")]
 
 
 def test_refusal_is_text(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A model that declines says so in a field of its own."""
+    """A model that declines to answer says so in a separate field."""
     chat_server.reply(Reply(chunks=[chunk({"content": None, "refusal": "I can't."}), STOP]))
     assert text_of(list(provider.stream(ASK))) == "I can't."
 
@@ -315,8 +315,8 @@ def test_refusal_is_text(chat_server: ChatServer, provider: OpenAIProvider) -> N
         {"choices": [], "usage": "many"},
     ],
 )
-def test_odd_chunks_are_tolerated(chat_server: ChatServer, provider: OpenAIProvider, odd: dict[str, Any]) -> None:
-    """Chunks without choices, delta, content, ids or usage say nothing, and break nothing."""
+def test_incomplete_chunks_are_ignored(chat_server: ChatServer, provider: OpenAIProvider, odd: dict[str, Any]) -> None:
+    """Chunks without choices, delta, content, ids or usage do not change the answer."""
     chat_server.reply(Reply(chunks=[odd, chunk({"content": "fine"}), odd, STOP, odd]))
     events = list(provider.stream(ASK))
     assert text_of(events) == "fine"
@@ -324,7 +324,7 @@ def test_odd_chunks_are_tolerated(chat_server: ChatServer, provider: OpenAIProvi
 
 
 def test_content_may_be_a_list_of_text_parts(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Some servers send the parts of a message, thinking among them."""
+    """Some servers send a list of parts, thinking among them."""
     parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]
     chat_server.reply(Reply(chunks=[chunk({"content": parts}), STOP]))
     assert text_of(list(provider.stream(ASK))) == "in parts"
@@ -347,10 +347,10 @@ def test_content_may_be_a_list_of_text_parts(chat_server: ChatServer, provider: 
         ({"prompt_tokens": 0, "completion_tokens": 0}, None),
     ],
 )
-def test_usage_is_read_where_it_can_be_true(
+def test_usage_is_read_if_it_is_plausible(
     chat_server: ChatServer, provider: OpenAIProvider, reported: dict[str, object], usage: Usage | None
 ) -> None:
-    """Numbers as text count; missing, negative or all-zero ones are no report, and never a zero."""
+    """Numbers may be text; missing, negative or all-zero counts mean that the usage is unknown, not zero."""
     chat_server.reply(Reply(chunks=[chunk({"content": "x"}), STOP, usage_chunk(**reported)]))
     assert end_of(list(provider.stream(ASK))).usage == usage
 
@@ -371,21 +371,21 @@ def test_usage_is_read_where_it_can_be_true(
 def test_cost_that_the_server_reports_is_exact(
     chat_server: ChatServer, provider: OpenAIProvider, cost: str, cost_usd: Decimal | None
 ) -> None:
-    """OpenRouter reports dollars: its digits count, not their binary neighbours."""
+    """OpenRouter reports dollars; the cost has exactly its decimal digits."""
     usage = f'{{"choices": [], "usage": {{"prompt_tokens": 1, "completion_tokens": 1, "cost": {cost}}}}}'
     chat_server.reply(Reply(chunks=[chunk({"content": "x"}), STOP, usage]))
     assert end_of(list(provider.stream(ASK))).cost_usd == cost_usd
 
 
 def test_done_may_be_missing_after_a_finish_reason(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """The finish reason alone ends an answer."""
+    """A finish reason is enough to end an answer."""
     chat_server.reply(Reply(text="All said.", no_done=True))
     events = list(provider.stream(ASK))
     assert (text_of(events), end_of(events).usage) == ("All said.", Usage(10, 5))
 
 
 def test_finish_reason_may_be_missing_before_done(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A server that says it is done is done; why is not known."""
+    """After [DONE] the answer is complete; its finish reason is unknown."""
     chat_server.reply(Reply(text="All said.", finish_reason=None))
     assert end_of(list(provider.stream(ASK))).finish_reason == "unknown"
 
@@ -393,29 +393,29 @@ def test_finish_reason_may_be_missing_before_done(chat_server: ChatServer, provi
 def test_connection_lost_after_the_finish_reason_loses_nothing(
     chat_server: ChatServer, provider: OpenAIProvider
 ) -> None:
-    """The answer was complete: it is given, without its usage."""
+    """The answer was complete: it is returned, without its usage."""
     chat_server.reply(Reply(text="One two", cut_after=4))
     events = list(provider.stream(ASK))
     assert (text_of(events), end_of(events).usage) == ("One two", None)
 
 
 def test_broken_chunk_after_the_finish_reason_loses_nothing(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A usage that cannot be read is no usage; the answer is whole."""
+    """A usage that cannot be read is unknown; the answer is complete."""
     chat_server.reply(Reply(chunks=[chunk({"content": "Whole."}), STOP, '{"usage": {"prompt_tok'], no_done=True))
     events = list(provider.stream(ASK))
     assert (text_of(events), end_of(events).usage) == ("Whole.", None)
 
 
 def test_halves_of_an_emoji_in_two_chunks_are_joined(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """No piece holds half an emoji, which nothing could print; one that stays alone becomes U+FFFD."""
+    """No piece ends in half an emoji, which cannot be encoded; a half without its other half becomes U+FFFD."""
     halves = [chunk({"content": "Hi \ud83d"}), chunk({"content": "\ude00!"}), chunk({"content": " \ud83d"})]
     chat_server.reply(Reply(chunks=[*halves, STOP]))
     pieces = [event.text for event in provider.stream(ASK) if isinstance(event, TextDelta)]
     assert pieces == ["Hi ", "😀!", " ", "\ufffd"]
 
 
-def test_line_separators_in_the_text_do_not_break_it(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """U+2028 and its like are text: only line feeds end an event's line."""
+def test_line_separators_in_the_text_are_kept(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """U+2028 and similar characters are text: only line feeds end a line of an event."""
     text = "a\u2028b\x85c\x0bd"
     chat_server.reply(Reply(chunks=[json.dumps(chunk({"content": text}), ensure_ascii=False), STOP]))
     assert text_of(list(provider.stream(ASK))) == text
@@ -429,19 +429,19 @@ def test_line_separators_in_the_text_do_not_break_it(chat_server: ChatServer, pr
         b'\xef\xbb\xbfdata: {"choices":\ndata: [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n',
     ],
 )
-def test_event_streams_are_read_as_the_standard_says(
+def test_event_streams_are_read_as_the_standard_defines(
     chat_server: ChatServer, provider: OpenAIProvider, body: bytes
 ) -> None:
-    """Comments, CRLF, no blank after the colon, a byte order mark, data on two lines, no line feed at the end."""
+    """Comments, CRLF, no space after the colon, a byte order mark, data on two lines, no line feed at the end."""
     chat_server.reply(Reply(body=body, content_type="text/event-stream"))
     assert text_of(list(provider.stream(ASK))) == "Hi"
 
 
-# What is no answer
+# Replies that are not answers
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "quoted"),
     [
         (b"<!doctype html>\n<html>Welcome to my router</html>", "'<!doctype html> <html>Welcome to my router</html>'"),
         (b"", "an empty reply"),
@@ -452,27 +452,27 @@ def test_event_streams_are_read_as_the_standard_says(
         (b": only comments\n\n", "an empty reply"),
     ],
 )
-def test_what_is_no_answer_is_an_error(
-    chat_server: ChatServer, provider: OpenAIProvider, body: bytes, words: str
+def test_reply_that_is_not_an_answer_is_an_error(
+    chat_server: ChatServer, provider: OpenAIProvider, body: bytes, quoted: str
 ) -> None:
-    """HTML, nothing, or something else with status 200 says what came, and to check base_url."""
+    """For HTML, an empty body or other JSON with status 200 the error quotes the reply and says to check base_url."""
     chat_server.reply(Reply(body=body))
     with pytest.raises(ProviderUnavailableError, match="Check base_url") as caught:
         list(provider.stream(ASK))
-    assert words in str(caught.value)
+    assert quoted in str(caught.value)
     assert len(str(caught.value)) < 250
 
 
-def test_what_came_is_quoted_in_eighty_characters(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A long page is shortened."""
+def test_reply_is_quoted_in_eighty_characters(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """A long page is cut."""
     chat_server.reply(Reply(body=b"<html>" + b"x" * 5000))
     with pytest.raises(ProviderUnavailableError) as caught:
         list(provider.stream(ASK))
     assert f"{'<html>' + 'x' * 73}…" in str(caught.value)
 
 
-def test_a_servers_words_steer_no_terminal(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Control characters in them do not reach whoever reads the error."""
+def test_control_characters_of_a_server_are_removed(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """A server's error message cannot control the terminal that shows it."""
     chat_server.reply(error_reply(400, "\x1b]0;title\x07 bad\r\n\x9bthing"))
     with pytest.raises(BadRequestError) as caught:
         list(provider.stream(ASK))
@@ -480,7 +480,7 @@ def test_a_servers_words_steer_no_terminal(chat_server: ChatServer, provider: Op
 
 
 def test_broken_chunk_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """What had arrived is on the error."""
+    """The error carries the text that had arrived."""
     chat_server.reply(Reply(chunks=[chunk({"content": "Half"}), "{broken"]))
     with pytest.raises(ProviderUnavailableError) as caught:
         list(provider.stream(ASK))
@@ -491,9 +491,9 @@ def test_broken_chunk_in_mid_stream_keeps_the_partial_text(chat_server: ChatServ
 def test_cut_stream_is_an_error_with_the_partial_text(
     chat_server: ChatServer, provider: OpenAIProvider, how: dict[str, int]
 ) -> None:
-    """A connection that breaks, or a stream that just ends, is no whole answer, and is not sent again."""
+    """If the connection breaks, or the stream just ends, the answer is not complete; it is not sent again."""
     chat_server.reply(Reply(text="One two three four", **how))  # type: ignore[arg-type] # each is an int
-    with pytest.raises(ProviderUnavailableError, match="broke off") as caught:
+    with pytest.raises(ProviderUnavailableError, match="stopped before its end") as caught:
         list(provider.stream(ASK))
     assert caught.value.partial == "One two"
     assert len(chat_server.requests) == 1
@@ -513,7 +513,7 @@ def test_cut_stream_is_an_error_with_the_partial_text(
 def test_error_in_mid_stream_is_mapped_by_its_code(
     chat_server: ChatServer, provider: OpenAIProvider, error: object, kind: type[ProviderError]
 ) -> None:
-    """An error event after the first text has the class of its code, the server's words, and the partial text."""
+    """After the first text, the class of the error follows from its code; it has the server's message and the text."""
     chat_server.reply(Reply(chunks=[chunk({"content": "Half"}), {"error": error}]))
     with pytest.raises(kind) as caught:
         list(provider.stream(ASK))
@@ -522,13 +522,13 @@ def test_error_in_mid_stream_is_mapped_by_its_code(
 
 
 def test_vllms_flat_error_is_read(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """An error object without the "error" key around it."""
+    """An error object of vLLM has no "error" key around it."""
     chat_server.reply(Reply(chunks=[{"object": "error", "message": "Out of memory", "code": 500}]))
     with pytest.raises(ProviderUnavailableError, match="Out of memory"):
         list(provider.stream(ASK))
 
 
-# Refusals
+# Error responses
 
 
 @pytest.mark.parametrize(
@@ -549,10 +549,10 @@ def test_vllms_flat_error_is_read(chat_server: ChatServer, provider: OpenAIProvi
         (504, ProviderUnavailableError, "Try again later"),
     ],
 )
-def test_statuses_become_our_errors(
+def test_statuses_are_mapped_to_our_errors(
     chat_server: ChatServer, provider: OpenAIProvider, status: int, kind: type[ProviderError], remedy: str
 ) -> None:
-    """Each says who answered, the status, the server's words and what to do."""
+    """Each says which server answered, with which status and message, and what to do."""
     chat_server.reply(*[error_reply(status, "The server's own words.")] * 3)
     with pytest.raises(kind) as caught:
         list(provider.stream(ASK))
@@ -562,7 +562,7 @@ def test_statuses_become_our_errors(
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "quoted"),
     [
         (b"plain\n words", "plain words"),
         (b'{"detail": "from FastAPI"}', "from FastAPI"),
@@ -573,19 +573,21 @@ def test_statuses_become_our_errors(
         (b"x" * 1000, "x" * 299 + "…"),
     ],
 )
-def test_servers_words_are_found_wherever_they_stand(
-    chat_server: ChatServer, provider: OpenAIProvider, body: bytes, words: str
+def test_error_message_is_found_in_every_format(
+    chat_server: ChatServer, provider: OpenAIProvider, body: bytes, quoted: str
 ) -> None:
-    """The text of an error is in as many places as there are servers; it is shortened to 300 characters."""
+    """Each server puts the message somewhere else; it is shortened to 300 characters."""
     chat_server.reply(Reply(status=400, body=body))
     with pytest.raises(BadRequestError) as caught:
         list(provider.stream(ASK))
-    assert words in str(caught.value)
+    assert quoted in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
-def test_too_long_a_conversation_is_told_as_such(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Too much for the model's own window is the same error as too much for ours, with what to do; it is sent once."""
+def test_request_too_long_for_the_model_raises_the_window_error(
+    chat_server: ChatServer, provider: OpenAIProvider
+) -> None:
+    """The model's own window raises the same error as max_tokens, and says what to do; the request is sent once."""
     chat_server.reply(error_reply(400, "Too long.", code="context_length_exceeded"))
     with pytest.raises(ContextWindowExceededError) as caught:
         list(provider.stream(ASK))
@@ -598,7 +600,7 @@ def test_too_long_a_conversation_is_told_as_such(chat_server: ChatServer, provid
 
 
 def test_too_long_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """An answer may reach the end of the window, too."""
+    """The window may also end during the answer."""
     error = {"message": "Too long", "code": "context_length_exceeded"}
     chat_server.reply(Reply(chunks=[chunk({"content": "Half"}), {"error": error}]))
     with pytest.raises(ContextWindowExceededError) as caught:
@@ -607,7 +609,7 @@ def test_too_long_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, 
 
 
 @pytest.mark.parametrize(
-    ("words", "figures"),
+    ("message", "counts"),
     [
         ("This model's maximum context length is 4097 tokens. However, your messages resulted in 5747.", (4097, 5747)),
         ("maximum context length is 8192 tokens. However, you requested 8203 tokens (7691 in the mess", (8192, 8203)),
@@ -653,27 +655,29 @@ def test_too_long_in_mid_stream_keeps_the_partial_text(chat_server: ChatServer, 
         ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", (4096, 5000)),
     ],
 )
-def test_figures_are_found_in_the_words_of_each_server(
-    chat_server: ChatServer, provider: OpenAIProvider, words: str, figures: tuple[int | None, int | None]
+def test_token_counts_are_found_in_the_message_of_each_server(
+    chat_server: ChatServer, provider: OpenAIProvider, message: str, counts: tuple[int | None, int | None]
 ) -> None:
-    """Window and request in tokens, where the server tells them."""
-    chat_server.reply(error_reply(400, words))
+    """The window and the size of the request, in tokens, if the server gives them."""
+    chat_server.reply(error_reply(400, message))
     with pytest.raises(ContextWindowExceededError) as caught:
         list(provider.stream(ASK))
-    assert (caught.value.limit_tokens, caught.value.request_tokens) == figures
+    assert (caught.value.limit_tokens, caught.value.request_tokens) == counts
 
 
 @pytest.mark.parametrize("status", [413, 422, 500])
-def test_too_long_is_not_sent_again(chat_server: ChatServer, provider: OpenAIProvider, status: int) -> None:
-    """Whatever the status: the same request would be as long."""
+def test_request_that_is_too_long_is_not_sent_again(
+    chat_server: ChatServer, provider: OpenAIProvider, status: int
+) -> None:
+    """Whatever the status: the same request would be too long again."""
     chat_server.reply(error_reply(status, "the request exceeds the available context size"))
     with pytest.raises(ContextWindowExceededError):
         list(provider.stream(ASK))
     assert len(chat_server.requests) == 1
 
 
-def test_llamas_figures_stand_beside_its_words(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """llama.cpp tells them as numbers of their own."""
+def test_token_counts_of_llama_cpp_are_separate_fields(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """llama.cpp reports them beside its message."""
     error = {
         "code": 400,
         "message": "the request exceeds the available context size",
@@ -688,32 +692,32 @@ def test_llamas_figures_stand_beside_its_words(chat_server: ChatServer, provider
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "kind"),
+    ("status", "message", "kind"),
     [
         (429, "Rate limit reached: too many tokens per minute", RateLimitError),
         (400, "max_tokens is too large: 5000; at most 4096 are possible", BadRequestError),
         (413, "Request exceeds the maximum size", BadRequestError),
     ],
 )
-def test_other_limits_are_not_the_windows(
-    chat_server: ChatServer, provider: OpenAIProvider, status: int, words: str, kind: type[ProviderError]
+def test_other_limits_are_not_the_context_window(
+    chat_server: ChatServer, provider: OpenAIProvider, status: int, message: str, kind: type[ProviderError]
 ) -> None:
-    """A rate, the length of an answer, the bytes of a body."""
-    chat_server.reply(*[error_reply(status, words)] * 3)
+    """Such as a rate, the length of an answer, or the bytes of a body."""
+    chat_server.reply(*[error_reply(status, message)] * 3)
     with pytest.raises(kind):
         list(provider.stream(ASK))
 
 
-def test_stream_options_are_left_out_where_they_are_refused(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Once without them, and never again with them."""
+def test_stream_options_are_left_out_if_they_are_rejected(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """The request is sent once more without them; so are later requests."""
     chat_server.reply(error_reply(400, "Unknown field: stream_options"))
     list(provider.stream(ASK))
     list(provider.stream(ASK))
     assert ["stream_options" in request.body for request in chat_server.requests] == [True, False, False]
 
 
-def test_output_limit_is_renamed_where_its_name_is_refused(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Once under the other name, which is remembered."""
+def test_output_limit_is_renamed_if_its_name_is_rejected(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """It is sent once more under the other name, which later requests use, too."""
     limited = ChatRequest(model="o4", messages=[], max_output_tokens=5)
     chat_server.reply(error_reply(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."))
     list(provider.stream(limited))
@@ -722,8 +726,8 @@ def test_output_limit_is_renamed_where_its_name_is_refused(chat_server: ChatServ
     assert sent == [{"max_tokens"}, {"max_completion_tokens"}, {"max_completion_tokens"}]
 
 
-def test_wording_is_changed_once_only(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A server that refuses both names is told to the user; a value out of range is no matter of names."""
+def test_output_limit_is_renamed_once_only(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """If a server rejects both names, the user sees its error; so does a value out of range, which is not renamed."""
     chat_server.reply(
         error_reply(400, "max_tokens is too large: 5000; at most 4096 are possible"),
         error_reply(400, "max_tokens is not supported"),
@@ -737,14 +741,14 @@ def test_wording_is_changed_once_only(chat_server: ChatServer, provider: OpenAIP
     assert len(chat_server.requests) == 3
 
 
-# Trying again
+# Retries
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
-def test_passing_failures_are_sent_again(
+def test_transient_failures_are_sent_again(
     chat_server: ChatServer, provider: OpenAIProvider, waits: list[float], status: int
 ) -> None:
-    """Each wait is announced before it is slept, and doubles from half a second; its end is told before sending."""
+    """Waits double from half a second; each is announced before it starts, and each retry before it is sent."""
     chat_server.reply(error_reply(status, "Busy"), error_reply(status, "Busy"), Reply(text="Now."))
     events = list(provider.stream(ASK))
     reason = f"127.0.0.1:{chat_server.port} answered with HTTP {status}"
@@ -753,10 +757,10 @@ def test_passing_failures_are_sent_again(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_lasting_failures_are_not_sent_again(
+def test_permanent_failures_are_not_sent_again(
     chat_server: ChatServer, provider: OpenAIProvider, waits: list[float], status: int
 ) -> None:
-    """What the server will refuse again is raised at once."""
+    """An error that the server would send again is raised at once."""
     chat_server.reply(error_reply(status, "No"))
     with pytest.raises(ProviderError):
         list(provider.stream(ASK))
@@ -766,7 +770,7 @@ def test_lasting_failures_are_not_sent_again(
 def test_exhausted_quota_is_not_sent_again(
     chat_server: ChatServer, provider: OpenAIProvider, waits: list[float]
 ) -> None:
-    """A 429 for a used-up quota does not pass."""
+    """Waiting does not help against a 429 for an exhausted quota."""
     chat_server.reply(error_reply(429, "You exceeded your current quota.", code="insufficient_quota"))
     with pytest.raises(RateLimitError, match="waiting does not help"):
         list(provider.stream(ASK))
@@ -782,9 +786,7 @@ def test_retries_end(chat_server: ChatServer, provider: OpenAIProvider, waits: l
     assert (len(chat_server.requests), waits) == (3, [3.0, 3.0])
 
 
-def test_wait_in_milliseconds_is_honoured(
-    chat_server: ChatServer, provider: OpenAIProvider, waits: list[float]
-) -> None:
+def test_wait_in_milliseconds_is_honored(chat_server: ChatServer, provider: OpenAIProvider, waits: list[float]) -> None:
     """retry-after-ms wins over retry-after."""
     chat_server.reply(error_reply(429, "Slow down", headers={"retry-after-ms": "250", "retry-after": "9"}))
     list(provider.stream(ASK))
@@ -795,7 +797,7 @@ def test_wait_in_milliseconds_is_honoured(
 def test_long_waits_are_the_users_decision(
     chat_server: ChatServer, provider: OpenAIProvider, waits: list[float], status: int, kind: type[ProviderError]
 ) -> None:
-    """More than a minute is not waited for: the error says how long it would be."""
+    """There is no wait of more than a minute: the error says how long it would be."""
     chat_server.reply(error_reply(status, "Slow down", headers={"Retry-After": "61"}))
     with pytest.raises(kind, match="Try again in 61 s") as caught:
         list(provider.stream(ASK))
@@ -804,7 +806,7 @@ def test_long_waits_are_the_users_decision(
 
 
 def test_unreachable_server_is_named_after_its_retries(waits: list[float]) -> None:
-    """Host and port stand in the error, which comes after the waits."""
+    """The error names host and port, and is raised after the retries."""
     with ChatServer() as gone:
         url = gone.url
     lost = OpenAIProvider("m", base_url=url)
@@ -815,8 +817,8 @@ def test_unreachable_server_is_named_after_its_retries(waits: list[float]) -> No
     assert waits == [0.375]
 
 
-def test_first_byte_that_does_not_come_is_a_timeout(chat_server: ChatServer) -> None:
-    """Waiting as long as the timeout was enough: it is not sent again."""
+def test_reply_that_does_not_begin_is_a_timeout(chat_server: ChatServer) -> None:
+    """After a wait as long as the timeout, the request is not sent again."""
     hasty = OpenAIProvider("m", base_url=chat_server.url, timeout=0.5)
     chat_server.reply(Reply(delay_s=5))
     with pytest.raises(ProviderTimeoutError, match=r"silent for 0\.5 s") as caught:
@@ -826,7 +828,7 @@ def test_first_byte_that_does_not_come_is_a_timeout(chat_server: ChatServer) -> 
 
 
 def test_silence_between_chunks_is_a_timeout_with_the_partial_text(chat_server: ChatServer) -> None:
-    """The timeout counts from chunk to chunk."""
+    """The timeout starts anew with each chunk."""
     hasty = OpenAIProvider("m", base_url=chat_server.url, timeout=1)
     chat_server.reply(Reply(text="Half", pause_from=2, pause_s=5))
     with pytest.raises(ProviderTimeoutError) as caught:
@@ -838,7 +840,7 @@ def test_silence_between_chunks_is_a_timeout_with_the_partial_text(chat_server: 
 
 
 def test_closing_early_drops_the_connection(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Whoever stops reading stops the server's work, too."""
+    """To stop reading is to stop the server."""
     chat_server.reply(Reply(text="word " * 2000, pause_s=0.005))
     events = provider.stream(ASK)
     assert next(events) == TextDelta("word")
@@ -847,7 +849,7 @@ def test_closing_early_drops_the_connection(chat_server: ChatServer, provider: O
 
 
 def test_interrupt_while_waiting_passes_through(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """KeyboardInterrupt is the user's, and no error of ours."""
+    """KeyboardInterrupt is not turned into an error of ours."""
 
     def interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
@@ -861,23 +863,23 @@ def test_interrupt_while_waiting_passes_through(chat_server: ChatServer, provide
 # The key
 
 
-def test_missing_key_names_the_two_ways_on_at_the_first_call() -> None:
-    """Construction needs no key; the call says how to get one, or to do without."""
+def test_missing_key_is_an_error_at_the_first_call() -> None:
+    """The constructor needs no key; the call says how to set one, and how to do without."""
     keyless = OpenAIProvider("gpt-4o-mini")
     with pytest.raises(AuthenticationError, match=r"OPENAI_API_KEY.*%chat_setup --provider demo"):
         next(keyless.stream(ASK))
 
 
-def test_server_of_ones_own_needs_no_key(chat_server: ChatServer) -> None:
-    """Local servers are sent a dummy."""
+def test_other_servers_need_no_key(chat_server: ChatServer) -> None:
+    """They get a placeholder."""
     list(OpenAIProvider("m", base_url=chat_server.url).stream(ASK))
     assert chat_server.requests[0].headers["authorization"] == "Bearer no-key"
 
 
-def test_key_comes_from_the_environment_as_late_as_the_first_call(
+def test_key_is_read_from_the_environment_at_the_first_call(
     chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Setting OPENAI_API_KEY after a failed call is enough; blanks around it do not matter."""
+    """OPENAI_API_KEY may be set after the constructor; whitespace around it is stripped."""
     late = OpenAIProvider("m", base_url=chat_server.url)
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     list(late.stream(ASK))
@@ -885,7 +887,7 @@ def test_key_comes_from_the_environment_as_late_as_the_first_call(
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY} x", f"{KEY}ü"])
-def test_key_that_no_header_can_carry_is_refused_without_quoting_it(chat_server: ChatServer, key: str) -> None:
+def test_key_that_no_header_can_carry_is_rejected_without_quoting_it(chat_server: ChatServer, key: str) -> None:
     """The client's own error would quote it."""
     with pytest.raises(AuthenticationError, match="characters that no key has") as caught:
         next(OpenAIProvider("m", api_key=key, base_url=chat_server.url).stream(ASK))
@@ -893,7 +895,7 @@ def test_key_that_no_header_can_carry_is_refused_without_quoting_it(chat_server:
 
 
 def _everything_shown(error: BaseException) -> str:
-    """Return all that a notebook, a log or a debugger would show of an error: also what is behind it."""
+    """Return everything that a notebook, a log or a debugger would show of an error and its causes."""
     shown = "".join(traceback.format_exception(error))
     link: BaseException | None = error
     while link is not None:
@@ -915,7 +917,7 @@ def _everything_shown(error: BaseException) -> str:
     ],
 )
 def test_no_error_shows_the_key(chat_server: ChatServer, provider: OpenAIProvider, reply: Reply) -> None:
-    """Not in the text, not in a repr, not in the chained cause, also where the server quotes it."""
+    """Neither its text nor a repr nor a chained cause, even if the server quotes the key."""
     provider.retries = RetryPolicy(0)
     chat_server.reply(reply)
     with pytest.raises(ProviderError) as caught:
@@ -923,8 +925,8 @@ def test_no_error_shows_the_key(chat_server: ChatServer, provider: OpenAIProvide
     assert "0123456789" not in _everything_shown(caught.value)
 
 
-def test_cause_is_chained_where_it_is_harmless(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """The client's own error stays behind ours."""
+def test_cause_is_chained_if_it_does_not_quote_the_key(chat_server: ChatServer, provider: OpenAIProvider) -> None:
+    """The client's own error is the cause of ours."""
     chat_server.reply(error_reply(404, "No such model"))
     with pytest.raises(BadRequestError) as caught:
         list(provider.stream(ASK))
@@ -934,7 +936,7 @@ def test_cause_is_chained_where_it_is_harmless(chat_server: ChatServer, provider
 def test_no_log_shows_the_key(
     chat_server: ChatServer, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also when everything logs at DEBUG, for a good call and a refused one."""
+    """Even with everything at DEBUG, for a call that succeeds and one that fails."""
     caplog.set_level(logging.DEBUG)
     for name in ("openai", "httpx2", "httpcore2"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -947,10 +949,10 @@ def test_no_log_shows_the_key(
 
 
 def test_repr_shows_model_and_server_but_no_key(provider: OpenAIProvider, chat_server: ChatServer) -> None:
-    """Also the parts of the provider keep it to themselves."""
+    """Nor does the repr of any part of the provider."""
     list(provider.stream(ASK))
     assert repr(provider) == f"OpenAIProvider('gpt-4o-mini', base_url='{chat_server.url}')"
-    assert "0123456789" not in repr(provider._connection().endpoint)
+    assert "0123456789" not in repr(provider._connect().errors)
     assert repr(OpenAIProvider("m", base_url=f"http://host/v1?key={KEY}")) == (
         "OpenAIProvider('m', base_url='http://host/v1')"
     )
@@ -960,7 +962,7 @@ def test_repr_shows_model_and_server_but_no_key(provider: OpenAIProvider, chat_s
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argument, else environment, else one constant; an empty variable is none."""
+    """The argument, else the environment variable unless it is empty, else a constant."""
     monkeypatch.setenv("OPENAI_BASE_URL", "")
     assert (OpenAIProvider().model, OpenAIProvider().base_url) == (DEFAULT_MODEL, OPENAI_BASE_URL)
     monkeypatch.setenv("PROMPTKIT_MODEL", "llama3.2")
@@ -997,22 +999,22 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         {"prices": {"m": (1, float("nan"))}},
     ],
 )
-def test_bad_arguments_are_refused(arguments: dict[str, Any]) -> None:
-    """At construction, by the value's name, and without quoting a password."""
+def test_invalid_arguments_are_rejected(arguments: dict[str, Any]) -> None:
+    """The constructor names the argument, and does not quote a password."""
     with pytest.raises(InvalidArgumentError, match=next(iter(arguments))) as caught:
         OpenAIProvider(**arguments)
     assert "secret" not in str(caught.value)
 
 
 def test_own_prices_win() -> None:
-    """Dollars per million tokens, in and out; a model that nobody knows has no price."""
+    """They are dollars per million input and output tokens; an unknown model has no price."""
     priced = OpenAIProvider("mine", prices={"mine": (1, 2)})
     assert priced.price("mine", Usage(1000, 500), utc_now()) == Price(Decimal("0.002"), "user")
     assert priced.price("unheard-of", Usage(1000, 500), utc_now()) == Price(None, None)
 
 
 def test_forked_processes_get_their_own_answers(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """A service that forks its workers after a first call gives none of them the answer to another's question."""
+    """If a service forks workers after a first call, none of them gets the answer to another's question."""
     list(provider.stream(ASK))
     chat_server.usual = lambda _: Reply(delay_s=0.1)
 
@@ -1032,7 +1034,7 @@ def test_forked_processes_get_their_own_answers(chat_server: ChatServer, provide
 
 
 def test_threads_share_one_client(chat_server: ChatServer, provider: OpenAIProvider) -> None:
-    """Calls at the same time build it once and each get their own answer."""
+    """Simultaneous calls build the client once, and each gets its own answer."""
     answers: list[str] = []
 
     def ask(number: int) -> None:

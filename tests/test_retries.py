@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from promptkit_nb.providers.openai_client import RetryPolicy, asked_wait_s
+from promptkit_nb.providers.openai_client import RetryPolicy, retry_after_s
 
 NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 )
 def test_wait_that_the_server_asks_for(headers: dict[str, str], wait_s: float | None) -> None:
     """Milliseconds, seconds or a date; times in the past and invalid values mean no wait."""
-    assert asked_wait_s(headers, NOW) == wait_s
+    assert retry_after_s(headers, NOW) == wait_s
 
 
 def test_backoff_doubles_up_to_eight_seconds() -> None:
@@ -45,11 +45,11 @@ def test_jitter_shortens_by_up_to_a_quarter() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(0.0, 0.0), (60.0, 60.0), (60.1, None)])
-def test_wish_of_the_server_counts_up_to_a_minute(asked_s: float, wait_s: float | None) -> None:
-    """Longer waits are left to the user."""
+def test_wait_that_the_server_asks_for_is_kept_up_to_a_minute(asked_s: float, wait_s: float | None) -> None:
+    """With a longer one the error is raised at once."""
     assert RetryPolicy().wait_s(0, asked_s) == wait_s
 
 
-def test_no_retries_is_no_wait() -> None:
-    """Zero retries raise at once, whatever the server asks."""
+def test_without_retries_there_is_no_wait() -> None:
+    """With max_retries=0 the error is raised at once, whatever wait the server asks for."""
     assert RetryPolicy(0).wait_s(0, 1.0) is None

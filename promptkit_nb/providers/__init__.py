@@ -1,1 +1,1 @@
-"""Providers: siblings behind one protocol, each imports only ``base`` and what it talks to."""
+"""Providers: siblings behind one protocol; each imports only ``base`` and what it needs to reach its server."""

@@ -1,4 +1,4 @@
-"""What every provider is: it takes a request and yields the answer in pieces as it comes."""
+"""What a provider is: it takes a request and yields the answer in pieces as they arrive."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """One request to a model, in the words of OpenAI's chat format.
+    """One request to a model, with the names of OpenAI's chat format.
 
-    ``messages`` begin with the system message, if any. ``parameters`` go to the model as they are (``temperature``,
+    ``messages`` begin with the system message, if there is one. ``parameters`` are sent unchanged (``temperature``,
     ``top_p`` …); ``tools`` are OpenAI function tools.
     """
 
@@ -40,14 +40,14 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """The next piece of what the model thought aloud; never empty, never part of the answer."""
+    """The next piece of the model's reasoning; never empty, and not part of the answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The provider will sleep this long before it tries again, and why: shown to the user, never silent."""
+    """The provider is about to wait before a retry: for how many seconds, and why. It is shown to the user."""
 
     seconds: float
     reason: str
@@ -55,15 +55,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """The wait is over: the provider sends again when it is asked for the next event, so one can still leave it."""
+    """The wait is over. The request is sent again when the next event is asked for, so the caller can still stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """The end of the answer, always the last event.
+    """The end of the answer; always the last event.
 
-    ``usage`` is ``None`` where the provider reported none; ``cost_usd`` is set only where the provider itself reported
-    what the call cost.
+    ``usage`` is ``None`` if the provider did not report it; ``cost_usd`` is set only if the provider reported the cost
+    of the call.
     """
 
     model: str
@@ -78,19 +78,19 @@ StreamEvent = TextDelta | ReasoningDelta | Waiting | Retrying | Completion
 
 
 class Provider(Protocol):
-    """A source of answers. ``name`` is stored with each turn, ``model`` is the one used where none is asked for."""
+    """A source of answers. ``name`` is stored with each turn; ``model`` is used if a call does not name a model."""
 
     name: str
     model: str
 
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
-        """Send the request and yield the answer as it comes, a ``Completion`` last.
+        """Send the request and yield the answer as it arrives, a ``Completion`` last.
 
-        Closing the iterator drops the connection. Raises a ``ProviderError``, with ``partial`` set where some text had
+        Closing the iterator drops the connection. Raises a ``ProviderError``, with ``partial`` set if some text had
         arrived.
         """
         ...
 
     def price(self, model: str, usage: Usage, at: datetime) -> Price:
-        """Return what the usage costs at that time; ``Price(None, …)`` where nobody knows."""
+        """Return what the usage costs at that time; ``Price(None, …)`` if the price is unknown."""
         ...

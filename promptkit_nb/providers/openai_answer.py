@@ -1,7 +1,7 @@
-"""An answer put together from what OpenAI-compatible servers send, which is not always what the format says.
+"""Parses the answers of OpenAI-compatible servers, which do not always follow the format.
 
-A stream of events or one JSON object, missing ids, choices and usage, numbers as text, half emojis: all tolerated.
-What is no answer, or stops before its end, is an error: half an answer must not pass for a whole one.
+A stream of events or one JSON object, missing ids, choices or usage, numbers as text and half emojis are all accepted.
+A reply that is not an answer, or that stops before its end, is an error: a partial answer must not pass for a whole.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ProviderError
 from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta
-from promptkit_nb.providers.openai_errors import Refusal, body_of, has_error
+from promptkit_nb.providers.openai_errors import ErrorResponse, is_error, json_or_text
 from promptkit_nb.turns import ToolCall, Usage, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from promptkit_nb.providers.base import ChatRequest
-    from promptkit_nb.providers.openai_errors import Endpoint
+    from promptkit_nb.providers.openai_errors import ErrorMapper
 
 
-def payloads(received: Iterator[bytes]) -> Iterator[str]:
-    """Yield the data of each server-sent event; where there is none at all, the whole body at its end.
+def event_data(received: Iterator[bytes]) -> Iterator[str]:
+    """Yield the data of each server-sent event; if there are none, the whole body once it has arrived.
 
-    Only line feeds end a line: text may hold other characters that Python takes for one. An event that the end of the
-    reply cuts short is given too.
+    Only line feeds end a line: text may contain other characters that Python treats as line ends. An event that the end
+    of the reply cuts short is yielded too.
     """
     data: list[str] = []
     body: list[str] = []
@@ -60,7 +60,7 @@ def _lines(received: Iterator[bytes]) -> Iterator[str]:
 
 
 def reported_usage(reported: dict[str, object]) -> Usage | None:
-    """The usage if both its numbers are there and can be true: no request has no input."""
+    """Return the usage if both counts are present and plausible; a request always has input tokens."""
     input_tokens, output_tokens = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens"))
     if not input_tokens or output_tokens is None:
         return None
@@ -87,7 +87,7 @@ def _count(value: object) -> int | None:
 
 
 def reported_cost_usd(value: object) -> Decimal | None:
-    """The dollars that the server says the call cost, by way of its digits and not of their binary neighbour."""
+    """Return the cost in dollars that the server reports, with exactly its decimal digits."""
     try:
         dollars = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except ValueError:
@@ -99,8 +99,8 @@ _DONE = "[DONE]"
 
 
 @dataclass(slots=True)
-class _Whole:
-    """Text that comes in pieces, given on without half emojis: a half waits for the piece that brings the other."""
+class _TextBuffer:
+    """Text that arrives in pieces. Half an emoji (a high surrogate) is held back until its other half arrives."""
 
     pieces: list[str] = field(default_factory=list)
     _half: str = ""
@@ -109,13 +109,13 @@ class _Whole:
         piece, self._half = self._half + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
             piece, self._half = piece[:-1], piece[-1]
-        return self._given(piece)
+        return self._kept(piece)
 
-    def end(self) -> str:
+    def flush(self) -> str:
         half, self._half = self._half, ""
-        return self._given(half)
+        return self._kept(half)
 
-    def _given(self, piece: str) -> str:
+    def _kept(self, piece: str) -> str:
         piece = without_lone_surrogates(piece)
         if piece:
             self.pieces.append(piece)
@@ -123,28 +123,28 @@ class _Whole:
 
 
 @dataclass(slots=True)
-class _Call:
+class _PartialToolCall:
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
 
-    def finished(self) -> ToolCall:
+    def whole(self) -> ToolCall:
         arguments = without_lone_surrogates(self.arguments)
         return ToolCall(id=self.id or f"call_{self.index}", name=self.name, arguments=arguments or "{}")
 
 
-class Answer:
-    """The answer to one request, under way."""
+class AnswerParser:
+    """Parses the answer to one request while it arrives."""
 
-    def __init__(self, endpoint: Endpoint, request: ChatRequest) -> None:
-        """Begin with nothing received."""
-        self._endpoint = endpoint
+    def __init__(self, errors: ErrorMapper, request: ChatRequest) -> None:
+        """Start with nothing received."""
+        self._errors = errors
         self._request = request
-        self._named_model = ""
-        self._text = _Whole()
-        self._reasoning = _Whole()
-        self._calls: list[_Call] = []
+        self._answering_model = ""
+        self._text = _TextBuffer()
+        self._reasoning = _TextBuffer()
+        self._calls: list[_PartialToolCall] = []
         self._finish_reason = ""
         self._usage: Usage | None = None
         self._cost_usd: Decimal | None = None
@@ -157,20 +157,20 @@ class Answer:
         return "".join(self._text.pieces)
 
     def events(self, received: Iterator[bytes]) -> Iterator[TextDelta | ReasoningDelta | Completion]:
-        """Yield the answer's pieces as the bytes of the reply come, its end last.
+        """Yield the pieces of the answer as the bytes of the reply arrive, a ``Completion`` last.
 
-        Raises a ``ProviderError`` with ``partial`` set, also where reading the bytes raised one.
+        Raises a ``ProviderError`` with ``partial`` set, also if reading the bytes raises one.
         """
-        payload = ""
-        for payload in payloads(self._until_complete(received)):
-            if payload.startswith(_DONE):
+        data = ""
+        for data in event_data(self._until_complete(received)):
+            if data.startswith(_DONE):
                 self._is_done = True
-                continue  # to the end of the reply, so that the connection can serve the next request
-            yield from self._pieces(payload)
+                continue  # read to the end of the reply, so that the connection can be reused
+            yield from self._deltas(data)
         if not self._has_choice:
-            raise self._endpoint.unreadable(payload)
+            raise self._errors.unreadable(data)
         if not self._is_complete:
-            raise self._endpoint.cut(partial=self.text)
+            raise self._errors.incomplete(partial=self.text)
         yield from self._remainder()
         yield self._completion()
 
@@ -179,7 +179,7 @@ class Answer:
         return self._is_done or bool(self._finish_reason)
 
     def _until_complete(self, received: Iterator[bytes]) -> Iterator[bytes]:
-        """Give the bytes on. A connection that fails once the answer is complete took nothing away."""
+        """Pass the bytes on. A connection that fails after the answer is complete does no harm."""
         try:
             yield from received
         except ProviderError as error:
@@ -187,21 +187,22 @@ class Answer:
                 error.partial = self.text
                 raise
 
-    def _pieces(self, payload: str) -> Iterator[TextDelta | ReasoningDelta]:
-        chunk = body_of(payload)
+    def _deltas(self, data: str) -> Iterator[TextDelta | ReasoningDelta]:
+        chunk = json_or_text(data)
         if not isinstance(chunk, dict) and self._is_complete:
-            return  # a usage chunk cut short: the answer itself is whole
+            return  # a usage chunk cut short; the answer itself is whole
         if not isinstance(chunk, dict):
-            raise self._endpoint.unreadable(payload, partial=self.text)
-        if has_error(chunk):
-            raise self._endpoint.refused(Refusal.of_body(chunk), model=self._request.model, partial=self.text)
-        self._named_model = self._named_model or _text(chunk.get("model"))
-        self._note_usage(chunk.get("usage"))
+            raise self._errors.unreadable(data, partial=self.text)
+        if is_error(chunk):
+            response = ErrorResponse.from_body(chunk)
+            raise self._errors.from_response(response, model=self._request.model, partial=self.text)
+        self._answering_model = self._answering_model or _text(chunk.get("model"))
+        self._read_usage(chunk.get("usage"))
         for choice in _mappings(chunk.get("choices")):
             if choice.get("index") in (None, 0):
-                yield from self._choice(choice)
+                yield from self._deltas_of_choice(choice)
 
-    def _choice(self, choice: dict[str, object]) -> Iterator[TextDelta | ReasoningDelta]:
+    def _deltas_of_choice(self, choice: dict[str, object]) -> Iterator[TextDelta | ReasoningDelta]:
         self._has_choice = True
         self._finish_reason = _text(choice.get("finish_reason")) or self._finish_reason
         delta = choice.get("delta") or choice.get("message")
@@ -214,17 +215,17 @@ class Answer:
         if text:
             yield TextDelta(text)
         for call in _mappings(delta.get("tool_calls")):
-            self._note_call(call)
+            self._read_tool_call(call)
 
-    def _note_call(self, delta: dict[str, object]) -> None:
-        """Add a piece of a tool call to the call of its index; without an index, an id of its own begins a new one."""
+    def _read_tool_call(self, delta: dict[str, object]) -> None:
+        """Add a piece of a tool call to the call with its index; without an index, a new id starts a new call."""
         call_id, index = _text(delta.get("id")), delta.get("index")
         if isinstance(index, int):
             call = next((call for call in self._calls if call.index == index), None)
         else:
             call = next((call for call in self._calls[-1:] if call_id in ("", call.id)), None)
         if call is None:
-            call = _Call(index if isinstance(index, int) else len(self._calls))
+            call = _PartialToolCall(index if isinstance(index, int) else len(self._calls))
             self._calls.append(call)
         function = delta.get("function")
         function = function if isinstance(function, dict) else {}
@@ -233,7 +234,7 @@ class Answer:
         arguments = function.get("arguments")
         call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
-    def _note_usage(self, reported: object) -> None:
+    def _read_usage(self, reported: object) -> None:
         if not isinstance(reported, dict):
             return
         self._usage = reported_usage(reported) or self._usage
@@ -241,18 +242,18 @@ class Answer:
         self._cost_usd = self._cost_usd if cost_usd is None else cost_usd
 
     def _remainder(self) -> Iterator[TextDelta | ReasoningDelta]:
-        if reasoning := self._reasoning.end():
+        if reasoning := self._reasoning.flush():
             yield ReasoningDelta(reasoning)
-        if text := self._text.end():
+        if text := self._text.flush():
             yield TextDelta(text)
 
     def _completion(self) -> Completion:
         return Completion(
-            model=self._named_model or self._request.model,
+            model=self._answering_model or self._request.model,
             finish_reason=self._finish_reason or ("tool_calls" if self._calls else "unknown"),
             usage=self._usage,
             cost_usd=self._cost_usd,
-            tool_calls=tuple(call.finished() for call in sorted(self._calls, key=lambda call: call.index)),
+            tool_calls=tuple(call.whole() for call in sorted(self._calls, key=lambda call: call.index)),
         )
 
 
@@ -261,7 +262,7 @@ def _mappings(value: object) -> list[dict[str, object]]:
 
 
 def _text(value: object) -> str:
-    """The text of a string, of a list of text parts, or none."""
+    """Return the text of a string or of a list of text parts, else an empty string."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):

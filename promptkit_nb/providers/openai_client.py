@@ -1,4 +1,4 @@
-"""The ``openai`` client at work: one post with its retries, and either a reply to read or the reason for none."""
+"""The connection to an OpenAI-compatible server, by way of the ``openai`` client, and when to retry a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, cast
 
-from promptkit_nb.providers.openai_errors import Refusal, Refused, body_of
+from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, RequestError, json_or_text
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -23,20 +23,18 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-    from promptkit_nb.providers.openai_errors import Endpoint
-
 LONGEST_WAIT_S = 60.0
-"""A server that asks for more than this is not waited for: the user decides."""
+"""If a server asks for a longer wait than this, the error is raised and the user decides."""
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_BACKOFF_S = 8.0
-_PASSING_STATUSES = frozenset({408, 409, 429})
+_TRANSIENT_STATUSES = frozenset({408, 409, 429})
 _FIRST_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a request is tried again, and how long it waits before.
+    """How often a failed request is sent again, and after which wait.
 
     >>> RetryPolicy(random=lambda: 0.0).wait_s(1)
     1.0
@@ -46,38 +44,38 @@ class RetryPolicy:
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
 
-    def wait_s(self, retry: int, asked_s: float | None = None) -> float | None:
-        """Return the wait in seconds before retry number ``retry`` (from 0), ``None`` if there shall be none.
+    def wait_s(self, retry: int, retry_after_s: float | None = None) -> float | None:
+        """Return the wait in seconds before retry number ``retry`` (from 0), or ``None`` for no further retry.
 
-        What the server asked for (``asked_s``) counts, up to a minute; else it doubles from 0.5 s, up to a quarter
-        shorter at random.
+        ``retry_after_s`` is the wait that the server asked for; it is kept if it is at most a minute. Without it, waits
+        double from 0.5 s, each shortened by up to a quarter at random.
         """
         if retry >= self.max_retries:
             return None
-        if asked_s is not None:
-            return asked_s if asked_s <= LONGEST_WAIT_S else None
+        if retry_after_s is not None:
+            return retry_after_s if retry_after_s <= LONGEST_WAIT_S else None
         return min(_LONGEST_BACKOFF_S, _FIRST_WAIT_S * 2.0**retry) * (1 - 0.25 * self.random())
 
 
-def is_passing(status: int) -> bool:
-    """Whether a refusal with this HTTP status may be gone a moment later."""
-    return status in _PASSING_STATUSES or status >= _FIRST_SERVER_ERROR
+def is_transient(status: int) -> bool:
+    """Whether a request that failed with this HTTP status may succeed a moment later."""
+    return status in _TRANSIENT_STATUSES or status >= _FIRST_SERVER_ERROR
 
 
-def asked_wait_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the wait, in seconds, that ``retry-after-ms`` or ``retry-after`` (seconds or a date) asks for, if any.
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the wait in seconds that ``retry-after-ms`` or ``retry-after`` (seconds or a date) asks for, if any.
 
-    ``headers`` are read in lower case. A moment in the past is no wait, text that is neither is not a wish.
+    The names in ``headers`` are in lower case. A time in the past is a wait of 0; other text is ignored.
 
-    >>> asked_wait_s({"retry-after": "7"})
+    >>> retry_after_s({"retry-after": "7"})
     7.0
     """
     wait_ms = _seconds(headers.get("retry-after-ms", ""))
     if wait_ms is not None:
         return wait_ms / 1000
-    wish = headers.get("retry-after", "")
-    wait_s = _seconds(wish)
-    return wait_s if wait_s is not None else _seconds_until(wish, now or utc_now())
+    value = headers.get("retry-after", "")
+    wait_s = _seconds(value)
+    return wait_s if wait_s is not None else _seconds_until(value, now or utc_now())
 
 
 def _seconds(text: str) -> float | None:
@@ -131,53 +129,54 @@ def _import_client() -> None:
         import openai  # noqa: F401, PLC0415 - half a second
 
 
-_NO_KEY = "no-key"  # for servers that want none: the client refuses to send nothing
+_NO_KEY = "no-key"  # for servers that need none: the client insists on a key
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a post brought no reply to read.
+class FailedAttempt:
+    """A request that got no reply to read.
 
-    ``error`` is what to raise, ``reason`` a few words for who waits, ``is_passing`` whether sending the same again may
-    help, ``asked_wait_s`` the wait that the server asked for, ``refusal`` its words, if it was the server that spoke.
+    ``error`` is what to raise; ``reason`` says in a few words why a retry waits; ``is_transient`` is whether sending
+    the request again may help; ``retry_after_s`` is the wait that the server asked for; ``response`` is its error
+    response, if it sent one.
     """
 
-    error: Refused
+    error: RequestError
     reason: str
-    is_passing: bool
-    asked_wait_s: float | None = None
-    refusal: Refusal | None = None
+    is_transient: bool
+    retry_after_s: float | None = None
+    response: ErrorResponse | None = None
 
 
 class Connection:
-    """A client of one server; safe to share between threads, and not between processes."""
+    """A client of one server; threads may share it, processes may not."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+    def __init__(self, base_url: str, key: str, *, timeout_s: float) -> None:
         """Build the client; nothing is sent yet."""
-        import openai  # noqa: PLC0415 - half a second, and not needed to look at old answers
+        import openai  # noqa: PLC0415 - half a second, usually spent in the background already
 
-        self.endpoint = endpoint
+        self.errors = ErrorMapper(base_url, key)
         self._process_id = os.getpid()
         self._timeout_s = timeout_s
         self._client = openai.OpenAI(
-            api_key=endpoint.key or _NO_KEY,
-            base_url=endpoint.base_url,
+            api_key=key or _NO_KEY,
+            base_url=base_url,
             timeout=timeout_s,
-            max_retries=0,  # its waits are silent, and it sends an exhausted quota again
+            max_retries=0,  # it waits without telling anyone, and retries if the quota is used up
         )
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process was forked since: on its parent's sockets it would read the parent's answers."""
+        """Whether this process was forked since: on the inherited sockets it would read its parent's answers."""
         return self._process_id != os.getpid()
 
-    def post(self, body: bytes, *, model: str) -> httpx2.Response | Failure:
-        """Send a chat request; return the reply with its body still to come, or why there is none."""
+    def post(self, body: bytes, *, model: str) -> httpx2.Response | FailedAttempt:
+        """Send a chat request; return the reply, its body not read yet, or the failed attempt."""
         import httpx2  # noqa: PLC0415 - it comes with the client
         import openai  # noqa: PLC0415 - imported already, with the client
 
         try:
-            # Asked for a response the client gives it as it is, though its types say Stream.
+            # With cast_to=Response the client returns the response itself, though its types say Stream.
             reply = self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
@@ -187,47 +186,48 @@ class Connection:
             )
             return cast("httpx2.Response", reply)
         except openai.APIStatusError as error:
-            return self._refused(error, model)
+            return self._rejected(error, model)
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:
             return self._timed_out(error)
         except (openai.APIError, httpx2.HTTPError, OSError) as error:
             return self._unreachable(error)
 
-    def received(self, reply: httpx2.Response) -> Iterator[bytes]:
-        """Yield the bytes of the reply; raises a ``ProviderError`` where the connection fails meanwhile."""
+    def iter_bytes(self, reply: httpx2.Response) -> Iterator[bytes]:
+        """Yield the bytes of the reply; raises a ``ProviderError`` if the connection fails meanwhile."""
         import httpx2  # noqa: PLC0415 - it comes with the client
 
         try:
             yield from reply.iter_bytes()
         except httpx2.TimeoutException as error:
-            raise self.endpoint.timed_out(self._timeout_s) from error
+            raise self.errors.timed_out(self._timeout_s) from error
         except (httpx2.HTTPError, OSError) as error:
-            raise self.endpoint.cut() from error
+            raise self.errors.incomplete() from error
 
-    def _refused(self, error: openai.APIStatusError, model: str) -> Failure:
-        refusal = Refusal.of_body(body_of(error.response.text), status=error.status_code)
-        wait_s = asked_wait_s(error.response.headers)
-        return Failure(
-            self.endpoint.chained(self.endpoint.refused(refusal, model=model, wait_s=wait_s), error),
-            reason=f"{self.endpoint.host} answered with HTTP {refusal.status}",
-            is_passing=is_passing(refusal.status) and not (refusal.is_used_up or refusal.is_too_long),
-            asked_wait_s=wait_s,
-            refusal=refusal,
+    def _rejected(self, error: openai.APIStatusError, model: str) -> FailedAttempt:
+        response = ErrorResponse.from_body(json_or_text(error.response.text), status=error.status_code)
+        wait_s = retry_after_s(error.response.headers)
+        return FailedAttempt(
+            self.errors.chained(self.errors.from_response(response, model=model, retry_after_s=wait_s), error),
+            reason=f"{self.errors.host} answered with HTTP {response.status}",
+            is_transient=is_transient(response.status) and not (response.is_quota_exhausted or response.is_too_long),
+            retry_after_s=wait_s,
+            response=response,
         )
 
-    def _timed_out(self, error: Exception) -> Failure:
-        # Waiting as long as the timeout was enough: it is not sent again.
-        reason = f"{self.endpoint.host} was silent for {self._timeout_s:g} s"
-        return Failure(self.endpoint.chained(self.endpoint.timed_out(self._timeout_s), error), reason, is_passing=False)
+    def _timed_out(self, error: Exception) -> FailedAttempt:
+        # The user has waited as long as the timeout: no retry.
+        reason = f"{self.errors.host} was silent for {self._timeout_s:g} s"
+        timed_out = self.errors.timed_out(self._timeout_s)
+        return FailedAttempt(self.errors.chained(timed_out, error), reason, is_transient=False)
 
-    def _unreachable(self, error: Exception) -> Failure:
-        reason = f"{self.endpoint.host} cannot be reached"
-        failure = self.endpoint.unreachable(_bottom(error))
-        return Failure(self.endpoint.chained(failure, error), reason, is_passing=True)
+    def _unreachable(self, error: Exception) -> FailedAttempt:
+        reason = f"{self.errors.host} cannot be reached"
+        unreachable = self.errors.unreachable(_root_cause(error))
+        return FailedAttempt(self.errors.chained(unreachable, error), reason, is_transient=True)
 
 
-def _bottom(error: BaseException) -> str:
-    """The words of what lies at the bottom: the client itself says just "Connection error."."""
+def _root_cause(error: BaseException) -> str:
+    """Return the message of the innermost cause: the client's own is just "Connection error."."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""What a server or the network said instead of an answer, told as our errors: whose words, which status, what to do.
+"""Errors of OpenAI-compatible servers and of the network, mapped to ours.
 
-Servers quote the key they refuse, so everything they say is redacted before it is shortened, and a cause that still
-quotes the key is not chained.
+Servers quote the key they reject. So their messages are redacted before they are shortened, and a cause that quotes the
+key is not chained.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _TOO_LONG = re.compile(
     r"|reduce the length of the (?:messages|prompt|input)|request too large for model",
     re.IGNORECASE,
 )
-_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
-# From what is certain to what is merely likely; of each list the first that is found counts.
+# From certain to merely likely; the first match of each list is used.
 _LIMITS = (
     r"\+ [0-9,]+ > ([0-9][0-9,]*)",
     r"(?:maximum|context|configured) (?:\w+ )?(?:length|limit|window|size)\D{0,16}?([0-9][0-9,]*)",
@@ -54,39 +54,11 @@ _REQUESTS = (
     r"Given: ([0-9][0-9,]*)",
 )
 
-
-def is_too_long(code: str, words: str) -> bool:
-    """Return whether a refusal says that the request does not fit the model's context window.
-
-    >>> is_too_long("", "the request exceeds the available context size")
-    True
-    """
-    return code in _CODES or bool(_TOO_LONG.search(words))
-
-
-def figures_in(words: str) -> tuple[int | None, int | None]:
-    """Return the window and the size of the request in tokens, each ``None`` where the words do not tell.
-
-    >>> figures_in("request (5000 tokens) exceeds the available context size (4096 tokens)")
-    (4096, 5000)
-    """
-    return _first(_LIMITS, words), _first(_REQUESTS, words)
-
-
-def _first(patterns: tuple[str, ...], words: str) -> int | None:
-    for pattern in patterns:
-        if found := re.search(pattern, words, re.IGNORECASE):
-            return int(found[1].replace(",", ""))
-    return None
-
-
-Refused = ProviderError | ContextWindowExceededError
-
-_WORDS_LENGTH = 300
+_MESSAGE_LENGTH = 300
 _SHORTEST_SECRET = 6
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
-_LLAMA_FIGURES = ("n_prompt_tokens", "n_ctx")  # beside its message
-_USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields beside its message
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
     "invalid_api_key": 401,
     "authentication_error": 401,
@@ -101,102 +73,130 @@ _STATUS_OF_CODE = {
     "timeout": 408,
 }
 
+RequestError = ProviderError | ContextWindowExceededError
+
+
+def exceeds_context_window(code: str, message: str) -> bool:
+    """Return whether an error says that the request does not fit the model's context window.
+
+    >>> exceeds_context_window("", "the request exceeds the available context size")
+    True
+    """
+    return code in _TOO_LONG_CODES or bool(_TOO_LONG.search(message))
+
+
+def token_counts_in(message: str) -> tuple[int | None, int | None]:
+    """Return the context window and the size of the request, in tokens; ``None`` if the message does not say.
+
+    >>> token_counts_in("request (5000 tokens) exceeds the available context size (4096 tokens)")
+    (4096, 5000)
+    """
+    return _first_number(_LIMITS, message), _first_number(_REQUESTS, message)
+
+
+def _first_number(patterns: tuple[str, ...], message: str) -> int | None:
+    for pattern in patterns:
+        if found := re.search(pattern, message, re.IGNORECASE):
+            return int(found[1].replace(",", ""))
+    return None
+
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error as the server put it; ``code`` is its ``code``, else its ``type``, else empty."""
+class ErrorResponse:
+    """An error as the server sent it; ``code`` is its ``code``, else its ``type``, else empty."""
 
     status: int
-    words: str
+    message: str
     code: str = ""
 
     @property
-    def is_used_up(self) -> bool:
-        """Whether the quota is gone, so that waiting does not help."""
-        return self.code in _USED_UP or self.status == 402  # noqa: PLR2004 (Payment Required)
+    def is_quota_exhausted(self) -> bool:
+        """Whether the quota is used up, so that waiting does not help."""
+        return self.code in _QUOTA_CODES or self.status == 402  # noqa: PLR2004 (Payment Required)
 
     @property
     def is_too_long(self) -> bool:
         """Whether the request does not fit the model's context window."""
-        return self.status not in {401, 402, 403, 429} and is_too_long(self.code, self.words)
+        return self.status not in {401, 402, 403, 429} and exceeds_context_window(self.code, self.message)
 
     @classmethod
-    def of_body(cls, body: object, *, status: int | None = None) -> Refusal:
-        """Read the shapes in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, plain text.
+    def from_body(cls, body: object, *, status: int | None = None) -> ErrorResponse:
+        """Read the formats in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, plain text.
 
-        Without an HTTP status (an error in the middle of a stream) the error's own code gives it, else it is 500.
+        Without an HTTP status (an error in the middle of a stream) the status follows from the error's code, else it is
+        500.
 
-        >>> Refusal.of_body({"error": {"message": "No such key", "code": "invalid_api_key"}})
-        Refusal(status=401, words='No such key', code='invalid_api_key')
+        >>> ErrorResponse.from_body({"error": {"message": "No such key", "code": "invalid_api_key"}})
+        ErrorResponse(status=401, message='No such key', code='invalid_api_key')
         """
         error = body.get("error", body) if isinstance(body, dict) else body
         if not isinstance(error, dict):
             return cls(status or 500, _as_text(error))
         codes = [str(error[name]) for name in ("code", "type") if error.get(name) not in (None, "")]
-        words = _as_text(next((error[name] for name in ("message", "detail", "error") if error.get(name)), error))
-        words += "".join(f", {name} {error[name]}" for name in _LLAMA_FIGURES if isinstance(error.get(name), int))
+        message = _as_text(next((error[name] for name in ("message", "detail", "error") if error.get(name)), error))
+        message += "".join(f", {name} {error[name]}" for name in _LLAMA_CPP_COUNTS if isinstance(error.get(name), int))
         known = next((_STATUS_OF_CODE[code] for code in codes if code in _STATUS_OF_CODE), None)
         numeric = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
-        used_up = next((code for code in codes if code in _USED_UP), None)
-        return cls(status or known or numeric or 500, words, used_up or (codes[0] if codes else ""))
+        quota_code = next((code for code in codes if code in _QUOTA_CODES), None)
+        return cls(status or known or numeric or 500, message, quota_code or (codes[0] if codes else ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The server we talk to, and how its failures are told. Neither its ``repr`` nor any text shows the key."""
+class ErrorMapper:
+    """Maps the errors of one server to ours. Neither its ``repr`` nor any error shows the key."""
 
     base_url: str = field(repr=False)
     key: str = field(default="", repr=False)
 
     @property
     def host(self) -> str:
-        """Host, and port where the URL gives one."""
+        """The host, with the port if the URL has one."""
         return urlsplit(self.base_url).netloc
 
-    @property
-    def shown_url(self) -> str:
-        """The base URL without its query, where some servers want the key."""
-        return self.base_url.partition("?")[0]
-
     def redact(self, text: str) -> str:
-        """Return the text without the key, and without anything that looks like one."""
+        """Return the text without the key, and without anything that looks like a key."""
         if len(self.key) >= _SHORTEST_SECRET:
             text = text.replace(self.key, "[key]")
         return _ANY_KEY.sub("[key]", text)
 
-    def quote(self, words: str, length: int = _WORDS_LENGTH) -> str:
-        """Return foreign words on one line, redacted, then shortened; nothing in them steers a terminal."""
-        line = one_line(self.redact(words))
+    def quote(self, text: str, length: int = _MESSAGE_LENGTH) -> str:
+        """Return a server's text on one line, redacted, then shortened, and without control characters."""
+        line = one_line(self.redact(text))
         return line if len(line) <= length else line[: length - 1] + "…"
 
-    def refused(self, refusal: Refusal, *, model: str, wait_s: float | None = None, partial: str = "") -> Refused:
-        """Return the error for what the server said; ``wait_s`` is the wait it asked for."""
-        words = self.quote(refusal.words).rstrip(".") or "no explanation"
-        said = f"{self.host} answered with HTTP {refusal.status}: {words}."
-        if refusal.is_too_long:
-            limit, requested = figures_in(refusal.words)
+    def from_response(
+        self, response: ErrorResponse, *, model: str, retry_after_s: float | None = None, partial: str = ""
+    ) -> RequestError:
+        """Return the error for a server's error response; ``retry_after_s`` is the wait it asked for."""
+        message = self.quote(response.message).rstrip(".") or "no explanation"
+        said = f"{self.host} answered with HTTP {response.status}: {message}."
+        if response.is_too_long:
+            limit, requested = token_counts_in(response.message)
             remedy = f"It is too long for {model!r}: set max_tokens, or shorten it with truncate() or summarize()."
             return ContextWindowExceededError(
                 f"{said} {remedy}", limit_tokens=limit, request_tokens=requested, partial=partial
             )
-        kind, remedy = _kind_and_remedy(refusal, model=model, wait_s=wait_s)
+        kind, remedy = _kind_and_remedy(response, model=model, retry_after_s=retry_after_s)
         error = kind(f"{said} {remedy}", partial=partial)
         if isinstance(error, RateLimitError):
-            error.retry_after_s = wait_s
+            error.retry_after_s = retry_after_s
         return error
 
-    def unreadable(self, came: str, *, partial: str = "") -> ProviderError:
-        """Return the error for a reply that is no answer at all."""
-        beginning = self.quote(came, 80)
-        what = f"no chat answer but {beginning!r}" if beginning else "an empty reply"
+    def unreadable(self, received: str, *, partial: str = "") -> ProviderError:
+        """Return the error for a reply that is not a chat answer."""
+        beginning = self.quote(received, 80)
+        what = repr(beginning) if beginning else "an empty reply"
         return ProviderUnavailableError(
-            f"{self.host} sent {what}. Check base_url ({self.shown_url}): it usually ends in /v1.", partial=partial
+            f"{self.host} sent {what} instead of a chat answer. Check base_url ({shown_url(self.base_url)}): it "
+            "usually ends in /v1.",
+            partial=partial,
         )
 
-    def cut(self, *, partial: str = "") -> ProviderError:
-        """Return the error for an answer that stopped in the middle."""
+    def incomplete(self, *, partial: str = "") -> ProviderError:
+        """Return the error for an answer that stopped before its end."""
         return ProviderUnavailableError(
-            f"{self.host} broke off in the middle of the answer. Send it again; what came is in .partial.",
+            f"The answer from {self.host} stopped before its end. Send the message again; the text that arrived is in "
+            ".partial.",
             partial=partial,
         )
 
@@ -206,13 +206,14 @@ class Endpoint:
             f"{self.host} was silent for {timeout_s:g} s. Try again, or give the provider a longer timeout=."
         )
 
-    def unreachable(self, why: str) -> ProviderError:
+    def unreachable(self, reason: str) -> ProviderError:
         """Return the error for a connection that failed."""
         return ProviderUnavailableError(
-            f"{self.host} cannot be reached ({self.quote(why)}). Check the network and base_url ({self.shown_url})."
+            f"{self.host} cannot be reached ({self.quote(reason)}). Check the network and base_url "
+            f"({shown_url(self.base_url)})."
         )
 
-    def chained(self, error: Refused, cause: BaseException) -> Refused:
+    def chained(self, error: RequestError, cause: BaseException) -> RequestError:
         """Return the error with its cause, unless the cause, or a cause of it, quotes the key."""
         link: BaseException | None = cause
         while link is not None:
@@ -224,35 +225,46 @@ class Endpoint:
         return error
 
 
-def _kind_and_remedy(refusal: Refusal, *, model: str, wait_s: float | None) -> tuple[type[ProviderError], str]:  # noqa: PLR0911 - a line a kind
-    status = refusal.status
-    if status in {401, 403}:
-        return AuthenticationError, "Check OPENAI_API_KEY (or api_key=), and that the key may use this model."
-    if refusal.is_used_up:
-        return RateLimitError, "The quota is used up: waiting does not help, see the provider's billing page."
-    if status == 429:  # noqa: PLR2004 (Too Many Requests)
-        return RateLimitError, "Try again later." if wait_s is None else f"Try again in {wait_s:g} s."
-    if status == 408:  # noqa: PLR2004 (Request Timeout)
-        return ProviderTimeoutError, "Try again."
-    if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
-        return ProviderUnavailableError, "Try again later." if wait_s is None else f"Try again in {wait_s:g} s."
-    if status == 404:  # noqa: PLR2004 (Not Found)
-        return BadRequestError, f"Check the model's name ({model!r}) and base_url."
-    return BadRequestError, "Change the request."
+def shown_url(base_url: str) -> str:
+    """Return the URL without its query, which holds the key for some servers."""
+    return base_url.partition("?")[0]
 
 
-def _as_text(words: object) -> str:
-    return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False, default=str)
-
-
-def body_of(text: str) -> object:
-    """Return the reply's JSON value, else its text."""
+def json_or_text(text: str) -> object:
+    """Return the JSON value of a reply, or its text if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def has_error(chunk: Mapping[str, object]) -> bool:
-    """Whether this piece of a stream is an error: ``{"error": …}``, or vLLM's ``{"object": "error", …}``."""
+def is_error(chunk: Mapping[str, object]) -> bool:
+    """Whether a chunk of a stream is an error: ``{"error": …}``, or vLLM's ``{"object": "error", …}``."""
     return bool(chunk.get("error")) or chunk.get("object") == "error"
+
+
+def _kind_and_remedy(  # noqa: PLR0911 - one line for each kind
+    response: ErrorResponse, *, model: str, retry_after_s: float | None
+) -> tuple[type[ProviderError], str]:
+    status = response.status
+    if status in {401, 403}:
+        return AuthenticationError, "Check OPENAI_API_KEY (or api_key=), and that the key may use this model."
+    if response.is_quota_exhausted:
+        return RateLimitError, "The quota is used up: waiting does not help, see the provider's billing page."
+    if status == 429:  # noqa: PLR2004 (Too Many Requests)
+        return RateLimitError, _try_again(retry_after_s)
+    if status == 408:  # noqa: PLR2004 (Request Timeout)
+        return ProviderTimeoutError, "Try again."
+    if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
+        return ProviderUnavailableError, _try_again(retry_after_s)
+    if status == 404:  # noqa: PLR2004 (Not Found)
+        return BadRequestError, f"Check the model's name ({model!r}) and base_url."
+    return BadRequestError, "Change the request."
+
+
+def _try_again(retry_after_s: float | None) -> str:
+    return "Try again later." if retry_after_s is None else f"Try again in {retry_after_s:g} s."
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,7 +1,7 @@
-"""One chat request as the bytes that go out.
+"""Encodes a chat request as the JSON body that is sent.
 
-The client's own encoder walks every field of every message, which takes longer than the network on a long
-conversation; so the body is written here, the common message (a role and a text) without a look at the rest.
+The client's own encoder walks every field of every message, which takes longer than the network for a long
+conversation. So the body is encoded here, with a short path for the common message: a role and a text.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from promptkit_nb.providers.base import ChatRequest
-    from promptkit_nb.providers.openai_errors import Refusal
+    from promptkit_nb.providers.openai_errors import ErrorResponse
     from promptkit_nb.turns import ContentPart, Message
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
 _LIMIT_NAMES: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
-_OURS = ("messages", "model", "stream")
-_UNKNOWN_TO_SERVER = re.compile(
+_RESERVED = ("messages", "model", "stream")
+_UNSUPPORTED = re.compile(
     r"not supported|unsupported|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra_forbidden|invalid"
     r" (?:parameter|field|argument)",
     re.IGNORECASE,
@@ -35,45 +35,45 @@ _UNKNOWN_TO_SERVER = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """What servers disagree on: the name of the output limit, and whether they take ``stream_options``."""
+class RequestFormat:
+    """What differs between servers: the name of the output limit, and whether they accept ``stream_options``."""
 
     limit_name: LimitName = "max_tokens"
-    limit_swapped: bool = False
-    stream_options: bool = True
+    is_limit_renamed: bool = False
+    has_stream_options: bool = True
 
-    def after(self, refusal: Refusal | None) -> Dialect | None:
-        """Return how to ask again after a refusal that names one of the two, else ``None``.
+    def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
+        """Return the format to try next if the error rejects one of the two, else ``None``.
 
-        Each is given up once only, so that asking again ends.
+        Each is changed once only, so that retrying ends.
 
-        >>> from promptkit_nb.providers.openai_errors import Refusal
-        >>> Dialect().after(Refusal(400, "Unsupported parameter: 'max_tokens'")).limit_name
+        >>> from promptkit_nb.providers.openai_errors import ErrorResponse
+        >>> RequestFormat().adapted_to(ErrorResponse(400, "Unsupported parameter: 'max_tokens'")).limit_name
         'max_completion_tokens'
         """
-        if refusal is None or refusal.status not in {400, 422}:
+        if response is None or response.status not in {400, 422}:
             return None
-        words = f"{refusal.words} {refusal.code}"
-        if self.stream_options and ("stream_options" in words or "include_usage" in words):
-            return replace(self, stream_options=False)
-        if self.limit_swapped or self.limit_name not in words or not _UNKNOWN_TO_SERVER.search(words):
+        message = f"{response.message} {response.code}"
+        if self.has_stream_options and ("stream_options" in message or "include_usage" in message):
+            return replace(self, has_stream_options=False)
+        if self.is_limit_renamed or self.limit_name not in message or not _UNSUPPORTED.search(message):
             return None
         other = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
-        return replace(self, limit_name=other, limit_swapped=True)
+        return replace(self, limit_name=other, is_limit_renamed=True)
 
 
-def encode_request(request: ChatRequest, dialect: Dialect) -> bytes:
-    """Return the request as JSON in OpenAI's chat format, to be answered as a stream.
+def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes:
+    """Return the request as JSON in OpenAI's chat format, with a streamed answer.
 
-    Raises ``InvalidArgumentError`` for parameters or tools that are not JSON, or that set what the request itself sets.
+    Raises ``InvalidArgumentError`` if parameters or tools are not JSON, or if a parameter is one that the request sets.
     """
-    head = _encode_options(_options(request, dialect))
+    head = _encode_options(_options(request, request_format))
     body = msgspec.json.encode({"messages": [encode_message(message) for message in request.messages]})
     return head[:-1] + b"," + body[1:]
 
 
 def encode_message(message: Message) -> dict[str, object]:
-    """Return the message in OpenAI's chat format; its reasoning stays here."""
+    """Return the message in OpenAI's chat format; its reasoning is not sent."""
     if not (message.parts or message.tool_calls or message.tool_call_id or message.name):
         return {"role": message.role, "content": message.content}
     encoded: dict[str, object] = {"role": message.role, "content": _content(message)}
@@ -109,27 +109,27 @@ def _part(part: ContentPart) -> dict[str, object]:
     return {"type": "image_url", "image_url": image}
 
 
-def _options(request: ChatRequest, dialect: Dialect) -> dict[str, object]:
-    """Everything but the messages. A limit among the parameters is one too: packs write it so."""
+def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, object]:
+    """Return everything but the messages. Packs put the output limit among the parameters, under either name."""
     parameters = dict(request.parameters)
-    taken = [name for name in _OURS if name in parameters]
-    if taken:
-        raise InvalidArgumentError(f"The parameter {taken[0]!r} is set by the request itself; leave it out.")
+    reserved = [name for name in _RESERVED if name in parameters]
+    if reserved:
+        raise InvalidArgumentError(f"The parameter {reserved[0]!r} is set by the request itself; leave it out.")
     limits = [parameters.pop(name) for name in _LIMIT_NAMES if name in parameters]
     if request.max_output_tokens is not None:
         limits = [request.max_output_tokens]
     options: dict[str, object] = {"model": request.model, "stream": True}
-    if dialect.stream_options:
+    if request_format.has_stream_options:
         options["stream_options"] = {"include_usage": True}
     if request.tools:
         options["tools"] = [dict(tool) for tool in request.tools]
     if limits:
-        options[dialect.limit_name] = limits[0]
+        options[request_format.limit_name] = limits[0]
     return options | parameters
 
 
 def _encode_options(options: Mapping[str, object]) -> bytes:
-    """Encode with the strict encoder: the quick one would send NaN as null."""
+    """Encode with ``json``, which rejects NaN; msgspec would send it as null."""
     try:
         return json.dumps(options, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
