@@ -16,7 +16,7 @@ from promptkit_nb.turns import ContentPart
 if TYPE_CHECKING:
     from promptkit_nb import Conversation
 
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"  # as far as its size stands
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"  # only its head, which has the size
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ class TestMoney:
             ),
             ({"prompt_tokens": 1000, "completion_tokens": 500}, "mine", "0.002", "user"),
             ({"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0123}, "gpt-4o-mini", "0.0123", "openai"),
-            ({"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0123}, "nobody-knows", "0.0123", "openai"),
+            ({"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0123}, "unlisted", "0.0123", "openai"),
         ],
         ids=["listed", "cached", "reasoning", "user's", "reported", "reported, and in no list"],
     )
@@ -143,7 +143,7 @@ class TestMoney:
         """It is not zero: the total has the known part and the number of turns without a price, or is ``None``."""
         conv = manager.new_conversation()
         for _ in range(3):
-            assert conv.send("Hi", model="nobody-knows").cost is None
+            assert conv.send("Hi", model="unlisted").cost is None
         assert (conv.total_cost, conv.unpriced_turns) == (None, 3)
         chat_server.reply(Reply(usage={"prompt_tokens": 10, "completion_tokens": 5, "cost": 0.12}))
         conv.send("Hi")
