@@ -320,7 +320,7 @@ class TestFormat1:
 
 
 class _ClosesHalfway(MemoryStore):
-    """A store that somebody closes while it is exported."""
+    """A store that is closed during the export."""
 
     def __init__(self, store: MemoryStore) -> None:
         """Show another one's conversations."""

@@ -428,7 +428,7 @@ class TestInStep:
         """After its last page is closed it does not read the store until a page opens."""
         page = PanelPage(conv)
         page.do("close")
-        page.wait(lambda: page.controller._worker.is_idle)
+        page.wait(page.controller._worker._jobs.empty)
         assert page.controller._poll_interval_s() is None
         conv.send("unseen")
         page.do("open")
@@ -641,7 +641,7 @@ class TestStaticTranscript:
         assert sorted(bundles[0]) == ["text/html", "text/plain"]
 
 
-class TestForeignText:
+class TestUntrustedText:
     """Text from models, users and files never becomes markup."""
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -672,7 +672,7 @@ def test_panel_ends_its_thread_when_it_is_closed(conv: Conversation) -> None:
     """Closing the widget leaves no thread."""
     panel = ChatPanel(conv)
     panel._on_message(panel, {"do": "open", "page": "v", "n": "1"}, [])
-    thread = panel._controller._worker.thread
+    thread = panel._controller._worker._thread
     assert isinstance(thread, threading.Thread)
     panel.close()
     thread.join(60)

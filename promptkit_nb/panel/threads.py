@@ -37,20 +37,15 @@ class Worker:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._context = copy_context()
         self._starting = threading.Lock()
-        self.thread: threading.Thread | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no job is waiting."""
-        return self._jobs.empty()
+        self._thread: threading.Thread | None = None
 
     def post(self, job: Callable[[], None], context: Context | None = None) -> None:
         """Queue a job, from any thread. A context is used for this job and all later ones without their own."""
         self._jobs.put((job, context))
         with self._starting:
-            if self.thread is None:
-                self.thread = threading.Thread(target=self._run, name="promptkit-panel", daemon=True)
-                self.thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="promptkit-panel", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """End the thread after the queued jobs."""

@@ -111,6 +111,12 @@ def wait(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def focused_name(page: Page) -> str:
+    """Return the name of the focused element."""
+    name: str = page.evaluate("() => document.activeElement.ariaLabel || document.activeElement.textContent")
+    return name
+
+
 def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: str) -> tuple[LabNotebook, Panel]:
     """Return a notebook whose second cell shows a panel; ``cells`` come after it."""
     notebook = lab.open_notebook(page, [SETUP.format(url=chat.url, store=str(store)), "ChatPanel(conv)", *cells])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser.panel import opened, wait
+from browser.panel import focused_name, opened, wait
 from chat_server import Reply, error_reply
 
 if TYPE_CHECKING:
@@ -76,12 +76,6 @@ UNNAMED = """() => [...document.querySelectorAll('.promptkit-panel :is(button, s
     .filter(each => !(each.ariaLabel || each.textContent).trim()).map(each => each.outerHTML)"""
 
 
-def focus(page: Page) -> str:
-    """Return the name of the focused element."""
-    name: str = page.evaluate("() => { const at = document.activeElement; return at.ariaLabel || at.textContent; }")
-    return name
-
-
 def use_theme(page: Page, theme: str) -> None:
     """Switch JupyterLab to a theme."""
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
@@ -109,7 +103,7 @@ def test_no_key_reaches_the_notebook(lab: LabServer, page: Page, chat_server: Ch
     before = state()
     for place in (panel.box, panel.log, panel.chooser, panel.button("Copy").first):
         place.focus()
-        named = focus(page)
+        named = focused_name(page)
         for key in ("Control+Enter", "Alt+Enter", "Control+b", "a", "b", "d", "d", "x", "z", "m", "0", "0", "Shift+M"):
             page.keyboard.press(key)
             place.focus()
@@ -134,13 +128,13 @@ def test_input_methods_and_screen_readers(lab: LabServer, page: Page, chat_serve
     panel.box.press("Enter")
     panel.log.get_by_text("one").wait_for()
     assert panel.log.get_attribute("aria-busy") == "true"
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
     panel.hears("one two three")
     wait(panel.is_idle)
     assert panel.log.get_attribute("aria-busy") == "false"
     assert panel.log.get_attribute("aria-live") == "polite"
     assert page.evaluate(UNNAMED) == []
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
 
 
 def test_contrast_and_narrow_space(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:

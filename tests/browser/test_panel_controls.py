@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import Panel, opened, wait
+from browser.panel import Panel, focused_name, opened, wait
 from chat_server import Reply, error_reply
 from promptkit_nb import DiskStore
 from storing import texts
@@ -31,12 +31,6 @@ for number in range(30):
 conv = manager.new_conversation(conversation_id='a/b "c" <i>d</i>', max_tokens=4000)
 """
 CODE = "Here:\n\n```python\nprint('<b>')\n```\n"
-
-
-def focus(page: Page) -> str:
-    """Return the name of the focused element."""
-    name: str = page.evaluate("() => { const at = document.activeElement; return at.ariaLabel || at.textContent; }")
-    return name
 
 
 def copied(page: Page) -> str:
@@ -65,7 +59,7 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     panel.button("Retry").first.click()
     panel.hears("again")
     panel.log.get_by_text("stale").wait_for()
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
     wait(panel.is_idle)
     panel.button("Edit").first.click()
     assert panel.box.input_value() == "show **me**"
@@ -122,7 +116,7 @@ def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServe
     panel.root.get_by_role("searchbox", name="Search conversations").fill("TRIP 1")
     panel.status.get_by_text("10 conversations found").wait_for()
     page.keyboard.press("Enter")
-    assert focus(page) == "Conversations"
+    assert focused_name(page) == "Conversations"
     panel.chooser.select_option(label="Trip 17 (0)")
     panel.log.get_by_text("No messages yet.").wait_for()
     panel.say("in the trip")
@@ -136,23 +130,23 @@ def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServe
     panel.hears("You said: in the copy")
     wait(panel.is_idle)
     panel.button("Rename").click()
-    assert focus(page) == "New title"
+    assert focused_name(page) == "New title"
     page.keyboard.type("The <b>copy</b>")
     page.keyboard.press("Enter")
     panel.chooser.locator("option", has_text="The <b>copy</b> (2)").wait_for(state="attached")
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
 
     panel.button("Delete").click()
     panel.button("Cancel").click()
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
     assert panel.questions() == ["in the trip", "in the copy"]
     panel.button("Delete").click()
-    assert focus(page) == "Delete for good"
+    assert focused_name(page) == "Delete for good"
     page.keyboard.press("Enter")
     panel.chooser.locator("option", has_text="The <b>copy</b>").wait_for(state="detached")
     panel.button("New").click()
     panel.log.get_by_text("No messages yet.").wait_for()
-    assert focus(page) == "Message"
+    assert focused_name(page) == "Message"
     with DiskStore(tmp_path) as store:
         said = {head.conversation_id: head.turn_count for head in store.list() if head.turn_count}
         assert said == {"trip-17": 1, 'a/b "c" <i>d</i>': 1}
