@@ -87,7 +87,7 @@ class ChatServer:
         self._replies: deque[Reply] = deque()
         self._lock = threading.Lock()
         self._log = log
-        self._http = _Server(("127.0.0.1", port), _Conversation)
+        self._http = _Server(("127.0.0.1", port), _RequestHandler)
         self._http.chat = self
         self.port: int = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -111,8 +111,8 @@ class ChatServer:
         """Serve in this thread until the process ends."""
         self._http.serve_forever()
 
-    def taken(self, request: Request) -> Reply:
-        """Record the request and return the reply to it."""
+    def reply_to(self, request: Request) -> Reply:
+        """Record the request and return its reply."""
         with self._lock:
             self.requests.append(request)
             if self._log is not None:
@@ -130,12 +130,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     chat: ChatServer
 
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class calls it so
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the base class passes it
         """Record that a client disconnected."""
         self.chat.dropped.set()
 
 
-class _Conversation(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
@@ -145,7 +145,7 @@ class _Conversation(BaseHTTPRequestHandler):
         """Answer a chat request as scripted."""
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(raw))
-        reply = self.server.chat.taken(request)
+        reply = self.server.chat.reply_to(request)
         time.sleep(reply.delay_s)
         if not self.path.endswith("/chat/completions"):
             self._send_body(404, b'{"error": {"message": "no such path"}}', "application/json", {})
@@ -157,7 +157,7 @@ class _Conversation(BaseHTTPRequestHandler):
             body = json.dumps(completion(reply, request.body)).encode()
             self._send_body(reply.status, body, "application/json", reply.headers)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         """Print nothing."""
 
     def _head(self, status: int, content_type: str, headers: dict[str, str]) -> None:
@@ -210,7 +210,7 @@ def answer_text(reply: Reply, asked: dict[str, Any]) -> str:
 
 
 def completion(reply: Reply, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the whole answer as one object, as without streaming."""
+    """Return the whole answer as one object, as for a request without streaming."""
     message: dict[str, Any] = {"role": "assistant", "content": answer_text(reply, asked)}
     if reply.tool_calls:
         message["tool_calls"] = list(reply.tool_calls)

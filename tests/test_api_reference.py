@@ -33,12 +33,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(built: Path) -> str:
-    """The page of the package itself."""
+    """The page of the package."""
     return (built / "promptkit_nb.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", promptkit_nb.__all__)
-def test_every_public_name_is_on_it(page: str, name: str) -> None:
+def test_every_public_name_has_a_section(page: str, name: str) -> None:
     """Each has a section, although the package imports it lazily."""
     assert f'<section id="{name}">' in page
 
@@ -60,6 +60,6 @@ def test_tables_of_columns_keep_their_lines(page: str, view: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["testing", "providers/base"])
-def test_whoever_extends_the_package_finds_what_to_keep_to(built: Path, module: str) -> None:
-    """The checks for a store and the protocol of providers have pages of their own."""
+def test_interfaces_for_extensions_have_pages(built: Path, module: str) -> None:
+    """The checks for stores and the protocol of providers have pages of their own."""
     assert (built / "promptkit_nb" / f"{module}.html").is_file()

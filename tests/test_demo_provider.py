@@ -24,8 +24,8 @@ def answer(*said: str, system: str | None = None) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-def test_first_answer_says_at_length_that_it_is_a_demo() -> None:
-    """Label before, banner after; the text itself greets."""
+def test_first_answer_explains_that_it_is_a_demo() -> None:
+    """The label comes first and the banner last."""
     assert answer("My name is Alice") == f"[demo] Nice to meet you, Alice!{BANNER}"
 
 
@@ -56,7 +56,7 @@ def test_facts_are_recalled(said: str, question: str, expected: str) -> None:
     assert answer(said, question) == f"[demo] {expected}"
 
 
-def test_latest_statement_counts() -> None:
+def test_latest_statement_wins() -> None:
     """A later name replaces the former one."""
     assert answer("My name is Alice", "My name is Bob", "What's my name?") == "[demo] Your name is Bob."
 
@@ -91,8 +91,8 @@ def test_system_prompt_is_seen(system: str | None, expected: str) -> None:
     assert answer("Hi", "What were you told?", system=system) == f"[demo] {expected}"
 
 
-def test_show_off_has_code_and_a_table() -> None:
-    """Tutorials have something to render."""
+def test_sample_has_code_and_a_table() -> None:
+    """The tutorials render it."""
     text = answer("Hi", "Show me some code")
     assert "```python\ndef fibonacci(n: int) -> list[int]:\n" in text
     assert "| n | fibonacci(n) |\n| --- | --- |\n" in text
@@ -107,19 +107,19 @@ def test_shown_code_runs() -> None:
 
 
 @pytest.mark.parametrize("said", ["Explain recursion", "", "🙂"])
-def test_anything_else_says_how_to_choose_a_real_model(said: str) -> None:
+def test_other_messages_get_help(said: str) -> None:
     """It explains itself instead."""
     assert "set OPENAI_API_KEY and run `%chat_setup --provider openai`" in answer("Hi", said)
 
 
 def test_request_without_messages_is_answered() -> None:
-    """There is always an answer."""
+    """Even then there is an answer."""
     events = list(DemoProvider().stream(ChatRequest(model="demo", messages=[])))
     assert isinstance(events[-1], Completion)
 
 
 def test_answer_streams_by_words_and_counts_its_tokens() -> None:
-    """Word-sized pieces, then finish reason and the tokens of request and answer."""
+    """One piece for each word, then the finish reason and the tokens of request and answer."""
     messages = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
     events = list(DemoProvider().stream(ChatRequest(model="demo", messages=messages)))
     assert events == [
@@ -133,5 +133,5 @@ def test_answer_streams_by_words_and_counts_its_tokens() -> None:
 
 
 def test_demo_costs_nothing() -> None:
-    """A known zero, not an unknown price."""
+    """Its price is a known 0, not unknown."""
     assert DemoProvider().price("demo", Usage(1, 1), utc_now()) == Price(Decimal(0), "demo")

@@ -83,7 +83,7 @@ MODULES = sorted(
     ["promptkit_nb", *(found.name for found in pkgutil.walk_packages(promptkit_nb.__path__, "promptkit_nb."))]
 )
 
-VERBS = [
+METHODS = [
     method
     for kind in (Conversation, ConversationManager, StateStore)
     for name, method in inspect.getmembers(kind, inspect.isfunction)
@@ -160,7 +160,7 @@ def test_heavy_libraries_wait_until_they_are_used() -> None:
     assert run.stdout == "[]\n['openai']\n"
 
 
-def test_the_front_doors_example_runs() -> None:
+def test_package_example_runs() -> None:
     """The first example of the documentation is correct."""
     assert doctest.testmod(promptkit_nb).attempted >= 4
 
@@ -194,15 +194,15 @@ def test_every_public_name_has_an_example(name: str, pasted: Callable[[object], 
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__qualname__)
-def test_every_verb_has_an_example(verb: object, pasted: Callable[[object], doctest.TestResults]) -> None:
-    """So do the methods of a manager, of a conversation and of a store."""
-    results = pasted(verb)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__qualname__)
+def test_every_method_has_an_example(method: object, pasted: Callable[[object], doctest.TestResults]) -> None:
+    """The methods of a manager, a conversation and a store have examples, too."""
+    results = pasted(method)
     assert results.attempted >= 1
     assert results.failed == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_module_says_what_it_is_for(name: str) -> None:
-    """Each module has a docstring."""
+def test_every_module_has_a_docstring(name: str) -> None:
+    """It says what the module is for."""
     assert (import_module(name).__doc__ or "").strip()

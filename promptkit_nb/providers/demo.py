@@ -1,7 +1,7 @@
-"""A provider without key, network or model, for a first try and for tutorials: it says that it is a demo.
+"""A provider without key, network or model, for a first try and for tutorials. Its answers say that it is a demo.
 
-It answers from what the user said in the conversation itself, so that memory, storage and forks can be seen at work,
-and always the same to the same request.
+It answers from what the user said in the conversation, which shows memory, storage and forks at work. The same request
+always gets the same answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LABEL = "[demo]"
 _BANNER = "(This is the built-in demo: canned answers, no language model, no cost.)"
 _HELP = (
-    'I am no language model, I only remember what you tell me. Say "My name is …" and then ask "What\'s my name?", '
+    'I am not a language model, I only remember what you tell me. Say "My name is …" and then ask "What\'s my name?", '
     'or try "Show me some code". For a real model set OPENAI_API_KEY and run `%chat_setup --provider openai`.'
 )
 _CODE = '''Here is a function:
@@ -60,16 +60,16 @@ _QUESTION = re.compile(
 _WHO_AM_I = re.compile(r"\bwho am i\b", re.IGNORECASE)
 _INSTRUCTIONS = re.compile(r"\bsystem prompt\b|\binstructions\b|\bwere you told\b", re.IGNORECASE)
 _SUMMARY = re.compile(r"\bsummar(?:y|ise|ize)", re.IGNORECASE)
-_SHOW_OFF = re.compile(r"\bcode\b|\btable\b|\bmarkdown\b", re.IGNORECASE)
+_SAMPLE_REQUEST = re.compile(r"\bcode\b|\btable\b|\bmarkdown\b", re.IGNORECASE)
 
 
 class DemoProvider:
-    """Deterministic answers without key, network or cost; each begins with ``[demo]``.
+    """Gives deterministic answers, without key, network or cost; each begins with ``[demo]``.
 
     >>> from promptkit_nb import DemoProvider, Message
     >>> from promptkit_nb.providers.base import ChatRequest, TextDelta
-    >>> talk = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
-    >>> events = DemoProvider().stream(ChatRequest(model="demo", messages=talk))
+    >>> said = [Message("user", "My name is Alice"), Message("assistant", "Hi"), Message("user", "What's my name?")]
+    >>> events = DemoProvider().stream(ChatRequest(model="demo", messages=said))
     >>> "".join(event.text for event in events if isinstance(event, TextDelta))
     '[demo] Your name is Alice.'
     """
@@ -78,24 +78,24 @@ class DemoProvider:
     model = "demo"
 
     def __repr__(self) -> str:
-        """Show the call that makes one."""
+        """Return the call that makes one."""
         return "DemoProvider()"
 
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
         """Yield the answer word by word, then a ``Completion`` with the tokens counted offline."""
-        text = _labelled(_answer(request.messages), request.messages)
+        text = _labeled(_answer(request.messages), request.messages)
         for piece in re.findall(r"\s*\S+", text):
             yield TextDelta(piece)
         usage = Usage(count_message_tokens(request.messages), count_tokens(text))
         yield Completion(model=self.model, finish_reason="stop", usage=usage)
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - nothing costs nothing
-        """Return no dollars, whatever was used."""
+    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - the demo is free
+        """Return a price of 0, whatever the usage."""
         return Price(Decimal(0), "demo")
 
 
-def _labelled(answer: str, messages: Sequence[Message]) -> str:
-    """Say that this is a demo: with every answer, and at length with the first."""
+def _labeled(answer: str, messages: Sequence[Message]) -> str:
+    """Return the answer marked as the demo's, the first one with an explanation."""
     is_first = not any(message.role == "assistant" for message in messages)
     return f"{_LABEL} {answer}\n\n{_BANNER}" if is_first else f"{_LABEL} {answer}"
 
@@ -113,11 +113,11 @@ def _answer(messages: Sequence[Message]) -> str:
         return _instructions(messages)
     if news := _facts_in(said):
         return " ".join(_noted(what, value) for what, value in news.items())
-    return _CODE if _SHOW_OFF.search(said) else _HELP
+    return _CODE if _SAMPLE_REQUEST.search(said) else _HELP
 
 
 def _facts(messages: Sequence[Message]) -> dict[str, str]:
-    """Everything the user said of the form "my X is Y", also in a summary; the latest statement counts."""
+    """Return everything of the form "my X is Y" in user messages and summaries; the latest statement wins."""
     facts: dict[str, str] = {}
     for message in messages:
         if message.role in {"user", "system"}:
@@ -153,5 +153,5 @@ def _instructions(messages: Sequence[Message]) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text with straight apostrophes, as they are typed and as word processors turn them."""
+    """Return the text with straight apostrophes in place of curly ones."""
     return text.replace("\u2019", "'")
