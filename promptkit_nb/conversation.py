@@ -19,6 +19,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.archives import write_conversation
 from promptkit_nb.exports.transcripts import write_transcript
 from promptkit_nb.frontend import shown_id
+from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.rendering.conversations import BranchTree, History
 from promptkit_nb.stores.checks import not_found, path_of
 from promptkit_nb.text.plain_text import counted
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.preview import Context
     from promptkit_nb.chat.snapshot import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
-    from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
@@ -486,9 +486,8 @@ class Conversation:
         >>> conv.context()[0].content
         'You teach algebra.'
         """
-        chosen = prompt.snapshot()
-        if chosen != self._log.fresh().state.settings.prompt:
-            self._log.change_settings(lambda settings: replace(settings, prompt=chosen))
+        if not is_stored(prompt, self._log.fresh().state.settings.prompt):
+            self._log.change_settings(lambda settings: replace(settings, prompt=prompt.snapshot()))
 
     def fork(self, new_id: str) -> Conversation:
         """Copy the conversation and go on in the copy, which is independent from then on.

@@ -83,10 +83,10 @@ class PackValidationError(PackError):
     It is empty if the value of a variable caused the error.
 
     >>> from promptkit_nb import load_pack
-    >>> load_pack({"id": "mine", "prompts": {}})  # doctest: +ELLIPSIS
+    >>> load_pack({"id": "mine", "prompts": {}})
     Traceback (most recent call last):
         ...
-    promptkit_nb.errors.PackValidationError: The pack is not a valid pack: at the top, it needs 'prompts', ...
+    promptkit_nb.errors.PackValidationError: The pack is not a valid pack: at /prompts, it needs at least one prompt.
     """
 
     def __init__(self, message: str, *, findings: Sequence[Finding] = ()) -> None:

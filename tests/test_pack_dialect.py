@@ -34,6 +34,9 @@ OLDER: dict[str, Any] = {
 }
 
 
+REMEDY = "only {{name}} and {{fragments.NAME}} are replaced"
+
+
 def prompt_in(**keys: object) -> dict[str, Any]:
     """Return a complete pack with one prompt that has these keys."""
     prompt = {"id": "a", "name": "A", "version": "1.0.0", "system_template": "Hi", **keys}
@@ -50,7 +53,7 @@ def test_older_dialect_is_read_and_each_change_told() -> None:
     """Each change has one warning, which begins with the pointer in the file."""
     pack = load_pack(OLDER)
     assert changes_of(pack) == [
-        "/version: '1.0' read as '1.0.0'",
+        "/metadata/pack_version: read as 'version' '0.9.0', instead of '1.0'",
         "/id: missing; read as 'help-desk'",
         "/name: missing; read as 'Help Desk'",
         '/template_engine: missing; read as {"version": "v1", "syntax": "{{variable}}"}',
@@ -66,7 +69,7 @@ def test_older_dialect_is_read_and_each_change_told() -> None:
         "/prompts/chat/examples: kept, but not applied",
         "/prompts/chat/id: missing; read as 'chat'",
         "/prompts/chat/name: missing; read as 'chat'",
-        "/prompts/chat/version: missing; read as '1.0.0'",
+        "/prompts/chat/version: missing; read as '0.9.0'",
     ]
     assert pack.to_dict() == OLDER
 
@@ -121,6 +124,112 @@ def test_short_versions_are_completed(version: object, read: str) -> None:
     assert len(changes_of(pack)) == 1
 
 
+@pytest.mark.parametrize(
+    ("version", "pack_version", "read"),
+    [("1.0", "0.9", "0.9.0"), (1, "2.1.0", "2.1.0"), ("2.0.0", "0.9", "2.0.0"), ("1.0", "latest", "1.0.0")],
+)
+def test_pack_version_of_the_older_dialect_is_the_version(version: object, pack_version: str, read: str) -> None:
+    """If ``version`` is that of the dialect; a semantic version is the pack's own."""
+    data = {"version": version, "metadata": {"pack_version": pack_version}, "prompts": {"a": {"system_prompt": "Hi"}}}
+    pack = load_pack(data)
+    assert pack.version == read
+    assert pack.to_dict() == data
+
+
+@pytest.mark.parametrize(
+    ("syntax", "template", "default"),
+    [
+        ("${variable}", "${fragments.hello} $5, {x} and ${tone}", "as ${name} likes"),
+        ("{variable}", '{fragment:hello} {"json": {}}, {1} and {tone}', "as {name} likes"),
+        ("{{ name }}", "{{fragments.hello}} and {{tone}}", "as {{name}} likes"),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_placeholders_in_another_syntax_of_the_schema_are_rendered(
+    syntax: str, template: str, default: str, *, strict: bool
+) -> None:
+    """Templates, defaults, fragments and overrides are read in the pack's syntax and upgraded to double braces."""
+    hello = {"${variable}": "Hello ${name}!", "{variable}": "Hello {name}!"}.get(syntax, "Hello {{name}}!")
+    variables = [
+        {"name": "name", "type": "string", "required": True},
+        {"name": "tone", "type": "string", "required": False, "default": default},
+    ]
+    data = prompt_in(system_template=template, variables=variables, model_overrides={"m": {"system_template": hello}})
+    data["fragments"] = {"hello": hello}
+    data["template_engine"]["syntax"] = syntax
+    pack = load_pack(data, strict=strict)
+    rendered = pack.prompt().render({"name": "Ann"})
+    assert rendered.startswith("Hello Ann!")
+    assert rendered.endswith("and as Ann likes")
+    assert pack.prompt().render({"name": "Ann"}, model="m") == "Hello Ann!"
+    assert pack.to_dict() == data
+    upgraded = load_pack(pack.upgrade(), strict=True)
+    assert upgraded.prompt().render({"name": "Ann"}) == rendered
+    assert upgraded.warnings == ()
+
+
+@pytest.mark.parametrize("syntax", ["jinja2", "<%= variable %>", "{{variable}", "%s", ""])
+@pytest.mark.parametrize("strict", [False, True])
+def test_other_syntaxes_are_refused(syntax: str, *, strict: bool) -> None:
+    """A pack whose placeholders cannot be found does not load."""
+    data = prompt_in()
+    data["template_engine"]["syntax"] = syntax
+    with pytest.raises(PackValidationError, match=r"/template_engine/syntax.*expected '\{\{variable\}\}'"):
+        load_pack(data, strict=strict)
+
+
+def test_dollar_braces_that_are_not_a_name_are_refused() -> None:
+    """As double braces are."""
+    data = prompt_in(system_template="${name | upper} ${persona_${region}}")
+    data["template_engine"]["syntax"] = "${variable}"
+    assert [error.code for error in validate_pack(data).errors] == ["PP304", "PP304"]
+    with pytest.raises(PackValidationError, match="filters are unsupported"):
+        load_pack(data).prompt().render({"region": "eu"})
+
+
+def test_upgrade_writes_the_canonical_syntax_of_fragments() -> None:
+    """``{{fragments.NAME}}``; names that are a variable too keep their meaning."""
+    variables = [{"name": "tone", "type": "string", "required": False, "default": "warm"}]
+    data = prompt_in(system_template="{{a}} {{fragment:b}} {{ fragments.c }} {{tone}} {{x}}", variables=variables)
+    data["fragments"] = {"a": "{{b}}", "b": "B", "c": "C", "tone": "T"}
+    upgraded = load_pack(data).upgrade()
+    template = upgraded["prompts"]["a"]["system_template"]
+    assert template == "{{fragments.a}} {{fragments.b}} {{fragments.c}} {{tone}} {{x}}"
+    assert upgraded["fragments"]["a"] == "{{fragments.b}}"
+    assert load_pack(upgraded, strict=True).prompt().render({"x": "X"}) == "B B C T X"
+    assert load_pack(data).prompt().render({"x": "X"}) == "B B C T X"
+
+
+def test_placeholders_that_cannot_be_rendered_are_warnings_and_stay_in_the_upgrade() -> None:
+    """Tolerant loading names them, the upgrade keeps them, and strict loading refuses them."""
+    data = prompt_in(system_template="{{1}} {{fragments.sig}}")
+    data["fragments"] = {"sign": "Yours"}
+    pack = load_pack(data)
+    assert [warning.split(";")[0] for warning in pack.warnings] == [
+        "/prompts/a/system_template: {{fragments.sig}} at line 1, column 7 is not among the pack's fragments",
+        f"/prompts/a/system_template: {{{{1}}}} at line 1, column 1, but this is not a name: {REMEDY}",
+    ]
+    assert pack.upgrade() == data
+    with pytest.raises(PackValidationError, match="2 errors"):
+        load_pack(pack.upgrade(), strict=True)
+
+
+def test_folders_of_skills_are_read_as_paths() -> None:
+    """PromptKit reads ``dir``, and its schema has ``path``."""
+    pack = load_pack(newsroom_with("/skills/2", {"dir": "./skills/facts"}))
+    assert pack.skills[2] == {"path": "./skills/facts"}
+    assert "/skills/2/dir: read as 'path'" in pack.warnings
+    assert pack.upgrade() == newsroom()
+
+
+def test_unknown_checks_are_named() -> None:
+    """Validators and evals of unknown types load tolerantly, with a warning and a near match."""
+    pack = load_pack(newsroom_with("/evals/0/type", "workflow_state_is"))
+    assert changes_of(pack) == ["/evals/0/type: there is no eval 'workflow_state_is'; did you mean 'state_is'?"]
+    pack = load_pack(newsroom_with("/prompts/draft/validators/0/type", "max_lenth"))
+    assert changes_of(pack)[0].endswith("there is no validator 'max_lenth'; did you mean 'max_length'?")
+
+
 def test_pack_with_hardly_anything_loads() -> None:
     """An id and a system prompt are enough; the rest is generated."""
     pack = load_pack({"id": "tiny", "prompts": {"hello_world": {"system_template": "Hi"}}})
@@ -155,7 +264,7 @@ def test_slugs_follow_the_format(name: str, slug: str) -> None:
          "/prompts/a/validators/0/config: read as 'params'"),
         ({"validators": [{"type": "length", "params": {"max": 9}}]},
          "/prompts/a/validators/0/enabled: missing; read as true"),
-        ({"validators": [{"type": "length", "enabled": True, "message": "Too long."}]},
+        ({"validators": [{"type": "length", "enabled": True, "message": "Too long.", "params": {"max": 9}}]},
          "/prompts/a/validators/0/message: moved into 'params'"),
         ({"validators": ["lenght"]},
          "/prompts/a/validators/0: there is no validator 'lenght': kept, but not applied; did you mean 'length'?"),
@@ -189,7 +298,7 @@ def test_variables_by_name_are_read_as_a_list() -> None:
     assert pack.prompt().render({}) == "warm"
     assert changes_of(pack) == [
         "/prompts/a/variables: an object, read as an array of named variables",
-        "/prompts/a/variables/0: 'tone' is required and has a default, so it is never missing",
+        "/prompts/a/variables/0/default: 'tone' is required and has a default, so it is never missing",
     ]
 
 
@@ -272,6 +381,17 @@ def test_null_among_parameters_means_not_to_send_one() -> None:
         ("/compositions/verify/steps/0/depends_on", ["ask"]),
         ("/skills/1", {"nothing": 1}),
         ("/template_engine/syntax", LEFT_OUT),
+        ("/workflow/states/filed/terminal", False),
+        ("/workflow/states/writing/on_event", LEFT_OUT),
+        ("/workflow/states/writing/control", "user"),
+        ("/prompts/draft/variables/1/binding", {"kind": "session"}),
+        ("/prompts/draft/tool_policy/blocklist/0", "file_stroy"),
+        ("/prompts/draft/media/examples/0/parts/1/type", "smell"),
+        ("/evals/0/type", "workflow_state_is"),
+        ("/evals/1/id", "sober"),
+        ("/tools/archive/parameters/required/0", "qurey"),
+        ("/compositions/verify/steps/0/modifiers", {"eval": ["polite", "vaild"]}),
+        ("/skills/2", {"dir": "./skills/facts"}),
     ],
 )
 def test_upgrade_makes_any_pack_that_loads_strictly_right(pointer: str, value: object) -> None:
@@ -325,4 +445,7 @@ def test_whatever_loads_upgrades_to_what_loads_strictly(pointer: str, value: obj
     except PackError:
         return
     assert pack.to_dict() == data
-    assert load_pack(pack.upgrade(), strict=True).upgrade() == pack.upgrade()
+    upgraded = pack.upgrade()
+    errors = validate_pack(upgraded).errors
+    assert {error.code for error in errors} <= {"PP206", "PP304"}  # placeholders, which stay as they are
+    assert load_pack(upgraded, strict=not errors).upgrade() == upgraded

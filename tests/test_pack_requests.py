@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from newsroom import NEWSROOM
-from promptkit_nb import ConversationManager, MissingVariableError, OpenAIProvider
-from test_pack_dialect import OLDER
+from promptkit_nb import (
+    ConversationManager,
+    DemoProvider,
+    MemoryStore,
+    MissingVariableError,
+    OpenAIProvider,
+    PackError,
+    PackValidationError,
+    load_pack,
+)
+from test_pack_dialect import OLDER, prompt_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from chat_server import ChatServer
+    from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
 
 @pytest.fixture
@@ -72,3 +88,106 @@ def test_braces_of_the_user_stay(manager: ConversationManager, chat_server: Chat
     conv.send("Tell me {{name}}.")
     conv.send("Again.")
     assert [message["content"] for message in chat_server.requests[-1].body["messages"]][1] == "Tell me {{name}}."
+
+
+class RecordingProvider(DemoProvider):
+    """Keeps the requests."""
+
+    def __init__(self) -> None:
+        """Start without requests."""
+        super().__init__()
+        self.requests: list[ChatRequest] = []
+
+    def stream(self, request: ChatRequest, **options: Any) -> Iterator[StreamEvent]:
+        """Keep the request and answer it."""
+        self.requests.append(request)
+        return super().stream(request, **options)
+
+
+def test_unsupported_placeholder_is_refused_before_any_call() -> None:
+    """At the start for the conversation's model, at the send for another; ``system_prompt=`` is not a template."""
+    provider = RecordingProvider()
+    manager = ConversationManager(provider)
+    with pytest.raises(PackValidationError, match=r"contains \{\{name \| upper\}\} at line 1, column 4"):
+        manager.new_conversation(load_pack(prompt_in(system_template="Hi {{name | upper}}")))
+    pack = load_pack(prompt_in(model_overrides={"other": {"system_template": "Hi {{1}}"}}))
+    conv = manager.new_conversation(pack)
+    conv.send("{{1}}")
+    with pytest.raises(PackValidationError, match=r"contains \{\{1\}\}"):
+        conv.send("Again.", model="other")
+    assert len(provider.requests) == 1
+    assert len(conv.turns) == 1
+    manager.new_conversation(system_prompt="Hi {{name | upper}}").send("Hi")
+    assert provider.requests[-1].messages[0].content == "Hi {{name | upper}}"
+
+
+def test_conversation_that_began_earlier_goes_on_with_a_warning() -> None:
+    """Its stored prompt is sent as before, also if the same pack is given again; a changed pack is checked."""
+    provider, store = RecordingProvider(), MemoryStore()
+    manager = ConversationManager(provider, store=store)
+    data = prompt_in(system_template="Hi {{name | upper}}.")
+    conv = manager.new_conversation(system_prompt="Hi", conversation_id="older")
+    snapshot = load_pack(data).prompt().snapshot()
+    del snapshot["placeholders"]
+    state = store.get("older")
+    store.set(replace(state, settings=replace(state.settings, prompt=snapshot)), expected_revision=state.revision)
+    response = conv.send("Hello")
+    assert provider.requests[-1].messages[0].content == "Hi {{name | upper}}."
+    assert [warning.split(":")[0] for warning in response.warnings] == [
+        "Prompt 'a' contains {{name | upper}} at line 1, column 4, but filters are unsupported"
+    ]
+    again = manager.get_conversation("older", pack=load_pack(data))
+    assert again.send("Hello").warnings == response.warnings
+    data["prompts"]["a"]["system_template"] += " Be kind."
+    with pytest.raises(PackValidationError, match="filters are unsupported"):
+        manager.get_conversation("older", pack=load_pack(data)).send("Hello")
+    assert len(provider.requests) == 2
+
+
+DATA = "«{{data}} ${data} {data}»"
+RENDERED = "{{a}} {{fragments.f}} {{fragment:f}} {{f}} {{current_date}} {{{a}}} {{a text} {&} ${a} {a} {b} {%&if&a&%}"
+UNSUPPORTED = """
+    {{b}} {{&b}} {{fragment:&g}} {{fragments.nope}} {{a&|&upper}} {{user&name}} {{1}} {{persona_{{a}}}} {{#if&a}}
+    {{/if}} {{>&part}} {{}} {{&}} {{{{a}}}} {{.a}} {{a.b}} {{&a~&b}} {{ }} ${b} ${fragments.f} ${a&|&b} ${x_${a}}
+"""
+
+
+def texts_of(pieces: str) -> st.SearchStrategy[str]:
+    """Return texts of these pieces, in which ``&`` is a blank and ``~`` a line break."""
+    written = [piece.replace("&", " ").replace("~", "\n") for piece in pieces.split()]
+    return st.lists(st.sampled_from(written), max_size=6).map("".join)
+
+
+PIECES = texts_of(RENDERED) | texts_of(RENDERED) | texts_of(RENDERED + UNSUPPORTED)
+
+
+@given(
+    template=PIECES,
+    fragments=st.fixed_dictionaries({"f": PIECES}, optional={"g": PIECES}),
+    default=PIECES,
+    prefix=PIECES,
+    syntax=st.sampled_from(["{{variable}}", "{{variable}}", "${variable}", "{variable}"]),
+)
+def test_nothing_unrendered_of_a_pack_reaches_the_provider(
+    template: str, fragments: dict[str, str], default: str, prefix: str, syntax: str
+) -> None:
+    """Any text in any bracket form is rendered, or raises before the call; values of the caller are data."""
+    data = prompt_in(
+        system_template=template or "Hi",
+        variables=[{"name": "b", "type": "string", "required": False, "default": default}],
+        model_overrides={"demo": {"system_template_prefix": prefix}},
+    )
+    data["fragments"] = fragments
+    data["template_engine"]["syntax"] = syntax
+    provider = RecordingProvider()
+    try:
+        pack = load_pack(data)
+        ConversationManager(provider).new_conversation(pack, variables={"a": DATA}).send(DATA, model="demo")
+    except PackError:
+        assert provider.requests == []
+        return
+    assert provider.requests[0].messages[-1].content == DATA
+    system_prompt = str(provider.requests[0].messages[0].content).replace(DATA, "\0")
+    assert re.search(r"\{\{.*?\}\}", system_prompt, re.DOTALL) is None
+    if syntax == "${variable}":
+        assert re.search(r"\$\{.*?\}", system_prompt, re.DOTALL) is None

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newsroom import newsroom_with
 from promptkit_nb.errors import PackError, PackNotFoundError, PackValidationError, PromptNotFoundError
 from promptkit_nb.packs.pack import Prompt, load_pack
 from promptkit_nb.packs.schema import definition, schema
@@ -134,13 +135,39 @@ def test_missing_file_is_named_with_its_absolute_path(tmp_path: Path, monkeypatc
     )
 
 
-@pytest.mark.parametrize("name", ["", ".", "no/such/folder.json", "test.pack.json/x", "nul\0byte"])
+@pytest.mark.parametrize("name", ["no/such/folder.json", "test.pack.json/x", "nul\0byte", "~nobody-of-this-name/x"])
 def test_what_is_no_file_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Files used as folders and impossible names are not found."""
     written(tmp_path, json.dumps(MINIMAL))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PackNotFoundError, match="There is no pack file at /"):
         load_pack(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_folders_are_refused_with_the_packs_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The error says that it is a folder, and which packs it has."""
+    written(tmp_path, json.dumps(MINIMAL))
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner" if name == ".." else tmp_path)
+    with pytest.raises(PackNotFoundError) as caught:
+        load_pack(name)
+    assert str(caught.value) == f"{tmp_path} is a folder, not a pack file. Packs in {tmp_path}: test.pack.json."
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.pack.json", "file:///tmp/a.pack.json", "s3://bucket/a.json"])
+def test_urls_are_refused(url: str) -> None:
+    """The error says what to do."""
+    with pytest.raises(PackNotFoundError) as caught:
+        load_pack(url)
+    assert str(caught.value) == f"{url} is a URL, and load_pack reads files: download it, and give the file's path."
+
+
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path may begin with ``~``, as a string or a path object."""
+    written(tmp_path, json.dumps(MINIMAL))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_pack("~/test.pack.json").id == load_pack(Path("~/test.pack.json")).id == "mine"
 
 
 def test_unreadable_file_says_why(tmp_path: Path) -> None:
@@ -242,11 +269,11 @@ def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
     ("data", "message"),
     [
         ({"id": "a"}, "at the top, it needs 'prompts', not empty"),
-        (pack_with(prompts={}), "at the top, it needs 'prompts'"),
+        (pack_with(prompts={}), "at /prompts, it needs at least one prompt"),
         (pack_with(prompts=["a"]), "at /prompts, expected an object, found an array"),
         (pack_with(prompts={"a": None}), "at /prompts/a, expected an object, found null"),
         (pack_with(prompts={"x/y~z": "text"}), "at /prompts/x~1y~0z, expected an object, found 'text'"),
-        (with_prompt(system_template=""), "at /prompts/a, it needs 'system_template'"),
+        (with_prompt(system_template=""), "at /prompts/a/system_template, it is empty"),
         (
             pack_with(prompts={"a": {"system_tmplate": "You help."}}),
             "it needs 'system_template', not empty (found 'system_tmplate': rename it)",
@@ -286,14 +313,14 @@ def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str)
         ),
         (with_prompt(version=None), "/prompts/a/version: missing; read as '1.0.0'"),
         (with_prompt(id="b"), "/prompts/a/id: it is 'b', but the prompt is found by its key, 'a'"),
-        (with_prompt(tools=["t"]), "/prompts/a/tools/0: 't' is not among the pack's tools"),
+        (with_prompt(tools=["t"]), "/prompts/a/tools/0: there is no tool 't'"),
         (
             with_prompt(validators=[{"type": "max_length", "enabled": True}]),
             "/prompts/a/validators: kept, but not run",
         ),
         (
             with_prompt(variables=[{"name": "v", "type": "string", "required": True, "default": "d"}]),
-            "/prompts/a/variables/0: 'v' is required and has a default, so it is never missing",
+            "/prompts/a/variables/0/default: 'v' is required and has a default, so it is never missing",
         ),
     ],
 )
@@ -375,7 +402,22 @@ def test_every_section_can_be_read() -> None:
     assert prompt.tested_models[0]["model"] == "gpt-4o-mini"
     assert [validator["type"] for validator in prompt.validators] == ["max_length", "regex"]
     assert prompt.variables[0].example == "The harbour"
-    assert prompt.variables[1].binding["kind"] == "session"
+
+
+def test_keys_that_only_promptkit_reads_are_kept() -> None:
+    """``binding`` and ``control`` stay in place, with a warning; the upgrade moves them to the extras."""
+    data = newsroom_with("/prompts/draft/variables/1/binding", {"kind": "session"})
+    data["workflow"]["states"]["writing"]["control"] = "user"
+    pack = load_pack(data)
+    assert pack.prompt("draft").variables[1].binding["kind"] == "session"
+    assert pack.warnings[:2] == (
+        "/prompts/draft/variables/1/binding: not in the format; kept for other runtimes",
+        "/workflow/states/writing/control: not in the format; kept for other runtimes",
+    )
+    assert pack.upgrade()["metadata"]["x_extras"] == {
+        "/prompts/draft/variables/1/binding": {"kind": "session"},
+        "/workflow/states/writing/control": "user",
+    }
 
 
 def test_sections_that_are_not_run_are_named() -> None:
@@ -478,9 +520,11 @@ def test_any_json_loads_or_raises_a_pack_error(data: Any, tmp_path_factory: pyte
         try:
             pack = load_pack(source)
             assert pack.to_dict() == data
-            assert load_pack(pack.upgrade(), strict=True).extras == pack.upgrade().get("metadata", {}).get(
-                "x_extras", {}
-            )
+            upgraded = pack.upgrade()
+            assert load_pack(upgraded).extras == upgraded.get("metadata", {}).get("x_extras", {})
+            codes = {error.code for error in validate_pack(upgraded).errors}
+            assert codes <= {"PP206", "PP304"}  # placeholders, which stay as they are
+            assert codes or load_pack(upgraded, strict=True)
             assert repr(pack)
             assert pack._repr_html_()
             for prompt in pack.prompts.values():

@@ -145,11 +145,39 @@ def test_report_says_what_a_system_prompt_is_made_of(first_line: Prompt) -> None
     report = first_line.report({"company": "Shop", "zebra": 1, "other": 2})
     assert report.text == first_line.render({"company": "Shop"})
     assert report.prompt_hash == sha256(report.text.encode()).hexdigest()
-    assert report.used == ("agent", "company", "language", "orders", "policy", "refund_limit", "signature")
+    assert report.used == ("agent", "company", "language", "orders", "refund_limit")
     assert report.unused == ("other", "zebra")
     assert report.fragments == ("policy", "signature")
     assert report.passes == 4
     assert prompt_of("plain").report({}).passes == 1
+
+
+def test_report_counts_a_fragment_that_a_variable_replaces_as_a_variable() -> None:
+    """``used`` names what has a value of its own, ``fragments`` what comes from the pack."""
+    prompt = prompt_of("{{f}} {{fragments.g}}", fragments={"f": "F", "g": "{{x}}"})
+    report = prompt.report({"f": "mine", "x": "X"})
+    assert (report.text, report.used, report.fragments) == ("mine X", ("f", "x"), ("g",))
+    assert prompt.report({"f": None, "x": "X"}).fragments == ("f", "g")
+
+
+def test_missing_fragment_is_named_with_its_near_match() -> None:
+    """Also if nothing else uses the fragment that was meant."""
+    prompt = prompt_of("{{fragments.greting}}", fragments={"greeting": "Hello", "other": "x"})
+    with pytest.raises(PackValidationError, match=r"^Prompt 'a' uses .*: 'greting' \(did you mean 'greeting'\?\)"):
+        prompt.render({})
+
+
+def test_prompts_that_older_versions_stored_go_on_with_a_warning() -> None:
+    """A snapshot without the mark of this version sends what it sent before; one with it raises."""
+    snapshot = prompt_of("Hi {{1}} {{n}}").snapshot()
+    with pytest.raises(PackValidationError, match=r"contains \{\{1\}\} at line 1, column 4, but this is not a name"):
+        Prompt.from_snapshot(snapshot).render({"n": "Ann"})
+    del snapshot["placeholders"]
+    older = Prompt.from_snapshot(snapshot)
+    report = older.report({"n": "Ann"})
+    assert report.text == "Hi {{1}} Ann"
+    assert len(report.warnings) == 1
+    assert older.snapshot() == snapshot
 
 
 @given(value=st.text(min_size=1).filter(str.strip))
@@ -247,7 +275,7 @@ def test_snapshot_brings_back_an_equal_prompt(first_line: Prompt) -> None:
 def test_snapshot_keeps_the_fragments_it_uses_and_no_others(first_line: Prompt) -> None:
     """A snapshot holds only the fragments that the prompt uses."""
     snapshot = first_line.snapshot()
-    assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments"]
+    assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments", "placeholders"]
     assert (snapshot["pack_id"], snapshot["pack_version"]) == ("customer-support", "v2.3.1")
     assert snapshot["fragments"] == {
         "signature": "Sign as {{agent}}, {{company}}.",

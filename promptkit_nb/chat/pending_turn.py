@@ -120,7 +120,7 @@ class Preparation:
         )
         if cost is not None and window.counted_tokens is None:  # the next estimate learns from what was counted
             window = replace(window, counted_tokens=cost.input_tokens)
-        return self._prepared(inquiry, window, call, warnings)
+        return self._prepared(inquiry, window, call, (*inquiry.terms.warnings, *warnings))
 
     def cost_of(
         self, terms: RequestSettings, turns: Sequence[Turn], window: Window, estimator: TokenEstimator

@@ -39,6 +39,7 @@ class RequestSettings:
     max_output_tokens: int | None
     max_tokens: int | None
     context_policy: ContextPolicy
+    warnings: tuple[str, ...] = ()
 
     def request(self, messages: Sequence[Message]) -> ChatRequest:
         """Return the request with these messages, the system message among them."""
@@ -85,11 +86,12 @@ def request_settings(
         **state.settings.parameters,
         **_without_none(parameters or {}),
     }
+    report = None if prompt is None else prompt.report(state.settings.variables, model=model)
     # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters bounds the answer.
     longest = merged.pop("max_tokens", None)
     return RequestSettings(
         model=model,
-        system_prompt=state.system_prompt if prompt is None else prompt.render(state.settings.variables, model=model),
+        system_prompt=state.system_prompt if report is None else report.text,
         timeless_prompt=_timeless(prompt, state, model),
         parameters=merged,
         max_output_tokens=check_tokens(
@@ -97,6 +99,7 @@ def request_settings(
         ),
         max_tokens=check_tokens("max_tokens", state.settings.max_tokens if max_tokens is None else max_tokens),
         context_policy=state.settings.context_policy,
+        warnings=() if report is None else report.warnings,
     )
 
 

@@ -7,6 +7,8 @@ for move to ``extras``, keyed by their pointer, so nothing is lost.
 from __future__ import annotations
 
 import json
+import re
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +25,21 @@ from promptkit_nb.packs.names import (
     slug_of,
     type_of,
 )
-from promptkit_nb.packs.schema import definition, pointer_to
+from promptkit_nb.packs.schema import definition, object_items, objects_in, pointer_to, texts_in
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+SYNTAXES = "'{{variable}}', '${variable}' or '{variable}'"
 _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
+_SYNTAX = re.compile(r"\s*(\{\{|\$\{|\{)\s*[A-Za-z_][\w.-]*\s*(\}\}|\})\s*")
+_TEMPLATES = ("system_template", "system_template_prefix", "system_template_suffix")
+# What to rewrite in the other syntaxes. Dollar braces that are not a name become unsupported double braces.
+_REWRITES = {
+    "{": re.compile(r"(?<![{$])\{((?:fragment:)?[A-Za-z_][\w.-]*)\}(?!\})"),
+    "${": re.compile(r"\$\{((?:(?!\$\{|\}).)*)\}", re.DOTALL),
+}
 
 
 @dataclass(slots=True)
@@ -80,16 +90,97 @@ def normalize_dialect(context: LoadContext) -> None:
     """
     data = context.data
     context.keep_former_extras()
+    _read_pack_version(context, data)
     if "version" in data:
         _complete_version(context, data, "")
     _fill(context, data, "", _missing_of_pack(data, context.stem))
     for key in UNSUPPORTED_KEYS:
         if key in data:
             context.move_out(data, key, "", "kept, but not applied")
-    prompts = data.get("prompts")
-    for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
-        if isinstance(prompt, dict):
-            _read_prompt(context, key, prompt, pointer_to("/prompts", key))
+    for key, prompt in objects_in(data.get("prompts")):
+        _read_prompt(context, key, prompt, pointer_to("/prompts", key))
+    for index, skill in object_items(data.get("skills")):
+        _rename(context, skill, "dir", "path", pointer_to("/skills", index))
+
+
+def read_syntax(context: LoadContext) -> None:
+    """Rewrite placeholders in another syntax of the schema as ``{{name}}``; raise for a syntax that is not one."""
+    syntax = context.data["template_engine"].get("syntax", "{{variable}}")
+    if opening_of(syntax) is None:
+        raise context.refuse("/template_engine/syntax", f"expected {SYNTAXES}, found {shown_value(syntax)}", "PP305")
+    rewritten = with_double_braces(context.data)
+    if rewritten is not context.data:
+        context.data = rewritten
+        context.warn("/template_engine/syntax", f"{shown_value(syntax)}; placeholders read as '{{{{variable}}}}'")
+
+
+def opening_of(syntax: str) -> str | None:
+    """Return the opening braces of a template syntax; ``None`` if it is not one of ``SYNTAXES``.
+
+    >>> opening_of("{{variable}}"), opening_of("${name}"), opening_of("jinja2")
+    ('{{', '${', None)
+    """
+    found = _SYNTAX.fullmatch(syntax)
+    return found[1] if found and (found[1] == "{{") == (found[2] == "}}") else None
+
+
+def with_double_braces(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the pack, if needed as a copy, with placeholders in double braces.
+
+    >>> pack = {"template_engine": {"syntax": "${variable}"}, "fragments": {"hello": "Hello ${name}!"}}
+    >>> with_double_braces(pack)["fragments"]
+    {'hello': 'Hello {{name}}!'}
+    """
+    engine = data.get("template_engine")
+    syntax = engine.get("syntax") if isinstance(engine, dict) else None
+    pattern = _REWRITES.get(opening_of(syntax) or "") if isinstance(syntax, str) else None
+    if pattern is None:
+        return data
+    copied = deepcopy(data)
+    copied["template_engine"]["syntax"] = _ENGINE["syntax"]
+
+    def rewrite(text: str) -> str:
+        count = 1
+        while count:  # the outer braces of nested ones come next
+            text, count = pattern.subn(r"{{\1}}", text)
+        return text
+
+    change_templates(copied, rewrite)
+    return copied
+
+
+def change_templates(data: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Change all templates, fragments and default texts of a pack in place."""
+    fragments = data.get("fragments")
+    for name, text in list(texts_in(fragments)):
+        data["fragments"][name] = change(text)
+    for _, prompt in objects_in(data.get("prompts")):
+        overrides = [override for _, override in objects_in(prompt.get("model_overrides"))]
+        for holder in (prompt, *overrides):
+            holder.update({key: change(text) for key, text in texts_in(holder) if key in _TEMPLATES})
+        for _, variable in object_items(prompt.get("variables")):
+            if isinstance(variable.get("default"), str):
+                variable["default"] = change(variable["default"])
+
+
+def templates_in(prompt: Mapping[str, Any], pointer: str = "") -> Iterator[tuple[str, str]]:
+    """Yield pointers and texts of a prompt's templates."""
+    for key, text in texts_in(prompt):
+        if key in _TEMPLATES:
+            yield pointer_to(pointer, key), text
+    for model, override in objects_in(prompt.get("model_overrides")):
+        for key, text in texts_in(override):
+            if key in _TEMPLATES:
+                yield pointer_to(pointer, "model_overrides", model, key), text
+
+
+def _read_pack_version(context: LoadContext, data: dict[str, Any]) -> None:
+    """Read the pack's version from the metadata of the older dialect, whose ``version`` is that of the dialect."""
+    metadata, version = data.get("metadata"), data.get("version")
+    own = full_version(metadata.get("pack_version")) if isinstance(metadata, dict) else None
+    if own is not None and (version is None or full_version(version) not in {None, version}):
+        data["version"] = own
+        context.warn("/metadata/pack_version", f"read as 'version' {own!r}, instead of {shown_value(version)}")
 
 
 def _missing_of_pack(data: Mapping[str, Any], stem: str) -> dict[str, object]:

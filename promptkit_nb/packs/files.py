@@ -149,6 +149,7 @@ PackSource = str | os.PathLike[str] | Mapping[str, object]
 _DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
 _MAX_DEPTH = 100  # the checks are recursive
 _SHOWN_FILES = 5
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def read_pack(source: PackSource) -> PackFile:
     {'id': 'mine'}
     """
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.path.abspath(source))  # noqa: PTH100 - absolute, without resolving links
+        path = _path_of(os.fspath(source))
         where, text = str(path), _text_of(path)
         stem = path.name.removesuffix(".json").removesuffix(".pack")
         data = _parsed(text, where)
@@ -209,10 +210,19 @@ def _refuse(where: str, code: str, problem: str, cause: Exception | None = None,
     raise PackValidationError(f"{where} {problem}", findings=findings) from cause
 
 
+def _path_of(source: str) -> Path:
+    """Return the absolute path, without resolving links."""
+    if isinstance(source, str) and _URL.match(source):
+        raise PackNotFoundError(f"{source} is a URL, and load_pack reads files: download it, and give the file's path.")
+    return Path(os.path.abspath(os.path.expanduser(source)))  # noqa: PTH100, PTH111 - pathlib raises for unknown users
+
+
 def _text_of(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
+    except IsADirectoryError as error:
+        raise PackNotFoundError(f"{path} is a folder, not a pack file. {_what_is_near(path)}") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             problem = f"is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8."
             _refuse(str(path), "PP001", problem, error)

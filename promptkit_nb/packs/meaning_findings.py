@@ -8,11 +8,22 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
+from promptkit_nb.packs.dialect import SYNTAXES, opening_of, templates_in, with_double_braces
 from promptkit_nb.packs.findings import Finding, shown_value
-from promptkit_nb.packs.names import CHECK_ALIASES, CHECKS
-from promptkit_nb.packs.reference_findings import error_at, object_items, objects_in, texts_in, warning_at
-from promptkit_nb.packs.schema import pointer_to
-from promptkit_nb.packs.templates import BLOCK, PLACEHOLDER, TIME_NAMES, placeholders_in, reachable
+from promptkit_nb.packs.names import CHECK_ALIASES, CHECKS, OLDER_CHECKS
+from promptkit_nb.packs.reference_findings import error_at, warning_at
+from promptkit_nb.packs.schema import object_items, objects_in, pointer_to, texts_in
+from promptkit_nb.packs.templates import (
+    FRAGMENTS,
+    PLACEHOLDER,
+    TIME_NAMES,
+    fragment_texts,
+    line_and_column,
+    name_in,
+    placeholders_in,
+    reachable,
+    unsupported_in,
+)
 from promptkit_nb.packs.variables import VARIABLE_TYPES, Variable
 from promptkit_nb.text.near_names import Suggestions, near_names
 
@@ -21,7 +32,6 @@ if TYPE_CHECKING:
 
 # Set by the runtime, without a declaration.
 WELL_KNOWN = frozenset({"input", "workflow_context", *TIME_NAMES})
-_TEMPLATES = ("system_template", "system_template_prefix", "system_template_suffix")
 
 
 def template_findings(data: dict[str, Any]) -> Iterator[Finding]:
@@ -29,13 +39,14 @@ def template_findings(data: dict[str, Any]) -> Iterator[Finding]:
 
     >>> pack = {"prompts": {"a": {"system_template": "{{topc}}", "variables": [{"name": "topic"}]}}}
     >>> [finding.text for finding in template_findings(pack)][0]
-    "{{topc}} at character 1 is not declared; did you mean 'topic'?"
+    "{{topc}} at line 1, column 1 is not declared; did you mean 'topic'?"
     """
+    data = with_double_braces(data)
     checker = _TemplateChecker(dict(texts_in(data.get("fragments"))))
     for key, prompt in objects_in(data.get("prompts")):
         yield from checker.prompt_findings(prompt, pointer_to("/prompts", key))
     for key, text in checker.fragments.items():
-        yield from _block_findings(text, pointer_to("/fragments", key))
+        yield from _unsupported_findings(text, pointer_to("/fragments", key))
 
 
 class _TemplateChecker:
@@ -43,6 +54,7 @@ class _TemplateChecker:
 
     def __init__(self, fragments: dict[str, str]) -> None:
         self.fragments = fragments
+        self._fragment_texts = fragment_texts(fragments)
         self._suggestions = Suggestions()
         self._reported: set[tuple[str, str]] = set()
 
@@ -54,16 +66,19 @@ class _TemplateChecker:
             if isinstance(variable.get("name"), str)
         }
         defaults = {name: default for name, (_, default) in declared.items() if isinstance(default, str)}
-        templates = dict(_templates_of(prompt, pointer))
+        templates = dict(templates_in(prompt, pointer))
         for place, text in templates.items():
             yield from self._placeholder_findings(text, place, declared)
-            yield from _block_findings(text, place)
-        texts = ChainMap(self.fragments, defaults)
+            yield from _unsupported_findings(text, place)
+        texts = ChainMap(self._fragment_texts, defaults)
         used = set(chain.from_iterable(map(placeholders_in, templates.values())))
         for name in sorted(reachable(templates.values(), texts)):
             used |= placeholders_in(texts[name])
-            in_fragment = name in self.fragments
-            place = pointer_to("/fragments", name) if in_fragment else pointer_to(declared[name][0], "default")
+            if name in self._fragment_texts:
+                place = pointer_to("/fragments", name.removeprefix(FRAGMENTS))
+            else:
+                place = pointer_to(declared[name][0], "default")
+                yield from _unsupported_findings(texts[name], place)
             yield from self._placeholder_findings(texts[name], place, declared)
         for name, (place, _) in declared.items() if templates else ():
             if name not in used:
@@ -71,33 +86,26 @@ class _TemplateChecker:
 
     def _placeholder_findings(self, text: str, pointer: str, declared: Mapping[str, object]) -> Iterator[Finding]:
         for found in PLACEHOLDER.finditer(text):
-            name = found[1]
-            if name in declared or name in self.fragments or name in WELL_KNOWN or name.startswith("artifacts."):
+            name = name_in(found)
+            if name in declared or name in self._fragment_texts or name in WELL_KNOWN or name.startswith("artifacts."):
                 continue
             if (pointer, name) in self._reported:
                 continue
             self._reported.add((pointer, name))
-            near = self._suggestions.near(name, chain(declared, self.fragments, WELL_KNOWN))
-            message = f"{{{{{name}}}}} at character {found.start() + 1} is not declared"
-            yield warning_at("PP400", pointer, message, value=f"{{{{{name}}}}}", suggestions=near)
+            place = "{} at line {}, column {}".format(found[0], *line_and_column(text, found.start()))
+            if name.startswith(FRAGMENTS):
+                near = self._suggestions.near(name.removeprefix(FRAGMENTS), self.fragments)
+                message = f"{place} is not among the pack's fragments"
+                yield error_at("PP206", pointer, message, value=found[0], suggestions=near)
+            else:
+                near = self._suggestions.near(name, chain(declared, self.fragments, WELL_KNOWN))
+                yield warning_at("PP400", pointer, f"{place} is not declared", value=found[0], suggestions=near)
 
 
-def _templates_of(prompt: dict[str, Any], pointer: str) -> Iterator[tuple[str, str]]:
-    for key, text in texts_in(prompt):
-        if key in _TEMPLATES:
-            yield pointer_to(pointer, key), text
-    for model, override in objects_in(prompt.get("model_overrides")):
-        for key, text in texts_in(override):
-            if key in _TEMPLATES:
-                yield pointer_to(pointer, "model_overrides", model, key), text
-
-
-def _block_findings(text: str, pointer: str) -> Iterator[Finding]:
-    found = BLOCK.search(text)
-    if found:
-        block = shown_value(found[0])
-        message = f"{block} at character {found.start() + 1}: blocks are not supported, only {{{{name}}}}"
-        yield warning_at("PP406", pointer, message, value=block)
+def _unsupported_findings(text: str, pointer: str) -> Iterator[Finding]:
+    for found in unsupported_in(text) if "{{" in text else ():
+        hint = "write the text out, or declare a variable for it"
+        yield error_at("PP304", pointer, str(found), value=shown_value(found.text), hint=hint)
 
 
 _UNSUPPORTED_FEATURES = {"conditionals", "loops", "filters"}
@@ -118,7 +126,11 @@ def meaning_findings(data: dict[str, Any]) -> Iterator[Finding]:
     ['PP302']
     """
     engine = data.get("template_engine")
-    features = engine.get("features") if isinstance(engine, dict) else None
+    engine = engine if isinstance(engine, dict) else {}
+    syntax, features = engine.get("syntax"), engine.get("features")
+    if isinstance(syntax, str) and opening_of(syntax) is None:
+        message = f"expected {SYNTAXES}, found {shown_value(syntax)}"
+        yield error_at("PP305", "/template_engine/syntax", message, value=shown_value(syntax), expected=SYNTAXES)
     for index, feature in enumerate(features if isinstance(features, list) else ()):
         if isinstance(feature, str) and feature in _UNSUPPORTED_FEATURES:
             yield warning_at(
@@ -166,7 +178,7 @@ def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Fin
     default, kind = variable.get("default"), variable.get("type")
     if default is None or (kind is not None and kind not in VARIABLE_TYPES):
         return
-    if isinstance(default, str) and placeholders_in(default):
+    if isinstance(default, str) and "{{" in default:
         rules = {}  # the rules apply to the rendered value
     try:
         Variable(str(variable.get("name")), kind, validation=rules).check(default)
@@ -184,9 +196,7 @@ def _validator_findings(validator: dict[str, Any], pointer: str) -> Iterator[Fin
         return
     place = pointer_to(pointer, "type")
     if kind not in CHECKS:
-        near = near_names(kind, CHECKS)
-        message = f"there is no validator {shown_value(kind)}"
-        yield error_at("PP202", place, message, value=shown_value(kind), suggestions=near)
+        yield _unknown_check("validator", kind, place)
         return
     check, params = CHECK_ALIASES.get(kind, kind), validator.get("params")
     if params is None and check in _NEEDED_PARAMS:
@@ -224,12 +234,14 @@ def _direction_findings(direction: object, pointer: str) -> Iterator[Finding]:
 def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:
     for index, each in object_items(evals):
         kind = each.get("type")
-        if isinstance(kind, str) and kind and kind not in CHECKS:
-            near = near_names(kind, CHECKS)
-            message = f"there is no eval {shown_value(kind)}: kept, but not run"
-            yield warning_at(
-                "PP409", pointer_to(pointer, index, "type"), message, value=shown_value(kind), suggestions=near
-            )
+        if isinstance(kind, str) and kind and kind not in CHECKS and each.get("enabled") is not False:
+            yield _unknown_check("eval", kind, pointer_to(pointer, index, "type"))
+
+
+def _unknown_check(what: str, kind: str, pointer: str) -> Finding:
+    near = (OLDER_CHECKS[kind],) if kind in OLDER_CHECKS else near_names(kind, CHECKS)
+    message = f"there is no {what} {shown_value(kind)}"
+    return error_at("PP202", pointer, message, value=shown_value(kind), suggestions=near)
 
 
 def _problem_of_pattern(pattern: str) -> str:

@@ -18,7 +18,10 @@ OLDER_NAMES = {
         "template_vars": "variables",
     },
     "validator": {"config": "params"},
+    "skill_path": {"dir": "path"},
 }
+# Keys that PromptKit reads and its schema refuses, by definition of the schema: tolerant loading keeps them in place.
+KEYS_OF_RUNTIME = {"variable": "binding", "state": "control"}
 # Keys of the older documentation that the format no longer has.
 UNSUPPORTED_KEYS = ("variants", "environments", "extends", "examples", "user_template")
 # Keys that older packs put on a validator itself instead of in its params.
@@ -44,25 +47,26 @@ CHECK_ALIASES = {
     "tools_not_called_with_args": "tool_args_excluded_session",
     "valid_json": "json_valid",
 }
-# Every check that PromptKit has; the type of a validator or an eval is one of these.
+OLDER_CHECKS = {"workflow_state_is": "state_is", "workflow_transitioned_to": "transitioned_to"}
+# Every check that PromptKit or the specification names; the type of a validator or an eval is one of these.
 CHECKS = frozenset(
     {
         *CHECK_ALIASES,
         *CHECK_ALIASES.values(),
         *"""
         a2a_eval a2a_eval_session agent_invoked agent_not_invoked agent_response_contains answer_relevancy
-        audio_duration audio_emotion audio_format bias composition_branch_taken composition_output
+        assertion audio_duration audio_emotion audio_format bias composition_branch_taken composition_output
         composition_parallel_complete composition_step_output contextual_precision contextual_recall
-        contextual_relevancy cosine_similarity cost_budget custom directional faithfulness guardrail_triggered
-        hallucination image_dimensions image_format image_moderation invariant_fields_preserved json_path json_schema
-        latency_budget llm_judge llm_judge_tool_calls min_length no_tool_errors outcome_equivalent pii_detection
-        pii_leakage rest_eval rest_eval_session role_violation sentiment skill_activated skill_activation_order
-        skill_not_activated text_sentiment text_toxicity tool_anti_pattern tool_args tool_args_session
-        tool_call_chain tool_call_count tool_call_sequence tool_calls_with_args tool_efficiency tool_exec
-        tool_no_repeat tool_result_has_media tool_result_includes tool_result_matches tool_result_media_type
-        tools_called_session tools_not_called tools_not_called_session topic_policy toxicity video_duration
-        video_resolution workflow_complete workflow_state_is workflow_tool_access workflow_transition_order
-        workflow_transitioned_to
+        contextual_relevancy cosine_similarity cost_budget custom directional faithfulness guardrail
+        guardrail_triggered hallucination image_dimensions image_format image_moderation
+        invariant_fields_preserved json_path json_schema latency_budget llm_judge llm_judge_tool_calls
+        min_length no_tool_errors outcome_equivalent pii_detection pii_leakage rest_eval rest_eval_session
+        role_violation sentiment skill_activated skill_activation_order skill_not_activated spoke_in_state
+        state_is text_sentiment text_toxicity tool_anti_pattern tool_args tool_args_session tool_call_chain
+        tool_call_count tool_call_sequence tool_calls_with_args tool_efficiency tool_exec tool_no_repeat
+        tool_result_has_media tool_result_includes tool_result_matches tool_result_media_type
+        tools_called_session tools_not_called tools_not_called_session topic_policy toxicity transitioned_to
+        video_duration video_resolution workflow_complete workflow_tool_access workflow_transition_order
         """.split(),  # noqa: SIM905 - read as words
     }
 )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.packs.dialect import LoadContext, normalize_dialect
+from promptkit_nb.packs.dialect import LoadContext, normalize_dialect, read_syntax
 from promptkit_nb.packs.display import pack_html
 from promptkit_nb.packs.files import read_pack
 from promptkit_nb.packs.findings import Findings
-from promptkit_nb.packs.names import TemplateEngine, slug_of
+from promptkit_nb.packs.meaning_findings import meaning_findings, template_findings
+from promptkit_nb.packs.names import TemplateEngine
 from promptkit_nb.packs.prompt import Prompt
-from promptkit_nb.packs.reference_findings import agent_references, workflow_findings
+from promptkit_nb.packs.reference_findings import agent_references, prompt_references, workflow_findings
 from promptkit_nb.packs.schema import check_pack, keys_of, pointer_to
 from promptkit_nb.packs.validation import check_strictly, upgraded
 from promptkit_nb.text.near_names import did_you_mean, near_names
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 _SHOWN_NAMES = 20
 
+_REPORTED_CODES = {"PP402", "PP403"}  # keys that differ from ids, and required variables with a default
 _NOT_RUN_OF_PACK = ("evals", "workflow", "agents", "skills", "compositions")
 _NOT_RUN_OF_PROMPT = ("pipeline", "validators", "evals", "media")
 
@@ -158,7 +160,9 @@ class Pack:
     def upgrade(self) -> dict[str, Any]:
         """Return the pack's JSON as PromptPack 1.5, which ``load_pack(…, strict=True)`` accepts.
 
-        Values that the format does not allow move to ``metadata.x_extras``, keyed by their JSON pointer.
+        Values that the format does not allow move to ``metadata.x_extras``, keyed by their JSON pointer. References to
+        fragments get their canonical syntax, ``{{fragments.NAME}}``. Placeholders that cannot be rendered stay as they
+        are: strict loading names them.
 
         >>> pack = load_pack({"version": "1.0", "prompts": {"chat": {"system_prompt": "You help."}}})
         >>> pack.upgrade()["prompts"]["chat"]["system_template"]
@@ -204,15 +208,17 @@ def _strict_pack(file: PackFile) -> Pack:
     warnings = [f"{finding.pointer}: {finding.text}" for finding in check_strictly(file)]
     context = LoadContext(file.data, file.where)
     context.keep_former_extras()
-    return _pack(context, file, warnings)
+    read_syntax(context)
+    return _pack(context, file, [*context.warnings, *warnings])
 
 
 def _tolerant_pack(file: PackFile) -> Pack:
     context = LoadContext(deepcopy(file.data), file.where, file.stem)
     normalize_dialect(context)
     check_pack(context)
+    read_syntax(context)
     _check_references(context.data, file.where)
-    return _pack(context, file, [*context.warnings, *_pack_warnings(context.data)])
+    return _pack(context, file, [*context.warnings, *_semantic_warnings(context.data)])
 
 
 def _pack(context: LoadContext, file: PackFile, warnings: list[str]) -> Pack:
@@ -254,17 +260,9 @@ def _unapplied(data: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{pointer_to('/prompts', key, section)}: kept, but not run"
 
 
-def _pack_warnings(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield warnings about a pack that loads and may still not mean what its author intended."""
-    tools = data.get("tools") or {}
-    for key, prompt in data["prompts"].items():
-        pointer = pointer_to("/prompts", key)
-        if prompt["id"] not in {key, slug_of(key, also="_")}:
-            yield f"{pointer}/id: it is {prompt['id']!r}, but the prompt is found by its key, {key!r}"
-        for index, tool in enumerate(prompt.get("tools") or ()):
-            if tool not in tools:
-                yield f"{pointer}/tools/{index}: {tool!r} is not among the pack's tools"
-        for index, variable in enumerate(prompt.get("variables") or ()):
-            if variable.get("required") and variable.get("default") is not None:
-                name = variable.get("name")
-                yield f"{pointer}/variables/{index}: {name!r} is required and has a default, so it is never missing"
+def _semantic_warnings(data: dict[str, Any]) -> Iterator[str]:
+    """Yield warnings about what strict loading refuses or reports, although the pack can be used."""
+    for check in (prompt_references, meaning_findings, template_findings):
+        for finding in check(data):
+            if finding.severity == "error" or finding.code in _REPORTED_CODES:
+                yield f"{finding.pointer}: {finding.text}"

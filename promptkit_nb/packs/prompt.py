@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.packs.dialect import LoadContext
+from promptkit_nb.packs.dialect import LoadContext, templates_in
 from promptkit_nb.packs.display import prompt_html, shown_variable
 from promptkit_nb.packs.names import STOP_SEQUENCES, Parameters, ToolPolicy
-from promptkit_nb.packs.schema import check_prompt
-from promptkit_nb.packs.templates import TIME_NAMES, local_time, placeholders_in, reachable, render, time_values
+from promptkit_nb.packs.schema import check_prompt, object_items
+from promptkit_nb.packs.templates import (
+    FRAGMENTS,
+    TIME_NAMES,
+    fragment_texts,
+    local_time,
+    placeholders_in,
+    reachable,
+    render,
+    time_values,
+)
 from promptkit_nb.packs.variables import Variable, bound_values
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
@@ -31,15 +40,16 @@ T = TypeVar("T")
 _SHORT_NAME = 3
 _SHOWN_CHARACTERS = 60
 _WHOLE_NUMBERS = ("max_tokens", "top_k")
+_CHECKED = "placeholders"  # in snapshots since unsupported placeholders are errors
 
 
 @dataclass(frozen=True, slots=True)
 class RenderReport:
     """A rendered system prompt and what went into it.
 
-    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` lists the names that were filled in, ``unused`` the
-    given names that were not, both sorted. ``fragments`` lists the fragments in the text, ``passes`` is the
-    nesting depth.
+    ``prompt_hash`` is the SHA-256 of the text in hex. ``used`` lists the variables in the text, ``unused`` the given
+    ones that are not, both sorted. ``fragments`` lists the fragments in the text, ``passes`` is the nesting depth.
+    ``warnings`` describes double braces that an older conversation still sends.
     """
 
     text: str
@@ -48,6 +58,7 @@ class RenderReport:
     unused: tuple[str, ...]
     fragments: tuple[str, ...]
     passes: int
+    warnings: tuple[str, ...] = ()
 
 
 def report_of(
@@ -58,31 +69,37 @@ def report_of(
     given: Mapping[str, object],
     clock: Callable[[], datetime],
     where: str,
+    keep_unsupported: bool = False,
 ) -> RenderReport:
     """Render the template; precedence rises from defaults to fragments, the time and the given values.
 
     ``where`` begins error messages. Raises the errors of ``Prompt.render``.
     """
     defaults = {variable.name: variable.default for variable in declared if variable.default is not None}
-    texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | dict(fragments)
+    shared = fragment_texts(fragments)
+    texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | shared
     plain = {name: value for name, value in defaults.items() if name not in texts}
     asked = _names_in(template, texts)
     _refuse_misspelt(given, {*asked, *(variable.name for variable in declared)}, where)
     time = time_values(clock()) if asked & TIME_NAMES else {}
+    values = plain | dict(time) | bound_values(declared, given)
     rendered = render(
         template,
         texts=texts,
-        values=plain | dict(time) | bound_values(declared, given),
+        values=values,
         required=[variable.name for variable in declared if variable.required],
         where=where,
+        keep_unsupported=keep_unsupported,
     )
+    included = rendered.used & (shared.keys() - values.keys())
     return RenderReport(
         rendered.text,
         sha256(rendered.text.encode("utf-8", "surrogatepass")).hexdigest(),
-        tuple(sorted(rendered.used)),
+        tuple(sorted(rendered.used - included)),
         tuple(sorted(given.keys() - rendered.used)),
-        tuple(name for name in fragments if name in rendered.used and given.get(name) is None),
+        tuple(name for name in fragments if included & {name, f"{FRAGMENTS}{name}"}),
         rendered.passes,
+        rendered.unsupported,
     )
 
 
@@ -126,36 +143,34 @@ class Prompt:
     pack_id: str = ""
     pack_version: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
+    _keep_unsupported: bool = field(default=False, repr=False)
 
     @classmethod
     def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
         """Return a prompt from the JSON of a pack, whose shape was checked."""
         definition = pack["prompts"][name]
-        fragments = pack.get("fragments") or {}
-        used = reachable(_texts_of(definition), fragments)
-        return cls(
-            name,
-            definition,
-            {key: fragments[key] for key in sorted(used)},
-            pack["id"],
-            pack["version"],
-            extras,
-        )
+        fragments = _fragments_of(definition, pack.get("fragments") or {})
+        return cls(name, definition, fragments, pack["id"], pack["version"], extras)
 
     @classmethod
     def from_snapshot(cls, data: Mapping[str, Any]) -> Self:
-        """Return the prompt from its ``snapshot``; raise ``PackValidationError`` if it is not one."""
+        """Return the prompt from its ``snapshot``; raise ``PackValidationError`` if it is not one.
+
+        Snapshots that older versions stored without the key ``placeholders`` keep double braces that are not a
+        placeholder in the text, so that their conversations go on; ``report`` warns about them.
+        """
         where = "The stored prompt"
         try:
             name, pack_id, pack_version = data["name"], data["pack_id"], data["pack_version"]
             context = LoadContext(deepcopy(dict(data["prompt"])), where)
             fragments, extras = data["fragments"], data.get("extras", {})
+            is_older = _CHECKED not in data
         except (KeyError, TypeError, ValueError) as error:
             raise PackValidationError(
                 f"{where} is not a snapshot of a prompt: {error}. Give the pack again."
             ) from error
         check_prompt(context)
-        return cls(name, context.data, fragments, pack_id, pack_version, extras)
+        return cls(name, context.data, fragments, pack_id, pack_version, extras, is_older)
 
     @property
     def id(self) -> str:
@@ -236,7 +251,8 @@ class Prompt:
         inserted literally. Names that the prompt does not use are allowed, unless they look like a misspelled variable.
 
         Raises ``MissingVariableError`` for names without a value and for misspelled names, and ``PackValidationError``
-        for a value that breaks the rules of its variable.
+        for a value that breaks the rules of its variable, for a fragment that does not exist, and for double braces in
+        the pack's texts that are not a placeholder, such as ``{{name | upper}}``.
         """
         return self.report(variables, model=model, clock=clock).text
 
@@ -260,6 +276,7 @@ class Prompt:
             given=variables,
             clock=clock,
             where=f"Prompt {self.name!r}",
+            keep_unsupported=self._keep_unsupported,
         )
 
     def _section(self, key: str, absent: T) -> T:
@@ -297,6 +314,8 @@ class Prompt:
         }
         if self.extras:
             kept["extras"] = dict(self.extras)
+        if not self._keep_unsupported:
+            kept[_CHECKED] = "checked"
         copied: dict[str, object] = json_copy(kept, "prompt")
         return copied
 
@@ -334,13 +353,25 @@ class Prompt:
         return prompt_html(self)
 
 
+def is_stored(prompt: Prompt, stored: Mapping[str, Any] | None) -> bool:
+    """Return whether a conversation has this snapshot of the prompt, written by this version or an older one."""
+    return stored is not None and {**prompt.snapshot(), _CHECKED: ""} == {**stored, _CHECKED: ""}
+
+
 def _texts_of(definition: Mapping[str, Any]) -> list[str]:
-    """Return all templates of a prompt."""
-    templates = [definition, *(definition.get("model_overrides") or {}).values()]
-    keys = ("system_template", "system_template_prefix", "system_template_suffix")
-    texts = [template.get(key) for template in templates for key in keys]
-    texts += [variable.get("default") for variable in definition.get("variables") or ()]
-    return [text for text in texts if isinstance(text, str)]
+    """Return all templates and default texts of a prompt."""
+    defaults = (variable.get("default") for _, variable in object_items(definition.get("variables")))
+    return [text for _, text in templates_in(definition)] + [text for text in defaults if isinstance(text, str)]
+
+
+def _fragments_of(definition: Mapping[str, Any], fragments: Mapping[str, str]) -> dict[str, str]:
+    """Return the fragments that a prompt uses, and near matches of those that do not exist, for the error message."""
+    texts, names = _texts_of(definition), fragment_texts(fragments)
+    used = reachable(texts, names)
+    wanted = frozenset().union(*map(placeholders_in, [*texts, *(names[name] for name in used)])) - used
+    missing = [name.removeprefix(FRAGMENTS) for name in wanted if name.startswith(FRAGMENTS)]
+    near = {other for name in missing for other in near_names(name, fragments)}
+    return {name: fragments[name] for name in sorted({name.removeprefix(FRAGMENTS) for name in used} | near)}
 
 
 def _pattern(name: str) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import Finding, shown_value
-from promptkit_nb.packs.schema import pointer_to
+from promptkit_nb.packs.names import slug_of
+from promptkit_nb.packs.schema import keys_in, object_items, objects_in, pointer_to, text_items
 from promptkit_nb.text.near_names import Suggestions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+
+# Tools of the runtime itself.
+RESERVED = re.compile(r"(?:workflow|skill|memory|a2a|mcp|composition)__.*")
 
 
 class KnownNames:
@@ -28,42 +34,9 @@ class KnownNames:
             return
         begin = f"{what}: " if what else ""
         message = f"{begin}there is no {self.kind} {shown_value(name)}"
-        expected = f"the name of a {self.kind}"
+        expected = f"the name of {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         near = self._suggestions.near(name, self.known)
         yield Finding("PP201", "error", pointer, message, None, None, shown_value(name), expected, near)
-
-
-def objects_in(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the members of an object whose values are objects."""
-    for key, item in value.items() if isinstance(value, dict) else ():
-        if isinstance(item, dict):
-            yield key, item
-
-
-def texts_in(value: object) -> Iterator[tuple[str, str]]:
-    """Yield the members of an object whose values are strings."""
-    for key, item in value.items() if isinstance(value, dict) else ():
-        if isinstance(item, str):
-            yield key, item
-
-
-def object_items(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the items of an array that are objects."""
-    for index, item in enumerate(value) if isinstance(value, list) else ():
-        if isinstance(item, dict):
-            yield index, item
-
-
-def text_items(value: object) -> Iterator[tuple[int, str]]:
-    """Yield the items of an array that are strings."""
-    for index, item in enumerate(value) if isinstance(value, list) else ():
-        if isinstance(item, str):
-            yield index, item
-
-
-def keys_in(value: object) -> Collection[str]:
-    """Return the keys of an object; nothing for other values."""
-    return value.keys() if isinstance(value, dict) else ()
 
 
 def prompt_references(data: dict[str, Any]) -> Iterator[Finding]:
@@ -77,17 +50,56 @@ def prompt_references(data: dict[str, Any]) -> Iterator[Finding]:
     for key, prompt in objects_in(data.get("prompts")):
         for index, name in text_items(prompt.get("tools")):
             yield from tools.missing(name, pointer_to("/prompts", key, "tools", index))
-        if isinstance(prompt.get("id"), str) and prompt["id"] != key:
+        policy = prompt.get("tool_policy")
+        for index, name in text_items(policy.get("blocklist") if isinstance(policy, dict) else None):
+            if not RESERVED.fullmatch(name):
+                yield from tools.missing(name, pointer_to("/prompts", key, "tool_policy", "blocklist", index))
+        yield from _media_findings(prompt.get("media"), pointer_to("/prompts", key, "media"))
+        yield from _repeated_evals(prompt.get("evals"), pointer_to("/prompts", key, "evals"))
+        if isinstance(prompt.get("id"), str) and prompt["id"] not in {key, slug_of(key, also="_")}:
             pointer = pointer_to("/prompts", key, "id")
             yield warning_at(
                 "PP402", pointer, f"it is {shown_value(prompt['id'])}, but the prompt is found by its key, {key!r}"
             )
+    yield from _repeated_evals(data.get("evals"), "/evals")
     for key, tool in objects_in(data.get("tools")):
+        yield from _required_properties(tool, pointer_to("/tools", key))
         if isinstance(tool.get("name"), str) and tool["name"] != key:
             pointer = pointer_to("/tools", key, "name")
             yield warning_at(
                 "PP402", pointer, f"it is {shown_value(tool['name'])}, but the tool is found by its key, {key!r}"
             )
+
+
+def _required_properties(tool: dict[str, Any], pointer: str) -> Iterator[Finding]:
+    parameters = tool.get("parameters")
+    if isinstance(parameters, dict) and isinstance(parameters.get("properties"), dict):
+        properties = KnownNames("property", parameters["properties"])
+        for index, name in text_items(parameters.get("required")):
+            yield from properties.missing(name, pointer_to(pointer, "parameters", "required", index))
+
+
+def _media_findings(media: object, pointer: str) -> Iterator[Finding]:
+    """Yield parts of examples of a type that the prompt does not support."""
+    supported = {kind for _, kind in text_items(media.get("supported_types"))} if isinstance(media, dict) else set()
+    if not isinstance(media, dict) or not supported:
+        return
+    kinds = KnownNames("supported type", {"text", *supported})
+    for index, example in object_items(media.get("examples")):
+        for number, part in object_items(example.get("parts")):
+            if isinstance(part.get("type"), str):
+                place = pointer_to(pointer, "examples", index, "parts", number, "type")
+                yield from kinds.missing(part["type"], place)
+
+
+def _repeated_evals(evals: object, pointer: str) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, each in object_items(evals):
+        eval_id = each.get("id")
+        if isinstance(eval_id, str) and eval_id in seen:
+            yield error_at("PP203", pointer_to(pointer, index, "id"), f"duplicate eval {shown_value(eval_id)}")
+        elif isinstance(eval_id, str):
+            seen.add(eval_id)
 
 
 def agent_references(data: dict[str, Any]) -> Iterator[Finding]:
@@ -96,7 +108,7 @@ def agent_references(data: dict[str, Any]) -> Iterator[Finding]:
     if not isinstance(agents, dict):
         return
     members = KnownNames("member", keys_in(agents.get("members")))
-    if isinstance(agents.get("entry"), str) and isinstance(agents.get("members"), dict):
+    if isinstance(agents.get("entry"), str) and members.known:
         yield from members.missing(agents["entry"], "/agents/entry")
     prompts = KnownNames("prompt", keys_in(data.get("prompts")))
     workflow = data.get("workflow")
@@ -161,7 +173,7 @@ def workflow_findings(data: dict[str, Any]) -> Iterator[Finding]:
         yield from _use_of_composition(state, compositions, pointer, what)
         yield from _exit_findings(state, names, pointer, what)
         yield from _limit_findings(state, states, names, pointer, what)
-        if version == max(_VERSIONS) and not state.get("terminal") and not state.get("on_event"):
+        if version == max(_VERSIONS) and state.get("terminal") is not True and state.get("on_event") == {}:
             yield warning_at("PP405", pointer, f"{what} has no events and is not terminal")
     yield from _cycles(states)
 
@@ -245,7 +257,6 @@ def cycles_of(targets: Mapping[str, list[str]]) -> Iterator[list[str]]:
                 walks.append(iter(targets[step]))
 
 
-RESERVED = re.compile(r"(?:workflow|skill|memory|a2a|mcp|composition)__.*")
 _STRATEGIES = ("append", "barrier", "replace")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
@@ -258,17 +269,22 @@ def composition_findings(data: dict[str, Any]) -> Iterator[Finding]:
     ["PP201 error /compositions/c/output: there is no step 'b'"]
     """
     prompts, tools = KnownNames("prompt", keys_in(data.get("prompts"))), KnownNames("tool", keys_in(data.get("tools")))
+    prompt_evals = (prompt.get("evals") for _, prompt in objects_in(data.get("prompts")))
+    listed = chain.from_iterable(map(object_items, (data.get("evals"), *prompt_evals)))
+    evals = KnownNames("eval", {each["id"] for _, each in listed if isinstance(each.get("id"), str)})
     for name, composition in objects_in(data.get("compositions")):
         pointer = pointer_to("/compositions", name)
         if RESERVED.fullmatch(name):
             yield error_at("PP205", pointer, f"{name!r} is reserved for tools of the runtime: choose another name")
-        yield from _CompositionChecker(composition, pointer, prompts, tools).findings()
+        yield from _CompositionChecker(composition, pointer, prompts, tools, evals).findings()
 
 
 class _CompositionChecker:
     """Checks one composition: its steps at all levels, and their references."""
 
-    def __init__(self, composition: dict[str, Any], pointer: str, prompts: KnownNames, tools: KnownNames) -> None:
+    def __init__(
+        self, composition: dict[str, Any], pointer: str, prompts: KnownNames, tools: KnownNames, evals: KnownNames
+    ) -> None:
         self.composition = composition
         self.pointer = pointer
         self.steps = list(_all_steps(composition.get("steps"), pointer_to(pointer, "steps")))
@@ -277,6 +293,7 @@ class _CompositionChecker:
         self.roots = KnownNames("step or input", {"input", *self.ids})
         self.prompts = prompts
         self.tools = tools
+        self.evals = evals
 
     def findings(self) -> Iterator[Finding]:
         """Yield all findings."""
@@ -289,9 +306,10 @@ class _CompositionChecker:
                 seen.add(step_id)
             yield from self._references(step, pointer)
             yield from self._reducer(step.get("reduce"), pointer_to(pointer, "reduce"))
-        if isinstance(self.composition.get("output"), str):
+        if self.ids and isinstance(self.composition.get("output"), str):
             yield from self.step_names.missing(self.composition["output"], pointer_to(self.pointer, "output"))
-        yield from self._cycles()
+        if len(seen) == len(self.ids):
+            yield from self._cycles()
 
     def _references(self, step: dict[str, Any], pointer: str) -> Iterator[Finding]:
         for key, names in (
@@ -305,6 +323,9 @@ class _CompositionChecker:
         for key, names in (("tools", self.tools), ("depends_on", self.step_names)):
             for index, name in text_items(step.get(key)):
                 yield from names.missing(name, pointer_to(pointer, key, index))
+        modifiers = step.get("modifiers")
+        for index, name in text_items(modifiers.get("eval") if isinstance(modifiers, dict) else None):
+            yield from self.evals.missing(name, pointer_to(pointer, "modifiers", "eval", index))
         for key in ("input", "args", "predicate"):
             yield from self._values(step.get(key), pointer_to(pointer, key))
         termination = step.get("termination")

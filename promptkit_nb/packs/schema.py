@@ -8,11 +8,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import shown_value
-from promptkit_nb.packs.names import UNSUPPORTED_KEYS
+from promptkit_nb.packs.names import KEYS_OF_RUNTIME, UNSUPPORTED_KEYS
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from promptkit_nb.packs.dialect import LoadContext
 
@@ -81,6 +81,39 @@ def keys_of(pointer: str) -> list[str]:
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
+def objects_in(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the members of an object whose values are objects."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, dict):
+            yield key, item
+
+
+def texts_in(value: object) -> Iterator[tuple[str, str]]:
+    """Yield the members of an object whose values are strings."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, str):
+            yield key, item
+
+
+def object_items(value: object) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the items of an array that are objects."""
+    for index, item in enumerate(value) if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            yield index, item
+
+
+def text_items(value: object) -> Iterator[tuple[int, str]]:
+    """Yield the items of an array that are strings."""
+    for index, item in enumerate(value) if isinstance(value, list) else ():
+        if isinstance(item, str):
+            yield index, item
+
+
+def keys_in(value: object) -> Collection[str]:
+    """Return the keys of an object; nothing for other values."""
+    return value.keys() if isinstance(value, dict) else ()
+
+
 _Path = tuple[str | int, ...]  # becomes a pointer only for messages
 
 _TYPES = {"null": type(None), "boolean": bool, "object": dict, "array": list, "string": str}
@@ -92,8 +125,11 @@ def check_pack(context: LoadContext) -> None:
     A known key with the value null counts as absent.
     """
     prompts = context.data.get("prompts")
-    if not prompts:
-        raise context.refuse("", "it needs 'prompts', not empty" + _renamed(context.data, "prompts", schema()), "PP101")
+    if prompts is None:
+        problem = f"it needs 'prompts', not empty{_renamed(context.data, 'prompts', schema())}"
+        raise context.refuse("", problem, "PP101")
+    if prompts == {}:
+        raise context.refuse("/prompts", "it needs at least one prompt", "PP107")
     for key, prompt in prompts.items() if isinstance(prompts, dict) else ():
         if isinstance(prompt, dict):
             _check_needed(context, prompt, pointer_to("/prompts", key))
@@ -121,9 +157,12 @@ def unknown_key_hint(key: str, node: Node) -> str:
 
 def _check_needed(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:
     """Raise for a prompt without a system prompt and for variables without names."""
-    if not prompt.get("system_template"):
+    template = prompt.get("system_template")
+    if template is None:
         renamed = _renamed(prompt, "system_template", definition("prompt"))
         raise context.refuse(pointer, f"it needs 'system_template', not empty{renamed}", "PP101")
+    if template == "":
+        raise context.refuse(pointer_to(pointer, "system_template"), "it is empty", "PP107")
     variables = prompt.get("variables")
     for index, variable in enumerate(variables if isinstance(variables, list) else ()):
         if isinstance(variable, dict) and not variable.get("name"):
@@ -156,7 +195,9 @@ def _visit_object(context: LoadContext, value: dict[str, Any], node: Node, path:
     properties, others = node.get("properties", {}), node.get("additionalProperties", True)
     for key, item in list(value.items()):
         child = properties.get(key, others)
-        if child is False:
+        if child is False and any(node is definition(name) and key == kept for name, kept in KEYS_OF_RUNTIME.items()):
+            context.warn(pointer_to("", *path, key), "not in the format; kept for other runtimes")
+        elif child is False:
             hint = "" if key in UNSUPPORTED_KEYS else unknown_key_hint(key, node)
             context.move_out(value, key, pointer_to("", *path), f"unknown key, kept but not applied{hint}")
         elif item is None and key in properties:

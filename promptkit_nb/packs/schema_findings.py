@@ -7,7 +7,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.packs.findings import Finding, shown_value
-from promptkit_nb.packs.names import OLDER_NAMES, PARAMS_OF_VALIDATOR, UNSUPPORTED_KEYS, full_version
+from promptkit_nb.packs.names import (
+    CHECKS,
+    KEYS_OF_RUNTIME,
+    OLDER_NAMES,
+    PARAMS_OF_VALIDATOR,
+    UNSUPPORTED_KEYS,
+    full_version,
+)
 from promptkit_nb.packs.schema import node_at, parent_of_key, pointer_to, schema
 from promptkit_nb.text.near_names import near_names
 
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from promptkit_nb.packs.schema import Node
 
 OLDER = "a name from older documentation"
+_HINTS = {"on_event": "or set 'terminal' to true"}
 
 
 def schema_findings(data: dict[str, Any]) -> Iterator[Finding]:
@@ -58,7 +66,7 @@ def _missing(key: str, holder: dict[str, Any], node: Node, schema_path: list[str
     properties = node.get("properties") or node_at(schema_path[:2])["properties"]  # required by a condition
     near = near_names(key, [other for other in holder if other not in properties])
     older = [old for names in OLDER_NAMES.values() for old, new in names.items() if new == key and old in holder]
-    hint = f"rename {[*older, *near][0]!r}" if older or near else ""
+    hint = f"rename {[*older, *near][0]!r}" if older or near else _HINTS.get(key, "")
     return Finding("PP101", "error", pointer, f"it needs {key!r}", expected=key, hint=hint)
 
 
@@ -67,6 +75,8 @@ def _unknown(key: str, value: object, node: Node, schema_path: list[str | int], 
     suggestions, hint = near_names(key, node["properties"]), ""
     if key in OLDER_NAMES.get(where, {}):
         suggestions, hint = (OLDER_NAMES[where][key],), OLDER
+    elif KEYS_OF_RUNTIME.get(where) == key:
+        suggestions, hint = (), "PromptKit reads it, but the format does not have it: remove it"
     elif where == "validator" and key in PARAMS_OF_VALIDATOR:
         suggestions, hint = (), "it belongs under 'params'"
     elif key in UNSUPPORTED_KEYS and where in {"", "prompt"}:
@@ -93,7 +103,7 @@ def _refused(code: str, value: object, expected: str, pointer: str, options: Seq
     shown, meant = shown_value(value), near or ((version,) if version else ())
     message = f"expected {expected}, found {shown}"
     names_check = isinstance(value, str) and pointer.rpartition("/")[0].endswith("/validators")
-    hint = f"{OLDER}: write {json.dumps({'type': value, 'enabled': True})}" if names_check else ""
+    hint = f"{OLDER}: write {json.dumps({'type': value, 'enabled': True})}" if names_check and value in CHECKS else ""
     return Finding(code, "error", pointer, message, value=shown, expected=expected, suggestions=meant, hint=hint)
 
 

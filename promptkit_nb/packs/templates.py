@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.text.near_names import did_you_mean, near_names
+from promptkit_nb.text.plain_text import preview
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -53,17 +54,79 @@ def time_values(now: datetime) -> Mapping[str, str]:
 MAX_NESTING = 10
 _MAX_CHARACTERS = 10_000_000  # ten levels of nesting can exhaust the memory
 
-PLACEHOLDER = re.compile(r"\{\{[ \t]*([A-Za-z_][\w.-]*)[ \t]*\}\}")
-BLOCK = re.compile(r"\{\{[ \t]*[#/^>][ \t]*[A-Za-z_][^{}\n]*\}\}")
+FRAGMENTS = "fragments."  # {{fragments.NAME}} is the specification's syntax; {{fragment:NAME}} is promptpack-python's
+PLACEHOLDER = re.compile(r"\{\{[ \t]*(?:fragment:[ \t]*([\w.-]+)|([A-Za-z_][\w.-]*))[ \t]*\}\}")
+_BRACES = re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.DOTALL)
+_BLOCK = re.compile(r"\{\{\s*[#/^>]")
+
+
+def name_in(placeholder: re.Match[str]) -> str:
+    """Return the name in a match of ``PLACEHOLDER``; explicit references to fragments begin with ``FRAGMENTS``.
+
+    >>> [name_in(found) for found in PLACEHOLDER.finditer("{{a}} {{fragment:b}} {{fragments.c}}")]
+    ['a', 'fragments.b', 'fragments.c']
+    """
+    return f"{FRAGMENTS}{placeholder[1]}" if placeholder[1] else placeholder[2]
+
+
+def fragment_texts(fragments: Mapping[str, str]) -> dict[str, str]:
+    """Return the fragments under their names and under their explicit references."""
+    return {**fragments, **{f"{FRAGMENTS}{name}": text for name, text in fragments.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Double braces that are not a placeholder; ``line`` and ``column`` count from 1 in the template."""
+
+    text: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """Say what is wrong, and where."""
+        if _BLOCK.match(self.text):
+            problem = "blocks are unsupported"
+        elif "|" in self.text:
+            problem = "filters are unsupported"
+        else:
+            problem = "this is not a name"
+        return (
+            f"{preview(self.text)} at line {self.line}, column {self.column}, but {problem}: "
+            "only {{name}} and {{fragments.NAME}} are replaced"
+        )
+
+
+def unsupported_in(text: str) -> list[Unsupported]:
+    """Return all double braces in a template that would be sent to the model as they are.
+
+    >>> [found.text for found in unsupported_in("{{a}} {{b | upper}} {{c_{{d}}}} {{ {e}")]
+    ['{{b | upper}}', '{{c_{{d}}}}']
+    """
+    masked = PLACEHOLDER.sub(lambda found: " " * len(found[0]), text)
+    found = _BRACES.finditer(masked) if "{{" in masked else ()
+    return [Unsupported(text[slice(*each.span())], *line_and_column(text, each.start())) for each in found]
+
+
+def line_and_column(text: str, offset: int) -> tuple[int, int]:
+    r"""Return line and column of an offset, both counted from 1.
+
+    >>> line_and_column("a\nbc", 3)
+    (2, 2)
+    """
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered template: the text, the names that were filled in, and the nesting depth (1 without nesting)."""
+    """A rendered template: the text, the names that were filled in, and the nesting depth (1 without nesting).
+
+    ``unsupported`` describes double braces that are still in the text.
+    """
 
     text: str
     used: frozenset[str]
     passes: int
+    unsupported: tuple[str, ...] = ()
 
 
 def render(
@@ -73,6 +136,7 @@ def render(
     values: Mapping[str, object],
     required: Collection[str] = (),
     where: str = "The template",
+    keep_unsupported: bool = False,
 ) -> Rendered:
     """Return the template with each ``{{name}}`` replaced.
 
@@ -80,19 +144,21 @@ def render(
     are rendered too, up to ten levels deep. Names in ``required`` need a value even if no placeholder uses them.
     ``where`` begins error messages. Single braces and unclosed ones are plain text.
 
-    Raises ``MissingVariableError`` for names without a value, and ``PackValidationError`` for cycles, deeper nesting,
-    ``{{#if}}`` blocks and values that JSON does not have.
+    Raises ``MissingVariableError`` for names without a value, and ``PackValidationError`` for fragments that do not
+    exist, cycles, deeper nesting, values that JSON does not have, and double braces that are not a placeholder, such as
+    ``{{#if}}``; with ``keep_unsupported``, the last stay in the text, except for blocks.
 
     >>> render("{{greeting}}!", texts={"greeting": "Hello {{ name }}"}, values={"name": "{{secret}}"}).text
     'Hello {{secret}}!'
     """
-    rendering = _Rendering(texts, values, where, {name for name in required if name not in {*texts, *values}})
+    rendering = _Rendering(
+        texts, values, where, {name for name in required if name not in {*texts, *values}}, keep_unsupported
+    )
     text, _ = rendering.expand(template, ())
-    if rendering.missing:
-        known = sorted({*texts, *values})
-        listed = ", ".join(f"{name!r}{_question(name, known)}" for name in sorted(rendering.missing))
-        raise MissingVariableError(f"{where} has no value for {listed}. Give it in variables={{...}}.")
-    return Rendered(text, frozenset(rendering.filled), rendering.passes)
+    rendering.refuse_missing()
+    if "{{" in text and not rendering.unsupported:
+        rendering.refuse_assembled(template)
+    return Rendered(text, frozenset(rendering.filled), rendering.passes, tuple(rendering.unsupported))
 
 
 def placeholders_in(text: str) -> frozenset[str]:
@@ -101,7 +167,7 @@ def placeholders_in(text: str) -> frozenset[str]:
     >>> sorted(placeholders_in("{{a}} {{ b }} {c} {{d"))
     ['a', 'b']
     """
-    return frozenset(PLACEHOLDER.findall(text))
+    return frozenset(map(name_in, PLACEHOLDER.finditer(text)))
 
 
 def reachable(templates: Iterable[str], texts: Mapping[str, str]) -> frozenset[str]:
@@ -148,16 +214,18 @@ class _Rendering:
     values: Mapping[str, object]
     where: str
     missing: set[str]
+    keep_unsupported: bool = False
+    unsupported: list[str] = field(default_factory=list)
     filled: dict[str, tuple[str, int]] = field(default_factory=dict)
     passes: int = 1
 
     def expand(self, text: str, chain: tuple[str, ...]) -> tuple[str, int]:
         """Return the rendered text and its nesting depth; ``chain`` holds the names that led here."""
-        self._refuse_blocks(text, chain)
+        self._check_braces(text, chain)
         pieces: list[str] = []
         end = depth = 0
         for found in PLACEHOLDER.finditer(text):
-            filling, levels = self._fill(found[1], chain)
+            filling, levels = self._fill(name_in(found), chain)
             pieces += (text[end : found.start()], filling)
             end, depth = found.end(), max(depth, levels)
         pieces.append(text[end:])
@@ -167,6 +235,42 @@ class _Rendering:
                 "let its texts refer to each other less often."
             )
         return "".join(pieces), depth
+
+    def refuse_missing(self) -> None:
+        """Raise for fragments that do not exist, and for names without a value."""
+        fragments = {name.removeprefix(FRAGMENTS) for name in self.missing if name.startswith(FRAGMENTS)}
+        if fragments:
+            known = [name.removeprefix(FRAGMENTS) for name in self.texts if name.startswith(FRAGMENTS)]
+            raise PackValidationError(
+                f"{self.where} uses fragments that the pack does not have: {_with_near_names(fragments, known)}. "
+                "Add them to the pack, or correct the names."
+            )
+        if self.missing:
+            known = [name for name in {*self.texts, *self.values} if not name.startswith(FRAGMENTS)]
+            listed = _with_near_names(self.missing, known)
+            raise MissingVariableError(f"{self.where} has no value for {listed}. Give it in variables={{...}}.")
+
+    def refuse_assembled(self, template: str) -> None:
+        """Raise if several texts of the pack form double braces together; values of the caller may contain them."""
+        blank = _Rendering(self.texts, dict.fromkeys(self.values, "\0"), self.where, set(), self.keep_unsupported)
+        text, _ = blank.expand(template, ())
+        formed = PLACEHOLDER.search(text) or _BRACES.search(text)
+        if formed:
+            problem = f"{preview(formed[0])}, formed by several texts of the pack and not replaced"
+            self._report(f"{self.where} contains {problem}. Write the placeholder into one text.")
+
+    def _check_braces(self, text: str, chain: tuple[str, ...]) -> None:
+        place = f" (in {_shown(chain)})" if chain else ""
+        for found in unsupported_in(text) if "{{" in text else ():
+            message = f"{self.where} contains {found}{place}. Write the text out, or give it as a variable."
+            if _BLOCK.match(found.text):
+                raise PackValidationError(message)
+            self._report(message)
+
+    def _report(self, message: str) -> None:
+        if not self.keep_unsupported:
+            raise PackValidationError(message)
+        self.unsupported.append(message)
 
     def _fill(self, name: str, chain: tuple[str, ...]) -> tuple[str, int]:
         if name not in self.filled:
@@ -197,21 +301,12 @@ class _Rendering:
             f"{self.where} nests more than {MAX_NESTING} levels deep: {_shown(chain)}. Put these texts together."
         )
 
-    def _refuse_blocks(self, text: str, chain: tuple[str, ...]) -> None:
-        block = BLOCK.search(text)
-        if block is None:
-            return
-        place = f" (in {_shown(chain)})" if chain else ""
-        raise PackValidationError(
-            f"{self.where} contains {block[0]}{place}, but blocks are unsupported: only {{{{name}}}} is replaced. "
-            "Write the text out, or give it as a variable."
-        )
-
 
 def _shown(chain: tuple[str, ...]) -> str:
     return " → ".join(chain)
 
 
-def _question(name: str, known: Collection[str]) -> str:
-    question = did_you_mean(near_names(name, known)).removeprefix("; ")
-    return f" ({question})" if question else ""
+def _with_near_names(names: Collection[str], known: Collection[str]) -> str:
+    """Return the names, sorted, each with its near matches."""
+    questions = ((name, did_you_mean(near_names(name, known)).removeprefix("; ")) for name in sorted(names))
+    return ", ".join(f"{name!r} ({question})" if question else repr(name) for name, question in questions)

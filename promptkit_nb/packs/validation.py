@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.packs.dialect import change_templates
 from promptkit_nb.packs.files import positions_of, read_pack
 from promptkit_nb.packs.findings import Finding, Findings
-from promptkit_nb.packs.meaning_findings import meaning_findings, template_findings
+from promptkit_nb.packs.meaning_findings import WELL_KNOWN, meaning_findings, template_findings
 from promptkit_nb.packs.names import EXTRAS, free_name, slug_of
 from promptkit_nb.packs.reference_findings import (
     agent_references,
@@ -18,10 +19,12 @@ from promptkit_nb.packs.reference_findings import (
     prompt_references,
     workflow_findings,
 )
-from promptkit_nb.packs.schema import keys_of, pointer_to
+from promptkit_nb.packs.schema import keys_of, object_items, objects_in, pointer_to
 from promptkit_nb.packs.schema_findings import OLDER, schema_findings
+from promptkit_nb.packs.templates import FRAGMENTS, PLACEHOLDER, name_in
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping
 
     from promptkit_nb.packs.files import PackFile, PackSource
@@ -62,12 +65,12 @@ def validate_pack(path: PackSource) -> Findings:
 
 def findings_of(file: PackFile) -> Findings:
     """Return all findings for a pack file."""
-    found = _placed(errors_of(file.data), file)
+    found = _placed(_all_findings(file.data), file)
     older = any(finding.hint.startswith(OLDER) for finding in found)
     return Findings(found, file.where, _ADVICE if older else "")
 
 
-def errors_of(data: dict[str, Any]) -> list[Finding]:
+def _all_findings(data: dict[str, Any]) -> list[Finding]:
     """Return all findings for a pack's JSON, unordered and without positions."""
     return [finding for check in _CHECKS for finding in check(data)]
 
@@ -96,12 +99,13 @@ def _placed(findings: list[Finding], file: PackFile) -> list[Finding]:
     ]
 
 
+_UNREPAIRABLE = {"PP206", "PP304"}  # placeholders: only the author knows what they mean
 _ROUNDS = 12  # after these, whole sections are moved, so that it ends
 _ENGINE = {"version": "v1", "syntax": "{{variable}}"}
 
 
 def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the pack without errors, with the extras in its metadata.
+    """Return a copy of the pack without errors, with the extras in its metadata; only templates may need an author.
 
     >>> pack = upgraded({"id": "a", "name": "A", "version": "1.0.0", "prompts": {"chat": {"id": "chat", "name": "Chat",
     ...                  "version": "1.0.0", "system_template": "Hi", "parameters": {"temperature": 7}}}}, {})
@@ -111,15 +115,32 @@ def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, An
     pack: dict[str, Any] = json_copy(data, "pack")
     kept = dict(extras)
     for tried in range(2 * _ROUNDS):
-        errors = [finding for finding in errors_of(pack) if finding.severity == "error"]
+        found = _all_findings(pack)
+        errors = [each for each in found if each.severity == "error" and each.code not in _UNREPAIRABLE]
         if not errors:
             break
         _repair(pack, errors, kept, whole_sections=tried >= _ROUNDS)
+    _make_fragments_explicit(pack)
     if kept:
         metadata = pack.setdefault("metadata", {})
         former = metadata.get(EXTRAS, {})
         metadata[EXTRAS] = kept if isinstance(former, dict) else {**kept, f"/metadata/{EXTRAS}": former}
     return pack
+
+
+def _make_fragments_explicit(pack: dict[str, Any]) -> None:
+    """Write references to fragments as ``{{fragments.NAME}}``, unless the name is a variable of some prompt too."""
+    prompts = [prompt for _, prompt in objects_in(pack["prompts"])]
+    variables = {variable["name"] for prompt in prompts for _, variable in object_items(prompt.get("variables"))}
+    plain = pack.get("fragments", {}).keys() - variables - WELL_KNOWN
+
+    def explicit(placeholder: re.Match[str]) -> str:
+        name = name_in(placeholder)
+        if name in plain:
+            return f"{{{{{FRAGMENTS}{name}}}}}"
+        return f"{{{{{name}}}}}" if name.startswith(FRAGMENTS) else placeholder[0]
+
+    change_templates(pack, lambda text: PLACEHOLDER.sub(explicit, text))
 
 
 def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any], *, whole_sections: bool) -> None:
@@ -135,7 +156,11 @@ def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any
 
 
 def _make_up(pack: dict[str, Any], keys: tuple[str, ...], missing: str) -> bool:
-    """Add a missing key to the pack, its template engine or a prompt; return whether it applied."""
+    """Add a missing key to the pack, its template engine, a prompt or a state; return whether it applied."""
+    if missing == "on_event":
+        states: dict[str, Any] = pack["workflow"]["states"]
+        states[keys[2]]["on_event"] = {}
+        return True
     is_prompt = len(keys) == 2 and keys[0] == "prompts"  # noqa: PLR2004 - and its name
     if keys and not is_prompt and keys != ("template_engine",):
         return False
