@@ -87,5 +87,5 @@ def test_findings_become_a_dataframe() -> None:
 def test_values_are_shown_short() -> None:
     """Values are shown as in JSON, with at most 60 characters."""
     values: list[object] = [None, True, 1.5, "x", [], {}]
-    assert list(map(shown_value, values)) == ["null", "true", "1.5", "'x'", "an array", "an object"]
+    assert list(map(shown_value, values)) == ["null", "true", "1.5", "'x'", "an empty array", "an empty object"]
     assert len(shown_value("x" * 1000)) < 63

@@ -214,6 +214,15 @@ def test_placeholders_that_cannot_be_rendered_are_warnings_and_stay_in_the_upgra
         load_pack(pack.upgrade(), strict=True)
 
 
+def test_upgrade_moves_media_kinds_that_the_published_schema_cannot_tell_apart() -> None:
+    """Settings of another kind that a known kind may have too are refused there, and accepted here."""
+    data = newsroom_with("/prompts/draft/media/hologram", {"max_size_mb": 5})
+    assert validate_pack(data).errors == ()
+    upgraded = load_pack(data).upgrade()
+    assert upgraded["metadata"].pop("x_extras") == {"/prompts/draft/media/hologram": {"max_size_mb": 5}}
+    assert upgraded == newsroom()
+
+
 def test_folders_of_skills_are_read_as_paths() -> None:
     """PromptKit reads ``dir``, and its schema has ``path``."""
     pack = load_pack(newsroom_with("/skills/2", {"dir": "./skills/facts"}))
@@ -226,6 +235,8 @@ def test_unknown_checks_are_named() -> None:
     """Validators and evals of unknown types load tolerantly, with a warning and a near match."""
     pack = load_pack(newsroom_with("/evals/0/type", "workflow_state_is"))
     assert changes_of(pack) == ["/evals/0/type: there is no eval 'workflow_state_is'; did you mean 'state_is'?"]
+    pack = load_pack(newsroom_with("/evals/0/type", "house_tone"))
+    assert changes_of(pack) == ["/evals/0/type: there is no eval 'house_tone'"]
     pack = load_pack(newsroom_with("/prompts/draft/validators/0/type", "max_lenth"))
     assert changes_of(pack)[0].endswith("there is no validator 'max_lenth'; did you mean 'max_length'?")
 

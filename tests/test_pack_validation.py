@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
 
 from newsroom import LEFT_OUT, NEWSROOM, newsroom, newsroom_with
-from promptkit_nb import PackNotFoundError, PackValidationError, load_pack, validate_pack
-from promptkit_nb.packs.schema import schema
+from promptkit_nb import PackError, PackNotFoundError, PackValidationError, load_pack, validate_pack
+from promptkit_nb.packs.schema import pointer_to, schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 DRAFT = "/prompts/draft"
@@ -225,6 +227,7 @@ def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value:
          "PP400 warning /fragments/house_style: {{curent_date}} at line 1, column 4 is not declared; did you mean"),
         (f"{DRAFT}/variables/1/default", "{{reders}}", "PP400 warning /prompts/draft/variables/1/default: {{reders}}"),
         ("/template_engine/features/1", "loops", "'loops' is not supported"),
+        ("/evals/1/type", "house_tone", "PP410 warning /evals/1/type: there is no eval 'house_tone'"),
         (f"{STATES}/writing/on_event", {"written": "checking"}, "names are written like 'OrderShipped'; did you mean"),
         (f"{STATES}/checking/on_event", {"Again": "writing"},
          "PP405 warning /workflow/states/writing: events form a cycle: 'writing → checking → writing'"),
@@ -260,10 +263,33 @@ def test_rules_of_a_variable_are_for_what_comes_out_of_its_default() -> None:
     assert list(validate_pack(pack)) == []
 
 
+def test_agents_are_tools_of_other_agents() -> None:
+    """A prompt may list the names of agents as tools."""
+    assert list(validate_pack(newsroom_with(f"{DRAFT}/tools/-", "check"))) == []
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "error"),
+    [
+        ("/prompts", {}, "PP107 error /prompts: expected at least 1 entry, found an empty object"),
+        ("/agents/members", {}, "PP107 error /agents/members: expected at least 1 entry, found an empty object"),
+        (
+            "/compositions/verify/steps",
+            [],
+            "PP107 error /compositions/verify/steps: expected at least 1 item, found",
+        ),
+        (f"{STEPS}/1/id", "look_up", "PP203 error /compositions/verify/steps/1/id: duplicate step 'look_up'"),
+    ],
+)
+def test_empty_lists_and_duplicates_have_no_follow_up_errors(pointer: str, value: object, error: str) -> None:
+    """One mistake is one error, at the key that has it."""
+    assert error in only_error(newsroom_with(pointer, value))
+
+
 def test_workflow_without_states_is_one_error() -> None:
     """Empty states are one error, without follow-up errors."""
     pack = newsroom(agents=LEFT_OUT, workflow={"version": 1, "entry": "writing", "states": {}})
-    assert only_error(pack) == "PP107 error /workflow/states: expected at least 1 entry, found an object"
+    assert only_error(pack) == "PP107 error /workflow/states: expected at least 1 entry, found an empty object"
 
 
 def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_file() -> None:
@@ -409,6 +435,40 @@ def test_whatever_is_optional_may_be_left_out(pointer: str) -> None:
     pack = newsroom_with(pointer, LEFT_OUT)
     assert validate_pack(pack).errors == ()
     assert load_pack(pack, strict=True).to_dict() == pack == load_pack(pack).upgrade()
+
+
+def _pointers_in(value: Any, pointer: str = "") -> Iterator[str]:
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in members:
+        yield pointer_to(pointer, key)
+        yield from _pointers_in(item, pointer_to(pointer, key))
+
+
+VALUES = [None, True, 0, 1, -1, 3.5, "", "a", "A b", "1.0", "none", "{{x | y}}", [], ["a"], [1], {}, {"dir": "x"}]
+
+
+@given(
+    pointer=st.sampled_from(list(_pointers_in(newsroom()))),
+    added=st.sampled_from(["", "", "/x", "/type", "/dir", "/binding", "/control", "/terminal", "/on_event", "/-"]),
+    value=st.sampled_from([LEFT_OUT, *VALUES]),
+)
+def test_strict_is_the_schema_and_upgrades_pass_it(pointer: str, added: str, value: object) -> None:
+    """Any single change: schema errors are findings of the schema's codes, and what loads upgrades to the schema."""
+    try:
+        pack = newsroom_with(pointer + added, value)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return  # there is nothing to change
+    checker = Draft202012Validator(schema())
+    codes = {error.code for error in validate_pack(pack).errors}
+    if checker.is_valid(pack):
+        assert codes.isdisjoint({"PP101", "PP102", "PP104", "PP106", "PP107", "PP108"})
+    else:
+        assert codes
+    try:
+        upgraded = load_pack(pack).upgrade()
+    except PackError:
+        return
+    assert checker.is_valid(upgraded)
 
 
 def test_schema_is_valid_itself() -> None:

@@ -288,7 +288,7 @@ def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
         (with_prompt(model_overrides={"m": {"system_template_prefix": 1}}), "/m/system_template_prefix, expected"),
         (pack_with(fragments={"f": 1}), "at /fragments/f, expected a string, found 1"),
         (pack_with(version=True), "at /version, expected a string, found true"),
-        (pack_with(tools=[]), "at /tools, expected an object, found an array"),
+        (pack_with(tools=[]), "at /tools, expected an object, found an empty array"),
     ],
 )
 def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str) -> None:

@@ -151,9 +151,9 @@ def shown_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "an object"
+        return "an object" if value else "an empty object"
     if isinstance(value, list):
-        return "an array"
+        return "an array" if value else "an empty array"
     text = value if isinstance(value, str) else f"{value!r}"
     cut = text if len(text) <= 58 else f"{text[:58]}…"  # noqa: PLR2004 - 60 with its quotes
     return repr(cut) if isinstance(value, str) else cut

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _SHOWN_NAMES = 20
 
-_REPORTED_CODES = {"PP402", "PP403"}  # keys that differ from ids, and required variables with a default
+_REPORTED_CODES = {"PP402", "PP403", "PP410"}  # keys and ids that differ, required with a default, unknown evals
 _NOT_RUN_OF_PACK = ("evals", "workflow", "agents", "skills", "compositions")
 _NOT_RUN_OF_PROMPT = ("pipeline", "validators", "evals", "media")
 

@@ -22,15 +22,16 @@ RESERVED = re.compile(r"(?:workflow|skill|memory|a2a|mcp|composition)__.*")
 class KnownNames:
     """The known names of one kind, such as ``"tool"``."""
 
-    def __init__(self, kind: str, known: Collection[str]) -> None:
-        """Keep the names; ``known`` should be a set or a dict."""
+    def __init__(self, kind: str, known: Collection[str], *, is_required: bool = False) -> None:
+        """Keep the names, a set or a dict; if ``is_required``, a pack without any has an error already."""
         self.kind = kind
         self.known = known
+        self.is_required = is_required
         self._suggestions = Suggestions()
 
     def missing(self, name: str, pointer: str, what: str = "") -> Iterator[Finding]:
         """Yield a finding if the name is unknown; ``what`` describes the referring object."""
-        if name in self.known:
+        if name in self.known or (self.is_required and not self.known):
             return
         begin = f"{what}: " if what else ""
         message = f"{begin}there is no {self.kind} {shown_value(name)}"
@@ -46,7 +47,9 @@ def prompt_references(data: dict[str, Any]) -> Iterator[Finding]:
     >>> [str(finding) for finding in prompt_references(pack)]
     ["PP201 error /prompts/a/tools/0: there is no tool 'serch'; did you mean 'search'?"]
     """
-    tools = KnownNames("tool", keys_in(data.get("tools")))
+    agents = data.get("agents")
+    members = agents.get("members") if isinstance(agents, dict) else None
+    tools = KnownNames("tool", {*keys_in(data.get("tools")), *keys_in(members)})
     for key, prompt in objects_in(data.get("prompts")):
         for index, name in text_items(prompt.get("tools")):
             yield from tools.missing(name, pointer_to("/prompts", key, "tools", index))
@@ -107,10 +110,10 @@ def agent_references(data: dict[str, Any]) -> Iterator[Finding]:
     agents = data.get("agents")
     if not isinstance(agents, dict):
         return
-    members = KnownNames("member", keys_in(agents.get("members")))
-    if isinstance(agents.get("entry"), str) and members.known:
+    members = KnownNames("member", keys_in(agents.get("members")), is_required=True)
+    if isinstance(agents.get("entry"), str):
         yield from members.missing(agents["entry"], "/agents/entry")
-    prompts = KnownNames("prompt", keys_in(data.get("prompts")))
+    prompts = KnownNames("prompt", keys_in(data.get("prompts")), is_required=True)
     workflow = data.get("workflow")
     states = KnownNames("state", keys_in(workflow.get("states") if isinstance(workflow, dict) else None))
     for name, agent in objects_in(agents.get("members")):
@@ -163,7 +166,7 @@ def workflow_findings(data: dict[str, Any]) -> Iterator[Finding]:
     names = KnownNames("state", states)
     if isinstance(workflow.get("entry"), str):
         yield from names.missing(workflow["entry"], "/workflow/entry")
-    prompts = KnownNames("prompt", keys_in(data.get("prompts")))
+    prompts = KnownNames("prompt", keys_in(data.get("prompts")), is_required=True)
     compositions = KnownNames("composition", keys_in(data.get("compositions")))
     for key, state in objects_in(states):
         pointer = pointer_to("/workflow/states", key)
@@ -268,7 +271,8 @@ def composition_findings(data: dict[str, Any]) -> Iterator[Finding]:
     >>> [str(finding) for finding in composition_findings(pack)]
     ["PP201 error /compositions/c/output: there is no step 'b'"]
     """
-    prompts, tools = KnownNames("prompt", keys_in(data.get("prompts"))), KnownNames("tool", keys_in(data.get("tools")))
+    prompts = KnownNames("prompt", keys_in(data.get("prompts")), is_required=True)
+    tools = KnownNames("tool", keys_in(data.get("tools")))
     prompt_evals = (prompt.get("evals") for _, prompt in objects_in(data.get("prompts")))
     listed = chain.from_iterable(map(object_items, (data.get("evals"), *prompt_evals)))
     evals = KnownNames("eval", {each["id"] for _, each in listed if isinstance(each.get("id"), str)})
@@ -289,8 +293,9 @@ class _CompositionChecker:
         self.pointer = pointer
         self.steps = list(_all_steps(composition.get("steps"), pointer_to(pointer, "steps")))
         self.ids = [step["id"] for _, step in self.steps if isinstance(step.get("id"), str)]
-        self.step_names = KnownNames("step", set(self.ids))
-        self.roots = KnownNames("step or input", {"input", *self.ids})
+        steps = set(self.ids) if len(set(self.ids)) == len(self.ids) else set()
+        self.step_names = KnownNames("step", steps, is_required=True)
+        self.roots = KnownNames("step or input", steps and {"input", *steps}, is_required=True)
         self.prompts = prompts
         self.tools = tools
         self.evals = evals
@@ -306,9 +311,9 @@ class _CompositionChecker:
                 seen.add(step_id)
             yield from self._references(step, pointer)
             yield from self._reducer(step.get("reduce"), pointer_to(pointer, "reduce"))
-        if self.ids and isinstance(self.composition.get("output"), str):
+        if isinstance(self.composition.get("output"), str):
             yield from self.step_names.missing(self.composition["output"], pointer_to(self.pointer, "output"))
-        if len(seen) == len(self.ids):
+        if len(seen) == len(self.ids):  # a duplicate may close a cycle that is none
             yield from self._cycles()
 
     def _references(self, step: dict[str, Any], pointer: str) -> Iterator[Finding]:

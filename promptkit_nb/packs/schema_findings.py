@@ -17,6 +17,7 @@ from promptkit_nb.packs.names import (
 )
 from promptkit_nb.packs.schema import node_at, parent_of_key, pointer_to, schema
 from promptkit_nb.text.near_names import near_names
+from promptkit_nb.text.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,8 +121,8 @@ def _by_description(_: dict[str, Any], node: Node) -> tuple[str, str]:
     return "PP108", str(node.get("description", "another form"))
 
 
-def _limited(code: str, words: str) -> Callable[[dict[str, Any], Node], tuple[str, str]]:
-    return lambda said, _: (code, words.format(said["limit"]))
+def _at_least(noun: str, prefix: str = "") -> Callable[[dict[str, Any], Node], tuple[str, str]]:
+    return lambda said, _: ("PP107", f"{prefix}at least {counted(said['limit'], noun)}")
 
 
 _EXPECTATIONS: dict[str, Callable[[dict[str, Any], Node], tuple[str, str]]] = {
@@ -129,10 +130,10 @@ _EXPECTATIONS: dict[str, Callable[[dict[str, Any], Node], tuple[str, str]]] = {
     "enum": _options,
     "const": lambda said, _: ("PP103", shown_value(said["expected_value"])),
     "pattern": lambda _, node: ("PP105", str(node["description"])),
-    "minimum": _limited("PP106", "at least {}"),
-    "maximum": _limited("PP106", "at most {}"),
-    "minLength": _limited("PP107", "text of at least {} character"),
-    "maxLength": _limited("PP107", "text of at most {} characters"),
-    "minItems": _limited("PP107", "at least {} items"),
-    "minProperties": _limited("PP107", "at least {} entry"),
+    "minimum": lambda said, _: ("PP106", f"at least {said['limit']}"),
+    "maximum": lambda said, _: ("PP106", f"at most {said['limit']}"),
+    "minLength": _at_least("character", "text of "),
+    "maxLength": lambda said, _: ("PP107", f"text of at most {said['limit']} characters"),
+    "minItems": _at_least("item"),
+    "minProperties": lambda _, __: ("PP107", "at least 1 entry"),
 }

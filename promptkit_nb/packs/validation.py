@@ -19,7 +19,7 @@ from promptkit_nb.packs.reference_findings import (
     prompt_references,
     workflow_findings,
 )
-from promptkit_nb.packs.schema import keys_of, object_items, objects_in, pointer_to
+from promptkit_nb.packs.schema import definition, keys_of, object_items, objects_in, pointer_to
 from promptkit_nb.packs.schema_findings import OLDER, schema_findings
 from promptkit_nb.packs.templates import FRAGMENTS, PLACEHOLDER, name_in
 
@@ -120,12 +120,23 @@ def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, An
         if not errors:
             break
         _repair(pack, errors, kept, whole_sections=tried >= _ROUNDS)
+    _move_ambiguous_media(pack, kept)
     _make_fragments_explicit(pack)
     if kept:
         metadata = pack.setdefault("metadata", {})
         former = metadata.get(EXTRAS, {})
         metadata[EXTRAS] = kept if isinstance(former, dict) else {**kept, f"/metadata/{EXTRAS}": former}
     return pack
+
+
+def _move_ambiguous_media(pack: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Move settings of other media kinds that look like those of a known kind: PromptKit's schema refuses them."""
+    known = definition("media")["properties"]
+    closed = [set(known[kind]["properties"]) for kind in ("image", "audio", "video", "document")]
+    for name, prompt in objects_in(pack["prompts"]):
+        for kind, settings in list(objects_in(prompt.get("media"))):
+            if kind not in known and any(settings.keys() <= keys for keys in closed):
+                _move_out(pack, ("prompts", name, "media", kind), kept)
 
 
 def _make_fragments_explicit(pack: dict[str, Any]) -> None:
