@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 COMMAND = re.compile(r"^\.venv/bin/(pdoc .*?)(?: *#.*)?$", re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference, built into a temporary directory with the command in CONTRIBUTING, without warnings."""
     command = COMMAND.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
@@ -31,7 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page(built: Path) -> str:
     """The page of the package."""
     return (built / "promptkit_nb.html").read_text("utf-8")
