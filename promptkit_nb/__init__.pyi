@@ -50,7 +50,7 @@ from .stores.redis import RedisStore as RedisStore
 from .turns import Message as Message, Turn as Turn, Usage as Usage
 from .views.conversations import conversations_df as conversations_df
 from .views.dashboard import usage_dashboard as usage_dashboard
-from .views.message_search import search as search
+from .views.messages import search as search
 from .views.messages import messages_df as messages_df
 from .views.plots import plot_cost as plot_cost, plot_tokens as plot_tokens
 from .views.turns import turns_df as turns_df

@@ -539,9 +539,9 @@ class Conversation:
         >>> list(conv.to_df()["role"])
         ['user', 'assistant']
         """
-        from promptkit_nb.views.messages import standing_messages  # noqa: PLC0415 - pandas, half a second
+        from promptkit_nb.views.messages import current_messages_df  # noqa: PLC0415 - pandas, half a second
 
-        return standing_messages(self._log.fresh().state)
+        return current_messages_df(self._log.fresh().state)
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation to a file, and return its absolute path.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -107,6 +110,44 @@ class TestColumns:
         status = {"status": "all"} if view in (turns_df, messages_df) else {}
         pd.testing.assert_frame_equal(view(store, **status), view(memory, **status))
         pd.testing.assert_frame_equal(view(Foreign(store), **status), view(memory, **status))
+
+
+SHOW_STORAGES = f"""
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import pandas as pd
+from promptkit_nb import MemoryStore, conversations_df, messages_df, search, turns_df, usage_df
+from storing import START, said
+store = MemoryStore(clock=lambda: START)
+store.append("a", said("one", id="1", model="m"))
+print("pyarrow" in sys.modules)
+for frame in conversations_df(store), turns_df(store), messages_df(store), search(store, "one"), usage_df(store):
+    arrays = [frame[name].array for name in frame]
+    texts = [array.categories if isinstance(array, pd.Categorical) else array for array in arrays]
+    print({{text.dtype.storage for text in texts if text.dtype == "str"}}, frame.to_dict("tight"))
+"""
+
+BLOCK_PYARROW = """
+import sys
+class Blocked:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "pyarrow":
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked)
+"""
+
+
+def test_texts_have_one_storage_with_and_without_pyarrow() -> None:
+    """Without an explicit storage, pandas would choose Arrow's if pyarrow is installed."""
+    with_it, without = (
+        subprocess.run(
+            [sys.executable, "-c", before + SHOW_STORAGES], capture_output=True, text=True, check=True
+        ).stdout
+        for before in ("import sys, pyarrow", BLOCK_PYARROW)
+    )
+    assert (with_it[:5], without[:5]) == ("True\n", "False")
+    assert [line.partition("} ")[0] for line in with_it.splitlines()[1:]] == ["{'python'"] * 5
+    assert with_it.splitlines()[1:] == without.splitlines()[1:]
 
 
 class TestTurns:
@@ -400,14 +441,17 @@ class TestFilters:
         ("filters", "message"),
         [
             ({"since": datetime(2026, 3, 1)}, "since=.* has no time zone: give an aware datetime"),  # noqa: DTZ001 - meant
-            ({"until": "soon"}, "until='soon' is no time: give \"2026-11-22\""),
-            ({"until": 5}, "until=5 is no time"),
+            ({"until": "soon"}, "until='soon' is not a time: give \"2026-11-22\""),
+            ({"until": 5}, "until=5 is not a time: give a date"),
             ({"until": date.max}, "until=.* is at the end of the calendar"),
-            ({"since": "2026-03-02", "until": "2026-03-01"}, "since='2026-03-02' is later than until='2026-03-01'"),
+            (
+                {"since": "2026-03-02", "until": "2026-03-01"},
+                "since='2026-03-02' is after until='2026-03-01'; swap them",
+            ),
             ({"user_id": 5}, "user_id=5 is no text"),
             ({"prefix": 5}, "prefix=5 is no text"),
-            ({"model": ["a"]}, r"model=\['a'\] is no text"),
-            ({"conversation_id": 5}, "conversation_id=5 is no text"),
+            ({"model": ["a"]}, r"model=\['a'\] is not text; leave it out for all"),
+            ({"conversation_id": 5}, "conversation_id=5 is not text; leave it out for all"),
         ],
     )
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)

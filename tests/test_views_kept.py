@@ -34,7 +34,7 @@ from promptkit_nb import (
 )
 from promptkit_nb.stores.disk import DiskBackend
 from promptkit_nb.stores.feed import Feed
-from promptkit_nb.views import row_cache as kept
+from promptkit_nb.views import row_cache
 from storing import START, Clock, Foreign, rich_state, said
 
 if TYPE_CHECKING:
@@ -204,8 +204,8 @@ class TestReading:
 
     def test_many_pieces_are_joined(self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """A conversation that was looked at after every turn is read anew at times, and shows the same."""
-        monkeypatch.setattr(kept, "MOST_PIECES", 3)
-        monkeypatch.setattr(kept, "LINES_AT_ONCE", 4)
+        monkeypatch.setattr(row_cache, "MAX_SLICES", 3)
+        monkeypatch.setattr(row_cache, "LINES_PER_BATCH", 4)
         for number in range(20):
             disk.append("a", said(str(number)))
             assert texts_of(disk) == [str(each) for each in range(number + 1)]

@@ -8,7 +8,7 @@ import pytest
 
 from promptkit_nb import InvalidArgumentError, MemoryStore, search, turns_df
 from promptkit_nb.views import row_cache
-from promptkit_nb.views.schemas import HITS
+from promptkit_nb.views.schemas import SEARCH_RESULTS
 from storing import rich_state, said
 
 
@@ -58,7 +58,7 @@ def test_row_says_where_it_was_found(store: MemoryStore) -> None:
     ]
     for text in ("fox", "nowhere"):
         dtypes = {str(name): str(dtype) for name, dtype in search(store, text).dtypes.items()}
-        assert dtypes == {column.name: column.dtype for column in HITS}
+        assert dtypes == {column.name: column.dtype for column in SEARCH_RESULTS}
 
 
 def test_snippet_is_one_short_line_around_the_word() -> None:
@@ -95,7 +95,7 @@ def test_long_reading_shows_a_bar(
     """It says how many turns were read, and short ones show none."""
     turns_df(store)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(row_cache, "FEWEST_TURNS", 1)
-    monkeypatch.setattr(row_cache, "DELAY_S", 0)
+    monkeypatch.setattr(row_cache, "MIN_TURNS_FOR_PROGRESS", 1)
+    monkeypatch.setattr(row_cache, "PROGRESS_DELAY_S", 0)
     turns_df(store)
     assert "Reading" in capsys.readouterr().err

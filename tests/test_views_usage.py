@@ -90,7 +90,7 @@ class TestGroups:
             (["day", 5], "by=5 is unknown"),
             (["day", "day"], "names something twice"),
             ("", "by='' is unknown"),
-            (5, "by=5 is no list: give one or several of hour, day"),
+            (5, "by=5 is not a list: give one or several of hour, day"),
             ([["day"]], r"by=\['day'\] is unknown"),
         ],
     )

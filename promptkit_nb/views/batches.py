@@ -1,243 +1,376 @@
-"""Turns as Arrow batches, straight from their lines of JSON: one row a turn, one row a message.
-
-Arrow reads the lines several times faster than Python makes objects of them, keeps a million messages in a fraction of
-what those take, and hands text to pandas without a copy.
-"""
+"""Stored lines of JSON, decoded into columns: one row per turn, and one row per message."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal  # noqa: TC003 - msgspec reads the annotations
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import json as arrow_json
 
-from promptkit_nb.codec import SALVAGE, decode_turn, encode_json, encode_turn
+from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
-from promptkit_nb.turns import INTERRUPTED
+from promptkit_nb.state import Totals
+from promptkit_nb.stores.layout import ASIDE, places_of
+from promptkit_nb.turns import INTERRUPTED, Message, Role, ToolCall, Turn
+from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from promptkit_nb.views.lines import Lines
+    from promptkit_nb.state import ConversationState, Summary
+    from promptkit_nb.stores.feed import ConversationRows
 
-SMALLEST_USD = Decimal("1e-18")
+DROPPED = "dropped"
+"""The status of the spending on turns that the store was told to forget; only usage shows it."""
 
-TEXT = pa.large_string()
-TIME = pa.timestamp("us", "UTC")
-MONEY = pa.decimal128(38, 18)
+_NAMES_OF_MESSAGES = ("conversation_id", "user_id", "model", "provider", "cell_id", "status", "branch")
+_ARRAYS_OF_MESSAGES = ("turn_id", "position", "replayed", "interrupted")
+"""Columns of a turn that its messages have, too."""
 
-_STRING, _COUNT, _FLAG = pa.string(), pa.int64(), pa.bool_()
+_SPENDING = "_spending"
+_AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 
-_MESSAGE = {
-    "role": _STRING,
-    "content": _STRING,
-    "reasoning": _STRING,
-    "timestamp": _STRING,
-    "tool_calls": pa.list_(pa.struct({"id": _STRING, "name": _STRING, "arguments": _STRING})),
-}
-_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
-_USAGE_FIELDS = (*_TOKENS, "estimated")
-_LINE = pa.schema(
-    {
-        "id": _STRING,
-        "created_at": _STRING,
-        "messages": pa.list_(pa.struct(_MESSAGE)),
-        "model": _STRING,
-        "requested_model": _STRING,
-        "provider": _STRING,
-        "usage": pa.struct(dict.fromkeys(_TOKENS, _COUNT) | {"estimated": _FLAG}),
-        "cost": _STRING,
-        "price_source": _STRING,
-        "saved": _STRING,
-        "latency_ms": pa.float64(),
-        "finish_reason": _STRING,
-        "truncated": _COUNT,
-        "cell_id": _STRING,
-        "replayed": _FLAG,
-        "inherited": _FLAG,
-        # Of summaries and of what was dropped only, where they do not follow from the rest:
-        "_total_tokens": _COUNT,
-        "_paid": _COUNT,
-        "_unpriced": _COUNT,
-    }
-)
-_OF_TURN = (
-    "conversation_id",
-    "user_id",
-    "turn_id",
-    "position",
-    "model",
-    "provider",
-    "cell_id",
-    "replayed",
-    "interrupted",
-    "status",
-    "branch",
-)
-_LONGEST_BLOCK = 1 << 20
+
+class _MessageLine(msgspec.Struct, gc=False):
+    role: Role
+    content: str = ""
+    timestamp: _AwareTime | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class _UsageLine(msgspec.Struct, frozen=True, gc=False):
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+
+_NO_USAGE = _UsageLine(0, 0)
+_UNKNOWN_USAGE = _UsageLine(MISSING, MISSING, MISSING, MISSING)
+
+
+class _Spending(msgspec.Struct, gc=False):
+    """What a line that is not a stored turn was paid for, if its usage and cost do not say it."""
+
+    paid: int
+    unpriced: int | None = None
+    total_tokens: int | None = None
+
+
+class _TurnLine(msgspec.Struct, gc=False):
+    """What the views read of a turn, in the order in which turns are written, and what only we add to a line."""
+
+    messages: list[_MessageLine]
+    usage: _UsageLine | None = _NO_USAGE
+    cost: Decimal | None = None
+    model: str = ""
+    provider: str = ""
+    latency_ms: float | None = None
+    finish_reason: str | None = None
+    id: str = ""
+    created_at: _AwareTime | None = None
+    requested_model: str | None = None
+    price_source: str | None = None
+    truncated: int = 0
+    cell_id: str | None = None
+    context_hash: str | None = None
+    replayed: bool = False
+    saved: Decimal | None = None
+    inherited: bool = False
+    spending: _Spending | None = msgspec.field(default=None, name=_SPENDING)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some conversations: ``turns`` one row a turn, ``messages`` one a message, in the same order.
+    """Rows of some conversations: ``turns`` one per turn, ``messages`` one per message, in the same order.
 
-    ``turns`` has, beyond what is shown: ``requested_model``; ``price_source``; ``cost`` and ``saved`` as exact
-    decimals; ``paid``, how many calls of a row were paid for, and ``unpriced``, how many of those have no known price.
+    Besides what is shown, ``turns`` has ``requested_model``, ``price_source``, ``cost`` and ``saved`` as decimals,
+    ``paid``, the number of calls of a row that were paid for, and ``unpriced``, how many of those have no known price.
     """
 
-    turns: pa.RecordBatch
-    messages: pa.RecordBatch
+    turns: Columns
+    messages: Columns
 
 
-def batch_of(lines: Lines) -> Batch:
-    """Return the lines as columns; ``StoreCorruptedError``, naming conversations, where one is no turn."""
+class _Block(NamedTuple):
+    """Consecutive lines of one conversation; ``position`` is that of the first, if they are current."""
+
+    conversation_id: str
+    user_id: str
+    status: str
+    line_count: int
+    position: int | None
+    branch: str | None
+    inherited: Sequence[bool] | None
+
+
+@dataclass(slots=True)
+class TurnLines:
+    """Lines of JSON, each a turn, in blocks."""
+
+    lines: list[bytes] = field(default_factory=list)
+    blocks: list[_Block] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self.lines)
+
+    def conversation_ids(self) -> list[str]:
+        """Return the conversation of each line."""
+        return [block.conversation_id for block in self.blocks for _ in range(block.line_count)]
+
+    def add_state(self, state: ConversationState) -> None:
+        """Add the current turns in their order, then former versions, branches, summaries and dropped spending."""
+        own = _Writer(self, state.conversation_id, state.user_id)
+        own.add(map(encode_turn, state.turns), "current", position=0)
+        for former in state.versions.values():
+            own.add(map(encode_turn, former), "replaced")
+        for branch in state.branches:
+            own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
+        own.add_unstored(state.summaries, state.dropped)
+
+    def add_rows(self, conversation: ConversationRows) -> None:
+        """Add the same from stored rows, or only what was appended since; ``KeyError`` if a row is missing."""
+        record, frame = conversation.record, conversation.frame
+        own = _Writer(self, conversation.conversation_id, record.user_id)
+        has_inherited = frame.inherited_places > 0 or frame.inherited_aside > ASIDE
+
+        def add(rows: Sequence[int], status: str, *, position: int | None = None, branch: str | None = None) -> None:
+            lines = [conversation.lines[row] for row in rows]
+            inherited = [frame.is_inherited(row) for row in rows] if has_inherited else None
+            own.add(lines, status, position=position, branch=branch, inherited=inherited)
+
+        before = conversation.since
+        current = frame.current_rows(record.next_place) if before is None else [*conversation.lines]
+        already = 0 if before is None else before.turn_count
+        if already + len(current) != record.turn_count:
+            raise KeyError(record.turn_count)
+        add(current, "current", position=already)
+        if before is not None:
+            return
+        for rows in frame.versions.values():
+            add(rows[:-1], "replaced")
+        for branch in frame.branches:
+            add([frame.row_at(place) for place in places_of(branch.ranges, 0)], "archived", branch=branch.id)
+        own.add_unstored(frame.summaries, frame.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Adds the lines of one conversation."""
+
+    to: TurnLines
+    conversation_id: str
+    user_id: str
+
+    def add(
+        self,
+        lines: Iterable[bytes],
+        status: str,
+        *,
+        position: int | None = None,
+        branch: str | None = None,
+        inherited: Sequence[bool] | None = None,
+    ) -> None:
+        """Add a block."""
+        before = len(self.to)
+        self.to.lines += lines
+        count = len(self.to) - before
+        self.to.blocks.append(_Block(self.conversation_id, self.user_id, status, count, position, branch, inherited))
+
+    def add_unstored(self, summaries: Iterable[Summary], dropped: Totals) -> None:
+        """Add lines for what was paid for and is not stored as a turn: summaries, and the sum for dropped turns."""
+        self.add(map(_summary_line, summaries), "summary")
+        if dropped != Totals():
+            self.add([_dropped_line(dropped)], DROPPED)
+
+
+def batch_of(lines: TurnLines) -> Batch:
+    """Decode lines into columns; raise ``StoreCorruptedError``, naming conversations, if one is not a turn."""
+    decoded = _decoded(lines)
     try:
-        return _batch(lines, lines.lines)
-    except pa.ArrowException:  # 0.5 for the text "0.5" can be read all the same; of a damaged line, rewriting raises
-        rewritten = [_rewritten(*each) for each in zip(lines.lines, lines.conversation_ids, strict=True)]
-    try:
-        return _batch(lines, rewritten)
-    except pa.ArrowException as error:
-        among = ", ".join(map(repr, dict.fromkeys(lines.conversation_ids)))
-        raise StoreCorruptedError(
-            f"A turn cannot be shown ({error!s:.200}); it is in one of these conversations: {among:.1000}. {SALVAGE}"
-        ) from error
+        turns = _turn_columns(lines, decoded)
+    except OverflowError as error:
+        raise _not_shown(lines.conversation_ids(), error) from error
+    return Batch(turns, _message_columns(turns, decoded))
 
 
-def marked(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch:
-    """Return the batch with those current turns marked as stale whose conversation and id are among these."""
+def with_stale_turns(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch:
+    """Return the batch with these turns, given by conversation and id, marked as stale if they are current."""
     if not stale:
         return batch
     turns = batch.turns
-    alike = pc.is_in(turns["turn_id"], pa.array({turn_id for _, turn_id in stale}, TEXT))
-    places = np.flatnonzero(pc.and_(alike, pc.is_valid(turns["position"])).to_numpy(zero_copy_only=False))
-    found = turns.take(pa.array(places)).select(["conversation_id", "turn_id"]).to_pylist()
-    flags = np.zeros(len(turns), bool)
-    flags[places] = [tuple(each.values()) in stale for each in found]
-    return Batch(turns.set_column(turns.schema.get_field_index("stale"), "stale", pa.array(flags)), batch.messages)
+    turn_ids = np.asarray(turns.arrays["turn_id"])
+    stale_ids = {turn_id for _, turn_id in stale}
+    is_candidate = np.array([turn_id in stale_ids for turn_id in turn_ids], bool)
+    candidates = np.flatnonzero(is_candidate & (turns.arrays["position"] != MISSING))
+    conversation_ids = turns.names["conversation_id"][candidates].values()
+    flags = np.zeros(len(turn_ids), bool)
+    flags[candidates] = [pair in stale for pair in zip(conversation_ids, turn_ids[candidates], strict=True)]
+    return Batch(turns.with_arrays(stale=flags), batch.messages)
 
 
-def _batch(lines: Lines, said: Sequence[bytes]) -> Batch:
-    parsed = _parsed(said)
-    counts = pc.list_value_length(parsed["messages"])
-    if parsed.num_rows != len(said) or counts.null_count:
-        raise pa.ArrowInvalid("a line is no turn")
-    turns = _turns(lines, parsed, counts)
-    of_turns = turns.take(pa.array(np.repeat(np.arange(len(said)), counts.to_numpy())))
-    return Batch(turns, _messages(parsed["messages"].flatten(), of_turns))
+def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
+    inherited = np.array([turn.inherited for turn in turns], bool) | _inherited(lines.blocks)
+    names = {
+        "model": Names.of([turn.model or None for turn in turns]),
+        "requested_model": Names.of([turn.requested_model for turn in turns]),
+        "provider": Names.of([turn.provider or None for turn in turns]),
+        "price_source": Names.of([turn.price_source for turn in turns]),
+        "finish_reason": Names.of([turn.finish_reason for turn in turns]),
+        "cell_id": Names.of([turn.cell_id for turn in turns]),
+        **_block_names(lines.blocks, inherited),
+    }
+    arrays = {
+        "turn_id": texts([turn.id or None for turn in turns]),
+        "position": _positions(lines.blocks),
+        "created_at": times([turn.created_at for turn in turns]),
+        "messages": np.array([len(turn.messages) for turn in turns], np.int64),
+        "latency_ms": np.array([turn.latency_ms for turn in turns], np.float64),
+        "truncated": np.array([turn.truncated for turn in turns], np.int64),
+        "replayed": np.array([turn.replayed for turn in turns], bool),
+        "interrupted": names["finish_reason"].equals(INTERRUPTED),
+        "has_context": np.array([turn.context_hash is not None for turn in turns], bool),
+        "stale": np.zeros(len(turns), bool),
+    }
+    return Columns(names, arrays | _spending(turns, arrays["replayed"] | inherited))
 
 
-def _turns(lines: Lines, parsed: pa.RecordBatch, counts: pa.Array) -> pa.RecordBatch:
-    usage = dict(zip(_USAGE_FIELDS, parsed["usage"].flatten(), strict=True))
-    not_told = pc.if_else(pc.is_valid(parsed["_total_tokens"]), pa.scalar(None, _COUNT), 0)
-    tokens = {name: pc.coalesce(usage[name], not_told) for name in _TOKENS}
-    cost = _money(parsed["cost"])
-    replayed = _flag(parsed["replayed"])
-    inherited = pc.or_(_flag(parsed["inherited"]), pa.array(lines.are_inherited, _FLAG))
-    paid = pc.coalesce(parsed["_paid"], pc.if_else(pc.or_(replayed, inherited), 0, 1))
-    total = pc.add(tokens["input_tokens"], tokens["output_tokens"])
-    status = pc.if_else(inherited, "inherited", pa.array(lines.statuses, _STRING))
-    return pa.record_batch(
-        {
-            "conversation_id": names_of(lines.conversation_ids),
-            "user_id": names_of(lines.user_ids),
-            "turn_id": pc.cast(_said(parsed["id"]), TEXT),
-            "position": pa.array(lines.positions, _COUNT),
-            "created_at": pc.cast(parsed["created_at"], TIME),
-            "messages": pc.cast(counts, _COUNT),
-            "model": _said(parsed["model"]).dictionary_encode(),
-            "requested_model": parsed["requested_model"].dictionary_encode(),
-            "provider": _said(parsed["provider"]).dictionary_encode(),
-            **tokens,
-            "total_tokens": pc.coalesce(parsed["_total_tokens"], total),
-            "estimated": _flag(usage["estimated"]),
-            "cost": cost,
-            "price_source": parsed["price_source"].dictionary_encode(),
-            "saved": _money(parsed["saved"]),
-            "latency_ms": parsed["latency_ms"],
-            "finish_reason": parsed["finish_reason"].dictionary_encode(),
-            "truncated": pc.coalesce(parsed["truncated"], 0),
-            "cell_id": parsed["cell_id"].dictionary_encode(),
-            "replayed": replayed,
-            "interrupted": _flag(pc.equal(parsed["finish_reason"], INTERRUPTED)),
-            "stale": pa.repeat(False, len(lines)),  # noqa: FBT003 - Arrow's signature
-            "status": status.dictionary_encode(),
-            "branch": names_of(lines.branches),
-            "paid": paid,
-            "unpriced": pc.coalesce(parsed["_unpriced"], pc.if_else(pc.is_null(cost), paid, 0)),
-        }
+def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
+    """Return tokens, costs, and how many calls of each row were paid for, and how many of them without a price."""
+    usages = [turn.usage or _UNKNOWN_USAGE for turn in turns]
+    input_tokens = np.array([usage.input_tokens for usage in usages], np.int64)
+    output_tokens = np.array([usage.output_tokens for usage in usages], np.int64)
+    total_tokens = np.where(input_tokens == MISSING, MISSING, input_tokens + output_tokens)
+    paid = np.where(are_free, 0, 1)
+    unpriced = np.where([turn.cost is None for turn in turns], paid, 0)
+    for index, spending in [(index, turn.spending) for index, turn in enumerate(turns) if turn.spending is not None]:
+        paid[index] = spending.paid
+        unpriced[index] = spending.paid if turns[index].cost is None else 0
+        if spending.unpriced is not None:
+            unpriced[index] = spending.unpriced
+        if spending.total_tokens is not None:
+            total_tokens[index] = spending.total_tokens
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cached_tokens": np.array([usage.cached_tokens for usage in usages], np.int64),
+        "reasoning_tokens": np.array([usage.reasoning_tokens for usage in usages], np.int64),
+        "total_tokens": total_tokens,
+        "estimated": np.array([usage.estimated for usage in usages], bool),
+        "cost": np.array([turn.cost for turn in turns], object),
+        "saved": np.array([turn.saved for turn in turns], object),
+        "paid": paid,
+        "unpriced": unpriced,
+    }
+
+
+def _block_names(blocks: Sequence[_Block], inherited: Array) -> dict[str, Names]:
+    block_of = np.repeat(np.arange(len(blocks)), [block.line_count for block in blocks])
+    statuses = Names.of([block.status for block in blocks])[block_of]
+    return {
+        "conversation_id": Names.of([block.conversation_id for block in blocks])[block_of],
+        "user_id": Names.of([block.user_id for block in blocks])[block_of],
+        "status": statuses.where(inherited, "inherited") if inherited.any() else statuses,
+        "branch": Names.of([block.branch for block in blocks])[block_of],
+    }
+
+
+def _positions(blocks: Sequence[_Block]) -> Array:
+    first = [MISSING if block.position is None else block.position for block in blocks]
+    ranges = zip(first, blocks, strict=True)
+    return np.concatenate(
+        [np.empty(0, np.int64)]
+        + [
+            np.full(block.line_count, MISSING) if start == MISSING else np.arange(start, start + block.line_count)
+            for start, block in ranges
+        ]
     )
 
 
-def names_of(values: Iterable[str | None]) -> pa.DictionaryArray:
-    """Return texts of which many are equal, each once."""
-    return pa.array(list(values), _STRING).dictionary_encode()
+def _inherited(blocks: Sequence[_Block]) -> Array:
+    flags = [[False] * block.line_count if block.inherited is None else block.inherited for block in blocks]
+    return np.array([*chain.from_iterable(flags)], bool)
 
 
-def dollars_of(money: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return exact decimals as the nearest floating-point numbers; Arrow's own cast is off by the last digit."""
-    return pc.cast(pc.cast(money, _STRING), pa.float64())
-
-
-def money_of(costs: Iterable[Decimal | None]) -> pa.Array:
-    """Return US dollars as exact decimals; what is smaller than ``SMALLEST_USD`` is rounded."""
-    return _money(pa.array([None if cost is None else str(cost) for cost in costs], _STRING))
-
-
-def _money(texts: pa.StringArray) -> pa.Decimal128Array:
-    try:
-        return pc.cast(texts, MONEY)
-    except pa.ArrowInvalid:
-        costs = (None if text is None else Decimal(text) for text in texts.to_pylist())
-        return pa.array([None if cost is None else cost.quantize(SMALLEST_USD) for cost in costs], MONEY)
-
-
-def _messages(said: pa.StructArray, of_turns: pa.RecordBatch) -> pa.RecordBatch:
-    fields = dict(zip(_MESSAGE, said.flatten(), strict=True))
-    calls = fields["tool_calls"]
-    return pa.record_batch(
-        {name: of_turns[name] for name in _OF_TURN}
+def _message_columns(turns: Columns, decoded: Iterable[_TurnLine]) -> Columns:
+    messages = [message for turn in decoded for message in turn.messages]
+    turn_of = np.repeat(np.arange(len(turns.arrays["messages"])), turns.arrays["messages"])
+    created_at = times([message.timestamp for message in messages])
+    names = {name: turns.names[name][turn_of] for name in _NAMES_OF_MESSAGES}
+    arrays = {name: turns.arrays[name][turn_of] for name in _ARRAYS_OF_MESSAGES}
+    return Columns(
+        names | {"role": Names.of([message.role for message in messages])},
+        arrays
         | {
-            "role": fields["role"].dictionary_encode(),
-            "content": pc.coalesce(pc.cast(fields["content"], TEXT), pa.scalar("", TEXT)),
-            "reasoning": pc.cast(fields["reasoning"], TEXT),
-            "tool_calls": _json_of(calls) if calls.null_count < len(calls) else pa.nulls(len(calls), TEXT),
-            "created_at": pc.coalesce(pc.cast(fields["timestamp"], TIME), of_turns["created_at"]),
-        }
+            "content": texts([message.content for message in messages]),
+            "reasoning": texts([message.reasoning for message in messages]),
+            "tool_calls": texts(
+                [encode_json(each.tool_calls).decode() if each.tool_calls else None for each in messages]
+            ),
+            "created_at": np.where(np.isnat(created_at), turns.arrays["created_at"][turn_of], created_at),
+        },
     )
 
 
-def _json_of(calls: pa.ListArray) -> pa.Array:
-    return pa.array([None if each is None else encode_json(each).decode() for each in calls.to_pylist()], TEXT)
+@cache
+def _decoder() -> msgspec.json.Decoder[_TurnLine]:
+    return msgspec.json.Decoder(_TurnLine)
 
 
-def _parsed(lines: Sequence[bytes]) -> pa.RecordBatch:
-    if not lines:
-        return pa.RecordBatch.from_pylist([], _LINE)
-    block_bytes = max(_LONGEST_BLOCK, *map(len, lines)) + 1
-    table = arrow_json.read_json(
-        pa.BufferReader(b"\n".join(lines)),
-        arrow_json.ReadOptions(block_size=block_bytes),
-        arrow_json.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore"),
+def _decoded(lines: TurnLines) -> list[_TurnLine]:
+    try:
+        return [*map(_decoder().decode, lines.lines)]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return [_decoded_as_turn(*each) for each in zip(lines.lines, lines.conversation_ids(), strict=True)]
+
+
+def _decoded_as_turn(line: bytes, conversation_id: str) -> _TurnLine:
+    """Decode a line that may be from another writer; raise ``StoreCorruptedError`` if it is not a turn."""
+    written = line if _SPENDING.encode() in line else encode_turn(decode_turn(line, conversation_id))
+    try:
+        return _decoder().decode(written)
+    except msgspec.MsgspecError as error:
+        raise _not_shown([conversation_id], error) from error
+
+
+def _not_shown(conversation_ids: Iterable[str], error: Exception) -> StoreCorruptedError:
+    among = ", ".join(map(repr, dict.fromkeys(conversation_ids)))
+    return StoreCorruptedError(
+        f"A turn cannot be shown ({error!s:.200}); it is in one of these conversations: {among:.1000}. {SALVAGE}"
     )
-    (batch,) = table.combine_chunks().to_batches()
-    return batch
 
 
-def _rewritten(line: bytes, conversation_id: str) -> bytes:
-    """Return a line as this package writes it; ``StoreCorruptedError`` where it is no turn."""
-    return line if b'"_paid"' in line else encode_turn(decode_turn(line, conversation_id))
+def _summary_line(summary: Summary) -> bytes:
+    """Return a summary as the line of a turn that the model wrote."""
+    turn = Turn(
+        id="",
+        messages=(Message("assistant", summary.text),),
+        usage=summary.usage,
+        cost=summary.cost,
+        model=summary.model,
+        created_at=summary.created_at,
+    )
+    return encode_json(decode_json(encode_turn(turn)) | {_SPENDING: {"paid": int(summary.counts)}})
 
 
-def _flag(values: pa.BooleanArray) -> pa.BooleanArray:
-    return pc.fill_null(values, False)  # noqa: FBT003 - Arrow's signature
-
-
-def _said(texts: pa.StringArray) -> pa.StringArray:
-    """Return texts with those missing that say nothing."""
-    return pc.if_else(pc.equal(texts, ""), None, texts)
+def _dropped_line(dropped: Totals) -> bytes:
+    """Return the sum for dropped turns as the line of a turn without time, model and kinds of tokens."""
+    known: dict[str, object] = {
+        "messages": [],
+        "usage": None,
+        _SPENDING: {
+            "paid": dropped.priced + dropped.unpriced,
+            "unpriced": dropped.unpriced,
+            "total_tokens": dropped.tokens,
+        },
+    }
+    return encode_json(known if dropped.known_cost is None else known | {"cost": str(dropped.known_cost)})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from promptkit_nb.codec import encode_json
-from promptkit_nb.views.batches import TEXT, TIME, dollars_of, money_of, names_of
-from promptkit_nb.views.filters import Filters, frame_of, is_of_model
+from promptkit_nb.views.columns import MISSING, Columns, Names, dollars, frame_of, texts, times
+from promptkit_nb.views.filters import Filters, has_model
 from promptkit_nb.views.reading import batches_of, heads_of
-from promptkit_nb.views.schemas import CONVERSATIONS, described_by
+from promptkit_nb.views.schemas import CONVERSATIONS, documents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +21,17 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.filters import Moment
 
-_NOTHING: dict[str, Any] = {"messages_sum": 0, "stale_sum": 0, "model_last": None, "of_model_max": False}
+
+class CurrentTurns(NamedTuple):
+    """What the head of a conversation does not say about its current turns; ``model`` is that of the newest answer."""
+
+    messages: int = 0
+    stale: int = 0
+    model: str | None = None
+    has_model: bool = False
 
 
-@described_by(CONVERSATIONS)
+@documents(CONVERSATIONS)
 def conversations_df(
     store: StateStore,
     *,
@@ -36,25 +42,25 @@ def conversations_df(
     model: str | None = None,
     conversation_id: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row a conversation, in the order of their ids; those without turns, too.
+    """Return one row per conversation, ordered by id, including those without turns.
 
     Its columns, in this order:
 
     {columns}
 
-    ``cost_usd`` and ``total_tokens`` are all that was paid for: replaced and archived turns and summaries count, those
-    of replays and of turns copied by a fork do not.
+    ``cost_usd`` and ``total_tokens`` are everything that was paid for: replaced and archived turns and summaries
+    count, replays and turns that a fork copied do not.
 
     Args:
-        store: Where the conversations are.
-        user_id: Those of this user only.
-        prefix: Those whose id begins so only.
-        since: Conversations last written at or after this moment; which moments there are, see ``turns_df``.
-        until: Conversations created before this moment. Together: those that were going on in between.
-        model: Conversations in which this model answered a turn that stands there, or was asked for one.
-        conversation_id: This one only.
+        store: The store that holds the conversations.
+        user_id: Only conversations of this user.
+        prefix: Only conversations whose id starts with this.
+        since: Only conversations last written at or after this moment; ``turns_df`` says what a moment can be.
+        until: Only conversations created before this moment. With ``since``: those active in between.
+        model: Only conversations in which this model answered a current turn, or was asked to answer one.
+        conversation_id: Only this conversation.
 
-    Raises ``InvalidArgumentError`` for a filter that cannot be meant.
+    Raises ``InvalidArgumentError`` for an invalid filter.
 
     >>> from promptkit_nb import ConversationState, MemoryStore, conversations_df
     >>> store = MemoryStore()
@@ -66,49 +72,59 @@ def conversations_df(
     filters = Filters.of(
         user_id=user_id, prefix=prefix, since=since, until=until, model=model, conversation_id=conversation_id
     )
-    figures = _figures(store, filters)
+    current = _current_turns(store, filters)
     heads = [
         head
         for head in heads_of(store, filters)
         if (filters.since is None or head.updated_at >= filters.since)
         and (filters.until is None or head.created_at < filters.until)
-        and (model is None or figures.get(head.conversation_id, _NOTHING)["of_model_max"])
+        and (model is None or current.get(head.conversation_id, CurrentTurns()).has_model)
     ]
-    return frame_of(_table(heads, [figures.get(head.conversation_id, _NOTHING) for head in heads]), CONVERSATIONS)
+    columns = _columns(heads, [current.get(head.conversation_id, CurrentTurns()) for head in heads])
+    return frame_of([columns], CONVERSATIONS)
 
 
-def _figures(store: StateStore, filters: Filters) -> dict[str, dict[str, Any]]:
-    """Return by conversation what its head does not say of the turns that stand in it."""
-    standing = []
+def _current_turns(store: StateStore, filters: Filters) -> dict[str | None, CurrentTurns]:
+    found: dict[str | None, CurrentTurns] = {}
     for batch in batches_of(store, filters, with_stale=True):
-        turns = batch.turns
-        columns = {
-            "conversation_id": pc.cast(turns["conversation_id"], pa.string()),
-            "messages": turns["messages"],
-            "stale": pc.cast(turns["stale"], pa.int64()),
-            "model": pc.cast(turns["model"], pa.string()),
-            "of_model": is_of_model(turns, filters.model),
-        }
-        standing.append(pa.record_batch(columns).filter(pc.is_valid(turns["position"])))
-    aggregates = [("messages", "sum"), ("stale", "sum"), ("model", "last"), ("of_model", "max")]
-    grouped = pa.Table.from_batches(standing).group_by("conversation_id", use_threads=False).aggregate(aggregates)
-    return {row.pop("conversation_id"): row for row in grouped.to_pylist()}
+        turns = batch.turns.select(batch.turns.arrays["position"] != MISSING)
+        codes, models = turns.names["conversation_id"].codes, turns.names["model"]
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))  # a conversation's rows are consecutive
+        if not len(starts):
+            continue
+        has_models = np.zeros(len(codes), bool) if filters.model is None else has_model(turns, filters.model)
+        newest = np.maximum.reduceat(np.where(models.codes >= 0, np.arange(len(codes)), 0), starts)
+        rows = zip(
+            turns.names["conversation_id"][starts].values(),
+            np.add.reduceat(turns.arrays["messages"], starts).tolist(),
+            np.add.reduceat(turns.arrays["stale"], starts, dtype=np.int64).tolist(),
+            models[np.maximum(newest, starts)].values(),
+            np.logical_or.reduceat(has_models, starts).tolist(),
+            strict=True,
+        )
+        for conversation_id, messages, stale, model, of_model in rows:
+            before = found.get(conversation_id, CurrentTurns())
+            found[conversation_id] = CurrentTurns(
+                before.messages + messages, before.stale + stale, model or before.model, before.has_model or of_model
+            )
+    return found
 
 
-def _table(heads: Sequence[Head], figures: Sequence[dict[str, Any]]) -> pa.Table:
-    return pa.table(
-        {
-            "conversation_id": names_of(head.conversation_id for head in heads),
-            "user_id": names_of(head.user_id for head in heads),
-            "turns": pa.array([head.turn_count for head in heads], pa.int64()),
-            "messages": pa.array([each["messages_sum"] for each in figures], pa.int64()),
-            "stale_turns": pa.array([each["stale_sum"] for each in figures], pa.int64()),
-            "total_tokens": pa.array([head.token_count for head in heads], pa.int64()),
-            "cost_usd": dollars_of(money_of([head.total_cost for head in heads])),
-            "unpriced_turns": pa.array([head.unpriced_turns for head in heads], pa.int64()),
-            "model": names_of(each["model_last"] for each in figures),
-            "metadata": pa.array([encode_json(head.metadata).decode() for head in heads], TEXT),
-            "created_at": pa.array([head.created_at for head in heads], TIME),
-            "updated_at": pa.array([head.updated_at for head in heads], TIME),
-        }
-    )
+def _columns(heads: Sequence[Head], current: Sequence[CurrentTurns]) -> Columns:
+    names = {
+        "conversation_id": Names.of([head.conversation_id for head in heads]),
+        "user_id": Names.of([head.user_id for head in heads]),
+        "model": Names.of([turns.model for turns in current]),
+    }
+    arrays = {
+        "turns": np.array([head.turn_count for head in heads], np.int64),
+        "messages": np.array([turns.messages for turns in current], np.int64),
+        "stale_turns": np.array([turns.stale for turns in current], np.int64),
+        "total_tokens": np.array([head.token_count for head in heads], np.int64),
+        "cost_usd": dollars(np.array([head.total_cost for head in heads], object)),
+        "unpriced_turns": np.array([head.unpriced_turns for head in heads], np.int64),
+        "metadata": texts([encode_json(head.metadata).decode() for head in heads]),
+        "created_at": times([head.created_at for head in heads]),
+        "updated_at": times([head.updated_at for head in heads]),
+    }
+    return Columns(names, arrays)

@@ -1,31 +1,39 @@
-"""Messages as a DataFrame."""
+"""Messages as a DataFrame, all of them or those that contain some words."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from promptkit_nb.views.batches import batch_of
-from promptkit_nb.views.filters import Filters, frame_of, is_shown
-from promptkit_nb.views.lines import Lines
+from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.text.plain_text import one_line
+from promptkit_nb.views.batches import TurnLines, batch_of
+from promptkit_nb.views.columns import MISSING, frame_of, texts
+from promptkit_nb.views.filters import Filters, is_shown
 from promptkit_nb.views.reading import batches_of
-from promptkit_nb.views.schemas import MESSAGES, described_by
+from promptkit_nb.views.schemas import MESSAGES, SEARCH_RESULTS, documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
+    from promptkit_nb.views.columns import Columns
     from promptkit_nb.views.filters import Moment, Status
 
+CHARACTERS_BEFORE = 30
+SNIPPET_CHARACTERS = 100
 
-@described_by(MESSAGES)
+_WORDS = re.compile(r'"([^"]+)"|(\S+)')
+
+
+@documents(MESSAGES)
 def messages_df(
     store: StateStore,
     *,
@@ -37,15 +45,15 @@ def messages_df(
     conversation_id: str | None = None,
     status: Status = "current",
 ) -> pd.DataFrame:
-    """Return one row a message, conversation by conversation in the order of their ids.
+    """Return one row per message, ordered by conversation id.
 
-    The system prompt is no row: it belongs to no turn. Tokens and costs are those of turns, see ``turns_df``.
+    The system prompt has no row: it belongs to no turn. Tokens and costs belong to turns, see ``turns_df``.
 
     Its columns, in this order:
 
     {columns}
 
-    The filters, and what they raise, are those of ``turns_df``: a message is shown with its turn.
+    The filters, and the errors they raise, are those of ``turns_df``: a message is shown if its turn is.
 
     >>> from promptkit_nb import MemoryStore, Message, Turn, messages_df
     >>> store = MemoryStore()
@@ -64,24 +72,94 @@ def messages_df(
         conversation_id=conversation_id,
         status=status,
     )
-    return frame_of(pa.Table.from_batches(message_batches(store, filters)), MESSAGES)
+    return frame_of([*_shown_messages(store, filters)], MESSAGES)
 
 
-def standing_messages(state: ConversationState) -> pd.DataFrame:
-    """Return the messages of the turns that stand in a conversation, those that a fork copied included."""
-    lines = Lines()
+@documents(SEARCH_RESULTS)
+def search(
+    store: StateStore,
+    text: str,
+    *,
+    user_id: str | None = None,
+    prefix: str | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    model: str | None = None,
+    conversation_id: str | None = None,
+    status: Status = "current",
+) -> pd.DataFrame:
+    """Return one row for each message that contains all of these words, in the order of ``messages_df``.
+
+    Case is ignored, and a word may be part of a longer one; ``"words in quotes"`` must occur exactly so.
+
+    Its columns, in this order:
+
+    {columns}
+
+    The filters, and the errors they raise, are those of ``turns_df``; a text without words raises
+    ``InvalidArgumentError``.
+
+    >>> from promptkit_nb import MemoryStore, Message, Turn, search
+    >>> store = MemoryStore()
+    >>> _ = store.append("a", Turn(messages=(Message("user", "My name is Alice"), Message("assistant", "Hello"))))
+    >>> search(store, "alice name")[["conversation_id", "role", "snippet"]]
+      conversation_id  role           snippet
+    0               a  user  My name is Alice
+    """
+    words = _words_in(text)
+    filters = Filters.of(
+        user_id=user_id,
+        prefix=prefix,
+        since=since,
+        until=until,
+        model=model,
+        conversation_id=conversation_id,
+        status=status,
+    )
+    return frame_of([_matching(messages, words) for messages in _shown_messages(store, filters)], SEARCH_RESULTS)
+
+
+def current_messages_df(state: ConversationState) -> pd.DataFrame:
+    """Return the messages of a conversation's current turns, including those that a fork copied."""
+    lines = TurnLines()
     lines.add_state(state)
     batch = batch_of(lines)
-    return frame_of(pa.Table.from_batches([_shown(batch, pc.is_valid(batch.turns["position"]))]), MESSAGES)
+    return frame_of([_messages_of(batch, batch.turns.arrays["position"] != MISSING)], MESSAGES)
 
 
-def message_batches(store: StateStore, filters: Filters) -> Iterator[pa.RecordBatch]:
-    """Yield the messages that the filters let through, with the columns of their turns."""
+def _shown_messages(store: StateStore, filters: Filters) -> Iterator[Columns]:
     for batch in batches_of(store, filters):
-        yield _shown(batch, is_shown(batch.turns, filters))
+        yield _messages_of(batch, is_shown(batch.turns, filters))
 
 
-def _shown(batch: Batch, shown: pa.BooleanArray) -> pa.RecordBatch:
-    """Return the messages of the turns that are shown."""
-    of_shown = np.repeat(shown.to_numpy(zero_copy_only=False), batch.turns["messages"].to_numpy())
-    return batch.messages if of_shown.all() else batch.messages.filter(pa.array(of_shown))
+def _messages_of(batch: Batch, turns: NDArray[np.bool_]) -> Columns:
+    """Return the messages of some turns."""
+    return batch.messages if turns.all() else batch.messages.select(np.repeat(turns, batch.turns.arrays["messages"]))
+
+
+def _words_in(text: str) -> list[str]:
+    if not isinstance(text, str):
+        raise InvalidArgumentError(f"text={text!r:.80} is not text: give words to search for.")
+    words = [quoted.strip() or word for quoted, word in _WORDS.findall(text)]
+    if not any(words):
+        raise InvalidArgumentError(f"text={text!r:.80} contains no word: give words to search for.")
+    return [word for word in words if word]
+
+
+def _matching(messages: Columns, words: Sequence[str]) -> Columns:
+    """Return the messages that contain all words, with a snippet of each."""
+    lowered = [word.lower() for word in words]
+    contents = [content.lower() for content in np.asarray(messages.arrays["content"])]
+    found = messages.select(np.flatnonzero([all(word in content for word in lowered) for content in contents]))
+    return found.with_arrays(
+        snippet=texts([_snippet(content, words) for content in np.asarray(found.arrays["content"])])
+    )
+
+
+def _snippet(content: str, words: Sequence[str]) -> str:
+    """Return the text around the first match, on one line."""
+    found = (re.search(re.escape(word), content, re.IGNORECASE) for word in words)
+    first = min((match.start() for match in found if match), default=0)
+    start = max(0, first - CHARACTERS_BEFORE)
+    stop = start + SNIPPET_CHARACTERS
+    return f"{'…' * (start > 0)}{one_line(content[start:stop])}{'…' * (stop < len(content))}"

@@ -1,4 +1,4 @@
-"""Reads what a view shows from a store, a batch of conversations at a time, so that memory stays bounded."""
+"""Reads what a view shows from a store, in batches of conversations, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.feed import Feed, record_of
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.views.batches import batch_of, marked
-from promptkit_nb.views.lines import Lines
-from promptkit_nb.views.row_cache import LINES_AT_ONCE, KeptStore, groups_of, kept_of, reading
+from promptkit_nb.views.batches import TurnLines, batch_of, with_stale_turns
+from promptkit_nb.views.row_cache import LINES_PER_BATCH, RowCache, read_in_groups, row_cache_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,86 +27,83 @@ if TYPE_CHECKING:
 
 
 def heads_of(store: StateStore, filters: Filters) -> list[Head]:
-    """Return the heads of the conversations that are meant, in the order of their ids."""
+    """Return the heads of the selected conversations, ordered by id."""
     check_store(store)
     check_own_user(_user_of(store), filters.user_id)
     if filters.conversation_id is None:
         return store.list(filters.prefix, filters.user_id, "conversation_id", descending=False)
     with suppress(ConversationNotFoundError):
         head = store.head(filters.conversation_id)
-        return [head] if filters.lets_through(head.conversation_id, head.user_id) else []
+        return [head] if filters.selects(head.conversation_id, head.user_id) else []
     return []
 
 
 def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
-    """Yield the conversations that are meant, in the order of their ids; at least one batch, which may be empty."""
+    """Yield the selected conversations, ordered by id; at least one batch, which may be empty."""
     check_store(store)
-    yield _nothing()
+    yield _empty_batch()
     user_id = _user_of(store)
     check_own_user(user_id, filters.user_id)
     if user_id is not None:
         filters = replace(filters, user_id=user_id)
     if isinstance(store, RowStore):
-        yield from _fed(store, filters, with_stale=with_stale)
+        yield from _batches_of_rows(store, filters, with_stale=with_stale)
     else:
-        yield from _gotten(store, filters, with_stale=with_stale)
+        yield from _batches_of_states(store, filters, with_stale=with_stale)
 
 
 def _user_of(store: StateStore) -> str | None:
-    """Return the user that a store is narrowed to; a store that was not derived from ``StateStore`` has none."""
+    """Return the user that a store is narrowed to; a store that does not inherit from ``StateStore`` has none."""
     return getattr(store, "user_id", None)
 
 
 @cache
-def _nothing() -> Batch:
-    return batch_of(Lines())
+def _empty_batch() -> Batch:
+    return batch_of(TurnLines())
 
 
-def _fed(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
-    """Yield what a store of rows tells without making objects of it; of one on disk, what it told before is kept."""
+def _batches_of_rows(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+    """Yield the rows of a store without making objects of them; those of a store on disk are cached."""
     feed = Feed(store)
     records = _records(feed, filters)
     if isinstance(store, DiskStore):
-        kept = kept_of(store)
-        kept.refresh(feed, records, filters)
-        yield from kept.batches(feed, records, with_stale=with_stale)
+        cache = row_cache_of(store)
+        cache.refresh(feed, records, filters)
+        yield from cache.batches(feed, records, with_stale=with_stale)
         return
-    groups = list(groups_of(records))
-    with reading(sum(turns for _, turns in groups)) as advance:
-        for group, turns in groups:
-            kept = KeptStore()
-            kept.refresh(feed, {each: records[each] for each in group}, filters)
-            yield from kept.batches(feed, group, with_stale=with_stale)
-            advance(turns)
+    for group in read_in_groups(records):
+        cache = RowCache()
+        cache.refresh(feed, {each: records[each] for each in group}, filters)
+        yield from cache.batches(feed, group, with_stale=with_stale)
 
 
 def _records(feed: Feed, filters: Filters) -> dict[str, bytes]:
-    wanted = filters.conversation_id
-    if wanted is None:
+    conversation_id = filters.conversation_id
+    if conversation_id is None:
         return feed.records(filters.prefix, filters.user_id)
-    stored = feed.record(wanted)
-    if stored is None or not filters.lets_through(wanted, record_of(stored, wanted).user_id):
+    stored = feed.record(conversation_id)
+    if stored is None or not filters.selects(conversation_id, record_of(stored, conversation_id).user_id):
         return {}
-    return {wanted: stored}
+    return {conversation_id: stored}
 
 
-def _gotten(store: StateStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
-    """Yield what any store tells, by its public calls."""
-    lines = Lines()
+def _batches_of_states(store: StateStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+    """Yield the conversations of any store, read through its public methods."""
+    lines = TurnLines()
     stale: set[tuple[str, str]] = set()
     for state in _states_of(store, filters):
         lines.add_state(state)
         if with_stale:
             stale |= {(state.conversation_id, turn_id) for turn_id in stale_turns(state)}
-        if len(lines) >= LINES_AT_ONCE:
-            yield marked(batch_of(lines), stale)
-            lines = Lines()
-    yield marked(batch_of(lines), stale)
+        if len(lines) >= LINES_PER_BATCH:
+            yield with_stale_turns(batch_of(lines), stale)
+            lines = TurnLines()
+    yield with_stale_turns(batch_of(lines), stale)
 
 
 def _states_of(store: StateStore, filters: Filters) -> Iterator[ConversationState]:
     for head in heads_of(store, filters):
         with suppress(ConversationNotFoundError):  # deleted since it was listed
             state = store.get(head.conversation_id)
-            if state.user_id == head.user_id:  # else somebody else took the id since
+            if state.user_id == head.user_id:  # else another user took the id since
                 yield state

@@ -1,4 +1,4 @@
-"""What was read from a store of rows, kept: the next look reads only what changed since."""
+"""A cache of the rows that views read from a store on disk: the next view reads only what changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 from promptkit_nb.chat.snapshot import stale_turns
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.stores.feed import record_of
-from promptkit_nb.views.batches import Batch, batch_of, marked
-from promptkit_nb.views.lines import Lines
+from promptkit_nb.views.batches import Batch, TurnLines, batch_of, with_stale_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,203 +22,208 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.row_store import RowStore
     from promptkit_nb.views.filters import Filters
 
-FEWEST_TURNS = 50_000
-"""Fewer are read within a second."""
+LINES_PER_BATCH = 10_000
 
-DELAY_S = 2
+MAX_SLICES = 64
+"""A conversation cached in more slices is read again as a whole."""
 
+MIN_TURNS_FOR_PROGRESS = 50_000
+"""Fewer turns are read within a second."""
 
-@contextmanager
-def reading(turns: int) -> Iterator[Callable[[int], object]]:
-    """Give what is to be called with each number of turns read; a bar shows after two seconds, and goes at the end.
-
-    In a batch run there is none, as it would be in the saved output.
-    """
-    if turns < FEWEST_TURNS or is_batch():
-        yield lambda _: None
-        return
-    from tqdm.auto import tqdm  # noqa: PLC0415 - a fifth of a second, which few turns do not need
-
-    with tqdm(total=turns, desc="Reading", unit=" turns", unit_scale=True, delay=DELAY_S, leave=False) as bar:
-        yield bar.update
+PROGRESS_DELAY_S = 2
 
 
-LINES_AT_ONCE = 10_000
-
-MOST_PIECES = 64
-"""In how many pieces a conversation may be kept; with one more, all of it is read anew."""
-
-
-class Piece(NamedTuple):
-    """Rows of a batch, from a first one to before the last: of its turns, and of its messages."""
+class BatchSlice(NamedTuple):
+    """Consecutive rows of a batch: half-open ranges of its turns and of their messages."""
 
     batch: Batch
     turns: tuple[int, int]
     messages: tuple[int, int]
 
-    def with_next(self, following: Piece) -> Piece | None:
-        """Return both as one, ``None`` unless they follow each other."""
+    def joined(self, following: BatchSlice) -> BatchSlice | None:
+        """Return both as one slice, or ``None`` if the other does not follow immediately."""
         if self.batch is not following.batch or self.turns[1] != following.turns[0]:
             return None
-        return Piece(self.batch, (self.turns[0], following.turns[1]), (self.messages[0], following.messages[1]))
+        return BatchSlice(self.batch, (self.turns[0], following.turns[1]), (self.messages[0], following.messages[1]))
 
     def rows(self) -> Batch:
-        """Return the rows alone; nothing is copied."""
-        (start, stop), (first, last) = self.turns, self.messages
-        return Batch(self.batch.turns.slice(start, stop - start), self.batch.messages.slice(first, last - first))
+        """Return the rows as a batch of their own, without copying them."""
+        return Batch(self.batch.turns.select(slice(*self.turns)), self.batch.messages.select(slice(*self.messages)))
 
 
-class Kept(NamedTuple):
-    """One conversation as it was read last, or (``goes_on``) what was appended since.
+class CachedConversation(NamedTuple):
+    """The rows of a conversation as last read, or with ``is_appended`` only those appended since.
 
-    ``current`` are the turns that stand in it, ``others`` all other rows, which stand behind them; ``stale`` are ids of
-    its turns, ``None`` until they are asked for.
+    ``current`` holds the current turns and ``others`` all other rows, which come after them. ``stale`` is the set of
+    its stale turns' ids, ``None`` until it is needed.
     """
 
     seen: Seen
-    current: tuple[Piece, ...]
-    others: Piece
+    current: tuple[BatchSlice, ...]
+    others: BatchSlice
     stale: frozenset[str] | None
-    goes_on: bool = False
+    line_count: int
+    is_appended: bool = False
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
+    def slices(self) -> tuple[BatchSlice, ...]:
         """All rows in their order."""
         return (*self.current, self.others) if self.others.turns[0] < self.others.turns[1] else self.current
 
+    def followed_by(self, new: CachedConversation) -> CachedConversation:
+        """Return this conversation after a read; appended turns never make an older turn stale."""
+        if not new.is_appended:
+            return new
+        current = (*self.current, *new.current) if new.line_count else self.current
+        stale = self.stale if new.stale is not None else None
+        return CachedConversation(new.seen, current, self.others, stale, self.line_count + new.line_count)
 
-class KeptStore:
-    """Conversations of a store by their ids.
 
-    It has no lock, which a forked child could never get again: what it holds is replaced at once, and threads that
-    look at the same time cost each other a reading.
+class RowCache:
+    """Cached conversations of a store, by id.
+
+    It has no lock, which a forked child process might find locked forever. Its dictionary is replaced as a whole, so
+    threads that refresh at the same time only read more than necessary.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self._kept: dict[str, Kept] = {}
+        """Start empty."""
+        self._conversations: dict[str, CachedConversation] = {}
         self._lines_read = 0
 
     def refresh(self, feed: Feed, records: Mapping[str, bytes], filters: Filters) -> None:
         """Read what changed in these conversations."""
-        kept = {each: found for each, found in self._kept.items() if each in records or filters.narrow_conversations}
-        if self._lines_read > LINES_AT_ONCE + 2 * sum(map(_line_count, kept.values())):
-            kept, self._lines_read = {}, 0  # most lines in memory are those of conversations that were read anew since
-        changed = {each: stored for each, stored in records.items() if not _is_as_seen(kept.get(each), stored)}
-        groups = list(groups_of(changed, kept))
-        with reading(sum(turns for _, turns in groups)) as advance:
-            for group, turns in groups:
-                found = _read(feed, group, kept, filters.user_id)
-                self._lines_read += sum(map(_line_count, found.values()))
-                before = {each: kept.pop(each, None) for each in group}  # one that is gone since stays so
-                kept |= {each: _behind(before[each], new) for each, new in found.items()}
-                advance(turns)
-        self._kept = kept
+        cached = {
+            each: found
+            for each, found in self._conversations.items()
+            if each in records or filters.selects_some_conversations
+        }
+        if self._lines_read > LINES_PER_BATCH + 2 * sum(found.line_count for found in cached.values()):
+            cached, self._lines_read = {}, 0  # most rows in memory are outdated ones, which their batches keep alive
+        changed = {each: stored for each, stored in records.items() if not _is_unchanged(cached.get(each), stored)}
+        for group in read_in_groups(changed, cached):
+            found = _read(feed, group, cached, filters.user_id)
+            self._lines_read += sum(each.line_count for each in found.values())
+            before = {each: cached.pop(each, None) for each in group}  # a conversation that was deleted stays out
+            for each, new in found.items():
+                former = before[each]
+                cached[each] = new if former is None else former.followed_by(new)
+        self._conversations = cached
 
     def batches(self, feed: Feed, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
-        """Yield these conversations in their order; what stands together in memory, at once."""
-        kept = self._kept  # another thread may replace it meanwhile
-        ids = [each for each in conversation_ids if each in kept]
-        stale = {(each, turn_id) for each in ids for turn_id in _stale_of(kept, feed, each)} if with_stale else set()
-        for piece in _joined(piece for each in ids for piece in kept[each].pieces):
-            yield marked(piece.rows(), stale)
+        """Yield these conversations in this order, consecutive rows of a batch together."""
+        cached = self._conversations  # another thread may replace it meanwhile
+        ids = [each for each in conversation_ids if each in cached]
+        stale = {(each, turn_id) for each in ids for turn_id in _stale_of(cached, feed, each)} if with_stale else set()
+        for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
+            yield with_stale_turns(rows.rows(), stale)
 
 
-_KEPT: WeakKeyDictionary[Backend, KeptStore] = WeakKeyDictionary()
+_ROW_CACHES: WeakKeyDictionary[Backend, RowCache] = WeakKeyDictionary()
 
 
-def kept_of(store: RowStore) -> KeptStore:
-    """Return what is kept of a store as long as its backend lives, which narrowed stores share."""
-    return _KEPT.setdefault(store.backend, KeptStore())
+def row_cache_of(store: RowStore) -> RowCache:
+    """Return the cache of a store, which lives as long as its backend; narrowed stores share it."""
+    return _ROW_CACHES.setdefault(store.backend, RowCache())
 
 
-def groups_of(
-    records: Mapping[str, bytes], kept: Mapping[str, Kept] = MappingProxyType({})
-) -> Iterator[tuple[list[str], int]]:
-    """Yield conversations to be read at once, and how many turns of them: about ``LINES_AT_ONCE``, or one with more."""
+def read_in_groups(
+    records: Mapping[str, bytes], cached: Mapping[str, CachedConversation] = MappingProxyType({})
+) -> Iterator[list[str]]:
+    """Yield conversations to read together: about ``LINES_PER_BATCH`` turns, or one with more. Show a progress bar."""
+    groups: list[tuple[list[str], int]] = []
     group: list[str] = []
     turns = 0
     for each, stored in records.items():
         group.append(each)
-        already = kept[each].seen.next_place if each in kept else 0
+        already = cached[each].seen.next_place if each in cached else 0
         turns += max(0, record_of(stored, each).next_place - already)
-        if turns >= LINES_AT_ONCE:
-            yield group, turns
+        if turns >= LINES_PER_BATCH:
+            groups.append((group, turns))
             group, turns = [], 0
-    if group:
-        yield group, turns
+    groups.append((group, turns))
+    with _progress(sum(turns for _, turns in groups)) as advance:
+        for group, turns in groups:
+            if group:
+                yield group
+                advance(turns)
+
+
+@contextmanager
+def _progress(turns: int) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar after two seconds; not in a batch run, which would save it in the output."""
+    if turns < MIN_TURNS_FOR_PROGRESS or is_batch():
+        yield lambda _: None
+        return
+    from tqdm.auto import tqdm  # noqa: PLC0415 - a fifth of a second, which few turns do not need
+
+    with tqdm(total=turns, desc="Reading", unit=" turns", unit_scale=True, delay=PROGRESS_DELAY_S, leave=False) as bar:
+        yield bar.update
 
 
 def _read(
-    feed: Feed, conversation_ids: Sequence[str], kept: Mapping[str, Kept], user_id: str | None
-) -> dict[str, Kept]:
-    """Return conversations, or what was appended to them since, as pieces of one batch."""
+    feed: Feed, conversation_ids: Sequence[str], cached: Mapping[str, CachedConversation], user_id: str | None
+) -> dict[str, CachedConversation]:
+    """Read conversations, or what was appended to them since, as slices of one batch."""
     seen = {
-        each: kept[each].seen for each in conversation_ids if each in kept and len(kept[each].current) < MOST_PIECES
+        each: cached[each].seen
+        for each in conversation_ids
+        if each in cached and len(cached[each].current) < MAX_SLICES
     }
-    lines = Lines()
-    spans: list[tuple[ConversationRows, int, int]] = []
+    lines = TurnLines()
+    ranges: list[tuple[ConversationRows, int, int]] = []
     for conversation in feed.read(conversation_ids, seen, user_id):
         start = len(lines)
         try:
-            lines.add_stored(conversation)
+            lines.add_rows(conversation)
         except KeyError as error:
             raise feed.incomplete(conversation.conversation_id) from error
-        spans.append((conversation, start, len(lines)))
+        ranges.append((conversation, start, len(lines)))
     batch = batch_of(lines)
-    said = [0, *np.cumsum(batch.turns["messages"].to_numpy()).tolist()]
+    first_message = [0, *np.cumsum(batch.turns.arrays["messages"]).tolist()]
     return {
-        conversation.conversation_id: _kept(conversation, batch, start, stop, said)
-        for conversation, start, stop in spans
+        conversation.conversation_id: _cached(conversation, batch, start, stop, first_message)
+        for conversation, start, stop in ranges
     }
 
 
-def _stale_of(kept: dict[str, Kept], feed: Feed, conversation_id: str) -> frozenset[str]:
-    found = kept[conversation_id]
+def _cached(
+    conversation: ConversationRows, batch: Batch, start: int, stop: int, first_message: Sequence[int]
+) -> CachedConversation:
+    """Return the rows from ``start`` to ``stop``; ``first_message`` is the index of the first message of each turn."""
+    before = conversation.since
+    middle = start + conversation.record.turn_count - (0 if before is None else before.turn_count)
+    has_contexts = batch.turns.arrays["has_context"][start:stop].any()
+    return CachedConversation(
+        conversation.seen,
+        (BatchSlice(batch, (start, middle), (first_message[start], first_message[middle])),),
+        BatchSlice(batch, (middle, stop), (first_message[middle], first_message[stop])),
+        None if has_contexts else frozenset(),
+        stop - start,
+        is_appended=before is not None,
+    )
+
+
+def _stale_of(cached: dict[str, CachedConversation], feed: Feed, conversation_id: str) -> frozenset[str]:
+    found = cached[conversation_id]
     if found.stale is not None:
         return found.stale
     state = feed.state(conversation_id)
     stale = frozenset() if state is None else stale_turns(state)
-    kept[conversation_id] = found._replace(stale=stale)
+    cached[conversation_id] = found._replace(stale=stale)
     return stale
 
 
-def _kept(conversation: ConversationRows, batch: Batch, start: int, stop: int, said: Sequence[int]) -> Kept:
-    """Return the lines from ``start`` to before ``stop``; ``said`` is how many messages stand before each line."""
-    before = conversation.since
-    middle = start + conversation.record.turn_count - (0 if before is None else before.turn_count)
-    has_contexts = any(b'"context_hash"' in line for line in conversation.lines.values())
-    return Kept(
-        conversation.seen,
-        (Piece(batch, (start, middle), (said[start], said[middle])),),
-        Piece(batch, (middle, stop), (said[middle], said[stop])),
-        None if has_contexts else frozenset(),
-        goes_on=before is not None,
-    )
-
-
-def _behind(before: Kept | None, new: Kept) -> Kept:
-    """Return what was read now, behind what it goes on from; nothing that was appended makes an older turn stale."""
-    if before is None or not new.goes_on:
-        return new
-    grown = new.current if _line_count(new) else ()
-    return Kept(new.seen, (*before.current, *grown), before.others, before.stale if new.stale is not None else None)
-
-
-def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    run: Piece | None = None
-    for piece in pieces:
-        longer = None if run is None else run.with_next(piece)
+def _joined(slices: Iterable[BatchSlice]) -> Iterator[BatchSlice]:
+    run: BatchSlice | None = None
+    for each in slices:
+        longer = None if run is None else run.joined(each)
         if run is not None and longer is None:
             yield run
-        run = longer or piece
+        run = longer or each
     if run is not None:
         yield run
 
 
-def _is_as_seen(kept: Kept | None, stored_record: bytes) -> bool:
-    return kept is not None and kept.seen.stored_record == stored_record
-
-
-def _line_count(kept: Kept) -> int:
-    return sum(stop - start for _, (start, stop), _ in kept.pieces)
+def _is_unchanged(cached: CachedConversation | None, stored_record: bytes) -> bool:
+    return cached is not None and cached.seen.stored_record == stored_record

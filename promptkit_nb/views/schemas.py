@@ -108,7 +108,7 @@ MESSAGES: Schema = (
     _BRANCH,
 )
 
-HITS: Schema = (
+SEARCH_RESULTS: Schema = (
     _CONVERSATION_ID,
     _USER_ID,
     _TURN_ID,
@@ -142,7 +142,7 @@ USAGE: Schema = (
 )
 
 
-def described_by(schema: Schema) -> Callable[[F], F]:
+def documents(schema: Schema) -> Callable[[F], F]:
     """Put the table of a schema in place of ``{columns}`` in a function's docstring, indented as code is."""
 
     def describe(function: F) -> F:

@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from promptkit_nb.views.batches import dollars_of
-from promptkit_nb.views.filters import Filters, frame_of, is_shown
+from promptkit_nb.views.columns import MISSING, dollars, frame_of, texts
+from promptkit_nb.views.filters import Filters, is_shown
 from promptkit_nb.views.reading import batches_of
-from promptkit_nb.views.schemas import TURNS, described_by
+from promptkit_nb.views.schemas import TURNS, documents
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
+    from promptkit_nb.views.columns import Array, Columns
     from promptkit_nb.views.filters import Moment, Status
 
 
-@described_by(TURNS)
+@documents(TURNS)
 def turns_df(
     store: StateStore,
     *,
@@ -33,24 +32,24 @@ def turns_df(
     conversation_id: str | None = None,
     status: Status = "current",
 ) -> pd.DataFrame:
-    """Return one row a turn, conversation by conversation in the order of their ids.
+    """Return one row per turn, ordered by conversation id.
 
     Its columns, in this order:
 
     {columns}
 
     Args:
-        store: Where the conversations are.
-        user_id: Those of this user only.
-        prefix: Those whose id begins so only.
-        since: Turns answered at or after this moment: an aware ``datetime``, a date, or either as ISO 8601 text.
-        until: Turns answered before this moment; where it is a date, until that day's end in UTC.
-        model: Turns that this model answered, or was asked for.
-        conversation_id: The turns of this conversation only.
-        status: ``"current"`` shows the turns that stand in their conversations and were said in them; ``"all"`` also
-            former versions, those on branches, those that a fork copied, and summaries.
+        store: The store that holds the conversations.
+        user_id: Only conversations of this user.
+        prefix: Only conversations whose id starts with this.
+        since: Only turns answered at or after this moment: an aware ``datetime``, a date, or either as ISO 8601 text.
+        until: Only turns answered before this moment; a date includes that whole day in UTC.
+        model: Only turns that this model answered, or was asked to answer.
+        conversation_id: Only this conversation.
+        status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds former
+            versions, turns on branches, turns that a fork copied, and summaries.
 
-    Raises ``InvalidArgumentError`` for a filter that cannot be meant.
+    Raises ``InvalidArgumentError`` for an invalid filter.
 
     >>> from promptkit_nb import MemoryStore, Message, Turn, Usage, turns_df
     >>> store = MemoryStore()
@@ -69,36 +68,34 @@ def turns_df(
         status=status,
     )
     batches = batches_of(store, filters, with_stale=True)
-    shown = [_with_texts(batch).filter(is_shown(batch.turns, filters)) for batch in batches]
-    return frame_of(_with_figures(pa.Table.from_batches(shown)), TURNS)
+    shown = [_with_texts(batch).select(is_shown(batch.turns, filters)) for batch in batches]
+    return frame_of([_with_figures(turns) for turns in shown], TURNS)
 
 
-def _with_texts(batch: Batch) -> pa.RecordBatch:
-    """Add what the user said first, and what the model answered last."""
-    columns = {name: batch.turns[name] for name in batch.turns.schema.names}
-    columns |= {"user_text": _text_of(batch, "user", last=False), "text": _text_of(batch, "assistant", last=True)}
-    return pa.record_batch(columns)
+def _with_texts(batch: Batch) -> Columns:
+    """Add the first text of the user and the last one of the model."""
+    return batch.turns.with_arrays(
+        user_text=_text_of(batch, "user", last=False), text=_text_of(batch, "assistant", last=True)
+    )
 
 
-def _text_of(batch: Batch, role: str, *, last: bool) -> pa.Array:
-    """Return for each turn the first or last message of a role, missing where there is none."""
-    turn_of = np.repeat(np.arange(len(batch.turns)), batch.turns["messages"].to_numpy())
-    said = pc.equal(pc.cast(batch.messages["role"], pa.string()), role).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(said)[:: 1 if last else -1]
-    row_of = np.full(len(batch.turns), -1)
-    row_of[turn_of[rows]] = rows  # of several rows of a turn, the last one stays
-    return batch.messages["content"].take(pa.array(row_of, mask=row_of < 0))
+def _text_of(batch: Batch, role: str, *, last: bool) -> Array:
+    """Return for each turn the first or last message of a role, NaN if there is none."""
+    counts = batch.turns.arrays["messages"]
+    turn_of = np.repeat(np.arange(len(counts)), counts)
+    rows = np.flatnonzero(batch.messages.names["role"].equals(role))[:: 1 if last else -1]
+    found = np.full(len(counts), np.nan, object)
+    contents = np.asarray(batch.messages.arrays["content"])
+    found[turn_of[rows]] = contents[rows]  # of several rows of a turn, the last one stays
+    return texts(found)
 
 
-def _with_figures(turns: pa.Table) -> pa.Table:
-    """Add what is computed: money for reading, and speed where there was any."""
-    seconds = pc.divide(turns["latency_ms"], 1000.0)
-    took_time = pc.greater(seconds, 0.0)
-    speed = pc.if_else(took_time, pc.divide(pc.cast(turns["output_tokens"], pa.float64()), seconds), None)
-    for name, column in (
-        ("cost_usd", dollars_of(turns["cost"])),
-        ("saved_usd", dollars_of(turns["saved"])),
-        ("tokens_per_second", speed),
-    ):
-        turns = turns.append_column(name, column)
-    return turns
+def _with_figures(turns: Columns) -> Columns:
+    """Add costs in floating point, and the speed if the answer took any time."""
+    seconds = turns.arrays["latency_ms"] / 1000
+    output_tokens = turns.arrays["output_tokens"]
+    has_speed = (seconds > 0) & (output_tokens != MISSING)
+    speed = np.divide(output_tokens, seconds, out=np.full(len(seconds), np.nan), where=has_speed)
+    return turns.with_arrays(
+        cost_usd=dollars(turns.arrays["cost"]), saved_usd=dollars(turns.arrays["saved"]), tokens_per_second=speed
+    )

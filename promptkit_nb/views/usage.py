@@ -1,21 +1,21 @@
-"""What was paid, as a DataFrame: tokens and dollars by day, model, user or whatever else they are asked by."""
+"""Usage as a DataFrame: the tokens and dollars that were paid for, by day, model, user or other keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from decimal import Context, localcontext
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.views.batches import dollars_of
-from promptkit_nb.views.filters import Filters, frame_of, is_meant
+from promptkit_nb.views.columns import MISSING, Array, Columns, Names, dollars, frame_of, integers
+from promptkit_nb.views.filters import Filters, passes
 from promptkit_nb.views.reading import batches_of
-from promptkit_nb.views.schemas import KEYS, TIME, USAGE, described_by
+from promptkit_nb.views.schemas import KEYS, USAGE, documents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -32,13 +32,22 @@ _SUMS = {
     "cost": "cost",
     "unpriced_turns": "unpriced",
 }
-
+"""The figures of a group, and the columns of turns that they are sums of."""
 
 _KEYS = {column.name: column for column in KEYS}
-_PERIODS = {column.name for column in KEYS if column.dtype == TIME}
+_PERIODS = {"hour": "h", "day": "D", "week": "W", "month": "M"}
+"""Periods of time, as numpy calls them."""
+
+_MONDAY = np.timedelta64(4, "D")
+"""The first Monday, counted from numpy's origin, a Thursday."""
+
+_EXACT = Context(prec=100)
+
+Group = tuple[Any, ...]
+"""The values of the keys: names, times, or ``None``."""
 
 
-@described_by(USAGE)
+@documents(USAGE)
 def usage_df(
     store: StateStore,
     by: str | Sequence[str] = ("day", "model"),
@@ -50,26 +59,26 @@ def usage_df(
     model: str | None = None,
     conversation_id: str | None = None,
 ) -> pd.DataFrame:
-    """Return what was paid, one row a group, in the order of the groups; with ``by=[]`` one row in all.
+    """Return what was paid for, one row per group, sorted by group; with ``by=[]``, one row for everything.
 
     The columns of ``by``, and then:
 
     {columns}
 
-    All that was paid counts: replaced and archived turns and summaries, too; replays, and turns that a fork copied, do
-    not. The sums are exact. What was paid for turns that the store was told to forget has neither day nor model any
-    more: both are missing there, its ``status`` is ``dropped``, and of its tokens only ``total_tokens`` is known.
+    Everything that was paid for counts, including replaced and archived turns and summaries; replays and turns that a
+    fork copied do not. Sums are exact. The spending on turns that the store was told to forget has no day and no model:
+    both are missing, its ``status`` is ``dropped``, and only its ``total_tokens`` are known.
 
     Args:
-        store: Where the conversations are.
-        by: One or several of ``hour``, ``day``, ``week``, ``month`` (of which one at most, all in UTC),
+        store: The store that holds the conversations.
+        by: One or several of ``hour``, ``day``, ``week``, ``month`` (at most one of these, all in UTC),
             ``conversation_id``, ``user_id``, ``model``, ``provider``, ``cell_id``, ``finish_reason``, ``status``.
-        user_id: As the other filters and what they raise, as in ``turns_df``.
-        prefix: Those whose id begins so only.
-        since: What was answered at or after this moment.
-        until: What was answered before this moment; where it is a date, until that day's end in UTC.
-        model: What this model answered, or was asked for.
-        conversation_id: This conversation only.
+        user_id: Only conversations of this user; all filters, and the errors they raise, are those of ``turns_df``.
+        prefix: Only conversations whose id starts with this.
+        since: Only what was answered at or after this moment.
+        until: Only what was answered before this moment; a date includes that whole day in UTC.
+        model: Only what this model answered, or was asked to answer.
+        conversation_id: Only this conversation.
 
     >>> from decimal import Decimal
     >>> from promptkit_nb import MemoryStore, Message, Turn, Usage, usage_df
@@ -84,16 +93,21 @@ def usage_df(
     filters = Filters.of(
         user_id=user_id, prefix=prefix, since=since, until=until, model=model, conversation_id=conversation_id
     )
-    partial = [_summed(_paid(batch.turns, keys, filters), keys) for batch in batches_of(store, filters)]
-    total = _summed(pa.concat_tables(partial), keys)
-    total = total.sort_by([(key, "ascending") for key in keys]) if keys else _with_zeros(total)
-    total = total.append_column("cost_usd", dollars_of(total["cost"]))
-    return frame_of(total, (*(_KEYS[key] for key in keys), *USAGE))
+    totals: dict[Group, list[Any]] = {}
+    for batch in batches_of(store, filters):
+        paid = batch.turns.select(passes(batch.turns, filters) & (batch.turns.arrays["paid"] > 0))
+        with localcontext(_EXACT):
+            for group, sums in _sums_by_group(paid, keys):
+                before = totals.get(group)
+                totals[group] = sums if before is None else [*map(_sum_of_known, before, sums)]
+    if not keys and not totals:
+        totals[()] = [0] * len(_SUMS)
+    return frame_of([_columns(totals, keys)], (*(_KEYS[key] for key in keys), *USAGE))
 
 
 def _checked(by: str | Sequence[str]) -> list[str]:
     if not isinstance(by, Iterable):
-        raise InvalidArgumentError(f"by={by!r:.80} is no list: give one or several of {', '.join(_KEYS)}.")
+        raise InvalidArgumentError(f"by={by!r:.80} is not a list: give one or several of {', '.join(_KEYS)}.")
     keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
     unknown = [key for key in keys if key not in list(_KEYS)]
     if unknown:
@@ -103,27 +117,58 @@ def _checked(by: str | Sequence[str]) -> list[str]:
     return keys
 
 
-def _paid(turns: pa.RecordBatch, keys: Sequence[str], filters: Filters) -> pa.Table:
-    """Return keys and figures of the calls that were paid for."""
-    columns = {key: _key(turns, key) for key in keys} | {name: turns[source] for name, source in _SUMS.items()}
-    meant = pc.and_(is_meant(turns, filters), pc.greater(turns["paid"], 0))
-    return pa.table(columns).filter(meant)
+def _sums_by_group(turns: Columns, keys: Sequence[str]) -> Iterator[tuple[Group, list[Any]]]:
+    """Yield the sums of each group; a sum is ``None`` if nothing is known of any turn."""
+    group_of = np.zeros(len(turns.arrays["paid"]), np.int64)
+    if not len(group_of):
+        return
+    columns = [_key_of(turns, key) for key in keys]
+    for column in columns:
+        codes = column.codes if isinstance(column, Names) else np.unique(column, return_inverse=True)[1]
+        group_of = np.unique(group_of * (int(codes.max()) + 2) + codes + 1, return_inverse=True)[1]
+    order = np.argsort(group_of, kind="stable")
+    starts = np.flatnonzero(np.diff(group_of[order], prepend=-1))
+    firsts = order[starts]
+    values = [
+        column[firsts].values()
+        if isinstance(column, Names)
+        else [None if np.isnat(time) else time for time in column[firsts]]
+        for column in columns
+    ]
+    sums = [_sums(turns.arrays[name][order], starts) for name in _SUMS.values()]
+    for index in range(len(starts)):
+        yield tuple(column[index] for column in values), [column[index] for column in sums]
 
 
-def _key(turns: pa.RecordBatch, key: str) -> pa.Array:
-    if key in _PERIODS:
-        return pc.floor_temporal(turns["created_at"], unit=key)
-    return pc.cast(turns[key], pa.string())
+def _key_of(turns: Columns, key: str) -> Array | Names:
+    if key not in _PERIODS:
+        return turns.names[key]
+    shift = _MONDAY if key == "week" else np.timedelta64(0, "D")
+    created_at = turns.arrays["created_at"] - shift
+    return created_at.astype(f"M8[{_PERIODS[key]}]").astype("M8[us]") + shift
 
 
-def _summed(calls: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """Return one row a group; a sum of nothing known is missing."""
-    summed = calls.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in _SUMS])
-    return pa.table({key: summed[key] for key in keys} | {name: summed[f"{name}_sum"] for name in _SUMS})
+def _sums(column: Array, starts: Array) -> list[Any]:
+    """Return the sums of the ranges that begin at ``starts``."""
+    known = np.array([each is not None for each in column]) if column.dtype == object else column != MISSING
+    counts = np.add.reduceat(known, starts, dtype=np.int64)
+    sums = np.add.reduceat(np.where(known, column, 0), starts)
+    return [each if count else None for each, count in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
-def _with_zeros(total: pa.Table) -> pa.Table:
-    """Return the one row of everything with 0 where there was nothing at all."""
-    if total["turns"][0].as_py():
-        return total
-    return pa.table({name: pc.fill_null(total[name], pa.scalar(0).cast(total[name].type)) for name in _SUMS})
+def _sum_of_known(one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _columns(totals: dict[Group, list[Any]], keys: Sequence[str]) -> Columns:
+    """Return the groups in their order, missing values last."""
+    groups = sorted(totals, key=lambda group: [(value is None, "" if value is None else value) for value in group])
+    columns = {key: [group[index] for group in groups] for index, key in enumerate(keys)}
+    figures = {name: [totals[group][index] for group in groups] for index, name in enumerate(_SUMS)}
+    costs = np.array(figures.pop("cost"), object)
+    arrays = {key: np.array(values, "M8[us]") for key, values in columns.items() if key in _PERIODS}
+    arrays |= {name: integers(values) for name, values in figures.items()}
+    names = {key: Names.of(values) for key, values in columns.items() if key not in _PERIODS}
+    return Columns(names, arrays | {"cost_usd": dollars(costs)})

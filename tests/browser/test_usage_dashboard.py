@@ -121,7 +121,7 @@ def test_filters_narrow_and_conversations_open(lab: LabServer, page: Page, tmp_p
     dashboard.says("6 turns · 27,600 tokens · $0.0100 + 2 turns without a price")
     dashboard.field("Until").fill("2026-03-09")
     dashboard.field("Until").blur()
-    dashboard.problem.get_by_text("is later than until").wait_for()
+    dashboard.problem.get_by_text("is after until").wait_for()
     assert dashboard.conversations() == ["trip", "recipes", "notes"]
     dashboard.field("Since").fill("")
     dashboard.field("Since").blur()
