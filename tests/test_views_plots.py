@@ -143,7 +143,7 @@ def test_other_keys_are_refused(by: Any, store: MemoryStore) -> None:
 
 def test_tokens_are_drawn_by_period_alone(store: MemoryStore) -> None:
     """Their series are the four kinds of tokens."""
-    with pytest.raises(InvalidArgumentError, match="by='day,model' is more than a period"):
+    with pytest.raises(InvalidArgumentError, match="by='day,model' is not a single period"):
         plot_tokens(store, by="day,model")
 
 

@@ -1,1 +1,1 @@
-"""Views: what a store holds, as DataFrames. Each function stands in the file of what it shows."""
+"""The contents of a store as DataFrames, charts and a dashboard."""

@@ -1,5 +1,5 @@
-// The page of the dashboard of usage. Text reaches it as text (textContent); the only HTML it takes is what Python
-// sanitised, in the field named `html`.
+// The front end of the usage dashboard. Text is set as text (textContent); the only HTML it inserts was sanitized by
+// Python, in the field named `html`.
 
 const LABELS = {
   user_id: "User", model: "Model", prefix: "Ids that begin with", since: "Since", until: "Until", by: "Per", series: "Bars by",
@@ -34,7 +34,7 @@ function render({ model, el }) {
     return make("label", {}, make("span", {}, LABELS[name]), input);
   }
 
-  // Ask for what the filters now say; until the answer is there, what is shown is of before.
+  // Request the data for the current filters; the former data stays until the answer arrives.
   function ask() {
     model.set("asked", model.get("asked") + 1);
     model.save_changes();

@@ -1,4 +1,4 @@
-"""``usage_dashboard``: what conversations cost, in a widget with filters, and the dearest conversations to open."""
+"""``usage_dashboard``: usage and cost in a widget with filters, and the most expensive conversations to open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import total_text
-from promptkit_nb.views.plots import PERIODS, UNKNOWN, draw_cost, draw_dearest, draw_tokens, drawn
+from promptkit_nb.views.plots import PERIODS, UNKNOWN, draw_cost, draw_most_expensive, draw_tokens, figure_of
 from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from promptkit_nb.views.filters import FilterArguments
     from promptkit_nb.views.pictures import Drawing, Picture
 
-MOST_ROWS = 20
-"""Of a table: the dearest ones."""
+MAX_ROWS = 20
+"""The number of rows of a table; the most expensive ones are shown."""
 
 SMALL = (6.4, 2.9)
 WHOLE = (12, 6)
-"""Sizes of pictures, in inches."""
+"""Sizes of figures, in inches."""
 
 _FIGURES = [column.name for column in USAGE]
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
@@ -42,7 +42,7 @@ _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as it is shown: text in every cell. ``opens`` are the conversations behind its rows, if any are."""
+    """A table of texts; ``opens`` are the ids of the conversations that its rows open, if any."""
 
     name: str
     columns: tuple[str, ...]
@@ -52,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What was paid, read from a store in one pass; ``period`` and ``series`` are what its picture of cost is by."""
+    """Usage, read from a store in one pass; ``period`` and ``series`` are the groups of its cost chart."""
 
     usage: pd.DataFrame
     period: str
@@ -67,24 +67,24 @@ class UsageReport:
         series: str = "model",
         **filters: Unpack[FilterArguments],
     ) -> UsageReport:
-        """Read a store; raises ``InvalidArgumentError`` for filters that cannot be meant."""
+        """Read a store; raise ``InvalidArgumentError`` for invalid filters."""
         usage = usage_df(store, [period, "conversation_id", "user_id", "model"], **filters)
         return cls(usage, period, series)
 
     def total(self) -> str:
-        """Return all of it on one line."""
+        """Return turns, tokens and cost on one line."""
         turns, tokens = (int(self.usage[name].sum()) for name in ("turns", "total_tokens"))
         cost_usd = self.usage["cost_usd"].sum(min_count=1) if turns else 0.0
         cost_text = _cost_of({"cost_usd": cost_usd, "unpriced_turns": self.usage["unpriced_turns"].sum()})
         return f"{turns:,} turn{'' if turns == 1 else 's'} · {tokens:,} tokens · {cost_text}"
 
     def pictures(self) -> list[Picture]:
-        """Return pictures of cost over time, tokens over time, and the most expensive conversations."""
-        return [drawn(draw, size=SMALL) for draw in self._drawings()]
+        """Return charts of cost over time, tokens over time, and the most expensive conversations."""
+        return [figure_of(draw, size=SMALL) for draw in self._drawings()]
 
-    def whole_picture(self) -> Picture:
-        """Return the same as one picture."""
-        return drawn(*self._drawings(), size=WHOLE)
+    def combined_picture(self) -> Picture:
+        """Return the same charts in one figure."""
+        return figure_of(*self._drawings(), size=WHOLE)
 
     def tables(self) -> tuple[Table, ...]:
         """Return usage and cost by model, by user and by conversation."""
@@ -94,19 +94,19 @@ class UsageReport:
         return [
             partial(draw_cost, usage=self._grouped(self.period, self.series), period=self.period, series=[self.series]),
             partial(draw_tokens, usage=self._grouped(self.period), period=self.period),
-            partial(draw_dearest, usage=self._grouped("conversation_id")),
+            partial(draw_most_expensive, usage=self._grouped("conversation_id")),
         ]
 
     def _grouped(self, *keys: str) -> pd.DataFrame:
         return self.usage.groupby([*keys], observed=True, dropna=False)[_FIGURES].sum(min_count=1).reset_index()
 
-    def _dearest(self, *keys: str) -> list[dict[str, Any]]:
+    def _by_cost(self, *keys: str) -> list[dict[str, Any]]:
         grouped = self._grouped(*keys).sort_values(["cost_usd", "total_tokens"], ascending=False, kind="stable")
         rows: list[dict[str, Any]] = grouped.to_dict("records")
         return rows
 
     def _conversations(self) -> Table:
-        dearest = self._dearest("conversation_id", "user_id")[:MOST_ROWS]
+        rows_by_cost = self._by_cost("conversation_id", "user_id")[:MAX_ROWS]
         rows = tuple(
             (
                 one_line(row["conversation_id"]),
@@ -115,15 +115,17 @@ class UsageReport:
                 _count(row["total_tokens"]),
                 _cost_of(row),
             )
-            for row in dearest
+            for row in rows_by_cost
         )
         columns = ("conversation", "user", "turns", "tokens", "cost")
-        return Table("Most expensive conversations", columns, rows, tuple(row["conversation_id"] for row in dearest))
+        return Table(
+            "Most expensive conversations", columns, rows, tuple(row["conversation_id"] for row in rows_by_cost)
+        )
 
     def _by(self, name: str, key: str) -> Table:
         rows = tuple(
             (_name(row[key]), *(_count(row[each]) for each in ("turns", *_TOKENS)), _cost_of(row))
-            for row in self._dearest(key)[:MOST_ROWS]
+            for row in self._by_cost(key)[:MAX_ROWS]
         )
         return Table(
             name, (key.removesuffix("_id"), "turns", "input", "of it cached", "output", "of it reasoning", "cost"), rows
@@ -131,7 +133,7 @@ class UsageReport:
 
 
 def _cost_of(row: dict[str, Any]) -> str:
-    """Return a cost for reading, with what it lacks."""
+    """Return a cost as text, with the number of turns that have no price."""
     cost_usd = row["cost_usd"]
     if pd.isna(cost_usd):
         return "price unknown"
@@ -150,21 +152,21 @@ _HERE = Path(__file__).parent
 
 SERIES = {"model": "model", "user": "user_id", "conversation": "conversation_id"}
 NEWEST_TURNS = 50
-"""How many turns of a conversation are opened."""
+"""The number of turns that are shown of an opened conversation."""
 
-_ON_PAGE = ("user_id", "model", "prefix", "since", "until")
-_AS_AT_FIRST = {"by": "day", "series": "model"}
+_PAGE_FILTERS = ("user_id", "model", "prefix", "since", "until")
+_DEFAULT_FILTERS = {"by": "day", "series": "model"}
 
 
 def usage_dashboard(store: StateStore, **filters: Unpack[FilterArguments]) -> UsageDashboard:
-    """Return a widget that shows what was paid: over time, by model, user and conversation.
+    """Return a widget that shows usage and cost over time, by model, by user and by conversation.
 
     Args:
-        store: Where the conversations are.
-        filters: Those of ``usage_df``, to begin with; they are changed in the widget.
+        store: The store that holds the conversations.
+        filters: The initial filters, those of ``usage_df``; the widget can change them.
 
-    Choosing one of the most expensive conversations shows what was said in it. The saved notebook keeps a picture.
-    Needs matplotlib (``MissingDependencyError``); raises ``InvalidArgumentError`` for a filter that cannot be meant.
+    Click one of the most expensive conversations to read it. The saved notebook keeps a picture.
+    Raises ``MissingDependencyError`` without matplotlib, and ``InvalidArgumentError`` for an invalid filter.
 
     >>> from promptkit_nb import MemoryStore, usage_dashboard
     >>> usage_dashboard(MemoryStore()).total
@@ -181,34 +183,34 @@ class UsageDashboard(NotebookWidget):
 
     choices = Dict().tag(sync=True)
     filters = Dict().tag(sync=True)
-    """As the page has them: texts, empty where everything is let through."""
+    """The filters as the page shows them: texts, empty if everything is selected."""
     asked = Int().tag(sync=True)
-    """How often a page asked for something, and by ``answered`` what of it was done."""
+    """The number of requests from pages; ``answered`` is how many of them were answered."""
     answered = Int().tag(sync=True)
     total = Unicode().tag(sync=True)
     problem = Unicode().tag(sync=True)
     pictures = List(Dict()).tag(sync=True)
     tables = List(Dict()).tag(sync=True)
     chosen = Unicode().tag(sync=True)
-    """The id of the conversation that is open, empty without one."""
+    """The id of the open conversation, empty if none is."""
     opened = Dict().tag(sync=True)
 
     def __init__(self, store: StateStore, **filters: Unpack[FilterArguments]) -> None:
-        """Show what the filters let through."""
+        """Show the usage that the filters select."""
         self._store = store
         self._conversation_id = filters.get("conversation_id")
         self._lock = Lock()
         report = UsageReport.of(store, **filters)
-        content = _content_of(report)  # fails without matplotlib, before there is a widget
+        content = _content_of(report)  # raises without matplotlib, before the widget exists
         super().__init__()
         self._report = report
-        self.filters = _AS_AT_FIRST | {name: str(filters.get(name) or "") for name in _ON_PAGE}
+        self.filters = _DEFAULT_FILTERS | {name: str(filters.get(name) or "") for name in _PAGE_FILTERS}
         self._show(content)
         self.observe(self._on_asked, "asked")
         self.observe(self._on_chosen, "chosen")
 
     def refresh(self) -> None:
-        """Show what the store holds now; what fails is said, and leaves what was there."""
+        """Read the store again; on an error, show it and keep the former content."""
         with self._lock, self.hold_sync():
             try:
                 self._report = self._read()
@@ -221,7 +223,7 @@ class UsageDashboard(NotebookWidget):
             self._saved.update(_static_html(self._report), raw=True)
 
     def __repr__(self) -> str:
-        """Say what is shown."""
+        """Return the totals as text."""
         return f"UsageDashboard({self.total!r})"
 
     def _static_output(self) -> dict[str, object]:
@@ -231,7 +233,7 @@ class UsageDashboard(NotebookWidget):
         return _static_html(self._report)
 
     def _read(self) -> UsageReport:
-        typed = {name: text or None for name, text in self.filters.items() if name in _ON_PAGE}
+        typed = {name: text or None for name, text in self.filters.items() if name in _PAGE_FILTERS}
         return UsageReport.of(
             self._store,
             period=self.filters["by"],
@@ -251,7 +253,7 @@ class UsageDashboard(NotebookWidget):
         self.refresh()
 
     def _on_chosen(self, _: object) -> None:
-        """Open the conversation that was chosen, or say why it cannot be."""
+        """Open the chosen conversation, or show why that failed."""
         if not self.chosen:
             self.opened = {}
             return
@@ -278,14 +280,14 @@ def _content_of(report: UsageReport) -> dict[str, Any]:
 
 
 def _static_png(report: UsageReport) -> dict[str, object]:
-    """Return what a batch run shows: in its HTML nothing may depend on how a picture is drawn."""
-    png = b64encode(report.whole_picture()._repr_png_()).decode()
+    """Return the output of a batch run, whose HTML must not depend on how a chart is drawn."""
+    png = b64encode(report.combined_picture()._repr_png_()).decode()
     return {"text/plain": report.total(), "image/png": png}
 
 
 def _static_html(report: UsageReport) -> dict[str, object]:
-    """Return the same as HTML, which the page knows to be the saved picture, and hides while the widget runs."""
-    png = b64encode(report.whole_picture()._repr_png_()).decode()
+    """Return the same as HTML; the page recognizes it as the saved picture and hides it while the widget runs."""
+    png = b64encode(report.combined_picture()._repr_png_()).decode()
     words = note_html(report.total())
     image = f'<img alt="{escape(report.total())}" src="data:image/png;base64,{png}" style="max-width:100%">'
     return {"text/plain": report.total(), "text/html": f'<div class="promptkit-usage">{words}{image}</div>'}

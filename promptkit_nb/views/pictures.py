@@ -1,4 +1,4 @@
-"""A figure that shows itself in a notebook, whatever backend is chosen there; this module alone imports matplotlib."""
+"""A figure that displays itself in a notebook under any backend; only this module imports matplotlib."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     Drawing = Callable[[Axes], object]
 
 DPI = 100
-GREY = "#7f7f7f"
-"""As far from white as from the black of dark themes."""
+GRAY = "#7f7f7f"
+"""Equally far from white and from the black of dark themes."""
 
 
 class Picture(Figure):
-    """A figure that pyplot does not know: nothing is shown twice, and no backend or style of the notebook changes.
+    """A figure that pyplot does not manage: it is shown once, and changes neither backend nor style of the notebook.
 
-    It can be read on white and on black: it has no ground of its own, and its words and lines are grey.
+    It is readable on white and on black: its background is transparent, its text and lines are gray.
     """
 
     def _repr_png_(self) -> bytes:
@@ -47,19 +47,19 @@ def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
         _plain(axes)
     picture.patch.set_alpha(0)
     for text in picture.findobj(Text):
-        text.set(color=GREY, parse_math=False)
+        text.set(color=GRAY, parse_math=False)
     return picture
 
 
 def label_periods(axes: Axes) -> None:
-    """Write dates below the bars as shortly as they can be told apart."""
+    """Label the bars with the shortest dates that are unambiguous."""
     locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's has no types
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
 
 
-def name_colours(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Write beside the drawing what its colours mean."""
+def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Explain the colors beside the chart."""
     legend = axes.legend(
         handles, [f" {name}" for name in names], frameon=False, bbox_to_anchor=(1, 1), loc="upper left"
     )
@@ -67,7 +67,7 @@ def name_colours(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> No
 
 
 def say_nothing_was_paid(axes: Axes) -> None:
-    """Write that there is nothing to draw."""
+    """Say that there is nothing to draw."""
     axes.text(0.5, 0.5, "nothing was paid", ha="center", va="center", transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -76,6 +76,6 @@ def say_nothing_was_paid(axes: Axes) -> None:
 def _plain(axes: Axes) -> None:
     axes.patch.set_alpha(0)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=GREY)
+    axes.tick_params(colors=GRAY)
     for side, spine in axes.spines.items():
-        spine.set(color=GREY, visible=side in ("bottom", "left"))
+        spine.set(color=GRAY, visible=side in ("bottom", "left"))

@@ -1,6 +1,6 @@
-"""Pictures of cost and tokens, by matplotlib: what most notebooks draw with, and the same picture on every run.
+"""Charts of cost and tokens, drawn by matplotlib, identical on every run.
 
-It is asked for by the extra ``plots`` alone, and imported when the first picture is made.
+Matplotlib is required by the extra ``plots`` only, and imported with the first chart.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from promptkit_nb.views.pictures import Drawing, Picture
 
 PERIODS = ("hour", "day", "week", "month")
-MOST_SERIES = 7
+MAX_SERIES = 7
 UNKNOWN = "unknown"
 OTHERS = "others"
 NAME_CHARACTERS = 28
 
-# Okabe and Ito's colours, told apart by people who see few, and on white as on black.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+# Okabe and Ito's colors: distinct for color-blind people, on white and on black.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
 TOKENS = {
     "input": ("input_tokens", "cached_tokens"),
@@ -44,16 +44,17 @@ WIDTHS_DAYS: Mapping[str, float] = {"hour": 0.8 / 24, "day": 0.8, "week": 5.6, "
 def plot_cost(
     store: StateStore, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]
 ) -> Picture:
-    """Return a figure of what was paid, in US dollars: stacked bars, one a period.
+    """Return a figure of the cost in US dollars: stacked bars, one per period.
 
     Args:
-        store: Where the conversations are.
-        by: A period (``hour``, ``day``, ``week``, ``month``), and what the bars are made of: any other key of
-            ``usage_df``, or nothing.
+        store: The store that holds the conversations.
+        by: A period (``hour``, ``day``, ``week``, ``month``) and optionally another key of ``usage_df``, which
+            splits the bars into series.
         filters: Those of ``usage_df``.
 
-    What has no known price is in no bar; the title says how many turns that are. The eighth series and those after it
-    are one, ``others``. Needs matplotlib (``MissingDependencyError``); ``InvalidArgumentError`` for other keys.
+    Turns without a known price are not drawn; the title says how many there are. With more than eight series, all but
+    the seven largest are drawn as one, ``others``. Raises ``MissingDependencyError`` without matplotlib, and
+    ``InvalidArgumentError`` for other keys.
 
     >>> from promptkit_nb import MemoryStore, plot_cost
     >>> plot_cost(MemoryStore(), by="month").axes[0].get_ylabel()
@@ -61,19 +62,19 @@ def plot_cost(
     """
     period, series = _keys(by)
     usage = usage_df(store, [period, *series], **filters)
-    return drawn(partial(draw_cost, usage=usage, period=period, series=series))
+    return figure_of(partial(draw_cost, usage=usage, period=period, series=series))
 
 
 def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArguments]) -> Picture:
     """Return a figure of the tokens that were paid for: stacked bars of input, cached input, output and reasoning.
 
     Args:
-        store: Where the conversations are.
+        store: The store that holds the conversations.
         by: The period of a bar: ``hour``, ``day``, ``week`` or ``month``.
         filters: Those of ``usage_df``.
 
-    ``input`` is what was not cached, ``output`` what was no reasoning: together they are all. Needs matplotlib
-    (``MissingDependencyError``); ``InvalidArgumentError`` for another key.
+    ``input`` excludes cached input and ``output`` excludes reasoning, so the four add up to the total. Raises
+    ``MissingDependencyError`` without matplotlib, and ``InvalidArgumentError`` for another key.
 
     >>> from promptkit_nb import MemoryStore, plot_tokens
     >>> plot_tokens(MemoryStore()).axes[0].get_ylabel()
@@ -81,13 +82,13 @@ def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArgu
     """
     period, series = _keys(by)
     if series:
-        raise InvalidArgumentError(f"by={by!r} is more than a period: use one of {', '.join(PERIODS)}.")
+        raise InvalidArgumentError(f"by={by!r} is not a single period: use one of {', '.join(PERIODS)}.")
     usage = usage_df(store, [period], **filters)
-    return drawn(partial(draw_tokens, usage=usage, period=period))
+    return figure_of(partial(draw_tokens, usage=usage, period=period))
 
 
 def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str] = ()) -> None:
-    """Draw what was paid; ``usage`` has the period, the series and the figures of ``usage_df``."""
+    """Draw the cost; ``usage`` has the period, the series and the columns of ``usage_df``."""
     unpriced = int(usage["unpriced_turns"].sum())
     title = f"Cost: ${usage['cost_usd'].sum():,.4f}" + (
         f", and {counted(unpriced, 'turn')} without a price" if unpriced else ""
@@ -98,7 +99,7 @@ def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str
 
 
 def draw_tokens(axes: Axes, usage: pd.DataFrame, period: str) -> None:
-    """Draw the tokens that were paid for; ``usage`` has a row a period, and the figures of ``usage_df``."""
+    """Draw the tokens; ``usage`` has a row per period and the columns of ``usage_df``."""
     known = usage.dropna(subset=[period]).set_index(period)[[*dict.fromkeys(each for each, _ in TOKENS.values())]]
     known = known.astype("float64").fillna(0)
     table = known[[]].copy()
@@ -110,24 +111,24 @@ def draw_tokens(axes: Axes, usage: pd.DataFrame, period: str) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def draw_dearest(axes: Axes, usage: pd.DataFrame) -> None:
-    """Draw the most expensive conversations; ``usage`` has a row a conversation, and the figures of ``usage_df``."""
+def draw_most_expensive(axes: Axes, usage: pd.DataFrame) -> None:
+    """Draw the most expensive conversations; ``usage`` has a row per conversation and the columns of ``usage_df``."""
     from promptkit_nb.views.pictures import say_nothing_was_paid  # noqa: PLC0415 - matplotlib, an extra
 
     axes.set_title("Most expensive conversations", loc="left")
-    dearest = usage[usage["cost_usd"] > 0].sort_values("cost_usd", ascending=False, kind="stable").head(MOST_SERIES)
-    if not len(dearest):
+    shown = usage[usage["cost_usd"] > 0].sort_values("cost_usd", ascending=False, kind="stable").head(MAX_SERIES)
+    if not len(shown):
         say_nothing_was_paid(axes)
         return
-    axes.barh(range(len(dearest)), dearest["cost_usd"], 0.7, color=COLOURS[0])
-    axes.set_yticks(range(len(dearest)), [preview(name, NAME_CHARACTERS) for name in dearest["conversation_id"]])
+    axes.barh(range(len(shown)), shown["cost_usd"], 0.7, color=COLORS[0])
+    axes.set_yticks(range(len(shown)), [preview(name, NAME_CHARACTERS) for name in shown["conversation_id"]])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("US dollars")
 
 
 def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
-    """Return the period and what else was asked by."""
+    """Return the period and the other keys."""
     keys = [key.strip() for key in by.split(",")] if isinstance(by, str) else list(by)
     periods = [key for key in keys if key in PERIODS]
     others = [key for key in keys if key not in PERIODS]
@@ -139,42 +140,44 @@ def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _by_series(usage: pd.DataFrame, period: str, series: Sequence[str], figure: str) -> pd.DataFrame:
-    """Return the figure with a row a period and a column a series, the largest series first."""
+    """Return one figure with a row per period and a column per series, the largest series first."""
     known = usage.dropna(subset=[period, figure])
     if not series:
         return known.set_index(period)[[figure]]
     named = known.assign(**{series[0]: known[series[0]].astype("str").fillna(UNKNOWN)})
     table = named.pivot_table(index=period, columns=series[0], values=figure, aggfunc="sum", fill_value=0)
     table = table[table.sum().sort_values(ascending=False, kind="stable").index]
-    if len(table.columns) <= MOST_SERIES + 1:
+    if len(table.columns) <= MAX_SERIES + 1:
         return table
-    largest = table.iloc[:, :MOST_SERIES].copy()
-    largest[OTHERS] = table.iloc[:, MOST_SERIES:].sum(axis="columns") + largest.get(OTHERS, 0)  # one may be named so
+    largest = table.iloc[:, :MAX_SERIES].copy()
+    largest[OTHERS] = table.iloc[:, MAX_SERIES:].sum(axis="columns") + largest.get(
+        OTHERS, 0
+    )  # a series may have that name
     return largest
 
 
 def _draw_bars(axes: Axes, table: pd.DataFrame, period: str) -> None:
-    from promptkit_nb.views.pictures import label_periods, name_colours, say_nothing_was_paid  # noqa: PLC0415 - an extra
+    from promptkit_nb.views.pictures import add_legend, label_periods, say_nothing_was_paid  # noqa: PLC0415 - an extra
 
     if not len(table):
         say_nothing_was_paid(axes)
         return
     below: Any = 0
     handles = []
-    for colour, (name, heights) in zip(COLOURS, table.items(), strict=False):
+    for color, (name, heights) in zip(COLORS, table.items(), strict=False):
         begins, width = table.index.to_numpy(), WIDTHS_DAYS[period]
-        handles.append(axes.bar(begins, heights, width, bottom=below, label=name, color=colour, align="edge"))
+        handles.append(axes.bar(begins, heights, width, bottom=below, label=name, color=color, align="edge"))
         below = below + heights
     axes.grid(axis="y", alpha=0.3)
     label_periods(axes)
     if len(handles) > 1:
-        name_colours(axes, handles, [preview(str(name), NAME_CHARACTERS) for name in table.columns])
+        add_legend(axes, handles, [preview(str(name), NAME_CHARACTERS) for name in table.columns])
 
 
-def drawn(*drawings: Drawing, size: tuple[float, float] = (8, 3.5)) -> Picture:
-    """Return a picture of these drawings, two in a row; ``size`` in inches is that of the whole."""
+def figure_of(*drawings: Drawing, size: tuple[float, float] = (8, 3.5)) -> Picture:
+    """Return a picture of these drawings, two per row; ``size`` is that of the whole, in inches."""
     try:
         from promptkit_nb.views.pictures import picture_of  # noqa: PLC0415 - matplotlib, an extra
     except ImportError as error:
-        raise MissingDependencyError("Pictures need matplotlib: pip install 'promptkit-nb[plots]'.") from error
+        raise MissingDependencyError("Charts need matplotlib: pip install 'promptkit-nb[plots]'.") from error
     return picture_of(*drawings, size=size)
