@@ -110,7 +110,7 @@ def test_exit_does_not_wait_for_the_import(output_of: Callable[..., str]) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 def test_fork_waits_for_the_import(output_of: Callable[..., str]) -> None:
-    """A child process finds the client imported, and no import lock that nobody releases."""
+    """A child process finds the client imported, and every import lock released."""
     script = """
 import os, sys
 from promptkit_nb import OpenAIProvider
