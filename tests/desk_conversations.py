@@ -67,7 +67,7 @@ SECTIONS = ("the summary", "the budget", "the timetable", "the risks", "the part
 
 
 @dataclass(slots=True)
-class Talk:
+class ConversationPlan:
     """One conversation: its user, model, days, subject, and length of the prompt."""
 
     conversation_id: str
@@ -80,9 +80,9 @@ class Talk:
     endings: dict[int, str] = field(default_factory=dict)
 
 
-TALKS = (
-    Talk("labels:spring", "ines", "gpt-5.4-mini", (0, 1, 7, 8, 14, 21, 22), LABELS, OBJECTS, 1400),
-    Talk(
+PLANS = (
+    ConversationPlan("labels:spring", "ines", "gpt-5.4-mini", (0, 1, 7, 8, 14, 21, 22), LABELS, OBJECTS, 1400),
+    ConversationPlan(
         "labels:tides",
         "ines",
         "museum-llama",
@@ -91,19 +91,19 @@ TALKS = (
         ("tide clock", "tide table", "buoy", "bell"),
         400,
     ),
-    Talk(
+    ConversationPlan(
         *("letters:schools", "tom", "gpt-5.4-mini", (0, 2, 4, 8, 11, 15, 18, 22, 25), LETTERS, LETTER_SUBJECTS, 900),
         endings={13: INTERRUPTED},
     ),
-    Talk(
+    ConversationPlan(
         *("letters:refunds", "tom", "museum-llama", (9, 16, 23), LETTERS, ("rain", "a strike", "a missed train"), 300),
         endings={5: "length"},
     ),
-    Talk(
+    ConversationPlan(
         *("figures:february", "amara", "o4-mini", (1, 2, 9), FIGURES, ("the museum", "the shop", "the café"), 2600),
         endings={4: "length"},
     ),
-    Talk(
+    ConversationPlan(
         *(
             "figures:march",
             "amara",
@@ -115,11 +115,11 @@ TALKS = (
         ),
         endings={9: INTERRUPTED},
     ),
-    Talk(
+    ConversationPlan(
         *("grant:tide-room", "amara", "gpt-5.4", (14, 15, 16, 21, 23, 24, 25), GRANT, SECTIONS, 9200),
         endings={17: "length", 31: "length"},
     ),
-    Talk("grant:roof", "tom", "gpt-5.4", (4, 7), GRANT, SECTIONS, 7600),
+    ConversationPlan("grant:roof", "tom", "gpt-5.4", (4, 7), GRANT, SECTIONS, 7600),
 )
 
 
@@ -146,41 +146,41 @@ class Desk:
 
     def work(self) -> None:
         """Generate four weeks."""
-        for talk in TALKS:
-            self._begin(talk)
+        for plan in PLANS:
+            self._create(plan)
         for day in range(28):
-            for talk in TALKS:
-                if day in talk.days:
-                    self._sit_down(talk, day)
+            for plan in PLANS:
+                if day in plan.days:
+                    self._ask_questions(plan, day)
         self._last_day()
 
-    def _begin(self, talk: Talk) -> None:
-        self.clock.now = FIRST_MONDAY + timedelta(days=talk.days[0], hours=8)
+    def _create(self, plan: ConversationPlan) -> None:
+        self.clock.now = FIRST_MONDAY + timedelta(days=plan.days[0], hours=8)
         prompt = "You help at the desk of the Museum of Tides and Stars."
         state = ConversationState(
-            talk.conversation_id,
-            talk.user_id,
+            plan.conversation_id,
+            plan.user_id,
             system_prompt=prompt,
             created_at=self.clock.now,
             updated_at=self.clock.now,
         )
         self.store.create(state)
 
-    def _sit_down(self, talk: Talk, day: int) -> None:
+    def _ask_questions(self, plan: ConversationPlan, day: int) -> None:
         """Ask all questions of a topic, some minutes apart."""
         self.clock.now = FIRST_MONDAY + timedelta(days=day, hours=8 + self._below(8), minutes=self._below(60))
-        subject = talk.subjects[talk.days.index(day)]
-        for number, (question, answer) in enumerate(talk.topics):
-            turn = self._turn(talk, question.format(subject), answer.format(subject), goes_on=number > 0)
-            self.store.append(talk.conversation_id, turn)
+        subject = plan.subjects[plan.days.index(day)]
+        for number, (question, answer) in enumerate(plan.topics):
+            turn = self._turn(plan, question.format(subject), answer.format(subject), goes_on=number > 0)
+            self.store.append(plan.conversation_id, turn)
             self.clock.now += timedelta(seconds=45 + self._below(500))
 
-    def _turn(self, talk: Talk, question: str, answer: str, *, goes_on: bool) -> Turn:
-        place = self.store.head(talk.conversation_id).turn_count
-        ending = talk.endings.get(place, "stop")
+    def _turn(self, plan: ConversationPlan, question: str, answer: str, *, goes_on: bool) -> Turn:
+        place = self.store.head(plan.conversation_id).turn_count
+        ending = plan.endings.get(place, "stop")
         said = answer[: len(answer) // 2].rstrip() if ending != "stop" else answer
-        usage = self._usage(talk, place, goes_on=goes_on, is_stopped=ending == INTERRUPTED)
-        price = self._prices.price(talk.model, usage, self.clock.now)
+        usage = self._usage(plan, place, goes_on=goes_on, is_stopped=ending == INTERRUPTED)
+        price = self._prices.price(plan.model, usage, self.clock.now)
         self._turns += 1
         return Turn(
             id=f"{self._turns:032x}",
@@ -188,29 +188,29 @@ class Desk:
             usage=usage,
             cost=price.usd,
             price_source=price.source,
-            model=talk.model,
-            requested_model=talk.model,
+            model=plan.model,
+            requested_model=plan.model,
             provider="openai",
-            latency_ms=float(350 + self._below(900) + 1000 * usage.output_tokens // TOKENS_PER_SECOND[talk.model]),
+            latency_ms=float(350 + self._below(900) + 1000 * usage.output_tokens // TOKENS_PER_SECOND[plan.model]),
             finish_reason=ending,
             created_at=self.clock.now,
         )
 
-    def _usage(self, talk: Talk, place: int, *, goes_on: bool, is_stopped: bool) -> Usage:
+    def _usage(self, plan: ConversationPlan, place: int, *, goes_on: bool, is_stopped: bool) -> Usage:
         """Return tokens that grow with the conversation; recently sent ones are cached, if the model does that."""
-        before = talk.prompt_tokens + 260 * min(place, 20)
-        has_cache = talk.model in ("gpt-5.4", "gpt-5.4-mini", "o4-mini")
+        before = plan.prompt_tokens + 260 * min(place, 20)
+        has_cache = plan.model in ("gpt-5.4", "gpt-5.4-mini", "o4-mini")
         cached = before // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
         if not (goes_on and has_cache and before >= CACHED_FROM_TOKENS and self._below(10) > 1):
             cached = 0
-        reasoning = 300 + self._below(1200) if talk.model == "o4-mini" else 0
+        reasoning = 300 + self._below(1200) if plan.model == "o4-mini" else 0
         answered = (60 if is_stopped else 150) + self._below(500) + reasoning
         return Usage(before + 30 + self._below(160), answered, cached, reasoning, estimated=is_stopped)
 
     def _last_day(self) -> None:
         """On the last day: rerun one answer, replay four, fork one conversation, and summarize another."""
         self.clock.now = FIRST_MONDAY + timedelta(days=25, hours=15)
-        grant = next(talk for talk in TALKS if talk.conversation_id == "grant:tide-room")
+        grant = next(plan for plan in PLANS if plan.conversation_id == "grant:tide-room")
         former = self.store.recent("grant:tide-room", 1)[0]
         again = self._turn(grant, former.user_text, "Open to all 4,100 visitors, from April on.", goes_on=True)
         self.store.replace("grant:tide-room", former.id, again)

@@ -1,4 +1,4 @@
-"""The views of turns, messages and conversations: what they show, and in which columns."""
+"""The views of turns, messages and conversations: their rows and columns."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ VIEWS: dict[View, Schema] = {
 
 
 def dtypes(frame: pd.DataFrame) -> dict[str, str]:
-    """Return the names of a frame's dtypes by its columns."""
+    """Return the name of each column's dtype."""
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
 def shown(frame: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
-    """Return rows as tuples, with ``None`` where something is missing."""
+    """Return rows as tuples, with ``None`` for missing values."""
     return [tuple(None if pd.isna(value) else value for value in row) for row in frame[list(columns)].to_numpy(object)]
 
 
 @pytest.fixture
 def rich() -> MemoryStore:
-    """A store in memory with a turn of every status, and a fork of it."""
+    """A memory store with a turn of every status, and a fork of it."""
     store = MemoryStore()
     store.create(rich_state())
     store.fork("rich", "zfork")
@@ -68,17 +68,17 @@ def rich() -> MemoryStore:
 
 
 class TestColumns:
-    """Columns and dtypes are the same whatever is stored."""
+    """Columns and dtypes do not depend on what is stored."""
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_columns_are_those_of_the_schema(self, view: View, rich: MemoryStore) -> None:
-        """Names, order and dtypes are those that the schema says."""
+        """Names, order and dtypes match the schema."""
         assert dtypes(view(rich)) == {column.name: column.dtype for column in VIEWS[view]}
         assert list(view(rich).columns) == [column.name for column in VIEWS[view]]
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_empty_store_has_the_same_columns(self, view: View) -> None:
-        """Without any row the dtypes are no others, those of the categories neither."""
+        """Without rows, the dtypes are the same, including those of the categories."""
         frame = view(MemoryStore())
         assert len(frame) == 0
         assert dtypes(frame) == {column.name: column.dtype for column in VIEWS[view]}
@@ -94,13 +94,13 @@ class TestColumns:
         assert "{columns}" not in view.__doc__
 
     def test_usage_describes_its_columns(self) -> None:
-        """Beside the keys, which are the caller's, the figures stand in the docstring."""
+        """The docstring lists the figures; the caller chooses the keys."""
         assert usage_df.__doc__ is not None
         assert "unpriced_turns    Int64" in usage_df.__doc__
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_each_store_shows_the_same(self, view: View, store: StateStore) -> None:
-        """What is stored looks alike from memory, disk and Redis, and from anybody's own store."""
+        """Memory, disk, Redis and custom stores give equal frames."""
         state = rich_state()
         memory = MemoryStore(clock=lambda: START)
         for each in (store, memory):
@@ -151,10 +151,10 @@ def test_texts_have_one_storage_with_and_without_pyarrow() -> None:
 
 
 class TestTurns:
-    """One row a turn."""
+    """One row per turn."""
 
     def test_fields_of_a_turn_are_its_columns(self) -> None:
-        """Each figure stands where it belongs; cached and reasoning tokens are apart."""
+        """Each value is in its column; cached and reasoning tokens are separate."""
         store = MemoryStore()
         turn = said(
             "Hi",
@@ -201,7 +201,7 @@ class TestTurns:
         }
 
     def test_unknown_is_missing_and_never_zero(self) -> None:
-        """A cost, a latency and a speed that nobody knows are missing; a replay says what it saved."""
+        """Unknown costs, latencies and speeds are missing; a replay shows what it saved."""
         store = MemoryStore()
         store.append("a", said("unpriced", cost=None))
         store.append("a", said("again", cost=Decimal(0), replayed=True, saved=Decimal("0.25"), latency_ms=0.0))
@@ -211,7 +211,7 @@ class TestTurns:
         ]
 
     def test_costs_are_the_nearest_floating_point_numbers(self) -> None:
-        """No cost is off by the last digit, however small or odd."""
+        """No cost is off in the last digit."""
         store = MemoryStore()
         costs = ["0.0019", "1E-7", "0.1", "123456.789012345678", "0.000000000000000000001", "0.3"]
         for cost in costs:
@@ -219,7 +219,7 @@ class TestTurns:
         assert turns_df(store)["cost_usd"].tolist() == [0.0019, 1e-7, 0.1, 123456.789012345678, 0.0, 0.3]
 
     def test_current_turns_are_shown(self, rich: MemoryStore) -> None:
-        """Without further words: those that stand in their conversation and were said in it."""
+        """By default, the view shows current turns that were said in their conversation."""
         assert shown(turns_df(rich), "conversation_id", "position", "user_text", "status") == [
             ("rich", 0, "one", "current"),
             ("rich", 1, "two", "current"),
@@ -227,7 +227,7 @@ class TestTurns:
         ]
 
     def test_all_adds_every_other_row(self, rich: MemoryStore) -> None:
-        """Former versions, branches, what a fork copied, and summaries."""
+        """Former versions, branches, turns that a fork copied, and summaries."""
         found = turns_df(rich, status="all")
         columns = ("conversation_id", "position", "user_text", "text", "status", "branch")
         assert shown(found[found["conversation_id"] == "rich"], *columns) == [
@@ -243,19 +243,19 @@ class TestTurns:
         assert found[found["conversation_id"] == "zfork"]["status"].tolist() == ["inherited"] * 7 + ["summary"]
 
     def test_what_was_forgotten_is_no_row(self, rich: MemoryStore) -> None:
-        """Turns that a ``set`` left out are in the totals alone."""
+        """Turns that a ``set`` removed are only in the totals."""
         rich.set(replace(rich.get("rich"), turns=(), versions={}, branches=(), summaries=()))
         assert len(turns_df(rich, conversation_id="rich", status="all")) == 0
 
     def test_interrupted_is_told_apart(self) -> None:
-        """A stopped answer says so in a column of its own."""
+        """A column says whether the answer was stopped."""
         store = MemoryStore()
         store.append("a", said("stop", finish_reason="interrupted"))
         store.append("a", said("go", finish_reason="stop"))
         assert turns_df(store)["interrupted"].tolist() == [True, False]
 
     def test_stale_turns_are_marked(self) -> None:
-        """A turn whose context changed since is stale, until the former context is back."""
+        """A turn is stale while its context differs from the one it was answered in."""
         conv = ConversationManager(DemoProvider()).new_conversation(conversation_id="a")
         first = conv.send("one").turn
         conv.send("two")
@@ -267,10 +267,10 @@ class TestTurns:
 
 
 class TestMessages:
-    """One row a message."""
+    """One row per message."""
 
     def test_each_message_is_a_row_with_its_turn(self) -> None:
-        """Role and text are the message's, the rest is its turn's."""
+        """Role and text belong to the message, all other values to its turn."""
         store = MemoryStore()
         store.append("a", said("Hi", id="t1", model="small", provider="demo", cell_id="c", replayed=True))
         assert shown(messages_df(store), "turn_id", "position", "role", "content", "model", "cell_id", "replayed") == [
@@ -279,7 +279,7 @@ class TestMessages:
         ]
 
     def test_tool_calls_and_thoughts_are_columns(self) -> None:
-        """Calls are JSON, as a model writes no others; results are messages of the role ``tool``."""
+        """Calls are JSON; results are messages of the role ``tool``."""
         store = MemoryStore()
         messages = (
             Message("user", "Weather?"),
@@ -296,7 +296,7 @@ class TestMessages:
         ]
 
     def test_time_is_the_messages_else_the_turns(self) -> None:
-        """Where nobody noted when a message was said, its turn's time stands there."""
+        """A message without a time shows the time of its turn."""
         store = MemoryStore()
         asked = START - timedelta(seconds=2)
         messages = (Message("user", "Hi", timestamp=asked), Message("assistant", "Hello"))
@@ -304,7 +304,7 @@ class TestMessages:
         assert messages_df(store)["created_at"].tolist() == [pd.Timestamp(asked), pd.Timestamp(START)]
 
     def test_all_adds_the_messages_of_other_turns(self, rich: MemoryStore) -> None:
-        """A summary is what the model said, and belongs to no turn."""
+        """A summary is a message of the model that belongs to no turn."""
         found = messages_df(rich, conversation_id="rich", status="all")
         assert found["status"].value_counts().to_dict() == {
             "current": 6,
@@ -317,10 +317,10 @@ class TestMessages:
 
 
 class TestConversations:
-    """One row a conversation."""
+    """One row per conversation."""
 
     def test_row_says_what_its_head_says(self, rich: MemoryStore) -> None:
-        """Counts, totals and times are those of the store; a fork paid for nothing."""
+        """Counts, totals and times match the store's; a fork cost nothing."""
         columns = ("conversation_id", "user_id", "turns", "messages", "total_tokens", "cost_usd", "unpriced_turns")
         assert shown(conversations_df(rich), *columns) == [
             ("rich", "alice", 3, 6, 56, 0.006, 1),
@@ -330,7 +330,7 @@ class TestConversations:
         assert conversations_df(rich)["metadata"].iloc[0] == '{"topic":"travel","stars":5,"tags":["a",{"b":null}]}'
 
     def test_conversation_without_turns_is_a_row(self) -> None:
-        """It is there, and cost nothing; one whose only turn has no price is no free one."""
+        """A conversation without turns cost 0; one whose only turn has no price has no cost."""
         store = MemoryStore()
         store.create(ConversationState("empty"))
         store.append("unpriced", said("x", cost=None, model="mine"))
@@ -340,7 +340,7 @@ class TestConversations:
         ]
 
     def test_stale_turns_are_counted(self) -> None:
-        """How many answers were given in a context that is another one today."""
+        """The number of turns whose context has changed."""
         conv = ConversationManager(DemoProvider()).new_conversation(conversation_id="a")
         for text in ("one", "two", "three"):
             conv.send(text)
@@ -348,7 +348,7 @@ class TestConversations:
         assert conversations_df(conv._store)["stale_turns"].tolist() == [2]
 
     def test_time_filters_find_what_was_going_on(self) -> None:
-        """Created before the end, and written after the beginning."""
+        """A conversation passes if it was created before the end and written after the start."""
         store = MemoryStore()
         for day in (1, 5, 9):
             when = datetime(2026, 3, day, tzinfo=UTC)
@@ -358,7 +358,7 @@ class TestConversations:
         assert list(conversations_df(store, until=date(2026, 3, 5))["conversation_id"]) == ["d1", "d5"]
 
     def test_model_filter_finds_who_answered_or_was_asked(self) -> None:
-        """A server may answer by a longer name than it was asked by."""
+        """A server may report a longer model name than the one requested."""
         store = MemoryStore()
         store.append("a", said("x", requested_model="mini", model="mini-2026"))
         store.append("b", said("y", model="large"))
@@ -368,11 +368,11 @@ class TestConversations:
 
 
 class TestFilters:
-    """What all views share."""
+    """Filters, which all views share."""
 
     @pytest.fixture
     def store(self) -> MemoryStore:
-        """A store in memory with one turn a day, of two users and two models."""
+        """A memory store with one turn per day, by two users and two models."""
         store = MemoryStore()
         for day, (user, model) in enumerate([("alice", "small"), ("bob", "small"), ("alice", "large")], 1):
             turn = said(f"day {day}", created_at=datetime(2026, 3, day, 12, tzinfo=UTC), model=model)
@@ -399,7 +399,7 @@ class TestFilters:
         ],
     )
     def test_filters_narrow_the_rows(self, store: MemoryStore, filters: dict[str, Any], found: list[int]) -> None:
-        """Each filter leaves its rows only, and together they leave what all of them do."""
+        """A row has to pass every filter."""
         assert list(turns_df(store, **filters)["user_text"]) == [f"day {day}" for day in found]
         assert list(messages_df(store, **filters)["content"])[::2] == [f"day {day}" for day in found]
         assert usage_df(store, by=[], **filters)["turns"].tolist() == [len(found)]
@@ -418,18 +418,18 @@ class TestFilters:
     def test_filters_narrow_conversations_and_what_is_found(
         self, store: MemoryStore, filters: dict[str, Any], found: list[int]
     ) -> None:
-        """Each filter leaves its conversations only, in their table and in a search."""
+        """Conversations and search results have to pass every filter."""
         days = conversations_df(store, **filters)["conversation_id"].astype("str").str[-1].astype("int")
         assert list(days) == found
         assert list(search(store, "said day", **filters)["snippet"]) == [f"You said day {day}." for day in found]
 
     def test_search_is_narrowed_by_time(self, store: MemoryStore) -> None:
-        """As turns are."""
+        """Time filters apply to searches."""
         assert len(search(store, "said", since="2026-03-02")) == 2
         assert len(search(store, "said", until="2026-03-01")) == 1
 
     def test_filtered_frame_knows_nobody_else(self, store: MemoryStore) -> None:
-        """Categories are what occurs: no other user's name, model or conversation is left in them."""
+        """Categories are only those that occur: no other user's name, model or conversation."""
         found = turns_df(store, user_id="bob")
         assert {name: list(found[name].cat.categories) for name in ("conversation_id", "user_id", "model")} == {
             "conversation_id": ["user:bob:2"],
@@ -465,19 +465,19 @@ class TestFilters:
     @pytest.mark.parametrize("wrong", [None, "conversations", ConversationManager(DemoProvider())])
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_what_is_no_store_is_refused(self, view: View, wrong: Any) -> None:
-        """A manager has one, and a directory is not one yet."""
+        """A manager or a directory is not a store."""
         with pytest.raises(InvalidArgumentError, match=r"^store=.* is no store: give DiskStore.* or manager\.store"):
             view(wrong)
 
     @pytest.mark.parametrize("view", [turns_df, messages_df], ids=lambda view: view.__name__)
     def test_unknown_status_is_refused(self, view: View, store: MemoryStore) -> None:
-        """A view shows current rows, or all."""
+        """The status is "current" or "all"."""
         with pytest.raises(InvalidArgumentError, match="status='gone' is unknown: use 'current' or 'all'"):
             view(store, status="gone")
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_somebodys_store_shows_nobody_else(self, view: View, store: MemoryStore) -> None:
-        """Narrowed to a user, a view has that user's rows; asking for another's raises."""
+        """A narrowed store shows its user's rows; another user's id raises."""
         bobs = ConversationManager(DemoProvider(), store).for_user("bob").store
         assert len(view(bobs)) == len(view(store, user_id="bob")) > 0
         assert len(view(bobs, conversation_id="user:alice:1")) == 0
@@ -488,7 +488,7 @@ class TestFilters:
                 view(bobs, user_id="alice", **filters)
 
     def test_conversation_deleted_meanwhile_is_left_out(self) -> None:
-        """What was listed and is gone when it is read is no error."""
+        """A conversation deleted between listing and reading is not an error."""
 
         class Vanishing(Foreign):
             def get(self, conversation_id: str) -> ConversationState:
@@ -503,17 +503,17 @@ class TestFilters:
 
 
 def test_summary_paid_by_another_is_shown_for_nothing(rich: MemoryStore) -> None:
-    """A fork shows the summary it came with, which cost it nothing."""
+    """A fork shows the summary it copied, which cost it nothing."""
     rich.add_summary("zfork", Summary("a", "b", "More.", Usage(3, 1), Decimal("0.5"), "m", START))
     found = turns_df(rich, conversation_id="zfork", status="all").tail(2)
     assert shown(found, "text", "total_tokens", "cost_usd") == [("They talked.", 0, 0.0), ("More.", 4, 0.5)]
 
 
 class TestFromTheManager:
-    """The same views, asked of a manager or a conversation."""
+    """The views as methods of a manager and a conversation."""
 
     def test_manager_shows_its_store(self) -> None:
-        """Each view is a method, with the same filters."""
+        """Each view is a method with the same filters."""
         manager = ConversationManager(DemoProvider())
         manager.new_conversation(conversation_id="a", user_id="alice").send("Hi")
         manager.new_conversation(conversation_id="b", user_id="bob").send("Ho")
@@ -524,7 +524,7 @@ class TestFromTheManager:
         assert list(manager.for_user("bob").usage_df(["user_id"])["user_id"]) == ["bob"]
 
     def test_conversation_shows_its_messages(self) -> None:
-        """What stands in it now, what a fork copied included."""
+        """The frame has the current messages, including those that a fork copied."""
         manager = ConversationManager(DemoProvider())
         manager.new_conversation(conversation_id="a").send("Hi")
         manager.new_conversation(conversation_id="b").send("Ho")
@@ -539,7 +539,7 @@ class TestFromTheManager:
         assert list(fork.to_df()["content"])[::2] == ["Hi", "Less"]
 
     def test_deleted_conversation_has_no_messages_to_show(self) -> None:
-        """It raises as its other properties do."""
+        """It raises like its other properties."""
         manager = ConversationManager(DemoProvider())
         conv = manager.new_conversation(conversation_id="a")
         manager.delete_conversation("a")

@@ -1,4 +1,4 @@
-"""The dashboard of usage, from Python's side: its filters narrow everything, and a conversation can be opened."""
+"""The usage dashboard, from Python: filters apply to everything, and a conversation can be opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PNG = b"\x89PNG"
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """A store in memory of three users; one model has no price, the dearest conversation is bob's."""
+    """A memory store of three users; one model has no price, and bob's conversation is the most expensive."""
     store = MemoryStore()
     for day, user, model, cost in (
         (1, "alice", "small", "0.5"),
@@ -45,26 +45,26 @@ def table(board: UsageDashboard, name: str) -> list[tuple[str, ...]]:
 
 
 def shown(board: UsageDashboard) -> list[str]:
-    """Return the conversations that the filters let through, the dearest first."""
+    """Return the selected conversations, the most expensive first."""
     return [row[0] for row in table(board, "Most expensive conversations")]
 
 
 def ask(board: UsageDashboard, **filters: str) -> None:
-    """Change filters as the page does."""
+    """Change filters like the page does."""
     board.filters = {**board.filters, **filters}
     board.asked += 1
     assert board.answered == board.asked
 
 
 class TestWhatIsShown:
-    """Totals, pictures and tables."""
+    """Totals, charts and tables."""
 
     def test_total_says_what_lacks_a_price(self, store: MemoryStore) -> None:
-        """What is unknown is counted beside the dollars, not as none."""
+        """Turns without a price are counted, not added as zero."""
         assert usage_dashboard(store).total == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
 
     def test_tables_are_by_model_user_and_conversation(self, store: MemoryStore) -> None:
-        """The dearest first; who has no known price says so."""
+        """The most expensive row is first; unknown prices are shown as such."""
         board = usage_dashboard(store)
         assert table(board, "Models") == [
             ("<b>large</b>", "1", "8", "0", "2", "0", "$2.00"),
@@ -93,14 +93,14 @@ class TestWhatIsShown:
         assert all(picture["png"].startswith(PNG) for picture in board.pictures)
 
     def test_empty_store_has_a_dashboard(self) -> None:
-        """Nothing was paid."""
+        """An empty store shows zeros."""
         board = usage_dashboard(MemoryStore())
         assert board.total == "0 turns · 0 tokens · $0.00"
         assert shown(board) == []
 
 
 class TestFilters:
-    """What the page asks for, and what is given at first."""
+    """Filters from the page and from the call."""
 
     @pytest.mark.parametrize(
         ("filters", "found"),
@@ -116,7 +116,7 @@ class TestFilters:
     def test_each_filter_narrows_everything(
         self, store: MemoryStore, filters: dict[str, Any], found: list[str]
     ) -> None:
-        """Typed in the page or given at first: tables and totals are of what passes."""
+        """Tables and totals show the selected rows, however the filters were given."""
         board = usage_dashboard(store)
         ask(board, **filters)
         first = usage_dashboard(store, **filters)
@@ -126,7 +126,7 @@ class TestFilters:
         assert len(table(board, "Users")) == len(found)
 
     def test_moments_can_be_dates(self, store: MemoryStore) -> None:
-        """As in every view; the page shows their day."""
+        """Moments may be dates or datetimes; the page shows their day."""
         board = usage_dashboard(store, since=date(2026, 3, 2), until=datetime(2026, 3, 3, tzinfo=UTC))
         assert shown(board) == ["bob's"]
         assert board.filters["since"] == "2026-03-02"
@@ -134,13 +134,13 @@ class TestFilters:
         assert shown(board) == []
 
     def test_one_conversation_stays_the_only_one(self, store: MemoryStore) -> None:
-        """What was narrowed in the call is not widened by the page."""
+        """The page cannot widen a filter by conversation given in the call."""
         board = usage_dashboard(store, conversation_id="bob's")
         ask(board, user_id="")
         assert shown(board) == ["bob's"]
 
     def test_bars_are_by_any_period_and_series(self, store: MemoryStore) -> None:
-        """The picture of cost changes with them."""
+        """The cost chart changes with period and series."""
         board = usage_dashboard(store)
         before = board.pictures[0]["png"]
         for series in ("user", "conversation"):
@@ -149,7 +149,7 @@ class TestFilters:
             before = board.pictures[0]["png"]
 
     def test_impossible_filter_is_said_and_changes_nothing(self, store: MemoryStore) -> None:
-        """Also that it is over again."""
+        """The error is shown, and disappears with the next valid filter."""
         board = usage_dashboard(store, since="2026-03-02")
         ask(board, until="2026-03-01")
         assert "since='2026-03-02' is after until='2026-03-01'; swap them" in board.problem
@@ -158,18 +158,18 @@ class TestFilters:
         assert board.problem == ""
 
     def test_impossible_filter_at_first_is_an_error(self, store: MemoryStore) -> None:
-        """As in every view."""
+        """The call raises like every view."""
         with pytest.raises(InvalidArgumentError, match="since='soon' is not a time"):
             usage_dashboard(store, since="soon")
 
     def test_choices_are_who_was_paid_for(self, store: MemoryStore) -> None:
-        """Users and models of the whole store, whatever the filters are."""
+        """The choices are the users and models of the whole store."""
         board = usage_dashboard(store, user_id="bob")
         assert board.choices["user_id"] == ["alice", "bob", "carol"]
         assert board.choices["model"] == ["<b>large</b>", "mine", "small"]
 
     def test_dashboard_of_a_user_knows_nobody_else(self, store: MemoryStore) -> None:
-        """Neither in tables nor in choices nor by id."""
+        """Other users are not in tables or choices, and their conversations do not open."""
         board = usage_dashboard(ConversationManager(DemoProvider(), store).for_user("bob").store)
         assert board.choices["user_id"] == ["bob"]
         assert shown(board) == ["bob's"]
@@ -177,7 +177,7 @@ class TestFilters:
         assert "There is no conversation" in board.opened["note"]
 
     def test_store_that_fails_is_said(self, store: MemoryStore) -> None:
-        """What was there stays, and the next try shows what is there now."""
+        """The former content stays, and the next refresh shows the current one."""
 
         class Failing(Foreign):
             fails = False
@@ -200,10 +200,10 @@ class TestFilters:
 
 
 class TestOpening:
-    """A conversation of the table, opened."""
+    """Opening a conversation of the table."""
 
     def test_choosing_a_conversation_opens_it(self, store: MemoryStore) -> None:
-        """What was said in it is there; choosing none closes it."""
+        """Its history is shown; choosing none closes it."""
         board = usage_dashboard(store)
         board.chosen = "alice's"
         assert "I am alice" in board.opened["html"]
@@ -211,7 +211,7 @@ class TestOpening:
         assert board.opened == {}
 
     def test_conversation_that_is_gone_says_so(self, store: MemoryStore) -> None:
-        """Deleted since the table was made."""
+        """A deleted conversation shows the error."""
         board = usage_dashboard(store)
         store.delete("bob's")
         board.chosen = "bob's"
@@ -219,7 +219,7 @@ class TestOpening:
         assert board.opened["html"] == ""
 
     def test_long_conversation_shows_its_end(self) -> None:
-        """Its newest fifty turns, and that there are more."""
+        """The newest 50 turns are shown, with the total number."""
         store = MemoryStore()
         for number in range(52):
             store.append("a", said(f"number {number:02}"))
@@ -232,19 +232,19 @@ class TestOpening:
 
 
 class TestSavedNotebook:
-    """What is left where no widget runs."""
+    """The output without a running widget."""
 
     def test_batch_run_gets_a_picture_alone(self, store: MemoryStore) -> None:
-        """All of it in one picture, and in words; nothing in HTML depends on how it is drawn."""
+        """The output is one image and its text, without HTML."""
         bundle, _ = usage_dashboard(store)._repr_mimebundle_()
         assert sorted(bundle) == ["image/png", "text/plain"]
         assert b64decode(str(bundle["image/png"])).startswith(PNG)
         assert bundle["text/plain"] == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
 
     def test_same_store_gives_the_same_picture(self, store: MemoryStore) -> None:
-        """To the last byte."""
+        """The images are equal, byte for byte."""
         assert usage_dashboard(store)._repr_mimebundle_() == usage_dashboard(store)._repr_mimebundle_()
 
     def test_shows_itself_in_a_terminal(self, store: MemoryStore) -> None:
-        """By its totals."""
+        """The repr shows the totals."""
         assert repr(usage_dashboard(store, user_id="bob")) == "UsageDashboard('1 turn · 10 tokens · $2.00')"

@@ -1,4 +1,4 @@
-"""Pictures of cost and tokens: the bars are the figures of ``usage_df``."""
+"""Charts of cost and tokens: their bars equal the figures of ``usage_df``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """A store in memory with turns on two days by two models, one of them without a price."""
+    """A memory store with turns on two days by three models, one of them without a price."""
     store = MemoryStore()
     for day, model, cost in ((1, "small", "0.5"), (1, "large", "2"), (2, "large", "1"), (2, "mine", None)):
         turn = said(
@@ -34,41 +34,41 @@ def store() -> MemoryStore:
 
 
 def legend(figure: Figure) -> list[str]:
-    """Return what stands beside the colours."""
+    """Return the texts of the legend."""
     (axes,) = figure.axes
     found = axes.get_legend()
     return [] if found is None else [text.get_text().strip() for text in found.get_texts()]
 
 
 def bars(figure: Figure) -> dict[str, list[float]]:
-    """Return the heights of the bars by their series."""
+    """Return the heights of the bars of each series."""
     (axes,) = figure.axes
     containers: Any = axes.containers  # of bars alone
     return {bar.get_label(): [float(patch.get_height()) for patch in bar.patches] for bar in containers}
 
 
 def png(figure: Any) -> bytes:
-    """Return the picture itself, as a notebook shows it."""
+    """Return the image as a notebook shows it."""
     picture: bytes = figure._repr_png_()
     assert picture.startswith(b"\x89PNG")
     return picture
 
 
 def test_bars_are_costs_by_day_and_model(store: MemoryStore) -> None:
-    """The dearest series first; what has no price is in no bar, and the title says so."""
+    """The most expensive series is first; turns without a price are only in the title."""
     figure = plot_cost(store)
     assert bars(figure) == {"large": [2.0, 1.0], "small": [0.5, 0.0]}
     assert figure.axes[0].get_title(loc="left") == "Cost: $3.5000, and 1 turn without a price"
 
 
 def test_bars_without_series_are_totals(store: MemoryStore) -> None:
-    """Filters narrow them, as in ``usage_df``."""
+    """Filters apply as in ``usage_df``."""
     assert bars(plot_cost(store, by="day")) == {"cost_usd": [2.5, 1.0]}
     assert bars(plot_cost(store, by="month", model="large")) == {"cost_usd": [3.0]}
 
 
 def test_token_bars_are_parts_of_a_whole(store: MemoryStore) -> None:
-    """Cached input and reasoning are apart, and no token is drawn twice."""
+    """Cached input and reasoning are separate series, and no token is drawn twice."""
     figure = plot_tokens(store)
     assert bars(figure) == {
         "input": [120.0, 120.0],
@@ -80,7 +80,7 @@ def test_token_bars_are_parts_of_a_whole(store: MemoryStore) -> None:
 
 
 def test_many_series_are_gathered() -> None:
-    """Eight can be told apart; with more, the smallest are one."""
+    """With more than eight series, the smallest become one."""
     store = MemoryStore()
     for number in range(1, 13):
         store.append("a", said("x", model=f"m{number:02}", cost=Decimal(number)))
@@ -90,7 +90,7 @@ def test_many_series_are_gathered() -> None:
 
 
 def test_model_named_as_the_rest_is_counted_once() -> None:
-    """``others`` may be a name, too: its dollars are in the bar of the rest."""
+    """A model named ``others`` is added to the bar of the rest."""
     store = MemoryStore()
     for number in range(1, 13):
         name = "others" if number == 12 else f"m{number:02}"
@@ -100,7 +100,7 @@ def test_model_named_as_the_rest_is_counted_once() -> None:
 
 
 def test_names_are_shown_as_they_are() -> None:
-    """Dollars in them are no formula, an underscore hides none, and long ones are cut."""
+    """Dollar signs are not formulas, a leading underscore hides nothing, and long names are cut."""
     store = MemoryStore()
     names = ["_hidden", "$x$ and $\\bad{", "<b>bold</b>", "long " * 20]
     for number, name in enumerate(names):
@@ -111,7 +111,7 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
-    """It has no ground of its own, and its words are of a grey that is far from both."""
+    """Its background is transparent, and its text is gray."""
     figure = plot_cost(store)
     (axes,) = figure.axes
     assert (figure.patch.get_alpha(), axes.patch.get_alpha()) == (0, 0)
@@ -121,7 +121,7 @@ def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)
 def test_empty_store_has_a_picture(plot: Any) -> None:
-    """It says that there is nothing."""
+    """An empty store's chart says that nothing was paid."""
     figure = plot(MemoryStore(), by="day")
     assert [text.get_text() for text in figure.axes[0].texts] == ["nothing was paid"]
     assert png(figure)
@@ -129,26 +129,26 @@ def test_empty_store_has_a_picture(plot: Any) -> None:
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)
 def test_same_store_gives_the_same_picture(plot: Any, store: MemoryStore) -> None:
-    """To the last byte."""
+    """The images are equal, byte for byte."""
     first = png(plot(store))
     assert png(plot(store)) == first
 
 
 @pytest.mark.parametrize("by", ["model", "day,week", "day,model,user_id", [], "year"])
 def test_other_keys_are_refused(by: Any, store: MemoryStore) -> None:
-    """A bar needs one period."""
+    """The keys need exactly one period."""
     with pytest.raises(InvalidArgumentError, match=r"by=.* cannot be drawn: give one of hour, day, week, month"):
         plot_cost(store, by=by)
 
 
 def test_tokens_are_drawn_by_period_alone(store: MemoryStore) -> None:
-    """Their series are the four kinds of tokens."""
+    """The series are the four kinds of tokens."""
     with pytest.raises(InvalidArgumentError, match="by='day,model' is not a single period"):
         plot_tokens(store, by="day,model")
 
 
 def test_pyplot_is_left_alone(store: MemoryStore) -> None:
-    """A picture belongs to its cell: nothing is kept open, and no backend is chosen."""
+    """A chart does not import pyplot, so no figure stays open and no backend is chosen."""
     script = (
         "import sys; from promptkit_nb import MemoryStore, plot_cost; plot_cost(MemoryStore())._repr_png_(); "
         "print('matplotlib.pyplot' in sys.modules)"
@@ -158,7 +158,7 @@ def test_pyplot_is_left_alone(store: MemoryStore) -> None:
 
 
 def test_without_matplotlib_the_error_says_what_to_install(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an extra."""
+    """The error names the extra."""
     monkeypatch.delitem(sys.modules, "promptkit_nb.views.pictures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'promptkit-nb\[plots\]'"):

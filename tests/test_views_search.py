@@ -1,4 +1,4 @@
-"""Searching what was said."""
+"""Searching messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storing import rich_state, said
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """A store in memory with three turns of two users."""
+    """A memory store with three turns of two users."""
     store = MemoryStore()
     store.append("a", said("The quick brown fox", model="small"), user_id="alice")
     store.append("b", said("A lazy dog, a quick cat"), user_id="bob")
@@ -40,12 +40,12 @@ def store() -> MemoryStore:
     ],
 )
 def test_all_words_are_found_wherever_they_stand(store: MemoryStore, text: str, found: list[str]) -> None:
-    """In any order and case, also within words; nothing in them is a pattern."""
+    """Words match in any order and case, also within words; none is a pattern."""
     assert list(search(store, text)["conversation_id"]) == found
 
 
 def test_row_says_where_it_was_found(store: MemoryStore) -> None:
-    """Conversation, turn, role and a snippet; the columns are those of the schema, also where nothing is found."""
+    """A row has conversation, turn, role and snippet; columns match the schema, also without results."""
     row = search(store, "fox", user_id="alice").iloc[1]
     assert row[["conversation_id", "user_id", "position", "role", "snippet", "model", "status"]].tolist() == [
         "a",
@@ -62,7 +62,7 @@ def test_row_says_where_it_was_found(store: MemoryStore) -> None:
 
 
 def test_snippet_is_one_short_line_around_the_word() -> None:
-    """Long texts are cut on both sides; line breaks and control characters are gone."""
+    """Long texts are cut on both sides; line breaks and control characters are removed."""
     store = MemoryStore()
     store.append("a", said(f"{'before ' * 50}\n the\tNEEDLE\x1b[31m \n{'after ' * 50}"))
     snippet = search(store, "needle")["snippet"].iloc[0]
@@ -73,7 +73,7 @@ def test_snippet_is_one_short_line_around_the_word() -> None:
 
 
 def test_filters_and_status_narrow_the_search() -> None:
-    """As in the other views."""
+    """Filters apply as in the other views."""
     store = MemoryStore()
     store.create(rich_state())
     assert len(search(store, "zero")) == 0
@@ -84,7 +84,7 @@ def test_filters_and_status_narrow_the_search() -> None:
 
 @pytest.mark.parametrize("text", ["", "  \n", None, 5])
 def test_search_for_nothing_is_refused(store: MemoryStore, text: Any) -> None:
-    """Everything would match."""
+    """An empty search would match everything."""
     with pytest.raises(InvalidArgumentError, match="give words to search for"):
         search(store, text)
 
@@ -92,7 +92,7 @@ def test_search_for_nothing_is_refused(store: MemoryStore, text: Any) -> None:
 def test_long_reading_shows_a_bar(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says how many turns were read, and short ones show none."""
+    """A long read shows a progress bar, a short one does not."""
     turns_df(store)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(row_cache, "MIN_TURNS_FOR_PROGRESS", 1)

@@ -1,4 +1,4 @@
-"""The view of usage: what was paid, by whatever it is asked by, to the last nano-dollar."""
+"""The view of usage: exact sums of what was paid for, by any keys."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ FIGURES = ["turns", "input_tokens", "output_tokens", "cached_tokens", "reasoning
 
 
 def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
-    """Return rows as tuples, with ``None`` where something is missing."""
+    """Return rows as tuples, with ``None`` for missing values."""
     return [tuple(None if pd.isna(value) else value for value in row) for row in frame[list(columns)].to_numpy(object)]
 
 
 class TestGroups:
-    """One row a group."""
+    """One row per group."""
 
     def test_days_are_those_of_utc(self) -> None:
-        """A turn belongs to its day in UTC, which is named by its beginning."""
+        """A turn belongs to its day in UTC, shown as the start of that day."""
         store = MemoryStore()
         for hour in (23, 25):
             store.append("a", said("x", model="m", created_at=datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=hour)))
@@ -58,14 +58,14 @@ class TestGroups:
         [("hour", "2026-03-05T07:00"), ("day", "2026-03-05"), ("week", "2026-03-02"), ("month", "2026-03-01")],
     )
     def test_periods_are_named_by_their_beginning(self, by: str, begin: str) -> None:
-        """Thursday, 5 March 2026, belongs to the week of Monday the 2nd."""
+        """Thursday, March 5, 2026, belongs to the week of Monday, March 2."""
         store = MemoryStore()
         store.append("a", said("x", created_at=datetime(2026, 3, 5, 7, 30, tzinfo=UTC)))
         assert usage_df(store, by=by)[by].tolist() == [pd.Timestamp(begin, tz="UTC")]
 
     @pytest.mark.parametrize("by", [["user_id", "model"], ("user_id", "model"), "user_id,model", "user_id, model"])
     def test_keys_come_as_a_list_or_as_text(self, by: Any) -> None:
-        """Their columns come first, in the order they were asked for, and sort the rows."""
+        """Key columns come first, in the given order, and sort the rows."""
         store = MemoryStore()
         for user, model in (("bob", "m"), ("alice", "n"), ("alice", "m"), ("alice", "m")):
             store.append(f"{user}'s", said("x", model=model), user_id=user)
@@ -75,7 +75,7 @@ class TestGroups:
 
     @pytest.mark.parametrize("by", ["conversation_id", "provider", "cell_id", "finish_reason", "status"])
     def test_every_key_can_be_grouped_by(self, by: str) -> None:
-        """What is unknown is a group of its own, at the end."""
+        """Missing values are a group of their own, at the end."""
         store = MemoryStore()
         store.append("a", said("x", provider="p", cell_id="p", finish_reason="p"))
         store.append("p", said("y"))
@@ -95,21 +95,21 @@ class TestGroups:
         ],
     )
     def test_unknown_key_is_refused(self, by: Any, message: str) -> None:
-        """The error names it, and what there is."""
+        """The error names the key and the valid ones."""
         with pytest.raises(InvalidArgumentError, match=message):
             usage_df(MemoryStore(), by=by)
 
     def test_nothing_asked_by_is_one_row(self) -> None:
-        """The total is there for an empty store, too: nothing was spent."""
+        """The total of an empty store is a row of zeros."""
         total = usage_df(MemoryStore(), by=[])
         assert rows(total, *FIGURES, "cost_usd", "unpriced_turns") == [(0, 0, 0, 0, 0, 0, 0.0, 0)]
 
 
 class TestWhatCounts:
-    """All that was paid, and nothing else."""
+    """Everything that was paid for counts, and nothing else."""
 
     def test_replaced_archived_and_summaries_count(self) -> None:
-        """What was paid stays paid; replays and inherited turns were not."""
+        """Replaced and archived turns and summaries count; replays and inherited turns do not."""
         store = MemoryStore()
         store.create(rich_state())
         assert rows(usage_df(store, by="status"), "status", "turns", "total_tokens", "cost_usd", "unpriced_turns") == [
@@ -120,7 +120,7 @@ class TestWhatCounts:
         ]
 
     def test_unknown_prices_are_counted_and_not_guessed(self) -> None:
-        """A group with no known price has no cost; one with some has their sum and says how many are missing."""
+        """A group without known prices has no cost; otherwise it has their sum and the number of unknown ones."""
         store = MemoryStore()
         store.append("a", said("x", model="mine", cost=None))
         store.append("a", said("y", model="ours", cost=None))
@@ -131,7 +131,7 @@ class TestWhatCounts:
         ]
 
     def test_what_was_forgotten_counts_without_day_and_model(self) -> None:
-        """Turns that a ``set`` left out were paid for; when and by whom nobody knows any more."""
+        """Turns that a ``set`` removed count; their day and model are unknown."""
         store = MemoryStore()
         store.create(ConversationState("a", turns=(said("x", model="m"), said("y", cost=None))))
         store.set(replace(store.get("a"), turns=(said("z", model="m"),)))
@@ -144,7 +144,7 @@ class TestWhatCounts:
         assert usage_df(store, by=[], since="2020-01-01")["turns"].tolist() == [1]
 
     def test_fork_pays_for_nothing(self) -> None:
-        """A copy is in nobody's usage."""
+        """A forked copy is not in the usage."""
         store = MemoryStore()
         store.append("a", said("x"))
         before = usage_df(store, by=[])
@@ -158,7 +158,7 @@ COSTS = st.none() | st.decimals(0, 100, allow_nan=False, places=12)
 @settings(max_examples=50)
 @given(st.lists(COSTS, max_size=30))
 def test_sums_are_those_of_the_store(costs: list[Decimal | None]) -> None:
-    """Whatever the costs are, the sum is the nearest number to the store's own total."""
+    """The sum is the floating-point number nearest to the store's own total."""
     store = MemoryStore()
     store.create(ConversationState("a", turns=tuple(said("x", cost=cost) for cost in costs)))
     head = store.head("a")
@@ -174,7 +174,7 @@ def test_sums_are_those_of_the_store(costs: list[Decimal | None]) -> None:
 )
 @given(seed=st.integers(0, 2**32))
 def test_ten_thousand_turns_agree_to_the_nano_dollar(open_store: OpenStore, seed: int) -> None:
-    """Unknown prices, replays, interruptions, former versions, branches, forks and summaries among them."""
+    """This includes unknown prices, replays, interruptions, versions, branches, forks and summaries."""
     store, chance = open_store(), random.Random(seed)  # noqa: S311 - no secret
     for number in range(50):
         store.create(_random_state(f"c{number}", chance))
@@ -201,7 +201,7 @@ def test_ten_thousand_turns_agree_to_the_nano_dollar(open_store: OpenStore, seed
 
 
 def _sum_of(costs_usd: Any) -> Decimal:
-    """Return the sum of one or several costs, as exact as they are; what is missing is left out."""
+    """Return the exact sum of the known costs."""
     return sum((Decimal(cost) for cost in pd.Series(costs_usd).dropna()), Decimal(0))
 
 

@@ -1,4 +1,4 @@
-"""What a view of a store on disk keeps: every look shows what is stored now, and reads no more than what changed."""
+"""The row cache of a disk store: views show what is stored now, and read only what changed."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def disk(tmp_path: Path) -> Iterator[DiskStore]:
 
 
 def texts_of(store: DiskStore, **filters: Any) -> list[str]:
-    """Return what users said, as the view of turns shows it."""
+    """Return the users' texts, as the view of turns shows them."""
     return list(turns_df(store, **filters)["user_text"])
 
 
 def assert_same_views(store: Any, other: Any) -> None:
-    """Compare every view of two stores."""
+    """Assert that every view of two stores is equal."""
     for view in (turns_df, messages_df):
         pd.testing.assert_frame_equal(view(store, status="all"), view(other, status="all"))
     pd.testing.assert_frame_equal(conversations_df(store), conversations_df(other))
@@ -66,10 +66,10 @@ def assert_same_views(store: Any, other: Any) -> None:
 
 
 class Changing(RuleBasedStateMachine):
-    """Any changes in any order: what is kept shows the same as what is read anew."""
+    """After any changes in any order, cached rows equal freshly read ones."""
 
     def __init__(self) -> None:
-        """Begin with an empty store, looked at once."""
+        """Start with an empty store."""
         super().__init__()
         self.directory = TemporaryDirectory()
         self.store = DiskStore(self.directory.name, clock=Clock())
@@ -77,27 +77,27 @@ class Changing(RuleBasedStateMachine):
 
     @rule(name=NAMES, count=NUMBERS)
     def append(self, name: str, count: int) -> None:
-        """Say something."""
+        """Append turns."""
         for _ in range(count):
             self.store.append(name, self._turn())
 
     @rule(name=NAMES, place=NUMBERS)
     def replace(self, name: str, place: int) -> None:
-        """Answer a turn again."""
+        """Replace a turn."""
         turns = self._turns(name)
         if place < len(turns):
             self.store.replace(name, turns[place].id, self._turn())
 
     @rule(name=NAMES, start=NUMBERS, stop=NUMBERS)
     def archive(self, name: str, start: int, stop: int) -> None:
-        """Let turns leave."""
+        """Archive turns."""
         if start <= stop <= len(self._turns(name)) > 0:
             self.count += 1
             self.store.archive(name, start, stop, as_branch=f"branch {self.count}")
 
     @rule(name=NAMES)
     def restore(self, name: str) -> None:
-        """Bring a branch back."""
+        """Restore a branch."""
         if self._turns(name):
             for branch in self.store.get(name).branches[:1]:
                 self.store.restore(name, branch)
@@ -110,13 +110,13 @@ class Changing(RuleBasedStateMachine):
 
     @rule(name=NAMES, other=NAMES)
     def fork(self, name: str, other: str) -> None:
-        """Copy a conversation."""
+        """Fork a conversation."""
         if self._turns(name) and not self.store.list(prefix=other):
             self.store.fork(name, other)
 
     @rule(name=NAMES)
     def shorten(self, name: str) -> None:
-        """Write a conversation that lacks what it had."""
+        """Set a conversation to a single turn."""
         if self._turns(name):
             self.store.set(replace(self.store.get(name), turns=(self._turn(),), versions={}, branches=()))
 
@@ -128,16 +128,16 @@ class Changing(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def look_at_one(self, name: str) -> None:
-        """Look at a part."""
+        """View a single conversation."""
         turns_df(self.store, conversation_id=name)
 
     @invariant()
     def kept_is_as_stored(self) -> None:
-        """Read by the public calls alone, it is the same."""
+        """The views equal those built from public methods."""
         assert_same_views(self.store, Foreign(self.store))
 
     def teardown(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         self.store.close()
         self.directory.cleanup()
 
@@ -155,11 +155,11 @@ TestChanging.settings = settings(max_examples=10, stateful_step_count=10)
 
 
 class TestReading:
-    """How much is read."""
+    """How many rows are read."""
 
     @pytest.fixture
     def places_read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """How many turns each reading of rows asked for."""
+        """The number of turns that each read requested."""
         asked: list[int] = []
         turns, turns_at = DiskBackend.turns, DiskBackend.turns_at
 
@@ -177,7 +177,7 @@ class TestReading:
         return asked
 
     def test_second_look_reads_nothing(self, disk: DiskStore, places_read: list[int]) -> None:
-        """What did not change is not read again, by whatever view."""
+        """No view reads unchanged conversations again."""
         disk.create(rich_state())
         messages_df(disk)
         assert places_read == [7]
@@ -186,7 +186,7 @@ class TestReading:
         assert places_read == [7]
 
     def test_new_turn_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
-        """However long the conversation is."""
+        """The length of the conversation does not matter."""
         disk.create(ConversationState("a", turns=tuple(said(str(number)) for number in range(100))))
         messages_df(disk)
         disk.append("a", said("new"))
@@ -194,7 +194,7 @@ class TestReading:
         assert places_read == [100, 1]
 
     def test_part_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
-        """A filter by conversation or user reads no other one."""
+        """A filter by conversation or user reads no other conversation."""
         for name in ("alice", "bob"):
             disk.append(f"{name}'s", said(name), user_id=name)
         assert texts_of(disk, user_id="bob") == ["bob"]
@@ -203,7 +203,7 @@ class TestReading:
         assert places_read == [1, 1]
 
     def test_many_pieces_are_joined(self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A conversation that was looked at after every turn is read anew at times, and shows the same."""
+        """A conversation in many slices is read again as a whole, with equal results."""
         monkeypatch.setattr(row_cache, "MAX_SLICES", 3)
         monkeypatch.setattr(row_cache, "LINES_PER_BATCH", 4)
         for number in range(20):
@@ -212,10 +212,10 @@ class TestReading:
 
 
 class TestStale:
-    """Staleness is computed anew where something changed."""
+    """Staleness is computed again for changed conversations."""
 
     def test_change_of_one_conversation_is_seen(self, disk: DiskStore) -> None:
-        """Its later turns are stale; a fork with the same turns is not."""
+        """Later turns become stale; a fork with the same turns does not."""
         manager = ConversationManager(DemoProvider(), disk)
         conv = manager.new_conversation(conversation_id="a")
         conv.send("one")
@@ -230,10 +230,10 @@ class TestStale:
 
 
 class TestWhoSees:
-    """What is kept for one is not shown to another."""
+    """Cached rows are not shown to other users."""
 
     def test_users_share_what_is_kept_and_see_their_own(self, disk: DiskStore) -> None:
-        """Also after the whole was looked at, and by a conversation's id."""
+        """This holds after a view of the whole store, and for a conversation's id."""
         manager = ConversationManager(DemoProvider(), disk)
         for name in ("alice", "bob"):
             disk.append(f"{name}'s", said(name), user_id=name)
@@ -247,7 +247,7 @@ class TestWhoSees:
     def test_conversation_that_goes_while_it_is_read_is_not_shown(
         self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Listed, and deleted before it was read anew: what was kept of it is no longer shown."""
+        """Its cached rows are not shown if it is deleted after it was listed."""
         disk.append("a", said("x"))
         turns_df(disk)
         disk.append("a", said("y"))
@@ -262,7 +262,7 @@ class TestWhoSees:
         assert texts_of(disk) == []
 
     def test_id_that_changed_hands_is_the_new_owners(self, disk: DiskStore) -> None:
-        """Deleted and created by somebody else, it is not shown to the former one."""
+        """A conversation id that another user took is not shown to its former owner."""
         disk.append("shared", said("alice"), user_id="alice")
         turns_df(disk)
         disk.delete("shared")
@@ -272,10 +272,10 @@ class TestWhoSees:
 
 
 class TestThreads:
-    """Several threads look and write at the same time."""
+    """Several threads read and write at the same time."""
 
     def test_each_sees_whole_conversations(self, disk: DiskStore) -> None:
-        """Nobody fails, and at the end everybody sees what is stored."""
+        """No thread fails, and the final view shows what is stored."""
 
         def work(number: int) -> None:
             for round_ in range(10):
@@ -290,10 +290,10 @@ class TestThreads:
 
 
 class TestTtl:
-    """Looking at a table keeps nothing alive, and what has expired is not shown."""
+    """Views do not extend a TTL, and do not show expired conversations."""
 
     def test_view_is_no_reading(self, open_store: Any, clock: Clock) -> None:
-        """A conversation expires as if nobody had looked."""
+        """A conversation expires as if it had not been viewed."""
         store = open_store(ttl=timedelta(seconds=10))
         store.append("a", said("x"))
         clock.pass_s(8)
@@ -305,10 +305,10 @@ class TestTtl:
 
 
 class TestDamage:
-    """What cannot be read is an error and never a missing row."""
+    """Unreadable rows are errors, never missing rows."""
 
     def test_damaged_line_names_the_conversation(self, disk: DiskStore) -> None:
-        """Neither half a turn nor something else is shown."""
+        """Incomplete JSON, and JSON that is not a turn, raise."""
         disk.append("a", said("x"))
         for line in (b'{"messages": [', b"[]", b"{}", b'{"messages":[{"role":"user"}],"usage":5}', b"{}{}"):
             disk.backend.run(partial(disk.backend._table.put, (1 << 24) | 0, line), write=True)
@@ -316,7 +316,7 @@ class TestDamage:
                 turns_df(fresh)
 
     def test_missing_row_names_the_conversation(self, disk: DiskStore) -> None:
-        """A turn that is gone is missed."""
+        """A missing turn raises."""
         disk.append("a", said("x"))
         disk.append("a", said("y"))
         disk.backend.run(lambda: disk.backend._table.delete((1 << 24) | 1), write=True)
@@ -324,7 +324,7 @@ class TestDamage:
             turns_df(disk)
 
     def test_numbers_that_another_writer_wrote_are_read(self, disk: DiskStore) -> None:
-        """A cost that is a number and no text is read, as everywhere else."""
+        """A cost may be a JSON number."""
         disk.append("a", said("x", id="1"))
         line = disk.backend.run(lambda: disk.backend.turns(1)[0], write=False)
         other = line.replace(b'"cost":"0.001"', b'"cost":0.001')
@@ -333,14 +333,14 @@ class TestDamage:
         assert turns_df(disk)["cost_usd"].tolist() == [0.001]
 
     def test_number_beyond_all_columns_is_an_error(self, disk: DiskStore) -> None:
-        """Tokens that no column of whole numbers can hold are refused with the conversation's name."""
+        """Tokens beyond 64 bits raise, naming the conversation."""
         disk.append("a", said("x", usage=Usage(2**63, 0)))
         with pytest.raises(StoreCorruptedError, match="'a'"):
             turns_df(disk)
 
 
 def test_long_and_odd_texts_come_back() -> None:
-    """Line breaks, quotes, emojis, zero bytes, nothing at all, and a message longer than what is read at once."""
+    """Line breaks, quotes, emojis, zero bytes, empty and very long texts are preserved."""
     store = MemoryStore()
     texts = ["", "a\nb\r\n\u2028", '"\\/', "🙂 é e\u0301", "nul\0inside", "x" * 3_000_000, "{}"]
     for text in texts:
