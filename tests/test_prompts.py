@@ -167,6 +167,12 @@ def test_missing_fragment_is_named_with_its_near_match() -> None:
         prompt.render({})
 
 
+def test_fragment_may_be_named_like_a_reference() -> None:
+    """Packs that called a fragment ``fragments.x`` keep working, also beside one called ``x``."""
+    prompt = prompt_of("{{fragments.x}} {{fragments.y}}", fragments={"fragments.x": "X", "fragments.y": "Y", "y": "?"})
+    assert prompt.render({}) == "X Y"
+
+
 def test_prompts_that_older_versions_stored_go_on_with_a_warning() -> None:
     """A snapshot without the mark of this version sends what it sent before; one with it raises."""
     snapshot = prompt_of("Hi {{1}} {{n}}").snapshot()

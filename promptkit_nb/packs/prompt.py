@@ -366,12 +366,17 @@ def _texts_of(definition: Mapping[str, Any]) -> list[str]:
 
 def _fragments_of(definition: Mapping[str, Any], fragments: Mapping[str, str]) -> dict[str, str]:
     """Return the fragments that a prompt uses, and near matches of those that do not exist, for the error message."""
-    texts, names = _texts_of(definition), fragment_texts(fragments)
-    used = reachable(texts, names)
-    wanted = frozenset().union(*map(placeholders_in, [*texts, *(names[name] for name in used)])) - used
-    missing = [name.removeprefix(FRAGMENTS) for name in wanted if name.startswith(FRAGMENTS)]
-    near = {other for name in missing for other in near_names(name, fragments)}
-    return {name: fragments[name] for name in sorted({name.removeprefix(FRAGMENTS) for name in used} | near)}
+    found: set[str] = set()
+    waiting = _texts_of(definition)
+    while waiting:
+        for name in placeholders_in(waiting.pop()):
+            key = name if name in fragments else name.removeprefix(FRAGMENTS)
+            if key in fragments and key not in found:
+                found.add(key)
+                waiting.append(fragments[key])
+            elif key != name and key not in fragments:
+                found.update(near_names(key, fragments))
+    return {name: fragments[name] for name in sorted(found)}
 
 
 def _pattern(name: str) -> str:

@@ -71,7 +71,7 @@ def name_in(placeholder: re.Match[str]) -> str:
 
 def fragment_texts(fragments: Mapping[str, str]) -> dict[str, str]:
     """Return the fragments under their names and under their explicit references."""
-    return {**fragments, **{f"{FRAGMENTS}{name}": text for name, text in fragments.items()}}
+    return {f"{FRAGMENTS}{name}": text for name, text in fragments.items()} | dict(fragments)
 
 
 @dataclass(frozen=True, slots=True)
