@@ -69,6 +69,7 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
         (f"{DRAFT}/parameters/top_k", 0, "expected at least 1, found 0"),
         (f"{DRAFT}/parameters/Temperature", 1, "unknown key; did you mean 'temperature'?"),
         (f"{DRAFT}/temperature", 1, "/prompts/draft/temperature: unknown key; it belongs under 'parameters'"),
+        ("/entry", "draft", "PP104 error /entry: unknown key; it belongs under 'workflow' or 'agents'"),
         (f"{DRAFT}/max_rounds", 1, "unknown key; it belongs under 'tool_policy'"),
         (f"{DRAFT}/xyzzy", 1, "PP104 error /prompts/draft/xyzzy: unknown key"),
         (

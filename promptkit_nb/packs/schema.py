@@ -49,17 +49,15 @@ def node_at(schema_path: Iterable[str | int]) -> Node:
     return found
 
 
-def parent_of_key(node: Node, key: str) -> str | None:
-    """Return the key of ``node`` whose object has the property ``key``, or ``None``.
+def parents_of_key(node: Node, key: str) -> str:
+    """Return the keys of ``node`` whose objects have the property ``key``, in words; ``""`` if there are none.
 
-    >>> parent_of_key(definition("prompt"), "temperature")
-    'parameters'
+    >>> parents_of_key(definition("prompt"), "temperature"), parents_of_key(schema(), "entry")
+    ("'parameters'", "'workflow' or 'agents'")
     """
     properties: Mapping[str, Node] = node.get("properties", {})
-    for name, child in properties.items():
-        if key in resolved(child).get("properties", {}):
-            return name
-    return None
+    parents = (name for name, child in properties.items() if key in resolved(child).get("properties", {}))
+    return " or ".join(map(repr, parents))
 
 
 def pointer_to(parent: str, *keys: str | int) -> str:
@@ -151,8 +149,8 @@ def unknown_key_hint(key: str, node: Node) -> str:
     near = near_names(key, node.get("properties", ()))
     if near:
         return did_you_mean(near)
-    parent = parent_of_key(node, key)
-    return f"; it belongs under {parent!r}" if parent else ""
+    parents = parents_of_key(node, key)
+    return f"; it belongs under {parents}" if parents else ""
 
 
 def _check_needed(context: LoadContext, prompt: dict[str, Any], pointer: str) -> None:

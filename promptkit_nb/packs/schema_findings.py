@@ -15,7 +15,7 @@ from promptkit_nb.packs.names import (
     UNSUPPORTED_KEYS,
     full_version,
 )
-from promptkit_nb.packs.schema import node_at, parent_of_key, pointer_to, schema
+from promptkit_nb.packs.schema import node_at, parents_of_key, pointer_to, schema
 from promptkit_nb.text.near_names import near_names
 from promptkit_nb.text.plain_text import counted
 
@@ -82,8 +82,8 @@ def _unknown(key: str, value: object, node: Node, schema_path: list[str | int], 
         suggestions, hint = (), "it belongs under 'params'"
     elif key in UNSUPPORTED_KEYS and where in {"", "prompt"}:
         suggestions, hint = (), f"{OLDER}; the format has no equivalent"
-    elif not suggestions and (parent := parent_of_key(node, key)):
-        hint = f"it belongs under {parent!r}"
+    elif not suggestions and (parents := parents_of_key(node, key)):
+        hint = f"it belongs under {parents}"
     place = pointer_to(pointer, key)
     known = f"one of {', '.join(node['properties'])}"
     return Finding(
