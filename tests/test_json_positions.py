@@ -34,7 +34,7 @@ def test_members_are_at_their_keys_and_items_at_their_values() -> None:
     assert place("/ab/x") == "3:20"
 
 
-def test_what_is_not_there_is_at_what_is_around_it() -> None:
+def test_missing_values_have_the_position_of_what_is_around_them() -> None:
     """A missing value has the position of the object around it."""
     assert place("/ab/missing/deep") == "3:3"
     assert place("/zzz") == "1:1"
@@ -58,7 +58,7 @@ def pointers_in(value: Any, pointer: str = "") -> list[tuple[str, str]]:
 
 
 @given(data=st.dictionaries(st.text(max_size=4), JSON, max_size=4), indent=st.sampled_from([None, 0, 2]))
-def test_any_pointer_leads_to_its_place(data: dict[str, Any], indent: int | None) -> None:
+def test_any_pointer_leads_to_its_position(data: dict[str, Any], indent: int | None) -> None:
     """Positions are right for any layout of the JSON."""
     text = json.dumps(data, indent=indent)
     lines = text.split("\n")

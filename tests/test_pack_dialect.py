@@ -49,7 +49,7 @@ def changes_of(pack: Pack) -> list[str]:
     return [warning for warning in pack.warnings if not warning.endswith("kept, but not run")]
 
 
-def test_older_dialect_is_read_and_each_change_told() -> None:
+def test_each_conversion_of_the_older_dialect_has_a_warning() -> None:
     """Each change has one warning, which begins with the pointer in the file."""
     pack = load_pack(OLDER)
     assert changes_of(pack) == [
@@ -92,7 +92,7 @@ def test_stop_sequences_survive_snapshot_and_upgrade() -> None:
     assert load_pack(pack.upgrade()).prompt().parameters_for(None)["stop"] == ["END"]
 
 
-def test_what_has_no_place_is_kept_by_its_pointer() -> None:
+def test_unsupported_values_are_kept_by_their_pointers() -> None:
     """Extras, and the metadata of the upgraded pack, keep the rest."""
     pack = load_pack(OLDER)
     assert pack.extras == {
@@ -106,7 +106,7 @@ def test_what_has_no_place_is_kept_by_its_pointer() -> None:
     assert pack.upgrade()["metadata"]["author"] == "Ann"
 
 
-def test_upgraded_pack_is_strictly_right_and_stays_as_it_is() -> None:
+def test_upgraded_pack_is_valid_and_stable() -> None:
     """The upgraded pack is valid, and upgrading twice changes nothing."""
     upgraded = load_pack(OLDER).upgrade()
     again = load_pack(upgraded, strict=True)
@@ -241,7 +241,7 @@ def test_unknown_checks_are_named() -> None:
     assert changes_of(pack)[0].endswith("there is no validator 'max_lenth'; did you mean 'max_length'?")
 
 
-def test_pack_with_hardly_anything_loads() -> None:
+def test_minimal_pack_loads() -> None:
     """An id and a system prompt are enough; the rest is generated."""
     pack = load_pack({"id": "tiny", "prompts": {"hello_world": {"system_template": "Hi"}}})
     assert (pack.id, pack.name, pack.version) == ("tiny", "tiny", "1.0.0")
@@ -295,7 +295,7 @@ def test_each_change_is_one_warning(keys: dict[str, Any], warning: str) -> None:
     assert load_pack(pack.upgrade(), strict=True).prompt().render({}) == "Hi"
 
 
-def test_what_was_kept_before_stays() -> None:
+def test_extras_of_an_earlier_upgrade_are_kept() -> None:
     """A second upgrade keeps both values with the same pointer."""
     first = load_pack(prompt_in(notes=1)).upgrade()
     first["prompts"]["a"]["notes"] = 2
@@ -313,14 +313,14 @@ def test_variables_by_name_are_read_as_a_list() -> None:
     ]
 
 
-def test_variable_of_an_unknown_type_may_hold_anything_its_default_suggests() -> None:
+def test_unknown_type_of_a_variable_becomes_that_of_its_default() -> None:
     """An unknown type moves to the extras, and the type of the default applies."""
     pack = load_pack(prompt_in(variables=[{"name": "n", "type": "nubmer", "required": False, "default": 3}]))
     assert pack.prompt().variables[0].type == "number"
     assert changes_of(pack)[0].endswith("array; did you mean 'number'?")
 
 
-def test_template_vars_give_way_to_declared_variables() -> None:
+def test_declared_variables_win_over_template_vars() -> None:
     """Declared variables win; the other default moves to the extras."""
     variables = [{"name": "tone", "type": "string", "required": False, "default": "cool"}]
     pack = load_pack(
@@ -347,13 +347,13 @@ def test_two_different_system_prompts_are_refused(older: str) -> None:
         ("/agents/members/ghost", {}),
     ],
 )
-def test_workflows_and_agents_that_refer_to_nothing_are_refused(pointer: str, value: object) -> None:
+def test_dangling_references_of_workflows_and_agents_are_refused(pointer: str, value: object) -> None:
     """Dangling references of workflows and agents are errors, also in tolerant loading."""
     with pytest.raises(PackValidationError, match=f"is not a valid pack: at {pointer}, .*there is no"):
         load_pack(newsroom_with(pointer, value))
 
 
-def test_null_among_parameters_means_not_to_send_one() -> None:
+def test_null_removes_a_parameter() -> None:
     """Null in an override removes a parameter; the upgraded pack keeps it in the extras."""
     pack = load_pack(
         prompt_in(
@@ -405,7 +405,7 @@ def test_null_among_parameters_means_not_to_send_one() -> None:
         ("/skills/2", {"dir": "./skills/facts"}),
     ],
 )
-def test_upgrade_makes_any_pack_that_loads_strictly_right(pointer: str, value: object) -> None:
+def test_upgrade_repairs_any_pack_that_loads(pointer: str, value: object) -> None:
     """Invalid values move to the extras, and missing keys are generated."""
     pack = load_pack(newsroom_with(pointer, value))
     upgraded = pack.upgrade()
@@ -448,7 +448,7 @@ POINTERS = st.sampled_from(
 
 
 @given(pointer=POINTERS, value=ANY)
-def test_whatever_loads_upgrades_to_what_loads_strictly(pointer: str, value: object) -> None:
+def test_any_pack_that_loads_upgrades_to_a_valid_pack(pointer: str, value: object) -> None:
     """Any pack that loads tolerantly upgrades to a valid pack, and ``to_dict`` equals the input."""
     data = newsroom_with(pointer, value)
     try:

@@ -67,7 +67,7 @@ def test_stop_sequences_of_older_packs_are_sent(manager: ConversationManager, ch
     assert body["messages"][0]["content"] == "You are warm to Ann."
 
 
-def test_misspelt_variable_is_told_before_anything_is_sent(
+def test_misspelled_variable_raises_before_anything_is_sent(
     manager: ConversationManager, chat_server: ChatServer
 ) -> None:
     """A misspelled variable raises before the request; with the right name the next send works."""

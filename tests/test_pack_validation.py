@@ -137,7 +137,7 @@ def test_missing_keys_are_named_at_their_parent(key: str) -> None:
         (f"{STEPS}/0/kind", "tol", "found 'tol'; did you mean 'tool'?"),
     ],
 )
-def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, error: str) -> None:
+def test_each_violation_of_the_schema_is_one_error(pointer: str, value: object, error: str) -> None:
     """Each violation is one error with pointer, expectation, value and near match."""
     assert error in only_error(newsroom_with(pointer, value))
 
@@ -202,7 +202,7 @@ def test_what_the_schema_forbids_is_one_finding(pointer: str, value: object, err
          "PP205 error /compositions/workflow__transition: 'workflow__transition' is reserved"),
     ],
 )  # fmt: skip
-def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value: object, error: str) -> None:
+def test_each_semantic_mistake_is_one_error(pointer: str, value: object, error: str) -> None:
     """Dangling references and semantic errors are one error each."""
     assert error in only_error(newsroom_with(pointer, value))
 
@@ -237,7 +237,7 @@ def test_what_leads_nowhere_or_means_nothing_is_one_finding(pointer: str, value:
         (f"{STATES}/filed/max_visits", 2, "state 'writing' leads to 'filed', which limits visits too"),
     ],
 )  # fmt: skip
-def test_doubts_are_warnings_and_do_not_keep_a_pack_from_loading(pointer: str, value: object, warning: str) -> None:
+def test_packs_with_warnings_load(pointer: str, value: object, warning: str) -> None:
     """Warnings are in ``validate_pack`` and in the pack's warnings."""
     pack = newsroom_with(pointer, value)
     findings = [finding for finding in validate_pack(pack) if finding.code != "PP302"]
@@ -258,7 +258,7 @@ def test_well_known_names_need_no_declaration() -> None:
     assert list(validate_pack(newsroom_with(f"{DRAFT}/system_template", text))) == []
 
 
-def test_rules_of_a_variable_are_for_what_comes_out_of_its_default() -> None:
+def test_rules_of_a_variable_apply_to_the_rendered_default() -> None:
     """The rules of a variable do not apply to a default with placeholders."""
     pack = newsroom_with(f"{DRAFT}/variables/1/default", "{{topic}}")
     assert list(validate_pack(pack)) == []
@@ -293,7 +293,7 @@ def test_workflow_without_states_is_one_error() -> None:
     assert only_error(pack) == "PP107 error /workflow/states: expected at least 1 entry, found an empty object"
 
 
-def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_file() -> None:
+def test_all_errors_are_listed_in_file_order() -> None:
     """The exception lists all errors in file order."""
     pack = newsroom()
     validators = pack["prompts"]["draft"]["validators"]
@@ -327,7 +327,7 @@ def test_line_and_column_point_at_the_key(tmp_path: Path) -> None:
     assert f"({finding.line}:{finding.column}): unknown key; did you mean 'fail_on_violation'?" in str(finding)
 
 
-def test_findings_of_a_file_that_is_no_json_are_findings_too(tmp_path: Path) -> None:
+def test_invalid_json_is_a_finding(tmp_path: Path) -> None:
     """Invalid JSON and repeated keys are findings with positions."""
     path = tmp_path / "broken.pack.json"
     path.write_text('{\n  "id": }', encoding="utf-8")
@@ -345,7 +345,7 @@ def test_missing_file_is_an_error_and_not_a_finding(tmp_path: Path) -> None:
         validate_pack(tmp_path / "none.pack.json")
 
 
-def test_older_dialect_is_named_with_the_way_out() -> None:
+def test_error_for_the_older_dialect_names_the_upgrade() -> None:
     """The error for the older dialect names the upgrade."""
     older = {"version": "1.0", "prompts": {"chat": {"system_prompt": "Hi", "model_config": {"temperature": 1}}}}
     with pytest.raises(PackValidationError, match=r"dialect of older documentation: load_pack\(path\)\.upgrade\(\)"):
@@ -382,7 +382,7 @@ PLACES = [
 
 
 @given(place=st.sampled_from(PLACES), index=st.integers(0, 30))
-def test_any_key_spelt_wrong_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
+def test_any_misspelled_key_is_found_with_its_right_spelling(place: tuple[str, str], index: int) -> None:
     """A doubled letter in a known key gives one error with the right spelling."""
     pointer, key = place
     at = index % len(key)
@@ -431,7 +431,7 @@ OPTIONAL = [
 
 
 @given(pointer=st.sampled_from(OPTIONAL))
-def test_whatever_is_optional_may_be_left_out(pointer: str) -> None:
+def test_optional_keys_may_be_left_out(pointer: str) -> None:
     """Optional keys may be missing, and the rest is unchanged."""
     pack = newsroom_with(pointer, LEFT_OUT)
     assert validate_pack(pack).errors == ()

@@ -72,7 +72,7 @@ def test_path_may_be_text() -> None:
     assert load_pack(str(DATA / "support.pack.json")) == load_pack(DATA / "support.pack.json")
 
 
-def test_loading_waits_for_no_checker() -> None:
+def test_loading_imports_no_checker() -> None:
     """A valid pack loads without importing the validation libraries."""
     script = (
         "import sys; from promptkit_nb import load_pack; load_pack(sys.argv[1]);"
@@ -83,7 +83,7 @@ def test_loading_waits_for_no_checker() -> None:
     assert run.stdout == "set()\n"
 
 
-def test_sections_that_are_not_there_are_empty() -> None:
+def test_missing_sections_are_empty() -> None:
     """Missing sections are empty, not None."""
     pack = load_pack(MINIMAL)
     assert (pack.fragments, pack.tools, pack.warnings) == ({}, {}, ())
@@ -136,7 +136,7 @@ def test_missing_file_is_named_with_its_absolute_path(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["no/such/folder.json", "test.pack.json/x", "nul\0byte", "~nobody-of-this-name/x"])
-def test_what_is_no_file_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_impossible_paths_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Files used as folders and impossible names are not found."""
     written(tmp_path, json.dumps(MINIMAL))
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_unreadable_file_says_why(tmp_path: Path) -> None:
         ("{\n 'id': 1}", "line 2, column 2"),
     ],
 )
-def test_text_that_is_no_json_says_where(tmp_path: Path, text: str, place: str) -> None:
+def test_error_for_invalid_json_has_its_position(tmp_path: Path, text: str, place: str) -> None:
     """Line and column point at the error."""
     with pytest.raises(PackValidationError, match=f"is not JSON: .*, at {place}"):
         load_pack(written(tmp_path, text))
@@ -236,7 +236,7 @@ def test_values_beyond_json_in_a_file_are_refused(tmp_path: Path, literal: str) 
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"id": ' + "9" * 5000 + "}"])
-def test_json_beyond_any_bounds_is_refused(tmp_path: Path, text: str) -> None:
+def test_excessive_json_is_refused(tmp_path: Path, text: str) -> None:
     """Very deep nesting and very long numbers are errors, not crashes."""
     with pytest.raises(PackValidationError):
         load_pack(written(tmp_path, text))
@@ -258,7 +258,7 @@ def test_values_that_json_cannot_hold_are_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("data", [[], None, 7, "[]", '"text"'])
-def test_what_is_no_object_is_no_pack(tmp_path: Path, data: Any) -> None:
+def test_packs_must_be_objects(tmp_path: Path, data: Any) -> None:
     """Anything but an object, in a file or given directly, is an error."""
     source = written(tmp_path, data) if isinstance(data, str) else data
     with pytest.raises(PackValidationError, match="expected a JSON object"):
@@ -324,7 +324,7 @@ def test_wrong_shape_is_named_by_its_pointer(data: dict[str, Any], message: str)
         ),
     ],
 )
-def test_what_is_not_applied_is_warned_about(data: dict[str, Any], warning: str) -> None:
+def test_unapplied_parts_have_one_warning_each(data: dict[str, Any], warning: str) -> None:
     """The pack loads, keeps everything, and warns once about each part without effect."""
     pack = load_pack(data)
     assert pack.warnings == (warning,)
@@ -339,7 +339,7 @@ def test_null_in_open_sections_is_a_value() -> None:
     assert pack.upgrade() == pack.to_dict()
 
 
-def test_unknown_keys_in_open_sections_are_no_news() -> None:
+def test_unknown_keys_in_open_sections_have_no_warnings() -> None:
     """Metadata may contain any keys."""
     assert load_pack(pack_with(metadata={"anything": {"at": "all"}})).warnings == ()
 
@@ -365,7 +365,7 @@ def test_unknown_prompt_lists_the_names_and_a_near_match() -> None:
     )
 
 
-def test_tutorial_pack_speaks() -> None:
+def test_tutorial_pack_renders() -> None:
     """The pack of the tutorials renders."""
     pack = load_pack(NOTEBOOKS / "assistant.pack.json")
     assert pack.warnings == ()
@@ -376,7 +376,7 @@ def test_tutorial_pack_speaks() -> None:
     assert pack.prompt("tutor").render({"subject": "algebra"}).startswith("You teach algebra to a beginner.")
 
 
-def test_braces_of_other_languages_survive() -> None:
+def test_braces_of_other_languages_are_kept() -> None:
     """LaTeX and single braces in a template are kept, and an object is written as JSON."""
     prompt = load_pack(DATA / "translator.pack.json").prompt()
     assert prompt.render({"target": "Greek", "glossary": {"cell": "κελί"}}) == (

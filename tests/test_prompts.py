@@ -104,7 +104,7 @@ def test_unknown_variables_are_allowed(first_line: Prompt) -> None:
     assert first_line.render({"company": "Shop", "other": object()}) == first_line.render({"company": "Shop"})
 
 
-def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt) -> None:
+def test_misspelled_variable_is_refused_with_the_right_spelling(first_line: Prompt) -> None:
     """A misspelled name is an error, so that no request uses the default by accident."""
     with pytest.raises(MissingVariableError) as caught:
         first_line.render({"company": "Shop", "langauge": "English"})
@@ -114,7 +114,7 @@ def test_misspelt_variable_is_refused_with_the_right_spelling(first_line: Prompt
 
 
 @pytest.mark.parametrize("variables", [{"langauge": "x", "language": "German"}, {"unrelated": 1}, {"vop": 1}])
-def test_names_that_stand_for_nothing_here_are_allowed(first_line: Prompt, variables: dict[str, object]) -> None:
+def test_names_of_other_prompts_are_allowed(first_line: Prompt, variables: dict[str, object]) -> None:
     """Unknown names are allowed if the similar one is given too, if none is similar, or if the names are very short."""
     assert first_line.render({"company": "Shop", **variables})
 
@@ -140,7 +140,7 @@ def test_time_is_not_asked_for_without_need() -> None:
     assert prompt_of("{{x}}", {"name": "x", "default": "d"}).render({}, clock=no_clock) == "d"
 
 
-def test_report_says_what_a_system_prompt_is_made_of(first_line: Prompt) -> None:
+def test_report_lists_what_went_into_a_system_prompt(first_line: Prompt) -> None:
     """The report has hash, used and unused names, fragments and nesting depth."""
     report = first_line.report({"company": "Shop", "zebra": 1, "other": 2})
     assert report.text == first_line.render({"company": "Shop"})
@@ -211,7 +211,7 @@ def test_override_replaces_the_template_first() -> None:
     assert prompt.render({}, model="m") == "before [fragment] after"
 
 
-def test_patterns_serve_the_models_that_fit() -> None:
+def test_patterns_apply_to_matching_models() -> None:
     """The exact name wins, then the longest pattern; only the star is special."""
     overrides = {
         "gpt-*": {"system_template": "any gpt", "parameters": {"temperature": 1}},
@@ -235,7 +235,7 @@ def test_whole_numbers_written_as_fractions_are_whole() -> None:
 
 
 @pytest.mark.parametrize("model", [None, "gpt-4o", "gpt-4o-mini-2024-07-18", "GPT-4o-mini"])
-def test_override_serves_its_exact_model_only(first_line: Prompt, model: str | None) -> None:
+def test_override_without_a_pattern_applies_to_its_model_only(first_line: Prompt, model: str | None) -> None:
     """Other models use the prompt and the parameters unchanged."""
     assert first_line.render({"company": "Shop"}, model=model) == first_line.render({"company": "Shop"})
     assert first_line.parameters_for(model)["temperature"] == 0.2

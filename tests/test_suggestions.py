@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         ("", ["a", ""], ()),
     ],
 )
-def test_near_names_are_those_that_may_be_meant(name: str, known: list[str], near: tuple[str, ...]) -> None:
+def test_near_names_are_at_most_two_typing_errors_away(name: str, known: list[str], near: tuple[str, ...]) -> None:
     """Two typing errors are allowed, one for short names; the name itself is left out; case does not count."""
     assert near_names(name, known) == near
 
 
-def test_equally_near_names_come_by_name_and_at_most_three() -> None:
+def test_at_most_three_near_names_in_a_fixed_order() -> None:
     """Names that differ in case come first, then the nearest, then alphabetical order."""
     known = ["toolz", "toolb", "toola", "toolc", "TOOLX", "toolxy"]
     assert near_names("toolx", known) == ("TOOLX", "toola", "toolb")

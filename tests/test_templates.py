@@ -104,7 +104,7 @@ def test_eleven_levels_are_refused_whatever_was_filled_before(template: str) -> 
         filled(template, chain_of(11))
 
 
-def test_long_chains_end_in_our_error() -> None:
+def test_long_chains_raise() -> None:
     """A chain of thousands of texts is an error, not a crash."""
     with pytest.raises(PackValidationError, match="more than 10 levels"):
         filled("{{t1}}", chain_of(5000))
@@ -116,7 +116,7 @@ def test_cycles_show_their_chain() -> None:
         filled("{{start}}", {"start": "{{a}}", "a": "{{b}}", "b": "{{a}}"})
 
 
-def test_texts_that_multiply_are_stopped() -> None:
+def test_exponential_growth_is_stopped() -> None:
     """Exponential growth is stopped early."""
     texts = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 10)} | {"t10": "x" * 10}
     started = time.thread_time()
@@ -125,7 +125,7 @@ def test_texts_that_multiply_are_stopped() -> None:
     assert time.thread_time() - started < 2
 
 
-def test_references_that_multiply_to_nothing_cost_nothing() -> None:
+def test_exponential_references_to_an_empty_text_are_fast() -> None:
     """Each text is rendered once, so ten levels around an empty text are fast."""
     texts = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 10)} | {"t10": ""}
     assert filled("{{t1}}", texts) == ""
@@ -261,7 +261,7 @@ def test_values_are_written_as_json_writes_them(value: object, text: str) -> Non
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), [object()], b"bytes"])
-def test_values_that_json_lacks_are_refused_where_they_are_used(value: object) -> None:
+def test_values_that_json_lacks_are_refused_if_used(value: object) -> None:
     """The error names the variable; unused values do not matter."""
     with pytest.raises(PackValidationError, match=r"Variable 'v' is a .* that cannot be written into a prompt"):
         filled("{{v}}", v=value)
