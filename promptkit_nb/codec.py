@@ -87,7 +87,7 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         owner = "" if conversation_id is None else f" of the conversation {conversation_id!r}"
         raise StoreCorruptedError(
-            f"A stored {kind.__name__}{owner} cannot be read ({error}): it begins {bytes(data[:40])!r}. {SALVAGE}"
+            f"A stored {kind.__name__}{owner} cannot be read ({error}); it begins with {bytes(data[:40])!r}. {SALVAGE}"
         ) from error
     return record
 
@@ -101,7 +101,7 @@ def check_format(version: int, where: str) -> None:
     """Raise ``StoreUnavailableError`` for a newer format, which could only be read in part."""
     if version > FORMAT_VERSION:
         raise StoreUnavailableError(
-            f"{where} was written in format {version}, and this promptkit_nb reads up to format {FORMAT_VERSION}. "
+            f"{where} has format {version}, but this promptkit_nb reads formats up to {FORMAT_VERSION}. "
             "Nothing was read or changed; update with: pip install -U promptkit-nb"
         )
 
@@ -182,19 +182,19 @@ def _not_storable(kind: type, error: Exception) -> InvalidArgumentError:
 def check_values_of(turn: Turn) -> None:
     """Raise ``InvalidArgumentError`` for a blank id, an invalid usage or cost, or a time without a time zone."""
     if not turn.id.strip():
-        raise InvalidArgumentError("A turn's id is blank: leave it out for a fresh one, or give any text.")
+        raise InvalidArgumentError("A turn's id is blank; leave it out to get a new one, or give any text.")
     check_spent("turn", turn.usage, turn.cost)
     times = [turn.created_at, *[message.timestamp for message in turn.messages]]
     if None in [time.tzinfo for time in times if time is not None]:
-        raise InvalidArgumentError("A turn's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+        raise InvalidArgumentError("A turn's time has no time zone; give aware ones, such as datetime.now(UTC).")
 
 
 def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
     """Raise ``InvalidArgumentError`` for negative tokens, or a negative or infinite cost."""
     if cost is not None and not (cost.is_finite() and cost >= 0):
-        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}: give US dollars from 0, or None where unknown.")
+        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}; give US dollars from 0, or None if unknown.")
     if min(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) < 0:
-        raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}: give each number of tokens from 0.")
+        raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}; give each number of tokens from 0.")
 
 
 def _turn_line(turn: Turn) -> object:

@@ -15,7 +15,9 @@ def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type
     try:
         return _json_copy(values, what)
     except RecursionError as error:
-        raise InvalidArgumentError(f"{what} is nested too deeply, or holds itself: JSON cannot hold that.") from error
+        raise InvalidArgumentError(
+            f"{what} is nested too deeply or contains itself, which JSON does not allow."
+        ) from error
 
 
 def _json_copy(value: object, path: str) -> object:
@@ -33,7 +35,7 @@ def _json_copy(value: object, path: str) -> object:
 
 def _json_key(key: object, path: str) -> str:
     if not isinstance(key, str):
-        raise InvalidArgumentError(f"{path} has the key {key!r}: JSON keys are text.")
+        raise InvalidArgumentError(f"{path} has the key {key!r}, but JSON keys are text.")
     if (problem := _problem_of(key)) is not None:
         raise InvalidArgumentError(f"{path} has the key {key!a:.60}, {problem}")
     return str.__str__(key)
@@ -44,10 +46,10 @@ def _problem_of(value: object) -> str | None:
         return None
     if isinstance(value, int):
         fits = -(2**63) <= value < 2**64
-        return None if fits else "which JSON readers cannot hold: store it as text."
+        return None if fits else "which is too large for JSON; store it as text."
     if isinstance(value, float):
-        return None if isfinite(value) else "which JSON does not know: use None or text instead."
+        return None if isfinite(value) else "which JSON does not have; use None or text instead."
     if isinstance(value, str):
         whole = without_lone_surrogates(value) == value
         return None if whole else "which has half of a character (a lone surrogate)."
-    return f"a {type(value).__name__}, which JSON cannot hold: give text, numbers, booleans, None, lists or dicts."
+    return f"a {type(value).__name__}, which is not JSON; give text, numbers, booleans, None, lists or dicts."

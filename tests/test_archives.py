@@ -263,7 +263,7 @@ class TestReading:
             lambda: import_store(wrong, store),
         ]
         for call in calls:
-            with pytest.raises(InvalidArgumentError, match=r"^path=.* is no path: give text, or a pathlib.Path"):
+            with pytest.raises(InvalidArgumentError, match=r"^path=.* is not a path; give text or a pathlib.Path"):
                 call()
 
     @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ class TestReading:
         """The error says how to read it, even if the rest of the file has another shape."""
         path = tmp_path / "newer.json"
         path.write_text('{"promptkit_nb": "conversation", "format": 2, "chat": []}', "utf-8")
-        with pytest.raises(StoreUnavailableError, match="format 2, and this promptkit_nb reads up to format 1"):
+        with pytest.raises(StoreUnavailableError, match="has format 2, but this promptkit_nb reads formats up to 1"):
             read_conversation(path)
         path.write_text('{"promptkit_nb": "store", "format": 2}\n', "utf-8")
         with pytest.raises(StoreUnavailableError, match="pip install -U promptkit-nb"):

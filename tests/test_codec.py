@@ -272,7 +272,7 @@ def test_error_of_a_corrupt_turn_shows_only_its_beginning() -> None:
 def test_newer_format_is_refused_and_older_is_read() -> None:
     """The error says to update; nothing is partially read."""
     check_format(1, "The store")
-    with pytest.raises(StoreUnavailableError, match=r"The store was written in format 2.*pip install -U promptkit-nb"):
+    with pytest.raises(StoreUnavailableError, match=r"The store has format 2.*pip install -U promptkit-nb"):
         check_format(2, "The store")
 
 

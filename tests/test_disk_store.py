@@ -429,8 +429,8 @@ class TestInterrupts:
 
             for _ in range(400):
                 kept.append(hit())
-                assert store.backend._table._lock.acquire(timeout=0), "the lock is held for good"
-                store.backend._table._lock.release()
+                assert store.backend._lock.acquire(timeout=0), "the lock is held for good"
+                store.backend._lock.release()
             found = [int(turn.user_text) for turn in store.get("a").turns]
             assert set(acknowledged) <= set(found), "an acknowledged turn was lost"
             assert found == sorted(set(found)), "a turn is there twice"
@@ -505,11 +505,11 @@ class TestUnusable:
     def test_database_that_turns_read_only(self, filled: Path) -> None:
         """Writing fails at once with SQLite's words; reading goes on."""
         with DiskStore(filled) as store:
-            store.backend._table._cache._sql("PRAGMA query_only = 1")
+            store.backend._cache._sql("PRAGMA query_only = 1")
             with pytest.raises(StoreUnavailableError, match="attempt to write a readonly database"):
                 store.append("b", said("x"))
             assert texts(store, "b") == ["other"]
-            store.backend._table._cache._sql("PRAGMA query_only = 0")
+            store.backend._cache._sql("PRAGMA query_only = 0")
 
     def test_full_disk_loses_nothing(self, tmp_path: Path) -> None:
         """With no room for another byte the append fails; what was there stays, and with room it goes on."""
@@ -582,7 +582,7 @@ class TestUnusable:
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-            with pytest.raises(StoreUnavailableError, match="is read from a copy of its directory"):
+            with pytest.raises(StoreUnavailableError, match="to read a read-only store, copy its directory"):
                 DiskStore(home / "store")
 
         child = FORK.Process(target=open_it)
@@ -599,7 +599,7 @@ class TestUnusable:
         with diskcache.Cache(str(tmp_path), size_limit=10_000_000, tag_index=1) as cache:
             cache["theirs"] = {"a": 1}
         before = (tmp_path / DATABASE).read_bytes()
-        with pytest.raises(StoreUnavailableError, match="holds a cache of another program; nothing was changed"):
+        with pytest.raises(StoreUnavailableError, match="has a cache of another program; nothing was changed"):
             DiskStore(tmp_path)
         assert (tmp_path / DATABASE).read_bytes() == before
         assert not (tmp_path / MARKER).exists()
@@ -621,7 +621,7 @@ class TestUnusable:
             (filled / MARKER).unlink()
             sql(filled, "UPDATE Cache SET value = ? WHERE key = 'format'", b"2")
         before = (filled / DATABASE).read_bytes()
-        with pytest.raises(StoreUnavailableError, match=r"format 2.*up to format 1.*pip install -U promptkit-nb"):
+        with pytest.raises(StoreUnavailableError, match=r"format 2.*formats up to 1.*pip install -U promptkit-nb"):
             DiskStore(filled)
         assert (filled / DATABASE).read_bytes() == before
 
@@ -633,7 +633,7 @@ class TestUnusable:
         sql(filled, "UPDATE Cache SET value = ? WHERE key = 'h:b'", newer)
         with DiskStore(filled) as store:
             assert len(texts(store)) == 50
-            with pytest.raises(StoreUnavailableError, match="'b' was written in format 2"):
+            with pytest.raises(StoreUnavailableError, match="'b' has format 2"):
                 store.get("b")
 
     def test_lost_marker_is_written_anew(self, filled: Path) -> None:
@@ -1027,7 +1027,7 @@ class TestDiskcache:
             pragmas = {"journal_mode": "wal", "synchronous": 1, "secure_delete": 1, "wal_autocheckpoint": 4000}
 
             def in_force() -> dict[str, object]:
-                return {name: store.backend._table._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+                return {name: store.backend._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
 
             seen: list[dict[str, object]] = [in_force()]
             thread = threading.Thread(target=lambda: seen.append(in_force()))
@@ -1038,7 +1038,7 @@ class TestDiskcache:
     def test_nothing_is_evicted_beyond_the_size_limit(self, tmp_path: Path) -> None:
         """A diskcache deletes rows beyond its limit; this store does not, not even where a limit is set."""
         with DiskStore(tmp_path) as store:
-            store.backend._table._cache.reset("size_limit", 1)
+            store.backend._cache.reset("size_limit", 1)
             for number in range(50):
                 store.append(f"c{number}", said("x" * 10_000))
             assert len(store.list()) == 50

@@ -130,7 +130,7 @@ class TestAddress:
     )
     def test_what_is_no_address_is_refused_unquoted(self, url: Any) -> None:
         """An unencoded slash makes the password look like a port; no part of it is quoted."""
-        with pytest.raises(InvalidArgumentError, match="url is no address of a Redis server") as caught:
+        with pytest.raises(InvalidArgumentError, match="url is not the URL of a Redis server") as caught:
             RedisStore(url)
         assert "cret" not in "".join(traceback.format_exception_only(caught.value))
         assert caught.value.__cause__ is None
@@ -139,7 +139,7 @@ class TestAddress:
     @pytest.mark.parametrize("prefix", ["", "a{b", "a}b", "{a}", "\ud83d", None, 7])
     def test_prefix_is_text_without_braces(self, redis_url: str, prefix: Any) -> None:
         """Braces would make another hash tag."""
-        with pytest.raises(InvalidArgumentError, match="is no beginning of a key"):
+        with pytest.raises(InvalidArgumentError, match="prefix=.* is not valid; give text without braces"):
             RedisStore(redis_url, prefix=prefix)
 
     @pytest.mark.parametrize("timeout_s", [0, -1, None, "soon"])
@@ -186,7 +186,7 @@ class TestPassword:
     def test_wrong_password_is_refused_unquoted(self, server: RedisServer, password: str | None) -> None:
         """Host and port are named."""
         with pytest.raises(
-            StoreUnavailableError, match=rf"127\.0\.0\.1:{server.port}/0 refuses us.*password"
+            StoreUnavailableError, match=rf"127\.0\.0\.1:{server.port}/0 refused access.*password"
         ) as caught:
             RedisStore(server.url, password=password)
         assert "pa55" not in whole_text_of(caught.value)
@@ -374,14 +374,14 @@ class TestKeys:
         store.append("a", said("hello"))
         client.delete(key)
         client.xadd(key, {"theirs": "1"})
-        with pytest.raises(StoreCorruptedError, match=r"has other data where RedisStore keeps its own|is incomplete"):
+        with pytest.raises(StoreCorruptedError, match=r"has other data under the keys of this store|is incomplete"):
             call_everything(store)
         assert client.xlen(key) == 1
 
     def test_newer_format_is_refused(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
         """Nothing is read or changed."""
         client.set(f"{{{prefix}}}format", 2)
-        with pytest.raises(StoreUnavailableError, match=r"was written in format 2.*pip install -U promptkit-nb"):
+        with pytest.raises(StoreUnavailableError, match=r"has format 2.*pip install -U promptkit-nb"):
             RedisStore(redis_url, prefix=prefix)
         assert client.get(f"{{{prefix}}}format") == b"2"
 
@@ -484,7 +484,7 @@ class TestOneRoundTrip:
         """A handle that lives for months does not grow; what it forgot it reads again."""
         for number in range(1050):
             store.append(str(number), said("one"))
-        assert len(store._cache._opened) <= 1000
+        assert len(store._cache._conversations) <= 1000
         store.append("0", said("hello"))
         assert texts(store, "0") == ["one", "hello"]
 

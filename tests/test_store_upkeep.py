@@ -163,9 +163,9 @@ class TestLedger:
     @pytest.mark.parametrize("wrong", [None, 5, "total"])
     def test_what_is_no_scope_or_reservation_is_refused(self, store: StateStore, wrong: Any) -> None:
         """By its value, and nothing is entered."""
-        with pytest.raises(InvalidArgumentError, match=r"^scopes=.* are no scopes"):
+        with pytest.raises(InvalidArgumentError, match=r"^scopes=.* is not valid; give a tuple of texts"):
             store.reserve(wrong, DOLLAR, limit=None, lease=60)
-        with pytest.raises(InvalidArgumentError, match="is no reservation: give what"):
+        with pytest.raises(InvalidArgumentError, match="is not a reservation; give what"):
             store.settle(wrong, DOLLAR)
         assert store.spending("total").spent == 0
 

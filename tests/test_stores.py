@@ -159,9 +159,9 @@ class TestSetting:
         """``None`` or a dict is refused in our words."""
         wrong: Any
         for wrong in (None, {}, "a"):
-            with pytest.raises(InvalidArgumentError, match="is no state"):
+            with pytest.raises(InvalidArgumentError, match="is not a state"):
                 store.set(wrong)
-            with pytest.raises(InvalidArgumentError, match="is no state"):
+            with pytest.raises(InvalidArgumentError, match="is not a state"):
                 store.create(wrong)
 
 
@@ -379,7 +379,7 @@ class TestMetadata:
             (START, "a datetime"),
             (float("nan"), "which JSON does not know"),
             (float("inf"), "which JSON does not know"),
-            (2**64, "which JSON readers cannot hold"),
+            (2**64, "which is too large for JSON"),
             ({1: 2}, "has the key 1: JSON keys are text"),
             ("\ud83d", "half of a character"),
             ({"\ud83d": 1}, "half of a character"),

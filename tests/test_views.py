@@ -466,7 +466,7 @@ class TestFilters:
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_what_is_no_store_is_refused(self, view: View, wrong: Any) -> None:
         """A manager or a directory is not a store."""
-        with pytest.raises(InvalidArgumentError, match=r"^store=.* is no store: give DiskStore.* or manager\.store"):
+        with pytest.raises(InvalidArgumentError, match=r"^store=.* is not a store; give DiskStore.* or manager\.store"):
             view(wrong)
 
     @pytest.mark.parametrize("view", [turns_df, messages_df], ids=lambda view: view.__name__)

@@ -33,7 +33,7 @@ from promptkit_nb import (
     usage_df,
 )
 from promptkit_nb.stores.disk import DiskBackend
-from promptkit_nb.stores.feed import Feed
+from promptkit_nb.stores.row_reader import RowReader
 from promptkit_nb.views import row_cache
 from storing import START, Clock, Foreign, rich_state, said
 
@@ -251,14 +251,14 @@ class TestWhoSees:
         disk.append("a", said("x"))
         turns_df(disk)
         disk.append("a", said("y"))
-        listed = Feed.records
+        listed = RowReader.records
 
-        def then_deleted(feed: Feed, prefix: str | None, user_id: str | None) -> dict[str, bytes]:
-            found = listed(feed, prefix, user_id)
+        def then_deleted(reader: RowReader, prefix: str | None, user_id: str | None) -> dict[str, bytes]:
+            found = listed(reader, prefix, user_id)
             disk.delete("a")
             return found
 
-        monkeypatch.setattr(Feed, "records", then_deleted)
+        monkeypatch.setattr(RowReader, "records", then_deleted)
         assert texts_of(disk) == []
 
     def test_id_that_changed_hands_is_the_new_owners(self, disk: DiskStore) -> None:
@@ -311,7 +311,7 @@ class TestDamage:
         """Incomplete JSON, and JSON that is not a turn, raise."""
         disk.append("a", said("x"))
         for line in (b'{"messages": [', b"[]", b"{}", b'{"messages":[{"role":"user"}],"usage":5}', b"{}{}"):
-            disk.backend.run(partial(disk.backend._table.put, (1 << 24) | 0, line), write=True)
+            disk.backend.run(partial(disk.backend.put, (1 << 24) | 0, line), write=True)
             with DiskStore(disk.directory) as fresh, pytest.raises(StoreCorruptedError, match="'a'"):
                 turns_df(fresh)
 
@@ -319,7 +319,7 @@ class TestDamage:
         """A missing turn raises."""
         disk.append("a", said("x"))
         disk.append("a", said("y"))
-        disk.backend.run(lambda: disk.backend._table.delete((1 << 24) | 1), write=True)
+        disk.backend.run(lambda: disk.backend.delete((1 << 24) | 1), write=True)
         with pytest.raises(StoreCorruptedError, match=r"'a' .* is incomplete"):
             turns_df(disk)
 
@@ -329,7 +329,7 @@ class TestDamage:
         line = disk.backend.run(lambda: disk.backend.turns(1)[0], write=False)
         other = line.replace(b'"cost":"0.001"', b'"cost":0.001')
         assert other != line
-        disk.backend.run(lambda: disk.backend._table.put((1 << 24) | 0, other, tag="t:1"), write=True)
+        disk.backend.run(lambda: disk.backend.put((1 << 24) | 0, other, tag="t:1"), write=True)
         assert turns_df(disk)["cost_usd"].tolist() == [0.001]
 
     def test_number_beyond_all_columns_is_an_error(self, disk: DiskStore) -> None:

@@ -1,1 +1,1 @@
-"""Stores: siblings behind one protocol, each imports only ``base`` and what it keeps things in."""
+"""Stores: one protocol, one implementation over rows, and a backend for each kind of storage."""

@@ -1,4 +1,4 @@
-"""What a backend must keep: a few kinds of rows, in transactions. Everything else the stores do alike, above it."""
+"""What a backend does: it keeps a few kinds of rows in transactions. All stores build on it in the same way."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ class Appending(NamedTuple):
     place: int
     turn_id: str
     line: bytes
-    accounts: tuple[AccountChange, ...] = ()
+    accounts: Sequence[AccountChange] = ()
 
 
 class Backend(Protocol):
-    """Rows of bytes. All calls but ``run`` and ``close`` stand inside a ``run``.
+    """Rows of bytes. All calls except ``run`` and ``close`` are made inside a ``run``.
 
     A conversation has a record and a frame (by its id), and turns (by its number, the ``cid``, and a place). A backend
-    that cannot be used at present raises ``StoreUnavailableError``, and ``StoreCorruptedError`` where it is damaged.
+    raises ``StoreUnavailableError`` if it cannot be used at present, and ``StoreCorruptedError`` if it is damaged.
     """
 
     @property
     def where(self) -> str:
-        """Where the rows are, for people to read; never with a password."""
+        """Where the rows are, for error messages; never with a password."""
         ...
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
-        """Run the work as one transaction: it sees one state of all rows, and all it writes lands, or nothing.
+        """Run the work as one transaction: it sees one state of all rows, and all of its writes are kept, or none.
 
-        The work may be run again from its beginning. Never nested.
+        The work may be run again from its beginning. Calls are never nested.
         """
         ...
 
-    def version(self) -> object:
-        """Return what becomes another as soon as any row does, and ``None`` where that cannot be told cheaply.
+    def change_counter(self) -> object:
+        """Return a value that changes whenever any row changes, or ``None``: this backend has none.
 
-        What this handle itself appends with ``append()`` may leave it as it is.
+        It may stay the same if this handle itself calls ``append`` or ``put_account``.
         """
         ...
 
@@ -74,11 +74,11 @@ class Backend(Protocol):
         ...
 
     def records(self, prefix: str, user_id: str | None) -> Iterable[tuple[str, bytes]]:
-        """Return id and record of the conversations whose id begins so, of one user or of all."""
+        """Return id and record of the conversations whose id has the prefix, of one user or of all."""
         ...
 
     def ids(self) -> Iterable[str]:
-        """Return the ids of all conversations, also where a record cannot be read, or has just expired."""
+        """Return the ids of all conversations, even if a record cannot be read or has just expired."""
         ...
 
     def frame(self, conversation_id: str) -> bytes | None:
@@ -90,15 +90,15 @@ class Backend(Protocol):
         ...
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
-        """Delete a conversation, which is this user's: record, frame and turns."""
+        """Delete a conversation of this user: record, frame and turns."""
         ...
 
     def next_cid(self) -> int:
-        """Return a number that no conversation has had."""
+        """Return a number that was never used for a conversation."""
         ...
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
-        """Return all turns by their places."""
+        """Return all turns by place."""
         ...
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
@@ -114,7 +114,7 @@ class Backend(Protocol):
         ...
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
-        """Copy all turns to another conversation, places kept."""
+        """Copy all turns to another conversation, to the same places."""
         ...
 
     def accounts(self, scopes: Sequence[str]) -> Sequence[bytes | None]:
@@ -126,7 +126,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; calling it again is fine."""
+        """Close files and connections; closing again is fine."""
         ...
 
     @property

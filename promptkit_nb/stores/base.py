@@ -1,7 +1,7 @@
-"""The contract of every store, and the argument checks that its siblings share.
+"""The contract of every store, and the values of its calls.
 
-A store keeps conversations by id. Every call is atomic, also between threads and processes; what a call acknowledged
-stays. What goes in and what comes out are values of the caller's own: changing one changes nothing stored.
+A store keeps conversations by id. Every call is atomic, across threads and processes too, and acknowledged writes are
+durable. Arguments and results belong to the caller: changing one changes nothing that is stored.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Duration = timedelta | float | int
 class StateStore(Protocol):
     """Where conversations are kept.
 
-    All ids are text (``InvalidConversationIdError`` where one is blank); ``ConversationNotFoundError`` where a call
-    needs a conversation that is not there; ``StoreUnavailableError`` after ``close()``.
+    Ids are text (``InvalidConversationIdError`` if blank). A call that needs a conversation raises
+    ``ConversationNotFoundError`` if there is none; any call raises ``StoreUnavailableError`` after ``close()``.
 
     >>> from promptkit_nb import ConversationState, MemoryStore, Message, StateStore, Turn
     >>> def say_hello(store: StateStore) -> int:
@@ -49,7 +49,7 @@ class StateStore(Protocol):
     """The user that this store is narrowed to; ``None`` for the whole store."""
 
     def create(self, state: ConversationState) -> Head:
-        """Store a new conversation; ``ConversationExistsError`` if the id is taken, of two callers by one of them.
+        """Store a new conversation; ``ConversationExistsError`` if the id is taken. Of two callers, one succeeds.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
@@ -70,9 +70,9 @@ class StateStore(Protocol):
         ...
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
-        """Write the state exactly as it is given, in place of what is there; what it lacks is really gone.
+        """Write the state exactly as it is given, replacing what is stored; what it lacks is deleted.
 
-        ``ConversationChangedError`` where ``expected_revision`` is given and the stored one differs (0: not there).
+        ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one (0: none).
 
         >>> from dataclasses import replace
         >>> from promptkit_nb import ConversationState, MemoryStore
@@ -121,7 +121,7 @@ class StateStore(Protocol):
         ...
 
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
-        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id.
+        """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -134,7 +134,7 @@ class StateStore(Protocol):
         ...
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept.
+        """Bring back a former version or a branch, given as a value or by its id; what it displaces is kept.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -219,7 +219,7 @@ class StateStore(Protocol):
         ...
 
     def delete(self, conversation_id: str) -> None:
-        """Delete the conversation for good.
+        """Delete the conversation permanently.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
@@ -231,7 +231,7 @@ class StateStore(Protocol):
         ...
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
-        """Delete the conversations whose id begins so, for good; return their ids, sorted.
+        """Delete the conversations whose id has the prefix, permanently; return their ids, sorted.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
@@ -254,7 +254,7 @@ class StateStore(Protocol):
         ...
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up again and again on a thread of its own, until its ``stop()``, or ``close()``.
+        """Clean up periodically on a thread of its own, until its ``stop()`` or ``close()``.
 
         >>> from datetime import timedelta
         >>> from promptkit_nb import MemoryStore
@@ -304,7 +304,7 @@ class StateStore(Protocol):
         ...
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
-        """Yield every stored turn, conversation by conversation in the order of their ids.
+        """Yield every stored turn, conversation by conversation, sorted by id.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -346,7 +346,7 @@ class StateStore(Protocol):
         ...
 
     def __enter__(self) -> Self:
-        """Return the store, to be closed at the end of the block."""
+        """Return the store; it is closed at the end of the block."""
         ...
 
     def __exit__(
@@ -379,7 +379,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class StoredTurn:
-    """A turn and where it is: current, a former version (``replaced``), or on a branch (``archived``)."""
+    """A turn and its status: current, a former version (``replaced``), or on a branch (``archived``)."""
 
     conversation_id: str
     user_id: str
@@ -388,7 +388,7 @@ class StoredTurn:
 
     @classmethod
     def all_of(cls, state: ConversationState) -> Iterator[StoredTurn]:
-        """Yield every turn of a state: the current ones in their order, then former versions, then branches."""
+        """Yield every turn of a state: the current ones in order, then former versions, then branches."""
         for turn in state.turns:
             yield cls(state.conversation_id, state.user_id, turn, "current")
         for former in state.versions.values():
@@ -403,10 +403,10 @@ logger = logging.getLogger(__name__)
 
 
 class PeriodicCleanup:
-    """Calls ``clean`` every so many seconds on a thread of its own; an error is logged, the next round still runs."""
+    """Calls ``clean`` periodically on a thread of its own; an error is logged, and the next round still runs."""
 
     def __init__(self, clean: Callable[[], object], every_s: float) -> None:
-        """Begin; the first round runs at once."""
+        """Start; the first round runs at once."""
         self._clean = clean
         self._every_s = every_s
         self._stopped = threading.Event()
@@ -414,7 +414,7 @@ class PeriodicCleanup:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, and wait until a round that is running has ended; calling it again is fine."""
+        """Stop, and wait for a round that is running; stopping again is fine."""
         self._stopped.set()
         if self._thread is not threading.current_thread():
             self._thread.join()

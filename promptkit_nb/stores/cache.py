@@ -1,8 +1,8 @@
-"""What a handle read before, decoded, so that what is read again and again is decoded once.
+"""What a handle has read before, decoded, so that nothing is decoded twice.
 
-Nothing is taken from here unless its row still holds the same bytes: what somebody else wrote, deleted or damaged since
-is seen as it would be without. The rows are read for that each time; only where the backend can tell that nobody has
-written since (``Backend.version``), the newest turns are not even read.
+A cached value is used only if its row still holds the same bytes, so changes, deletions and damage by others are always
+noticed. To check that, the rows are read each time; only if the backend's change counter has not moved, the newest
+turns are not read at all.
 """
 
 from __future__ import annotations
@@ -19,111 +19,101 @@ if TYPE_CHECKING:
 
 MOST_CONVERSATIONS = 1000
 MOST_BYTES = 4 * 2**20
-"""Of how much JSON the turns are remembered; decoded, they take about four times as much."""
+"""How much JSON of turns is cached; decoded, it takes about four times as much memory."""
 
 
 class CachedConversation(NamedTuple):
-    """A conversation's record with the frame that belongs to it: each change of a frame changes the record, too."""
+    """A conversation's record, and its frame: whenever a frame changes, its record changes, too.
+
+    Metadata is kept as JSON, so that each reader gets values of its own. ``counter`` is the backend's change counter
+    when both were read, ``None`` if unknown.
+    """
 
     stored: bytes
     record: Record
     frame: Frame
     metadata: bytes
-    look: int | None
+    counter: object
 
     @classmethod
-    def of(cls, stored: bytes, record: Record, frame: Frame, look: int | None) -> CachedConversation:
-        """Keep the metadata as JSON, so that each reader gets values of its own."""
-        return cls(stored, record, frame, encode_json(frame.metadata), look)
+    def of(cls, stored: bytes, record: Record, frame: Frame, counter: object = None) -> CachedConversation:
+        """Return the cached form of a record and its frame."""
+        return cls(stored, record, frame, encode_json(frame.metadata), counter)
 
 
 class ReadCache:
     """Decoded conversations and turns of one handle.
 
-    It has no lock, which a forked child could never get again: threads that write at once cost each other a
-    decoding, and nothing else.
+    It has no lock, because a forked child could never release one that was held; threads that write at the same time
+    just decode something twice.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self._version: object = None
-        self._look = 0
-        self._opened: dict[str, CachedConversation] = {}
-        self._turns: dict[int, dict[int, tuple[bytes, Turn, int | None]]] = {}
+        """Start empty."""
+        self._conversations: dict[str, CachedConversation] = {}
+        self._turns: dict[int, dict[int, tuple[bytes, Turn, object]]] = {}
         self._bytes = 0
 
-    def look(self, version: object) -> int | None:
-        """Return a number for what the rows hold now: what was kept under it is as the rows are.
-
-        It is the same while the rows have the same version; ``None``, under which nothing counts, where that is none.
-        """
-        if version is None:
-            return None
-        if version != self._version:
-            self._version = version
-            self._look += 1
-        return self._look
-
-    def opened(self, conversation_id: str) -> CachedConversation | None:
-        """Return what was kept of a conversation, which counts where its look, or its record's bytes, are the same."""
-        return self._opened.get(conversation_id)
+    def conversation(self, conversation_id: str) -> CachedConversation | None:
+        """Return a cached conversation; it is valid if the change counter or its record's bytes are the same."""
+        return self._conversations.get(conversation_id)
 
     def take(self, conversation_id: str) -> CachedConversation | None:
-        """Return what was kept of a conversation, and let go of it: it is about to change."""
-        return self._opened.pop(conversation_id, None)
+        """Return a cached conversation and forget it, because it is about to change."""
+        return self._conversations.pop(conversation_id, None)
 
-    def keep_opened(self, conversation_id: str, opened: CachedConversation) -> None:
-        """Remember a conversation as it stands in the store: only after the transaction that read or wrote it."""
-        if len(self._opened) >= MOST_CONVERSATIONS:
-            self._opened.clear()
-        self._opened[conversation_id] = opened
+    def keep(self, conversation_id: str, found: CachedConversation) -> None:
+        """Cache a conversation as it is stored: call it only after the transaction that read or wrote it."""
+        if len(self._conversations) >= MOST_CONVERSATIONS:
+            self._conversations.clear()
+        self._conversations[conversation_id] = found
 
-    def keep_turn(self, cid: int, place: int, line: bytes, turn: Turn, look: int | None = None) -> None:
-        """Remember what a turn's row holds."""
+    def keep_turn(self, cid: int, place: int, line: bytes, turn: Turn, counter: object = None) -> None:
+        """Cache a turn with the bytes of its row."""
         self._bytes += len(line)
         if self._bytes > MOST_BYTES:
             self._turns.clear()
             self._bytes = len(line)
-        self._turns.setdefault(cid, {})[place] = line, turn, look
+        self._turns.setdefault(cid, {})[place] = line, turn, counter
 
-    def turns_seen(self, cid: int, places: Iterable[int], look: int | None) -> dict[int, Turn] | None:
-        """Return the turns at these places, if all of them were kept under this look."""
-        if look is None:
+    def unchanged_turns(self, cid: int, places: Iterable[int], counter: object) -> dict[int, Turn] | None:
+        """Return the turns at these places if all of them are cached under this change counter."""
+        if counter is None:
             return None
-        remembered = self._turns.get(cid, {})
+        cached = self._turns.get(cid, {})
         turns: dict[int, Turn] = {}
         for place in places:
-            found = remembered.get(place)
-            if found is None or found[2] != look:
+            found = cached.get(place)
+            if found is None or found[2] != counter:
                 return None
             turns[place] = found[1]
         return turns
 
     def turns_of(
-        self, cid: int, lines: Mapping[int, bytes], conversation_id: str, look: int | None = None
+        self, cid: int, lines: Mapping[int, bytes], conversation_id: str, counter: object = None
     ) -> dict[int, Turn]:
-        """Return the turns of these rows, by their places; ``StoreCorruptedError`` where one holds none.
+        """Return the turns of these rows by place; ``StoreCorruptedError`` if one cannot be read.
 
-        Of a history that is too long to be remembered whole, none of it is.
+        If they are too many to be cached, none of them is.
         """
-        remembered = self._turns.get(cid, {})
+        cached = self._turns.get(cid, {})
         turns: dict[int, Turn] = {}
         fresh: list[int] = []
         for place, line in lines.items():
-            found = remembered.get(place)
+            found = cached.get(place)
             if found is not None and found[0] == line:
                 turns[place] = found[1]
-                if found[2] != look:
-                    remembered[place] = found[0], found[1], look
+                if found[2] != counter:
+                    cached[place] = found[0], found[1], counter
                 continue
             turns[place] = decode_turn(line, conversation_id)
             fresh.append(place)
         if fresh and sum(map(len, lines.values())) <= MOST_BYTES:
             for place in fresh:
-                self.keep_turn(cid, place, lines[place], turns[place], look)
+                self.keep_turn(cid, place, lines[place], turns[place], counter)
         return turns
 
     def forget(self, conversation_id: str, cid: int) -> None:
-        """Let go of a conversation that is deleted."""
-        self._opened.pop(conversation_id, None)
+        """Forget a conversation that is deleted."""
+        self._conversations.pop(conversation_id, None)
         self._bytes -= sum(len(line) for line, _, _ in [*self._turns.pop(cid, {}).values()])

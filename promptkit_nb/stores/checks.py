@@ -1,4 +1,4 @@
-"""What a store takes: the checks of its arguments, and the errors where one does not hold."""
+"""Checks of the arguments of stores, and the errors that stores share."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in t
 
 
 def not_found(conversation_id: str) -> ConversationNotFoundError:
-    """Return the error of a conversation that is not there."""
+    """Return the error for a conversation that does not exist."""
     return ConversationNotFoundError(
-        f"There is no conversation {conversation_id!r}. Its id may be misspelt, or it was deleted or has expired; "
-        "list_conversations(), or %chat_list, shows what is there."
+        f"There is no conversation {conversation_id!r}. Its id may be misspelled, or it was deleted or has expired; "
+        "list_conversations() or %chat_list shows the stored ones."
     )
 
 
 def exists_already(conversation_id: str) -> ConversationExistsError:
-    """Return the error of an id that is taken."""
+    """Return the error for an id that is taken."""
     return ConversationExistsError(
         f"The conversation {conversation_id!r} exists already; nothing was changed. "
-        "Open it with get_conversation(), or choose another id."
+        "Open it with get_conversation() or choose another id."
     )
 
 
@@ -53,18 +53,18 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
     if expected is None or stored == expected:
         return
     raise ConversationChangedError(
-        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: somebody else wrote it. "
+        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: someone else wrote it. "
         "Nothing was changed; get() it again and repeat the change."
     )
 
 
 def checked_state(state: ConversationState) -> ConversationState:
-    """Return the state as it will be read back, sharing nothing that can change with what was given.
+    """Return the state as it will be read back, sharing no mutable value with the argument.
 
     Raises ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for anything else that cannot be stored.
     """
     if not isinstance(state, ConversationState):
-        raise InvalidArgumentError(f'A {type(state).__name__} is no state; give ConversationState("id", ...).')
+        raise InvalidArgumentError(f'A {type(state).__name__} is not a state; give ConversationState("id", ...).')
     check_conversation_id(state.conversation_id)
     check_user_id(state.user_id)
     settings = replace(
@@ -79,20 +79,22 @@ def checked_state(state: ConversationState) -> ConversationState:
     for summary in found.summaries:
         _check_values_of_summary(summary)
     if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
-        raise InvalidArgumentError("A conversation's time has no time zone: give aware ones, as datetime.now(UTC) is.")
-    standing = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
-    if unknown := found.versions.keys() - standing:
         raise InvalidArgumentError(
-            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch: "
+            "A conversation's time has no time zone; give aware times, such as datetime.now(UTC)."
+        )
+    known = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
+    if unknown := found.versions.keys() - known:
+        raise InvalidArgumentError(
+            f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch; "
             "leave its versions out too, or keep the turn on a branch."
         )
     return found
 
 
 def checked_summary(summary: Summary) -> Summary:
-    """Return the summary as it will be read back; ``InvalidArgumentError`` where it cannot be stored."""
+    """Return the summary as it will be read back; ``InvalidArgumentError`` if it cannot be stored."""
     if not isinstance(summary, Summary):
-        raise InvalidArgumentError(f"A {type(summary).__name__} is no Summary; give Summary(first, last, text).")
+        raise InvalidArgumentError(f"A {type(summary).__name__} is not a Summary; give Summary(first, last, text).")
     found = checked(summary)
     _check_values_of_summary(found)
     return found
@@ -101,27 +103,25 @@ def checked_summary(summary: Summary) -> Summary:
 def _check_values_of_summary(summary: Summary) -> None:
     check_spent("summary", summary.usage, summary.cost)
     if summary.created_at.tzinfo is None:
-        raise InvalidArgumentError("A summary's time has no time zone: give aware ones, as datetime.now(UTC) is.")
+        raise InvalidArgumentError("A summary's time has no time zone; give aware ones, such as datetime.now(UTC).")
 
 
 def check_filters(prefix: str | None, user_id: str | None) -> None:
-    """Raise ``InvalidArgumentError`` unless the filters of ``list`` are text, or ``None`` for all."""
+    """Raise ``InvalidArgumentError`` unless both filters are text or ``None``."""
     for name, value in (("prefix", prefix), ("user_id", user_id)):
         if value is not None and (not isinstance(value, str) or without_lone_surrogates(value) != value):
-            raise InvalidArgumentError(f"{name}={value!a} is no text; leave it out to list all conversations.")
+            raise InvalidArgumentError(f"{name}={value!a} is not text; leave it out to list all conversations.")
 
 
 def check_count(name: str, value: int) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a whole number from 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return
-    raise InvalidArgumentError(f"{name}={value!r} is out of range: give a whole number from 0.")
+    raise InvalidArgumentError(f"{name}={value!r} is out of range; give a whole number from 0.")
 
 
 def seconds_of(name: str, duration: Duration) -> float:
-    """Return a duration (a ``timedelta`` or seconds) in seconds.
-
-    Raises ``InvalidArgumentError`` unless it is positive.
+    """Return a duration (a ``timedelta`` or seconds) in seconds; ``InvalidArgumentError`` unless it is positive.
 
     >>> seconds_of("ttl", timedelta(hours=24))
     86400.0
@@ -130,12 +130,12 @@ def seconds_of(name: str, duration: Duration) -> float:
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
         return float(seconds)
     raise InvalidArgumentError(
-        f"{name}={duration!r} is no duration: give a positive number of seconds or a timedelta, of 100 years at most."
+        f"{name}={duration!r} is not a duration; give a positive number of seconds or a timedelta, up to 100 years."
     )
 
 
 def ttl_s_of(ttl: Duration | None) -> float | None:
-    """Return a TTL in seconds; ``None``, 0 and what is negative stand for none at all.
+    """Return a TTL in seconds, or ``None`` for no TTL; 0 and negative values mean none.
 
     >>> ttl_s_of(timedelta(hours=24)), ttl_s_of(0)
     (86400.0, None)
@@ -150,7 +150,7 @@ def sorted_page(
 ) -> list[tuple[str, Record]]:
     """Return one page of ids and records in their total order."""
     if sort_by not in get_args(SortKey):
-        raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown: use one of {', '.join(get_args(SortKey))}.")
+        raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown; use one of {', '.join(get_args(SortKey))}.")
     if limit is not None:
         check_count("limit", limit)
     check_count("offset", offset)
@@ -164,53 +164,53 @@ def sorted_page(
 
 
 def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:
-    """Return the error of a turn that the conversation does not have."""
+    """Return the error for a turn that the conversation does not have."""
     return InvalidArgumentError(
         f"The conversation {conversation_id!r} has no turn and no branch {turn_id!a}; nothing was changed. "
-        "Its turns, versions and branches are in get()."
+        "get() returns its turns, versions and branches."
     )
 
 
 def check_branch_id(branch_id: str, taken: Sequence[str]) -> None:
-    """Raise ``InvalidArgumentError`` unless the text can be the id of one more branch."""
+    """Raise ``InvalidArgumentError`` unless the text can be the id of a new branch."""
     if not isinstance(branch_id, str) or not branch_id.strip() or without_lone_surrogates(branch_id) != branch_id:
-        raise InvalidArgumentError(f"as_branch={branch_id!a} is no id of a branch: give any text, such as 'before'.")
+        raise InvalidArgumentError(f"as_branch={branch_id!a} cannot be a branch id; give any text, such as 'before'.")
     if branch_id in taken:
-        raise InvalidArgumentError(f"There is a branch {branch_id!r} already; nothing was changed. Choose another id.")
+        raise InvalidArgumentError(f"The branch {branch_id!r} exists already; nothing was changed. Choose another id.")
 
 
 def check_range(start: int, stop: int, turn_count: int) -> None:
-    """Raise ``InvalidArgumentError`` unless both are positions of turns, in order."""
+    """Raise ``InvalidArgumentError`` unless this is a range of positions of turns."""
     check_count("start", start)
     check_count("stop", stop)
     if not start <= stop <= turn_count:
         raise InvalidArgumentError(
-            f"start={start}, stop={stop} is no range of the {turn_count} turns: give 0 ≤ start ≤ stop ≤ {turn_count}."
+            f"start={start}, stop={stop} is not a range of {turn_count} turns; give 0 ≤ start ≤ stop ≤ {turn_count}."
         )
 
 
 def check_store(store: object) -> None:
-    """Raise ``InvalidArgumentError`` for what is no store, such as a manager or the name of a directory."""
+    """Raise ``InvalidArgumentError`` unless this is a store; a manager or the name of a directory is not."""
     if not callable(getattr(store, "append", None)) or not callable(getattr(store, "head", None)):
         raise InvalidArgumentError(
-            f"store={store!r:.80} is no store: give DiskStore(…), MemoryStore(), RedisStore(…), one of your own, or "
+            f"store={store!r:.80} is not a store; give DiskStore(…), MemoryStore(), RedisStore(…), one of your own, or "
             "manager.store."
         )
 
 
 def path_of(name: str, path: object) -> Path:
-    """Return a path that was given as such or as text; raise ``InvalidArgumentError`` for anything else."""
+    """Return a path that was given as a path or as text; raise ``InvalidArgumentError`` for anything else."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if isinstance(text, str) and text.strip() and "\0" not in text:
         return Path(text)
-    raise InvalidArgumentError(f"{name}={path!a:.80} is no path: give text, or a pathlib.Path.")
+    raise InvalidArgumentError(f"{name}={path!a:.80} is not a path; give text or a pathlib.Path.")
 
 
 def check_usd(name: str, usd: Decimal) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a finite ``Decimal`` from 0."""
     if isinstance(usd, Decimal) and usd.is_finite() and usd >= 0:
         return
-    raise InvalidArgumentError(f'{name}={usd!r} is no amount: give US dollars from 0, as in Decimal("0.03").')
+    raise InvalidArgumentError(f'{name}={usd!r} is not an amount; give US dollars from 0, as in Decimal("0.03").')
 
 
 def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
@@ -219,13 +219,15 @@ def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
         found = tuple(scopes)
         if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
             return found
-    raise InvalidArgumentError(f'scopes={scopes!a} are no scopes: give several texts, as in ("total", "user:alice").')
+    raise InvalidArgumentError(f'scopes={scopes!a} is not valid; give a tuple of texts, as in ("total", "user:alice").')
 
 
 def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> datetime:
-    """Return the moment before which something is older than that; a ``datetime`` must be aware."""
+    """Return the time before which something is older than ``older_than``; a ``datetime`` must be aware."""
     if not isinstance(older_than, datetime):
         return now - timedelta(seconds=seconds_of(name, older_than))
     if older_than.tzinfo is None:
-        raise InvalidArgumentError(f"{name}={older_than!r} has no time zone: give an aware datetime, such as UTC.")
+        raise InvalidArgumentError(
+            f"{name}={older_than!r} has no time zone; give an aware one, such as datetime.now(UTC)."
+        )
     return older_than

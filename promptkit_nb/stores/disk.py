@@ -1,4 +1,11 @@
-"""The default store: conversations in a directory, on diskcache (SQLite). Not for network file systems."""
+"""The default store: conversations in a directory, in an SQLite database. Not for network file systems.
+
+The database is that of diskcache, held in a way of our own, deliberately: rows are read and written with SQL on
+diskcache's own table, its triggers are off, and nothing is pickled, evicted or kept in a file of its own. diskcache
+opens the database, makes its schema and gives each thread and each forked child its connection, and its tools can read
+the file. What it would do beyond that is either unsafe (a pickle in the file would be executed), or costs every write
+time that no one asks for (counters, expiry). ``disk_table`` has the SQL, ``disk_cache`` how diskcache is opened.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,7 @@ from platformdirs import user_data_path
 from promptkit_nb.codec import FORMAT_VERSION, check_format
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.checks import path_of
-from promptkit_nb.stores.disk_cache import DATABASE, look_into
+from promptkit_nb.stores.disk_cache import DATABASE, peek
 from promptkit_nb.stores.disk_table import Row, Table
 from promptkit_nb.stores.layout import PLACE_BITS
 from promptkit_nb.stores.row_store import RowStore
@@ -29,143 +36,127 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DiskBackend:
-    """Rows in the table of a directory."""
+class DiskBackend(Table):
+    """A table whose rows are conversations and accounts."""
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
         """Open the table, and make an empty one a store."""
+        super().__init__(directory, timeout_s)
         self.where = str(directory)
-        self._table = Table(directory, timeout_s)
-        if self._table.run(self._is_empty, write=False):  # else nothing is written, and nobody who writes waited for
-            self._table.run(self._begin, write=True)
-
-    def run(self, work: Callable[[], T], *, write: bool) -> T:
-        """Run the work as one transaction of SQLite."""
-        return self._table.run(work, write=write)
-
-    def version(self) -> object:
-        """Return what becomes another as soon as any row does, but by ``append()``."""
-        return self._table.version()
+        if self.run(self._is_empty, write=False):  # only an empty one is written to, and waits for other writers
+            self.run(self._initialize, write=True)
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is new; return whether it was."""
+        """Append a turn if the record is still the former one and the turn is new; return whether it was appended."""
         conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
-        if not self._table.swap(head, former, turn, *_bounds_of(cid)):
+        if not self.swap(head, former, turn, *_bounds_of(cid)):
             return False
         for scope, _, changed in accounts:
-            self.put_account(scope, changed)
+            self.put(f"l:{scope}", changed, counts=False)
         return True
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
-        return self._table.get(f"h:{conversation_id}")
+        return self.get(f"h:{conversation_id}")
 
     def put_record(self, conversation_id: str, user_id: str, value: bytes) -> None:
         """Write the record of a conversation, findable by its user."""
-        self._table.put(f"h:{conversation_id}", value, tag=f"u:{user_id}")
+        self.put(f"h:{conversation_id}", value, tag=f"u:{user_id}")
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of the conversations whose id begins so, of one user or of all."""
+        """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
         if user_id is None:
-            rows = self._table.between(f"h:{prefix}", behind_prefix(f"h:{prefix}"))
+            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"))
         else:
-            rows = self._table.tagged(f"u:{user_id}")
+            rows = self.tagged(f"u:{user_id}")
         for key, value in rows:
             conversation_id = str(key).removeprefix("h:")
             if conversation_id.startswith(prefix):
                 yield conversation_id, value
 
     def ids(self) -> list[str]:
-        """Return the ids of all conversations, also where a record cannot be read."""
-        return [key.removeprefix("h:") for key in self._table.texts_between("h:", behind_prefix("h:"))]
+        """Return the ids of all conversations, even if a record cannot be read."""
+        return [key.removeprefix("h:") for key in self.texts_between("h:", after_prefix("h:"))]
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
-        return self._table.get(f"a:{conversation_id}")
+        return self.get(f"a:{conversation_id}")
 
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
-        self._table.put(f"a:{conversation_id}", value)
+        self.put(f"a:{conversation_id}", value)
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:  # noqa: ARG002 - the record says it here
         """Delete a conversation: record, frame and turns."""
-        self._table.delete_between(*_bounds_of(cid))
-        self._table.delete(f"a:{conversation_id}")
-        self._table.delete(f"h:{conversation_id}")
+        self.delete_between(*_bounds_of(cid))
+        self.delete(f"a:{conversation_id}")
+        self.delete(f"h:{conversation_id}")
 
     def next_cid(self) -> int:
-        """Return a number that no conversation has had."""
-        stored = self._table.get("c:cid")
-        if stored is None or not stored.isdigit():  # counting from 1 again would write over what is there
+        """Return a number that was never used for a conversation."""
+        stored = self.get("c:cid")
+        if stored is None or not stored.isdigit():  # counting from 1 again would overwrite what is stored
             raise StoreCorruptedError(
                 f"The store in {self.where} has lost count of its conversations. Nothing was changed; "
                 f"restore {DATABASE} from a backup."
             )
         cid = int(stored) + 1
-        self._table.put("c:cid", str(cid).encode())
+        self.put("c:cid", str(cid).encode())
         return cid
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
-        """Return all turns by their places."""
+        """Return all turns by place."""
         low, high = _bounds_of(cid)
-        return {int(key) - low: value for key, value in self._table.between(low, high)}
+        return {int(key) - low: value for key, value in self.between(low, high)}
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
-        """Return the turns at these places; many that follow each other are read at once."""
+        """Return the turns at these places; adjacent ones are read at once."""
         wanted = list(places)
         first = _key_of(cid, wanted[0]) if wanted else 0
         if wanted == list(range(wanted[0], wanted[-1] + 1) if wanted else ()):
-            found = dict(self._table.between(first, first + len(wanted)))
+            found = dict(self.between(first, first + len(wanted)))
             return [found.get(key) for key in range(first, first + len(wanted))]
-        return [self._table.get(_key_of(cid, place)) for place in wanted]
+        return [self.get(_key_of(cid, place)) for place in wanted]
 
     def place_of(self, cid: int, turn_id: str) -> int | None:
         """Return the place of the turn with this id."""
         low, high = _bounds_of(cid)
-        key = self._table.key_of_tag(f"t:{turn_id}", low, high)
+        key = self.key_of_tag(f"t:{turn_id}", low, high)
         return None if key is None else int(key) - low
 
     def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:
         """Write a turn."""
-        self._table.add(_key_of(cid, place), value, tag=f"t:{turn_id}")
+        self.add(_key_of(cid, place), value, tag=f"t:{turn_id}")
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
-        """Copy all turns to another conversation, places kept."""
+        """Copy all turns to another conversation, to the same places."""
         low, high = _bounds_of(cid)
-        self._table.copy_between(low, high, _key_of(new_cid, 0) - low)
+        self.copy_between(low, high, _key_of(new_cid, 0) - low)
 
     def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
         """Return the accounts of these scopes of the ledger, in their order."""
-        return [self._table.get(f"l:{scope}") for scope in scopes]
+        found = self.values_of([f"l:{scope}" for scope in scopes])
+        return [found.get(f"l:{scope}") for scope in scopes]
 
     def put_account(self, scope: str, value: bytes) -> None:
         """Write the account of a scope."""
-        self._table.put(f"l:{scope}", value, counts=False)
-
-    def close(self) -> None:
-        """Let go of the files."""
-        self._table.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close()`` was called."""
-        return self._table.closed
+        self.put(f"l:{scope}", value, counts=False)
 
     def _is_empty(self) -> bool:
-        return self._table.get("format") is None
+        return self.get("format") is None
 
-    def _begin(self) -> None:
+    def _initialize(self) -> None:
         if self._is_empty():
-            self._table.put("format", str(FORMAT_VERSION).encode())
-            self._table.put("c:cid", b"0")
+            self.put("format", str(FORMAT_VERSION).encode())
+            self.put("c:cid", b"0")
 
 
-def behind_prefix(prefix: str) -> str:
-    """Return the first text that sorts behind all those which begin with the prefix.
+def after_prefix(prefix: str) -> str:
+    """Return the first text that sorts after all texts with the prefix.
 
-    >>> behind_prefix("h:user:alice:")
+    >>> after_prefix("h:user:alice:")
     'h:user:alice;'
     """
     kept = prefix.rstrip(chr(0x10FFFF))
@@ -178,7 +169,7 @@ def _key_of(cid: int, place: int) -> int:
 
 
 def _bounds_of(cid: int) -> tuple[int, int]:
-    """Return the keys between which a conversation's turns stand: the first, and the first behind them."""
+    """Return the range of the keys of a conversation's turns: the first, and the first after them."""
     return _key_of(cid, 0), _key_of(cid + 1, 0)
 
 
@@ -189,15 +180,15 @@ class DiskStore(RowStore):
     """Keeps conversations in a directory, for all processes of one machine.
 
     Args:
-        directory: Where; without one ``PROMPTKIT_HOME``, else the user's data directory. What is missing of it is made
-            with mode 0700, its files with 0600.
-        ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
+        directory: The directory; by default ``PROMPTKIT_HOME``, else the user's data directory. Missing directories
+            are created with mode 0700, files with 0600.
+        ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for as long expires. ``None``
             or 0 keeps it.
-        clock: Where the time comes from; tests set it.
+        clock: Returns the current time; tests set it.
         timeout_s: How long to wait for another process that is writing, in seconds.
 
-    Raises ``StoreUnavailableError`` where the directory cannot be used or a newer format wrote it, and
-    ``StoreCorruptedError`` where its database is damaged: never an empty history instead.
+    Raises ``StoreUnavailableError`` if the directory cannot be used or has a newer format, and ``StoreCorruptedError``
+    if its database is damaged. It never shows an empty history instead.
 
     >>> import tempfile
     >>> from promptkit_nb import ConversationState, DiskStore
@@ -216,10 +207,10 @@ class DiskStore(RowStore):
         clock: Callable[[], datetime] = utc_now,
         timeout_s: float = 60,
     ) -> None:
-        """Open the store, creating it where there is none."""
+        """Open the store, or create it."""
         self.directory = _chosen_directory(directory)
         initialised = _prepare(self.directory)
-        _check_ours(self.directory, timeout_s, initialised=initialised)
+        _check_is_store(self.directory, timeout_s, initialised=initialised)
         super().__init__(DiskBackend(self.directory, timeout_s), ttl, clock)
         _write_marker(self.directory)
 
@@ -238,16 +229,16 @@ def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
 
 
 def _prepare(directory: Path) -> bool:
-    """Make the directory and the database file, readable by nobody else; return whether a store was there before."""
+    """Make the directory and the database file, private to the user; return whether there was a store before."""
     try:
         missing = [each for each in (directory, *directory.parents) if not each.exists()]
-        for each in reversed(missing):  # mkdir's own way would make the parents readable by everybody
+        for each in reversed(missing):  # mkdir(parents=True) would make the parents readable by everyone
             each.mkdir(mode=0o700, exist_ok=True)
         marker = directory / MARKER
         database = directory / DATABASE
         if marker.exists():
             check_format(_format_of(marker), f"The store in {directory}")
-            if not database.exists() or database.stat().st_size == 0:  # SQLite would make an empty one
+            if not database.exists() or database.stat().st_size == 0:  # SQLite would create an empty one
                 raise _lost(directory)
             return True
         os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
@@ -259,16 +250,16 @@ def _prepare(directory: Path) -> bool:
     return False
 
 
-def _check_ours(directory: Path, timeout_s: float, *, initialised: bool) -> None:
-    """Refuse a database that is not a store of ours, or that a newer format wrote, before anything is changed."""
-    has_rows, stored = look_into(directory, "format", timeout_s)
+def _check_is_store(directory: Path, timeout_s: float, *, initialised: bool) -> None:
+    """Raise if the database is not a store of this package, or has a newer format, before anything is changed."""
+    has_rows, stored = peek(directory, "format", timeout_s)
     if isinstance(stored, bytes) and stored.isdigit():
         check_format(int(stored), f"The store in {directory}")
     elif initialised:
         raise _lost(directory)
     elif has_rows:
         raise StoreUnavailableError(
-            f"{directory} holds a cache of another program; nothing was changed. Choose another directory, "
+            f"{directory} has a cache of another program; nothing was changed. Choose another directory, "
             'as in DiskStore("conversations").'
         )
 

@@ -1,4 +1,4 @@
-"""How diskcache is opened: nothing is evicted or pickled, and opening writes no more than it must."""
+"""How diskcache is opened: nothing is evicted or pickled, and opening writes nothing that is not needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATABASE = "cache.db"
 
 @contextmanager
 def translating(directory: Path, timeout_s: float) -> Iterator[None]:
-    """Raise our errors where SQLite or the file system raises its own."""
+    """Raise our errors for those of SQLite and the file system."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -43,12 +43,12 @@ def translated(error: Exception, directory: Path, timeout_s: float) -> StoreCorr
 
 def _remedy(words: str, timeout_s: float) -> str:
     if "locked" in words:
-        return f"Another process has been writing for {timeout_s:g} s; try again when it is done."
+        return f"Another process has been writing for {timeout_s:g} s; try again when it has finished."
     if "full" in words:
-        return "Make room on the disk; what was stored before is safe."
+        return "Free some space on the disk; what was stored before is safe."
     return (
-        'Choose a directory that you may write to, as in DiskStore("conversations"); a store that may only be read is '
-        "read from a copy of its directory."
+        'Choose a directory that you may write to, as in DiskStore("conversations"); to read a read-only store, copy '
+        "its directory."
     )
 
 
@@ -58,7 +58,7 @@ Key = str | int
 
 
 def check_row(key: Key, value: bytes) -> None:
-    """Raise ``TypeError`` for what may be no row: a bug of ours, and nothing that a caller could give."""
+    """Raise ``TypeError`` if this cannot be a row: that would be a bug of this package, not of its caller."""
     if type(key) not in (str, int):
         raise TypeError(f"A row's key is text or a whole number, not {type(key).__name__}.")
     if type(value) is not bytes:
@@ -66,7 +66,7 @@ def check_row(key: Key, value: bytes) -> None:
 
 
 class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
-    """Keys are text or whole numbers, values are bytes; nothing else goes in or comes out."""
+    """Keys are text or whole numbers, values are bytes; anything else is refused, also when read."""
 
     def put(self, key: Key) -> tuple[Key, bool]:
         """Return the key as it is stored."""
@@ -77,7 +77,7 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
         """Return a stored key."""
         if raw and type(key) in (str, int):
             return key
-        raise _planted("a key that is neither text nor a number")
+        raise _foreign("a key that is neither text nor a number")
 
     def store(self, value: bytes, read: bool, key: object = None) -> tuple[int, int, None, memoryview]:  # noqa: ARG002, FBT001 - diskcache's signature
         """Return the columns size, mode, filename and value: always inline, always bytes."""
@@ -89,25 +89,25 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:  # noqa: FBT001 - diskcache's signature
         """Return a stored value."""
         if read:
-            raise _planted("a file")
+            raise _foreign("a file")
         return self.row("", True, mode, filename, value)[1]  # noqa: FBT003 - a column of diskcache's
 
     def row(self, key: Key, raw: object, mode: int, filename: str | None, value: object) -> tuple[Key, bytes]:
         """Return key and value of a stored row."""
         if not raw or type(key) not in (str, int):
-            raise _planted("a key that is neither text nor a number")
+            raise _foreign("a key that is neither text nor a number")
         if mode == MODE_RAW and filename is None and isinstance(value, bytes):
             return key, value
-        raise _planted(f"a value that is a pickle, or stands in another file, in the row {key!a:.200}")
+        raise _foreign(f"a value that is a pickle or in another file, in the row {key!a:.200}")
 
     def remove(self, file_path: str) -> None:
-        """Refuse to delete a file: this store has none."""
-        raise _planted(f"the file name {file_path!r}")
+        """Refuse to delete a file, because this store has none."""
+        raise _foreign(f"the file name {file_path!r}")
 
 
-def _planted(what: str) -> StoreCorruptedError:
+def _foreign(what: str) -> StoreCorruptedError:
     return StoreCorruptedError(
-        f"The store holds {what}, which promptkit_nb never writes: somebody else wrote to it. "
+        f"The store has {what}, which promptkit_nb never writes: another program wrote it. "
         "It was neither executed nor followed. Restore the store from a backup you trust, or save what can be read "
         "with: export_store(store, path, on_damaged=print)"
     )
@@ -118,35 +118,35 @@ SETTINGS: dict[str, str | int] = {
     "cull_limit": 0,  # a set() may delete nothing
     "statistics": 0,
     "tag_index": 0,  # the one of disk_table.py is narrower
-    "disk_min_file_size": 2**31 - 1,  # never a file beside the database
+    "disk_min_file_size": 2**31 - 1,  # no files beside the database
     "sqlite_journal_mode": "wal",
-    "sqlite_synchronous": 1,  # NORMAL: what was acknowledged outlives the process
+    "sqlite_synchronous": 1,  # NORMAL: acknowledged writes survive a crash of the process
     "sqlite_secure_delete": 1,  # what is deleted is overwritten
-    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer, larger pauses: the slowest writes get much faster
+    "sqlite_wal_autocheckpoint": 4000,  # pages; fewer checkpoints make the slowest writes much faster
 }
 
 _SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
 
 
-def look_into(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
-    """Return whether the database holds anything, and the value of one row, without changing anything.
+def peek(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
+    """Return whether the database has any rows, and the value of one of them, without changing anything.
 
-    diskcache writes its settings as it opens a database, and so would change how another program's cache works.
+    diskcache writes its settings when it opens a database, and so would change the cache of another program.
     """
     with translating(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "Cache" not in tables:
-            return bool(tables - {"Settings"}), None  # another process may just be making it
+            return bool(tables - {"Settings"}), None  # another process may be creating it
         has_rows = connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone() is not None
         row = connection.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchone()
         return has_rows, row and row[0]
 
 
 class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
-    """A ``Cache`` that writes its settings only where they differ.
+    """A ``Cache`` that writes its settings only if they differ.
 
-    Written anew at each opening, they would make it wait for whoever is writing, and fail on a full disk, where what is
-    stored can well be read.
+    Writing them each time it is opened would wait for other writers, and fail on a full disk, although the rows can be
+    read there.
     """
 
     @property

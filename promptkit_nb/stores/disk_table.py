@@ -1,7 +1,7 @@
-"""The table under ``DiskStore``: rows of bytes by key, in transactions, on diskcache.
+"""The table under ``DiskStore``: rows of bytes by key, in transactions, in diskcache's database.
 
-All that reaches behind diskcache's public calls (ranges of keys, its connection) is here and in ``quiet_cache``, and
-nowhere else; that is why diskcache is pinned below 6, and a test fails loudly if its internals change.
+Everything that goes around diskcache's public calls (ranges of keys, its connection) is here and in ``disk_cache``. So
+diskcache is pinned below 6, and a test fails if its internals change.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from promptkit_nb.stores.disk_cache import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import FrameType, TracebackType
 
 
 class InterruptsHeld:
-    """A context in which SIGINT waits; it is delivered at the end of the block. Not reentrant.
+    """A context that delays SIGINT to the end of its block. Not reentrant.
 
-    Only the main thread runs signal handlers, so elsewhere there is nothing to hold. A handler that was not set from
-    Python cannot be put back, and is left alone. The functions are those behind the module ``signal``, which in Python
-    3.11 looks each handler up among its names for numbers, and takes a tenth of an append for that.
+    Only the main thread runs signal handlers, so other threads have nothing to delay. A handler that was not set from
+    Python could not be put back, and is left alone. The functions are those that the module ``signal`` wraps: in Python
+    3.11, its wrappers look up each handler by its number, which takes a tenth of an append.
     """
 
     def __enter__(self) -> Self:
-        """Begin to hold SIGINT back."""
+        """Start to delay SIGINT."""
         self._pending: FrameType | None = None
         self._came = False
         self._former: Callable[[int, FrameType | None], object] | None = None
@@ -55,7 +55,7 @@ class InterruptsHeld:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the former handler back, and deliver what came."""
+        """Restore the former handler, and deliver an interrupt that was delayed."""
         if self._former is None:
             return
         signal(SIGINT, self._former)
@@ -68,28 +68,28 @@ class InterruptsHeld:
 
 
 class WatchedFile:
-    """A file that is there now.
+    """A file that exists now, to notice when it is deleted or moved.
 
-    On Linux it is held by a descriptor that can only be asked about it: asking by its path takes several times as long,
-    and closing an ordinary descriptor would let go of the locks that SQLite has on the file.
+    On Linux it is watched through an ``O_PATH`` descriptor: asking by its path takes several times as long, and closing
+    an ordinary descriptor would release SQLite's locks on the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begin to watch the file."""
+        """Start to watch the file."""
         self._path = path
         self._held: int | str = str(path)
         if hasattr(os, "O_PATH"):
             self._held = os.open(path, os.O_PATH)
             self._release = finalize(self, os.close, self._held)
-            self._release.atexit = False  # a thread may be storing an answer to the end
+            self._release.atexit = False  # a thread may still be storing an answer then
         self._inode = os.stat(self._held).st_ino  # noqa: PTH116 - a descriptor is no path
 
     def check_is_there(self) -> None:
-        """Raise ``StoreUnavailableError`` where the file was deleted."""
+        """Raise ``StoreUnavailableError`` if the file was deleted."""
         self._check(self._held)
 
     def check_is_at_its_path(self) -> None:
-        """Raise ``StoreUnavailableError`` where the file is not what would be opened now."""
+        """Raise ``StoreUnavailableError`` if its path now leads to another file, or to none."""
         self._check(str(self._path))
 
     def _check(self, held: int | str) -> None:
@@ -100,11 +100,11 @@ class WatchedFile:
         if found is None or found.st_nlink == 0 or found.st_ino != self._inode:
             raise StoreUnavailableError(
                 f"The store in {self._path.parent} was deleted or moved while it was open; nothing was stored. "
-                "Open a store anew."
+                "Open it again."
             )
 
     def close(self) -> None:
-        """Let go of the file; calling it again is fine."""
+        """Stop watching; closing again is fine."""
         if hasattr(os, "O_PATH"):
             self._release()
 
@@ -115,8 +115,8 @@ _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag 
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
 _GET = "SELECT raw, mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
-# Each row that is written has raw = 1, mode = 1 and no file name: see StrictDisk. Where a key is taken, the transaction
-# fails as a whole, so SQLite need not be ready to undo the statement alone. What _CHANGE changes is in no index.
+# Each row is written with raw = 1, mode = 1 and no file name: see StrictDisk. If a key is taken, the whole transaction
+# fails, so SQLite need not prepare to undo that statement alone. No index has the columns that _CHANGE changes.
 _ADD = "INSERT OR FAIL INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, 1, ?, ?, 1, NULL, ?)"
 _PUT = (
     "INSERT INTO Cache(key, raw, store_time, tag, mode, filename, value) VALUES (?, 1, ?, ?, 1, NULL, ?) "
@@ -142,18 +142,18 @@ class Row(NamedTuple):
     tag: str
 
 
-_OPEN: WeakSet[Table] = WeakSet()
+_OPEN_TABLES: WeakSet[Table] = WeakSet()
 
 
 class Table:
     """Rows of a database in a directory; values are bytes, keys text or whole numbers (which sort before text).
 
-    Every call stands in a ``run()``. Raises ``StoreUnavailableError`` where the file cannot be used now, with
-    SQLite's own words, and ``StoreCorruptedError`` where it is damaged.
+    All calls are made inside a ``run()``. Raises ``StoreUnavailableError`` if the file cannot be used at present, with
+    SQLite's own words, and ``StoreCorruptedError`` if it is damaged.
     """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
-        """Open the database, creating it where there is none."""
+        """Open the database, or create it."""
         self._directory = directory
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
@@ -164,63 +164,77 @@ class Table:
             self._disk: StrictDisk = self._cache.disk
             self._connection = self._connected()
             self._file = WatchedFile(directory / DATABASE)
-            self._switches = 0  # between connections, of which each thread has its own
-            self._told = 0  # changes that the version does not count
-            self._lighten()
+            self._switches = 0  # between connections: each thread has its own
+            self._uncounted = 0  # changes that the change counter leaves out
+            self._simplify_schema()
             wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
-        _OPEN.add(self)
+        _OPEN_TABLES.add(self)
         if wrong:
             raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
-        """Run the work while nobody else changes the rows; all that it writes lands, or nothing. Never nested.
+        """Run the work as one transaction of SQLite; all of its writes are kept, or none. Calls are never nested.
 
-        Ctrl-C waits for the end of it: also where it only reads, since the traceback of an interrupt that came between
-        two steps would keep the lock.
+        Ctrl-C is delayed to its end, even if it only reads: an interrupt between two steps would leave the lock in the
+        traceback.
         """
         try:
             with InterruptsHeld(), self._lock:
-                return self._run(work, write=write)
+                connection = self._begin(write=write)
+                try:
+                    result = work()
+                    connection.execute("COMMIT")
+                finally:
+                    self._owner = None
+                    if connection.in_transaction:
+                        connection.rollback()
+                return result
         except (sqlite3.Error, OSError) as error:
             raise translated(error, self._directory, self._timeout_s) from error
 
-    def version(self) -> tuple[int, int, int]:
-        """Return what becomes another as soon as any row does, whoever wrote it, or another thread reads.
+    def change_counter(self) -> tuple[int, int, int]:
+        """Return a value that changes whenever any row changes, and whenever another thread uses this table.
 
-        SQLite counts what other connections commit, and what this one changes; each thread has one of its own. What
-        ``swap`` changes does not count.
+        SQLite counts the commits of other connections and the changes of this one; each thread has its own connection.
+        Changes by ``swap`` and by ``put(counts=False)`` are left out.
         """
         (others,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return self._switches, others, self._connection.total_changes - self._told
+        return self._switches, others, self._connection.total_changes - self._uncounted
 
     def get(self, key: Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
         row = self._connection.execute(_GET, (key,)).fetchone()
         return None if row is None else self._disk.row(key, *row)[1]
 
+    def values_of(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+        """Return the values of several rows, as far as they exist."""
+        marks = ", ".join("?" * len(keys))
+        select = f"SELECT {_COLUMNS} FROM Cache WHERE key IN ({marks}) AND raw = 1"  # noqa: S608 - only placeholders
+        return dict(self._read(select, *keys))
+
     def put(self, key: Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
-        """Write one row, replacing the one that has the key; the version stays the same unless this ``counts``."""
+        """Write one row, replacing the one that has the key; the change counter stays the same unless it ``counts``."""
         check_row(key, value)
         if self._connection.execute(_CHANGE, (value, key, tag)).rowcount == 0:
             self._connection.execute(_PUT, (key, time.time(), tag, value))
-        self._told += not counts
+        self._uncounted += not counts
 
     def add(self, key: Key, value: bytes, tag: str) -> None:
-        """Write one row whose key must be new: a row that has it is damage, and stays."""
+        """Write one row with a new key; if a row has it already, the store is damaged, and that row stays."""
         check_row(key, value)
         self._connection.execute(_ADD, (key, time.time(), tag, value))
 
     def swap(self, row: Row, former: bytes, new: Row, low: Key, high: Key) -> bool:
-        """Write one row and add a new one, if the first has its former value, and no ``low <= key < high`` the new tag.
+        """Write one row and add a new one, if the first has its former value and no ``low <= key < high`` the new tag.
 
-        Return whether both was so; if not, nothing was changed.
+        Return whether that was the case; if not, nothing was changed.
         """
         check_row(row.key, row.value)
         asked = (row.value, row.key, row.tag, former, new.tag, low, high)
         if self._connection.execute(_SWAP, asked).rowcount == 0:
             return False
         self.add(*new)
-        self._told += 2
+        self._uncounted += 2
         return True
 
     def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
@@ -229,7 +243,7 @@ class Table:
         return self._read(select, low, high)
 
     def texts_between(self, low: str, high: str) -> list[str]:
-        """Return the keys with ``low <= key < high``, also of rows that cannot be read."""
+        """Return the keys with ``low <= key < high``, even of rows that cannot be read."""
         select = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text' ORDER BY key"
         return [key for (key,) in self._connection.execute(select, (low, high))]
 
@@ -259,7 +273,7 @@ class Table:
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def close(self) -> None:
-        """Fold the log into the database, so that nothing deleted stays in a file, and let go of it."""
+        """Close the database, after moving its log into it: so no deleted text stays in a file."""
         with translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if self._closed:
                 return
@@ -281,10 +295,11 @@ class Table:
 
     def _connected(self) -> sqlite3.Connection:
         """Return the connection of this thread and process."""
-        connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - the one file that may, see the module
+        connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - see the module's docstring
         return connection
 
-    def _run(self, work: Callable[[], T], *, write: bool) -> T:
+    def _begin(self, *, write: bool) -> sqlite3.Connection:
+        """Begin a transaction on this thread's connection."""
         if self._closed:
             raise StoreUnavailableError(f"This store in {self._directory} is closed; open it again.")
         if write:
@@ -294,25 +309,18 @@ class Table:
             self._file.check_is_at_its_path()
             self._connection = connection
             self._switches += 1
-        if connection.in_transaction:  # an interrupt came at the worst moment
+        if connection.in_transaction:  # left open by an interrupt at the worst moment
             connection.rollback()
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         self._owner = threading.get_ident()
-        try:
-            result = work()
-            connection.execute("COMMIT")
-        finally:
-            self._owner = None
-            if connection.in_transaction:
-                connection.rollback()
-        return result
+        return connection
 
-    def _lighten(self) -> None:
-        """Let a written row touch no more pages than it must.
+    def _simplify_schema(self) -> None:
+        """Let a write touch no more pages than necessary.
 
-        diskcache counts rows and bytes in triggers, and orders all rows by when they expire. Nobody here asks for
-        either. It makes both again unless something bears their names: so triggers that never fire do, and an index
-        of no row. (Its triggers quote text in a way that some builds of SQLite refuse, too.)
+        diskcache counts rows and bytes with triggers and indexes all rows by expiry time; this store uses neither. It
+        would create both again if their names were free, so they are replaced by triggers that never fire and an index
+        without rows. (Some builds of SQLite also refuse the way in which its triggers quote text.)
         """
         execute = self._connection.execute
         execute(_INDEX)
@@ -334,17 +342,17 @@ class Table:
 
 
 def _before_fork() -> None:
-    """Let no other thread be inside SQLite while this process forks: its child would wait for that thread for ever."""
+    """Wait until no other thread is inside SQLite: the child of a fork would wait for that thread forever."""
     global _held  # noqa: PLW0603 - from the one hook to the next
     mine = threading.get_ident()
-    _held = [table for table in _OPEN if table._owner != mine]  # noqa: SLF001 - of this module
+    _held = [table for table in _OPEN_TABLES if table._owner != mine]  # noqa: SLF001 - of the same module
     for table in _held:
-        table._lock.acquire()  # noqa: SLF001 - of this module
+        table._lock.acquire()  # noqa: SLF001 - of the same module
 
 
 def _after_fork() -> None:
     for table in _held:
-        table._lock.release()  # noqa: SLF001 - of this module
+        table._lock.release()  # noqa: SLF001 - of the same module
     _held.clear()
 
 

@@ -1,10 +1,10 @@
-"""How a conversation lies in rows: a record that every write changes, a frame, and one row a turn.
+"""How a conversation is stored in rows: a record that every write changes, a frame, and one row per turn.
 
-Turns that were said one after the other have places from 0 on. A former version, or a turn that a ``set`` found on a
-branch, has a place from ``ASIDE`` on. ``Frame.order`` says which places are current: half-open ranges, the last one
-open; ``versions`` says for a place which rows were answers there, oldest first, the last one being current; a branch
-names the ranges that left with it. So nothing that was said is ever moved or rewritten. In a fork, the places below
-``inherited_places`` (and, aside, below ``inherited_aside``) were copied.
+A row of a turn is numbered by its place. Appended turns have places from 0; former versions, and turns that ``set``
+found on a branch, have places from ``ASIDE``. ``Frame.order`` has the current places as half-open ranges, of which the
+last is open-ended. ``Frame.versions`` maps a place to the rows of all its answers, oldest first; the last is current. A
+branch has the ranges that were moved to it. So no turn is ever moved or rewritten. In a fork, the places below
+``inherited_places`` (and from ``ASIDE``, those below ``inherited_aside``) were copied.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import structs
 
+from promptkit_nb.codec import check_format, decode
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary, Totals
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id, utc_now
@@ -35,9 +36,9 @@ Range = tuple[int, int | None]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The row that every write changes, kept small. ``next_place`` and ``next_aside`` are the next free places.
+    """The row that every write changes, kept small; ``next_place`` and ``next_aside`` are the next free places.
 
-    No dataclass, as it is read, changed and written with every turn: this kind takes a third of the time for it.
+    It is read, changed and written with every turn; a dataclass would take three times as long for that.
     """
 
     cid: int
@@ -66,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchRecord:
-    """A branch, by the ranges of places that left with it."""
+    """A branch, as the ranges of places that were moved to it."""
 
     id: str
     ranges: tuple[Range, ...]
@@ -78,7 +79,7 @@ class BranchRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """All of a conversation but its turns; written only when it changes."""
+    """All of a conversation except its turns; written only when it changes."""
 
     system_prompt: str | None = None
     settings: Settings = field(default_factory=Settings)
@@ -94,12 +95,12 @@ class Frame:
     format: int = 1
 
     def current_rows(self, next_place: int) -> list[int]:
-        """Return the places of the rows that hold the current turns, in order."""
+        """Return the rows of the current turns, in order."""
         places = places_of(self.order, next_place)
         return [self.row_at(place) for place in places] if self.versions else [*places]
 
     def newest_rows(self, next_place: int, n: int) -> list[int]:
-        """Return the last ``n`` of ``current_rows``, in a time that does not grow with the others."""
+        """Return the last ``n`` of ``current_rows``, at a cost that does not grow with the others."""
         newest: list[int] = []
         for start, stop in reversed(self.order):
             end = next_place if stop is None else stop
@@ -111,20 +112,27 @@ class Frame:
         return row < self.inherited_places or ASIDE <= row < self.inherited_aside
 
     def row_at(self, place: int) -> int:
-        """Return where the current answer of a place stands."""
+        """Return the row of the current answer at a place."""
         rows = self.versions.get(str(place))
         return rows[-1] if rows else place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataOnly:
-    """What ``list`` needs of a ``Frame``, decoded without the rest."""
+    """The part of a ``Frame`` that ``list`` needs, decoded without the rest."""
 
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
+def record_of(stored: bytes, conversation_id: str) -> Record:
+    """Return a record; ``StoreUnavailableError`` if a newer version of this package wrote it."""
+    record = decode(stored, Record, conversation_id)
+    check_format(record.format, f"The conversation {conversation_id!r}")
+    return record
+
+
 def next_free(place: int) -> int:
-    """Return the place behind this one, which is about to be taken; ``InvalidArgumentError`` where all are taken."""
+    """Return the place after this one, which is about to be used; ``InvalidArgumentError`` if none is left."""
     if place + 1 in (ASIDE, 2 * ASIDE):
         raise _full()
     return place + 1
@@ -147,7 +155,7 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
 
 
 def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[int, Turn]) -> ConversationState:
-    """Return the whole state from its rows; ``turns`` maps places to turns, ``KeyError`` where one is missing."""
+    """Return the whole state from its rows; ``turns`` maps places to turns. ``KeyError`` if one is missing."""
     turns = inherited(turns, frame)
     current = [turns[row] for row in frame.current_rows(record.next_place)]
     branches = tuple(_branch_of(branch, frame, turns) for branch in frame.branches)
@@ -171,7 +179,7 @@ def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[
 
 
 def inherited(turns: Mapping[int, Turn], frame: Frame) -> Mapping[int, Turn]:
-    """Return the turns of these rows, marked where a fork brought them here."""
+    """Return the turns, of which those that a fork copied are marked as inherited."""
     if not frame.inherited_places and frame.inherited_aside == ASIDE:
         return turns
     return {row: replace(turn, inherited=True) if frame.is_inherited(row) else turn for row, turn in turns.items()}
@@ -243,8 +251,8 @@ def _branch_of(record: BranchRecord, frame: Frame, turns: Mapping[int, Turn]) ->
 
 def _full() -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"This conversation would hold more than {ASIDE - 1} turns, or as many versions; nothing was changed. "
-        "Go on in a new conversation."
+        f"This conversation would have more than {ASIDE - 1} turns, or as many versions; nothing was changed. "
+        "Continue in a new conversation."
     )
 
 
@@ -254,7 +262,7 @@ def places_of(ranges: tuple[Range, ...], end: int) -> chain[int]:
 
 
 def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record, Frame, int]:
-    """Let ``turn`` answer in place of what stands in ``row``; return also the row that the turn goes to."""
+    """Put ``turn`` in the place of the one in ``row``; return record, frame, and the row for the turn."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
     record = structs.replace(record, next_aside=next_free(new_row), totals=record.totals.plus_paid([turn]))
@@ -262,16 +270,16 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
 
 
 def restored_version(frame: Frame, row: int) -> Frame:
-    """Let the former version in ``row`` be current again; what was current becomes a former version."""
+    """Make the former version in ``row`` current again; the current one becomes a former version."""
     place, rows = versions_at(frame, row)
     if rows[-1] == row:
-        return frame  # it is the current one
+        return frame  # it is current already
     reordered = (*(each for each in rows if each != row), row)
     return replace(frame, versions={**frame.versions, str(place): reordered})
 
 
 def versions_at(frame: Frame, row: int) -> tuple[int, tuple[int, ...]]:
-    """Return the place that a row belongs to, and all rows that were answers there, the current one last."""
+    """Return the place that a row belongs to, and the rows of all answers there, the current one last."""
     for place, rows in frame.versions.items():
         if row in rows:
             return int(place), rows
@@ -281,10 +289,10 @@ def versions_at(frame: Frame, row: int) -> tuple[int, tuple[int, ...]]:
 def archived(
     record: Record, frame: Frame, start: int, stop: int, *, branch_id: str, chain: str, now: datetime
 ) -> tuple[Record, Frame]:
-    """Let the turns at these positions leave as a branch.
+    """Move the turns at these positions to a branch.
 
-    ``chain`` is the hash of the context up to ``stop``: turns that leave at the front are still in the context that
-    the others were answered in.
+    ``chain`` is the hash of the context up to ``stop``: turns that leave at the front remain in the context that the
+    others were answered in.
     """
     places = current_places(record, frame)
     leaves_tail = stop == len(places)
@@ -298,17 +306,17 @@ def archived(
     )
     others = frame.branches
     if not leaves_tail and start == 0:
-        others = _behind(others, stop, by=-stop, former=frame.context_hash, now=chain)
+        others = _rebased(others, stop, by=-stop, former=frame.context_hash, now=chain)
         frame = replace(frame, context_hash=chain)
     elif not leaves_tail:
         others = _shifted(others, start, start - stop)
     elif start == 0:
-        frame = replace(frame, context_hash=None)  # nothing is left: what comes next stands behind nothing
+        frame = replace(frame, context_hash=None)  # no turn is left, so the next one has no context
     return _arranged(record, frame, places[:start] + places[stop:], (*others, branch))
 
 
 def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: datetime) -> tuple[Record, Frame]:
-    """Bring a branch back: a tail changes places with what stands there now, other turns go in where they were."""
+    """Bring a branch back: a tail is swapped with the current tail, other turns are inserted where they were."""
     places = current_places(record, frame)
     back = list(places_of(branch.ranges, 0))
     others = tuple(each for each in frame.branches if each.id != branch.id)
@@ -317,7 +325,7 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
     if start == 0:
         frame = replace(frame, context_hash=branch.context_hash)
     if branch.kind == "head" and start == 0:
-        others = _behind(others, 0, by=len(back), former=former, now=branch.context_hash)
+        others = _rebased(others, 0, by=len(back), former=former, now=branch.context_hash)
     elif branch.kind == "head":
         others = _shifted(others, start, len(back))
     if branch.kind == "head":
@@ -332,7 +340,7 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
 
 
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
-    """Return record and frame of an independent copy: its turns are inherited, and in no total of its own."""
+    """Return record and frame of an independent copy; its turns are inherited, and not in its totals."""
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
     copy = structs.replace(
         record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None
@@ -355,7 +363,7 @@ def current_places(record: Record, frame: Frame) -> list[int]:
 def _arranged(
     record: Record, frame: Frame, places: Sequence[int], branches: Iterable[BranchRecord]
 ) -> tuple[Record, Frame]:
-    """Return both with these places current; what is appended next comes behind them."""
+    """Return both with these places current; the next turn is appended after them."""
     ranges = list(_ranges_of(places))
     if ranges and ranges[-1][1] == record.next_place:
         ranges[-1] = (ranges[-1][0], None)
@@ -378,19 +386,19 @@ def _ranges_of(places: Sequence[int]) -> tuple[Range, ...]:
 
 
 def _shifted(branches: Iterable[BranchRecord], at: int, by: int) -> tuple[BranchRecord, ...]:
-    """Return the branches where they belong after ``by`` turns came (or left, if negative) at a position."""
+    """Return the branches with their start shifted, after ``by`` turns were inserted (or removed, if negative)."""
     return tuple(
         replace(branch, start=max(branch.start + by, at)) if branch.start >= at else branch for branch in branches
     )
 
 
-def _behind(
+def _rebased(
     branches: Iterable[BranchRecord], at: int, *, by: int, former: str | None, now: str | None
 ) -> tuple[BranchRecord, ...]:
-    """Return the branches where they belong after ``by`` turns came (or left, if negative) at the front.
+    """Return the branches after ``by`` turns were inserted (or removed, if negative) at the front.
 
-    Those from position ``at`` on stand behind what has the hash ``now`` instead of ``former``. A start below 0 means
-    that turns before it left, too, and is counted back when they return.
+    For those from position ``at``, the context before them now has the hash ``now`` instead of ``former``. A start
+    below 0 means that turns before the branch were removed, too; it is counted back when they return.
     """
     return tuple(
         replace(

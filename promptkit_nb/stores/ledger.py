@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from promptkit_nb.codec import decode, encode
+from promptkit_nb.codec import decode, encode_json
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
 from promptkit_nb.stores.backend import AccountChange
 from promptkit_nb.stores.base import Charge, Reservation
@@ -16,8 +16,6 @@ from promptkit_nb.stores.checks import check_scopes, check_usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from promptkit_nb.stores.backend import Backend
 
 Per = Literal["conversation", "user", "day", "total"]
 
@@ -81,59 +79,55 @@ class Account:
         return sum((each.usd for each in self.open.values() if each.expires_at <= now), Decimal(0))
 
 
-class Ledger:
-    """The accounts in the rows of a backend; call it inside the backend's transactions only."""
+def account_of(stored: bytes | None) -> Account:
+    """Return a stored account; one that was never written is empty."""
+    return Account() if stored is None else decode(stored, Account)
 
-    def __init__(self, backend: Backend) -> None:
-        """Keep the accounts in this backend."""
-        self._backend = backend
 
-    def account(self, scope: str) -> Account:
-        """Return the account of one scope."""
-        return self._accounts([scope])[scope][0]
+def changes_by_reserving(
+    reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal], stored: Sequence[bytes | None]
+) -> list[AccountChange]:
+    """Return how a reservation changes its scopes' accounts; ``BudgetExceededError`` if one would exceed its limit."""
+    changes = []
+    opened = OpenReservation(reservation.usd, expires_at)
+    for scope, former in zip(reservation.scopes, stored, strict=True):
+        account = account_of(former)
+        _check_limit(scope, account, reservation.usd, limits.get(scope))
+        changed = Account(account.spent, {**account.open, reservation.id: opened})
+        changes.append(AccountChange(scope, former, encode_json(changed)))
+    return changes
 
-    def reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
-        """Open the reservation in all of its scopes; ``BudgetExceededError`` if one would exceed its limit."""
-        opened = OpenReservation(reservation.usd, expires_at)
-        accounts = self._accounts(reservation.scopes)
-        for scope, (account, _) in accounts.items():
-            _check_limit(scope, account, reservation.usd, limits.get(scope))
-        for scope, (account, _) in accounts.items():
-            changed = replace(account, open={**account.open, reservation.id: opened})
-            self._backend.put_account(scope, encode(changed))
 
-    def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Replace what was reserved by what the call cost, in each scope where the reservation is still open."""
-        for scope, (account, _) in self._accounts(reservation.scopes).items():
-            if reservation.id in account.open:
-                self._backend.put_account(scope, encode(account.charged(usd, reservation.id)))
+def changes_by_settling(reservation: Reservation, usd: Decimal, stored: Sequence[bytes | None]) -> list[AccountChange]:
+    """Return how settling changes the accounts of the reservation's scopes, as far as it is still open."""
+    changes = []
+    for scope, former in zip(reservation.scopes, stored, strict=True):
+        account = account_of(former)
+        if reservation.id in account.open:
+            changes.append(AccountChange(scope, former, encode_json(account.charged(usd, reservation.id))))
+    return changes
 
-    def enter(self, charge: Charge | None) -> None:
-        """Write a charge."""
-        for scope, _, changed in self.changes_of(charge):
-            self._backend.put_account(scope, changed)
 
-    def changes_of(self, charge: Charge | None) -> tuple[AccountChange, ...]:
-        """Return how a charge changes the accounts of its scopes, and of those that its reservation is open in."""
-        if charge is None:
-            return ()
-        reservation = charge.reservation or Reservation("", (), Decimal(0))
-        if not charge.usd and not reservation.scopes:
-            return ()
-        changes = []
-        for scope, (account, stored) in self._accounts((*charge.scopes, *reservation.scopes)).items():
-            usd = charge.usd if scope in charge.scopes else Decimal(0)
-            if usd or reservation.id in account.open:
-                changes.append(AccountChange(scope, stored, encode(account.charged(usd, reservation.id))))
-        return tuple(changes)
+def charged_scopes(charge: Charge | None) -> tuple[str, ...]:
+    """Return the scopes whose accounts a charge may change; without an amount and a reservation it changes nothing."""
+    if charge is None or not (charge.usd or charge.reservation):
+        return ()
+    reserved = () if charge.reservation is None else charge.reservation.scopes
+    return tuple(dict.fromkeys((*charge.scopes, *reserved)))
 
-    def _accounts(self, scopes: Iterable[str]) -> dict[str, tuple[Account, bytes | None]]:
-        """Return the account of each scope, decoded and as it is stored."""
-        wanted = list(dict.fromkeys(scopes))
-        return {
-            scope: (Account() if stored is None else decode(stored, Account), stored)
-            for scope, stored in zip(wanted, self._backend.accounts(wanted), strict=True)
-        }
+
+def changes_by_charging(charge: Charge | None, stored: Sequence[bytes | None]) -> list[AccountChange]:
+    """Return how a charge changes the accounts of its ``charged_scopes``."""
+    changes: list[AccountChange] = []
+    if charge is None:
+        return changes
+    reservation_id = "" if charge.reservation is None else charge.reservation.id
+    for scope, former in zip(charged_scopes(charge), stored, strict=True):
+        account = account_of(former)
+        usd = charge.usd if scope in charge.scopes else Decimal(0)
+        if usd or reservation_id in account.open:
+            changes.append(AccountChange(scope, former, encode_json(account.charged(usd, reservation_id))))
+    return changes
 
 
 def limits_of(limit: Decimal | Mapping[str, Decimal] | None, scopes: Sequence[str]) -> Mapping[str, Decimal]:

@@ -1,4 +1,4 @@
-"""A store in this process's memory: for tests, demonstrations and conversations nobody wants to keep."""
+"""A store in the memory of this process: for tests, demonstrations and short-lived conversations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class MemoryStore(RowStore):
     """Keeps conversations until the process ends.
 
     Args:
-        ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
+        ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for as long expires. ``None``
             or 0 keeps it.
-        clock: Where the time comes from; tests set it.
+        clock: Returns the current time; tests set it.
 
     >>> from promptkit_nb import ConversationState, MemoryStore
     >>> store = MemoryStore()
@@ -47,7 +47,7 @@ class MemoryStore(RowStore):
 
 
 class MemoryBackend:
-    """Rows in dicts; what a failing transaction wrote is undone."""
+    """Rows in dicts; the writes of a failing transaction are undone."""
 
     where = "memory"
 
@@ -64,7 +64,7 @@ class MemoryBackend:
         self._closed = False
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
-        """Run the work while nobody else does."""
+        """Run the work while no other thread does."""
         with self._lock:
             if self._closed:
                 raise StoreUnavailableError("This MemoryStore is closed; make a new one.")
@@ -76,11 +76,11 @@ class MemoryBackend:
                     undo()
                 raise
 
-    def version(self) -> None:
-        """Say that it cannot be told."""
+    def change_counter(self) -> None:
+        """Return None: this backend has no change counter."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is new; return whether it was."""
+        """Append a turn if the record is still the former one and the turn is new; return whether it was appended."""
         conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
             return False
@@ -100,7 +100,7 @@ class MemoryBackend:
         self._put(self._records, conversation_id, (user_id, value))
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of the conversations whose id begins so, of one user or of all."""
+        """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
         for conversation_id, (owner, value) in self._records.items():
             if conversation_id.startswith(prefix) and user_id in (None, owner):
                 yield conversation_id, value
@@ -125,12 +125,12 @@ class MemoryBackend:
         self._drop(self._places, cid)
 
     def next_cid(self) -> int:
-        """Return a number that no conversation has had."""
+        """Return a number that was never used for a conversation."""
         self._last_cid += 1
         return self._last_cid
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
-        """Return all turns by their places."""
+        """Return all turns by place."""
         return self._turns.get(cid, {})
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
@@ -148,7 +148,7 @@ class MemoryBackend:
         self._put(self._places.setdefault(cid, {}), turn_id, place)
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
-        """Copy all turns to another conversation, places kept."""
+        """Copy all turns to another conversation, to the same places."""
         self._put(self._turns, new_cid, dict(self._turns.get(cid, {})))
         self._put(self._places, new_cid, dict(self._places.get(cid, {})))
 

@@ -25,30 +25,30 @@ class RedisStore(RowStore):
 
     Args:
         url: ``redis://host:port/db``, or ``rediss://`` for TLS.
-        password: The password, where it does not stand in the URL.
-        prefix: What all keys begin with; stores with other prefixes do not see each other.
-        ttl: A ``timedelta`` or seconds after which a conversation that was neither read nor written expires; ``None``
-            or 0 keeps it. The server forgets what has expired.
+        password: The password, if it is not in the URL.
+        prefix: The prefix of all keys; stores with different prefixes are separate.
+        ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for as long expires, and the
+            server drops it. ``None`` or 0 keeps it.
         client: A ``redis.Redis`` of your own instead of the URL; ``close()`` leaves it open.
-        clock: Where the time comes from; tests set it.
+        clock: Returns the current time; tests set it.
         timeout_s: How long to wait for an answer of the server, in seconds.
 
     Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
-    port, where the server cannot be used; once it is back, calls work again. A turn that was not acknowledged may be
-    appended again: it is kept once.
+    port, if the server cannot be used; calls work again once the server does. A turn that was not acknowledged may be
+    appended again: it is stored once.
 
     All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a
-    cluster a prefix lives in one slot, on one node, whose URL this is, and its calls stay atomic. That is also as
-    large as a prefix can grow: plan 0.6 kB a turn beside its text, and 1 kB a conversation; a fork copies its turns.
-    Who needs more than one node has spreads users over several prefixes, each a store of its own:
+    cluster a prefix is in one slot, on the node that the URL names, and its calls are atomic. A prefix cannot outgrow
+    that node: allow 0.6 kB per turn beside its text, and 1 kB per conversation; a fork copies its turns. For more than
+    one node, spread users over several prefixes, each a store of its own:
 
         stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
         store = stores[crc32(user_id.encode()) % 16]
 
-    What Redis acknowledges is as durable as it is told to be: ``appendonly yes`` with ``appendfsync always`` loses
-    nothing, with ``everysec`` up to a second's turns where the machine fails. With ``maxmemory`` set, keep
-    ``maxmemory-policy noeviction``: any other lets the server drop conversations. What is deleted is gone from the
-    server's memory at once, and from its files when it next writes them anew (``BGREWRITEAOF``, ``BGSAVE``).
+    Durability is set on the server: ``appendonly yes`` with ``appendfsync always`` loses nothing, with ``everysec`` up
+    to a second of turns if the machine fails. With ``maxmemory``, keep ``maxmemory-policy noeviction``: any other
+    policy lets the server drop conversations. Deleted text is gone from the server's memory at once, and from its files
+    after it next rewrites them (``BGREWRITEAOF``, ``BGSAVE``).
 
     >>> from promptkit_nb import RedisStore
     >>> RedisStore("redis://127.0.0.1:1/0", prefix="team:", ttl=24 * 3600)  # doctest: +ELLIPSIS
@@ -94,6 +94,4 @@ class RedisStore(RowStore):
 def _check_prefix(prefix: str) -> None:
     if isinstance(prefix, str) and prefix and without_lone_surrogates(prefix) == prefix and not {*"{}"} & {*prefix}:
         return
-    raise InvalidArgumentError(
-        f'prefix={prefix!a} is no beginning of a key: give text without braces, such as "promptkit:".'
-    )
+    raise InvalidArgumentError(f'prefix={prefix!a} is not valid; give text without braces, such as "promptkit:".')

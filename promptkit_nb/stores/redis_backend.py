@@ -1,4 +1,4 @@
-"""The rows of ``RedisStore``: which keys they are, in transactions that begin again where somebody else wrote.
+"""The rows of ``RedisStore``: their keys, and transactions that start over if someone else wrote in between.
 
 ::
 
@@ -10,8 +10,8 @@
     {prefix}t:CID     hash of turns by place          {prefix}i:CID     hash of places by turn id
     {prefix}l:SCOPE   account of the ledger
 
-The braces belong to the keys: what stands in them decides the slot of a cluster, so all keys of a prefix are in one.
-Every write to a conversation changes its record, so a transaction watches the records and accounts that it read.
+The braces belong to the keys: they decide the slot of a cluster, so all keys of a prefix are in one slot. Every write
+to a conversation changes its record, so a transaction watches the records that it read and the accounts it writes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 Command = tuple[str | bytes | int, ...]
 
-_OF_USER = b"\xff"  # in no text as UTF-8, and behind all that is
+_OF_USER = b"\xff"  # never part of UTF-8 text, and sorted after all of it
 
-# Takes an id out of the lists of a user who was seen not to have it, if nobody wrote since.
+# Removes an id from the lists of a user who no longer has it, unless its record was written since.
 _UNLIST = """
 if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then
   redis.call('ZREM', KEYS[2], ARGV[2])
@@ -47,14 +47,14 @@ end
 
 
 class Listed(NamedTuple):
-    """An id that is listed as a user's."""
+    """An id in the lists of its user."""
 
     conversation_id: str
     user_id: str
 
     @property
     def member(self) -> bytes:
-        """What stands in the sorted set: by the id first, so that those that begin alike stand together."""
+        """The member of the sorted set: the id first, so that ids with a common prefix are adjacent."""
         return self.conversation_id.encode() + _OF_USER + self.user_id.encode()
 
 
@@ -75,14 +75,14 @@ class RedisLists:
         ]
 
     def removed(self, listed: Listed) -> list[Command]:
-        """Return the commands that list an id no longer."""
+        """Return the commands that take an id off the lists."""
         return [
             ("ZREM", self._key("ids"), listed.member),
             ("SREM", self._key(f"u:{listed.user_id}"), listed.conversation_id.encode()),
         ]
 
     def find(self, reader: Any, prefix: str, user_id: str | None) -> list[Listed]:
-        """Return the ids that begin so, of one user or of all, in their order."""
+        """Return the ids that have the prefix, of one user or of all, sorted."""
         if user_id is not None:
             members = (member.decode() for member in reader.smembers(self._key(f"u:{user_id}")))
             return [Listed(name, user_id) for name in sorted(members) if name.startswith(prefix)]
@@ -91,21 +91,21 @@ class RedisLists:
         found = (member.partition(_OF_USER) for member in reader.zrangebylex(self._key("ids"), low, high))
         return [Listed(name.decode(), owner.decode()) for name, _, owner in found]
 
-    def forget(self, ghosts: Iterable[tuple[Listed, bytes]]) -> None:
-        """Take out of the lists what was seen to be there no longer, each with the record that was seen instead."""
+    def forget(self, expired: Iterable[tuple[Listed, bytes]]) -> None:
+        """Take ids off the lists whose conversation is gone, each given with the record that was found instead."""
         with self._client.pipeline(transaction=False) as pipeline:
-            for listed, seen in ghosts:
+            for listed, found in expired:
                 keys = [self._key(name) for name in (f"h:{listed.conversation_id}", "ids", f"u:{listed.user_id}")]
-                args = [seen, listed.member, listed.conversation_id.encode()]
+                args = [found, listed.member, listed.conversation_id.encode()]
                 self._unlist(keys=keys, args=args, client=pipeline)
             pipeline.execute()
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What one run of some work saw, and what it is going to write."""
+    """What one run of some work has read, and what it is going to write."""
 
-    # Any: the client types every answer as bytes or text or both, and is asked here for bytes only
+    # Any: the client types every answer as bytes or text or both; here it returns only bytes
     pipeline: Any
     watched: set[bytes] = field(default_factory=set)
     writes: list[Command] = field(default_factory=list)
@@ -113,10 +113,10 @@ class Transaction:
     frames: dict[str, bytes | None] = field(default_factory=dict)
     unwatched: dict[bytes, bytes | None] = field(default_factory=dict)
     changed: set[bytes] = field(default_factory=set)
-    ghosts: list[tuple[Listed, bytes]] = field(default_factory=list)
+    expired: list[tuple[Listed, bytes]] = field(default_factory=list)
 
     def commit(self) -> None:
-        """Write what the work wrote, or just make sure that what it read was of one moment."""
+        """Write what the work wrote; without writes, just check that all it read was valid at one moment."""
         self._watch_changed()
         if not self.watched and not self.writes:
             return
@@ -156,7 +156,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a list needs of a record to know whose it is."""
+    """The part of a record that tells whose it is."""
 
     user_id: str
 
@@ -178,7 +178,7 @@ class RedisBackend:
         self._ttl_s = ttl_s
         self._tag = f"{{{prefix}}}".encode()
         self._owns_client = client is None
-        # Any: the client types every answer as bytes or text or both, and is asked here for bytes only
+        # Any: as above
         self._client: Any = client_of(url, password, timeout_s) if client is None else checked_client(client)
         self.where = address_of(self._client)
         self._closed = False
@@ -189,25 +189,25 @@ class RedisBackend:
             self._client.setnx(self._key("format"), FORMAT_VERSION)
             self._check_format(self._client.get(self._key("format")))
 
-    def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - Redis makes no difference
-        """Run the work, again as often as somebody else wrote what it read."""
+    def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
+        """Run the work, and run it again whenever someone else wrote what it had read."""
         while True:
             self._check_open()
             with translated(self.where):
                 try:
                     return self._run_once(work)
                 except exceptions.WatchError as error:
-                    if isinstance(error.__context__, LOST):  # a lost connection: whether it was written is not known
+                    if isinstance(error.__context__, LOST):  # a lost connection: it may have been written or not
                         raise error.__context__ from None
 
     def keep(self, conversation_id: str, cid: int) -> None:
-        """Let the server keep the conversation until it expires, or for good."""
+        """Set when the server drops the conversation, or that it never does."""
         for key in self._keys_of(conversation_id, cid):
             expiry = ("PERSIST", key) if self._ttl_s is None else ("PEXPIRE", key, _ms(self._ttl_s))
             self._now.expiries.append(expiry)
 
-    def version(self) -> None:
-        """Say that it cannot be told."""
+    def change_counter(self) -> None:
+        """Return None: this backend has no change counter."""
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if record and accounts are still the former ones and the turn is new, in one round trip."""
@@ -229,7 +229,7 @@ class RedisBackend:
         self._now.writes += self._lists.added(Listed(conversation_id, user_id))
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of the conversations whose id begins so, of one user or of all."""
+        """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
         listed = self._lists.find(self._reader, prefix, user_id)
         for start in range(0, len(listed), LISTED_AT_ONCE):
             part = listed[start : start + LISTED_AT_ONCE]
@@ -240,15 +240,15 @@ class RedisBackend:
                 record, frame = values[index], values[index + len(part)]
                 if (
                     record is None or decode(record, Owner, each.conversation_id).user_id != each.user_id
-                ):  # expired, but not out of the list
-                    self._now.ghosts.append((each, record or b""))
+                ):  # it has expired, but is still listed
+                    self._now.expired.append((each, record or b""))
                     continue
                 self._now.unwatched[records[index]] = record
                 self._now.frames[each.conversation_id] = frame
                 yield each.conversation_id, record
 
     def ids(self) -> list[str]:
-        """Return the ids of all conversations, also where a record cannot be read, or has expired."""
+        """Return the ids of all conversations, even if a record cannot be read or has expired."""
         return [each.conversation_id for each in self._lists.find(self._reader, "", None)]
 
     def frame(self, conversation_id: str) -> bytes | None:
@@ -264,17 +264,17 @@ class RedisBackend:
         self._write("SET", self._key(f"a:{conversation_id}"), value)
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
-        """Delete a conversation: record, frame, turns, and its place in the lists."""
+        """Delete a conversation: record, frame, turns, and its entries in the lists."""
         self._now.changed.add(self._key(f"h:{conversation_id}"))
         self._write("UNLINK", *self._keys_of(conversation_id, cid))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def next_cid(self) -> int:
-        """Return a number that no conversation has had."""
+        """Return a number that was never used for a conversation."""
         return int(self._reader.incr(self._key("cid")))
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
-        """Return all turns by their places."""
+        """Return all turns by place."""
         return {int(place): value for place, value in self._reader.hgetall(self._key(f"t:{cid}")).items()}
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
@@ -293,7 +293,7 @@ class RedisBackend:
         self._write("HSET", self._key(f"i:{cid}"), turn_id.encode(), place)
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
-        """Copy all turns to another conversation, places kept."""
+        """Copy all turns to another conversation, to the same places."""
         for kind in "ti":
             self._write("COPY", self._key(f"{kind}:{cid}"), self._key(f"{kind}:{new_cid}"))
 
@@ -313,7 +313,7 @@ class RedisBackend:
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
         self._closed = True
-        if self._owns_client:  # and what another thread is using at the moment, it may use to the end
+        if self._owns_client:  # other threads may finish what they are doing
             self._client.connection_pool.disconnect(inuse_connections=False)
 
     @property
@@ -329,7 +329,7 @@ class RedisBackend:
 
     @property
     def _reader(self) -> Any:
-        """What to read with: once it watches, the connection that watches, so that a run takes one connection."""
+        """What to read with: the watching connection if there is one, so that a run needs only one connection."""
         return self._now.pipeline if self._now.watched else self._client
 
     def _run_once(self, work: Callable[[], T]) -> T:
@@ -338,10 +338,10 @@ class RedisBackend:
             try:
                 result = self._worked(work)
             except LOST:
-                pipeline.watching = False  # the connection is gone: there is nothing to unwatch
+                pipeline.watching = False  # the connection is gone, so there is nothing to unwatch
                 raise
-        if now.ghosts:
-            self._lists.forget(now.ghosts)
+        if now.expired:
+            self._lists.forget(now.expired)
         return result
 
     def _worked(self, work: Callable[[], T]) -> T:
@@ -350,7 +350,7 @@ class RedisBackend:
         except PromptKitError:
             self._now.writes.clear()
             self._now.expiries.clear()
-            self._now.commit()  # somebody may have written between two of its readings: then it was a mirage
+            self._now.commit()  # the error counts only if nothing changed between two reads
             raise
         self._now.commit()
         return result
@@ -379,7 +379,7 @@ class RedisBackend:
         if stored is None or not stored.isdigit():
             raise StoreCorruptedError(
                 f"The Redis server at {self.where} has other data in {self._key('format').decode()!r}: {stored!r}. "
-                "Nothing was changed; give a prefix that nobody else uses."
+                "Nothing was changed; give a prefix that is not in use."
             )
         check_format(int(stored), f"The store in Redis at {self.where}")
 

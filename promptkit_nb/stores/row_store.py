@@ -45,17 +45,28 @@ from promptkit_nb.stores.layout import (
     restored_branch,
     restored_version,
 )
-from promptkit_nb.stores.ledger import check_charge, check_reservation, check_visible, limits_of
+from promptkit_nb.stores.ledger import (
+    account_of,
+    changes_by_charging,
+    changes_by_reserving,
+    changes_by_settling,
+    charged_scopes,
+    check_charge,
+    check_reservation,
+    check_visible,
+    limits_of,
+)
 from promptkit_nb.stores.row_access import RowAccess, writing
 from promptkit_nb.turns import new_turn_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
     from types import TracebackType
 
     from promptkit_nb.state import Branch, Summary
+    from promptkit_nb.stores.backend import AccountChange
     from promptkit_nb.stores.base import Charge, Duration, SortKey
     from promptkit_nb.stores.cache import CachedConversation
     from promptkit_nb.stores.ledger import Account
@@ -68,8 +79,8 @@ class RowStore(RowAccess, StateStore):
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
         check_conversation_id(conversation_id)
-        state, opened = self.backend.run(partial(self._get, conversation_id), write=self.ttl_s is not None)
-        self._cache.keep_opened(conversation_id, opened)
+        state, found = self.backend.run(partial(self._get, conversation_id), write=self.ttl_s is not None)
+        self._cache.keep(conversation_id, found)
         return state
 
     def append(
@@ -87,16 +98,16 @@ class RowStore(RowAccess, StateStore):
         user_id = self._owner_of(user_id)
         self._check_charge(charge)
         append = partial(self._append, conversation_id, turn, line, user_id, create=create, charge=charge)
-        opened = self.backend.run(append, write=True)
-        self._cache.keep_opened(conversation_id, opened)  # not before the transaction has ended well
-        return self._head(conversation_id, opened)
+        found = self.backend.run(append, write=True)
+        self._cache.keep(conversation_id, found)  # only after the transaction has succeeded
+        return self._head(conversation_id, found)
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
         check_conversation_id(conversation_id)
         check_count("n", n)
-        turns, opened = self.backend.run(partial(self._recent, conversation_id, n), write=self.ttl_s is not None)
-        self._cache.keep_opened(conversation_id, opened)
+        turns, found = self.backend.run(partial(self._recent, conversation_id, n), write=self.ttl_s is not None)
+        self._cache.keep(conversation_id, found)
         return turns
 
     @writing
@@ -104,17 +115,17 @@ class RowStore(RowAccess, StateStore):
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
         state = checked_state(state)
         check_own_user(self.user_id, state.user_id)
-        if self._find(state.conversation_id, forget_expired=True) is not None:
+        if self._find(state.conversation_id, erase_expired=True) is not None:
             raise exists_already(state.conversation_id)
         return self._head(state.conversation_id, self._write(state, revision=1))
 
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
-        """Write the state exactly as it is given, in place of what is there."""
+        """Write the state exactly as it is given, replacing what is stored."""
         state = checked_state(state)
         check_own_user(self.user_id, state.user_id)
         conversation_id = state.conversation_id
-        record = self._find(conversation_id, forget_expired=True)
+        record = self._find(conversation_id, erase_expired=True)
         is_taken = record is not None and self._is_hidden(record)
         revision = 0 if record is None or is_taken else record.revision
         check_revision(conversation_id, revision, expected_revision)
@@ -128,60 +139,60 @@ class RowStore(RowAccess, StateStore):
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
         """Put a turn in the place of another, which is kept as a former version."""
-        record, frame = self._opened(conversation_id)
+        record, frame = self._visible_with_frame(conversation_id)
         self._check_charge(charge)
         turn, line = turn_and_line(turn)
-        row = self._row_of(conversation_id, record, turn_id)
+        place = self._place_of(conversation_id, record, turn_id)
         if self.backend.place_of(record.cid, turn.id) is not None:
-            return self._kept(conversation_id, record)
-        record, frame, new_row = replaced(record, frame, row, turn)
-        self.backend.put_turn(record.cid, new_row, turn.id, line)
-        self._ledger.enter(charge)
-        return self._kept(conversation_id, self._changed(record), frame)
+            return self._save(conversation_id, record)
+        record, frame, new_place = replaced(record, frame, place, turn)
+        self.backend.put_turn(record.cid, new_place, turn.id, line)
+        self._enter(charge)
+        return self._save(conversation_id, self._counted(record), frame)
 
     @writing
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
-        """Let the turns from position ``start`` to before ``stop`` leave the conversation as a branch of this id."""
-        record, frame = self._opened(conversation_id)
+        """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id."""
+        record, frame = self._visible_with_frame(conversation_id)
         check_range(start, stop, record.turn_count)
         check_branch_id(as_branch, [branch.id for branch in frame.branches])
         if start == stop:
-            return self._kept(conversation_id, record)
+            return self._save(conversation_id, record)
         leaving = self._state(conversation_id, record).turns[start:stop]
         chain = chain_of(leaving, frame.context_hash)
         now = self._clock()
         record, frame = archived(record, frame, start, stop, branch_id=as_branch, chain=chain, now=now)
-        return self._kept(conversation_id, self._changed(record), frame)
+        return self._save(conversation_id, self._counted(record), frame)
 
     @writing
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept."""
-        record, frame = self._opened(conversation_id)
+        """Bring back a former version or a branch, given as a value or by its id; what it displaces is kept."""
+        record, frame = self._visible_with_frame(conversation_id)
         wanted = getattr(version_or_branch, "id", version_or_branch)
         branch = next((each for each in frame.branches if each.id == wanted), None)
         if branch is not None:
             record, frame = restored_branch(record, frame, branch, self._clock())
-            return self._kept(conversation_id, self._changed(record), frame)
-        restored = restored_version(frame, self._row_of(conversation_id, record, wanted))
+            return self._save(conversation_id, self._counted(record), frame)
+        restored = restored_version(frame, self._place_of(conversation_id, record, wanted))
         if restored is frame:
-            return self._kept(conversation_id, record)
-        return self._kept(conversation_id, self._changed(record), restored)
+            return self._save(conversation_id, record)
+        return self._save(conversation_id, self._counted(record), restored)
 
     @writing
     def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
         """Add a summary and its cost to the totals."""
-        record, frame = self._opened(conversation_id)
+        record, frame = self._visible_with_frame(conversation_id)
         summary = checked_summary(summary)
         self._check_charge(charge)
-        self._ledger.enter(charge)
+        self._enter(charge)
         record = structs.replace(record, totals=record.totals.plus_paid([summary]))
-        return self._kept(conversation_id, self._changed(record), replace(frame, summaries=(*frame.summaries, summary)))
+        return self._save(conversation_id, self._counted(record), replace(frame, summaries=(*frame.summaries, summary)))
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
 
         def head() -> Head:
-            return head_of(conversation_id, self._live(conversation_id), self._metadata(conversation_id))
+            return head_of(conversation_id, self._visible(conversation_id), self._metadata(conversation_id))
 
         return self.backend.run(head, write=False)
 
@@ -199,7 +210,9 @@ class RowStore(RowAccess, StateStore):
         check_own_user(self.user_id, user_id)
 
         def page() -> list[Head]:
-            found = (each for each in self._records(prefix, self.user_id or user_id) if not self._is_expired(each[1]))
+            found = (
+                each for each in self._records(prefix or "", self.user_id or user_id) if not self._is_expired(each[1])
+            )
             chosen = sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
             return [head_of(each, record, self._metadata(each)) for each, record in chosen]
 
@@ -213,33 +226,32 @@ class RowStore(RowAccess, StateStore):
     @writing
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
-        record, frame = self._opened(conversation_id)
-        if self._find(check_conversation_id(new_id), forget_expired=True) is not None:
+        record, frame = self._visible_with_frame(conversation_id)
+        if self._find(check_conversation_id(new_id), erase_expired=True) is not None:
             raise exists_already(new_id)
         copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
         self.backend.copy_turns(record.cid, copy.cid)
-        self._touch(conversation_id, record)
-        return self._kept(new_id, copy, inherited)
+        if self.ttl_s is not None:
+            self._put_record(conversation_id, record)
+        return self._save(new_id, copy, inherited)
 
     @writing
     def delete(self, conversation_id: str) -> None:
-        """Delete the conversation for good."""
-        record = self._live(conversation_id)
+        """Delete the conversation permanently."""
+        record = self._visible(conversation_id)
         self._erase(conversation_id, record)
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
-        """Delete the conversations whose id begins so, for good; return their ids."""
-        check_conversation_id(prefix)
-        return self._erase_where(prefix, lambda _: True)
+        """Delete the conversations whose id has the prefix; return their ids, sorted."""
+        return self._erase_before(None, check_conversation_id(prefix))
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted."""
-        cutoff = cutoff_of("older_than", older_than, self._clock())
-        return self._erase_where("", lambda record: record.updated_at < cutoff, dry_run=dry_run)
+        return self._erase_before(cutoff_of("older_than", older_than, self._clock()), dry_run=dry_run)
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up again and again on a thread; its ``stop()``, or ``close()``, ends it."""
-        self.cleanup(older_than, dry_run=True)  # what could not be done now would only fail in the background
+        """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
+        self.cleanup(older_than, dry_run=True)  # an error is best raised here, not logged in the background
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
         return self._cleanups[-1]
 
@@ -249,11 +261,11 @@ class RowStore(RowAccess, StateStore):
     ) -> Reservation:
         """Reserve US dollars in every scope, or in none."""
         check_usd("usd", usd)
-        scopes = self._checked_scopes(scopes)
+        scopes = tuple(dict.fromkeys(self._checked_scopes(scopes)))
         limits = limits_of(limit, scopes)
         expires_at = self._clock() + timedelta(seconds=seconds_of("lease", lease))
         reservation = Reservation(new_turn_id(), scopes, usd)
-        self._ledger.reserve(reservation, expires_at, limits)
+        self._put_accounts(changes_by_reserving(reservation, expires_at, limits, self.backend.accounts(scopes)))
         return reservation
 
     @writing
@@ -261,24 +273,25 @@ class RowStore(RowAccess, StateStore):
         """Replace the reserved amount by what the call cost."""
         check_reservation(reservation)
         check_usd("usd", usd)
-        self._checked_scopes(reservation.scopes)
-        self._ledger.settle(reservation, usd)
+        scopes = self._checked_scopes(reservation.scopes)
+        self._put_accounts(changes_by_settling(reservation, usd, self.backend.accounts(scopes)))
 
     def spending(self, scope: str) -> Account:
         """Return what was spent and is reserved in a scope of the ledger."""
         (scope,) = self._checked_scopes([scope])
-        return self.backend.run(partial(self._ledger.account, scope), write=False)
+        (stored,) = self.backend.run(partial(self.backend.accounts, [scope]), write=False)
+        return account_of(stored)
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted; unlike ``list``, also if one of them is damaged."""
         return self.backend.run(self._ids, write=False)
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
-        """Yield every stored turn, conversation by conversation in the order of their ids."""
+        """Yield every stored turn, conversation by conversation, sorted by id."""
         check_own_user(self.user_id, user_id)
         for head in self.list(prefix, user_id, "conversation_id", descending=False):
-            state = self._state_or_none(head.conversation_id)
-            if state is not None and state.user_id == head.user_id:  # neither deleted nor taken over since
+            state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
+            if state is not None and state.user_id == head.user_id:  # neither deleted nor another user's since
                 yield from StoredTurn.all_of(state)
 
     def close(self) -> None:
@@ -290,7 +303,7 @@ class RowStore(RowAccess, StateStore):
         self.backend.close()
 
     def __enter__(self) -> Self:
-        """Return the store, to be closed at the end of the block."""
+        """Return the store; it is closed at the end of the block."""
         return self
 
     def __exit__(
@@ -300,8 +313,8 @@ class RowStore(RowAccess, StateStore):
         self.close()
 
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
-        opened = self._kept_alive(conversation_id)
-        return self._state(conversation_id, opened.record), opened
+        found = self._with_new_ttl(conversation_id)
+        return self._state(conversation_id, found.record), found
 
     def _append(
         self,
@@ -313,30 +326,31 @@ class RowStore(RowAccess, StateStore):
         create: bool,
         charge: Charge | None,
     ) -> CachedConversation:
-        """Append in one step if the conversation is still as this handle knows it, else to what is stored now."""
+        """Append in one step if the conversation is unchanged since this handle read it, else read it first."""
         known = self._cache.take(conversation_id)
         if known is not None and self._can_append_to(known.record):
             former = known.record
-            record = self._lasting(former.appended(turn, self._clock()))
+            record = self._expiring(former.appended(turn, self._clock()))
             stored = encode(record)
             cid, place = former.cid, former.next_place
-            changes = self._ledger.changes_of(charge)
+            scopes = charged_scopes(charge)
+            changes = changes_by_charging(charge, self.backend.accounts(scopes)) if scopes else []
             if self.backend.append(
                 Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
             ):
-                self._cache.keep_turn(cid, place, line, turn, known.look)
+                self._cache.keep_turn(cid, place, line, turn, known.counter)
                 return known._replace(stored=stored, record=record)
-        opened = self._reopened(conversation_id)
-        if opened is not None and self._is_hidden(opened.record):
+        found = self._cached(conversation_id)
+        if found is not None and self._is_hidden(found.record):
             raise exists_already(conversation_id) if create else not_found(conversation_id)
-        if opened is not None:
-            return self._append_to_stored(conversation_id, opened, turn, line, charge)
-        self._find(conversation_id, forget_expired=True)
+        if found is not None:
+            return self._append_to_stored(conversation_id, found, turn, line, charge)
+        self._find(conversation_id, erase_expired=True)
         if not create:
             raise not_found(conversation_id)
         check_user_id(user_id)
         now = self._clock()
-        self._ledger.enter(charge)
+        self._enter(charge)
         return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
 
     def _can_append_to(self, known: Record) -> bool:
@@ -348,32 +362,41 @@ class RowStore(RowAccess, StateStore):
         return has_same_ttl and not self._is_expired(known) and not self._is_hidden(known)
 
     def _append_to_stored(
-        self, conversation_id: str, opened: CachedConversation, turn: Turn, line: bytes, charge: Charge | None
+        self, conversation_id: str, found: CachedConversation, turn: Turn, line: bytes, charge: Charge | None
     ) -> CachedConversation:
-        record = opened.record
+        record = found.record
         if self.backend.place_of(record.cid, turn.id) is None:
             self.backend.put_turn(record.cid, record.next_place, turn.id, line)
-            self._ledger.enter(charge)
+            self._enter(charge)
             record = record.appended(turn, self._clock())
         record, stored = self._put_record(conversation_id, record)
-        return opened._replace(stored=stored, record=record)
+        return found._replace(stored=stored, record=record)
 
     def _recent(self, conversation_id: str, n: int) -> tuple[tuple[Turn, ...], CachedConversation]:
-        opened = self._kept_alive(conversation_id)
-        return self._newest(conversation_id, opened, n), opened
+        found = self._with_new_ttl(conversation_id)
+        return self._newest(conversation_id, found, n), found
 
-    def _newest(self, conversation_id: str, opened: CachedConversation, n: int) -> tuple[Turn, ...]:
-        record, frame = opened.record, opened.frame
+    def _newest(self, conversation_id: str, found: CachedConversation, n: int) -> tuple[Turn, ...]:
+        record, frame = found.record, found.frame
         places = frame.newest_rows(record.next_place, n)
-        seen = self._cache.turns_seen(record.cid, places, opened.look)
+        seen = self._cache.unchanged_turns(record.cid, places, found.counter)
         if seen is not None and len(seen) == min(n, record.turn_count):
             return tuple(inherited(seen, frame).values())
         stored = zip(places, self.backend.turns_at(record.cid, places), strict=True)
         lines = {place: line for place, line in stored if line is not None}
         if not len(lines) == len(places) == min(n, record.turn_count):
             raise self._incomplete(conversation_id)
-        turns = self._cache.turns_of(record.cid, lines, conversation_id, opened.look)
+        turns = self._cache.turns_of(record.cid, lines, conversation_id, found.counter)
         return tuple(inherited(turns, frame).values())
+
+    def _enter(self, charge: Charge | None) -> None:
+        """Write a charge to the ledger."""
+        if scopes := charged_scopes(charge):
+            self._put_accounts(changes_by_charging(charge, self.backend.accounts(scopes)))
+
+    def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
+        for scope, _, changed in changes:
+            self.backend.put_account(scope, changed)
 
     def _described(self, *details: str) -> str:
         """Return the class, whether the store is closed, these details, and the user that it is narrowed to."""
@@ -386,7 +409,7 @@ class RowStore(RowAccess, StateStore):
         """Return the user that a conversation is created for."""
         if self.user_id is None:
             return user_id
-        if user_id != "default":  # which is left out as a rule
+        if user_id != "default":  # the default value, so it was most likely not given
             check_own_user(self.user_id, user_id)
         return self.user_id
 
@@ -412,22 +435,21 @@ class RowStore(RowAccess, StateStore):
 
     @writing
     def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
-        record, frame = self._opened(conversation_id)
+        record, frame = self._visible_with_frame(conversation_id)
         if not changes:
-            return self._kept(conversation_id, record)
+            return self._save(conversation_id, record)
         frame = replace(frame, metadata={**frame.metadata, **changes})
-        return self._kept(conversation_id, self._changed(record), frame)
+        return self._save(conversation_id, self._counted(record), frame)
 
     @writing
-    def _erase_where(
-        self, prefix: str, is_meant: Callable[[Record], bool], *, dry_run: bool = False
-    ) -> tuple[str, ...]:
-        meant = {
+    def _erase_before(self, cutoff: datetime | None, prefix: str = "", *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete what has the prefix and was last updated before the cutoff, if there is one, or has expired."""
+        chosen = {
             conversation_id: record
             for conversation_id, record in self._records(prefix, self.user_id)
-            if self._is_expired(record) or is_meant(record)
+            if cutoff is None or record.updated_at < cutoff or self._is_expired(record)
         }
         if not dry_run:
-            for conversation_id, record in meant.items():
+            for conversation_id, record in chosen.items():
                 self._erase(conversation_id, record)
-        return tuple(sorted(meant))
+        return tuple(sorted(chosen))

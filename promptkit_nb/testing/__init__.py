@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.testing import (
     conversation_checks,
+    history_checks,
     listing_checks,
-    move_checks,
     spending_checks,
     turn_checks,
     user_checks,
@@ -32,7 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *conversation_checks.CHECKS,
     *turn_checks.CHECKS,
     *listing_checks.CHECKS,
-    *move_checks.CHECKS,
+    *history_checks.CHECKS,
     *spending_checks.CHECKS,
     *user_checks.CHECKS,
 )

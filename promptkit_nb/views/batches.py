@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from promptkit_nb.state import ConversationState, Summary
-    from promptkit_nb.stores.feed import ConversationRows
+    from promptkit_nb.stores.row_reader import ConversationRows
 
 DROPPED = "dropped"
 """The status of the spending on turns that the store was told to forget; only usage shows it."""

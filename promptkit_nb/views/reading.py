@@ -12,7 +12,8 @@ from promptkit_nb.errors import ConversationNotFoundError
 from promptkit_nb.ids import check_own_user
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.disk import DiskStore
-from promptkit_nb.stores.feed import Feed, record_of
+from promptkit_nb.stores.layout import record_of
+from promptkit_nb.stores.row_reader import RowReader
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.views.batches import TurnLines, batch_of, with_stale_turns
 from promptkit_nb.views.row_cache import LINES_PER_BATCH, RowCache, read_in_groups, row_cache_of
@@ -64,24 +65,24 @@ def _empty_batch() -> Batch:
 
 def _batches_of_rows(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
     """Yield the rows of a store without making objects of them; those of a store on disk are cached."""
-    feed = Feed(store)
-    records = _records(feed, filters)
+    reader = RowReader(store)
+    records = _records(reader, filters)
     if isinstance(store, DiskStore):
         cache = row_cache_of(store)
-        cache.refresh(feed, records, filters)
-        yield from cache.batches(feed, records, with_stale=with_stale)
+        cache.refresh(reader, records, filters)
+        yield from cache.batches(reader, records, with_stale=with_stale)
         return
     for group in read_in_groups(records):
         cache = RowCache()
-        cache.refresh(feed, {each: records[each] for each in group}, filters)
-        yield from cache.batches(feed, group, with_stale=with_stale)
+        cache.refresh(reader, {each: records[each] for each in group}, filters)
+        yield from cache.batches(reader, group, with_stale=with_stale)
 
 
-def _records(feed: Feed, filters: Filters) -> dict[str, bytes]:
+def _records(reader: RowReader, filters: Filters) -> dict[str, bytes]:
     conversation_id = filters.conversation_id
     if conversation_id is None:
-        return feed.records(filters.prefix, filters.user_id)
-    stored = feed.record(conversation_id)
+        return reader.records(filters.prefix, filters.user_id)
+    stored = reader.record(conversation_id)
     if stored is None or not filters.selects(conversation_id, record_of(stored, conversation_id).user_id):
         return {}
     return {conversation_id: stored}

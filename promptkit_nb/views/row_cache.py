@@ -11,14 +11,14 @@ import numpy as np
 
 from promptkit_nb.chat.snapshot import stale_turns
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.stores.feed import record_of
+from promptkit_nb.stores.layout import record_of
 from promptkit_nb.views.batches import Batch, TurnLines, batch_of, with_stale_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from promptkit_nb.stores.backend import Backend
-    from promptkit_nb.stores.feed import ConversationRows, Feed, Seen
+    from promptkit_nb.stores.row_reader import ConversationRows, ReadPosition, RowReader
     from promptkit_nb.stores.row_store import RowStore
     from promptkit_nb.views.filters import Filters
 
@@ -58,7 +58,7 @@ class CachedConversation(NamedTuple):
     its stale turns' ids, ``None`` until it is needed.
     """
 
-    seen: Seen
+    position: ReadPosition
     current: tuple[BatchSlice, ...]
     others: BatchSlice
     stale: frozenset[str] | None
@@ -76,7 +76,7 @@ class CachedConversation(NamedTuple):
             return new
         current = (*self.current, *new.current) if new.line_count else self.current
         stale = self.stale if new.stale is not None else None
-        return CachedConversation(new.seen, current, self.others, stale, self.line_count + new.line_count)
+        return CachedConversation(new.position, current, self.others, stale, self.line_count + new.line_count)
 
 
 class RowCache:
@@ -91,7 +91,7 @@ class RowCache:
         self._conversations: dict[str, CachedConversation] = {}
         self._lines_read = 0
 
-    def refresh(self, feed: Feed, records: Mapping[str, bytes], filters: Filters) -> None:
+    def refresh(self, reader: RowReader, records: Mapping[str, bytes], filters: Filters) -> None:
         """Read what changed in these conversations."""
         cached = {
             each: found
@@ -102,7 +102,7 @@ class RowCache:
             cached, self._lines_read = {}, 0  # most rows in memory are outdated ones, which their batches keep alive
         changed = {each: stored for each, stored in records.items() if not _is_unchanged(cached.get(each), stored)}
         for group in read_in_groups(changed, cached):
-            found = _read(feed, group, cached, filters.user_id)
+            found = _read(reader, group, cached, filters.user_id)
             self._lines_read += sum(each.line_count for each in found.values())
             before = {each: cached.pop(each, None) for each in group}  # a conversation that was deleted stays out
             for each, new in found.items():
@@ -110,11 +110,13 @@ class RowCache:
                 cached[each] = new if former is None else former.followed_by(new)
         self._conversations = cached
 
-    def batches(self, feed: Feed, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
+    def batches(self, reader: RowReader, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
         """Yield these conversations in this order, consecutive rows of a batch together."""
         cached = self._conversations  # another thread may replace it meanwhile
         ids = [each for each in conversation_ids if each in cached]
-        stale = {(each, turn_id) for each in ids for turn_id in _stale_of(cached, feed, each)} if with_stale else set()
+        stale = (
+            {(each, turn_id) for each in ids for turn_id in _stale_of(cached, reader, each)} if with_stale else set()
+        )
         for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
             yield with_stale_turns(rows.rows(), stale)
 
@@ -136,7 +138,7 @@ def read_in_groups(
     turns = 0
     for each, stored in records.items():
         group.append(each)
-        already = cached[each].seen.next_place if each in cached else 0
+        already = cached[each].position.next_place if each in cached else 0
         turns += max(0, record_of(stored, each).next_place - already)
         if turns >= LINES_PER_BATCH:
             groups.append((group, turns))
@@ -162,22 +164,22 @@ def _progress(turns: int) -> Iterator[Callable[[int], object]]:
 
 
 def _read(
-    feed: Feed, conversation_ids: Sequence[str], cached: Mapping[str, CachedConversation], user_id: str | None
+    reader: RowReader, conversation_ids: Sequence[str], cached: Mapping[str, CachedConversation], user_id: str | None
 ) -> dict[str, CachedConversation]:
     """Read conversations, or what was appended to them since, as slices of one batch."""
-    seen = {
-        each: cached[each].seen
+    positions = {
+        each: cached[each].position
         for each in conversation_ids
         if each in cached and len(cached[each].current) < MAX_SLICES
     }
     lines = TurnLines()
     ranges: list[tuple[ConversationRows, int, int]] = []
-    for conversation in feed.read(conversation_ids, seen, user_id):
+    for conversation in reader.read(conversation_ids, positions, user_id):
         start = len(lines)
         try:
             lines.add_rows(conversation)
         except KeyError as error:
-            raise feed.incomplete(conversation.conversation_id) from error
+            raise reader.incomplete(conversation.conversation_id) from error
         ranges.append((conversation, start, len(lines)))
     batch = batch_of(lines)
     first_message = [0, *np.cumsum(batch.turns.arrays["messages"]).tolist()]
@@ -195,7 +197,7 @@ def _cached(
     middle = start + conversation.record.turn_count - (0 if before is None else before.turn_count)
     has_contexts = batch.turns.arrays["has_context"][start:stop].any()
     return CachedConversation(
-        conversation.seen,
+        conversation.position,
         (BatchSlice(batch, (start, middle), (first_message[start], first_message[middle])),),
         BatchSlice(batch, (middle, stop), (first_message[middle], first_message[stop])),
         None if has_contexts else frozenset(),
@@ -204,11 +206,11 @@ def _cached(
     )
 
 
-def _stale_of(cached: dict[str, CachedConversation], feed: Feed, conversation_id: str) -> frozenset[str]:
+def _stale_of(cached: dict[str, CachedConversation], reader: RowReader, conversation_id: str) -> frozenset[str]:
     found = cached[conversation_id]
     if found.stale is not None:
         return found.stale
-    state = feed.state(conversation_id)
+    state = reader.state(conversation_id)
     stale = frozenset() if state is None else stale_turns(state)
     cached[conversation_id] = found._replace(stale=stale)
     return stale
@@ -226,4 +228,4 @@ def _joined(slices: Iterable[BatchSlice]) -> Iterator[BatchSlice]:
 
 
 def _is_unchanged(cached: CachedConversation | None, stored_record: bytes) -> bool:
-    return cached is not None and cached.seen.stored_record == stored_record
+    return cached is not None and cached.position.stored_record == stored_record

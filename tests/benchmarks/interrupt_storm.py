@@ -49,7 +49,7 @@ class Storm:
     def note_hits(self) -> None:
         """Count the interrupts that come while a transaction is open: those are held back."""
         hold = InterruptsHeld._hold
-        table = self.store.backend._table
+        table = self.store.backend
 
         def held(interrupts: InterruptsHeld, number: int, frame: FrameType | None) -> None:
             self.hits += table._connection.in_transaction
@@ -124,9 +124,7 @@ def main(wanted: int = 1000) -> int:
         sender.wait()
         wrong = storm.losses()
         seconds = time.monotonic() - started
-        integrity = store.backend.run(
-            lambda: store.backend._table._connection.execute("PRAGMA integrity_check"), write=False
-        )
+        integrity = store.backend.run(lambda: store.backend._connection.execute("PRAGMA integrity_check"), write=False)
         wrong += [word for (word,) in integrity.fetchall() if word != "ok"]
     del unheard
     done = ", ".join(f"{times} {name}s" for name, times in sorted(storm.counts.items()))

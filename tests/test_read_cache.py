@@ -88,7 +88,7 @@ class TestTurns:
                 store.append("a", said(name))
             store.recent("a", 5)
             asked: list[str] = []
-            store.backend._table._connection.set_trace_callback(asked.append)
+            store.backend._connection.set_trace_callback(asked.append)
             assert texts(store.recent("a", 5)) == ["one", "two"]
             assert asked == ["BEGIN", "PRAGMA data_version", "COMMIT"]
             store.append("a", said("three"))
@@ -110,10 +110,10 @@ class TestTurns:
                 if statement == "COMMIT":
                     signal.raise_signal(signal.SIGINT)
 
-            store.backend._table._connection.set_trace_callback(interrupt)
+            store.backend._connection.set_trace_callback(interrupt)
             with pytest.raises(KeyboardInterrupt):
                 store.append("a", said("two"))
-            store.backend._table._connection.set_trace_callback(None)
+            store.backend._connection.set_trace_callback(None)
             assert texts(store.recent("a", 5)) == ["one", "two"]
             assert store.append("a", said("three")).turn_count == 3
 
@@ -172,7 +172,7 @@ class TestConversations:
         """What was rolled back is neither in the next append's head nor in its totals."""
         mine, theirs = two
         with monkeypatch.context() as patch:
-            patch.setattr(mine.backend._table, "add", _failing)  # the record is swapped then
+            patch.setattr(mine.backend, "add", _failing)  # the record is swapped then
             with pytest.raises(StoreUnavailableError, match="no space"):
                 mine.append("a", said("lost"))
         head = mine.append("a", said("three"))
@@ -184,7 +184,7 @@ class TestConversations:
         for number in range(MOST_CONVERSATIONS + 5):
             store.create(ConversationState(str(number)))
             store.recent(str(number), 1)
-        assert 0 < len(store._cache._opened) <= MOST_CONVERSATIONS
+        assert 0 < len(store._cache._conversations) <= MOST_CONVERSATIONS
         assert store.append("0", said("hello")).turn_count == 1
 
 

@@ -96,7 +96,7 @@ def all_turns_become_a_branch(store: StateStore) -> None:
     expect("turns, restored", store.get("a").turns, turns)
 
 
-def unknown_moves_are_refused(store: StateStore) -> None:
+def unknown_turns_and_ranges_are_refused(store: StateStore) -> None:
     """An unknown turn or branch, a taken branch id and a range that is none are ``InvalidArgumentError``."""
     _spoken(store, "a b")
     store.archive("a", 1, 2, as_branch="left")
@@ -177,7 +177,7 @@ CHECKS = (
     tail_becomes_a_branch,
     archived_head_stays_in_the_context,
     all_turns_become_a_branch,
-    unknown_moves_are_refused,
+    unknown_turns_and_ranges_are_refused,
     summaries_are_kept_in_order,
     fork_is_an_independent_copy,
     forked_turns_are_inherited,
