@@ -139,7 +139,7 @@ class TestAddress:
     @pytest.mark.parametrize("prefix", ["", "a{b", "a}b", "{a}", "\ud83d", None, 7])
     def test_prefix_is_text_without_braces(self, redis_url: str, prefix: Any) -> None:
         """Braces would make another hash tag."""
-        with pytest.raises(InvalidArgumentError, match="prefix=.* is not valid; give text without braces"):
+        with pytest.raises(InvalidArgumentError, match=r"prefix=.* is not valid; give text without braces"):
             RedisStore(redis_url, prefix=prefix)
 
     @pytest.mark.parametrize("timeout_s", [0, -1, None, "soon"])
