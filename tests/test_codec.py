@@ -311,7 +311,7 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
         ({"cost": "free"}, r"Invalid decimal.*\$\.cost"),
         ({"cost": Decimal("NaN")}, "cost cannot be NaN"),
         ({"cost": Decimal("-Infinity")}, "cost cannot be -Infinity"),
-        ({"cost": Decimal("-0.01")}, "cost cannot be -0.01: give US dollars from 0"),
+        ({"cost": Decimal("-0.01")}, "cost cannot be -0.01; give US dollars from 0"),
         ({"usage": Usage(-1, 5)}, r"usage cannot be Usage\(input_tokens=-1"),
         ({"id": " "}, "id is blank"),
         ({"messages": (Message("assistant", None),)}, "Expected `str`, got `null` - at `\\$.messages"),  # type: ignore[arg-type]  # OpenAI's name for it
@@ -425,5 +425,6 @@ def test_json_copy_keeps_the_value_of_what_is_nearly_plain(value: object, plain:
 @pytest.mark.parametrize("value", [np.int64(1), np.array([1]), {1, 2}, b"x", object(), Decimal(1), AT, 1j, range(3)])
 def test_json_copy_refuses_what_json_lacks(value: object) -> None:
     """With its type and position."""
-    with pytest.raises(InvalidArgumentError, match=rf"metadata\['a'\]\[1\] is .*{type(value).__name__}, which JSON"):
+    name = type(value).__name__
+    with pytest.raises(InvalidArgumentError, match=rf"metadata\['a'\]\[1\] is .*{name}, which is not JSON"):
         json_copy({"a": [0, value]}, "metadata")

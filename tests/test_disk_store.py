@@ -1,4 +1,4 @@
-"""What only the disk has: files and their modes, processes, interrupts, damage, planted rows, deletion to the byte."""
+"""What only the disk has: files and modes, processes, interrupts, damage, planted rows, deletion to the byte."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run_python(code: str, *arguments: object, check: bool = True) -> subprocess.
 
 
 def sql(directory: Path, statement: str, *arguments: object) -> list[tuple[object, ...]]:
-    """Run a statement on the database behind the store's back."""
+    """Run a statement on the database, bypassing the store."""
     connection = sqlite3.connect(directory / DATABASE)
     try:
         found = connection.execute(statement, arguments).fetchall()
@@ -88,10 +88,10 @@ def sql(directory: Path, statement: str, *arguments: object) -> list[tuple[objec
 
 
 class TestFiles:
-    """The directory is the user's own."""
+    """The directory belongs to the user."""
 
     def test_directory_and_files_are_readable_by_nobody_else(self, tmp_path: Path) -> None:
-        """0700 and 0600 whatever the umask, while it is open (with its log) and after."""
+        """Modes are 0700 and 0600 whatever the umask, while it is open (with its log) and after."""
         former = os.umask(0)
         try:
             directory = tmp_path / "new" / "store"
@@ -106,7 +106,7 @@ class TestFiles:
             os.umask(former)
 
     def test_environment_names_the_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """``PROMPTKIT_HOME`` serves where no directory is given, and only there."""
+        """``PROMPTKIT_HOME`` is used only if no directory is given."""
         monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
         with DiskStore() as store:
             assert store.directory == tmp_path / "home"
@@ -114,7 +114,7 @@ class TestFiles:
             assert store.directory == tmp_path / "given"
 
     def test_default_is_the_users_data_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Not a cache directory, which people and systems empty."""
+        """It is not a cache directory, because those get emptied."""
         monkeypatch.delenv("PROMPTKIT_HOME", raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -133,7 +133,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("directory", ["", " "])
     def test_blank_directory_is_refused(self, directory: str) -> None:
-        """It would be the working directory, by accident."""
+        """It would be the working directory by accident."""
         with pytest.raises(InvalidArgumentError, match="names no directory"):
             DiskStore(directory)
 
@@ -144,14 +144,14 @@ class TestFiles:
             DiskStore(directory)
 
     def test_repr_says_where(self, tmp_path: Path) -> None:
-        """Open and closed."""
+        """Both open and closed."""
         store = DiskStore(tmp_path / "s")
         assert repr(store) == f"<DiskStore: {tmp_path}/s>"
         store.close()
         assert repr(store) == f"<DiskStore: closed, {tmp_path}/s>"
 
     def test_large_text_stays_in_the_database_unchanged(self, tmp_path: Path) -> None:
-        """Megabytes with every kind of line end come back as they were, and no file is written beside."""
+        """Megabytes with every kind of line ending are read back unchanged, without another file."""
         text = "one\r\ntwo\nthree\r" * 200_000
         with DiskStore(tmp_path) as store:
             turn = said(text)
@@ -161,10 +161,10 @@ class TestFiles:
 
 
 class TestReopening:
-    """What was acknowledged stays."""
+    """Acknowledged writes are durable."""
 
     def test_another_process_reads_what_was_written(self, tmp_path: Path) -> None:
-        """Also while the store is open here."""
+        """Even while the store is open here."""
         with DiskStore(tmp_path) as store:
             store.append("persistent-chat", said("My name is Alice"), user_id="alice")
             code = """
@@ -176,7 +176,7 @@ class TestReopening:
             assert run_python(code, tmp_path).stdout == "My name is Alice alice\n"
 
     def test_killed_right_after_an_append_loses_nothing(self, tmp_path: Path) -> None:
-        """``kill -9`` after each of five acknowledged turns, without closing."""
+        """After ``kill -9`` following each of five acknowledged turns, without closing."""
         code = """
             import os, signal, sys
             from promptkit_nb.stores.disk import DiskStore
@@ -191,7 +191,7 @@ class TestReopening:
             assert texts(store) == ["0", "1", "2", "3", "4"]
 
     def test_killed_in_the_middle_tears_nothing(self, tmp_path: Path) -> None:
-        """Of a process killed at any moment all acknowledged turns are there, at most one more, each whole."""
+        """After a kill at any moment, all acknowledged turns are stored, at most one more, each of them whole."""
         code = """
             import sys
             from promptkit_nb.stores.disk import DiskStore
@@ -227,7 +227,7 @@ class TestReopening:
                 other.create(ConversationState("a"))
 
     def test_expiry_outlives_the_process(self, tmp_path: Path) -> None:
-        """What one handle gave a time to live is gone for the next, whether that one has a TTL or not."""
+        """A conversation that expired under one handle is missing for the next, with or without a TTL."""
         now = datetime(2026, 3, 1, tzinfo=UTC)
         with DiskStore(tmp_path, ttl=60, clock=lambda: now) as store:
             store.append("a", said("1"))
@@ -236,7 +236,7 @@ class TestReopening:
             store.get("a")
 
     def test_what_a_store_without_ttl_writes_does_not_expire(self, tmp_path: Path) -> None:
-        """Nobody asked for it there."""
+        """That store was opened without a TTL."""
         now = datetime(2026, 3, 1, tzinfo=UTC)
         with DiskStore(tmp_path, ttl=60, clock=lambda: now) as store:
             store.append("a", said("1"))
@@ -248,14 +248,14 @@ class TestReopening:
 
 
 def append_many(directory: Path, name: str, count: int) -> None:
-    """Append turns that bear a name and a number."""
+    """Append turns with a name and a number."""
     with DiskStore(directory) as store:
         for number in range(count):
             store.append("a", said(f"{name} {number}"))
 
 
 def append_until_killed(directory: Path, name: str) -> None:
-    """Append numbered turns for ever; each that is acknowledged adds a byte to the writer's file."""
+    """Append numbered turns forever; each acknowledged one adds a byte to the writer's file."""
     acknowledged = os.open(directory.parent / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with DiskStore(directory) as store:
         for number in itertools.count():
@@ -264,10 +264,10 @@ def append_until_killed(directory: Path, name: str) -> None:
 
 
 class TestProcesses:
-    """Several processes, threads and forks on one directory."""
+    """Several processes, threads and forks use one directory."""
 
     def test_processes_that_append_at_once_lose_nothing(self, tmp_path: Path) -> None:
-        """Four processes open a fresh directory at the same moment and append 25 turns each to one conversation."""
+        """Four processes open a new directory at the same moment and append 25 turns each to one conversation."""
         directory = tmp_path / "fresh"
         processes = [SPAWN.Process(target=append_many, args=(directory, name, 25)) for name in "abcd"]
         for process in processes:
@@ -315,7 +315,7 @@ class TestProcesses:
         assert sql(directory, "PRAGMA integrity_check") == [("ok",)]
 
     def test_fresh_directory_opened_at_the_same_moment_becomes_one_store(self, tmp_path: Path) -> None:
-        """Six processes and two threads race to make it, ten times over."""
+        """Six processes and two threads race to create it, ten times."""
         for attempt in range(10):
             directory = tmp_path / str(attempt)
             processes = [FORK.Process(target=append_many, args=(directory, str(n), 1)) for n in range(6)]
@@ -334,7 +334,7 @@ class TestProcesses:
             assert {path.name for path in directory.iterdir()} == {DATABASE, MARKER}
 
     def test_forked_child_uses_the_store_it_inherited(self, tmp_path: Path) -> None:
-        """Parent and child write on, also where another thread was writing at the fork, and close in any order."""
+        """Parent and child both write, even if another thread was writing at the fork, and close in any order."""
         with DiskStore(tmp_path) as store:
             store.append("a", said("before"))
             stop = threading.Event()
@@ -364,7 +364,7 @@ class TestProcesses:
         assert sql(tmp_path, "PRAGMA integrity_check") == [("ok",)]
 
     def test_reading_goes_on_while_another_process_writes(self, tmp_path: Path) -> None:
-        """Readers see the state before; a writer waits for ``timeout_s`` and then says why."""
+        """Readers see the state before the write; a writer waits for ``timeout_s`` and then raises."""
         with DiskStore(tmp_path, timeout_s=0.05) as store:
             store.append("a", said("x"))
             other = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
@@ -382,7 +382,7 @@ class TestProcesses:
             assert texts(store) == ["x", "y"]
 
     def test_threads_of_one_handle_lose_nothing(self, tmp_path: Path) -> None:
-        """Each thread has its own connection; closing ends them all."""
+        """Each thread has its own connection; closing closes them all."""
         with DiskStore(tmp_path) as store:
             threads = [
                 threading.Thread(target=lambda n=n: [store.append(f"c{n % 2}", said("x")) for _ in range(20)])
@@ -399,7 +399,7 @@ class TestInterrupts:
     """Ctrl-C at any moment loses nothing and leaves nothing locked."""
 
     def test_storm_of_interrupts_loses_nothing(self, tmp_path: Path) -> None:
-        """Hundreds of SIGINTs into appending and reading; every exception is kept, as notebooks keep the last one."""
+        """Hundreds of SIGINTs during appends and reads; every exception is kept, as notebooks keep the last one."""
         code = """
             import os, random, signal, sys
             from promptkit_nb.errors import PromptKitError
@@ -443,7 +443,7 @@ class TestInterrupts:
         assert (result.stdout, result.stderr) == ("400\n", "")
 
     def test_thousand_interrupts_into_open_transactions_lose_nothing(self) -> None:
-        """Sent by another process at random moments into append, replace, fork and delete."""
+        """Another process sends them at random moments during append, replace, fork and delete."""
         storm = [sys.executable, str(Path(__file__).parent / "benchmarks" / "interrupt_storm.py"), "1000"]
         result = subprocess.run(storm, capture_output=True, text=True, timeout=100, check=False)
         assert result.stderr == ""
@@ -464,7 +464,7 @@ class TestInterrupts:
             assert texts(store) == ["x"]
 
     def test_error_in_the_middle_of_a_write_undoes_all_of_it(self, tmp_path: Path) -> None:
-        """Neither the turn nor the conversation is there, and the store works on."""
+        """Neither the turn nor the conversation is stored, and the store keeps working."""
 
         def broken() -> datetime:
             raise ZeroDivisionError
@@ -491,11 +491,11 @@ def filled(tmp_path: Path) -> Path:
 
 
 class TestUnusable:
-    """What cannot be used says why, and changes nothing."""
+    """A store that cannot be used says why, and nothing is changed."""
 
     @pytest.mark.parametrize("path", ["file", "file/below", "directory"])
     def test_directory_that_cannot_be_made(self, tmp_path: Path, path: str) -> None:
-        """A file stands there, or above it, or a directory where the database should be."""
+        """There is a file at the path or above it, or a directory in the place of the database."""
         (tmp_path / "file").touch()
         (tmp_path / "directory" / DATABASE).mkdir(parents=True)
         with pytest.raises(StoreUnavailableError, match="Choose a directory that you may write to") as caught:
@@ -503,7 +503,7 @@ class TestUnusable:
         assert isinstance(caught.value.__cause__, OSError)
 
     def test_database_that_turns_read_only(self, filled: Path) -> None:
-        """Writing fails at once with SQLite's words; reading goes on."""
+        """Writing fails at once with SQLite's words; reading still works."""
         with DiskStore(filled) as store:
             store.backend._cache._sql("PRAGMA query_only = 1")
             with pytest.raises(StoreUnavailableError, match="attempt to write a readonly database"):
@@ -512,7 +512,7 @@ class TestUnusable:
             store.backend._cache._sql("PRAGMA query_only = 0")
 
     def test_full_disk_loses_nothing(self, tmp_path: Path) -> None:
-        """With no room for another byte the append fails; what was there stays, and with room it goes on."""
+        """Without space the append fails and stored turns stay; with space it works again."""
         code = """
             import resource, signal, sys
             from promptkit_nb.errors import StoreUnavailableError
@@ -542,7 +542,7 @@ class TestUnusable:
             assert store.head("a").turn_count == int(result.stdout) + 1
 
     def test_full_disk_is_opened_and_read(self, tmp_path: Path) -> None:
-        """Opening writes nothing where all is as it should be, so what is stored can be read, and then deleted."""
+        """Opening an intact store writes nothing, so that it can be read, and conversations deleted."""
         code = """
             import resource, signal, sys
             from promptkit_nb.stores.disk import DiskStore
@@ -559,7 +559,7 @@ class TestUnusable:
             assert run_python(code, tmp_path).stdout == "['one', 'two'] ['two']\n"
 
     def test_opening_waits_for_nobody(self, filled: Path) -> None:
-        """Another process is writing for long: the store opens and reads meanwhile, within no time."""
+        """While another process is writing for a long time, the store opens and reads at once."""
         with closing(sqlite3.connect(filled / DATABASE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with DiskStore(filled, timeout_s=0.01) as store:
@@ -569,7 +569,7 @@ class TestUnusable:
             other.execute("ROLLBACK")
 
     def test_directory_that_may_only_be_read_is_read_from_a_copy(self, tmp_path: Path) -> None:
-        """As on a read-only mount: SQLite needs to write beside the database, and the error says what to do."""
+        """As on a read-only mount: SQLite needs to write files beside the database, and the error says what to do."""
         home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others, whom root has to become here
         with DiskStore(home / "store") as store:
             store.append("a", said("one"))
@@ -595,7 +595,7 @@ class TestUnusable:
             assert texts(store) == ["one"]
 
     def test_cache_of_another_program_is_refused_unchanged(self, tmp_path: Path) -> None:
-        """Opening with diskcache writes settings; that program's own must stay, to the byte."""
+        """Opening with diskcache writes settings; those of the other program must be unchanged, to the byte."""
         with diskcache.Cache(str(tmp_path), size_limit=10_000_000, tag_index=1) as cache:
             cache["theirs"] = {"a": 1}
         before = (tmp_path / DATABASE).read_bytes()
@@ -605,7 +605,7 @@ class TestUnusable:
         assert not (tmp_path / MARKER).exists()
 
     def test_database_of_another_program_is_refused_unchanged(self, tmp_path: Path) -> None:
-        """It has tables of its own."""
+        """A database with other tables."""
         sql(tmp_path, "CREATE TABLE bills (usd)")
         before = (tmp_path / DATABASE).read_bytes()
         with pytest.raises(StoreUnavailableError, match="another program"):
@@ -614,7 +614,7 @@ class TestUnusable:
 
     @pytest.mark.parametrize("where", ["marker", "row"])
     def test_newer_format_is_refused_unread(self, filled: Path, where: str) -> None:
-        """By its marker file, and by its row where the file is lost; the way out is an update."""
+        """By its marker file, and by its row if the file is lost; the error says to update."""
         if where == "marker":
             (filled / MARKER).write_text('{"format": 2}')
         else:
@@ -626,7 +626,7 @@ class TestUnusable:
         assert (filled / DATABASE).read_bytes() == before
 
     def test_newer_conversation_is_refused(self, filled: Path) -> None:
-        """Its neighbours are read."""
+        """Other conversations can be read."""
         ((stored,),) = sql(filled, "SELECT value FROM Cache WHERE key = 'h:b'")
         assert isinstance(stored, bytes)
         newer = json.dumps({**json.loads(stored), "format": 2}).encode()
@@ -637,18 +637,18 @@ class TestUnusable:
                 store.get("b")
 
     def test_lost_marker_is_written_anew(self, filled: Path) -> None:
-        """The database says what it is."""
+        """The database itself tells the format."""
         (filled / MARKER).unlink()
         DiskStore(filled).close()
         assert json.loads((filled / MARKER).read_text()) == {"format": 1, "written_by": "promptkit_nb"}
 
 
 class TestDamage:
-    """Damage is said, and is never an empty history."""
+    """Damage is an error, never an empty history."""
 
     @pytest.mark.parametrize("damage", ["emptied", "gone"])
     def test_lost_database_is_no_empty_store(self, filled: Path, damage: str) -> None:
-        """Each time it is opened; nothing is made in its place."""
+        """Each time it is opened; no new one is created in its place."""
         (filled / DATABASE).unlink()
         if damage == "emptied":
             (filled / DATABASE).touch()
@@ -658,7 +658,7 @@ class TestDamage:
         assert [path.stat().st_size for path in filled.glob(f"{DATABASE}*")] == ([0] if damage == "emptied" else [])
 
     def test_emptied_database_keeps_its_log(self, tmp_path: Path) -> None:
-        """The turns of a process that was killed may be in the log alone; SQLite would delete it."""
+        """The turns of a killed process may be only in the log, which SQLite would delete."""
         code = """
             import os, signal, sys
             from promptkit_nb.stores.disk import DiskStore
@@ -673,7 +673,7 @@ class TestDamage:
         assert SECRET.encode() in (tmp_path / f"{DATABASE}-wal").read_bytes()
 
     def test_fresh_database_in_place_of_the_store(self, filled: Path) -> None:
-        """Another store's database, or an empty cache, is not this one's history."""
+        """The database of another store, or an empty cache, is refused."""
         (filled / DATABASE).unlink()
         diskcache.Cache(str(filled)).close()
         with pytest.raises(StoreCorruptedError, match="has lost its contents"):
@@ -681,7 +681,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("how", ["directory", "file", "overwritten"])
     def test_nothing_is_written_into_a_store_that_was_deleted(self, filled: Path, how: str) -> None:
-        """SQLite would write on into the deleted file, and what it acknowledged would be gone with the process."""
+        """SQLite would keep writing to the deleted file, and acknowledged turns would be lost with the process."""
         with DiskStore(filled) as store:
             store.append("b", said("stored"))
             if how == "directory":
@@ -697,7 +697,7 @@ class TestDamage:
                 store.append("b", said("lost?"))
 
     def test_store_that_was_moved_goes_on(self, filled: Path) -> None:
-        """What is written goes where its files are now, and never into another store in their place."""
+        """Writes go to where its files are now, never to another store in their place."""
         with DiskStore(filled) as store, ThreadPoolExecutor(1) as other:
             filled.rename(filled.with_name("elsewhere"))
             DiskStore(filled).close()
@@ -708,7 +708,7 @@ class TestDamage:
             assert len(store.get("b").turns) == turns
 
     def test_closed_store_says_so(self, filled: Path) -> None:
-        """To reads and writes alike, also once another file has the number of its descriptor."""
+        """For reads and writes, even after another file got the number of its descriptor."""
         store = DiskStore(filled)
         store.close()
         with TemporaryFile(), TemporaryFile():
@@ -718,7 +718,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("header", [b"not a database", b"\0" * 100])
     def test_header_of_garbage(self, filled: Path, header: bytes) -> None:
-        """The file is no SQLite database any more."""
+        """The file is no longer an SQLite database."""
         with (filled / DATABASE).open("r+b") as file:
             file.write(header)
         with pytest.raises(StoreCorruptedError, match=r"is damaged|lost its contents"):
@@ -726,7 +726,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("seed", range(8))
     def test_garbage_in_the_middle_is_never_a_shorter_history(self, filled: Path, seed: int) -> None:
-        """A page is overwritten: what is read is whole, or an error says that it is not."""
+        """After a page is overwritten, a read returns everything or raises."""
         chance = random.Random(seed)  # noqa: S311 - damage needs no secrecy
         size = (filled / DATABASE).stat().st_size
         with (filled / DATABASE).open("r+b") as file:
@@ -740,14 +740,14 @@ class TestDamage:
             pass  # said, as it should be
 
     def test_database_cut_in_the_middle(self, filled: Path) -> None:
-        """The pages behind the cut are missed as soon as they are needed."""
+        """Missing pages are noticed as soon as they are needed."""
         os.truncate(filled / DATABASE, 4096 * 5)
         with pytest.raises(StoreCorruptedError), DiskStore(filled) as store:
             store.get("a")
 
     @pytest.mark.parametrize("lost", [0, 20, 48, 49])
     def test_missing_turn_is_never_skipped(self, filled: Path, lost: int) -> None:
-        """Its row is gone: get says so, and recent does where its turns include it."""
+        """If its row is missing, ``get`` raises, and ``recent`` does if it would include the turn."""
         keys = sql(filled, "SELECT key FROM Cache WHERE typeof(key) = 'integer' ORDER BY key")
         sql(filled, "DELETE FROM Cache WHERE key = ?", keys[lost][0])
         with DiskStore(filled) as store:
@@ -762,7 +762,7 @@ class TestDamage:
             assert texts(store, "b") == ["other"]
 
     def test_missing_frame_is_never_an_empty_one(self, filled: Path) -> None:
-        """No call answers without it."""
+        """No call succeeds without it."""
         sql(filled, "DELETE FROM Cache WHERE key = 'a:a'")
         with DiskStore(filled) as store:
             calls: list[Callable[[], object]] = [
@@ -778,7 +778,7 @@ class TestDamage:
                     call()
 
     def test_lost_counter_cannot_overwrite_conversations(self, filled: Path) -> None:
-        """Counting from 1 again would write over the oldest turns."""
+        """Counting from 1 again would overwrite the oldest turns."""
         sql(filled, "DELETE FROM Cache WHERE key = 'c:cid'")
         with DiskStore(filled) as store:
             with pytest.raises(StoreCorruptedError, match="lost count"):
@@ -788,7 +788,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("value", [b"", b"{", b"null", b"[]", b'{"messages": 5}', b"\xff\xfe", b"\x80\x04K\x01."])
     def test_turn_that_is_no_turn(self, filled: Path, value: bytes) -> None:
-        """The error shows how it begins; nothing is skipped."""
+        """The error shows how the row begins; nothing is skipped."""
         keys = sql(filled, "SELECT key FROM Cache WHERE typeof(key) = 'integer' ORDER BY key")
         sql(filled, "UPDATE Cache SET value = ? WHERE key = ?", value, keys[49][0])
         with DiskStore(filled) as store:
@@ -799,7 +799,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("damage", ["turn gone", "turn", "frame gone", "frame", "record"])
     def test_what_can_be_read_is_still_read(self, filled: Path, tmp_path: Path, damage: str) -> None:
-        """One conversation is damaged: its error names it, the others are read, and ``export_store`` saves them."""
+        """If one conversation is damaged, the error names it, and ``export_store`` saves the others."""
         key = {"turn": 1 << 24 | 7, "frame": "a:a", "record": "h:a"}[damage.removesuffix(" gone")]
         deed = "DELETE FROM Cache" if "gone" in damage else "UPDATE Cache SET value = x'7b'"
         sql(filled, f"{deed} WHERE key = ?", key)
@@ -819,7 +819,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("marker", ["", "{", "[]", '{"format": "x"}', "null"])
     def test_marker_of_garbage(self, filled: Path, marker: str) -> None:
-        """It names the file."""
+        """The error names the file."""
         (filled / MARKER).write_text(marker)
         with pytest.raises(StoreCorruptedError, match=MARKER):
             DiskStore(filled)
@@ -829,7 +829,7 @@ class Bomb:
     """Touches a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
-        """Aim at the path."""
+        """Choose the path."""
         self.path = path
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -838,7 +838,7 @@ class Bomb:
 
 
 def plant(directory: Path, kind: str, target: Path) -> None:
-    """Plant a row at the head of conversation ``b``, as somebody would who can write to the file."""
+    """Plant a row as the record of conversation ``b``, as an attacker with write access could."""
     pickled = pickle.dumps(Bomb(target))
     match kind:
         case "pickled value":
@@ -860,11 +860,11 @@ def plant(directory: Path, kind: str, target: Path) -> None:
 
 
 class TestPlantedRows:
-    """Rows that somebody else wrote execute nothing, read nothing and delete nothing."""
+    """Rows that another program wrote execute nothing, read nothing and delete nothing."""
 
     @pytest.mark.parametrize("kind", ["pickled value", "file of bytes", "file of pickle", "text", "number", "nothing"])
     def test_planted_value_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """By every call that meets it: ``StoreCorruptedError``; the file it names stays as it is."""
+        """Every call that reads it raises ``StoreCorruptedError``; the file that it names is unchanged."""
         target = tmp_path / "target"
         named = kind.startswith("file")
         if named:
@@ -892,7 +892,7 @@ class TestPlantedRows:
         assert not (tmp_path / "fired").exists()
 
     def test_planted_record_is_named_and_the_others_are_saved(self, filled: Path, tmp_path: Path) -> None:
-        """A list that it would stand in raises and says which row; ``export_store`` leaves only that one out."""
+        """A list that would include it raises and names the row; ``export_store`` leaves out only that one."""
         plant(filled, "pickled value", tmp_path / "target")
         with DiskStore(filled) as store:
             with pytest.raises(StoreCorruptedError, match=r"in the row 'h:b'.*on_damaged=print"):
@@ -904,7 +904,7 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled key", "pickle named as text"])
     def test_planted_key_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """Where it stands among the ids it is an error, elsewhere it is not looked at; it is never unpickled."""
+        """Among the ids it is an error, elsewhere it is ignored; it is never unpickled."""
         plant(filled, kind, tmp_path / "fired")
         with DiskStore(filled) as store:
             if kind == "pickle named as text":
@@ -918,7 +918,7 @@ class TestPlantedRows:
         assert not (tmp_path / "fired").exists()
 
     def test_planted_turn_is_refused(self, filled: Path, tmp_path: Path) -> None:
-        """A pickle in the middle of a history is no shorter history."""
+        """A pickle in the middle of a history is an error, not a shorter history."""
         keys = sql(filled, "SELECT key FROM Cache WHERE typeof(key) = 'integer' ORDER BY key")
         bomb = pickle.dumps(Bomb(tmp_path / "fired"))
         sql(filled, "UPDATE Cache SET mode = 4, value = ? WHERE key = ?", bomb, keys[48][0])
@@ -930,7 +930,7 @@ class TestPlantedRows:
         assert not (tmp_path / "fired").exists()
 
     def test_planted_file_name_deletes_nothing(self, filled: Path, tmp_path: Path) -> None:
-        """Neither where its row is overwritten nor where it is deleted."""
+        """Neither when its row is overwritten nor when it is deleted."""
         target = tmp_path / "precious"
         target.write_text("keep me")
         sql(filled, "UPDATE Cache SET filename = ? WHERE key IN ('a:b', 'a:a')", str(target))
@@ -946,7 +946,7 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled value", "file of pickle", "pickled key"])
     def test_plain_diskcache_would_fire(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """The positive control: the same rows run their code, were they read by diskcache as it comes."""
+        """The positive control: plain diskcache runs the code in the same rows."""
         fired = tmp_path / "fired"
         if kind == "file of pickle":
             (tmp_path / "target").write_bytes(pickle.dumps(Bomb(fired)))
@@ -969,11 +969,11 @@ class TestPlantedRows:
 
 
 class TestDeletion:
-    """Deleted is gone to the byte."""
+    """Deleted text is in no byte of the files."""
 
     @pytest.mark.parametrize("way", ["delete", "set", "expired and created anew"])
     def test_text_is_in_no_byte_of_any_file(self, tmp_path: Path, way: str) -> None:
-        """After ``close`` neither question, answer, system prompt, metadata nor user is left; the neighbours are."""
+        """After ``close`` neither question, answer, system prompt, metadata nor user is left; others are."""
         now = [datetime(2026, 3, 1, tzinfo=UTC)]
         with DiskStore(tmp_path, ttl=60, clock=lambda: now[0]) as store:
             for number in range(30):
@@ -997,13 +997,13 @@ class TestDeletion:
         assert found.count(b"keep-29 ") >= 50
 
     def test_control_finds_text_that_was_not_deleted(self, tmp_path: Path) -> None:
-        """The search sees what is there: nothing is compressed or encrypted."""
+        """The search finds stored text, because nothing is compressed or encrypted."""
         with DiskStore(tmp_path) as store:
             store.append("secret", said(SECRET))
         assert SECRET.encode() in (tmp_path / DATABASE).read_bytes()
 
     def test_shortened_conversation_gives_its_rows_back(self, tmp_path: Path) -> None:
-        """A set over 100 turns leaves the rows of what it wrote, not of what was there."""
+        """A ``set`` in place of 100 turns leaves only the rows that it wrote."""
         with DiskStore(tmp_path) as store:
             store.set(ConversationState("a", turns=tuple(said(str(n)) for n in range(100))))
             store.set(ConversationState("a", turns=(said("x"),)))
@@ -1013,10 +1013,10 @@ class TestDeletion:
 
 
 class TestDiskcache:
-    """What we lean on in diskcache."""
+    """What the store relies on in diskcache."""
 
     def test_settings_hold(self, filled: Path) -> None:
-        """Also after another opener changed them: nothing is evicted, all is inline, what is deleted is overwritten."""
+        """Even after another program changed them: nothing is evicted, all is inline, deleted text is overwritten."""
         with diskcache.Cache(
             str(filled), eviction_policy="least-recently-used", cull_limit=10, sqlite_synchronous=0, tag_index=1
         ):
@@ -1036,7 +1036,7 @@ class TestDiskcache:
             assert seen == [pragmas, pragmas]
 
     def test_nothing_is_evicted_beyond_the_size_limit(self, tmp_path: Path) -> None:
-        """A diskcache deletes rows beyond its limit; this store does not, not even where a limit is set."""
+        """Plain diskcache deletes rows beyond its limit; this store does not, even if a limit is set."""
         with DiskStore(tmp_path) as store:
             store.backend._cache.reset("size_limit", 1)
             for number in range(50):
@@ -1057,7 +1057,7 @@ class TestDiskcache:
         assert "CREATE INDEX Cache_expire_time ON Cache (expire_time) WHERE expire_time IS NOT NULL" in statements
 
     def test_row_of_a_new_turn_never_replaces_another(self, tmp_path: Path) -> None:
-        """A key that is taken is damage: it is said, and what stands there stays."""
+        """A taken key is damage: it is an error, and the row stays."""
         rows = Table(tmp_path, timeout_s=1)
         rows.run(lambda: rows.add(1, b"first", "t:1"), write=True)
         with pytest.raises(StoreCorruptedError, match="UNIQUE constraint failed"):
@@ -1066,7 +1066,7 @@ class TestDiskcache:
         rows.close()
 
     def test_internals_are_as_we_use_them(self, tmp_path: Path) -> None:
-        """Fails loudly where a release of diskcache changes what the table leans on, before a store is harmed by it."""
+        """Fails if a release of diskcache changes what the table relies on, before a store is damaged by it."""
         assert diskcache.__version__.startswith("5.")
         rows = Table(tmp_path, timeout_s=1)
         cache = rows._cache
@@ -1099,7 +1099,7 @@ class TestDiskcache:
         rows.close()
 
     def test_searches_use_the_indexes(self, filled: Path) -> None:
-        """So that a call costs the same however much is stored."""
+        """So the cost of a call does not depend on how much is stored."""
         plans = {
             "SELECT value FROM Cache WHERE key >= 1 AND key < 2 ORDER BY key": "Cache_key_raw (key>? AND key<?)",
             "SELECT value FROM Cache WHERE tag = 'u:x'": "Promptkit_tag (tag=?)",
@@ -1113,7 +1113,7 @@ class TestDiskcache:
 
     @pytest.mark.parametrize("value", ["text", 5, None, io.BytesIO(b"x")])
     def test_only_bytes_go_in(self, tmp_path: Path, value: object) -> None:
-        """A mistake of ours is found at once, not when it is read."""
+        """A bug of this package is found at once, not when the row is read."""
         rows = Table(tmp_path, timeout_s=1)
         writes: list[Callable[..., None]] = [rows.put, rows.add]
         for write in writes:
@@ -1124,7 +1124,7 @@ class TestDiskcache:
         rows.close()
 
     def test_turn_row_is_what_the_codec_writes(self, filled: Path) -> None:
-        """One row a turn, one line of JSON, readable by anybody with the sqlite3 tool."""
+        """A turn is one row with one line of JSON, readable with the sqlite3 tool."""
         ((stored, tag),) = sql(filled, "SELECT value, tag FROM Cache WHERE key = ?", (2 << 24) | 0)
         with DiskStore(filled) as store:
             (turn,) = store.get("b").turns

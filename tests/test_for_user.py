@@ -1,4 +1,4 @@
-"""One user's view, from the outside: of everybody else's conversations it knows nothing."""
+"""A manager and a store narrowed to one user: other users' conversations seem not to exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def manager(store: StateStore, clock: Clock) -> ConversationManager:
-    """Everybody's manager, over a store of each kind, in which bob has conversations."""
+    """The whole manager, with a store of each kind in which bob has conversations."""
     everybody = ConversationManager(DemoProvider(), store, clock=clock)
     for name in ("bobs", "shared:bob"):
         everybody.new_conversation(conversation_id=name, user_id="bob", metadata={"secret": 1}).send("I am Bob")
@@ -34,7 +34,7 @@ def manager(store: StateStore, clock: Clock) -> ConversationManager:
 
 @pytest.fixture
 def alice(manager: ConversationManager) -> ConversationManager:
-    """The same, narrowed to alice, who has a conversation of her own."""
+    """The same manager, narrowed to alice, who has a conversation of her own."""
     narrowed = manager.for_user("alice")
     narrowed.new_conversation(conversation_id="shared:alice").send("I am Alice")
     return narrowed
@@ -46,7 +46,7 @@ def ids_of(store: StateStore) -> list[str]:
 
 
 def just_before_the_next_call_of(store: Any, action: Callable[[], object]) -> None:
-    """Let something happen as the next transaction of a store, or of one narrowed from it, is about to begin."""
+    """Run an action just before the next transaction of a store, or of one narrowed from it."""
     backend = store.backend
 
     def run(work: Callable[[], object], *, write: bool) -> object:
@@ -58,12 +58,12 @@ def just_before_the_next_call_of(store: Any, action: Callable[[], object]) -> No
 
 
 class TestReading:
-    """Another user's conversation is not there."""
+    """Another user's conversation seems not to exist."""
 
     def test_every_call_of_the_store_says_not_found(
         self, manager: ConversationManager, alice: ConversationManager
     ) -> None:
-        """In the very words of an id that nobody has, and nothing is changed."""
+        """With the same message as for an unknown id, and nothing is changed."""
         before, store = manager.store.get("bobs"), alice.store
         (turn,) = before.turns
         calls: list[Callable[[str], object]] = [
@@ -104,7 +104,7 @@ class TestReading:
         ],
     )
     def test_id_that_changes_hands_meanwhile_is_another_users(self, store: StateStore, call: str) -> None:
-        """Bob takes an id over as alice's transaction is about to begin: nothing of his is read or changed."""
+        """Bob takes over an id just before alice's transaction: nothing of his is read or changed."""
         turn = said("first")
         store.create(ConversationState("a", "alice", (turn,)))
         alice = store.for_user("alice")
@@ -136,7 +136,7 @@ class TestReading:
         assert ids_of(store) == ["a"]
 
     def test_every_call_of_the_manager_does_too(self, alice: ConversationManager) -> None:
-        """A misspelt id is not corrected to somebody else's."""
+        """A misspelled id is not corrected to another user's."""
         for call in (alice.get_conversation, alice.delete_conversation):
             with pytest.raises(ConversationNotFoundError):
                 call("bobs")
@@ -146,7 +146,7 @@ class TestReading:
         assert "bob" not in str(caught.value)
 
     def test_lists_and_turns_are_ones_own(self, alice: ConversationManager) -> None:
-        """With or without a prefix, and by one's own name."""
+        """With or without a prefix or the user's own id."""
         assert [head.conversation_id for head in alice.list_conversations()] == ["shared:alice"]
         assert [head.conversation_id for head in alice.list_conversations("shared:", "alice")] == ["shared:alice"]
         assert alice.list_conversations("bob") == []
@@ -173,10 +173,10 @@ class TestReading:
 
 
 class TestWriting:
-    """What one user writes is that user's."""
+    """What a user writes belongs to that user."""
 
     def test_new_conversations_are_ones_own(self, manager: ConversationManager, alice: ConversationManager) -> None:
-        """However they come to be."""
+        """Whichever call creates them."""
         alice.new_conversation(conversation_id="new")
         alice.open_conversation(conversation_id="opened")
         alice.store.append("appended", said("x"))
@@ -188,7 +188,7 @@ class TestWriting:
     def test_taken_id_is_taken_and_no_more_is_said(
         self, manager: ConversationManager, alice: ConversationManager
     ) -> None:
-        """Neither whose it is nor what is in it; it stays as it was."""
+        """The error tells neither the owner nor the content, and the conversation is unchanged."""
         before = manager.store.get("bobs")
         calls: list[Callable[[], object]] = [
             lambda: alice.new_conversation(conversation_id="bobs"),
@@ -207,7 +207,7 @@ class TestWriting:
     def test_deleting_many_takes_ones_own(
         self, manager: ConversationManager, alice: ConversationManager, clock: Clock
     ) -> None:
-        """By prefix and by age; a dry run names one's own only."""
+        """By prefix and by age; a dry run names only the user's own."""
         clock.pass_s(3600)
         alice.new_conversation(conversation_id="young")
         assert alice.store.cleanup(60, dry_run=True) == ("shared:alice",)
@@ -219,14 +219,14 @@ class TestWriting:
     def test_background_cleanup_takes_ones_own(
         self, manager: ConversationManager, alice: ConversationManager, clock: Clock
     ) -> None:
-        """And ends with its ``stop``."""
+        """It ends with its ``stop``."""
         clock.pass_s(3600)
         cleaning = alice.store.start_cleanup(every=3600, older_than=60)
         cleaning.stop()
         assert set(ids_of(manager.store)) >= {"bobs", "shared:bob"}
 
     def test_threads_that_create_by_appending_lose_nothing(self, alice: ConversationManager) -> None:
-        """Twenty at once: one creates the conversation, all are in it."""
+        """Of twenty at once, one creates the conversation, and all turns are in it."""
         barrier = threading.Barrier(20)
 
         def append(number: int) -> None:
@@ -241,7 +241,7 @@ class TestWriting:
         assert sorted(map(int, texts(alice.store.get("new").turns))) == list(range(20))
 
     def test_id_that_is_created_meanwhile_is_ones_own(self, store: StateStore) -> None:
-        """Another kernel of alice's is a moment faster: what is written lands in that conversation."""
+        """If another kernel of alice's is faster, the write goes to its conversation."""
         alice = store.for_user("alice")
 
         def create(name: str, owner: str) -> None:
@@ -258,7 +258,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("call", ["cleanup", "delete_prefix"])
     def test_what_was_written_meanwhile_is_not_deleted(self, store: StateStore, clock: Clock, call: str) -> None:
-        """Deleting many decides and deletes in one transaction: what another kernel just wrote or took over stays."""
+        """Deciding and deleting is one transaction: what another kernel has just written or taken over stays."""
         alice = store.for_user("alice")
         for name in ("t:old", "t:fresh", "t:taken"):
             alice.append(name, said(name))
@@ -278,7 +278,7 @@ class TestWriting:
     def test_imported_conversation_of_another_is_refused(
         self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
     ) -> None:
-        """It says whose store this is; nothing is created."""
+        """The error names the user of the store; nothing is created."""
         manager.get_conversation("bobs").export(tmp_path / "bobs.json")
         manager.delete_conversation("bobs")
         with pytest.raises(InvalidArgumentError, match="another user"):
@@ -290,7 +290,7 @@ class TestNarrowing:
     """The narrowed manager is the same manager."""
 
     def test_conversations_go_on(self, manager: ConversationManager, alice: ConversationManager) -> None:
-        """What one says through the one is there through the other."""
+        """A turn that is sent through one is stored for the other."""
         alice.get_conversation("shared:alice").send("Still me")
         assert len(manager.get_conversation("shared:alice").turns) == 2
         assert alice.provider is manager.provider
@@ -298,7 +298,7 @@ class TestNarrowing:
     def test_conversation_whose_id_changed_hands_is_gone(
         self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
     ) -> None:
-        """Who held it open sees nothing of the new owner's, and says nothing into it."""
+        """An object that still refers to it neither shows nor changes the new owner's conversation."""
         conv = manager.get_conversation("shared:alice")
         alice.delete_conversation("shared:alice")
         bobs = manager.new_conversation(conversation_id="shared:alice", user_id="bob")
@@ -325,25 +325,25 @@ class TestNarrowing:
         assert manager.store.get("shared:alice") == before
 
     def test_narrowing_twice_is_once(self, alice: ConversationManager) -> None:
-        """To the same user."""
+        """Narrowing to the same user returns the same manager."""
         assert alice.for_user("alice") is alice
 
     def test_closing_the_view_leaves_the_store_open(
         self, manager: ConversationManager, alice: ConversationManager
     ) -> None:
-        """It is everybody's."""
+        """The store is shared."""
         with alice.store:
             pass
         alice.store.close()
         assert len(manager.store.list()) == 3
 
     def test_ledger_is_everybodys(self, manager: ConversationManager, alice: ConversationManager) -> None:
-        """A limit holds for all together; amounts say nothing of what was said."""
+        """A limit holds for all users together; amounts reveal no text."""
         alice.store.settle(alice.store.reserve(["total"], Decimal(1), limit=None, lease=60), Decimal(2))
         assert manager.store.spending("total").spent == alice.store.spending("total").spent == 2
 
     def test_amounts_of_others_are_hidden(self, alice: ConversationManager) -> None:
-        """What she spent can be read, and what all spent together; another's amounts can be neither read nor probed."""
+        """Her own and the common amounts can be read; those of another user can be neither read nor probed."""
         for scope in ("user:alice", "conversation:alice:first", "day:2026-03-01", "total"):
             alice.store.settle(alice.store.reserve([scope], Decimal(1), limit=None, lease=60), Decimal(1))
             assert alice.store.spending(scope).spent == 1
@@ -355,6 +355,6 @@ class TestNarrowing:
 
     @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])
     def test_user_is_a_user(self, manager: ConversationManager, wrong: str) -> None:
-        """A blank name is refused, rather than everybody's."""
+        """A blank user id is refused and does not mean all users."""
         with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
             manager.for_user(wrong)

@@ -1,4 +1,4 @@
-"""What a handle read before is not decoded again, and is never taken for what somebody else wrote since."""
+"""What a handle has read is not decoded again, and changes by others are always noticed."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def two(tmp_path: Path) -> Iterator[tuple[DiskStore, DiskStore]]:
 
 
 def changed(directory: Path, statement: str) -> None:
-    """Change the database behind the store's back."""
+    """Change the database, bypassing the store."""
     with closing(sqlite3.connect(directory / "cache.db")) as connection, connection:
         assert connection.execute(statement).rowcount == 1
 
 
 class TestTurns:
-    """A turn's row is written once, so that what it says is decoded once."""
+    """The row of a turn is written once, so it is decoded once."""
 
     def test_turn_that_was_read_is_not_decoded_again(self, store: StateStore) -> None:
-        """Every reading gives the same frozen value, on every store."""
+        """Every read returns the same frozen value, on every store."""
         store.append("a", said("one"))
         (turn,) = store.get("a").turns
         assert store.get("a").turns[0] is turn
         assert store.recent("a", 1)[0] is turn
 
     def test_what_others_wrote_is_seen(self, two: tuple[DiskStore, DiskStore]) -> None:
-        """Turns that were appended, replaced, and a conversation that began anew under the same id."""
+        """Appended and replaced turns, and a new conversation under the same id."""
         mine, theirs = two
         theirs.append("a", said("three"))
         assert texts(mine.recent("a", 2)) == ["two", "three"]
@@ -73,7 +73,7 @@ class TestTurns:
     def test_damage_is_seen_though_the_turn_was_read_before(
         self, two: tuple[DiskStore, DiskStore], tmp_path: Path, statement: str
     ) -> None:
-        """A row that is broken or gone since is an error, and never the former turn or a shorter history."""
+        """A damaged or missing row is an error, never the former turn or a shorter history."""
         changed(tmp_path, statement)
         for store in two:
             with pytest.raises(StoreCorruptedError, match="'a'"):
@@ -82,7 +82,7 @@ class TestTurns:
                 store.recent("a", 2)
 
     def test_newest_turns_are_not_even_read_while_nobody_writes(self, tmp_path: Path) -> None:
-        """One question to SQLite says so, also behind our own appends; other writes of ours make it read again."""
+        """One query tells that nothing changed, even after our own appends; our other writes make it read again."""
         with DiskStore(tmp_path) as store:
             for name in ("one", "two"):
                 store.append("a", said(name))
@@ -101,7 +101,7 @@ class TestTurns:
             assert texts(store.recent("a", 5)) == ["two", "three"]
 
     def test_interrupt_right_behind_an_append_hides_nothing(self, tmp_path: Path) -> None:
-        """Ctrl-C comes as the turn is being stored: it is there, and is read."""
+        """If Ctrl-C comes while the turn is being stored, it is stored and read."""
         with DiskStore(tmp_path) as store:
             store.append("a", said("one"))
             store.recent("a", 5)
@@ -118,7 +118,7 @@ class TestTurns:
             assert store.append("a", said("three")).turn_count == 3
 
     def test_threads_of_one_handle_see_each_others_writes(self, tmp_path: Path) -> None:
-        """Each has a connection of its own, whose counts say nothing about the others'."""
+        """Each has its own connection, whose counters tell nothing about the others'."""
         with DiskStore(tmp_path) as store, ThreadPoolExecutor(1) as other:
             for number in range(20):
                 other.submit(store.append, "a", said(f"{number} there")).result()
@@ -130,7 +130,7 @@ class TestTurns:
                 store.recent("a", 2)
 
     def test_deleted_text_is_let_go(self, store: DiskStore) -> None:
-        """A handle that deletes a conversation keeps nothing of it."""
+        """A handle that deletes a conversation keeps nothing of it in memory."""
         store.append("a", said("secret"))
         store.get("a")
         store.recent("a", 1)
@@ -138,7 +138,7 @@ class TestTurns:
         assert "secret" not in repr(vars(store._cache))
 
     def test_no_more_is_remembered_than_the_limit(self, store: DiskStore) -> None:
-        """A handle that lives for months does not grow; what it forgot it reads again."""
+        """A handle that lives for months does not grow; it reads again what it has dropped."""
         long = "x" * (MOST_BYTES // 5)
         for number in range(8):
             store.append("a", said(f"{number}{long}"))
@@ -148,16 +148,16 @@ class TestTurns:
 
 
 class TestConversations:
-    """Record and frame are taken together: each change of a frame changes the record, too."""
+    """Record and frame are cached together, because each change of a frame changes the record, too."""
 
     def test_metadata_that_somebody_else_changed_is_in_the_head(self, two: tuple[DiskStore, DiskStore]) -> None:
-        """An append after it says so."""
+        """An append after the change returns it."""
         mine, theirs = two
         theirs.update_metadata("a", topic="travel")
         assert mine.append("a", said("three")).metadata == {"topic": "travel"}
 
     def test_metadata_is_the_callers_own(self, store: StateStore) -> None:
-        """Changing what an append returned changes neither what is stored nor what the next one returns."""
+        """Changing what an append returned changes neither the stored value nor the next result."""
         store.create(ConversationState("a", metadata={"tags": ["x"]}))
         for number in range(3):
             head = store.append("a", said(str(number)))
@@ -169,7 +169,7 @@ class TestConversations:
     def test_failed_append_is_not_remembered(
         self, two: tuple[DiskStore, DiskStore], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What was rolled back is neither in the next append's head nor in its totals."""
+        """A rolled back turn is in neither the head nor the totals of the next append."""
         mine, theirs = two
         with monkeypatch.context() as patch:
             patch.setattr(mine.backend, "add", _failing)  # the record is swapped then

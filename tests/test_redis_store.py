@@ -1,4 +1,4 @@
-"""What only Redis has: addresses and passwords, keys and their slot, servers that die, expiry, commands counted."""
+"""What only Redis has: URLs and passwords, keys and their slot, servers that fail, expiry, counts of commands."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def keys_of(client: redis.Redis, prefix: str) -> set[str]:
 
 
 def whole_text_of(error: BaseException) -> str:
-    """Return all that a person could see of an error: words, causes, traceback."""
+    """Return everything that an error shows: message, causes, traceback."""
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
 @pytest.fixture
 def prefix() -> str:
-    """A prefix of the test's own."""
+    """A prefix for this test."""
     return f"{uuid4()}:"
 
 
@@ -85,10 +85,10 @@ def store(redis_url: str, prefix: str) -> Iterator[RedisStore]:
 
 
 class TestAddress:
-    """Where the store is, and what is said about it."""
+    """The URL of a store, and what is shown of it."""
 
     def test_repr_says_host_port_and_database(self, redis_url: str, prefix: str) -> None:
-        """Also that it is closed."""
+        """Also whether it is closed."""
         store = RedisStore(redis_url, prefix=prefix)
         where = redis_url.removeprefix("redis://")
         assert repr(store) == f"<RedisStore: {where}>"
@@ -96,7 +96,7 @@ class TestAddress:
         assert repr(store) == f"<RedisStore: closed, {where}>"
 
     def test_closed_store_is_unavailable_and_closes_twice(self, redis_url: str, prefix: str) -> None:
-        """Every call says that it is closed, the append of what it knows too."""
+        """Every call raises, even an append to a cached conversation."""
         store = RedisStore(redis_url, prefix=prefix)
         store.append("a", said("one"))
         store.close()
@@ -138,18 +138,18 @@ class TestAddress:
 
     @pytest.mark.parametrize("prefix", ["", "a{b", "a}b", "{a}", "\ud83d", None, 7])
     def test_prefix_is_text_without_braces(self, redis_url: str, prefix: Any) -> None:
-        """Braces would make another hash tag."""
+        """Braces would be another hash tag."""
         with pytest.raises(InvalidArgumentError, match=r"prefix=.* is not valid; give text without braces"):
             RedisStore(redis_url, prefix=prefix)
 
     @pytest.mark.parametrize("timeout_s", [0, -1, None, "soon"])
     def test_timeout_is_a_positive_number(self, redis_url: str, timeout_s: Any) -> None:
-        """Waiting for ever is no choice."""
+        """Waiting forever is not an option."""
         with pytest.raises(InvalidArgumentError, match="timeout_s="):
             RedisStore(redis_url, timeout_s=timeout_s)
 
     def test_tls_is_spoken_to_rediss(self, tmp_path: Path) -> None:
-        """With the authority that the address names."""
+        """With the certificate authority that the URL names."""
         with RedisServer(tmp_path, tls=True) as server:
             url = f"{server.url}?ssl_ca_certs={server.certificate}"
             with RedisStore(url) as store:
@@ -157,7 +157,7 @@ class TestAddress:
                 assert texts(store) == ["hello"]
 
     def test_unknown_certificate_is_refused(self, tmp_path: Path) -> None:
-        """A server that cannot prove who it is gets nothing."""
+        """A server that cannot prove its identity gets no data."""
         with (
             RedisServer(tmp_path, tls=True) as server,
             pytest.raises(StoreUnavailableError, match=rf"127\.0\.0\.1:{server.port}/0 cannot be used.*(?i:certif)"),
@@ -166,7 +166,7 @@ class TestAddress:
 
 
 class TestPassword:
-    """A password opens, and is nowhere to be read."""
+    """A password works, and is shown nowhere."""
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[RedisServer]:
@@ -175,7 +175,7 @@ class TestPassword:
             yield started
 
     def test_password_opens(self, server: RedisServer) -> None:
-        """As an argument, or encoded in the address."""
+        """As an argument, or encoded in the URL."""
         with RedisStore(server.url, password=PASSWORD) as store:
             store.append("a", said("hello"))
         with RedisStore(server.url.replace("//", "//:p%40ss%2Fw%3Ard%231@")) as store:
@@ -184,7 +184,7 @@ class TestPassword:
 
     @pytest.mark.parametrize("password", [None, "wrong-pa55"])
     def test_wrong_password_is_refused_unquoted(self, server: RedisServer, password: str | None) -> None:
-        """Host and port are named."""
+        """The error names host and port."""
         with pytest.raises(
             StoreUnavailableError, match=rf"127\.0\.0\.1:{server.port}/0 refused access.*password"
         ) as caught:
@@ -192,7 +192,7 @@ class TestPassword:
         assert "pa55" not in whole_text_of(caught.value)
 
     def test_password_is_in_no_error_of_a_lost_server(self, tmp_path: Path) -> None:
-        """Neither in the words nor in the traceback."""
+        """Neither in the message nor in the traceback."""
         with RedisServer(tmp_path, password="pa55word") as server:  # noqa: S106 - of the test's own server
             url = server.url.replace("//", "//:pa55word@")
             store = RedisStore(url)
@@ -206,10 +206,10 @@ class TestPassword:
 
 
 class TestClient:
-    """A client of the caller's own."""
+    """A client that the caller made."""
 
     def test_it_stays_open(self, client: redis.Redis, prefix: str) -> None:
-        """Closing the store closes nothing of it, not even its idle connections."""
+        """Closing the store closes none of its connections, not even idle ones."""
         client.ping()
         with RedisStore(client=client, prefix=prefix) as store:
             store.append("a", said("hello"))
@@ -237,14 +237,14 @@ class TestClient:
             assert texts(store, "b") == ["one", "two"]
 
     def test_other_encoding_makes_no_difference(self, redis_url: str, prefix: str) -> None:
-        """Keys are the same bytes whatever the client would make of text."""
+        """Keys are the same bytes whatever the client's encoding."""
         with closing(redis.Redis.from_url(redis_url, encoding="latin-1")) as client:
             RedisStore(client=client, prefix=prefix).append("日本語", said("one"), user_id="é")
         with RedisStore(redis_url, prefix=prefix) as store:
             assert [head.user_id for head in store.list(user_id="é")] == ["é"]
 
     def test_decoding_client_is_refused(self, redis_url: str) -> None:
-        """Given as such or by the address."""
+        """Given as a client or by the URL."""
         client = redis.Redis.from_url(redis_url, decode_responses=True)
         with pytest.raises(InvalidArgumentError, match="without decode_responses=True"):
             RedisStore(client=client)
@@ -252,13 +252,13 @@ class TestClient:
             RedisStore(f"{redis_url}?decode_responses=True")
 
     def test_what_is_no_client_is_refused(self) -> None:
-        """With the name of its type."""
+        """The error names its type."""
         wrong: Any = "redis://localhost"
         with pytest.raises(InvalidArgumentError, match="client is a str"):
             RedisStore(client=wrong)
 
     def test_without_the_package_the_extra_is_named(self) -> None:
-        """``pip install 'promptkit-nb[redis]'``, and importing the class itself works."""
+        """The error says ``pip install 'promptkit-nb[redis]'``, and importing the class works."""
         script = """
 import sys
 class Absent:
@@ -281,7 +281,7 @@ class TestNotebook:
 
     @pytest.fixture
     def shell(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[InteractiveShell]:
-        """A shell with the extension, which leaves nothing behind."""
+        """A shell with the extension, which is unloaded afterwards."""
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
         InteractiveShell.clear_instance()
         config = Config()
@@ -293,7 +293,7 @@ class TestNotebook:
         InteractiveShell.clear_instance()
 
     def test_conversations_are_kept_there(self, shell: InteractiveShell, tmp_path: Path) -> None:
-        """The line that answers names server and database, and not the password."""
+        """The status line names server and database, but not the password."""
         with RedisServer(tmp_path, password="pa55word") as server:  # noqa: S106 - of the test's own server
             url = server.url.replace("//", "//:pa55word@")
             printed = printed_by(shell, f"%chat_setup --provider demo --store {url}?socket_timeout=5")
@@ -311,10 +311,10 @@ class TestNotebook:
 
 
 class TestKeys:
-    """Which keys there are, and whose."""
+    """Which keys the store has."""
 
     def test_all_keys_carry_the_hash_tag(self, tmp_path: Path) -> None:
-        """Whatever is called; so the server of a cluster refuses none of it for lying in another slot."""
+        """Whichever call is made; so no call crosses the slots of a cluster."""
         with RedisServer(tmp_path, cluster=True) as server, RedisStore(server.url, prefix="chats:", ttl=60) as store:
             call_everything(store)
             store.append("a", said("one"))
@@ -326,7 +326,7 @@ class TestKeys:
                 assert len(slots) == 1
 
     def test_foreign_keys_survive(self, client: redis.Redis, prefix: str, redis_url: str) -> None:
-        """Those that begin as ours do, too; and none of them is listed."""
+        """Even those with a similar prefix; none of them is listed."""
         foreign = {prefix, f"{prefix}h:a", f"{prefix}{{x}}", f"{{{prefix}y}}h:a", f"{{{prefix[:-1]}}}h:a"}
         for key in foreign:
             client.set(key, "theirs")
@@ -340,7 +340,7 @@ class TestKeys:
         assert client.mget(sorted(foreign)) == [b"theirs"] * len(foreign)
 
     def test_deleted_conversation_leaves_no_key(self, store: RedisStore, client: redis.Redis, prefix: str) -> None:
-        """Only the format and the last number stay."""
+        """Only the format and the last number remain."""
         call_everything(store)
         for head in store.list():
             store.delete(head.conversation_id)
@@ -354,7 +354,7 @@ class TestKeys:
         assert not used & {"keys", "scan", "sscan", "zscan", "hscan", "flushdb", "flushall"}
 
     def test_list_takes_as_many_commands_for_1000_as_for_10(self, store: RedisStore, client: redis.Redis) -> None:
-        """One read of the index and one of all heads."""
+        """One command reads the index and one all heads."""
         taken = []
         for upto in (10, 1000):
             for number in range(0 if upto == 10 else 10, upto):
@@ -369,7 +369,7 @@ class TestKeys:
     def test_foreign_data_is_told_and_left_alone(
         self, store: RedisStore, client: redis.Redis, prefix: str, name: str
     ) -> None:
-        """What has another type than ours is never overwritten."""
+        """A key of another type is never overwritten."""
         key = f"{{{prefix}}}{name}"
         store.append("a", said("hello"))
         client.delete(key)
@@ -386,19 +386,19 @@ class TestKeys:
         assert client.get(f"{{{prefix}}}format") == b"2"
 
     def test_foreign_format_is_refused(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """A key of that name with something else in it is not ours."""
+        """A format key with another value belongs to another program."""
         client.set(f"{{{prefix}}}format", "pdf")
         with pytest.raises(StoreCorruptedError, match=r"has other data in .*b'pdf'"):
             RedisStore(redis_url, prefix=prefix)
 
 
 class TestDamage:
-    """What somebody else wrote into a key of ours is named, and the rest is saved."""
+    """A damaged key is named in the error, and the rest can be saved."""
 
     def test_damaged_record_is_named_and_the_others_are_saved(
         self, store: RedisStore, client: redis.Redis, prefix: str, tmp_path: Path
     ) -> None:
-        """A list that it would stand in raises; ``export_store`` leaves only that one out."""
+        """A list that would include it raises; ``export_store`` leaves out only that one."""
         for name in ("a", "b"):
             store.append(name, said("hello"))
         client.set(f"{{{prefix}}}h:b", b"{")
@@ -410,10 +410,10 @@ class TestDamage:
 
 
 class TestOneRoundTrip:
-    """An append is one command where nobody else wrote, and right where somebody did."""
+    """An append is one command if no one else wrote, and correct if someone did."""
 
     def test_it_is_taken(self, store: RedisStore, client: redis.Redis) -> None:
-        """After the first one: twenty appends are twenty ``EVALSHA``, and no transaction."""
+        """After the first one, twenty appends are twenty ``EVALSHA`` without a transaction."""
         store.append("a", said("first"))
         store.append("a", said("second"))  # loads the script
         before = commands_of(client)
@@ -427,7 +427,7 @@ class TestOneRoundTrip:
     def test_it_is_taken_after_any_read(
         self, store: RedisStore, redis_url: str, client: redis.Redis, prefix: str
     ) -> None:
-        """A conversation that was opened by another handle is known once it was read."""
+        """A conversation that another handle created is cached once it was read."""
         store.append("a", said("one"))
         with RedisStore(redis_url, prefix=prefix) as other:
             other.get("a")
@@ -436,7 +436,7 @@ class TestOneRoundTrip:
             assert commands_of(client)["watch"] == before["watch"]
 
     def test_head_is_the_same_as_read_anew(self, store: RedisStore) -> None:
-        """Counts, totals, metadata, times and revision."""
+        """It has the same counts, totals, metadata, times and revision."""
         store.create(ConversationState("a", "alice", metadata={"topic": "travel"}))
         store.append("a", said("one", cost=Decimal("0.01")))
         head = store.append("a", said("two", cost=None))
@@ -444,7 +444,7 @@ class TestOneRoundTrip:
         assert (head.turn_count, head.revision, head.unpriced_turns) == (2, 3, 1)
 
     def test_somebody_else_wrote(self, store: RedisStore, redis_url: str, prefix: str) -> None:
-        """Both turns stay, and the metadata that changed is in the head."""
+        """Both turns stay, and the changed metadata is in the head."""
         store.append("a", said("mine"))
         with RedisStore(redis_url, prefix=prefix) as other:
             other.append("a", said("theirs"))
@@ -454,7 +454,7 @@ class TestOneRoundTrip:
         assert (head.turn_count, head.revision, head.metadata) == (3, 4, {"topic": "travel"})
 
     def test_somebody_else_deleted(self, store: RedisStore, redis_url: str, prefix: str) -> None:
-        """Without ``create`` that is told, with it the conversation begins anew."""
+        """Without ``create`` it raises; with it a new conversation is started."""
         store.append("a", said("old"))
         with RedisStore(redis_url, prefix=prefix) as other:
             other.delete("a")
@@ -464,7 +464,7 @@ class TestOneRoundTrip:
         assert texts(store) == ["new"]
 
     def test_somebody_else_deleted_and_began_anew(self, store: RedisStore, redis_url: str, prefix: str) -> None:
-        """The turn lands in the new one."""
+        """The turn is added to the new one."""
         store.append("a", said("old"))
         with RedisStore(redis_url, prefix=prefix) as other:
             other.delete("a")
@@ -473,7 +473,7 @@ class TestOneRoundTrip:
         assert texts(store) == ["theirs", "mine"]
 
     def test_same_turn_is_once(self, store: RedisStore) -> None:
-        """The last one and an old one alike; nothing is counted."""
+        """The last turn or an old one; nothing is counted."""
         first, last = said("first"), said("last")
         store.append("a", first)
         head = store.append("a", last)
@@ -481,7 +481,7 @@ class TestOneRoundTrip:
         assert store.append("a", first) == head
 
     def test_thousands_of_conversations_are_not_all_remembered(self, store: RedisStore) -> None:
-        """A handle that lives for months does not grow; what it forgot it reads again."""
+        """A handle that lives for months does not grow; it reads again what it has dropped."""
         for number in range(1050):
             store.append(str(number), said("one"))
         assert len(store._cache._conversations) <= 1000
@@ -508,10 +508,10 @@ class TestOneRoundTrip:
 
 
 class TestManyWriters:
-    """Handles in processes and threads that write at once."""
+    """Several handles, in processes and threads, write at once."""
 
     def test_four_processes_lose_nothing(self, redis_url: str, prefix: str, store: RedisStore) -> None:
-        """Fifty appends each on one conversation: 200 turns, each once, each writer's in its order."""
+        """Fifty appends each to one conversation: 200 turns, each stored once, in the order of its writer."""
         writers = [SPAWN.Process(target=append_many, args=(redis_url, prefix, name, 50)) for name in "abcd"]
         for writer in writers:
             writer.start()
@@ -544,7 +544,7 @@ class TestManyWriters:
         assert sorted(texts(store)) == sorted(f"{name}{number}" for name in "abcdefgh" for number in range(10))
 
     def test_forked_child_has_connections_of_its_own(self, store: RedisStore) -> None:
-        """Parent and child go on with the same handle."""
+        """Parent and child both use the same handle."""
         store.append("a", said("before"))
         child = FORK.Process(target=append_to, args=(store, "child", 20))
         child.start()
@@ -554,7 +554,7 @@ class TestManyWriters:
         assert len(set(texts(store))) == store.head("a").turn_count == 41
 
     def test_cleanup_spares_what_was_written_meanwhile(self, store: RedisStore, redis_url: str, prefix: str) -> None:
-        """An old conversation that somebody continues between the look and the deletion stays."""
+        """An old conversation that is continued between reading and deleting stays."""
         store.append("a", said("old"))
         time.sleep(0.05)
         with RedisStore(redis_url, prefix=prefix) as other:
@@ -563,7 +563,7 @@ class TestManyWriters:
         assert texts(store) == ["old", "new"]
 
     def test_expired_id_of_another_user_is_in_one_list(self, redis_url: str, prefix: str, store: RedisStore) -> None:
-        """Where the server forgot alice's conversation and bob took its id, it is bob's only."""
+        """If the server dropped alice's conversation and bob took its id, only bob's list has it."""
         with RedisStore(redis_url, prefix=prefix, ttl=0.05) as brief:
             brief.append("a", said("hello"), user_id="alice")
         time.sleep(0.1)
@@ -573,10 +573,10 @@ class TestManyWriters:
 
 
 class TestExpiry:
-    """The server forgets what has expired."""
+    """The server drops expired conversations."""
 
     def test_nothing_is_left(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """After the TTL, neither keys nor ghosts are in the lists."""
+        """After the TTL, neither keys nor entries in the lists are left."""
         with RedisStore(redis_url, prefix=prefix, ttl=2) as store:
             store.append("a", said("one"), user_id="alice")
             store.append("a", said("two"))
@@ -593,7 +593,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("call", ["get", "recent", "append", "update_metadata", "set"])
     def test_every_key_lives_on(self, redis_url: str, client: redis.Redis, prefix: str, call: str) -> None:
-        """Reading or writing any of it keeps all of it, to the millisecond."""
+        """Reading or writing any key restarts the TTL of all, to the millisecond."""
         with RedisStore(redis_url, prefix=prefix, ttl=15) as store:
             store.append("a", said("one"))
             state = store.get("a")
@@ -616,7 +616,7 @@ class TestExpiry:
                 assert 10_000 < remaining <= 15_000
 
     def test_store_without_ttl_keeps_what_it_writes(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """Also where another store with a TTL wrote before, and the append would be one round trip."""
+        """Even if another store with a TTL wrote before, and the append could be one round trip."""
         with RedisStore(redis_url, prefix=prefix, ttl=2) as brief, RedisStore(redis_url, prefix=prefix) as store:
             brief.append("a", said("one"))
             store.get("a")
@@ -626,7 +626,7 @@ class TestExpiry:
             assert texts(store) == ["one", "two"]
 
     def test_append_after_expiry_begins_anew(self, redis_url: str, prefix: str) -> None:
-        """The handle that knew the conversation does not bring it back."""
+        """A handle with the conversation in its cache does not restore it."""
         with RedisStore(redis_url, prefix=prefix, ttl=0.1) as store:
             store.append("a", said("old"))
             time.sleep(0.2)
@@ -635,15 +635,15 @@ class TestExpiry:
 
 
 class TestLostServer:
-    """A server that goes away is told, and nothing acknowledged is lost."""
+    """A lost server is an error, and no acknowledged write is lost."""
 
     def test_nobody_there(self) -> None:
-        """Host and port are named, and the way to check."""
+        """The error names host and port, and how to check."""
         with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0 cannot be used.*redis-cli ping"):
             RedisStore("redis://127.0.0.1:1/0")
 
     def test_killed_server_loses_nothing_acknowledged(self, tmp_path: Path) -> None:
-        """The store is unavailable while it is down, works when it is back, and a retried turn is once."""
+        """The store is unavailable while it is down, works when it is back, and a retried turn is stored once."""
         with RedisServer(tmp_path, durable=True) as server, RedisStore(server.url) as store:
             turns = [said(str(number)) for number in range(30)]
             for turn in turns[:-1]:
@@ -664,7 +664,7 @@ class TestLostServer:
             assert store.get("a").turns == tuple(turns)
 
     def test_server_killed_while_four_threads_append(self, tmp_path: Path) -> None:
-        """Each repeats a turn until it is acknowledged: all are there, each once."""
+        """Each repeats a turn until it is acknowledged: all are stored, each once."""
         with RedisServer(tmp_path, durable=True) as server, RedisStore(server.url) as store:
             threads = [threading.Thread(target=append_until_kept, args=(store, name, 40)) for name in "abcd"]
             for thread in threads:
@@ -678,7 +678,7 @@ class TestLostServer:
             assert sorted(texts(store)) == sorted(f"{name}{number}" for name in "abcd" for number in range(40))
 
     def test_paused_server_is_waited_for_no_longer_than_told(self, tmp_path: Path) -> None:
-        """A timeout, then it works again; the turn whose append was on its way is once."""
+        """A timeout is raised, then it works again; the turn that was being appended is stored once."""
         with RedisServer(tmp_path) as server, RedisStore(server.url, timeout_s=0.3) as store:
             store.append("a", said("one"))
             turn = said("two")
@@ -695,7 +695,7 @@ class TestLostServer:
             assert texts(store) == ["one", "two"]
 
     def test_lost_answer_is_no_refusal(self, tmp_path: Path) -> None:
-        """Where the connection dies while a creation is on its way, that is told, and not that the id was taken."""
+        """If the connection is lost during a creation, the error says so, not that the id is taken."""
         with RedisServer(tmp_path) as server, RedisStore(server.url) as store:
             before_writing(store, server.kill)
             with pytest.raises(StoreUnavailableError, match="cannot be used"):
@@ -706,7 +706,7 @@ class TestLostServer:
                 store.create(ConversationState("a"))
 
     def test_restarted_server_is_met_with_a_new_connection(self, tmp_path: Path) -> None:
-        """The first call after it succeeds, though the old connection is dead and the script forgotten."""
+        """The first call after it succeeds, although the connection is dead and the script is not loaded."""
         with RedisServer(tmp_path, durable=True) as server, RedisStore(server.url) as store:
             store.append("a", said("one"))
             store.append("a", said("two"))
@@ -716,7 +716,7 @@ class TestLostServer:
             assert texts(store) == ["one", "two", "three"]
 
     def test_cluster_that_does_not_serve_the_slot_is_unavailable(self, tmp_path: Path) -> None:
-        """The words are the server's."""
+        """The error quotes the server."""
         with RedisServer(tmp_path, cluster=True) as server, RedisStore(server.url) as store:
             with closing(server.client()) as client:
                 client.execute_command("CLUSTER", "DELSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
@@ -724,7 +724,7 @@ class TestLostServer:
                 store.list()
 
     def test_replica_is_unavailable(self, redis_url: str, tmp_path: Path) -> None:
-        """It cannot be written to, and the primary's address is asked for."""
+        """It is read-only, and the error asks for the address of the primary."""
         port = redis_url.rpartition(":")[2].partition("/")[0]
         with RedisServer(tmp_path) as server, RedisStore(server.url) as store, closing(server.client()) as client:
             store.append("a", said("one"))
@@ -733,7 +733,7 @@ class TestLostServer:
                 store.append("a", said("two"))
 
     def test_full_server_says_so(self, tmp_path: Path) -> None:
-        """Reading goes on."""
+        """Reading still works."""
         with RedisServer(tmp_path) as server, RedisStore(server.url) as store, closing(server.client()) as client:
             store.append("a", said("one"))
             client.config_set("maxmemory", "1mb")
@@ -778,7 +778,7 @@ def printed_by(shell: InteractiveShell, cell: str) -> str:
 
 
 def before_writing(store: RedisStore, act: Callable[[], object]) -> None:
-    """Let something happen once, between what the store's next transaction reads and what it writes."""
+    """Run an action once, between the reads and the writes of the store's next transaction."""
     once = [act]
     run_once = store.backend._run_once
 
@@ -795,7 +795,7 @@ def before_writing(store: RedisStore, act: Callable[[], object]) -> None:
 
 
 def commands_of(client: redis.Redis) -> dict[str, int]:
-    """Return how often the server has been given each command, those within scripts included."""
+    """Return how often the server has executed each command, including those in scripts."""
     stats: Any = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): values["calls"] for name, values in stats.items()}
 
@@ -807,19 +807,19 @@ def traffic_of(client: redis.Redis) -> tuple[int, int]:
 
 
 def append_many(url: str, prefix: str, name: str, count: int) -> None:
-    """Append so many turns to the conversation ``a``; for a process of its own."""
+    """Append this many turns to the conversation ``a``, in a process of its own."""
     with RedisStore(url, prefix=prefix) as store:
         append_to(store, name, count)
 
 
 def append_to(store: RedisStore, name: str, count: int) -> None:
-    """Append so many turns to the conversation ``a``."""
+    """Append this many turns to the conversation ``a``."""
     for number in range(count):
         store.append("a", said(f"{name}{number}"))
 
 
 def append_until_kept(store: RedisStore, name: str, count: int) -> None:
-    """Append so many turns, each again until it is acknowledged."""
+    """Append this many turns, each repeated until it is acknowledged."""
     for number in range(count):
         turn = said(f"{name}{number}")
         while True:

@@ -1,4 +1,4 @@
-"""What changes a history loses nothing of it: replace, archive, restore, fork, in any order, on every store."""
+"""Changes of a history lose nothing: replace, archive, restore and fork, in any order, on every store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def spoken(store: StateStore, letters: str) -> tuple[Turn, ...]:
-    """Append a turn for each letter to the conversation ``a``; return them."""
+    """Append one turn per letter to the conversation ``a``; return them."""
     turns = tuple(said(letter) for letter in letters)
     for turn in turns:
         store.append("a", turn)
@@ -36,7 +36,7 @@ def spoken(store: StateStore, letters: str) -> tuple[Turn, ...]:
 
 
 def current(store: StateStore) -> str:
-    """Return what is said in the conversation ``a`` now; ``recent`` says the same, however much of it is asked for."""
+    """Return the current texts of the conversation ``a``, after checking that ``recent`` agrees for every count."""
     found = texts(store.get("a").turns)
     for n in range(len(found) + 2):
         assert texts(store.recent("a", n)) == found[max(len(found) - n, 0) :]
@@ -45,17 +45,17 @@ def current(store: StateStore) -> str:
 
 
 class TestReplacing:
-    """``replace`` answers a turn again, in place."""
+    """``replace`` answers a turn again, in its place."""
 
     def test_first_of_many_is_replaced_in_place(self, store: StateStore) -> None:
-        """The later ones stay where they are, and turns are appended behind them."""
+        """The later ones stay, and new turns are appended after them."""
         a, *_ = spoken(store, "abc")
         store.replace("a", a.id, said("x"))
         spoken(store, "d")
         assert current(store) == "xbcd"
 
     def test_former_version_may_be_replaced(self, store: StateStore) -> None:
-        """Whoever names it did not see the newer one, which is kept as a version too."""
+        """A caller that names it has not seen the newer one, which is kept as a version, too."""
         (a,) = spoken(store, "a")
         store.replace("a", a.id, said("x"))
         store.replace("a", a.id, said("y"))
@@ -63,13 +63,13 @@ class TestReplacing:
         assert (current(store), texts(versions)) == ("y", ["a", "x"])
 
     def test_change_is_dated(self, store: StateStore, clock: Clock) -> None:
-        """``updated_at`` is now."""
+        """``updated_at`` is the current time."""
         (a,) = spoken(store, "a")
         clock.pass_s(5)
         assert store.replace("a", a.id, said("x")).updated_at == clock.now
 
     def test_unpriced_and_replayed_versions_count_as_such(self, store: StateStore) -> None:
-        """Unknown is counted apart, a replay is free."""
+        """An unknown cost is counted separately, and a replay is free."""
         a, b = spoken(store, "ab")
         store.replace("a", a.id, said("x", cost=None))
         head = store.replace("a", b.id, said("y", replayed=True))
@@ -77,7 +77,7 @@ class TestReplacing:
 
     @pytest.mark.parametrize("wrong", ["nothing", "", "\ud83d", None, 7])
     def test_unknown_turn_is_refused(self, store: StateStore, wrong: Any) -> None:
-        """Whatever is given instead of its id."""
+        """Whatever is given in place of its id."""
         spoken(store, "a")
         with pytest.raises(InvalidArgumentError, match="has no turn and no branch"):
             store.replace("a", wrong, said("x"))
@@ -86,17 +86,17 @@ class TestReplacing:
         assert store.head("a").revision == 1
 
     def test_restoring_what_is_current_changes_nothing(self, store: StateStore) -> None:
-        """Nor does it count as a write."""
+        """It does not count as a write either."""
         (a,) = spoken(store, "a")
         head = store.head("a")
         assert store.restore("a", a) == head
 
 
 class TestArchiving:
-    """Archived turns leave, and come back where they belong."""
+    """Archived turns leave the conversation, and are restored to where they belong."""
 
     def test_order_of_restoring_makes_no_difference(self, store: StateStore) -> None:
-        """Two heads that left one after the other come back in either order."""
+        """Two heads that were archived one after the other can be restored in either order."""
         for order in (("1", "2"), ("2", "1")):
             store.set(ConversationState("a", created_at=START))
             turns = spoken(store, "abcde")
@@ -110,7 +110,7 @@ class TestArchiving:
             assert state.turns[:5] == turns
 
     def test_tail_comes_back_behind_what_is_left_of_the_head(self, store: StateStore) -> None:
-        """A head left since: the tail counts from there, and from the front again when the head is back."""
+        """After a head was archived, the tail counts from there; when the head is back, from the front again."""
         spoken(store, "abcde")
         store.archive("a", 3, 5, as_branch="tail")
         store.archive("a", 0, 2, as_branch="head")
@@ -122,7 +122,7 @@ class TestArchiving:
         assert current(store) == "abcde"
 
     def test_swapped_tails_each_find_their_context(self, store: StateStore) -> None:
-        """After a head of the second history left, the first one comes back as fresh as it was, and the second too."""
+        """After a head of the second history was archived, both histories are restored without stale turns."""
         spoken(store, "abc")
         first = chain_of(store.get("a").turns)
         store.archive("a", 0, 3, as_branch="first")
@@ -136,7 +136,7 @@ class TestArchiving:
         assert (current(store), context_chain(store)) == ("ef", second)
 
     def test_tail_that_followed_a_head_is_not_stale_when_it_returns(self, store: StateStore) -> None:
-        """Also where the head that left was all that stood before it."""
+        """Even if the archived head was everything before it."""
         spoken(store, "abcde")
         whole = context_chain(store)
         store.archive("a", 3, 5, as_branch="tail")
@@ -146,7 +146,7 @@ class TestArchiving:
         assert (current(store), context_chain(store)) == ("de", whole)
 
     def test_middle_comes_back_in_the_middle(self, store: StateStore) -> None:
-        """Between the turns that stood around it; those behind stay where they are."""
+        """Between the turns that were around it; the later ones stay."""
         spoken(store, "abcd")
         store.archive("a", 1, 3, as_branch="middle")
         assert current(store) == "ad"
@@ -155,7 +155,7 @@ class TestArchiving:
         assert current(store) == "abcde"
 
     def test_tail_of_what_left_in_the_middle_comes_back_behind_the_rest(self, store: StateStore) -> None:
-        """What stood before it is gone: it does not take the place of what stood before that."""
+        """The turns before it are gone, and it does not replace earlier ones."""
         spoken(store, "abcd")
         store.archive("a", 3, 4, as_branch="tail")
         spoken(store, "e")
@@ -167,7 +167,7 @@ class TestArchiving:
         assert current(store) == "ad"
 
     def test_versions_leave_and_return_with_their_turn(self, store: StateStore) -> None:
-        """Replaced while archived, a turn comes back as its latest answer."""
+        """A turn that is replaced while archived is restored as its latest answer."""
         a, b, _ = spoken(store, "abc")
         store.replace("a", b.id, said("x"))
         store.archive("a", 1, 3, as_branch="tail")
@@ -180,7 +180,7 @@ class TestArchiving:
         assert store.get("a").turns[0] == a
 
     def test_nothing_is_archived_from_an_empty_range(self, store: StateStore) -> None:
-        """No branch, no write."""
+        """There is neither a branch nor a write."""
         spoken(store, "a")
         head = store.head("a")
         assert store.archive("a", 1, 1, as_branch="b") == head
@@ -188,13 +188,13 @@ class TestArchiving:
 
     @pytest.mark.parametrize("wrong", ["", " ", None, 7, "\ud83d"])
     def test_branch_has_an_id(self, store: StateStore, wrong: Any) -> None:
-        """Any text that can be encoded."""
+        """An id is any text that can be encoded."""
         spoken(store, "a")
         with pytest.raises(InvalidArgumentError, match="is no id of a branch"):
             store.archive("a", 0, 1, as_branch=wrong)
 
     def test_branch_that_a_state_brought_is_restored(self, store: StateStore) -> None:
-        """Its versions stand with it."""
+        """Its versions are restored with it."""
         left = said("left")
         store.set(
             ConversationState(
@@ -210,7 +210,7 @@ class TestArchiving:
 
 
 class TestSummaries:
-    """A summary that somebody paid for is in the totals, one that nobody paid for is not."""
+    """A summary is in the totals if it was paid for."""
 
     @pytest.mark.parametrize(
         ("summary", "words"),
@@ -224,7 +224,7 @@ class TestSummaries:
         ],
     )
     def test_what_cannot_be_read_back_is_refused(self, store: StateStore, summary: Any, words: str) -> None:
-        """The conversation is as it was, by ``add_summary`` and by ``set``."""
+        """By ``add_summary`` and ``set``; the conversation is unchanged."""
         spoken(store, "a")
         before = store.get("a")
         with pytest.raises(InvalidArgumentError, match=words):
@@ -235,19 +235,19 @@ class TestSummaries:
         assert store.head("a").total_cost == before.total_cost
 
     def test_half_a_character_is_cleaned(self, store: StateStore) -> None:
-        """As in a message."""
+        """Lone surrogates are replaced as in messages."""
         spoken(store, "a")
         store.add_summary("a", Summary(0, 0, "Alice \ud83d"))
         assert store.get("a").summaries[0].text == "Alice \ufffd"
 
     def test_summary_by_hand_costs_nothing(self, store: StateStore) -> None:
-        """It is no unpriced turn either."""
+        """It does not count as unpriced either."""
         head = store.create(ConversationState("a"))
         found = store.add_summary("a", Summary(0, 1, "By hand."))
         assert (found.token_count, found.total_cost, found.unpriced_turns) == (0, head.total_cost, 0)
 
     def test_totals_of_head_and_state_agree_in_a_fork(self, store: StateStore) -> None:
-        """A copied summary gives an unpriced turn no price."""
+        """A copied summary does not give a price to an unpriced turn."""
         store.set(rich_state("a"))
         store.fork("a", "b")
         head = store.append("b", said("x", cost=None))
@@ -255,10 +255,10 @@ class TestSummaries:
 
 
 class TestForking:
-    """A fork goes its own way."""
+    """A fork is independent."""
 
     def test_moves_in_a_fork_stay_there(self, store: StateStore) -> None:
-        """Replaced, archived and restored there, the original is as it was, and the other way round."""
+        """Replacing, archiving and restoring in one does not change the other."""
         a, *_ = spoken(store, "abc")
         store.fork("a", "b")
         before = store.get("a")
@@ -269,7 +269,7 @@ class TestForking:
         assert texts(store.get("b").turns) == ["x"]
 
     def test_restored_turns_are_inherited_still(self, store: StateStore) -> None:
-        """Versions and branches of the original too; a new answer in the fork is its own."""
+        """Versions and branches, too; a new answer in the fork is its own."""
         (a, b) = spoken(store, "ab")
         store.replace("a", a.id, said("x"))
         store.archive("a", 1, 2, as_branch="tail")
@@ -300,7 +300,7 @@ class TestForking:
         assert store.head("c").token_count == 10
 
     def test_expired_original_is_not_forked(self, open_store: OpenStore, clock: Clock) -> None:
-        """And the new id stays free; a live one is kept alive by it."""
+        """The new id stays free; forking a live conversation restarts its TTL."""
         store = open_store(60)
         spoken(store, "a")
         clock.pass_s(59)
@@ -310,7 +310,7 @@ class TestForking:
 
 
 def test_conversation_has_room_for_so_many_turns() -> None:
-    """Where they would reach the rows of versions, the last one is refused in our words."""
+    """A turn that would reach the rows of versions is refused with our error."""
     store = MemoryStore()
     (a,) = spoken(store, "a")
     stored = store._find("a")
@@ -323,7 +323,7 @@ def test_conversation_has_room_for_so_many_turns() -> None:
 
 
 def context_chain(store: StateStore) -> str:
-    """Return the hash that the next turn of the conversation ``a`` would be answered in."""
+    """Return the context hash of the next turn of the conversation ``a``."""
     state = store.get("a")
     return chain_of(state.turns, state.context_hash)
 
@@ -333,7 +333,7 @@ Slot = list[str]  # the answers of one place, the current one last
 
 @dataclass
 class Line:
-    """A branch in plain lists."""
+    """A branch as plain lists."""
 
     kind: str
     start: int
@@ -342,7 +342,7 @@ class Line:
 
 @dataclass
 class Model:
-    """A conversation in plain lists: what every store must agree with."""
+    """A conversation as plain lists, which every store must agree with."""
 
     slots: list[Slot] = field(default_factory=list)
     branches: dict[str, Line] = field(default_factory=dict)
@@ -350,11 +350,11 @@ class Model:
 
     @property
     def all_slots(self) -> list[Slot]:
-        """Every place there is, current or not."""
+        """All places, current or not."""
         return [*self.slots, *(slot for line in self.branches.values() for slot in line.slots)]
 
     def archive(self, start: int, stop: int, name: str) -> None:
-        """Let a head or a tail leave."""
+        """Archive a head or a tail."""
         is_tail = stop == len(self.slots)
         if not is_tail:
             self.shift(-stop)
@@ -362,7 +362,7 @@ class Model:
         del self.slots[start:stop]
 
     def restore(self, name: str, displaced: str | None) -> None:
-        """Bring it back; what a tail displaces becomes the branch ``displaced``."""
+        """Restore a branch; what a tail displaces becomes the branch ``displaced``."""
         line = self.branches.pop(name)
         start = min(max(line.start, 0), len(self.slots))
         if line.kind == "head":
@@ -374,14 +374,14 @@ class Model:
         self.slots[start:] = line.slots
 
     def shift(self, by: int, behind: int = 0) -> None:
-        """Move the branches that stand from a position on."""
+        """Shift the branches that start at or after a position."""
         for line in self.branches.values():
             if behind == 0 or line.start >= behind:
                 line.start += by
 
 
 class TestAnyOrder:
-    """Whatever is done, in whatever order: a store agrees with plain lists, and no turn is ever lost."""
+    """In any order of steps, a store agrees with plain lists, and no turn is ever lost."""
 
     @settings(
         max_examples=60,
@@ -400,7 +400,7 @@ class TestAnyOrder:
         )
     )
     def test_store_agrees_with_plain_lists(self, store: StateStore, steps: list[tuple[str, int]]) -> None:
-        """Turns, versions, branches and totals after each step; the ids of all turns only grow in number."""
+        """Turns, versions, branches and totals are compared after each step; the number of turn ids never falls."""
         run = _Run(store, store.create(ConversationState(f"{uuid4()}")).conversation_id)
         for step, number in steps:
             before = run.known
@@ -411,7 +411,7 @@ class TestAnyOrder:
 
 
 class _Run:
-    """One sequence of steps, on a store and on its model."""
+    """A sequence of steps, on a store and on its model."""
 
     def __init__(self, store: StateStore, name: str) -> None:
         self.store = store
@@ -424,7 +424,7 @@ class _Run:
         return {turn.id for turn in self.store.get(self.name).stored_turns}
 
     def step(self, step: str, number: int) -> None:
-        """Do one thing to both; what is impossible just now is passed over."""
+        """Do one step on both; an impossible one is skipped."""
         store, model, slots = self.store, self.model, self.model.all_slots
         if step == "append":
             store.append(self.name, self.new_turn())
@@ -463,7 +463,7 @@ class _Run:
         return turn
 
     def seen(self) -> tuple[object, ...]:
-        """What the store says."""
+        """Return what the store has."""
         state, head = self.store.get(self.name), self.store.head(self.name)
         assert head.token_count == state.token_count
         return (
@@ -476,7 +476,7 @@ class _Run:
         )
 
     def expected(self) -> tuple[object, ...]:
-        """What the model says."""
+        """Return what the model has."""
         model = self.model
         current = [slot[-1] for slot in model.slots]
         branches = [

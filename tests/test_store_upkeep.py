@@ -1,4 +1,4 @@
-"""Cleaning up, the ledger, and the stream of turns, where time passes and processes spend together."""
+"""Cleaning up, the ledger and the stream of turns, while time passes and several processes spend."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestCleanup:
     """``cleanup`` deletes by age."""
 
     def test_age_counts_from_the_last_update(self, store: StateStore, clock: Clock) -> None:
-        """To the microsecond: what was updated then, or later, stays."""
+        """To the microsecond: what was updated at that time or later stays."""
         store.append("old", said("x"))
         store.append("used", said("x"))
         clock.pass_s(60)
@@ -46,13 +46,13 @@ class TestCleanup:
         assert [head.conversation_id for head in store.list()] == ["used"]
 
     def test_time_may_be_given_instead(self, store: StateStore) -> None:
-        """An aware one."""
+        """It must have a time zone."""
         for days in range(3):
             store.create(ConversationState(f"{days}", updated_at=START + timedelta(days=days)))
         assert store.cleanup(START + timedelta(days=1)) == ("0",)
 
     def test_expired_ones_go_too(self, open_store: OpenStore, clock: Clock) -> None:
-        """Whatever their age; a dry run names them and leaves them where they are."""
+        """Whatever their age; a dry run names them and deletes nothing."""
         store = open_store(60)
         store.append("expired", said("x"))
         clock.pass_s(60)
@@ -64,7 +64,7 @@ class TestCleanup:
 
     @pytest.mark.parametrize("wrong", [0, -1, None, "1", True, float("nan"), START.replace(tzinfo=None)])
     def test_what_is_no_age_deletes_nothing(self, store: StateStore, wrong: Any) -> None:
-        """It is refused, in the background too."""
+        """It is refused, in the background, too."""
         store.append("a", said("x"))
         with pytest.raises(InvalidArgumentError, match="older_than="):
             store.cleanup(wrong)
@@ -73,7 +73,7 @@ class TestCleanup:
         assert len(store.list()) == 1
 
     def test_delete_prefix_takes_every_user_and_no_neighbour(self, store: StateStore) -> None:
-        """An id that only looks alike stays."""
+        """Ids that only look similar stay."""
         for name, user in (("t:1", "alice"), ("t:2", "bob"), ("t", "alice"), ("T:1", "alice"), ("tt:1", "bob")):
             store.append(name, said("x"), user_id=user)
         assert store.delete_prefix("t:") == ("t:1", "t:2")
@@ -82,12 +82,12 @@ class TestCleanup:
 
 
 class TestBackground:
-    """``start_cleanup`` goes on until it is stopped."""
+    """``start_cleanup`` continues until it is stopped."""
 
     def test_error_is_logged_and_the_next_round_runs(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The first round fails, the second one cleans up."""
+        """The first round fails, and the second one cleans up."""
         store, rounds = MemoryStore(), threading.Semaphore(0)
         clean = store.cleanup
 
@@ -113,7 +113,7 @@ class TestBackground:
         assert "The disk is on fire." in caplog.text
 
     def test_stop_does_not_wait_for_the_next_round(self) -> None:
-        """Which would be in an hour."""
+        """The next round would be in an hour."""
         cleaning = MemoryStore().start_cleanup(every=timedelta(hours=1), older_than=1)
         start = time.monotonic()
         cleaning.stop()
@@ -128,7 +128,7 @@ class TestBackground:
         assert caplog.text == ""
 
     def test_closed_store_starts_none(self, store: StateStore) -> None:
-        """It would only fail."""
+        """Its rounds could only fail."""
         store.close()
         with pytest.raises(StoreUnavailableError, match="closed"):
             store.start_cleanup(60, 60)
@@ -138,7 +138,7 @@ class TestLedger:
     """What is spent, by scope."""
 
     def test_lease_ends_by_the_stores_clock(self, store: StateStore, clock: Clock) -> None:
-        """From then on the reservation is unconfirmed, and the limit counts it."""
+        """From then on the reservation is unconfirmed, but still counts."""
         store.reserve(["total"], DOLLAR, limit=None, lease=timedelta(minutes=1))
         assert store.spending("total").unconfirmed(clock.now) == 0
         clock.pass_s(60)
@@ -148,21 +148,21 @@ class TestLedger:
             store.reserve(["total"], DOLLAR, limit=DOLLAR, lease=60)
 
     def test_call_may_cost_more_than_was_reserved(self, store: StateStore) -> None:
-        """What was paid was paid; the next one is refused."""
+        """What was paid counts; the next call is refused."""
         store.settle(store.reserve(["total"], Decimal("0.5"), limit=DOLLAR, lease=60), Decimal("1.5"))
         assert store.spending("total").spent == Decimal("1.5")
         with pytest.raises(BudgetExceededError):
             store.reserve(["total"], Decimal(0), limit=DOLLAR, lease=60)
 
     def test_scope_is_any_text(self, store: StateStore) -> None:
-        """Scopes that look alike are apart; one given twice counts once."""
+        """Scopes that look alike are separate; one given twice counts once."""
         scopes = ["user:alice", "user:Alice", "日本語", "day:2026-03-01", "conversation:" + "x" * 1000]
         store.settle(store.reserve([*scopes, "user:alice"], DOLLAR, limit=DOLLAR, lease=60), DOLLAR)
         assert [store.spending(scope).spent for scope in [*scopes, "user:al"]] == [1, 1, 1, 1, 1, 0]
 
     @pytest.mark.parametrize("wrong", [None, 5, "total"])
     def test_what_is_no_scope_or_reservation_is_refused(self, store: StateStore, wrong: Any) -> None:
-        """By its value, and nothing is entered."""
+        """The error quotes the value, and nothing is entered."""
         with pytest.raises(InvalidArgumentError, match=r"^scopes=.* is not valid; give a tuple of texts"):
             store.reserve(wrong, DOLLAR, limit=None, lease=60)
         with pytest.raises(InvalidArgumentError, match="is not a reservation; give what"):
@@ -170,13 +170,13 @@ class TestLedger:
         assert store.spending("total").spent == 0
 
     def test_amounts_are_exact(self, store: StateStore) -> None:
-        """A hundred times a tenth of a cent, and a third digit nobody rounds."""
+        """A hundred times a tenth of a cent and a bit more, without rounding."""
         for _ in range(100):
             store.settle(store.reserve(["total"], DOLLAR, limit=None, lease=60), Decimal("0.0010000000001"))
         assert store.spending("total").spent == Decimal("0.1000000000100")
 
     def test_ledger_outlives_a_ttl(self, open_store: OpenStore, clock: Clock) -> None:
-        """Conversations expire, what they cost does not."""
+        """Conversations expire, but not their cost."""
         store = open_store(60)
         store.settle(store.reserve(["total"], DOLLAR, limit=None, lease=1), DOLLAR)
         clock.pass_s(3600)
@@ -185,7 +185,7 @@ class TestLedger:
 
     @pytest.mark.parametrize("kind", ["disk", "redis"])
     def test_processes_stay_under_one_limit(self, tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
-        """Eight of them spend in tenths until they are refused: ten tenths are spent, not one more."""
+        """Eight of them spend tenths until they are refused: exactly ten tenths are spent."""
         opener: Callable[[], StateStore]
         if kind == "disk":
             opener = partial(DiskStore, tmp_path)
@@ -199,10 +199,10 @@ class TestLedger:
 
 
 class TestStream:
-    """``iter_turns`` yields whole conversations, whatever happens meanwhile."""
+    """``iter_turns`` yields whole conversations, whatever is written meanwhile."""
 
     def test_deleted_meanwhile_is_passed_over(self, store: StateStore) -> None:
-        """The others still come."""
+        """The others are still yielded."""
         for name in "abc":
             store.append(name, said(name))
         stream = store.iter_turns()
@@ -211,7 +211,7 @@ class TestStream:
         assert found + [each.turn.user_text for each in stream] == ["a", "c"]
 
     def test_taken_over_meanwhile_is_passed_over(self, store: StateStore) -> None:
-        """It is not the asked user's any more."""
+        """It no longer belongs to that user."""
         for name in "ab":
             store.append(name, said(name), user_id="alice")
         stream = store.iter_turns(user_id="alice")
@@ -220,7 +220,7 @@ class TestStream:
         assert list(stream) == []
 
     def test_looking_keeps_nothing_alive(self, open_store: OpenStore, clock: Clock) -> None:
-        """A view of all turns is no use of each conversation."""
+        """Reading all turns for a view restarts no TTL."""
         store = open_store(60)
         store.append("a", said("x"))
         clock.pass_s(59)

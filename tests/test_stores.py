@@ -1,4 +1,4 @@
-"""The edges of our stores, on each of them: siblings agree to the last. The contract is ``promptkit_nb.testing``."""
+"""Edge cases of the three stores, which behave alike; the contract itself is in ``promptkit_nb.testing``."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class TestCreating:
-    """``create``: a conversation is there once."""
+    """``create`` stores a conversation once."""
 
     def test_id_is_given_once(self, store: StateStore) -> None:
-        """The second one is refused and the first stays as it was, whoever owns it."""
+        """The second one is refused, and the first is unchanged, whoever owns it."""
         store.create(ConversationState("a", "alice", turns=(said("hello"),)))
         before = store.get("a")
         with pytest.raises(ConversationExistsError, match="'a' exists already; nothing was changed"):
@@ -43,7 +43,7 @@ class TestCreating:
         assert store.get("a") == before
 
     def test_deleted_id_is_free_again(self, store: StateStore) -> None:
-        """Nothing of the former conversation is left in the new one."""
+        """The new conversation has nothing of the former one."""
         store.create(rich_state("a"))
         store.delete("a")
         assert store.create(ConversationState("a")).token_count == 0
@@ -75,7 +75,7 @@ class TestIds:
         ],
     )
     def test_any_text_is_an_id(self, store: StateStore, conversation_id: str) -> None:
-        """It is created, appended to, read, listed and deleted under exactly that id."""
+        """A conversation is created, appended to, read, listed and deleted under exactly that id."""
         store.create(ConversationState(conversation_id))
         store.append(conversation_id, said("hi"))
         assert store.get(conversation_id).conversation_id == conversation_id
@@ -95,7 +95,7 @@ class TestIds:
 
     @pytest.mark.parametrize("bad", ["", " ", "\n\t", "x" * 1001, "\ud83d", None, 7])
     def test_what_is_no_id_is_refused_by_every_call(self, store: StateStore, bad: Any) -> None:
-        """Blank, too long, half a character or no text: ``InvalidConversationIdError``, and nothing is stored."""
+        """Blank, too long, half a character or not text: ``InvalidConversationIdError``, and nothing is stored."""
         calls: list[Callable[[], object]] = [
             lambda: store.create(ConversationState(bad)),
             lambda: store.get(bad),
@@ -113,7 +113,7 @@ class TestIds:
 
     @pytest.mark.parametrize("bad", ["", "  ", "\ud83d", "x" * 1001, None])
     def test_what_is_no_user_is_refused(self, store: StateStore, bad: Any) -> None:
-        """A user id is text like a conversation's; nothing is stored."""
+        """User ids follow the same rules as conversation ids; nothing is stored."""
         with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
             store.create(ConversationState("a", bad))
         with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
@@ -125,7 +125,7 @@ class TestSetting:
     """``set`` writes exactly what it is given."""
 
     def test_later_state_replaces_the_former(self, store: StateStore) -> None:
-        """Other turns, fewer turns, none: the last one written is there, and nothing else."""
+        """Other turns, fewer turns, none: what was written last is stored, and nothing else."""
         for said_now in (["a", "b", "c"], ["a", "b", "c", "d"], ["x"], []):
             store.set(ConversationState("a", turns=tuple(said(text) for text in said_now)))
             assert texts(store.get("a").turns) == said_now
@@ -133,7 +133,7 @@ class TestSetting:
             assert store.head("a").turn_count == len(said_now)
 
     def test_turns_may_be_appended_after_a_set(self, store: StateStore) -> None:
-        """They stand behind those of the state; versions and branches stay where they are."""
+        """They come after those of the state; versions and branches are unchanged."""
         store.set(rich_state())
         before = store.get("rich")
         store.append("rich", said("four"))
@@ -143,7 +143,7 @@ class TestSetting:
         assert texts(store.recent("rich", 2)) == ["three", "four"]
 
     def test_state_of_another_store_keeps_its_totals(self, open_store: OpenStore) -> None:
-        """A copy of a conversation that forgot turns has spent what the original has."""
+        """A copy of a conversation that lost turns has the totals of the original."""
         one, other = open_store(), open_store()
         one.set(rich_state())
         one.set(replace(one.get("rich"), turns=(), versions={}))
@@ -151,12 +151,12 @@ class TestSetting:
         assert other.head("rich").token_count == one.head("rich").token_count == 56
 
     def test_version_of_a_turn_that_is_not_there_is_refused(self, store: StateStore) -> None:
-        """Nobody could ever reach it."""
+        """No call could ever return it."""
         with pytest.raises(InvalidArgumentError, match="neither a current turn nor on a branch"):
             store.set(ConversationState("a", versions={"ghost": (said("x"),)}))
 
     def test_state_is_a_state(self, store: StateStore) -> None:
-        """``None`` or a dict is refused in our words."""
+        """``None`` or a dict is refused with our error."""
         wrong: Any
         for wrong in (None, {}, "a"):
             with pytest.raises(InvalidArgumentError, match="is not a state"):
@@ -166,14 +166,14 @@ class TestSetting:
 
 
 class TestRevisions:
-    """Revisions count the writes, so that a stale one is noticed."""
+    """Revisions count writes, so that a stale one is noticed."""
 
     def test_append_that_creates_is_at_revision_one(self, store: StateStore) -> None:
-        """It was created with the turn in it."""
+        """The conversation is created together with its turn."""
         assert store.append("a", said("x")).revision == 1
 
     def test_revision_zero_means_not_there(self, store: StateStore) -> None:
-        """So a conversation can be written only if it is new."""
+        """So a conversation can be written on condition that it is new."""
         assert store.set(ConversationState("a"), expected_revision=0).revision == 1
         with pytest.raises(ConversationChangedError):
             store.set(ConversationState("a"), expected_revision=0)
@@ -186,7 +186,7 @@ class TestAppending:
     """``append`` adds one turn at the end."""
 
     def test_missing_conversation_is_created_for_the_user(self, store: StateStore, clock: Clock) -> None:
-        """It holds the turn alone, and its times are now."""
+        """It has just this turn, and its times are the current time."""
         clock.pass_s(60)
         turn = said("hi")
         head = store.append("a", turn, user_id="alice")
@@ -194,7 +194,7 @@ class TestAppending:
         assert store.get("a").turns == (turn,)
 
     def test_same_turn_twice_is_once_however_old(self, store: StateStore) -> None:
-        """The first of 50 turns, appended again, changes neither turns nor totals nor times."""
+        """Appending the first of 50 turns again changes neither turns nor totals nor times."""
         first = said("0")
         store.append("a", first)
         for number in range(1, 50):
@@ -204,7 +204,7 @@ class TestAppending:
         assert len(store.get("a").turns) == 50
 
     def test_half_of_an_emoji_is_cleaned(self, store: StateStore) -> None:
-        """No encoder accepts it; the turn is stored all the same, alike everywhere."""
+        """No encoder accepts it, but every store keeps the turn, in the same form."""
         store.append("a", said("x", cell_source="a\ud83db", model="\ud83d\ude42"))
         (turn,) = store.get("a").turns
         assert (turn.cell_source, turn.model) == ("a\ufffdb", "🙂")
@@ -224,18 +224,18 @@ class TestAppending:
         ids=["none", "dict", "latency", "cost", "nan", "usage", "naive", "model"],
     )
     def test_turn_that_could_not_be_read_back_is_refused(self, store: StateStore, wrong: Any) -> None:
-        """It would be lost, or take the whole conversation with it; nothing is written, not even the conversation."""
+        """It would be lost, or damage the whole conversation; nothing is written, not even the conversation."""
         with pytest.raises(InvalidArgumentError):
             store.append("a", wrong)
         assert store.list() == []
 
     def test_cost_given_as_a_float_becomes_exact(self, store: StateStore) -> None:
-        """What a notebook user types is money from then on."""
+        """A float that a user types is stored as a decimal."""
         assert store.append("a", said("x", cost=0.0019)).total_cost == Decimal("0.0019")
         assert store.get("a").turns[0].cost == Decimal("0.0019")
 
     def test_readers_and_writers_mix(self, store: StateStore) -> None:
-        """Readers see the conversation before or after a turn, never in between."""
+        """Readers see the conversation before or after an append, never in between."""
         store.create(ConversationState("a"))
 
         def write() -> None:
@@ -253,7 +253,7 @@ class TestAppending:
         assert store.head("a").turn_count == 50
 
     def test_asyncio_tasks_share_a_store(self, store: StateStore) -> None:
-        """On one thread and in others: a task whose call fails undoes nothing that another was acknowledged."""
+        """On one thread and in others: a failing task does not undo acknowledged writes of another."""
 
         async def task(number: int) -> None:
             store.append("a", said(f"{number} here"))
@@ -280,14 +280,14 @@ class TestRecent:
         [(0, ""), (1, "j"), (3, "hij"), (10, "abcdefghij"), (11, "abcdefghij"), (10**30, "abcdefghij")],
     )
     def test_newest_come_in_order(self, store: StateStore, n: int, expected: str) -> None:
-        """Ten turns: none, some, all, more than there are."""
+        """Of ten turns: none, some, all, and more than there are."""
         for text in "abcdefghij":
             store.append("a", said(text))
         assert texts(store.recent("a", n)) == list(expected)
 
     @pytest.mark.parametrize("n", [-1, 1.5, "3", True, None])
     def test_what_is_no_count_is_refused(self, store: StateStore, n: Any) -> None:
-        """It is a ``ValueError`` too."""
+        """The error is a ``ValueError``, too."""
         store.append("a", said("x"))
         with pytest.raises(InvalidArgumentError, match="n="):
             store.recent("a", n)
@@ -296,7 +296,7 @@ class TestRecent:
 
 
 class TestTotals:
-    """What was spent: replayed and inherited turns cost nothing here, unknown is never zero."""
+    """Totals: replayed and inherited turns cost nothing, and an unknown cost is never zero."""
 
     @pytest.mark.parametrize(
         ("turns", "totals"),
@@ -315,7 +315,7 @@ class TestTotals:
     def test_totals_are_those_of_the_turns(
         self, store: StateStore, way: str, turns: list[Turn], totals: tuple[int, Decimal | None, int]
     ) -> None:
-        """Tokens, cost and unpriced turns, whether appended one by one or set at once; head and state say the same."""
+        """Tokens, cost and unpriced turns, whether appended one by one or set at once; head and state agree."""
         store.create(ConversationState("a"))
         for turn in turns if way == "append" else ():
             store.append("a", turn)
@@ -327,13 +327,13 @@ class TestTotals:
         assert (state.token_count, state.total_cost, state.unpriced_turns) == totals
 
     def test_versions_branches_and_summaries_count(self, store: StateStore) -> None:
-        """One, two and three said now (three replayed), two versions, one own turn on a branch, one summary."""
+        """Turns one, two and three (replayed), two versions, one turn of its own on a branch, one summary."""
         store.set(rich_state())
         head = store.head("rich")
         assert (head.token_count, head.total_cost, head.unpriced_turns) == (56, Decimal("0.006"), 1)
 
     def test_totals_go_on_after_forgetting(self, store: StateStore) -> None:
-        """What a set dropped, and what is appended later, add up, in the head and in the state."""
+        """What a ``set`` dropped and what is appended later add up, in the head and in the state."""
         store.set(ConversationState("a", turns=(said("x"), said("y"))))
         store.set(ConversationState("a"))
         head = store.append("a", said("z"))
@@ -345,7 +345,7 @@ class TestMetadata:
     """``update_metadata`` merges JSON values."""
 
     def test_changes_are_merged(self, store: StateStore, clock: Clock) -> None:
-        """New keys are added, known ones replaced, others stay; the history does too."""
+        """New keys are added, known ones replaced, others kept, and the history is unchanged."""
         state = rich_state()
         store.set(state)
         head = store.update_metadata("rich", topic="food", new=True)
@@ -353,7 +353,7 @@ class TestMetadata:
         assert store.get("rich") == replace(state, metadata=head.metadata, updated_at=clock.now)
 
     def test_change_is_dated_and_an_empty_one_is_none(self, store: StateStore, clock: Clock) -> None:
-        """``updated_at`` is the time of the change."""
+        """``updated_at`` is the time of the last change; an empty change counts as none."""
         store.create(ConversationState("a", created_at=START, updated_at=START))
         clock.pass_s(5)
         assert store.update_metadata("a").updated_at == START
@@ -363,7 +363,7 @@ class TestMetadata:
         "value", [3, 3.0, True, None, "text", "", "é🙂", [], {}, [1, [2]], {"a": {"b": [1.5]}}, 2**64 - 1, -(2**63)]
     )
     def test_json_values_keep_their_types(self, store: StateStore, value: object) -> None:
-        """3 stays an integer and 3.0 a float, ``True`` a truth value."""
+        """3 remains an integer, 3.0 a float, and ``True`` a boolean."""
         store.create(ConversationState("a"))
         store.update_metadata("a", value=value)
         found = store.get("a").metadata["value"]
@@ -372,7 +372,7 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            (object(), r"metadata\['value'\] is .*, a object, which JSON cannot hold"),
+            (object(), r"metadata\['value'\] is .*, a object, which is not JSON"),
             ({"deep": [1, {2}]}, r"metadata\['value'\]\['deep'\]\[1\] is \{2\}, a set"),
             (b"bytes", "a bytes"),
             (Decimal(1), "a Decimal"),
@@ -386,7 +386,7 @@ class TestMetadata:
         ],
     )
     def test_what_json_cannot_hold_is_refused_by_name(self, store: StateStore, value: object, words: str) -> None:
-        """The error says where it stands; nothing is changed, by ``set`` either, nor in the settings."""
+        """The error names its path; nothing is changed, by ``set`` and in settings, too."""
         store.create(ConversationState("a", metadata={"old": 1}))
         with pytest.raises(InvalidArgumentError, match=words):
             store.update_metadata("a", value=value)
@@ -397,7 +397,7 @@ class TestMetadata:
         assert (store.get("a").metadata, store.head("a").revision) == ({"old": 1}, 1)
 
     def test_metadata_that_holds_itself_is_refused(self, store: StateStore) -> None:
-        """It has no end."""
+        """Such a value has no end."""
         endless: dict[str, object] = {}
         endless["self"] = endless
         store.create(ConversationState("a"))
@@ -405,17 +405,17 @@ class TestMetadata:
             store.update_metadata("a", endless=endless)
 
     def test_any_name_is_a_key(self, store: StateStore) -> None:
-        """Also the names of the call's own arguments."""
+        """Even the names of the call's own parameters."""
         store.create(ConversationState("a"))
         store.update_metadata("a", **{"self": 1, "conversation_id": 2, "with space": 3})
         assert store.get("a").metadata == {"self": 1, "conversation_id": 2, "with space": 3}
 
 
 class TestIsolation:
-    """What went in and what came out are the caller's own."""
+    """Arguments and results belong to the caller."""
 
     def test_changing_what_was_given_changes_nothing_stored(self, store: StateStore) -> None:
-        """However deep, for state, settings, versions and metadata."""
+        """At any depth, in state, settings, versions and metadata."""
         metadata: dict[str, Any] = {"list": [1, {"x": 1}]}
         variables: dict[str, Any] = {"names": ["a"]}
         turn = said("x")
@@ -437,7 +437,7 @@ class TestIsolation:
 
     @pytest.mark.parametrize("read", ["get", "head", "list", "update_metadata"])
     def test_changing_what_was_read_changes_nothing_stored(self, store: StateStore, read: str) -> None:
-        """However it was read."""
+        """Whichever call read it."""
         store.create(ConversationState("a", metadata={"list": [1]}))
         reads: dict[str, Callable[[], Any]] = {
             "get": lambda: store.get("a"),
@@ -452,7 +452,7 @@ class TestIsolation:
         assert "new" not in store.get("a").metadata
 
     def test_settings_that_were_read_are_the_readers_own(self, store: StateStore) -> None:
-        """So are versions."""
+        """The same is true of versions."""
         state = rich_state()
         store.set(state)
         found: Any = store.get("rich")
@@ -465,11 +465,11 @@ class TestListing:
     """``list`` returns heads in a total and stable order."""
 
     def test_empty_store_lists_nothing(self, store: StateStore) -> None:
-        """Whatever is asked for."""
+        """Whichever filter is given."""
         assert store.list() == store.list("x") == store.list(user_id="x") == store.list(limit=0, offset=7) == []
 
     def test_prefix_is_of_whole_parts_where_it_ends_in_a_colon(self, store: StateStore) -> None:
-        """``user:alice:`` does not find ``user:alicia:``; without the colon it finds what begins so."""
+        """``user:alice:`` does not match ``user:alicia:``; ``user:ali`` matches both."""
         for conversation_id in ("user:alice:1", "user:alice:2", "user:alicia:1", "user:alice", "USER:ALICE:1", "z"):
             store.create(ConversationState(conversation_id))
         assert ids(store.list("user:alice:", sort_by="conversation_id", descending=False)) == [
@@ -482,21 +482,21 @@ class TestListing:
 
     @pytest.mark.parametrize("prefix", ["%", "_", "*", "[a]", "'", "\U0010ffff", "\ud7ff", "a\0"])
     def test_prefix_is_taken_literally(self, store: StateStore, prefix: str) -> None:
-        """No character of it means anything else, up to the last one there is."""
+        """No character is special, not even the highest code point."""
         for conversation_id in (f"{prefix}1", prefix + "\U0010ffff\U0010ffff", prefix, "a", "zz"):
             store.create(ConversationState(conversation_id))
         assert sorted(ids(store.list(prefix))) == sorted([f"{prefix}1", prefix + "\U0010ffff\U0010ffff", prefix])
 
     @pytest.mark.parametrize("user_id", ["t:1", "u:x", "h:", "é🙂", "a\0b", "*"])
     def test_user_is_taken_literally(self, store: StateStore, user_id: str) -> None:
-        """Whatever stands in the id."""
+        """No character in a user id is special."""
         store.append("a", said("x", id="1"), user_id=user_id)
         store.append("b", said("x", id="2"))
         assert ids(store.list(user_id=user_id)) == ["a"]
 
     @pytest.mark.parametrize("sort_by", ["updated_at", "created_at"])
     def test_times_sort_and_ids_decide_between_equal_ones(self, store: StateStore, sort_by: SortKey) -> None:
-        """Newest first, or oldest first: the one is the other reversed."""
+        """Newest first is the reverse of oldest first."""
         for minute, conversation_id in ((2, "c"), (1, "b"), (1, "a"), (3, "d")):
             at = START + timedelta(minutes=minute)
             other = START - timedelta(minutes=minute)
@@ -524,7 +524,7 @@ class TestListing:
         assert ids(store.list()) == ["a", "c", "b"]
 
     def test_pages_are_disjoint_and_complete(self, store: StateStore) -> None:
-        """25 conversations in pages of 10: 10, 10, 5, none."""
+        """25 conversations in pages of 10 give 10, 10, 5 and none."""
         for number in range(25):
             store.create(ConversationState(f"{number:02}", updated_at=START, metadata={"n": number}))
         pages = [store.list(limit=10, offset=offset) for offset in (0, 10, 20, 30)]
@@ -556,7 +556,7 @@ class TestListing:
     def test_argument_out_of_range_is_refused(
         self, store: StateStore, arguments: dict[str, Any], *, filled: bool
     ) -> None:
-        """Also by an empty store; the error names the argument."""
+        """An empty store refuses it, too; the error names the argument."""
         if filled:
             store.create(ConversationState("a"))
         with pytest.raises(InvalidArgumentError, match=next(iter(arguments))):
@@ -575,10 +575,10 @@ class TestListing:
 
 
 class TestDeleting:
-    """``delete`` is for good."""
+    """``delete`` is permanent."""
 
     def test_append_after_delete_is_a_new_conversation(self, store: StateStore) -> None:
-        """Also with a turn that the former one held; without ``create`` it is not found."""
+        """Even with a turn that the former one had; without ``create`` it is not found."""
         turn = said("x")
         store.append("a", turn, user_id="alice")
         store.delete("a")
@@ -589,7 +589,7 @@ class TestDeleting:
 
 
 class TestClosing:
-    """``close`` lets go."""
+    """``close`` releases everything."""
 
     def test_closed_store_refuses_every_call(self, store: StateStore) -> None:
         """``StoreUnavailableError``; closing again is fine."""
@@ -614,14 +614,14 @@ class TestClosing:
         assert "closed" in repr(store)
 
     def test_block_closes_the_store(self, open_store: OpenStore) -> None:
-        """At its end, and also where it fails."""
+        """At its end, and if it fails."""
         with open_store() as store:
             store.create(ConversationState("a"))
         with pytest.raises(StoreUnavailableError):
             store.head("a")
 
     def test_close_in_one_thread_is_seen_in_others(self, store: StateStore) -> None:
-        """They are refused, not left hanging."""
+        """Their calls are refused and do not hang."""
         outcomes: list[str] = []
 
         def append_until_closed() -> None:
@@ -644,14 +644,14 @@ class TestExpiry:
     """A TTL counts from the last read or write of the content; without one nothing ever expires."""
 
     def test_without_a_ttl_nothing_expires(self, store: StateStore, clock: Clock) -> None:
-        """Not in a hundred years."""
+        """Not even after a hundred years."""
         store.append("a", said("x"))
         clock.pass_s(100 * 365 * 86400)
         assert len(store.get("a").turns) == 1
 
     @pytest.mark.parametrize("ttl", [60, 60.0, timedelta(minutes=1)])
     def test_expired_is_missing_everywhere(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
-        """After a minute, in whichever unit that was said."""
+        """After a minute, given in any unit."""
         store = open_store(ttl)
         store.set(rich_state("a"))
         clock.pass_s(59.999)
@@ -672,7 +672,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("use", ["get", "recent", "append", "same turn", "set", "update_metadata"])
     def test_use_of_the_content_keeps_it_alive(self, open_store: OpenStore, clock: Clock, use: str) -> None:
-        """From each read or write the time runs anew."""
+        """Each read or write restarts the TTL."""
         store = open_store(60)
         turn = said("x")
         store.append("a", turn)
@@ -691,7 +691,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("use", ["head", "list"])
     def test_looking_at_heads_does_not(self, open_store: OpenStore, clock: Clock, use: str) -> None:
-        """A list that is shown now and then keeps nothing alive."""
+        """Listing conversations does not keep them alive."""
         store = open_store(60)
         store.append("a", said("x"))
         clock.pass_s(59)
@@ -700,7 +700,7 @@ class TestExpiry:
         assert store.list() == []
 
     def test_expired_id_is_free(self, open_store: OpenStore, clock: Clock) -> None:
-        """Append begins a new conversation with the new turn alone; create and set too; nothing is carried over."""
+        """Append, create and set start a new conversation; nothing is carried over."""
         store = open_store(60)
         for conversation_id in "abc":
             store.set(rich_state(conversation_id))
@@ -712,7 +712,7 @@ class TestExpiry:
         assert [len(store.get(conversation_id).turns) for conversation_id in "abc"] == [1, 0, 0]
 
     def test_each_conversation_has_its_own_time(self, open_store: OpenStore, clock: Clock) -> None:
-        """The older one goes first."""
+        """The older one expires first."""
         store = open_store(60)
         store.append("old", said("x"))
         clock.pass_s(30)
@@ -721,7 +721,7 @@ class TestExpiry:
         assert ids(store.list()) == ["new"]
 
     def test_threads_meet_a_conversation_that_expires(self, open_store: OpenStore, clock: Clock) -> None:
-        """Each call finds it whole, or missing, while it expires and begins anew under them."""
+        """Each call finds it whole or missing while it expires and starts again."""
         store = open_store(60)
 
         def write() -> None:
@@ -746,7 +746,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), timedelta(days=-1)])
     def test_ttl_of_nothing_is_none(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
-        """Zero and less switch it off: nothing expires."""
+        """Zero and negative values switch it off: nothing expires."""
         store = open_store(ttl)
         store.append("a", said("x"))
         clock.pass_s(100 * 365 * 86400)
@@ -754,7 +754,7 @@ class TestExpiry:
 
     @pytest.mark.parametrize("ttl", [float("nan"), float("inf"), True, "60", 1e12])
     def test_what_is_no_duration_is_refused(self, open_store: OpenStore, ttl: Any) -> None:
-        """It is a ``ValueError`` too."""
+        """The error is a ``ValueError``, too."""
         with pytest.raises(InvalidArgumentError, match="ttl="):
             open_store(ttl)
 
@@ -765,7 +765,7 @@ def ids(heads: list[Head]) -> list[str]:
 
 
 def run_together(jobs: Sequence[Callable[[], object]]) -> None:
-    """Run the jobs in threads that begin at the same moment, and raise what any of them raised."""
+    """Run the jobs in threads that start at the same moment, and raise what any of them raised."""
     barrier = threading.Barrier(len(jobs))
     errors: list[BaseException] = []
 

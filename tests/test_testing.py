@@ -1,4 +1,4 @@
-"""The shipped checks of stores: ours pass them, and one that is broken fails where it is broken."""
+"""The shipped checks of stores: ours pass them, and each broken one fails the checks of what is broken."""
 
 # ruff: noqa: D102, D107 - the docstring of a broken store says what is wrong with its one method
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class TestOurs:
-    """Ours pass."""
+    """Our stores pass."""
 
     def test_memory_passes(self) -> None:
-        """In the three lines that the documentation shows."""
+        """With the three lines of the documentation."""
         check_state_store(MemoryStore)
 
     def test_disk_passes(self, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ class TestOurs:
         check_state_store(lambda: RedisStore(redis_url, prefix=f"{uuid4()}:"))
 
     def test_user_store_refuses_others_and_keeps_the_rest(self) -> None:
-        """One user's view differs in what names somebody else, and in that it closes nothing."""
+        """A narrowed store fails only the checks that name other users or close it."""
         named = failures_of(lambda: MemoryStore().for_user("default"))
         others = {name for name, found in named.items() if "is another user" in found}
         assert named.keys() - others == {"closed_store_refuses_every_call"}
@@ -54,7 +54,7 @@ class TestOurs:
 
 
 class LosesTheThirdTurn(MemoryStore):
-    """Acknowledges it all the same."""
+    """Acknowledges it nevertheless."""
 
     def append(self, conversation_id: str, turn: Turn, **options: Any) -> Head:
         head = super().append(conversation_id, turn, **options)
@@ -64,7 +64,7 @@ class LosesTheThirdTurn(MemoryStore):
 
 
 class GivesAwayWhatItHolds(MemoryStore):
-    """Hands out the same metadata again and again."""
+    """Returns the same mutable metadata each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class TakesZeroForAll(MemoryStore):
 
 
 class ListsByTheFirstLetters(MemoryStore):
-    """Finds alicia where alice is asked for."""
+    """Finds alicia if asked for alice."""
 
     def list(self, prefix: str | None = None, user_id: str | None = None, *args: Any, **options: Any) -> list[Head]:
         if user_id != "alice":
@@ -92,21 +92,21 @@ class ListsByTheFirstLetters(MemoryStore):
 
 
 class Overwrites(MemoryStore):
-    """Creates whatever is there."""
+    """Creates although the id is taken."""
 
     def create(self, state: ConversationState) -> Head:
         return self.set(state)
 
 
 class ForgetsVersions(MemoryStore):
-    """Sets the rest."""
+    """Sets everything else."""
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         return super().set(replace(state, versions={}), expected_revision=expected_revision)
 
 
 class CountsReplayedTurns(MemoryStore):
-    """As if they had been paid."""
+    """As if they had been paid for."""
 
     def append(self, conversation_id: str, turn: Turn, **options: Any) -> Head:
         return super().append(conversation_id, replace(turn, replayed=False), **options)
@@ -128,7 +128,7 @@ class ForksTheBill(MemoryStore):
 
 
 class CleansUpInADryRun(MemoryStore):
-    """Does not only tell."""
+    """Deletes in a dry run."""
 
     def cleanup(self, older_than: Any, *, dry_run: bool = False) -> tuple[str, ...]:  # noqa: ARG002
         return super().cleanup(older_than)
@@ -143,7 +143,7 @@ class PagesInNoOrder(MemoryStore):
 
 
 class ReservesScopeByScope(MemoryStore):
-    """Keeps what it reserved before the one that is full."""
+    """Keeps reservations in the scopes before the one that is full."""
 
     def reserve(self, scopes: Any, usd: Decimal, **options: Any) -> Reservation:
         if isinstance(scopes, str) or len(scopes) < 2:
@@ -185,14 +185,14 @@ class NarrowsNothing(MemoryStore):
 
 
 class StreamsCurrentTurnsOnly(MemoryStore):
-    """Passes over versions and branches."""
+    """Skips versions and branches."""
 
     def iter_turns(self, **filters: Any) -> Iterator[StoredTurn]:
         return (each for each in super().iter_turns(**filters) if each.status == "current")
 
 
 class WorksWhenClosed(MemoryStore):
-    """Goes on listing."""
+    """Still lists."""
 
     def list(self, *args: Any, **options: Any) -> list[Head]:
         return [] if self.backend.closed else super().list(*args, **options)
@@ -257,15 +257,15 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
 
 
 class TestBroken:
-    """A broken store fails, and it says where."""
+    """A broken store fails, and the error says where."""
 
     @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
     def test_broken_store_fails_where_it_is_broken(self, broken: type[MemoryStore]) -> None:
-        """In these checks, and in no other."""
+        """In these checks, and in no others."""
         assert failures_of(broken).keys() == BROKEN[broken]
 
     def test_failure_says_what_was_expected_and_found(self) -> None:
-        """And what the check is about; the other checks ran."""
+        """And what the check is about; the other checks were run."""
         with pytest.raises(AssertionError) as caught:
             check_state_store(TakesZeroForAll)
         assert str(caught.value).startswith(
@@ -284,7 +284,7 @@ class TestBroken:
         assert {reason.splitlines()[-1].strip() for reason in found.values()} == {"InvalidArgumentError: No disk."}
 
     def test_every_check_says_what_it_is_about(self) -> None:
-        """In a line of its own, under a name of its own."""
+        """Each has a docstring of one line and a name of its own."""
         assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
         assert [check.__name__ for check in CHECKS if "\n" in (check.__doc__ or "\n")] == []
 

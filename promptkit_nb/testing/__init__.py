@@ -1,4 +1,4 @@
-"""The contract of stores as checks that anybody's store can run; no test framework is needed.
+"""The contract of stores as checks that any store can run, without a test framework.
 
 >>> from promptkit_nb import MemoryStore
 >>> from promptkit_nb.testing import check_state_store

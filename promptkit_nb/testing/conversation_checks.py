@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def created_is_there(store: StateStore) -> None:
-    """A created conversation has a head, can be read and is listed before anything was said."""
+    """A created conversation has a head, can be read and is listed before it has turns."""
     state = ConversationState("a", "alice", metadata={"x": 1}, created_at=LONG_AGO, updated_at=LONG_AGO)
     head = Head("a", "alice", 0, 0, Decimal(0), 0, LONG_AGO, LONG_AGO, {"x": 1}, 1)
     expect("create(state)", store.create(state), head)
@@ -68,7 +68,7 @@ def blank_id_is_refused(store: StateStore) -> None:
 
 
 def missing_is_not_found(store: StateStore) -> None:
-    """Every call that needs a conversation raises ``ConversationNotFoundError`` where there is none."""
+    """Every call that needs a conversation raises ``ConversationNotFoundError`` if there is none."""
     calls = _calls(store, "missing")
     for name in calls.keys() - {"create", "set", "append", "delete_prefix"}:
         expect_refusal(ConversationNotFoundError, name, calls[name])
@@ -90,7 +90,7 @@ def every_field_comes_back(store: StateStore) -> None:
 
 
 def setting_what_was_got_changes_nothing(store: StateStore) -> None:
-    """``set(get(id))`` changes nothing but the revision, which counts on."""
+    """``set(get(id))`` changes nothing except the revision."""
     store.set(full_state("a"))
     before, head = store.get("a"), store.head("a")
     store.set(before)
@@ -99,7 +99,7 @@ def setting_what_was_got_changes_nothing(store: StateStore) -> None:
 
 
 def what_a_state_lacks_is_gone(store: StateStore) -> None:
-    """``set`` forgets turns, versions, branches and summaries that the state lacks; what they cost still counts."""
+    """``set`` deletes turns, versions, branches and summaries that the state lacks; their cost still counts."""
     state = full_state("a")
     store.set(state)
     spent = store.head("a")
@@ -119,7 +119,7 @@ def set_gives_to_another_user(store: StateStore) -> None:
 
 
 def revision_counts_changes(store: StateStore) -> None:
-    """Each change counts one; reading, an empty change and the same turn again count none."""
+    """Each change counts as one; reads, empty changes and repeated turns do not count."""
     turn = said("x")
     found = [
         store.create(ConversationState("a")).revision,
@@ -140,7 +140,7 @@ def revision_counts_changes(store: StateStore) -> None:
 
 
 def stale_revision_is_refused(store: StateStore) -> None:
-    """``set`` with an expected revision writes only if nobody else has; 0 means that there is none."""
+    """``set`` with an expected revision writes only if no one else has; 0 means that the conversation is new."""
     store.set(ConversationState("a"), expected_revision=0)
     store.append("a", said("theirs"))
     for expected in (0, 1):
@@ -164,7 +164,7 @@ def metadata_is_merged(store: StateStore) -> None:
 
 
 def what_json_cannot_hold_is_refused(store: StateStore) -> None:
-    """Metadata that is no JSON is ``InvalidArgumentError``, and nothing is changed."""
+    """Metadata that is not JSON is ``InvalidArgumentError``, and nothing is changed."""
     store.create(ConversationState("a"))
     for value in (object(), b"bytes", {1}, float("nan")):
         expect_refusal(
@@ -189,7 +189,7 @@ def values_are_the_callers_own(store: StateStore) -> None:
 
 
 def deleted_is_gone(store: StateStore) -> None:
-    """A deleted conversation is nowhere; its id is free, and its neighbours are whole."""
+    """A deleted conversation is in no result; its id is free, and other conversations are unchanged."""
     turn = said("x")
     for name in ("a", "b"):
         store.append(name, turn, user_id="alice")

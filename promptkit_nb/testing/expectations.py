@@ -1,4 +1,4 @@
-"""What the checks are made of: expectations that say what was found, and turns and states to store."""
+"""What the checks share: expectations that report what was found, and turns and states to store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of what changes a history and loses nothing of it: replace, archive, restore, summaries, forks."""
+"""Checks of calls that change a history without losing turns: replace, archive, restore, summaries, forks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replaced_turn_is_a_version(store: StateStore) -> None:
-    """``replace`` answers in place; former turns are versions, oldest first, and all that was paid counts."""
+    """``replace`` keeps the position; former turns are versions, oldest first, and all costs count."""
     one, two = _spoken(store, "one two")
     again, third = said("two again"), said("two a third time")
     store.replace("a", two.id, again)
@@ -32,7 +32,7 @@ def replaced_turn_is_a_version(store: StateStore) -> None:
 
 
 def same_replacement_twice_is_once(store: StateStore) -> None:
-    """Replacing by a turn that is there already changes nothing."""
+    """Replacing by a turn that is stored already changes nothing."""
     (one,) = _spoken(store, "one")
     again = said("again")
     head = store.replace("a", one.id, again)
@@ -41,7 +41,7 @@ def same_replacement_twice_is_once(store: StateStore) -> None:
 
 
 def versions_are_restored(store: StateStore) -> None:
-    """``restore`` swaps a former version back, by itself or by its id, as often as one likes; it costs nothing."""
+    """``restore`` brings a former version back, given as a value or by its id, any number of times, at no cost."""
     (one,) = _spoken(store, "one")
     again = said("again")
     spent = store.replace("a", one.id, again).token_count
@@ -71,7 +71,7 @@ def tail_becomes_a_branch(store: StateStore) -> None:
 
 
 def archived_head_stays_in_the_context(store: StateStore) -> None:
-    """Turns that left at the front are in ``context_hash``: the rest is not stale; restored, all is as it was."""
+    """Turns archived at the front are in ``context_hash``, so the rest is not stale; restoring undoes it."""
     turns = _spoken(store, "a b c d")
     before = store.get("a")
     chain = chain_of(turns)
@@ -97,7 +97,7 @@ def all_turns_become_a_branch(store: StateStore) -> None:
 
 
 def unknown_turns_and_ranges_are_refused(store: StateStore) -> None:
-    """An unknown turn or branch, a taken branch id and a range that is none are ``InvalidArgumentError``."""
+    """An unknown turn or branch, a taken branch id and an invalid range are ``InvalidArgumentError``."""
     _spoken(store, "a b")
     store.archive("a", 1, 2, as_branch="left")
     before = store.get("a")
@@ -114,7 +114,7 @@ def unknown_turns_and_ranges_are_refused(store: StateStore) -> None:
 
 
 def summaries_are_kept_in_order(store: StateStore) -> None:
-    """``add_summary`` adds behind the others; what it cost is in the totals."""
+    """``add_summary`` appends the summary; its cost is in the totals."""
     one, two = _spoken(store, "one two")
     first = Summary(one.id, one.id, "First.", Usage(5, 1), Decimal("0.002"), "m", LONG_AGO)
     second = Summary(one.id, two.id, "Both.", Usage(5, 1), None, "m", LONG_AGO)
@@ -125,7 +125,7 @@ def summaries_are_kept_in_order(store: StateStore) -> None:
 
 
 def fork_is_an_independent_copy(store: StateStore) -> None:
-    """A fork has the same turns, versions, branches and user; what is said in one is not in the other."""
+    """A fork has the same turns, versions, branches and user; a new turn in one is not in the other."""
     store.set(full_state("a"))
     before = store.get("a")
     store.fork("a", "copy")
@@ -140,7 +140,7 @@ def fork_is_an_independent_copy(store: StateStore) -> None:
 
 
 def forked_turns_are_inherited(store: StateStore) -> None:
-    """Copied turns and summaries are in no total of the copy, nor of a copy of the copy; its own are."""
+    """Copied turns and summaries are in no total of a copy, or of its copy; its own turns are."""
     store.set(full_state("a"))
     store.fork("a", "b")
     store.append("b", said("own", cost=None))
@@ -155,7 +155,7 @@ def forked_turns_are_inherited(store: StateStore) -> None:
 
 
 def fork_overwrites_nothing(store: StateStore) -> None:
-    """Forking to an id that is taken, one's own too, is ``ConversationExistsError``."""
+    """Forking to an id that is taken, even its own, is ``ConversationExistsError``."""
     for name in ("a", "b"):
         store.create(ConversationState(name, f"user of {name}"))
     for name in ("a", "b"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prefix_is_taken_literally(store: StateStore) -> None:
-    """``list(prefix)`` finds the ids that begin so, and no character of it means anything else."""
+    """``list(prefix)`` finds the ids with this prefix, in which no character is special."""
     for name in ("user:alice:1", "user:alice:2", "user:alicia:1", "USER:ALICE:1", "%_*", "%", "z", "\U0010ffff"):
         store.create(ConversationState(name))
     expect("'user:alice:'", sorted(ids(store.list("user:alice:"))), ["user:alice:1", "user:alice:2"])
@@ -28,7 +28,7 @@ def prefix_is_taken_literally(store: StateStore) -> None:
 
 
 def users_are_apart(store: StateStore) -> None:
-    """``list(user_id=)`` finds that user's conversations, also together with a prefix."""
+    """``list(user_id=)`` finds the conversations of that user, with or without a prefix."""
     for user_id in ("alice", "alicia", "bob"):
         for name in ("home", "work"):
             store.create(ConversationState(f"{name}:{user_id}", user_id))
@@ -60,7 +60,7 @@ def limit_zero_is_empty(store: StateStore) -> None:
 
 
 def arguments_out_of_range_are_refused(store: StateStore) -> None:
-    """Negative counts, unknown keys and durations that are none are ``InvalidArgumentError``."""
+    """Negative counts, unknown keys and invalid durations are ``InvalidArgumentError``."""
     bad: Any
     for bad in ({"limit": -1}, {"offset": -1}, {"sort_by": "colour"}, {"user_id": 7}):
         expect_refusal(InvalidArgumentError, f"list({bad})", partial(store.list, **bad))
@@ -71,7 +71,7 @@ def arguments_out_of_range_are_refused(store: StateStore) -> None:
 
 
 def prefix_is_deleted(store: StateStore) -> None:
-    """``delete_prefix`` deletes what begins so and returns the ids, sorted; an empty one is refused."""
+    """``delete_prefix`` deletes the ids with this prefix and returns them, sorted; an empty one is refused."""
     for name in ("t:2", "t:1", "u:1"):
         store.append(name, said("x"))
     expect_refusal(InvalidConversationIdError, "delete_prefix('')", lambda: store.delete_prefix(""))
@@ -81,7 +81,7 @@ def prefix_is_deleted(store: StateStore) -> None:
 
 
 def old_ones_are_cleaned_up(store: StateStore) -> None:
-    """``cleanup`` deletes what was last updated before then, counted back or given as a time; a dry run only tells."""
+    """``cleanup`` deletes what is older than a duration or a time; a dry run deletes nothing."""
     store.set(full_state("b"))
     store.set(full_state("a"))
     store.append("new", said("x"))
@@ -93,7 +93,7 @@ def old_ones_are_cleaned_up(store: StateStore) -> None:
 
 
 def cleanup_runs_in_the_background(store: StateStore) -> None:
-    """``start_cleanup`` cleans up again and again until ``stop``, which leaves no thread; stopping twice is fine."""
+    """``start_cleanup`` cleans up periodically until ``stop``, which leaves no thread; stopping twice is fine."""
     before = set(threading.enumerate())
     cleaning = store.start_cleanup(every=0.005, older_than=3600)
     for _ in range(2):

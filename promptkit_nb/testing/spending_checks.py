@@ -1,4 +1,4 @@
-"""Checks of the ledger: what was spent, what is reserved, and limits that hold together."""
+"""Checks of the ledger: what was spent, what is reserved, and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def reservation_is_settled_once(store: StateStore) -> None:
-    """What was reserved counts until it is settled at what it did cost; settling again changes nothing."""
+    """A reserved amount counts until it is replaced by the cost; settling again changes nothing."""
     reservation = store.reserve(["total"], Decimal("0.5"), limit=Decimal(1), lease=60)
     expect("reserved", store.spending("total").reserved, Decimal("0.5"))
     for cost in (Decimal("0.2"), Decimal("0.3")):
@@ -32,7 +32,7 @@ def reservation_is_settled_once(store: StateStore) -> None:
 
 
 def limit_is_never_passed(store: StateStore) -> None:
-    """Up to the limit is fine, above it is ``BudgetExceededError``; without one there is none."""
+    """Reserving more than the limit is ``BudgetExceededError``; ``None`` is no limit."""
     store.settle(store.reserve(["total"], Decimal("0.6"), limit=Decimal(1), lease=60), Decimal("0.6"))
     store.reserve(["total"], Decimal("0.4"), limit=Decimal(1), lease=60)
     expect_refusal(
@@ -57,7 +57,7 @@ def each_scope_may_have_its_own_limit(store: StateStore) -> None:
 
 
 def scopes_are_reserved_together(store: StateStore) -> None:
-    """Where one scope would pass the limit, nothing is reserved in the others."""
+    """If one scope would exceed the limit, nothing is reserved in the others."""
     store.reserve(["full"], Decimal(1), limit=Decimal(1), lease=60)
     for scopes in (["free", "full"], ["full", "free"]):
         expect_refusal(
@@ -137,7 +137,7 @@ def many_threads_are_charged_exactly(store: StateStore) -> None:
 
 
 def forgotten_reservation_is_unconfirmed(store: StateStore) -> None:
-    """After its lease a reservation counts on, as unconfirmed, and may still be settled."""
+    """After its lease a reservation still counts, as unconfirmed, and may be settled."""
     reservation = store.reserve(["total"], Decimal("0.5"), limit=None, lease=timedelta(milliseconds=1))
     store.reserve(["total"], Decimal("0.25"), limit=None, lease=60)
     time.sleep(0.002)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def append_creates_for_the_user(store: StateStore) -> None:
-    """``append`` creates a missing conversation for ``user_id``, which an existing one passes over."""
+    """``append`` creates a missing conversation for ``user_id``; an existing one keeps its user."""
     turn = said("x")
     head = store.append("a", turn, user_id="alice")
     expect("head", (head.user_id, head.turn_count, head.revision), ("alice", 1, 1))
@@ -34,7 +34,7 @@ def append_creates_for_the_user(store: StateStore) -> None:
 
 
 def appended_turns_stay_in_order(store: StateStore) -> None:
-    """Each appended turn is the last one, also after a ``set``."""
+    """Each appended turn is the last one, even after a ``set``."""
     store.set(full_state("a"))
     for number in range(4, 9):
         store.append("a", said(str(number)))
@@ -43,7 +43,7 @@ def appended_turns_stay_in_order(store: StateStore) -> None:
 
 
 def same_turn_twice_is_once(store: StateStore) -> None:
-    """A turn that was appended before, however long ago, changes nothing; also if it is a version or archived."""
+    """Appending a stored turn again changes nothing, however old it is, even if it is a version or archived."""
     state = full_state("a")
     store.set(state)
     for number in range(20):
@@ -61,7 +61,7 @@ def same_turn_may_stand_in_two_conversations(store: StateStore) -> None:
 
 
 def every_field_of_a_turn_comes_back(store: StateStore) -> None:
-    """Text of any kind, exact money, times to the microsecond, warnings and the notebook's cell."""
+    """Any text, exact money, times to the microsecond, warnings and the cell come back."""
     turn = replace(
         said("line\r\nbreak \0 🙂 \u2028 é", cost=Decimal("0.00000000000123456789")),
         latency_ms=812.25,
@@ -77,7 +77,7 @@ def every_field_of_a_turn_comes_back(store: StateStore) -> None:
 
 
 def unreadable_turn_is_refused(store: StateStore) -> None:
-    """What could not be read back is ``InvalidArgumentError``, and not even the conversation is created."""
+    """A turn that could not be read back is ``InvalidArgumentError``; not even the conversation is created."""
     for field, value in (
         ("latency_ms", "fast"),
         ("cost", Decimal("NaN")),
@@ -89,7 +89,7 @@ def unreadable_turn_is_refused(store: StateStore) -> None:
 
 
 def many_threads_lose_nothing(store: StateStore) -> None:
-    """Of 20 threads that append at once, each finds its turn stored, once."""
+    """Of 20 threads that append at once, each has its turn stored once."""
     turns = {said(str(number)) for number in range(20)}
     expect("errors", together(partial(store.append, "a", turn) for turn in turns), [])
     expect("turns", set(store.get("a").turns), turns)
@@ -127,7 +127,7 @@ def unknown_price_is_never_zero(store: StateStore) -> None:
 
 
 def replayed_and_inherited_turns_count_nothing(store: StateStore) -> None:
-    """They are turns, but in no total, whether appended or set."""
+    """Replayed and inherited turns are in no total, whether appended or set."""
     turns = (said("a"), said("b", replayed=True, cost=Decimal(0)), said("c", inherited=True, cost=None))
     for turn in turns:
         store.append("appended", turn)
@@ -139,7 +139,7 @@ def replayed_and_inherited_turns_count_nothing(store: StateStore) -> None:
 
 
 def every_stored_turn_is_streamed(store: StateStore) -> None:
-    """``iter_turns`` yields current turns, former versions and branches, by id, narrowed by prefix and user."""
+    """``iter_turns`` yields current turns, former versions and branches, by id, filtered by prefix and user."""
     store.set(full_state("b"))
     store.append("a", said("hi"), user_id="bob")
     found = [(each.conversation_id, each.turn.user_text, each.status) for each in store.iter_turns()]

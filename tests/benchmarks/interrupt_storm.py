@@ -1,4 +1,4 @@
-"""SIGINTs from a second process into a store's writes: ``python tests/benchmarks/interrupt_storm.py [HITS]``.
+"""SIGINTs from another process during a store's writes: ``python tests/benchmarks/interrupt_storm.py [HITS]``.
 
 It goes on until so many of them came while a transaction was open (1,000 without a number), and exits with 1 if an
 acknowledged write was lost, a turn is there twice, or the store wedged.
@@ -35,7 +35,7 @@ while sys.stdin.buffer.read(1):
 
 
 class Storm:
-    """Writes to a store while it is interrupted, and remembers what was acknowledged."""
+    """Writes to a store while it is interrupted, and records what was acknowledged."""
 
     def __init__(self, store: DiskStore) -> None:
         """Begin with one conversation of one turn."""
@@ -47,7 +47,7 @@ class Storm:
         store.create(ConversationState("a", turns=(_turn("first"),)))
 
     def note_hits(self) -> None:
-        """Count the interrupts that come while a transaction is open: those are held back."""
+        """Count the interrupts that come while a transaction is open, and so are delayed."""
         hold = InterruptsHeld._hold
         table = self.store.backend
 
@@ -58,7 +58,7 @@ class Storm:
         InterruptsHeld._hold = held  # type: ignore[assignment, method-assign]  # to look on
 
     def write(self, number: int) -> None:
-        """Do one of the four, and remember it as soon as it is acknowledged."""
+        """Do one of the four calls, and record it as soon as it is acknowledged."""
         name = random.choice(("append", "replace", "fork", "delete"))  # noqa: S311 - a storm needs no secrecy
         match name:
             case "append":
@@ -81,7 +81,7 @@ class Storm:
         self.counts[name] += 1
 
     def losses(self) -> list[str]:
-        """Return what is wrong with the store, in words; nothing if all is well."""
+        """Return what is wrong with the store, in words; an empty list if nothing is."""
         state = self.store.get("a")
         found = [turn.user_text for turn in state.stored_turns]
         wrong = [f"{text} was lost" for text in self.said - set(found)]
@@ -102,7 +102,7 @@ def _turn(text: str) -> Turn:
 
 
 def main(wanted: int = 1000) -> int:
-    """Run the storm until so many interrupts hit an open transaction."""
+    """Run the storm until this many interrupts have hit an open transaction."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as directory, DiskStore(directory) as store:
         storm = Storm(store)
