@@ -192,7 +192,7 @@ class TestSending:
             ({"model": 5}, "^model=5 is no name"),
             ({"model": " "}, "^model=' ' is no name"),
             ({"parameters": {"stop": {1, 2}}}, r"^parameters\['stop'\] is {1, 2}, a set, which is not JSON"),
-            ({"parameters": {1: 2}}, "^parameters has the key 1: JSON keys are text"),
+            ({"parameters": {1: 2}}, "^parameters has the key 1, but JSON keys are text"),
             ({"parameters": {"temperature": float("nan")}}, r"^parameters\['temperature'\] is nan"),
         ],
     )

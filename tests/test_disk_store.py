@@ -140,7 +140,7 @@ class TestFiles:
     @pytest.mark.parametrize("directory", [5, b"conversations", "a\0b"])
     def test_what_is_no_directory_is_refused(self, directory: Any) -> None:
         """The error names the value."""
-        with pytest.raises(InvalidArgumentError, match=r"^directory=.* is no path"):
+        with pytest.raises(InvalidArgumentError, match=r"^directory=.* is not a path"):
             DiskStore(directory)
 
     def test_repr_says_where(self, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class TestArchiving:
     def test_branch_has_an_id(self, store: StateStore, wrong: Any) -> None:
         """An id is any text that can be encoded."""
         spoken(store, "a")
-        with pytest.raises(InvalidArgumentError, match="is no id of a branch"):
+        with pytest.raises(InvalidArgumentError, match="cannot be a branch id"):
             store.archive("a", 0, 1, as_branch=wrong)
 
     def test_branch_that_a_state_brought_is_restored(self, store: StateStore) -> None:
@@ -215,7 +215,7 @@ class TestSummaries:
     @pytest.mark.parametrize(
         ("summary", "words"),
         [
-            ("The user is Alice.", "A str is no Summary"),
+            ("The user is Alice.", "A str is not a Summary"),
             (Summary(0, 0, None), "Expected `str`, got `null`"),  # type: ignore[arg-type]  # that is the point
             (Summary(None, 0, "x"), "cannot be stored"),  # type: ignore[arg-type]  # same
             (Summary(0, 0, "x", cost=Decimal("NaN")), "A summary's cost cannot be NaN"),
@@ -316,9 +316,9 @@ def test_conversation_has_room_for_so_many_turns() -> None:
     stored = store._find("a")
     assert isinstance(stored, Record)
     store._put_record("a", structs.replace(stored, next_place=ASIDE - 1, next_aside=2 * ASIDE - 1))
-    with pytest.raises(InvalidArgumentError, match="Go on in a new conversation"):
+    with pytest.raises(InvalidArgumentError, match="Continue in a new conversation"):
         store.append("a", said("b"))
-    with pytest.raises(InvalidArgumentError, match="Go on in a new conversation"):
+    with pytest.raises(InvalidArgumentError, match="Continue in a new conversation"):
         store.replace("a", a.id, said("b"))
 
 

@@ -82,7 +82,7 @@ class WatchedFile:
             self._held = os.open(path, os.O_PATH)
             self._release = finalize(self, os.close, self._held)
             self._release.atexit = False  # a thread may still be storing an answer then
-        self._inode = os.stat(self._held).st_ino  # noqa: PTH116 - a descriptor is no path
+        self._inode = os.stat(self._held).st_ino  # noqa: PTH116 - a descriptor is not a path
 
     def check_is_there(self) -> None:
         """Raise ``StoreUnavailableError`` if the file was deleted."""
