@@ -378,7 +378,7 @@ class InvalidArgumentError(PromptKitError, ValueError):
     >>> MemoryStore().list(limit=-1)
     Traceback (most recent call last):
         ...
-    promptkit_nb.errors.InvalidArgumentError: limit=-1 is out of range: give a whole number from 0.
+    promptkit_nb.errors.InvalidArgumentError: limit=-1 is out of range; give a whole number from 0.
     """
 
 
