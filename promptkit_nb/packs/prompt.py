@@ -80,7 +80,7 @@ def report_of(
     texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | shared
     plain = {name: value for name, value in defaults.items() if name not in texts}
     asked = _names_in(template, texts)
-    _refuse_misspelt(given, {*asked, *(variable.name for variable in declared)}, where)
+    _refuse_misspelled(given, {*asked, *(variable.name for variable in declared)}, where)
     time = time_values(clock()) if asked & TIME_NAMES else {}
     values = plain | dict(time) | bound_values(declared, given)
     rendered = render(
@@ -109,7 +109,7 @@ def _names_in(template: str, texts: Mapping[str, str]) -> frozenset[str]:
     return placeholders_in(template).union(*(placeholders_in(texts[name]) for name in used))
 
 
-def _refuse_misspelt(given: Mapping[str, object], known: set[str], where: str) -> None:
+def _refuse_misspelled(given: Mapping[str, object], known: set[str], where: str) -> None:
     """Raise for an unknown name close to one without a value: the answer would use the wrong prompt."""
     unknown = [name for name, value in given.items() if value is not None and name not in known]
     for name in unknown:
