@@ -175,14 +175,16 @@ def test_fragment_may_be_named_like_a_reference() -> None:
 
 def test_prompts_that_older_versions_stored_go_on_with_a_warning() -> None:
     """A snapshot without the mark of this version sends what it sent before; one with it raises."""
-    snapshot = prompt_of("Hi {{1}} {{n}}").snapshot()
+    snapshot = prompt_of("Hi {{1}} {{n}} {{fragment:f}}", fragments={"f": "F"}).snapshot()
+    snapshot["fragments"] = {}
     with pytest.raises(PackValidationError, match=r"contains \{\{1\}\} at line 1, column 4, but this is not a name"):
         Prompt.from_snapshot(snapshot).render({"n": "Ann"})
     del snapshot["placeholders"]
     older = Prompt.from_snapshot(snapshot)
     report = older.report({"n": "Ann"})
-    assert report.text == "Hi {{1}} Ann"
-    assert len(report.warnings) == 1
+    assert report.text == "Hi {{1}} Ann {{fragment:f}}"
+    assert len(report.warnings) == 2
+    assert report.warnings[1] == "Prompt 'a' contains {{fragment:f}}, whose text is not stored: give the pack again."
     assert older.snapshot() == snapshot
 
 

@@ -225,6 +225,10 @@ class _Rendering:
         pieces: list[str] = []
         end = depth = 0
         for found in PLACEHOLDER.finditer(text):
+            if found[1] and self.keep_unsupported:  # older versions did not know this syntax
+                problem = f"{found[0]}, whose text is not stored"
+                self.unsupported.append(f"{self.where} contains {problem}: give the pack again.")
+                continue
             filling, levels = self._fill(name_in(found), chain)
             pieces += (text[end : found.start()], filling)
             end, depth = found.end(), max(depth, levels)
