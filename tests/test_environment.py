@@ -1,7 +1,8 @@
-"""``environment.yml`` lists the same packages for conda as ``pyproject.toml`` does for pip."""
+"""``environment.yml`` and CONTRIBUTING list the same packages as ``pyproject.toml``."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_begins_with_the_required_python() -> None:
 def test_ends_with_the_package_itself() -> None:
     """The last line installs this clone with all extras."""
     assert LINES[-1] == '      - -e ".[all,test]"'
+
+
+def test_contributing_gives_the_reason_for_each_dependency() -> None:
+    """Its table has a row for each package that users install, and no other."""
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("| package | why |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([\w, -]+?)(?: \(an extra\))? \|", table, re.MULTILINE)
+    extras = PROJECT["optional-dependencies"]
+    required = [Requirement(text).name for text in [*PROJECT["dependencies"], *extras["redis"], *extras["plots"]]]
+    assert sorted(name for row in rows if row != "---" for name in row.split(", ")) == sorted(required)
 
 
 def _packages(indent: str) -> list[str]:
