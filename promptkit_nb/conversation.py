@@ -1,56 +1,73 @@
-"""A conversation to talk in: what was said, what it cost, and the verbs that add, change and set aside turns."""
+"""A conversation: what was said, what it cost, and the methods that add, replace and archive turns."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.budgets import Spending
-from promptkit_nb.chat.options import AT_THE_END, Options, Target, check_replay, check_text
-from promptkit_nb.chat.pending_turn import Asking, Preparation
-from promptkit_nb.chat.preview import DryRun
-from promptkit_nb.chat.snapshot import UNDONE
-from promptkit_nb.chat.stored_conversation import StoredConversation, VariableValues
-from promptkit_nb.chat.summarizer import Summarizer
+from promptkit_nb.chat.budgets import Budget, Spending
+from promptkit_nb.chat.options import AT_THE_END, CallOptions, ReplayMode, Target, check_replay, check_text
+from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
+from promptkit_nb.chat.preview import DryRun, context_and_cost
+from promptkit_nb.chat.stored_conversation import UNDONE, StoredConversation, VariableValues
+from promptkit_nb.chat.stream import ResponseStream
+from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
+from promptkit_nb.chat.summarizer import make_summary
+from promptkit_nb.chat.token_estimates import token_estimator_for
 from promptkit_nb.chat.window import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.archives import write_conversation
 from promptkit_nb.exports.transcripts import write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
+from promptkit_nb.providers.base import Provider
 from promptkit_nb.rendering.conversations import BranchTree, History
+from promptkit_nb.stores.base import StateStore
 from promptkit_nb.stores.checks import not_found, path_of
 from promptkit_nb.text.plain_text import counted
-from promptkit_nb.turns import Message, utc_now
+from promptkit_nb.turns import Message, Turn, utc_now
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     import pandas as pd
 
-    from promptkit_nb.chat.budgets import Budget
-    from promptkit_nb.chat.options import CellCall, ReplayMode
+    from promptkit_nb.chat.options import CellCall
     from promptkit_nb.chat.preview import Context
-    from promptkit_nb.chat.snapshot import Snapshot
-    from promptkit_nb.chat.stream import ResponseStream
-    from promptkit_nb.providers.base import Provider
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
-    from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.turns import ContentPart, Turn
+    from promptkit_nb.turns import ContentPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationFactory:
+    """Opens the conversations of one store, to be answered by one provider; ``recording`` holds turns to replay."""
+
+    provider: Provider
+    store: StateStore
+    budgets: tuple[Budget, ...] = ()
+    replay: ReplayMode = "off"
+    recording: tuple[Turn, ...] = ()
+    clock: Callable[[], datetime] = utc_now
+
+    def open(self, conversation_id: str) -> Conversation:
+        """Return the stored conversation with this id."""
+        return Conversation(self.store.get(conversation_id), self)
 
 
 class Conversation:
-    """One user's conversation; got from a ``ConversationManager``.
+    """One user's conversation, from a ``ConversationManager``.
 
-    Everything it tells is what the store holds now, whoever wrote it. A handle may be used by several threads: their
-    ``send`` calls follow each other.
+    What it returns is what the store holds now, whoever wrote it. Several threads may use one object: their ``send``
+    calls run one after the other.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider()).new_conversation(system_prompt="You help.", user_id="alice")
@@ -62,117 +79,103 @@ class Conversation:
     ('alice', 1, Decimal('0'), 0)
     """
 
-    def __init__(
-        self,
-        state: ConversationState,
-        store: StateStore,
-        provider: Provider,
-        *,
-        budgets: Sequence[Budget] = (),
-        replay: ReplayMode = "off",
-        recording: Sequence[Turn] = (),
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        """Stand for a conversation that the store holds; ``recording`` are turns from elsewhere to replay, too."""
-        self._store = store
-        self._provider = provider
-        self._clock = clock
-        self._budgets = tuple(budgets)
-        self._log = StoredConversation(state, store)
-        self._spending = spending = Spending(store, self._budgets, clock=clock)
-        summarizer = Summarizer(log=self._log, provider=provider, spending=spending, clock=clock)
-        self._asking = Asking(
-            log=self._log,
-            provider=provider,
-            preparation=Preparation(provider=provider, spending=spending, summarizer=summarizer, clock=clock),
-            replay=check_replay(replay),
-            recording=tuple(recording),
-            clock=clock,
+    def __init__(self, state: ConversationState, factory: ConversationFactory) -> None:
+        """Wrap a stored conversation."""
+        self._factory = factory
+        self._stored = StoredConversation(state, factory.store)
+        self._spending = Spending(factory.store, factory.budgets, clock=factory.clock)
+        self._services = ChatServices(
+            stored=self._stored,
+            provider=factory.provider,
+            spending=self._spending,
+            replay=check_replay(factory.replay),
+            recording=factory.recording,
+            clock=factory.clock,
         )
         self._sending = threading.RLock()
 
     @property
     def id(self) -> str:
         """The conversation's id."""
-        return self._log.id
+        return self._stored.id
 
     @property
     def user_id(self) -> str:
-        """Whose conversation it is."""
-        return self._log.last_read.user_id
+        """The user that the conversation belongs to."""
+        return self._stored.last_read.user_id
 
     @property
     def store(self) -> StateStore:
-        """Where it is kept, with its neighbours."""
-        return self._store
+        """The store that holds it."""
+        return self._factory.store
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The current turns, oldest first."""
-        return self._log.read().state.turns
+        return self._stored.read().state.turns
 
     @property
     def stale_turns(self) -> tuple[Turn, ...]:
-        """The current turns whose context today is another than the one they were answered in, oldest first."""
-        snapshot = self._log.fresh()
+        """The current turns that are stale: earlier turns changed after they were answered."""
+        snapshot = self._stored.refresh()
         stale = snapshot.stale
         return tuple(turn for turn in snapshot.state.turns if turn.id in stale)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The system message first, if there is one, then those of the turns."""
-        return self._log.read().state.messages
+        """The system message, if there is one, then those of the turns."""
+        return self._stored.read().state.messages
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
-        """The summaries that were made of earlier turns."""
-        return self._log.read().state.summaries
+        """The summaries of earlier turns."""
+        return self._stored.read().state.summaries
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """JSON values that belong to the conversation; ``store.update_metadata(id, …)`` changes them."""
-        return MappingProxyType(dict(self._log.head().metadata))
+        """JSON values stored with the conversation; ``store.update_metadata(id, …)`` changes them."""
+        return MappingProxyType(dict(self._stored.head().metadata))
 
     @property
     def variables(self) -> VariableValues:
-        """The values of the prompt's variables; a change is stored at once and effective at the next send."""
-        return VariableValues(lambda: self._log.fresh().state.settings, self._log.change_settings)
+        """The values of the prompt's variables; a change is stored at once and takes effect at the next send."""
+        return VariableValues(self._stored)
 
     @property
     def token_count(self) -> int:
-        """All tokens ever spent here; it never falls."""
-        return self._log.head().token_count
+        """All tokens ever spent; never falls."""
+        return self._stored.head().token_count
 
     @property
     def total_cost(self) -> Decimal | None:
-        """All known costs ever spent here in US dollars; ``None`` if no turn has a price."""
-        return self._log.head().total_cost
+        """All known costs in US dollars; ``None`` if no turn has a price."""
+        return self._stored.head().total_cost
 
     @property
     def unpriced_turns(self) -> int:
-        """How many turns are missing in ``total_cost``, because their price is unknown."""
-        return self._log.head().unpriced_turns
+        """How many turns are not in ``total_cost`` because their price is unknown."""
+        return self._stored.head().unpriced_turns
 
     @property
     def forked_from(self) -> str | None:
-        """The id of the conversation that this one is a copy of, if it is one."""
+        """The id of the conversation that this one was forked from, if it was."""
         parent = self.metadata.get("forked_from")
         return parent if isinstance(parent, str) else None
 
     def snapshot(self) -> Snapshot:
-        """Return the whole state as it is now, with the hashes of its context.
+        """Return the whole state with the hashes of its context.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
         >>> conv.snapshot().state.turns
         ()
         """
-        return self._log.fresh()
+        return self._stored.refresh()
 
     def history(self, *, versions: bool = False) -> History:
         """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals.
 
-        Stale turns are marked; with ``versions`` former answers are shown before the current ones.
+        Stale turns are marked; ``versions`` shows former answers before the current ones.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -182,13 +185,13 @@ class Conversation:
         assistant  [demo] Nice to meet you, Alice! (This is the built-in demo:…
         2 messages · 38 tokens · $0.00
         """
-        snapshot = self._log.read()
+        snapshot = self._stored.read()
         return History.of(snapshot.state, stale=snapshot.stale, versions=versions)
 
     def context(self, *, model: str | None = None, max_tokens: int | None = None) -> Context:
-        """Return exactly what the next request carries beside the new message, with its tokens, and what is left out.
+        """Return exactly what the next request carries before the new message, with its tokens, and what is left out.
 
-        ``.token_count`` is the size of the whole. ``model`` and ``max_tokens`` are as in ``stream``.
+        ``.token_count`` is the size of all of it. ``model`` and ``max_tokens`` are as in ``stream``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation(system_prompt="You help.", max_tokens=4000)
@@ -196,7 +199,7 @@ class Conversation:
         system     You help.                                                     7
         10 of 4,000 tokens
         """
-        return self._asking.context(None, Options(model=model, max_tokens=max_tokens))[0]
+        return context_and_cost(self._services, None, CallOptions(model=model, max_tokens=max_tokens))[0]
 
     def dry_run(
         self,
@@ -207,9 +210,9 @@ class Conversation:
         max_tokens: int | None = None,
         max_output_tokens: int | None = None,
         parts: Sequence[ContentPart] = (),
-        place: Target = AT_THE_END,
+        target: Target = AT_THE_END,
     ) -> DryRun:
-        """Return what would be sent and what it may cost; nothing is sent, and nothing stored.
+        """Return what would be sent and what it may cost; nothing is sent or stored.
 
         The arguments are those of ``stream``.
 
@@ -220,14 +223,30 @@ class Conversation:
         11 tokens
         dry run, nothing was sent · $0.00 (11 tokens in, usually at most 1,000 out)
         """
-        options = Options(
-            model=model, parameters=parameters, max_tokens=max_tokens, max_output_tokens=max_output_tokens
+        options = CallOptions(
+            model=model,
+            parameters=parameters,
+            max_tokens=max_tokens,
+            max_output_tokens=max_output_tokens,
+            parts=tuple(parts),
+            target=target,
         )
-        context, cost = self._asking.context(self._question(text, parts), options, place)
+        return self.preview(text, options)
+
+    def preview(self, text: str, options: CallOptions) -> DryRun:
+        """Do what ``dry_run`` does, with the options of a call.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> from promptkit_nb.chat.options import CallOptions
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> conv.preview("Hello", CallOptions(max_output_tokens=100)).cost.output_tokens
+        100
+        """
+        context, cost = context_and_cost(self._services, self._question(text, options.parts), options)
         return DryRun(context, cost, self._spending.lines(self.id, self.user_id))
 
     def budget_lines(self) -> tuple[str, ...]:
-        """Return one line for each budget: what was spent of it, and what is reserved.
+        """Return one line for each budget: what is spent of it, and what is reserved.
 
         >>> from promptkit_nb import Budget, ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider(), budget=Budget(5, per="day"))
@@ -237,7 +256,7 @@ class Conversation:
         return self._spending.lines(self.id, self.user_id, unpriced_turns=self.unpriced_turns)
 
     def tree(self) -> BranchTree:
-        """Return the turns with the branches and former versions, as a small tree.
+        """Return the turns with branches and former versions, as a small tree.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation(conversation_id="trip")
@@ -246,7 +265,7 @@ class Conversation:
         trip · 1 turn
         └─ 1  My city is Porto · ✎ 1 former version
         """
-        snapshot = self._log.fresh()
+        snapshot = self._stored.refresh()
         return BranchTree(snapshot.state, snapshot.stale)
 
     def send(
@@ -259,18 +278,18 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
     ) -> Response:
-        """Say something, wait for the answer, and keep both as a new turn.
+        """Send a message, wait for the answer, and store both as a new turn.
 
-        A failed call raises a ``ProviderError`` and stores nothing. Ctrl-C after some text keeps the partial answer.
+        A failed call raises a ``ProviderError`` and stores nothing. Ctrl-C after some text stores the partial answer.
 
         Args:
-            text: What the user says; it is never treated as a template.
-            model: The model of this call; else the conversation's, else the provider's.
-            parameters: Such as ``{"temperature": 0.2}``, over those of the conversation and its prompt.
-            max_output_tokens: The most the answer may have, in tokens.
-            replay: ``"auto"`` answers from a stored turn that was asked exactly the same, without a request;
-                ``"strict"`` raises ``ReplayMissError`` where there is none; ``"off"`` asks. Else as the manager says.
-            fresh: Ask even where a stored answer could be replayed; with ``"strict"``, which asks nothing, no matter.
+            text: The user's message; it is never treated as a template.
+            model: The model of this call; by default the conversation's, else the provider's.
+            parameters: Such as ``{"temperature": 0.2}``; they override those of the conversation and its prompt.
+            max_output_tokens: The longest answer, in tokens.
+            replay: ``"auto"`` answers from a stored turn with exactly the same request, without sending one;
+                ``"strict"`` raises ``ReplayMissError`` if there is none; ``"off"`` asks. By default as the manager.
+            fresh: Ask even if a stored answer could be replayed; has no effect with ``"strict"``, which never asks.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -278,7 +297,7 @@ class Conversation:
         >>> answer.content.splitlines()[0], answer.usage.total_tokens, answer.cost
         ('[demo] Nice to meet you, Alice!', 38, Decimal('0'))
         """
-        options = Options(
+        options = CallOptions(
             model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
         )
         return self._answer(self._question(text), options)
@@ -294,15 +313,15 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
         parts: Sequence[ContentPart] = (),
-        place: Target = AT_THE_END,
+        target: Target = AT_THE_END,
         cell: CellCall | None = None,
         on_waiting: Callable[[float, str], None] | None = None,
     ) -> ResponseStream:
-        """Say something and iterate over the answer as it comes; the arguments are those of ``send``.
+        """Send a message and iterate over the answer as it arrives; the arguments are those of ``send``.
 
-        ``max_tokens`` is the context window of this call. ``parts`` are what the message carries beside its text,
-        ``place`` where the turn goes, ``cell`` the notebook cell that asks. ``on_waiting`` is called with seconds and a
-        reason whenever the provider waits before trying again.
+        ``max_tokens`` is the context window of this call. ``parts`` are what the message carries besides its text,
+        ``target`` is where the turn goes, ``cell`` the notebook cell that asks. ``on_waiting`` is called with seconds
+        and a reason whenever the provider waits before a retry.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -311,15 +330,30 @@ class Conversation:
         >>> pieces[:4], stream.response.finish_reason
         (['[demo]', ' Nice', ' to', ' meet'], 'stop')
         """
-        options = Options(
+        options = CallOptions(
             model=model,
             parameters=parameters,
             max_tokens=max_tokens,
             max_output_tokens=max_output_tokens,
             replay=replay,
             fresh=fresh,
+            parts=tuple(parts),
+            target=target,
+            cell=cell,
+            on_waiting=on_waiting,
         )
-        return self._asking.stream(self._question(text, parts), options, place, cell=cell, on_waiting=on_waiting)
+        return self.ask(text, options)
+
+    def ask(self, text: str, options: CallOptions, *, snapshot: Snapshot | None = None) -> ResponseStream:
+        """Do what ``stream`` does, with the options of a call; ``snapshot`` is the state, if it was just read.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> from promptkit_nb.chat.options import CallOptions
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> "".join(conv.ask("My city is Porto", CallOptions())).splitlines()[0]
+        '[demo] Noted: your city is Porto.'
+        """
+        return self._stream(self._question(text, options.parts), options, snapshot)
 
     def rerun(
         self,
@@ -334,9 +368,9 @@ class Conversation:
     ) -> Response:
         """Answer a turn again, in place: with another text, or with its own.
 
-        The former answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale as long as what
-        stands before them is not what they were answered to. ``turn`` is one of ``turns``, its id or its position; the
-        other arguments are those of ``send``.
+        The former answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale until their
+        context is what it was again. ``turn`` is one of ``turns``, its id or its position; the other arguments are
+        those of ``send``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -346,13 +380,17 @@ class Conversation:
         >>> len(conv.turns), len(conv.versions(0))
         (1, 1)
         """
-        snapshot = self._log.fresh()
-        former = snapshot.state.turns[snapshot.place_of(turn)]
-        options = Options(
-            model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
+        snapshot = self._stored.refresh()
+        former = snapshot.state.turns[snapshot.position_of(turn)]
+        options = CallOptions(
+            model=model,
+            parameters=parameters,
+            max_output_tokens=max_output_tokens,
+            replay=replay,
+            fresh=fresh,
+            target=Target(in_place_of=former),
         )
-        question = self._again(former) if text is None else self._question(text)
-        return self._answer(question, options, Target(in_place_of=former))
+        return self._answer(self._question_of(former) if text is None else self._question(text), options)
 
     def edit(
         self,
@@ -363,9 +401,9 @@ class Conversation:
         parameters: Mapping[str, object] | None = None,
         max_output_tokens: int | None = None,
     ) -> Response:
-        """Say something else from turn ``i`` on: that turn and all after it become a branch.
+        """Go on differently from turn ``i``: that turn and all after it become a branch, then ``text`` is sent.
 
-        Where the call fails, everything is as it was. The other arguments are those of ``send``.
+        If the call fails, nothing changes. The other arguments are those of ``send``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -374,16 +412,21 @@ class Conversation:
         >>> [turn.user_text for turn in conv.turns], len(conv.branches())
         (['My city is Porto'], 1)
         """
-        options = Options(model=model, parameters=parameters, max_output_tokens=max_output_tokens)
-        start = self._log.fresh().place_of(i)
-        return self._answer(self._question(text), options, Target(branch_from=start))
+        start = self._stored.refresh().position_of(i)
+        options = CallOptions(
+            model=model,
+            parameters=parameters,
+            max_output_tokens=max_output_tokens,
+            target=Target(branch_from=start),
+        )
+        return self._answer(self._question(text), options)
 
     def truncate(self, keep_last: int = 20, *, as_of: str | None = None) -> int:
-        """Let the older turns leave the conversation as a branch; return how many left.
+        """Move older turns to a branch; return how many.
 
-        ``keep_last`` counts messages, without the system message: as few whole newest turns stay as reach it. What the
-        others cost stays in the totals, and the turns that stay are not stale for it. With ``as_of``, the id of a turn,
-        it is done as if the turns behind that one were not there yet.
+        ``keep_last`` counts messages without the system message: as few whole newest turns as reach it are kept. The
+        totals keep what the others cost, and the kept turns do not become stale. With ``as_of``, the id of a turn, the
+        turns after that one are ignored.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -393,13 +436,13 @@ class Conversation:
         (5, 10)
         """
         check_keep_last(keep_last)
-        return self._log.archive(lambda state: (0, older_turns(turns_until(state.turns, as_of), keep_last)))
+        return self._stored.archive(lambda state: (0, older_turns(turns_until(state.turns, as_of), keep_last)))
 
     def summarize(self, keep_last: int = 10, *, model: str | None = None, as_of: str | None = None) -> Summary | None:
-        """Let the model sum up the older turns; ``None`` where all of them are summed up already.
+        """Let the model summarize the older turns; return ``None`` if all of them are summarized already.
 
-        From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``, and
-        the summary with its cost in ``summaries``; a former summary is folded in. ``keep_last`` counts messages as in
+        From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``; the
+        summary, with its cost, is in ``summaries`` and includes a former one. ``keep_last`` counts messages as in
         ``truncate``. A call that fails changes nothing.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -412,10 +455,19 @@ class Conversation:
         """
         check_keep_last(keep_last)
         with self._sending:
-            return self._asking.summarize(keep_last, Options(model=model), as_of=as_of)
+            snapshot = self._stored.refresh()
+            state, hashes = snapshot.state, snapshot.context_hashes
+            turns = turns_until(state.turns, as_of)
+            applied = find_applied_summaries(state, len(turns), hashes)
+            plan = plan_summary(turns, applied, older_turns(turns, keep_last), hashes)
+            if plan is None:
+                return None
+            settings = self._services.settings(state, CallOptions(model=model))
+            estimator = token_estimator_for(settings.model, state.turns, settings.system_prompt)
+            return make_summary(self._services, plan, estimator=estimator, max_tokens=settings.max_tokens)
 
     def clear(self) -> int:
-        """Let all turns leave the conversation as a branch, and begin anew; return how many left.
+        """Move all turns to a branch, and start over; return how many.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -423,12 +475,12 @@ class Conversation:
         >>> conv.clear(), conv.turns
         (1, ())
         """
-        return self._log.archive(lambda state: (0, len(state.turns)))
+        return self._stored.archive(lambda state: (0, len(state.turns)))
 
     def undo(self, *, as_of: str | None = None) -> int:
-        """Let the newest turn become a branch, ``undone-1`` or so; return how many left, 0 or 1.
+        """Move the newest turn to a branch, such as ``undone-1``; return how many, 0 or 1.
 
-        With ``as_of``, the id of a turn, nothing happens where that turn left already.
+        With ``as_of``, the id of a turn, nothing happens if that turn is not current any more.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -436,10 +488,10 @@ class Conversation:
         >>> conv.undo(), [turn.user_text for turn in conv.turns]
         (1, ['My name is Alice'])
         """
-        return self._log.archive(lambda state: newest_turn(state.turns, as_of), name=UNDONE)
+        return self._stored.archive(lambda state: newest_turn(state.turns, as_of), name=UNDONE)
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return the former tails and heads of the conversation; ``restore`` brings one back.
+        """Return the former tails and heads of the conversation; ``restore`` restores one.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -447,10 +499,10 @@ class Conversation:
         >>> [(branch.id, len(branch.turns)) for branch in conv.branches()]
         [('undone-1', 1)]
         """
-        return self._log.fresh().state.branches
+        return self._stored.refresh().state.branches
 
     def versions(self, turn: Turn | str | int) -> tuple[Turn, ...]:
-        """Return what stood in the place of a turn before, oldest first; ``restore`` brings one back.
+        """Return the former versions of a turn, oldest first; ``restore`` restores one.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -458,14 +510,14 @@ class Conversation:
         >>> [turn.user_text for turn in conv.versions(0)]
         ['My city is Lisbon']
         """
-        snapshot = self._log.fresh()
-        current = snapshot.state.turns[snapshot.place_of(turn)]
+        snapshot = self._stored.refresh()
+        current = snapshot.state.turns[snapshot.position_of(turn)]
         return snapshot.state.versions.get(current.id, ())
 
     def restore(self, version_or_branch: Turn | Branch | str) -> None:
-        """Bring back a former version or a branch, given as such or by its id; what it displaces is kept.
+        """Restore a former version or a branch, given as such or by its id; what it displaces is kept.
 
-        Raises ``InvalidArgumentError`` where the conversation has none such.
+        Raises ``InvalidArgumentError`` if the conversation does not have it.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -474,10 +526,10 @@ class Conversation:
         >>> [turn.user_text for turn in conv.turns]
         ['My name is Alice']
         """
-        self._store.restore(self._log.head().conversation_id, version_or_branch)
+        self._factory.store.restore(self._stored.head().conversation_id, version_or_branch)
 
     def use_prompt(self, prompt: Prompt) -> None:
-        """Talk with this prompt of a pack from the next request on.
+        """Use this prompt of a pack from the next request on.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider, load_pack
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -486,14 +538,14 @@ class Conversation:
         >>> conv.context()[0].content
         'You teach algebra.'
         """
-        if not is_stored(prompt, self._log.fresh().state.settings.prompt):
-            self._log.change_settings(lambda settings: replace(settings, prompt=prompt.snapshot()))
+        if not is_stored(prompt, self._stored.refresh().state.settings.prompt):
+            self._stored.change_settings(lambda settings: replace(settings, prompt=prompt.snapshot()))
 
     def fork(self, new_id: str) -> Conversation:
-        """Copy the conversation and go on in the copy, which is independent from then on.
+        """Copy the conversation under a new id, and return the copy, which is independent.
 
-        The copied turns are ``inherited``: in no total of the copy. Raises ``ConversationExistsError`` if the id is
-        taken; nothing is overwritten. The copy's ``metadata`` says what it is ``forked_from``.
+        The copied turns are ``inherited``: they count in no total of the copy. Raises ``ConversationExistsError`` if
+        the id is taken; nothing is overwritten. The copy's ``metadata`` has the original's id in ``forked_from``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -502,12 +554,12 @@ class Conversation:
         >>> copy.send("What's my name?").content, len(copy.turns), len(conv.turns)
         ('[demo] Your name is Alice.', 2, 1)
         """
-        self._store.fork(self._log.head().conversation_id, new_id)
-        self._store.update_metadata(new_id, forked_from=self.id)
+        self._factory.store.fork(self._stored.head().conversation_id, new_id)
+        self._factory.store.update_metadata(new_id, forked_from=self.id)
         return self.neighbour(new_id)
 
     def neighbour(self, conversation_id: str) -> Conversation:
-        """Open another conversation of the same store, to be answered as this one is.
+        """Open another conversation of the same store and user, with the same provider and budgets.
 
         Raises ``ConversationNotFoundError`` for an unknown id, and for another user's.
 
@@ -517,21 +569,13 @@ class Conversation:
         >>> conv.neighbour("other").id
         'other'
         """
-        state = self._store.get(conversation_id)
-        if state.user_id != self.user_id:
+        other = self._factory.open(conversation_id)
+        if other.user_id != self.user_id:
             raise not_found(conversation_id)
-        return Conversation(
-            state,
-            self._store,
-            self._provider,
-            budgets=self._budgets,
-            replay=self._asking.replay,
-            recording=self._asking.recording,
-            clock=self._clock,
-        )
+        return other
 
     def to_df(self) -> pd.DataFrame:
-        """Return one row a message of the turns that stand here now; the columns are those of ``messages_df``.
+        """Return one row per message of the current turns; the columns are those of ``messages_df``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -541,14 +585,14 @@ class Conversation:
         """
         from promptkit_nb.views.messages import current_messages_df  # noqa: PLC0415 - pandas, half a second
 
-        return current_messages_df(self._log.fresh().state)
+        return current_messages_df(self._stored.refresh().state)
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation to a file, and return its absolute path.
 
-        JSON holds versions, branches and summaries, too: it is what ``import_conversation`` reads, and a recording for
-        replay. A path that ends with ``.md`` or ``.html`` gets a transcript to read instead. Raises
-        ``StoreUnavailableError`` where the file cannot be written; what stood there before stays.
+        JSON holds versions, branches and summaries, too: ``import_conversation`` reads it, and it is a recording for
+        replay. A path that ends with ``.md`` or ``.html`` gets a transcript instead. Raises ``StoreUnavailableError``
+        if the file cannot be written; an existing file then stays as it was.
 
         >>> import tempfile
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -558,14 +602,14 @@ class Conversation:
         True
         """
         file = path_of("path", path)
-        state = self._store.get(self._log.head().conversation_id)
+        state = self._factory.store.get(self._stored.head().conversation_id)
         if file.suffix.lower() in {".md", ".html"}:
-            return write_transcript(state, file, stale=self._log.fresh().stale)
+            return write_transcript(state, file, stale=self._stored.refresh().stale)
         return write_conversation(state, file)
 
     def __repr__(self) -> str:
-        """Say which conversation it is."""
-        count = len(self._log.last_read.turns)
+        """Return the id, the user and the number of turns."""
+        count = len(self._stored.last_read.turns)
         return f"<Conversation {shown_id(self.id)!r} of {self.user_id!r}, {counted(count, 'turn')}>"
 
     def _repr_html_(self) -> str:
@@ -573,21 +617,26 @@ class Conversation:
 
     def _question(self, text: str, parts: Sequence[ContentPart] = ()) -> Message:
         check_text(text)
-        return Message("user", text, timestamp=self._clock(), parts=tuple(parts))
+        return Message("user", text, timestamp=self._factory.clock(), parts=tuple(parts))
 
-    def _again(self, turn: Turn) -> Message:
+    def _question_of(self, turn: Turn) -> Message:
         asked = next((message for message in turn.messages if message.role == "user"), None)
         if asked is None:
             raise InvalidArgumentError(f"The turn {turn.id!r} has no message of a user: give the text to ask.")
-        return replace(asked, timestamp=self._clock())
+        return replace(asked, timestamp=self._factory.clock())
 
-    def _answer(self, question: Message, options: Options, place: Target = AT_THE_END) -> Response:
+    def _stream(self, question: Message, options: CallOptions, snapshot: Snapshot | None = None) -> ResponseStream:
+        """Return the answer as it will arrive; raise early if the request cannot be answered."""
+        return ResponseStream(PendingTurn(self._services, snapshot or self._stored.refresh(), question, options))
+
+    def _answer(self, question: Message, options: CallOptions) -> Response:
         with self._sending:
-            stream = self._asking.stream(question, options, place)
+            stream = self._stream(question, options)
             for _ in stream:
                 pass
-        if stream.response is None:  # a provider of somebody's own ended without saying so
+        if stream.response is None:  # a custom provider ended without saying so
             raise InvalidArgumentError(
-                f"The provider {self._provider.name!r} ended its stream without a Completion; nothing was stored."
+                f"The provider {self._factory.provider.name!r} ended its stream without a Completion; nothing was "
+                "stored."
             )
         return stream.response

@@ -1,15 +1,16 @@
-"""The manager: opens, lists and deletes conversations of one store, to be answered by one provider."""
+"""The manager: starts, opens, lists and deletes the conversations of one store, answered by one provider."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.chat.budgets import Budget
 from promptkit_nb.chat.options import check_model, check_replay, check_tokens
 from promptkit_nb.chat.request import rendered_prompt
-from promptkit_nb.conversation import Conversation
+from promptkit_nb.conversation import Conversation, ConversationFactory
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.ids import new_conversation_id
@@ -42,11 +43,11 @@ class ConversationManager:
 
     Args:
         provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
-        store: Where conversations are kept; without one, in this process's memory (``MemoryStore()``).
-        budget: What may be spent, such as ``Budget(5, per="day")``, or several of them.
-        replay: Whether stored answers may be given again: ``"off"``, ``"auto"`` or ``"strict"``, as in
-            ``Conversation.send``.
-        clock: Where the time comes from; tests set it.
+        store: Where conversations are stored; by default in this process's memory (``MemoryStore()``).
+        budget: What may be spent, such as ``Budget(5, per="day")``, or a list of budgets.
+        replay: Whether to replay stored answers: ``"off"``, ``"auto"`` or ``"strict"``, as in ``Conversation.send``.
+        recording: Turns from elsewhere that may be replayed, too.
+        clock: Returns the time; tests set it.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> manager = ConversationManager(provider=DemoProvider())
@@ -67,10 +68,10 @@ class ConversationManager:
         recording: Sequence[Turn] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Bring a provider and a store together; ``recording`` are turns from elsewhere to replay, too."""
+        """Combine a provider and a store."""
         if not (callable(getattr(provider, "stream", None)) and callable(getattr(provider, "price", None))):
             raise InvalidArgumentError(
-                f"provider={provider!r:.80} is no provider: give OpenAIProvider(…), DemoProvider() or one of your own."
+                f"provider={provider!r:.80} is not a provider: give OpenAIProvider(…), DemoProvider() or your own."
             )
         if store is not None:
             check_store(store)
@@ -80,13 +81,12 @@ class ConversationManager:
         self._replay = check_replay(replay)
         self._recording = tuple(recording)
         self._clock = clock
-        self._user_id = getattr(self.store, "user_id", None) or "default"
 
     def for_user(self, user_id: str) -> ConversationManager:
         """Return the same manager, narrowed to one user, its ``store`` too.
 
         It creates, lists, reads, forks and deletes that user's conversations only. Another user's id raises
-        ``ConversationNotFoundError``, as if it did not exist; creating it says that the id is taken, and no more.
+        ``ConversationNotFoundError``, as if it did not exist; creating it only says that the id is taken.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -95,22 +95,9 @@ class ConversationManager:
         >>> alice.new_conversation().user_id, len(alice.list_conversations()), len(manager.list_conversations())
         ('alice', 1, 2)
         """
-        if not callable(getattr(self.store, "for_user", None)):
-            raise InvalidArgumentError(
-                f"store={self.store!r:.80} cannot be narrowed to a user: it has no for_user(). Derive its class from "
-                "StateStore, and let every call honor self.user_id."
-            )
-        narrowed = self.store.for_user(user_id)
-        if narrowed is self.store:
-            return self
-        return ConversationManager(
-            self.provider,
-            narrowed,
-            budget=self.budgets,
-            replay=self._replay,
-            recording=self._recording,
-            clock=self._clock,
-        )
+        narrowed = copy(self)
+        narrowed.store = self.store.for_user(user_id)
+        return narrowed
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
         """Read a PromptPack, from a file or as parsed JSON; the same as ``promptkit_nb.load_pack``.
@@ -140,19 +127,19 @@ class ConversationManager:
         """Start a conversation; it is stored, and listed, at once.
 
         Args:
-            pack: Where the system prompt comes from, or ``None``.
-            prompt_name: Which of its prompts; may be left out where the pack has one.
-            user_id: Whose conversation it is; ``"default"`` unless the manager is somebody's.
-            conversation_id: Any text; without one a fresh id that sorts by time.
-            system_prompt: The system prompt where there is no pack; taken as it is, not as a template.
-            variables: Values for the prompt's variables; they may also be set later.
-            max_tokens: The context window: the most tokens that a request may have, all in all.
+            pack: The pack with the system prompt, or ``None``.
+            prompt_name: Which of its prompts; optional if the pack has one.
+            user_id: The user it belongs to; by default the manager's user, else ``"default"``.
+            conversation_id: Any text; by default a new id that sorts by time.
+            system_prompt: The system prompt if there is no pack; used as it is, not as a template.
+            variables: Values of the prompt's variables; they may also be set later.
+            max_tokens: The context window: the most tokens of a whole request.
             context_policy: What happens beyond it: ``"truncate"`` leaves the oldest turns out of the request,
-                ``"summarize"`` lets the model sum them up, ``"error"`` raises ``ContextWindowExceededError``. The
-                history stays whole in the store.
-            metadata: JSON values to keep with the conversation.
-            model: The conversation's model; without one each call uses the provider's.
-            parameters: Such as ``{"temperature": 0.2}``, over those of the prompt.
+                ``"summarize"`` lets the model summarize them, ``"error"`` raises ``ContextWindowExceededError``. The
+                store keeps the whole history.
+            metadata: JSON values to store with the conversation.
+            model: The conversation's model; by default each call uses the provider's.
+            parameters: Such as ``{"temperature": 0.2}``; they override those of the prompt.
 
         Raises ``ConversationExistsError`` if the id is taken; nothing is ever overwritten.
 
@@ -180,7 +167,7 @@ class ConversationManager:
         now = self._clock()
         state = ConversationState(
             conversation_id=new_conversation_id(now) if conversation_id is None else conversation_id,
-            user_id=self._user_id if user_id is None else user_id,
+            user_id=(self.store.user_id or "default") if user_id is None else user_id,
             system_prompt=system_prompt if pack is None else rendered_prompt(settings),
             settings=settings,
             metadata=_json_of(metadata, "metadata"),
@@ -193,10 +180,10 @@ class ConversationManager:
     def get_conversation(
         self, conversation_id: str, *, pack: Pack | None = None, prompt_name: str | None = None
     ) -> Conversation:
-        """Go on with a conversation, with the system prompt, variables and settings that were stored.
+        """Resume a conversation with its stored system prompt, variables and settings.
 
-        A pack given here replaces the stored prompt from the next request on; otherwise its file need not exist any
-        more. Raises ``ConversationNotFoundError`` for an unknown id, naming ids like it.
+        A pack given here replaces the stored prompt from the next request on; otherwise the pack's file need not exist
+        any more. Raises ``ConversationNotFoundError`` for an unknown id, naming near matches.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -229,9 +216,9 @@ class ConversationManager:
         model: str | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> Conversation:
-        """Go on with the conversation of this id, or start it; the arguments are those of ``new_conversation``.
+        """Resume the conversation with this id, or start it; the arguments are those of ``new_conversation``.
 
-        Raises ``ConversationExistsError`` where ``user_id`` is given and the id is somebody else's.
+        Raises ``ConversationExistsError`` if ``user_id`` is given and the id belongs to another user.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -273,7 +260,7 @@ class ConversationManager:
     ) -> HeadTable:
         """Return the heads of the conversations whose id begins with ``prefix``, of one user or all, newest first.
 
-        It is a list, shown as a table.
+        The list is shown as a table.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -284,7 +271,7 @@ class ConversationManager:
         return HeadTable(self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset))
 
     def delete_conversation(self, conversation_id: str) -> None:
-        """Delete a conversation for good; ``ConversationNotFoundError`` if it is not there.
+        """Delete a conversation permanently; raise ``ConversationNotFoundError`` if it does not exist.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -298,8 +285,7 @@ class ConversationManager:
     def import_conversation(self, path: str | os.PathLike[str]) -> Conversation:
         """Create the conversation that ``Conversation.export`` wrote, with its versions, branches and summaries.
 
-        Raises ``ConversationExistsError`` if its id is taken, ``InvalidArgumentError`` where the file is something
-        else.
+        Raises ``ConversationExistsError`` if its id is taken, ``InvalidArgumentError`` if the file is not an export.
 
         >>> import tempfile
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -313,7 +299,7 @@ class ConversationManager:
         return self._opened(state.conversation_id)
 
     def conversations_df(self, **filters: Unpack[FilterArguments]) -> pd.DataFrame:
-        """Return one row a conversation; ``promptkit_nb.conversations_df`` says which columns and filters there are.
+        """Return one row per conversation; ``promptkit_nb.conversations_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -326,7 +312,7 @@ class ConversationManager:
         return conversations_df(self.store, **filters)
 
     def turns_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
-        """Return one row a turn; ``promptkit_nb.turns_df`` says which columns and filters there are.
+        """Return one row per turn; ``promptkit_nb.turns_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -339,7 +325,7 @@ class ConversationManager:
         return turns_df(self.store, **filters)
 
     def messages_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
-        """Return one row a message; ``promptkit_nb.messages_df`` says which columns and filters there are.
+        """Return one row per message; ``promptkit_nb.messages_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -352,7 +338,7 @@ class ConversationManager:
         return messages_df(self.store, **filters)
 
     def usage_df(self, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]) -> pd.DataFrame:
-        """Return what was paid; ``promptkit_nb.usage_df`` says by what it can be asked, and which filters there are.
+        """Return tokens and cost; ``promptkit_nb.usage_df`` lists the groupings and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -365,14 +351,17 @@ class ConversationManager:
         return usage_df(self.store, by, **filters)
 
     def __repr__(self) -> str:
-        """Say who answers and where conversations are kept."""
+        """Return the provider and the store."""
         return f"<ConversationManager: {self.provider!r}, {self.store!r}>"
 
     def _opened(self, conversation_id: str) -> Conversation:
-        return Conversation(
-            self.store.get(conversation_id),
-            self.store,
-            self.provider,
+        return self._factory.open(conversation_id)
+
+    @property
+    def _factory(self) -> ConversationFactory:
+        return ConversationFactory(
+            provider=self.provider,
+            store=self.store,
             budgets=self.budgets,
             replay=self._replay,
             recording=self._recording,
@@ -396,7 +385,7 @@ def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
     budgets = () if budget is None else (budget,) if isinstance(budget, Budget) else budget
     if isinstance(budgets, (list, tuple)) and all(isinstance(each, Budget) for each in budgets):
         return tuple(budgets)
-    raise InvalidArgumentError(f'budget={budget!r:.80} is no budget: give Budget(5, per="day"), or a list of these.')
+    raise InvalidArgumentError(f'budget={budget!r:.80} is not a budget: give Budget(5, per="day"), or a list of these.')
 
 
 def _checked_policy(policy: object) -> ContextPolicy:
@@ -411,12 +400,12 @@ def _checked_policy(policy: object) -> ContextPolicy:
 
 def _json_of(values: Mapping[str, object] | None, name: str) -> dict[str, object]:
     if values is not None and not isinstance(values, Mapping):
-        raise InvalidArgumentError(f"{name}={values!r:.80} is no dict: give names and values, as in {{'name': 1}}.")
+        raise InvalidArgumentError(f"{name}={values!r:.80} is not a dict: give names and values, as in {{'name': 1}}.")
     copied: dict[str, object] = json_copy(values or {}, name)
     return copied
 
 
 def _prompt_in(pack: Pack, name: str | None) -> Prompt:
     if not isinstance(pack, Pack):
-        raise InvalidArgumentError(f"pack={pack!r:.80} is no pack: load it first, with load_pack(path).")
+        raise InvalidArgumentError(f"pack={pack!r:.80} is not a pack: load it first, with load_pack(path).")
     return pack.prompt(name)

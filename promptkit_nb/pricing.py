@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.text.receipts import amount_text
-from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from promptkit_nb.providers.base import ChatRequest, Completion, Provider
+    from promptkit_nb.providers.base import Provider
     from promptkit_nb.turns import Turn
 
 _PRICES_HINT = 'Give dollars per million tokens, in and out, as in prices={"my-model": (0.15, 0.60)}.'
@@ -122,9 +121,8 @@ USUAL_OUTPUT_TOKENS = 1000
 class CostRange:
     """The possible cost of a call in US dollars; both are ``None`` if the price is unknown.
 
-    ``input_tokens`` is the offline count. ``output_tokens`` is the limit of the answer or, without a limit
-    (``is_limited`` is false), the usual length. ``counted_usd`` is the highest cost according to the request alone,
-    without looking at the conversation.
+    ``input_tokens`` is what was counted offline. ``output_tokens`` is the longest answer, or the usual one if nothing
+    limits it (``is_limited`` is false).
 
     >>> print(CostRange(low_usd=Decimal("0.0003"), high_usd=Decimal("0.0021"), input_tokens=412, output_tokens=1000))
     between $0.0003 and $0.0021 (412 tokens in, at most 1,000 out)
@@ -135,7 +133,6 @@ class CostRange:
     input_tokens: int
     output_tokens: int
     is_limited: bool = True
-    counted_usd: Decimal | None = None
 
     def __str__(self) -> str:
         """Return the range in words."""
@@ -178,7 +175,6 @@ def cost_range(
     fewest, most = ceil(input_tokens * min(factor, 1.0)), ceil(input_tokens * max(factor, 1.0))
     low_usd = provider.price(model, Usage(fewest, 1), at).usd
     high_usd = provider.price(model, Usage(most, output_tokens), at).usd
-    counted_usd = provider.price(model, Usage(most, max_output_tokens or USUAL_OUTPUT_TOKENS), at).usd
     if low_usd is None or high_usd is None:
         low_usd = high_usd = None
     else:
@@ -190,7 +186,6 @@ def cost_range(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         is_limited=max_output_tokens is not None,
-        counted_usd=counted_usd,
     )
 
 
@@ -202,25 +197,3 @@ def _cost_again(turn: Turn, provider: Provider, model: str, output_tokens: int, 
     whole = provider.price(model, usage, at).usd
     part = provider.price(model, Usage(usage.input_tokens, output_tokens, cached_tokens=usage.cached_tokens), at).usd
     return turn.cost * part / whole if whole and part is not None else turn.cost
-
-
-def usage_of_call(request: ChatRequest, text: str, completion: Completion | None) -> Usage:
-    """Return the usage reported by the provider, else the offline count of the request and the received text."""
-    if completion is not None and completion.usage is not None:
-        return completion.usage
-    return Usage(
-        input_tokens=count_message_tokens(request.messages, request.model),
-        output_tokens=count_tokens(text, request.model),
-        estimated=True,
-    )
-
-
-def price_of_call(provider: Provider, model: str, completion: Completion | None, usage: Usage, at: datetime) -> Price:
-    """Return the price: the provider's own figure, else that of the requested model, else of the one that answered."""
-    if completion is not None and completion.cost_usd is not None:
-        return Price(completion.cost_usd, provider.name)
-    asked = provider.price(model, usage, at)
-    if completion is None or completion.model == model or asked.source == "user":
-        return asked
-    answered = provider.price(completion.model, usage, at)
-    return asked if answered.usd is None else answered

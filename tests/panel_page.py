@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from promptkit_nb import Conversation
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
 TIMEOUT_S = 10.0

@@ -41,7 +41,7 @@ class TestBudget:
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(usd)  # type: ignore[arg-type]  # as a user may mistype it
         assert str(caught.value) == (
-            f'Budget({usd!r}) is no amount: give US dollars from 0, as in Budget(5) or Budget("0.50", per="day").'
+            f'Budget({usd!r}) is not an amount: give US dollars from 0, as in Budget(5) or Budget("0.50", per="day").'
         )
 
     def test_unknown_kind_is_refused(self) -> None:
@@ -55,7 +55,7 @@ class TestBudget:
         """80 is not a fraction."""
         with pytest.raises(InvalidArgumentError) as caught:
             Budget(5, warn_at=warn_at)  # type: ignore[arg-type]  # as above
-        assert f"Budget(warn_at={warn_at!r}) is no fraction" in str(caught.value)
+        assert f"Budget(warn_at={warn_at!r}) is not a fraction" in str(caught.value)
 
     def test_budget_is_a_frozen_value(self) -> None:
         """Equal budgets are equal, whatever the type of the amount; they can be pickled and copied with changes."""
@@ -104,8 +104,8 @@ class TestParsing:
         with pytest.raises(InvalidArgumentError) as caught:
             parse_budget(text)
         assert str(caught.value) == (
-            f"{text!r} is no budget: give US dollars, and after a slash what they are for, as in 5, 0.50/user, 5/day "
-            "or 20/total."
+            f"{text!r} is not a budget: give US dollars, and after a slash what they are for, such as 5, 0.50/user, "
+            "5/day or 20/total."
         )
 
 

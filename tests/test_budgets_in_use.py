@@ -96,7 +96,7 @@ class TestLimit:
         with pytest.raises(BudgetExceededError) as caught:
             ask(conv)
         assert str(caught.value) == (
-            "The budget of $0.05 in this conversation would be passed: $0.03 spent, and this call may cost $0.03. "
+            "The budget of $0.05 in this conversation would be exceeded: $0.03 spent, and this call may cost $0.03. "
             "Nothing was sent; raise the budget, or ask for less with max_output_tokens or a cheaper model."
         )
         assert (len(priced_server.requests), len(conv.turns)) == (1, 1)
@@ -181,24 +181,6 @@ class TestLimit:
         with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.06"):
             conv.send("Well?")
         assert ask(conv) == CALL_USD  # of which 1,000 tokens are the default
-
-    def test_long_answers_are_expected_in_other_conversations(self, priced_server: ChatServer) -> None:
-        """A server that reports far more tokens than counted is expected to do so again, also in a new conversation."""
-        manager = manager_for(priced_server, Budget("0.20", per="total"))
-        priced_server.usual = lambda _: priced_reply(3000)
-        assert [new_conversation(manager, name).send("Well?").cost for name in ("first", "second")] == [
-            Decimal("0.09")
-        ] * 2
-        with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.09"):
-            new_conversation(manager, "third").send("Well?")
-
-    def test_server_that_exceeds_the_output_limit_is_expected_to(self, priced_server: ChatServer) -> None:
-        """The next answer is expected to be as long, in any conversation with this model."""
-        conv = new_conversation(manager_for(priced_server, Budget("0.08")))
-        conv.send("Well?", max_output_tokens=100)
-        conv.send("Well?", max_output_tokens=100)
-        with pytest.raises(BudgetExceededError, match=r"this call may cost \$0\.03"):
-            conv.send("Well?", max_output_tokens=100)
 
     def test_model_without_a_price_is_refused(self, priced_server: ChatServer) -> None:
         """Under a budget it gets no request; the error shows how to set its price."""
@@ -383,7 +365,7 @@ class TestFailures:
         stream = iter(conv.stream("Well?"))
         next(stream)
         manager.delete_conversation("talk")
-        with pytest.raises(Exception, match="was deleted while"):
+        with pytest.raises(Exception, match="was deleted before"):
             list(stream)
         assert spent(manager.store) == (CALL_USD, 0)
 
@@ -450,18 +432,14 @@ def spending(
     return started
 
 
-@pytest.mark.parametrize("output_tokens", [1000, 3000])
 @pytest.mark.parametrize("max_output_tokens", [1000, None])
 def test_ten_processes_stay_under_one_budget(
-    chat_server: ChatServer, tmp_path: Path, output_tokens: int, max_output_tokens: int | None
+    chat_server: ChatServer, tmp_path: Path, max_output_tokens: int | None
 ) -> None:
-    """Together never more than the budget, and within one call of it.
-
-    Also if answers are three times as long as expected, once one of them was.
-    """
-    usd = Decimal(output_tokens) * 30 / 1_000_000
+    """Together never more than the budget, and within one call of it."""
+    usd = Decimal(1000) * 30 / 1_000_000
     budget = Budget(33 * usd + Decimal("0.01"), per="total")
-    chat_server.usual = lambda _: replace(priced_reply(output_tokens), delay_s=0.02)
+    chat_server.usual = lambda _: replace(priced_reply(1000), delay_s=0.02)
     with DiskStore(tmp_path) as store:
         new_conversation(manager_for(chat_server, budget, store)).send("Well?", max_output_tokens=max_output_tokens)
     processes = spending(chat_server, tmp_path, budget, processes=10, max_output_tokens=max_output_tokens)

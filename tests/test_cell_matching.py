@@ -42,9 +42,9 @@ class Kernel:
         """Run a cell with this many chat calls, each with the source as its message; return the last answer."""
         for call in range(calls):
             asks = CellCall(cell_id=cell_id, cell_call=call, cell_source=_without_keys(source))
-            place = self.matching.place_of(asks, self.conversation.snapshot(), in_batch=self.in_batch)
+            target = self.matching.target_of(asks, self.conversation.snapshot(), in_batch=self.in_batch)
             text = source if calls == 1 else f"{source}{call}"
-            stream = self.conversation.stream(text, place=place, cell=asks, fresh=fresh)
+            stream = self.conversation.stream(text, target=target, cell=asks, fresh=fresh)
             try:
                 for _ in stream:
                     pass
@@ -370,8 +370,8 @@ class TestBatch:
         second = restarted(batch)
         second.cell("a")
         asks = CellCall(cell_id=None, cell_source="b")
-        place = second.matching.place_of(asks, second.conversation.snapshot(), in_batch=True)
-        stream = second.conversation.stream("b of today", place=place, cell=asks)
+        target = second.matching.target_of(asks, second.conversation.snapshot(), in_batch=True)
+        stream = second.conversation.stream("b of today", target=target, cell=asks)
         assert "".join(stream) == "You said: b of today"
         assert stream.response is not None
         second.matching.answered("talk", stream.response.turn)
@@ -496,8 +496,8 @@ class TestBatch:
 def cell_while(kernel: Kernel, act: Callable[[], object], text: str, cell_id: str) -> None:
     """Run a cell, and call ``act`` when the first piece of the answer arrives."""
     asks = CellCall(cell_id=cell_id, cell_source=text)
-    place = kernel.matching.place_of(asks, kernel.conversation.snapshot(), in_batch=False)
-    stream = kernel.conversation.stream(text, place=place, cell=asks)
+    target = kernel.matching.target_of(asks, kernel.conversation.snapshot(), in_batch=False)
+    stream = kernel.conversation.stream(text, target=target, cell=asks)
     pieces = iter(stream)
     next(pieces)
     act()

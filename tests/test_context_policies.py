@@ -419,7 +419,7 @@ class TestSummarize:
         with pytest.raises(ProviderError, match="returned an empty summary"):
             conv.summarize()
         assert conv.summaries == ()
-        assert conv._store.spending("total").spent == Decimal("0.00045")
+        assert conv.store.spending("total").spent == Decimal("0.00045")
 
     def test_nothing_to_leave_out_needs_no_summary(self, chat_server: ChatServer) -> None:
         """One request."""

@@ -189,8 +189,8 @@ class TestSending:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ({"model": 5}, "^model=5 is no name"),
-            ({"model": " "}, "^model=' ' is no name"),
+            ({"model": 5}, "^model=5 is not a model name"),
+            ({"model": " "}, "^model=' ' is not a model name"),
             ({"parameters": {"stop": {1, 2}}}, r"^parameters\['stop'\] is {1, 2}, a set, which is not JSON"),
             ({"parameters": {1: 2}}, "^parameters has the key 1, but JSON keys are text"),
             ({"parameters": {"temperature": float("nan")}}, r"^parameters\['temperature'\] is nan"),
@@ -329,7 +329,7 @@ class TestFailures:
                     manager.delete_conversation("chat")
         assert caught.value.response is not None
         assert caught.value.response.content == "one two"
-        assert str(caught.value).startswith("Conversation 'chat' was deleted while the answer was under way")
+        assert str(caught.value).startswith("Conversation 'chat' was deleted before the answer arrived")
         assert manager.list_conversations() == []
 
     def test_failing_store_raises_with_the_answer(
@@ -501,7 +501,7 @@ class TestHashes:
         conv.send("one")
         conv.send("two")
         ahead, anew = conv.stream("three"), manager.get_conversation("chat").stream("three")
-        assert ahead._inquiry.replay_key == anew._inquiry.replay_key
+        assert ahead._pending.replay_key == anew._pending.replay_key
 
 
 def test_second_process_continues_after_a_kill(chat_server: ChatServer, tmp_path: Path) -> None:

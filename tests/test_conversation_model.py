@@ -126,7 +126,7 @@ class _Run:
             self.current = [_said(turn) for turn in conv.turns]
         elif verb == "restore version" and former:
             chosen = former[number % len(former)]
-            place = conv._log.fresh().place_of(chosen)
+            place = conv._stored.refresh().position_of(chosen)
             conv.restore(chosen)
             self.current[place] = _said(chosen)
         elif verb == "fork":
@@ -145,7 +145,7 @@ class _Run:
     def leave(self, text: str, at: int) -> None:
         """Leave a stream after its first piece: at the end, or in place of a turn."""
         own = self.conv.turns[at] if at else None
-        stream = self.conv.stream(text, place=Target(in_place_of=own))
+        stream = self.conv.stream(text, target=Target(in_place_of=own))
         for _ in stream:
             break
         assert stream.response is not None

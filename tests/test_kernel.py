@@ -118,7 +118,7 @@ def test_interrupt_keeps_the_partial_answer(online: ChatServer, home: Path) -> N
         aborted = each.result(queued)
         after = each.run("%%chat -c talk\nMy name is Alice")
     assert stopped.status == "error"
-    assert stopped.traceback == ["Stopped; the partial answer is kept, marked as interrupted."]
+    assert stopped.traceback == ["Stopped; the partial answer is stored, marked as interrupted."]
     shown = untimed(stopped.last_bundle["text/plain"])
     assert re.fullmatch(r"one\n\ngpt-4o-mini · ~8/1 tokens · \$0\.\d+ · 0\.0 s · talk · interrupted", shown)
     assert aborted.status == "aborted"
@@ -140,7 +140,7 @@ def test_interrupt_before_any_text_changes_nothing(online: ChatServer, home: Pat
         each.manager.interrupt_kernel()
         stopped = each.result(request)
         after = each.run("%%chat -c talk\nMy name is Alice")
-    assert stopped.traceback == ["Stopped before any text came; the conversation is as it was."]
+    assert stopped.traceback == ["Stopped before any text arrived; the conversation is unchanged."]
     assert after.status == "ok"
     assert [turn.user_text for turn in stored(home, "talk")] == ["My name is Alice"]
 
@@ -225,7 +225,7 @@ def test_batch_run_gives_the_same_outputs_twice(home: Path, tmp_path: Path, monk
     assert first == second
     assert first[1] == [{"output_type": "stream", "text": "provider demo · model demo · store disk · user default\n"}]
     started, answer = first[2]
-    assert started["text"] == "started a new conversation (in a batch run the notebook's name is not known)\n"
+    assert started["text"] == "started a new conversation (the notebook's name is unknown in a batch run)\n"
     assert answer["data"]["text/plain"] == (
         "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)"
         "\n\ndemo · 11/27 tokens · $0.00"

@@ -176,7 +176,9 @@ class TestAnswer:
         assert without_seconds(ran.bundles[0]["text/plain"]) == (
             "one two three\n\ngpt-4o-mini · 10/5 tokens · $0.0000045 · 0.0 s · talk · not stored"
         )
-        assert ran.stdout.startswith("ConversationNotFoundError: Conversation 'talk' was deleted while the answer was")
+        assert ran.stdout.startswith(
+            "ConversationNotFoundError: Conversation 'talk' was deleted before the answer arrived"
+        )
 
 
 class TestOptions:
@@ -337,7 +339,7 @@ class TestConversations:
         assert notebook.run("%chat Hi").stdout == ""
         again = Notebook(new_shell())
         again.run("%chat_setup --provider demo")
-        assert again.run("%chat_history").stdout.splitlines()[-1] == "4 messages · 236 tokens · $0.00"
+        assert again.run("%chat_history").stdout.splitlines()[-1] == "4 messages · 239 tokens · $0.00"
         assert again.run("%chat Hi").stdout == f"resumed '{own_id}', 2 turns, $0.00\n"
 
     def test_a_notebook_without_a_name_starts_a_new_conversation(self, notebook: Notebook) -> None:
@@ -345,7 +347,7 @@ class TestConversations:
         notebook.run("%chat_setup --provider demo")
         line = notebook.run("%chat Hi").stdout
         assert re.fullmatch(
-            r"started '[\w.-]+' \(the notebook's name is not known here; %chat_use goes on in one by its id\)\n", line
+            r"started '[\w.-]+' \(the notebook's name is unknown here; %chat_use resumes one by its id\)\n", line
         )
 
 
@@ -375,11 +377,11 @@ class TestSetup:
             ),
             (
                 "--store http://:secret@host",
-                "The store is no address of a Redis server: begin it with redis:// or rediss:// or unix://",
+                "The store is not the URL of a Redis server, which begins with redis:// or rediss:// or unix://",
             ),
             (
                 "--prompt writer",
-                "The prompt 'writer' is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE",
+                "Which pack does prompt 'writer' belong to? Add --pack FILE, or set it once: %chat_setup --pack FILE",
             ),
         ],
     )
@@ -435,11 +437,11 @@ class TestErrors:
             ("%%chat --bogus\nHi", "Unknown option --bogus. %chat? lists the options."),
             ("%%chat -m\nHi", "argument -m/--model: expected one argument. %chat? lists the options."),
             ('%%chat -c "a b\nHi', "A quote in the options of %chat is not closed."),
-            ("%%chat --to 1st\nHi", "--to 1st is no name of a variable, such as: --to answer"),
-            ("%%chat --to class\nHi", "--to class is no name of a variable, such as: --to answer"),
+            ("%%chat --to 1st\nHi", "--to 1st is not a variable name, such as: --to answer"),
+            ("%%chat --to class\nHi", "--to class is not a variable name, such as: --to answer"),
             (
                 "%%chat -p tutor\nHi",
-                "The prompt 'tutor' is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE",
+                "Which pack does prompt 'tutor' belong to? Add --pack FILE, or set it once: %chat_setup --pack FILE",
             ),
             (
                 "%chat_setup demo",
@@ -554,7 +556,7 @@ class TestExtension:
         shell = demo.shell
         demo.run("%chat Hi")
         magics = shell.magics_manager.registry["ChatMagics"]
-        store = magics.notebook.session.chosen.store
+        store = magics.session.settings.store
         demo.run("%unload_ext promptkit_nb")
         assert not [name for names in shell.magics_manager.magics.values() for name in names if name.startswith("chat")]
         assert "ChatMagics" not in shell.magics_manager.registry

@@ -91,7 +91,7 @@ class TestNewConversation:
             ({"metadata": {"when": datetime(2026, 1, 1, tzinfo=UTC)}}, r"metadata\['when'\]"),
             ({"variables": {"x": {1, 2}}}, r"variables\['x'\]"),
             ({"user_id": " "}, "user id"),
-            ({"model": ""}, "model='' is no name"),
+            ({"model": ""}, "model='' is not a model name"),
         ],
     )
     def test_contradictions_are_refused(
@@ -118,7 +118,7 @@ class TestNewConversation:
     def test_mappings_of_another_type_are_refused(self, manager: ConversationManager, name: str) -> None:
         """The error for a list in place of a mapping names the argument, and nothing is created."""
         wrong: dict[str, Any] = {name: ["x"]}
-        with pytest.raises(InvalidArgumentError, match=rf"^{name}=\['x'\] is no dict"):
+        with pytest.raises(InvalidArgumentError, match=rf"^{name}=\['x'\] is not a dict"):
             manager.new_conversation(**wrong)
         assert manager.list_conversations() == []
 

@@ -197,7 +197,7 @@ class TestRetryAndEdit:
         page = PanelPage(conv)
         page.do("edit", turn="nope", text="typed")
         page.wait(lambda: page.error)
-        assert page.error.startswith("'nope' is no current turn of 'panel-chat'")
+        assert page.error.startswith("'nope' is not a current turn of 'panel-chat'")
         assert page.shown["error"]["unsent"] == "typed"
 
 
@@ -369,7 +369,7 @@ class TestErrors:
         page.wait(lambda: page.shown["error"].get("partial"))
         assert page.shown["error"]["partial"] == to_html("half an **answer**")
         assert page.shown["error"]["unsent"] == "Hi"
-        assert page.error.startswith("Conversation 'gated' was deleted while the answer was under way")
+        assert page.error.startswith("Conversation 'gated' was deleted before the answer arrived")
 
     def test_invalid_command_is_refused(self, conv: Conversation) -> None:
         """An unknown command, or one with a missing value, shows an error and ends nothing."""

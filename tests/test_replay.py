@@ -62,7 +62,7 @@ def provider_for(server: ChatServer, model: str = "gpt-4o-mini") -> OpenAIProvid
 
 
 def revision(conversation: Conversation) -> int:
-    return conversation._log.head().revision
+    return conversation._stored.head().revision
 
 
 class TestOwnPlace:
@@ -91,7 +91,7 @@ class TestOwnPlace:
 
     def test_stream_gives_the_text(self, conv: Conversation) -> None:
         """In pieces, like any answer."""
-        stream = conv.stream("b", place=Target(in_place_of=conv.turns[1]))
+        stream = conv.stream("b", target=Target(in_place_of=conv.turns[1]))
         assert ("".join(stream), stream.text) == ("You said: b", "You said: b")
         assert stream.response is not None
         assert stream.response.replayed
@@ -122,7 +122,7 @@ class TestOwnPlace:
     def test_whole_former_answer_precedes_an_interrupted_one(self, conv: Conversation, chat_server: ChatServer) -> None:
         """It is stored again, in place."""
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("c", fresh=True, place=Target(in_place_of=conv.turns[2])):
+        for _ in conv.stream("c", fresh=True, target=Target(in_place_of=conv.turns[2])):
             break
         response = conv.rerun(2)
         assert (response.content, response.turn.replayed, len(chat_server.requests)) == ("You said: c", True, 4)
@@ -359,14 +359,14 @@ class TestKey:
 
     def test_window_of_one_call_is_part_of_it(self, conv: Conversation) -> None:
         """``max_tokens`` of a call, like that of the conversation."""
-        stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), max_tokens=5000)
-        assert stream._inquiry.recorded is None
+        stream = conv.stream("c", target=Target(in_place_of=conv.turns[2]), max_tokens=5000)
+        assert stream._pending.recorded is None
 
     def test_image_is_part_of_it(self, conv: Conversation) -> None:
         """What a message has besides its text."""
         picture = ContentPart("image_url", url="data:image/png;base64,AAAA")
-        stream = conv.stream("c", place=Target(in_place_of=conv.turns[2]), parts=[picture])
-        assert stream._inquiry.recorded is None
+        stream = conv.stream("c", target=Target(in_place_of=conv.turns[2]), parts=[picture])
+        assert stream._pending.recorded is None
 
     @pytest.mark.usefixtures("conv")
     def test_provider_and_its_address_are_not(self, store: StateStore) -> None:
@@ -399,7 +399,7 @@ class TestKey:
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a")
         conv.variables["subject"] = "music"
-        assert not conv.stream("a", place=Target(in_place_of=conv.turns[0]))._inquiry.recorded
+        assert not conv.stream("a", target=Target(in_place_of=conv.turns[0]))._pending.recorded
         conv.variables["subject"] = "algebra"
         assert conv.rerun(0).replayed
 

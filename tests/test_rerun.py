@@ -125,7 +125,7 @@ class TestRerun:
     def test_unknown_turn_is_refused(self, conv: Conversation, chat_server: ChatServer, wrong: Any) -> None:
         """Nothing is sent."""
         for verb in (conv.rerun, conv.versions, lambda turn: conv.edit(turn, "x")):
-            with pytest.raises(InvalidArgumentError, match=r"no turn|no current turn"):
+            with pytest.raises(InvalidArgumentError, match=r"no turn|not a current turn"):
                 verb(wrong)
         assert len(chat_server.requests) == 3
 
@@ -133,7 +133,7 @@ class TestRerun:
         """It must be restored first."""
         former = conv.turns[0]
         conv.clear()
-        with pytest.raises(InvalidArgumentError, match="no current turn of 'chat'"):
+        with pytest.raises(InvalidArgumentError, match="not a current turn of 'chat'"):
             conv.rerun(former)
 
     def test_blank_text_is_refused(self, conv: Conversation, chat_server: ChatServer) -> None:
@@ -170,12 +170,12 @@ class TestRerun:
 
     def test_failing_call_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
         """No version and no revision; the error has the unsent message."""
-        before = conv.turns, conv._log.head()
+        before = conv.turns, conv._stored.head()
         chat_server.reply(error_reply(400, "no such thing"))
         with pytest.raises(BadRequestError) as caught:
             conv.rerun(1)
         assert caught.value.unsent == "b"
-        assert (conv.turns, conv._log.head()) == before
+        assert (conv.turns, conv._stored.head()) == before
         assert conv.versions(1) == ()
 
     def test_request_rejected_as_too_long_changes_nothing(self, conv: Conversation, chat_server: ChatServer) -> None:
@@ -201,7 +201,7 @@ class TestRerun:
         """The former answer becomes a whole version that can be restored."""
         former = conv.turns[1]
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("x", place=Target(in_place_of=former)):
+        for _ in conv.stream("x", target=Target(in_place_of=former)):
             break
         turn = conv.turns[1]
         assert (current_text(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
@@ -210,14 +210,14 @@ class TestRerun:
 
     def test_interrupt_before_any_text_changes_nothing(self, conv: Conversation) -> None:
         """A stream that was never read does not change the turn."""
-        revision = conv._log.head().revision
-        conv.stream("x", place=Target(in_place_of=conv.turns[1])).close()
-        assert conv._log.head().revision == revision
+        revision = conv._stored.head().revision
+        conv.stream("x", target=Target(in_place_of=conv.turns[1])).close()
+        assert conv._stored.head().revision == revision
 
     def test_turn_replaced_by_another_handle_meanwhile(self, manager: ConversationManager, conv: Conversation) -> None:
         """The later answer is current, the earlier one a version: neither is lost."""
         former = conv.turns[1]
-        stream = conv.stream("mine", place=Target(in_place_of=former))
+        stream = conv.stream("mine", target=Target(in_place_of=former))
         manager.get_conversation("chat").rerun(1, "theirs")
         assert "".join(stream) == "You said: mine"
         assert (texts(conv.turns), texts(conv.versions(former))) == (["a", "mine", "c"], ["b", "theirs"])
@@ -226,7 +226,7 @@ class TestRerun:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The paid answer is returned and stored where the turn is now."""
-        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", target=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.get_conversation("chat").clear()
         list(stream)
@@ -239,10 +239,10 @@ class TestRerun:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """The exception has the answer, and the conversation stays deleted."""
-        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", target=Target(in_place_of=conv.turns[1]))
         next(stream)
         manager.delete_conversation("chat")
-        with pytest.raises(ConversationNotFoundError, match="deleted while the answer was under way") as caught:
+        with pytest.raises(ConversationNotFoundError, match="deleted before the answer arrived") as caught:
             list(stream)
         assert caught.value.response is not None
         assert caught.value.response.content == "You said: x"
@@ -254,11 +254,11 @@ class TestRerun:
     ) -> None:
         """It may be another user's: only the exception has the answer."""
         places = {"in place": Target(in_place_of=conv.turns[1]), "from there": Target(branch_from=1)}
-        stream = conv.stream("x", place=places.get(place, AT_THE_END))
+        stream = conv.stream("x", target=places.get(place, AT_THE_END))
         next(stream)
         manager.delete_conversation("chat")
         anew = manager.new_conversation(user_id="bob", conversation_id="chat")
-        with pytest.raises(ConversationNotFoundError, match="deleted while the answer was under way") as caught:
+        with pytest.raises(ConversationNotFoundError, match="deleted before the answer arrived") as caught:
             list(stream)
         assert caught.value.response is not None
         assert caught.value.response.content == "You said: x"
@@ -266,7 +266,7 @@ class TestRerun:
 
     def test_turn_deleted_meanwhile_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """If the conversation was overwritten without the turn, the answer has no place in it."""
-        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", target=Target(in_place_of=conv.turns[1]))
         next(stream)
         state = store.get("chat")
         store.set(replace(state, turns=state.turns[:1]))
@@ -278,7 +278,7 @@ class TestRerun:
 
     def test_failing_store_raises_with_the_answer(self, conv: Conversation, store: StateStore) -> None:
         """The exception has an answer that cannot be stored."""
-        stream = conv.stream("x", place=Target(in_place_of=conv.turns[1]))
+        stream = conv.stream("x", target=Target(in_place_of=conv.turns[1]))
         next(stream)
         store.close()
         with pytest.raises(StoreUnavailableError) as caught:
@@ -328,11 +328,11 @@ class TestEdit:
     @pytest.mark.parametrize("reply", [error_reply(400, "no"), Reply(text="one two", cut_after=2)])
     def test_failing_call_changes_nothing(self, conv: Conversation, chat_server: ChatServer, reply: Reply) -> None:
         """Turns, branches and the revision."""
-        before = conv.turns, conv.branches(), conv._log.head()
+        before = conv.turns, conv.branches(), conv._stored.head()
         chat_server.reply(reply)
         with pytest.raises((BadRequestError, ProviderUnavailableError)):
             conv.edit(1, "x")
-        assert (conv.turns, conv.branches(), conv._log.head()) == before
+        assert (conv.turns, conv.branches(), conv._stored.head()) == before
 
     def test_blank_text_is_refused(self, conv: Conversation) -> None:
         """Before anything is moved."""
@@ -351,7 +351,7 @@ class TestEdit:
 
     def test_turns_removed_meanwhile_shift_the_position(self, manager: ConversationManager, conv: Conversation) -> None:
         """The branch begins with the chosen turn, not with the one that has its index now."""
-        stream = conv.stream("x", place=Target(branch_from=1))
+        stream = conv.stream("x", target=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").truncate(4)
         list(stream)
@@ -359,7 +359,7 @@ class TestEdit:
 
     def test_turn_added_meanwhile_moves_to_the_branch(self, manager: ConversationManager, conv: Conversation) -> None:
         """All turns after the index when the answer arrives."""
-        stream = conv.stream("x", place=Target(branch_from=1))
+        stream = conv.stream("x", target=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").send("d")
         list(stream)
@@ -369,7 +369,7 @@ class TestEdit:
         self, manager: ConversationManager, conv: Conversation
     ) -> None:
         """If the turn was removed with others, no more turns are moved."""
-        stream = conv.stream("x", place=Target(branch_from=1))
+        stream = conv.stream("x", target=Target(branch_from=1))
         next(stream)
         manager.get_conversation("chat").clear()
         list(stream)
@@ -390,7 +390,7 @@ class TestEdit:
     def test_leaving_the_stream_keeps_the_partial_answer(self, conv: Conversation, chat_server: ChatServer) -> None:
         """After the remaining turns; the turns that it replaced are a branch."""
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("x", place=Target(branch_from=1)):
+        for _ in conv.stream("x", target=Target(branch_from=1)):
             break
         assert [(turn.user_text, turn.finish_reason) for turn in conv.turns] == [("a", "stop"), ("x", "interrupted")]
         assert [texts(branch.turns) for branch in conv.branches()] == [["b", "c"]]
@@ -493,9 +493,9 @@ class TestTruncate:
 
     def test_nothing_to_move_writes_nothing(self, conv: Conversation) -> None:
         """No branch and no revision."""
-        revision = conv._log.head().revision
+        revision = conv._stored.head().revision
         assert conv.truncate(6) == 0
-        assert (conv.branches(), conv._log.head().revision) == ((), revision)
+        assert (conv.branches(), conv._stored.head().revision) == ((), revision)
 
     def test_clear_starts_over(self, conv: Conversation, chat_server: ChatServer) -> None:
         """All turns become a branch; the next request has the system prompt and the message."""
@@ -537,7 +537,7 @@ class TestTruncate:
     def test_clearing_nothing_writes_nothing(self, manager: ConversationManager) -> None:
         """An empty conversation does not change."""
         conv = manager.new_conversation()
-        assert (conv.clear(), conv.branches(), conv._log.head().revision) == (0, (), 1)
+        assert (conv.clear(), conv.branches(), conv._stored.head().revision) == (0, (), 1)
 
     def test_cleared_conversation_can_be_restored(self, conv: Conversation) -> None:
         """The turns since then become the branch."""
@@ -608,9 +608,9 @@ class TestRestore:
 
     def test_current_turn_stays(self, conv: Conversation) -> None:
         """Restoring a current turn writes nothing."""
-        revision = conv._log.head().revision
+        revision = conv._stored.head().revision
         conv.restore(conv.turns[1])
-        assert conv._log.head().revision == revision
+        assert conv._stored.head().revision == revision
 
     def test_version_on_a_branch(self, conv: Conversation) -> None:
         """The version becomes current on the branch and is restored with it."""

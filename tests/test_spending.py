@@ -12,20 +12,21 @@ from uuid import uuid4
 import pytest
 
 from promptkit_nb import Budget, BudgetExceededError, InvalidArgumentError
-from promptkit_nb.chat.budgets import LEASE, OpenCall, Spending, Surprise
+from promptkit_nb.chat.budgets import LEASE, OpenCall, Spending
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.ledger import scopes_of
-from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.memory import MemoryBackend, MemoryStore
 from promptkit_nb.stores.redis import RedisStore
+from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.testing.expectations import together
 from storing import START, Clock, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
-    from promptkit_nb.stores.base import Duration, Reservation, StateStore
+    from promptkit_nb.stores.base import StateStore
 
 CENT = Decimal("0.01")
 NOTHING = [Decimal(0)] * 4
@@ -158,9 +159,9 @@ class TestLimits:
         with pytest.raises(BudgetExceededError) as caught:
             open_call(spending, "0.0212")
         assert str(caught.value) == (
-            "The budget of $1.00 today (UTC) would be passed: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and this "
-            "call may cost $0.0212. Nothing was sent; raise the budget, or ask for less with max_output_tokens or a "
-            "cheaper model."
+            "The budget of $1.00 today (UTC) would be exceeded: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and "
+            "this call may cost $0.0212. Nothing was sent; raise the budget, or ask for less with max_output_tokens or "
+            "a cheaper model."
         )
 
     @pytest.mark.parametrize(
@@ -233,14 +234,13 @@ class TestLimits:
         with pytest.raises(InvalidArgumentError) as caught:
             Spending(store, [Budget(1)], clock=clock).open("talk", "alice", None, "llama3.2")
         assert str(caught.value) == (
-            "Nobody knows the price of 'llama3.2', so no budget can hold for it; nothing was sent. Give dollars per "
-            "million tokens, in and out, as in OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}), or take the budget "
-            "away."
+            "The price of 'llama3.2' is unknown, so a budget cannot be enforced; nothing was sent. Give dollars per "
+            "million tokens, in and out, as in OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}), or remove the budget."
         )
 
     def test_failing_store_keeps_no_reservation(self, clock: Clock) -> None:
-        """Earlier reservations are released."""
-        store = FailsWithoutLimit(clock=clock)
+        """A store that fails in the middle of a reservation rolls it back in all scopes."""
+        store = RowStore(FailsAtTheTotal(), None, clock)
         with pytest.raises(ZeroDivisionError):
             open_call(Spending(store, [Budget(1)], clock=clock), "0.5")
         assert reserved(store) == NOTHING
@@ -357,16 +357,14 @@ class TestProcesses:
         assert 1 - 10 * Decimal("0.05") < account.spent <= 1
 
 
-class FailsWithoutLimit(MemoryStore):
-    """Cannot reserve without a limit."""
+class FailsAtTheTotal(MemoryBackend):
+    """Cannot write the account of the total."""
 
-    def reserve(
-        self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
-    ) -> Reservation:
-        """Raise for scopes without a limit."""
-        if limit is None:
+    def put_account(self, scope: str, value: bytes) -> None:
+        """Raise for the total."""
+        if scope == "total":
             raise ZeroDivisionError
-        return super().reserve(scopes, usd, limit=limit, lease=lease)
+        super().put_account(scope, value)
 
 
 def _store_of(kind: str, path: Path, request: pytest.FixtureRequest) -> Callable[[], StateStore]:
@@ -397,13 +395,3 @@ def _spend(store_of: Callable[[], StateStore], estimate: Decimal) -> int:
                 return calls
             call.settle(Decimal("0.03"))
             calls += 1
-
-
-def test_a_process_killed_while_learning_blocks_no_other(store: StateStore) -> None:
-    """The amount learned afterwards is added to the reservation; a larger one replaces it."""
-    store.reserve(["beyond:m"], Decimal("0.02"), limit=None, lease=1)
-    surprise = Surprise(store, "beyond:m", Decimal("0.01"))
-    surprise.learn(Decimal("0.02"))
-    assert surprise.largest_usd == Decimal("0.02")
-    surprise.learn(Decimal("0.06"))
-    assert surprise.largest_usd == Decimal("0.05")

@@ -260,7 +260,7 @@ class TestTurns:
         first = conv.send("one").turn
         conv.send("two")
         conv.rerun(0, "uno")
-        store = conv._store
+        store = conv.store
         assert turns_df(store)["stale"].tolist() == [False, True]
         store.restore("a", first)
         assert turns_df(store)["stale"].tolist() == [False, False]
@@ -345,7 +345,7 @@ class TestConversations:
         for text in ("one", "two", "three"):
             conv.send(text)
         conv.rerun(0, "uno")
-        assert conversations_df(conv._store)["stale_turns"].tolist() == [2]
+        assert conversations_df(conv.store)["stale_turns"].tolist() == [2]
 
     def test_time_filters_find_what_was_going_on(self) -> None:
         """A conversation passes if it was created before the end and written after the start."""

@@ -1,34 +1,36 @@
-"""What one call is asked to do, from the magic to the request, and where its answer goes."""
+"""The options of one chat call: one frozen value from the magic to the request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.turns import Turn
+from promptkit_nb.turns import ContentPart, Turn
+
+ReplayMode = Literal["off", "auto", "strict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellCall:
-    """The notebook cell that asks: its id, the how manieth chat call of its execution this is (from 0), its source."""
+    """A chat call of a notebook cell: the cell's id, the index of the call within the cell run, the cell's source."""
 
     cell_id: str | None
     cell_call: int = 0
     cell_source: str | None = None
 
     def made(self, turn: Turn) -> bool:
-        """Return whether this very call of this cell made the turn, as far as a cell's id tells it."""
+        """Return whether this call made the turn, judged by the cell's id."""
         return self.cell_id is not None and (self.cell_id, self.cell_call) == (turn.cell_id, turn.cell_call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where an answer goes: behind all turns, in place of a turn, or at position ``branch_from`` of the turns.
+    """Where an answer goes: after all turns, in place of a turn, or at position ``branch_from`` of the turns.
 
     In the last case the turns from there on become a branch. ``archived`` is the turn that this cell has on a branch:
-    asked again just so, it answers once more, and nothing is written.
+    if the same is asked again, that turn answers, and nothing is written.
     """
 
     in_place_of: Turn | None = None
@@ -40,23 +42,37 @@ AT_THE_END = Target()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What one call is asked to do differently; ``None`` means as the conversation does."""
+class CallOptions:
+    """What one call asks for; ``None`` means as the notebook, the conversation or the provider has it.
 
+    ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet`` shows
+    nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens. ``parts`` is
+    what the message carries besides text. ``on_waiting`` is called with seconds and a reason before each retry.
+    """
+
+    conversation_id: str | None = None
+    user_id: str | None = None
+    pack: str | None = None
+    prompt: str | None = None
+    quiet: bool = False
     model: str | None = None
     parameters: Mapping[str, object] | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
     replay: ReplayMode | None = None
     fresh: bool = False
+    parts: tuple[ContentPart, ...] = ()
+    target: Target = AT_THE_END
+    cell: CellCall | None = None
+    on_waiting: Callable[[float, str], None] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``InvalidArgumentError`` for a model that is no name; the rest is checked where it is used."""
+        """Raise ``InvalidArgumentError`` for a model that is not a name; the request checks the rest."""
         check_model(self.model)
 
 
 def check_text(text: str) -> None:
-    """Raise ``InvalidArgumentError`` unless the text says something."""
+    """Raise ``InvalidArgumentError`` unless the message is text that is not blank."""
     if not isinstance(text, str):
         raise InvalidArgumentError(f"A message is text, not {type(text).__name__}: {text!r:.60}.")
     if not text.strip():
@@ -66,7 +82,9 @@ def check_text(text: str) -> None:
 def check_model(model: object) -> None:
     """Raise ``InvalidArgumentError`` unless it is the name of a model, or ``None``."""
     if model is not None and not (isinstance(model, str) and model.strip()):
-        raise InvalidArgumentError(f'model={model!r:.80} is no name: give one, such as "gpt-4o-mini", or leave it out.')
+        raise InvalidArgumentError(
+            f'model={model!r:.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
+        )
 
 
 def check_tokens(name: str, tokens: object) -> int | None:
@@ -76,15 +94,12 @@ def check_tokens(name: str, tokens: object) -> int | None:
     raise InvalidArgumentError(f"{name}={tokens!r} is out of range: give a whole number from 1.")
 
 
-ReplayMode = Literal["off", "auto", "strict"]
-
-
 def check_replay(mode: object) -> ReplayMode:
-    """Return the mode, or raise ``InvalidArgumentError`` unless it is one.
+    """Return the mode, or raise ``InvalidArgumentError`` if it is unknown.
 
     >>> check_replay("auto")
     'auto'
     """
     if mode not in get_args(ReplayMode):
-        raise InvalidArgumentError(f"replay={mode!r} is no mode: use 'off', 'auto' or 'strict'.")
+        raise InvalidArgumentError(f"replay={mode!r} is unknown: use 'off', 'auto' or 'strict'.")
     return cast("ReplayMode", mode)

@@ -1,248 +1,389 @@
-"""One question on its way to a stored turn: its place, its request, its budget."""
+"""One question on its way to a stored turn: its place, its request, its budget, and how it is stored."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from promptkit_nb.chat.budgets import OpenCall, Spending
-from promptkit_nb.chat.options import AT_THE_END, CellCall, Options, ReplayMode, Target, check_replay
-from promptkit_nb.chat.preview import Context
-from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable
-from promptkit_nb.chat.request import RequestSettings, request_settings
+from promptkit_nb.chat.budgets import Spending
+from promptkit_nb.chat.options import CallOptions, ReplayMode, check_replay
+from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable, replayed
+from promptkit_nb.chat.request import ReceivedAnswer, RequestSettings, request_settings
 from promptkit_nb.chat.stored_conversation import StoredConversation
-from promptkit_nb.chat.stream import ResponseStream
-from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
-from promptkit_nb.chat.summarizer import Summarizer
+from promptkit_nb.chat.summaries import find_applied_summaries
+from promptkit_nb.chat.summarizer import make_summary
 from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
-from promptkit_nb.chat.window import Window, fit, older_turns, plan_to_fit, turns_until
+from promptkit_nb.chat.window import Window, fit, plan_to_fit, window_of
 from promptkit_nb.context_hash import EMPTY_HASH
-from promptkit_nb.errors import BudgetExceededError, ContextWindowExceededError, ProviderError
+from promptkit_nb.errors import (
+    BudgetExceededError,
+    ContextWindowExceededError,
+    ConversationChangedError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+    ProviderError,
+    StoreCorruptedError,
+    StoreError,
+)
 from promptkit_nb.pricing import CostRange, cost_range
-from promptkit_nb.providers.base import ChatRequest, Provider
-from promptkit_nb.state import ConversationState
+from promptkit_nb.providers.base import Provider, Waiting
+from promptkit_nb.rendering.responses import Response
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
-from promptkit_nb.turns import Message, Turn, Usage
+from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
 
 if TYPE_CHECKING:
-    from promptkit_nb.chat.snapshot import Snapshot
-    from promptkit_nb.pricing import CostRange
-    from promptkit_nb.state import Summary
+    from promptkit_nb.chat.budgets import OpenCall
+    from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.providers.base import ChatRequest, StreamEvent
+    from promptkit_nb.state import ConversationState, Summary
+    from promptkit_nb.stores.base import Charge
+    from promptkit_nb.turns import Usage
+
+EndReason = Literal["complete", "stopped", "timeout", "failed"]
+
+_CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; if the server read fewer tokens than this, count
+_ROOM_FOR_THE_ANSWER = 0.9
+_SHORTER = 0.75
+_NOT_ENTERED = "The cost of this call could not be entered in the ledger of budgets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
-    """A question at a place of a conversation: ``turns`` are those before it, ``own`` is the turn that stands there.
+class ChatServices:
+    """Who answers a conversation, where it is stored, and what may be spent; ``recording`` holds turns to replay."""
 
-    ``context_hashes`` are the hashes of the context before each of the turns, and before the question. ``recorded`` is
-    the stored turn that answers it, if there is one and replay is on.
+    stored: StoredConversation
+    provider: Provider
+    spending: Spending
+    replay: ReplayMode
+    recording: tuple[Turn, ...]
+    clock: Callable[[], datetime]
+
+    def settings(self, state: ConversationState, options: CallOptions, recorded_as: str = "") -> RequestSettings:
+        """Return the settings of the next request; ``recorded_as`` is the model if no provider is chosen."""
+        model = options.model or state.settings.model or self.provider.model or recorded_as
+        return request_settings(state, options, model=model)
+
+    def cost_of(
+        self, settings: RequestSettings, turns: Sequence[Turn], window: Window, estimator: TokenEstimator
+    ) -> CostRange:
+        """Return what the request may cost, going by the turns of the conversation."""
+        size = estimator.of_frame() + estimator.of_messages(window.messages)
+        return cost_range(
+            self.provider,
+            settings.model,
+            input_tokens=size.counted,
+            max_output_tokens=settings.max_output_tokens,
+            turns=turns,
+            at=self.clock(),
+            factor=size.expected / size.counted,
+        )
+
+
+class PendingTurn:
+    """A question at its place in a conversation, until it is stored as a turn or settled without one.
+
+    ``recorded`` is the stored turn that answers it, if replay finds one. Otherwise ``prepare()`` fits ``request`` into
+    the context window and the budgets, ``take()`` collects the answer, and ``end()`` stores it: ``response`` is what
+    users get.
     """
 
-    state: ConversationState
-    question: Message
-    terms: RequestSettings
-    turns: tuple[Turn, ...]
-    context_hashes: tuple[str, ...]
-    context_hash: str
-    replay_key: str
-    own: Turn | None = None
-    recorded: Turn | None = None
-    cell: CellCall | None = None
+    request: ChatRequest
+    _window: Window
+    _started_s: float
+
+    def __init__(self, services: ChatServices, snapshot: Snapshot, question: Message, options: CallOptions) -> None:
+        """Find the question's place; raise ``ReplayMissError`` if strict replay has no answer."""
+        self.question = question
+        self.options = options
+        self.received = ReceivedAnswer()
+        self.response: Response | None = None
+        self._services = services
+        self._state = state = snapshot.state
+        self._turn_id = new_turn_id()  # assigned once, which makes storing idempotent
+        self._call: OpenCall | None = None
+        self._ending = threading.RLock()
+        self._is_sent = self._is_over = False
+        position = snapshot.target_position(options.target)
+        self._turns = state.turns[:position]
+        self._hashes = snapshot.context_hashes[: position + 1]
+        self._own = None if options.target.in_place_of is None else state.turns[position]
+        mode = services.replay if options.replay is None else check_replay(options.replay)
+        is_replaying = mode == "strict" or (mode == "auto" and not options.fresh)
+        candidates = (*replayable(state, self._own), *services.recording) if is_replaying else ()
+        self._settings = services.settings(state, options, recorded_model(question, candidates))
+        self._warnings = self._settings.warnings
+        # If all turns become a branch, no turns are before the answer.
+        before = EMPTY_HASH if options.target.branch_from is not None and position == 0 else self._hashes[position]
+        self._context_hash, self.replay_key = self._settings.hashes(question, before)
+        self.recorded = recorded(self.replay_key, candidates)
+        if is_replaying and self.recorded is None and options.target.archived is not None:
+            self.recorded = self._own = self._archived_answer(snapshot, options.target.archived)
+        if mode == "strict" and self.recorded is None:
+            raise no_recording(question, self._settings.model, candidates)
 
     @property
-    def conversation_id(self) -> str:
-        """The conversation's id."""
-        return self.state.conversation_id
+    def provider(self) -> Provider:
+        """Who is asked."""
+        return self._services.provider
 
-    @property
-    def cell_fields(self) -> dict[str, object]:
-        """What a turn keeps of the cell that asks; of a turn answered again from elsewhere, its former cell."""
-        source = self.cell or self.own
+    def replay(self, recorded: Turn) -> None:
+        """Answer with a recorded turn; nothing is written if it is the turn at this place."""
+        conversation_id = self._state.conversation_id
+        turn, stale = recorded, 0
+        if recorded is not self._own:
+            turn = replayed(
+                recorded,
+                self.question,
+                at=self._services.clock(),
+                context_hash=self._context_hash,
+                replay_key=self.replay_key,
+                **self._cell_fields(),
+            )
+            stale = self._put(turn, Response.replay_of(turn, conversation_id), None)
+        self.received.pieces.append(recorded.text)
+        self.response = Response.replay_of(turn, conversation_id, stale_turns=stale)
+
+    def prepare(self) -> None:
+        """Build the request, after the summary that the context policy asks for, and reserve what it may cost.
+
+        Raises ``ContextWindowExceededError`` if the window is too small, ``BudgetExceededError`` if a budget is.
+        """
+        services, settings = self._services, self._settings
+        has_budgets = services.spending.has_budgets
+        estimator = TokenEstimator(settings.model, is_trusted=True)  # measures nothing unless a limit is set
+        if settings.max_tokens is not None or has_budgets:
+            estimator = token_estimator_for(settings.model, self._state.turns, settings.system_prompt)
+        window = self._fitted(estimator)
+        cost = services.cost_of(settings, self._state.turns, window, estimator) if has_budgets else None
+        estimate_usd = None if cost is None else cost.high_usd
+        self._call = services.spending.open(
+            self._state.conversation_id, self._state.user_id, estimate_usd, settings.model
+        )
+        if cost is not None and window.counted_tokens is None:  # the next estimate learns from this count
+            window = replace(window, counted_tokens=cost.input_tokens)
+        self._use(window)
+
+    def shorten(self, error: ContextWindowExceededError) -> bool:
+        """Leave out more turns of a request that the server found too long; return whether that is possible."""
+        shorter = self._shorter_window(error)
+        if shorter is None:
+            return False
+        left = counted(len(shorter.left_out), "turn")
+        self._warnings += (f"The model found the request too long, so {left} stayed out of it.",)
+        self._use(shorter)
+        return True
+
+    def start(self) -> bool:
+        """Return whether to send the request; if it was abandoned meanwhile, release what is reserved."""
+        with self._ending:
+            if self._is_over:
+                self._settle(Decimal(0))
+                return False
+            self._started_s = time.perf_counter()
+            self._is_sent = True
+            return True
+
+    def take(self, event: StreamEvent) -> bool:
+        """Take what arrived; return false if it arrives after the end."""
+        with self._ending:
+            if self._is_over:
+                return False
+            self.received.take(event)
+        if isinstance(event, Waiting) and self.options.on_waiting is not None:
+            self.options.on_waiting(event.seconds, event.reason)
+        return True
+
+    def end(self, reason: EndReason) -> None:
+        """End the turn once: store what arrived, or settle what the call may have cost."""
+        with self._ending:
+            if self._is_over or not self._is_sent:
+                return
+            if self.response is None:
+                if reason in ("complete", "stopped") and (self.received.completion is not None or self.received.text):
+                    self.response = self._store()
+                else:
+                    may_be_billed = reason in ("stopped", "timeout") or bool(self.received.text)
+                    self._settle(self._cost_usd() if may_be_billed else Decimal(0))
+            self._is_over = True
+
+    def abandon(self) -> None:
+        """End the turn from another thread than the one that waits for the provider: nothing is stored later."""
+        with self._ending:
+            try:
+                self.end("stopped")
+            finally:
+                self._is_over = True
+
+    def _archived_answer(self, snapshot: Snapshot, archived: Turn) -> Turn | None:
+        """Return the turn of a branch if it answers this question in the context of its branch."""
+        before = snapshot.hash_before(archived)
+        if before is None:
+            return None
+        return recorded(self._settings.hashes(self.question, before)[1], (archived,))
+
+    def _use(self, window: Window) -> None:
+        self._window = window
+        self.request = self._settings.request(window.messages)
+
+    def _fitted(self, estimator: TokenEstimator) -> Window:
+        """Return what the request carries; the policy "summarize" first asks for a summary of what is left out."""
+        window = self._window_with(self._state.summaries, estimator)
+        if self._settings.context_policy != "summarize" or not window.left_out:
+            return window
+        left = counted(len(window.left_out), "older turn")
+        applied = find_applied_summaries(self._state, len(self._turns), self._hashes)
+        plan = plan_to_fit(window, self._turns, applied, estimator=estimator, context_hashes=self._hashes)
+        if plan is None:
+            why = f"There is no room for a summary in max_tokens={window.max_tokens}"
+            self._warnings += (f"{why}, so {left} stayed out of the request.",)
+            return window
+        try:
+            make_summary(self._services, plan, estimator=estimator, max_tokens=self._settings.max_tokens)
+        except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
+            self._warnings += (f"No summary could be made, so {left} stayed out of the request: {error}",)
+            return window
+        return self._window_with(self._services.stored.refresh().state.summaries, estimator)
+
+    def _window_with(self, summaries: tuple[Summary, ...], estimator: TokenEstimator) -> Window:
+        state = replace(self._state, summaries=summaries)
+        return window_of(
+            state, self._turns, self.question, self._settings, estimator=estimator, context_hashes=self._hashes
+        )
+
+    def _shorter_window(self, error: ContextWindowExceededError) -> Window | None:
+        settings, window = self._settings, self._window
+        if settings.context_policy == "error":
+            return None
+        share = _SHORTER
+        if error.limit_tokens and error.request_tokens:
+            share = min(share, _ROOM_FOR_THE_ANSWER * error.limit_tokens / error.request_tokens)
+        room = int(share * count_message_tokens(window.messages, settings.model))
+        try:
+            shorter = fit(
+                settings.system_prompt,
+                self._turns,
+                window.applied_summaries,
+                self.question,
+                estimator=TokenEstimator(settings.model, is_trusted=True),
+                max_tokens=max(room, 1),
+            )
+        except ContextWindowExceededError:
+            return None
+        return shorter if len(shorter.left_out) > len(window.left_out) else None
+
+    def _store(self) -> Response:
+        """Store the answer as a turn, with its charge; a ledger that fails does not lose the answer."""
+        turn = self._turn((time.perf_counter() - self._started_s) * 1000)
+        response = Response.of(turn, self._state.conversation_id)
+        call = self._call
+        try:
+            stale = self._put(turn, response, None if call is None else call.charge(turn.cost))
+            warnings = () if call is None else call.charged()
+        except StoreCorruptedError as error:
+            stale = self._put(turn, response, None)
+            warnings = (f"The cost of this call could not be entered in the ledger of budgets: {error}",)
+        return replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
+
+    def _put(self, turn: Turn, response: Response, charge: Charge | None) -> int:
+        """Put the turn in its place; return how many later turns are stale. An error carries the response."""
+        stored, target, since = self._services.stored, self.options.target, self._state
+        try:
+            if target.in_place_of is not None:
+                return stored.replace(target.in_place_of.id, turn, since=since, charge=charge)
+            if target.branch_from is not None:
+                first = since.turns[len(self._turns)]  # its position may have changed since
+                return stored.branch_off(first, turn, since=since, charge=charge)
+            return stored.append(turn, since=since, cell=self.options.cell, charge=charge)
+        except (StoreError, InvalidArgumentError) as error:
+            self._settle(turn.cost)  # it is paid, stored or not
+            failure = _with_response(error, response)
+            if failure is error:
+                raise
+            raise failure from error
+
+    def _settle(self, cost_usd: Decimal | None) -> None:
+        """Enter the cost of a call without a turn; the call's own error matters more than the ledger's."""
+        if self._call is not None:  # a replayed answer has none
+            with suppress(StoreError):
+                self._call.enter(cost_usd)
+
+    def _turn(self, latency_ms: float) -> Turn:
+        now, received, request = self._services.clock(), self.received, self.request
+        completion = received.completion
+        usage = received.usage(request)
+        price = received.price(self.provider, request, usage, now)
+        answer = Message(
+            "assistant",
+            received.text,
+            timestamp=now,
+            tool_calls=() if completion is None else completion.tool_calls,
+            reasoning="".join(received.reasoning) or None,
+        )
+        return Turn(
+            id=self._turn_id,
+            messages=(self.question, answer),
+            usage=usage,
+            cost=price.usd,
+            price_source=price.source,
+            model=request.model if completion is None else completion.model,
+            requested_model=request.model,
+            provider=self.provider.name,
+            latency_ms=round(latency_ms, 3),
+            finish_reason=INTERRUPTED if completion is None else completion.finish_reason,
+            created_at=now,
+            warnings=self._turn_warnings(usage),
+            truncated=len(self._window.left_out),
+            counted_input_tokens=self._window.counted_tokens,
+            context_hash=self._context_hash,
+            replay_key=self.replay_key,
+            **self._cell_fields(),  # type: ignore[arg-type]  # the cell's fields of a Turn
+        )
+
+    def _cost_usd(self) -> Decimal | None:
+        usage = self.received.usage(self.request)
+        return self.received.price(self.provider, self.request, usage, self._services.clock()).usd
+
+    def _cell_fields(self) -> dict[str, object]:
+        """Return what a turn stores of its cell: the one that asks, else that of the turn it replaces."""
+        source = self.options.cell or self._own
         if source is None:
             return {"cell_id": None, "cell_call": 0, "cell_source": None}
         return {"cell_id": source.cell_id, "cell_call": source.cell_call, "cell_source": source.cell_source}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A request that fits its window and its budget.
-
-    ``truncated`` is how many turns were left out, ``counted_tokens`` what was counted offline, if it was. ``shorter``
-    makes a shorter one, or returns ``None`` where that is not allowed; ``settle`` takes what the call cost in US
-    dollars and returns warnings, ``enter`` does without where nobody would read them; ``warnings`` is told what the
-    server counted.
-    """
-
-    request: ChatRequest
-    truncated: int = 0
-    counted_tokens: int | None = None
-    shorter: Callable[[ContextWindowExceededError], Prepared | None] = field(default=lambda _: None)
-    settle: Callable[[Decimal | None], tuple[str, ...]] = field(default=lambda _: ())
-    enter: Callable[[Decimal | None], object] = field(default=lambda _: None)
-    warnings: Callable[[Usage], tuple[str, ...]] = field(default=lambda _: ())
+    def _turn_warnings(self, usage: Usage) -> tuple[str, ...]:
+        warnings = (*self._warnings, *_cut_warnings(self._window, self._settings.model, usage))
+        completion = self.received.completion
+        if completion is None:
+            return warnings
+        if self.received.text or completion.tool_calls:
+            return (*completion.warnings, *warnings)
+        return (*completion.warnings, "The model answered without any text.", *warnings)
 
 
-_CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has some four: what was read as fewer tokens deserves a count
-_ROOM_FOR_THE_ANSWER = 0.9
-_SHORTER = 0.75
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preparation:
-    """Prepares the requests of one conversation."""
-
-    provider: Provider
-    spending: Spending
-    summarizer: Summarizer
-    clock: Callable[[], datetime]
-
-    def prepared(self, inquiry: Inquiry) -> Prepared:
-        """Return the request; a summary that the policy asks for is made before.
-
-        Raises ``ContextWindowExceededError`` where the window is too small, ``BudgetExceededError`` where a budget is.
-        """
-        estimator = self._estimator(inquiry)
-        window, warnings = self._window(inquiry, estimator)
-        terms = inquiry.terms
-        cost = None
-        if self.spending.has_budgets:
-            cost = self.cost_of(terms, inquiry.state.turns, window, estimator)
-        call = self.spending.open(
-            inquiry.conversation_id,
-            inquiry.state.user_id,
-            None if cost is None else cost.high_usd,
-            terms.model,
-            expected=cost,
+def _with_response(error: StoreError | InvalidArgumentError, response: Response) -> StoreError:
+    """Return the error to raise for an answer that could not be stored: it carries the response, which is paid."""
+    if isinstance(error, ConversationNotFoundError):
+        error = ConversationNotFoundError(
+            f"Conversation {response.conversation_id!r} was deleted before the answer arrived, so the answer is not "
+            "stored. It is in .response of this error."
         )
-        if cost is not None and window.counted_tokens is None:  # the next estimate learns from what was counted
-            window = replace(window, counted_tokens=cost.input_tokens)
-        return self._prepared(inquiry, window, call, (*inquiry.terms.warnings, *warnings))
-
-    def cost_of(
-        self, terms: RequestSettings, turns: Sequence[Turn], window: Window, estimator: TokenEstimator
-    ) -> CostRange:
-        """Return what the request may cost."""
-        sizes = sum(map(estimator.of_message, window.messages), estimator.of_frame())
-        return cost_range(
-            self.provider,
-            terms.model,
-            input_tokens=sizes.counted,
-            max_output_tokens=terms.max_output_tokens,
-            turns=turns,
-            at=self.clock(),
-            factor=sizes.expected / sizes.counted,
+    elif isinstance(error, InvalidArgumentError):  # such as: the turn to replace is gone
+        error = ConversationChangedError(
+            f"The answer could not be stored. {error} The answer is in .response of this error."
         )
-
-    def _estimator(self, inquiry: Inquiry) -> TokenEstimator:
-        """Return what measures the request; where nothing is to be measured, one that looks at nothing."""
-        if inquiry.terms.max_tokens is None and not self.spending.has_budgets:
-            return TokenEstimator(inquiry.terms.model, is_trusted=True)
-        return token_estimator_for(inquiry.terms.model, inquiry.state.turns, inquiry.terms.system_prompt)
-
-    def _window(self, inquiry: Inquiry, estimator: TokenEstimator) -> tuple[Window, tuple[str, ...]]:
-        window = _window_of(inquiry, inquiry.state.summaries, estimator)
-        if inquiry.terms.context_policy != "summarize" or not window.left_out:
-            return window, ()
-        left = counted(len(window.left_out), "older turn")
-        applied_summaries = find_applied_summaries(inquiry.state, len(inquiry.turns), inquiry.context_hashes)
-        plan = plan_to_fit(
-            window, inquiry.turns, applied_summaries, estimator=estimator, context_hashes=inquiry.context_hashes
-        )
-        if plan is None:
-            why = f"There is no room for a summary in max_tokens={window.max_tokens}"
-            return window, (f"{why}, so {left} stayed out of the request.",)
-        try:
-            self.summarizer.make(plan, estimator=estimator, max_tokens=inquiry.terms.max_tokens)
-        except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
-            return window, (f"No summary could be made, so {left} stayed out of the request: {error}",)
-        return _window_of(inquiry, self.summarizer.log.fresh().state.summaries, estimator), ()
-
-    def _prepared(self, inquiry: Inquiry, window: Window, call: OpenCall, warnings: tuple[str, ...]) -> Prepared:
-        def shorter(error: ContextWindowExceededError) -> Prepared | None:
-            shortened = _shortened(inquiry, window, error)
-            if shortened is None:
-                return None
-            left = counted(len(shortened.left_out), "turn")
-            why = f"The model found the request too long, so {left} stayed out of it."
-            return self._prepared(inquiry, shortened, call, (*warnings, why))
-
-        return Prepared(
-            request=inquiry.terms.request(window.messages),
-            truncated=len(window.left_out),
-            counted_tokens=window.counted_tokens,
-            shorter=shorter,
-            settle=call.settle,
-            enter=call.enter,
-            warnings=lambda usage: (*warnings, *_cut_warnings(window, inquiry.terms.model, usage)),
-        )
-
-
-def window_of(
-    state: ConversationState,
-    turns: Sequence[Turn],
-    question: Message | None,
-    terms: RequestSettings,
-    *,
-    estimator: TokenEstimator,
-    context_hashes: Sequence[str],
-) -> Window:
-    """Return what a request carries behind these first turns of a conversation, with its summaries.
-
-    ``context_hashes`` are those of ``context_hashes_of`` for the turns.
-    """
-    return fit(
-        terms.system_prompt,
-        turns,
-        find_applied_summaries(state, len(turns), context_hashes),
-        question,
-        estimator=estimator,
-        max_tokens=terms.max_tokens,
-        policy=terms.context_policy,
-    )
-
-
-def _window_of(inquiry: Inquiry, summaries: tuple[Summary, ...], estimator: TokenEstimator) -> Window:
-    """Return what the request carries with these summaries, which may be newer than the inquiry."""
-    state = replace(inquiry.state, summaries=summaries)
-    return window_of(
-        state,
-        inquiry.turns,
-        inquiry.question,
-        inquiry.terms,
-        estimator=estimator,
-        context_hashes=inquiry.context_hashes,
-    )
-
-
-def _shortened(inquiry: Inquiry, window: Window, error: ContextWindowExceededError) -> Window | None:
-    """Return a window for a request that the server found too long, ``None`` where nothing may be left out."""
-    terms = inquiry.terms
-    if terms.context_policy == "error":
-        return None
-    share = _SHORTER
-    if error.limit_tokens and error.request_tokens:
-        share = min(share, _ROOM_FOR_THE_ANSWER * error.limit_tokens / error.request_tokens)
-    room = int(share * count_message_tokens(window.messages, terms.model))
-    try:
-        shorter = fit(
-            terms.system_prompt,
-            inquiry.turns,
-            window.applied_summaries,
-            inquiry.question,
-            estimator=TokenEstimator(terms.model, is_trusted=True),
-            max_tokens=max(room, 1),
-        )
-    except ContextWindowExceededError:
-        return None
-    return shorter if len(shorter.left_out) > len(window.left_out) else None
+    error.response = response
+    return error
 
 
 def _cut_warnings(window: Window, model: str, usage: Usage) -> tuple[str, ...]:
-    """Return a warning where the server read far less than was sent; what looks right is not counted for it."""
+    """Return a warning if the server read far less than was sent; a plausible count is not checked."""
     if usage.estimated:
         return ()
     sent = window.counted_tokens
@@ -252,133 +393,3 @@ def _cut_warnings(window: Window, model: str, usage: Usage) -> tuple[str, ...]:
         sent = count_message_tokens(window.messages, model)
     warning = cut_warning(sent, usage.input_tokens)
     return () if warning is None else (warning,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
-    """Who is asked, and what may answer instead: the conversation's own turns, and those of a recording."""
-
-    log: StoredConversation
-    provider: Provider
-    preparation: Preparation
-    replay: ReplayMode
-    recording: tuple[Turn, ...]
-    clock: Callable[[], datetime]
-
-    def stream(
-        self,
-        question: Message,
-        options: Options,
-        place: Target = AT_THE_END,
-        *,
-        cell: CellCall | None = None,
-        on_waiting: Callable[[float, str], None] | None = None,
-    ) -> ResponseStream:
-        """Return the answer as it will come; raise where it is clear already that none can."""
-        inquiry = self.inquiry(question, options, place, cell=cell)
-        return ResponseStream(
-            self.provider,
-            inquiry,
-            prepare=self.preparation.prepared,
-            keep=lambda turn: self._keep(turn, place, inquiry),
-            clock=self.clock,
-            on_waiting=on_waiting,
-        )
-
-    def inquiry(
-        self, question: Message, options: Options, place: Target = AT_THE_END, *, cell: CellCall | None = None
-    ) -> Inquiry:
-        """Return the question with its context, and with the recorded answer where there is one."""
-        snapshot = self.log.fresh()
-        state = snapshot.state
-        position = _position(snapshot, place)
-        own = None if place.in_place_of is None else state.turns[position]
-        mode = self.replay if options.replay is None else check_replay(options.replay)
-        is_replaying = mode == "strict" or (mode == "auto" and not options.fresh)
-        stored = (*replayable(state, own), *self.recording) if is_replaying else ()
-        terms = self._terms(state, options, recorded_model(question, stored))
-        context_hash, replay_key = terms.hashes(question, _link(snapshot, place, position))
-        answer = None
-        if is_replaying:
-            answer = recorded(replay_key, stored)
-            if answer is None and place.archived is not None:
-                answer = own = _still_answering(place.archived, question, terms, snapshot)
-            if answer is None and mode == "strict":
-                raise no_recording(question, terms.model, stored)
-        return Inquiry(
-            state=state,
-            question=question,
-            terms=terms,
-            turns=state.turns[:position],
-            context_hashes=snapshot.context_hashes[: position + 1],
-            context_hash=context_hash,
-            replay_key=replay_key,
-            own=own,
-            recorded=answer,
-            cell=cell,
-        )
-
-    def context(
-        self, question: Message | None, options: Options, place: Target = AT_THE_END
-    ) -> tuple[Context, CostRange]:
-        """Return what a request at this place would carry, with this question if there is one, and what it may cost.
-
-        What the policy "error" would refuse is left out here, and shown as such.
-        """
-        snapshot = self.log.fresh()
-        state = snapshot.state
-        position = _position(snapshot, place)
-        turns, context_hashes = state.turns[:position], snapshot.context_hashes[: position + 1]
-        terms = replace(self._terms(state, options), context_policy="truncate")
-        estimator = token_estimator_for(terms.model, state.turns, terms.system_prompt)
-        window = window_of(state, turns, question, terms, estimator=estimator, context_hashes=context_hashes)
-        shown = Context.of(window, turns, estimator=estimator, has_question=question is not None)
-        return shown, self.preparation.cost_of(terms, state.turns, window, estimator)
-
-    def summarize(self, keep_last: int, options: Options, *, as_of: str | None = None) -> Summary | None:
-        """Make a summary of the older turns, ``None`` where there is none to make."""
-        snapshot = self.log.fresh()
-        state, context_hashes = snapshot.state, snapshot.context_hashes
-        turns = turns_until(state.turns, as_of)
-        terms = self._terms(state, options)
-        applied_summaries = find_applied_summaries(state, len(turns), context_hashes)
-        plan = plan_summary(turns, applied_summaries, older_turns(turns, keep_last), context_hashes)
-        if plan is None:
-            return None
-        estimator = token_estimator_for(terms.model, state.turns, terms.system_prompt)
-        return self.preparation.summarizer.make(plan, estimator=estimator, max_tokens=terms.max_tokens)
-
-    def _terms(self, state: ConversationState, options: Options, recorded_as: str = "") -> RequestSettings:
-        return request_settings(
-            state,
-            model=options.model or state.settings.model or self.provider.model or recorded_as,
-            parameters=options.parameters,
-            max_output_tokens=options.max_output_tokens,
-            max_tokens=options.max_tokens,
-        )
-
-    def _keep(self, turn: Turn, place: Target, inquiry: Inquiry) -> int:
-        self.log.check_is_still(inquiry.state)
-        if place.in_place_of is not None:
-            return self.log.replace(place.in_place_of.id, turn)
-        if place.branch_from is not None:
-            first = inquiry.state.turns[len(inquiry.turns)]  # its position may be another one by now
-            return self.log.branch_off(first, turn)
-        return self.log.append(turn, inquiry.cell)
-
-
-def _still_answering(archived: Turn, question: Message, terms: RequestSettings, snapshot: Snapshot) -> Turn | None:
-    """Return the turn of a branch if it answers this question in the context where it stands."""
-    link = snapshot.link_before(archived)
-    return None if link is None else recorded(terms.hashes(question, link)[1], (archived,))
-
-
-def _link(snapshot: Snapshot, place: Target, position: int) -> str:
-    """Return the hash of what stands before the answer: nothing, where all turns there are become a branch."""
-    return EMPTY_HASH if place.branch_from is not None and position == 0 else snapshot.context_hashes[position]
-
-
-def _position(snapshot: Snapshot, place: Target) -> int:
-    if place.in_place_of is not None:
-        return snapshot.place_of(place.in_place_of)
-    return len(snapshot.state.turns) if place.branch_from is None else snapshot.place_of(place.branch_from)

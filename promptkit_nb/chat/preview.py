@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from promptkit_nb.chat.token_estimates import token_estimator_for
+from promptkit_nb.chat.window import window_of
 from promptkit_nb.pricing import CostRange
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.text.note_html import MATH_OFF, note_html
@@ -16,6 +18,8 @@ from promptkit_nb.turns import Message, Turn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from promptkit_nb.chat.options import CallOptions
+    from promptkit_nb.chat.pending_turn import ChatServices
     from promptkit_nb.chat.token_estimates import TokenEstimator
     from promptkit_nb.chat.window import Window
 
@@ -120,6 +124,23 @@ class Context(Sequence["ContextLine"]):
         if not self.estimated:
             return ""
         return " (estimate)" if self.most_tokens <= self.token_count else f" (estimate, {self.most_tokens:,} at most)"
+
+
+def context_and_cost(
+    services: ChatServices, question: Message | None, options: CallOptions
+) -> tuple[Context, CostRange]:
+    """Return what a request with these options would carry, and what it may cost.
+
+    What the policy "error" would refuse is shown as left out.
+    """
+    snapshot = services.stored.refresh()
+    state, position = snapshot.state, snapshot.target_position(options.target)
+    turns, hashes = state.turns[:position], snapshot.context_hashes[: position + 1]
+    settings = replace(services.settings(state, options), context_policy="truncate")
+    estimator = token_estimator_for(settings.model, state.turns, settings.system_prompt)
+    window = window_of(state, turns, question, settings, estimator=estimator, context_hashes=hashes)
+    context = Context.of(window, turns, estimator=estimator, has_question=question is not None)
+    return context, services.cost_of(settings, state.turns, window, estimator)
 
 
 def _line(message: Message, kind: Kind, estimator: TokenEstimator, turn: int | None = None) -> ContextLine:

@@ -1,9 +1,9 @@
-"""What goes to the model: the settings of a request, and the checks of its arguments."""
+"""A request and what comes back: its settings (everything but the messages), and the answer as it arrives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,24 +12,29 @@ from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.prompt import Prompt
-from promptkit_nb.providers.base import ChatRequest
+from promptkit_nb.pricing import Price
+from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
 from promptkit_nb.state import ContextPolicy
+from promptkit_nb.tokens import count_message_tokens, count_tokens
+from promptkit_nb.turns import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from promptkit_nb.chat.options import CallOptions
+    from promptkit_nb.providers.base import Provider, StreamEvent
     from promptkit_nb.state import ConversationState, Settings
     from promptkit_nb.turns import Message
 
-_STANDING_STILL = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """All of a request but what was said: model, system prompt, parameters, and the size of the context window.
+    """Everything of a request but its messages.
 
-    ``max_tokens`` bounds the whole request, ``max_output_tokens`` the answer; both in tokens. ``timeless_prompt`` is
-    the system prompt as it goes into hashes.
+    ``max_tokens`` limits the whole request and ``max_output_tokens`` the answer, in tokens. ``timeless_prompt`` is the
+    system prompt that goes into hashes: a later hour alone is not another context.
     """
 
     model: str
@@ -50,9 +55,9 @@ class RequestSettings:
             max_output_tokens=self.max_output_tokens,
         )
 
-    def hashes(self, question: Message, chain: str) -> tuple[str, str]:
-        """Return the hash of the context and the replay key; ``chain`` is the hash of the turns before the question."""
-        context_hash = context_hash_of(self.timeless_prompt, chain)
+    def hashes(self, question: Message, history_hash: str) -> tuple[str, str]:
+        """Return the context hash and the replay key; ``history_hash`` is the hash of the turns before the question."""
+        context_hash = context_hash_of(self.timeless_prompt, history_hash)
         replay_key = replay_key_of(
             context_hash,
             question,
@@ -66,45 +71,81 @@ class RequestSettings:
         return context_hash, replay_key
 
 
-def request_settings(
-    state: ConversationState,
-    *,
-    model: str,
-    parameters: Mapping[str, object] | None = None,
-    max_output_tokens: int | None = None,
-    max_tokens: int | None = None,
-) -> RequestSettings:
-    """Return the terms of the next request of a conversation.
+@dataclass(slots=True)
+class ReceivedAnswer:
+    """What has arrived of an answer."""
 
-    ``parameters`` go over the conversation's, and those over the prompt's; ``max_tokens`` over the conversation's.
-    Raises ``MissingVariableError`` while a variable of the prompt has no value, ``InvalidArgumentError`` for an
-    argument out of range.
+    pieces: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    completion: Completion | None = None
+
+    def take(self, event: StreamEvent) -> None:
+        """Add what a provider sent."""
+        if isinstance(event, TextDelta):
+            self.pieces.append(event.text)
+        elif isinstance(event, ReasoningDelta):
+            self.reasoning.append(event.text)
+        elif isinstance(event, Completion):
+            self.completion = event
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    def usage(self, request: ChatRequest) -> Usage:
+        """Return what the provider reported, else what is counted of the request and the text."""
+        if self.completion is not None and self.completion.usage is not None:
+            return self.completion.usage
+        return Usage(
+            input_tokens=count_message_tokens(request.messages, request.model),
+            output_tokens=count_tokens(self.text, request.model),
+            estimated=True,
+        )
+
+    def price(self, provider: Provider, request: ChatRequest, usage: Usage, at: datetime) -> Price:
+        """Return the provider's own figure, else the price of the model asked for, or of the one that answered."""
+        completion, model = self.completion, request.model
+        if completion is not None and completion.cost_usd is not None:
+            return Price(completion.cost_usd, provider.name)
+        asked = provider.price(model, usage, at)
+        if completion is None or completion.model == model or asked.source == "user":
+            return asked
+        answered = provider.price(completion.model, usage, at)
+        return asked if answered.usd is None else answered
+
+
+def request_settings(state: ConversationState, options: CallOptions, *, model: str) -> RequestSettings:
+    """Return the settings of the next request of a conversation.
+
+    The options' parameters override the conversation's, and those the prompt's. Raises ``MissingVariableError`` while a
+    variable of the prompt has no value, ``InvalidArgumentError`` for an argument out of range.
     """
     prompt = _prompt_of(state.settings)
     merged = {
         **({} if prompt is None else prompt.parameters_for(model)),
         **state.settings.parameters,
-        **_without_none(parameters or {}),
+        **(_without_none(options.parameters) if options.parameters else {}),
     }
     report = None if prompt is None else prompt.report(state.settings.variables, model=model)
-    # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters bounds the answer.
+    # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters limits the answer.
     longest = merged.pop("max_tokens", None)
+    output_tokens = longest if options.max_output_tokens is None else options.max_output_tokens
+    max_tokens = state.settings.max_tokens if options.max_tokens is None else options.max_tokens
     return RequestSettings(
         model=model,
         system_prompt=state.system_prompt if report is None else report.text,
         timeless_prompt=_timeless(prompt, state, model),
         parameters=merged,
-        max_output_tokens=check_tokens(
-            "max_output_tokens", longest if max_output_tokens is None else max_output_tokens
-        ),
-        max_tokens=check_tokens("max_tokens", state.settings.max_tokens if max_tokens is None else max_tokens),
+        max_output_tokens=check_tokens("max_output_tokens", output_tokens),
+        max_tokens=check_tokens("max_tokens", max_tokens),
         context_policy=state.settings.context_policy,
         warnings=() if report is None else report.warnings,
     )
 
 
 def timeless_prompt_for(state: ConversationState, model: str | None) -> str | None:
-    """Return the system prompt as if the clock stood still: a later hour alone is no other context.
+    """Return the system prompt with the clock at a fixed time, for hashes.
 
     Raises ``MissingVariableError`` while a variable has no value.
     """
@@ -112,7 +153,7 @@ def timeless_prompt_for(state: ConversationState, model: str | None) -> str | No
 
 
 def rendered_prompt(settings: Settings) -> str | None:
-    """Return the system prompt that the settings give; ``None`` without a prompt, or while a variable is missing."""
+    """Return the system prompt of the settings; ``None`` without a prompt, or while a variable is missing."""
     prompt = _prompt_of(settings)
     if prompt is None:
         return None
@@ -129,11 +170,11 @@ def _prompt_of(settings: Settings) -> Prompt | None:
 def _timeless(prompt: Prompt | None, state: ConversationState, model: str | None) -> str | None:
     if prompt is None:
         return state.system_prompt
-    return prompt.render(state.settings.variables, model=model, clock=lambda: _STANDING_STILL)
+    return prompt.render(state.settings.variables, model=model, clock=lambda: _EPOCH)
 
 
 def _without_none(parameters: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(parameters, Mapping):
-        raise InvalidArgumentError(f'parameters={parameters!r} is no dict, such as {{"temperature": 0.2}}.')
+        raise InvalidArgumentError(f'parameters={parameters!r} is not a dict, such as {{"temperature": 0.2}}.')
     given: dict[str, object] = json_copy(parameters, "parameters")
     return {name: value for name, value in given.items() if value is not None}

@@ -5,34 +5,160 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.request import rendered_prompt
-from promptkit_nb.chat.snapshot import Snapshot
-from promptkit_nb.errors import ConversationChangedError, ConversationNotFoundError, InvalidArgumentError, StoreError
+from promptkit_nb.chat.request import rendered_prompt, timeless_prompt_for
+from promptkit_nb.context_hash import chain_of, context_hash_of, context_hashes_of
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+    PackError,
+    StoreError,
+)
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.checks import not_found
+from promptkit_nb.text.plain_text import counted
+from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from promptkit_nb.chat.options import CellCall
-    from promptkit_nb.state import ConversationState, Head, Settings
-    from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.turns import Turn
+    from collections.abc import Sequence
+
+    from promptkit_nb.chat.options import CellCall, Target
+    from promptkit_nb.state import Branch, Head, Settings, Summary
+    from promptkit_nb.stores.base import Charge, StateStore
+
+UNDONE = "undone"
+"""The beginning of the ids of branches that ``undo`` makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state as it was read; ``context_hashes[i]`` is the hash of the turns before turn ``i``, the last one of all."""
+
+    state: ConversationState
+    context_hashes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: ConversationState) -> Snapshot:
+        """Return the snapshot of a state."""
+        return cls(state, tuple(context_hashes_of(state.turns, state.context_hash)))
+
+    def is_of(self, head: Head) -> bool:
+        """Return whether the head is of this revision of this conversation, not of an earlier one with its id."""
+        return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
+
+    def after(self, turn: Turn, head: Head) -> Snapshot:
+        """Return the snapshot with the turn whose append gave the head, or itself if another process wrote, too."""
+        if head.revision != self.state.revision + 1:
+            return self
+        turns = (*self.state.turns, turn)
+        state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
+        return Snapshot(state, (*self.context_hashes, chain_of([turn], self.context_hashes[-1])))
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The ids of the turns whose context differs from the one they were answered in."""
+        return stale_turns(self.state, self.context_hashes)
+
+    def stale_after(self, turn_id: str) -> int:
+        """Return how many turns after this one are stale; 0 if it is not current."""
+        position = self.current_position(turn_id)
+        later = () if position is None else self.state.turns[position + 1 :]
+        return len(self.stale & {turn.id for turn in later})
+
+    def current_position(self, turn_id: object) -> int | None:
+        """Return the position of the current turn that has this id or had it as a former version, else ``None``."""
+        versions = self.state.versions.items()
+        current = next((key for key, former in versions if any(each.id == turn_id for each in former)), turn_id)
+        return next((at for at, each in enumerate(self.state.turns) if each.id == current), None)
+
+    def position_of(self, turn: Turn | str | int) -> int:
+        """Return the position of a current turn, given as a turn (or a former version), by its id or its position."""
+        turns = self.state.turns
+        if isinstance(turn, int) and not isinstance(turn, bool):
+            if -len(turns) <= turn < len(turns):
+                return turn % len(turns)
+            raise InvalidArgumentError(
+                f"There is no turn {turn} in {self.state.conversation_id!r}, which has {counted(len(turns), 'turn')}."
+            )
+        wanted = turn.id if isinstance(turn, Turn) else turn
+        position = self.current_position(wanted)
+        if position is None:
+            raise InvalidArgumentError(
+                f"{wanted!r:.80} is not a current turn of {self.state.conversation_id!r}: "
+                "give one of .turns, its id or its position."
+            )
+        return position
+
+    def target_position(self, target: Target) -> int:
+        """Return the position at which an answer with this target goes."""
+        if target.in_place_of is not None:
+            return self.position_of(target.in_place_of)
+        return len(self.state.turns) if target.branch_from is None else self.position_of(target.branch_from)
+
+    def turn_of(self, cell: CellCall | None) -> Turn | None:
+        """Return the current turn that this call of this notebook cell made, ``None`` if there is none."""
+        if cell is None or cell.cell_id is None:
+            return None
+        return next((turn for turn in reversed(self.state.turns) if cell.made(turn)), None)
+
+    def archived_turn_of(self, cell: CellCall) -> Turn | None:
+        """Return the newest turn of this call that is on a branch, ``None`` if there is none."""
+        archived = (turn for branch in self.state.branches for turn in branch.turns if cell.made(turn))
+        return max(archived, key=lambda turn: (turn.created_at, turn.id), default=None)
+
+    def hash_before(self, archived: Turn) -> str | None:
+        """Return the hash of the turns before a turn of a branch, ``None`` if it is unknown."""
+        for branch in self.state.branches:
+            place = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
+            if place is not None:
+                start = self._hash_before_branch(branch)
+                return None if start is None else chain_of(branch.turns[:place], start)
+        return None
+
+    def _hash_before_branch(self, branch: Branch) -> str | None:
+        """Return the hash of the turns before a branch; turns that left at the front since are on other branches."""
+        if branch.start > 0:
+            return self.context_hashes[branch.start] if branch.start < len(self.context_hashes) else None
+        if branch.start == 0 or branch.kind == "head":
+            return branch.context_hash or ""
+        for head in self._heads:
+            place = branch.start - head.start + len(head.turns)
+            if 0 <= place < len(head.turns):
+                return chain_of(head.turns[:place], head.context_hash)
+        return None
+
+    @property
+    def undone(self) -> tuple[Turn, ...]:
+        """The turns on branches that ``undo`` made."""
+        return tuple(turn for each in self.state.branches if each.id.startswith(UNDONE) for turn in each.turns)
+
+    @property
+    def turns_ever_current(self) -> tuple[Turn, ...]:
+        """The turns that left at the front, then the current ones."""
+        return (*(turn for branch in self._heads for turn in branch.turns), *self.state.turns)
+
+    @property
+    def _heads(self) -> list[Branch]:
+        heads = (branch for branch in self.state.branches if branch.kind == "head")
+        return sorted(heads, key=lambda branch: branch.start)
 
 
 class StoredConversation:
-    """One conversation of a store, for several threads at a time."""
+    """One conversation of a store; several threads may use it at a time."""
 
     def __init__(self, state: ConversationState, store: StateStore) -> None:
-        """Begin with a state that was just read."""
+        """Start with a state that was just read."""
         self.store = store
         self._snapshot = Snapshot.of(state)
         self._changing = threading.Lock()
 
     @property
     def last_read(self) -> ConversationState:
-        """The state as it was read last; its id and user never change."""
+        """The state as it was last read; its id and user never change."""
         return self._snapshot.state
 
     @property
@@ -41,87 +167,70 @@ class StoredConversation:
         return self._snapshot.state.conversation_id
 
     def head(self) -> Head:
-        """Return counts, totals and metadata; where the id is somebody else's now, this conversation is gone."""
+        """Return counts, totals and metadata; raise ``ConversationNotFoundError`` if another user has the id now."""
         head = self.store.head(self.id)
         if head.user_id != self.last_read.user_id:
             raise not_found(self.id)
         return head
 
     def read(self) -> Snapshot:
-        """Return what the store holds now, as somebody reads it: what is read does not expire."""
+        """Return what the store holds, for a user to read: it renews a TTL."""
         self.store.recent(self.id, 0)
-        return self.fresh()
+        return self.refresh()
 
-    def fresh(self) -> Snapshot:
-        """Return what the store holds now."""
-        head = self.head()
+    def refresh(self) -> Snapshot:
+        """Return what the store holds; only a changed conversation is read again."""
+        head = self.store.head(self.id)
+        if head.user_id != self.last_read.user_id:
+            raise not_found(self.id)
         with self._changing:
             if not self._snapshot.is_of(head):
                 self._snapshot = Snapshot.of(self.store.get(self.id))
             return self._snapshot
 
-    def check_is_still(self, state: ConversationState) -> None:
-        """Raise ``ConversationNotFoundError`` where this one was deleted; another of its id may be somebody else's."""
-        if self.head().created_at != state.created_at:
-            raise ConversationNotFoundError(
-                f"The conversation {self.id!r} was deleted, and another one was made under its id. Open it anew."
-            )
+    def append(self, turn: Turn, *, since: ConversationState, cell: CellCall | None, charge: Charge | None) -> int:
+        """Add a turn, or replace the turn that another kernel made for this cell; return how many turns are stale.
 
-    def append(self, turn: Turn, cell: CellCall | None = None) -> int:
-        """Add a turn; where another kernel made this cell's turn meanwhile, this one takes its place.
-
-        Return how many later turns are stale for it.
+        ``since`` is the state that the question was asked in. Raises ``ConversationNotFoundError`` if the conversation
+        was deleted since.
         """
-        other = None if cell is None else self.fresh().turn_of(cell)
+        snapshot = self.refresh()
+        self._check_still(since, snapshot)
+        other = snapshot.turn_of(cell)
         if other is not None:
-            return self.replace(other.id, turn)
-        head = self.store.append(self.id, turn, create=False)
+            return self._replace(other.id, turn, charge)
+        head = self.store.append(self.id, turn, create=False, charge=charge)
         with self._changing:
             self._snapshot = self._snapshot.after(turn, head)
         return 0
 
-    def replace(self, turn_id: str, turn: Turn) -> int:
-        """Let a turn take the place of another; return how many later turns are stale for it."""
-        self.store.replace(self.id, turn_id, turn)
-        return self.fresh().stale_after(turn.id)
+    def replace(self, turn_id: str, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
+        """Put a turn in place of another; return how many later turns are stale; errors as of ``append``."""
+        self._check_still(since, self.refresh())
+        return self._replace(turn_id, turn, charge)
 
-    def branch_off(self, first: Turn, turn: Turn) -> int:
-        """Let ``first`` and all behind it become a branch, and add a turn behind what is left.
+    def branch_off(self, first: Turn, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
+        """Move ``first`` and all turns after it to a branch, then append a turn; errors as of ``append``.
 
-        Where ``first`` left meanwhile, there is nothing to set aside. Where the turn cannot be added, the branch comes
-        back.
+        If ``first`` left meanwhile, nothing is moved. If the turn cannot be appended, the branch is restored.
         """
-        branch_id, _ = self._set_aside(lambda now: (now.standing_at(first.id), len(now.state.turns)))
+        self._check_still(since, self.refresh())
+        branch_id, _ = self._set_aside(lambda now: (now.current_position(first.id), len(now.state.turns)))
         try:
-            return self.append(turn)
+            return self.append(turn, since=since, cell=None, charge=charge)
         except StoreError:
             if branch_id is not None:
-                with suppress(StoreError):  # the first error is the one to tell
+                with suppress(StoreError):  # the first error is the one to report
                     self.store.restore(self.id, branch_id)
             raise
 
     def archive(self, range_of: Callable[[ConversationState], tuple[int, int]], *, name: str = "branch") -> int:
-        """Let a range of turns leave the conversation as a branch, named so; return how many they were."""
+        """Move a range of turns to a branch with this name; return how many."""
         return self._set_aside(lambda now: range_of(now.state), name)[1]
 
-    def _set_aside(
-        self, range_of: Callable[[Snapshot], tuple[int | None, int]], name: str = "branch"
-    ) -> tuple[str | None, int]:
-        """Return also the id of the branch, ``None`` where there was nothing to leave."""
-        while True:
-            snapshot = self.fresh()
-            start, stop = range_of(snapshot)
-            if start is None or start >= stop:
-                return None, 0
-            taken = {branch.id for branch in snapshot.state.branches}
-            branch_id = next(free for n in range(1, len(taken) + 2) if (free := f"{name}-{n}") not in taken)
-            try:
-                self.store.archive(self.id, start, stop, as_branch=branch_id)
-            except InvalidArgumentError:
-                if self.fresh() is snapshot:
-                    raise
-                continue  # somebody else took the id or the turns meanwhile: look again
-            return branch_id, stop - start
+    def add_summary(self, summary: Summary, charge: Charge | None) -> None:
+        """Store a summary, and charge what it cost."""
+        self.store.add_summary(self.id, summary, charge=charge)
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt that they give."""
@@ -133,25 +242,46 @@ class StoredConversation:
             try:
                 self.store.set(changed, expected_revision=state.revision)
             except ConversationChangedError:
-                continue  # a turn landed meanwhile: begin again with it
+                continue  # a turn was stored meanwhile: try again with it
             return
 
+    def _check_still(self, since: ConversationState, now: Snapshot) -> None:
+        """Raise ``ConversationNotFoundError`` if the conversation was deleted, and a new one has its id."""
+        if now.state.created_at != since.created_at:
+            raise ConversationNotFoundError(
+                f"The conversation {self.id!r} was deleted, and a new one has its id. Open it again."
+            )
 
-Change = Callable[[Mapping[str, object]], Mapping[str, object]]
+    def _replace(self, turn_id: str, turn: Turn, charge: Charge | None) -> int:
+        self.store.replace(self.id, turn_id, turn, charge=charge)
+        return self.refresh().stale_after(turn.id)
+
+    def _set_aside(
+        self, range_of: Callable[[Snapshot], tuple[int | None, int]], name: str = "branch"
+    ) -> tuple[str | None, int]:
+        """Move a range of turns to a branch; return the branch's id, ``None`` if the range is empty, and the count."""
+        while True:
+            snapshot = self.refresh()
+            start, stop = range_of(snapshot)
+            if start is None or start >= stop:
+                return None, 0
+            taken = {branch.id for branch in snapshot.state.branches}
+            branch_id = next(free for n in range(1, len(taken) + 2) if (free := f"{name}-{n}") not in taken)
+            try:
+                self.store.archive(self.id, start, stop, as_branch=branch_id)
+            except InvalidArgumentError:
+                if self.refresh() is snapshot:
+                    raise
+                continue  # another process took the id or the turns: look again
+            return branch_id, stop - start
 
 
 class VariableValues(MutableMapping[str, object]):
-    """The values of a prompt's variables, as the store holds them; every change is stored at once.
+    """The values of a prompt's variables, as the store holds them; each change is stored at once."""
 
-    ``settings`` reads the conversation's settings, ``change_settings`` writes them.
-    """
-
-    def __init__(
-        self, settings: Callable[[], Settings], change_settings: Callable[[Callable[[Settings], Settings]], None]
-    ) -> None:
-        """Look at the variables of a conversation."""
-        self._settings = settings
-        self._change_settings = change_settings
+    def __init__(self, stored: StoredConversation) -> None:
+        """Show the variables of a conversation."""
+        self._stored = stored
 
     def __getitem__(self, name: str) -> object:
         """Return the value of one variable."""
@@ -162,12 +292,12 @@ class VariableValues(MutableMapping[str, object]):
         self.update({name: value})
 
     def update(self, *changes: Mapping[str, object], **more: object) -> None:  # type: ignore[override]  # mappings only
-        """Set several variables at once."""
+        """Set several variables in one write."""
         changed = json_copy({key: value for each in (*changes, more) for key, value in each.items()}, "variables")
         self._change(lambda values: {**values, **changed})
 
     def __delitem__(self, name: str) -> None:
-        """Let a variable fall back to its default."""
+        """Reset a variable to its default."""
         if name not in self._values():
             raise KeyError(name)
         self._change(lambda values: {key: value for key, value in values.items() if key != name})
@@ -185,7 +315,40 @@ class VariableValues(MutableMapping[str, object]):
         return repr(dict(self._values()))
 
     def _values(self) -> Mapping[str, object]:
-        return self._settings().variables
+        return self._stored.refresh().state.settings.variables
 
-    def _change(self, change: Change) -> None:
-        self._change_settings(lambda settings: replace(settings, variables=change(settings.variables)))
+    def _change(self, change: Callable[[Mapping[str, object]], Mapping[str, object]]) -> None:
+        self._stored.change_settings(lambda settings: replace(settings, variables=change(settings.variables)))
+
+
+def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None = None) -> frozenset[str]:
+    """Return the ids of the current turns whose context differs from the one they were answered in.
+
+    Computed, never stored, so that restoring the former context makes them current again. A turn that no model was
+    asked for, such as one written by hand, has no context and is never stale. ``context_hashes`` are those of
+    ``context_hashes_of``, if they are known already.
+
+    >>> from promptkit_nb.state import ConversationState
+    >>> stale_turns(ConversationState("chat"))
+    frozenset()
+    """
+    prompts: dict[str | None, str | PackError | None] = {}
+    stale: list[str] = []
+    hashes = context_hashes or context_hashes_of(state.turns, state.context_hash)
+    for turn, before in zip(state.turns, hashes, strict=False):
+        if turn.context_hash is None:
+            continue
+        model = turn.requested_model
+        if model not in prompts:
+            prompts[model] = _system_prompt(state, model)
+        system_prompt = prompts[model]
+        if isinstance(system_prompt, PackError) or turn.context_hash != context_hash_of(system_prompt, before):
+            stale.append(turn.id)
+    return frozenset(stale)
+
+
+def _system_prompt(state: ConversationState, model: str | None) -> str | PackError | None:
+    try:
+        return timeless_prompt_for(state, model)
+    except PackError as error:  # a variable has no value any more, so no turn has this context
+        return error

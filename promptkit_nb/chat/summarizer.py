@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.budgets import Spending
-from promptkit_nb.chat.stored_conversation import StoredConversation
+from promptkit_nb.chat.request import ReceivedAnswer
 from promptkit_nb.errors import BadRequestError, ContextWindowExceededError, ProviderError, ProviderTimeoutError
-from promptkit_nb.pricing import cost_range, price_of_call, usage_of_call
-from promptkit_nb.providers.base import ChatRequest, Completion, Provider, TextDelta
+from promptkit_nb.pricing import cost_range
+from promptkit_nb.providers.base import ChatRequest
 from promptkit_nb.state import Summary
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
@@ -20,9 +17,12 @@ from promptkit_nb.turns import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
+    from promptkit_nb.chat.pending_turn import ChatServices
     from promptkit_nb.chat.summaries import SummaryPlan
     from promptkit_nb.chat.token_estimates import TokenEstimator
+    from promptkit_nb.providers.base import Completion, Provider
     from promptkit_nb.turns import Usage
 
 SUMMARY_TEMPERATURE = 0.3
@@ -135,77 +135,75 @@ def _shortened(text: str, room: int, estimator: TokenEstimator) -> list[str]:
     return []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summarizer:
-    """Makes summaries of a conversation and keeps them; where that fails, what was kept before stays as it was."""
+def make_summary(
+    services: ChatServices, plan: SummaryPlan, *, estimator: TokenEstimator, max_tokens: int | None = None
+) -> Summary:
+    """Ask for the summary of a plan, in pieces if one request cannot carry it, and store each.
 
-    log: StoredConversation
-    provider: Provider
-    spending: Spending
-    clock: Callable[[], datetime]
+    If that fails, the summaries that are stored stay as they are.
+    """
+    while True:
+        request, done = summary_request(plan, estimator=estimator, max_tokens=max_tokens)
+        summary = _asked_summary(services, request, done)
+        if done.last_turn == plan.last_turn:
+            return summary
+        plan = plan.after(len(done.turns), summary)
 
-    def make(self, plan: SummaryPlan, *, estimator: TokenEstimator, max_tokens: int | None = None) -> Summary:
-        """Ask for the summary of a plan, piece by piece where one request cannot carry it, and store each."""
-        while True:
-            request, done = summary_request(plan, estimator=estimator, max_tokens=max_tokens)
-            summary = self._asked(request, done)
-            if done.last_turn == plan.last_turn:
-                return summary
-            plan = plan.after(len(done.turns), summary)
 
-    def _asked(self, request: ChatRequest, plan: SummaryPlan) -> Summary:
-        state, now = self.log.last_read, self.clock()
-        estimate = None
-        if self.spending.has_budgets:
-            counted = count_message_tokens(request.messages, request.model)
-            estimate = cost_range(
-                self.provider,
-                request.model,
-                input_tokens=counted,
-                max_output_tokens=request.max_output_tokens,
-                turns=state.turns,
-                at=now,
-            ).high_usd
-        call = self.spending.open(state.conversation_id, state.user_id, estimate, request.model)
-        text: list[str] = []
-        try:
-            completion = self._answered(request, text)
-        except BaseException as error:
-            may_be_billed = bool(text) or isinstance(error, (ProviderTimeoutError, KeyboardInterrupt))
-            call.enter(self._paid(request, "".join(text), None)[1] if may_be_billed else Decimal(0))
+def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPlan) -> Summary:
+    state = services.stored.last_read
+    estimate_usd = _estimate_usd(services, request) if services.spending.has_budgets else None
+    call = services.spending.open(state.conversation_id, state.user_id, estimate_usd, request.model)
+    received = ReceivedAnswer()
+    try:
+        completion = _receive(services.provider, request, received)
+    except BaseException as error:
+        may_be_billed = bool(received.pieces) or isinstance(error, (ProviderTimeoutError, KeyboardInterrupt))
+        call.enter(_usage_and_cost(services, request, received)[1] if may_be_billed else Decimal(0))
+        raise
+    usage, cost_usd = _usage_and_cost(services, request, received)
+    try:
+        summary = summary_of(
+            plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
+        )
+        services.stored.add_summary(summary, call.charge(cost_usd))
+    except BaseException:
+        call.enter(cost_usd)  # it is paid, stored or not
+        raise
+    return summary
+
+
+def _estimate_usd(services: ChatServices, request: ChatRequest) -> Decimal | None:
+    return cost_range(
+        services.provider,
+        request.model,
+        input_tokens=count_message_tokens(request.messages, request.model),
+        max_output_tokens=request.max_output_tokens,
+        turns=services.stored.last_read.turns,
+        at=services.clock(),
+    ).high_usd
+
+
+def _receive(provider: Provider, request: ChatRequest, received: ReceivedAnswer) -> Completion:
+    """Ask; a reasoning model may refuse the temperature, and is asked again without it."""
+    try:
+        return _collect(provider, request, received)
+    except BadRequestError as error:
+        if received.pieces or "temperature" not in str(error):
             raise
-        said = "".join(text)
-        usage, cost_usd = self._paid(request, said, completion)
-        try:  # kept or not, it is paid for; a warning is left to the answer that follows
-            summary = summary_of(
-                plan, said, usage=usage, cost=cost_usd, model=completion.model, created_at=self.clock()
-            )
-            self.log.store.add_summary(self.log.id, summary)
-        finally:
-            call.enter(cost_usd)
-        return summary
+        return _collect(provider, replace(request, parameters={}), received)
 
-    def _answered(self, request: ChatRequest, text: list[str]) -> Completion:
-        """Ask; a model that thinks before it answers may take no temperature, and is asked again without."""
-        try:
-            return self._completed(request, text)
-        except BadRequestError as error:
-            if text or "temperature" not in str(error):
-                raise
-            return self._completed(replace(request, parameters={}), text)
 
-    def _completed(self, request: ChatRequest, text: list[str]) -> Completion:
-        """Ask, and put the text where it is found when that fails."""
-        completion: Completion | None = None
-        for event in self.provider.stream(request):
-            if isinstance(event, TextDelta):
-                text.append(event.text)
-            elif isinstance(event, Completion):
-                completion = event
-        if completion is None:
-            raise ProviderError(f"{self.provider.name} ended its stream without a Completion; nothing was stored.")
-        return completion
+def _collect(provider: Provider, request: ChatRequest, received: ReceivedAnswer) -> Completion:
+    for event in provider.stream(request):
+        received.take(event)
+    if received.completion is None:
+        raise ProviderError(f"{provider.name} ended its stream without a Completion; nothing was stored.")
+    return received.completion
 
-    def _paid(self, request: ChatRequest, text: str, completion: Completion | None) -> tuple[Usage, Decimal | None]:
-        usage = usage_of_call(request, text, completion)
-        return usage, price_of_call(self.provider, request.model, completion, usage, self.clock()).usd
+
+def _usage_and_cost(
+    services: ChatServices, request: ChatRequest, received: ReceivedAnswer
+) -> tuple[Usage, Decimal | None]:
+    usage = received.usage(request)
+    return usage, received.price(services.provider, request, usage, services.clock()).usd

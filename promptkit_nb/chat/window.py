@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.summaries import SUMMARY_TOKENS, AppliedSummary, plan_summary, uncovered
+from promptkit_nb.chat.summaries import (
+    SUMMARY_TOKENS,
+    AppliedSummary,
+    find_applied_summaries,
+    plan_summary,
+    uncovered,
+)
 from promptkit_nb.chat.token_estimates import TokenEstimate
 from promptkit_nb.errors import ContextWindowExceededError, InvalidArgumentError
 from promptkit_nb.turns import Message, Turn
@@ -13,9 +19,10 @@ from promptkit_nb.turns import Message, Turn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from promptkit_nb.chat.request import RequestSettings
     from promptkit_nb.chat.summaries import SummaryPlan
     from promptkit_nb.chat.token_estimates import TokenEstimator
-    from promptkit_nb.state import ContextPolicy
+    from promptkit_nb.state import ContextPolicy, ConversationState
 
 
 def turns_until(turns: tuple[Turn, ...], turn_id: str | None) -> tuple[Turn, ...]:
@@ -116,6 +123,30 @@ def fit(
         left_out=candidates[:split],
         max_tokens=max_tokens,
         size=size,
+    )
+
+
+def window_of(
+    state: ConversationState,
+    turns: Sequence[Turn],
+    question: Message | None,
+    settings: RequestSettings,
+    *,
+    estimator: TokenEstimator,
+    context_hashes: Sequence[str],
+) -> Window:
+    """Return what a request carries after these first turns of a conversation, with its summaries.
+
+    ``context_hashes`` are those of ``context_hashes_of`` for the turns.
+    """
+    return fit(
+        settings.system_prompt,
+        turns,
+        find_applied_summaries(state, len(turns), context_hashes),
+        question,
+        estimator=estimator,
+        max_tokens=settings.max_tokens,
+        policy=settings.context_policy,
     )
 
 

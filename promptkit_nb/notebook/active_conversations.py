@@ -1,4 +1,4 @@
-"""The conversations that a notebook talks in: opened, started, and kept from cell to cell."""
+"""The active conversations of a notebook: opened, started, and kept from cell to cell."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import is_batch, running_shell
 from promptkit_nb.ids import new_conversation_id, scoped_id
 from promptkit_nb.manager import ConversationManager
-from promptkit_nb.notebook.settings import TWO_WAYS_ON, UnchosenProvider, no_pack
-from promptkit_nb.notebook.talk import Talk
+from promptkit_nb.notebook.settings import TWO_WAYS_ON, UnchosenProvider, pack_needed
 from promptkit_nb.packs.pack import load_pack
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import total_text
@@ -21,160 +21,160 @@ from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.notebook.settings import Chosen
+    from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.packs.prompt import Prompt
 
 
 class ActiveConversations:
-    """One conversation for each store and user: the notebook's own until another one is chosen."""
+    """One active conversation for each store and user: the notebook's own until another one is chosen."""
 
-    def __init__(self, chosen: Chosen) -> None:
-        """Be in none yet."""
-        self._chosen = chosen
-        self._current: dict[tuple[str, str], tuple[ConversationManager, Conversation]] = {}  # by store and user
+    def __init__(self, settings: NotebookSettings) -> None:
+        """Start without a conversation."""
+        self._settings = settings
+        self._active: dict[tuple[str, str], tuple[ConversationManager, Conversation]] = {}  # by store and user
         self._unnamed: set[str] = set()
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
-        """Go on in this conversation, created if needed; return a line that says which it was."""
-        opened, line = self._open(conversation_id, Talk(user_id=user_id))
-        self.go_on_in(opened, user_id)
+        """Switch to this conversation, which is created if needed; return a line that says which it was."""
+        opened, line = self._open(conversation_id, CallOptions(user_id=user_id))
+        self.switch_to(opened, user_id)
         return self.repeatable(line, opened)
 
     def new(self, conversation_id: str | None, *, user_id: str) -> str:
-        """Go on in a new conversation; return a line that says so. An id that exists is refused."""
+        """Switch to a new conversation; return a line that says so. An id that exists is refused."""
         fresh_id = new_conversation_id(utc_now())
         try:
-            created = self._create(conversation_id or fresh_id, Talk(user_id=user_id))
+            created = self._create(conversation_id or fresh_id, CallOptions(user_id=user_id))
         except ConversationExistsError as error:
-            if not self._is_there(conversation_id or fresh_id, user_id):
+            if not self._exists(conversation_id or fresh_id, user_id):
                 raise _taken(conversation_id or fresh_id) from error
             raise ConversationExistsError(
                 f"There is a conversation {conversation_id!r} already: choose another id, "
                 f"or go on in it with %chat_use {conversation_id}"
             ) from error
-        self.go_on_in(created, user_id)
+        self.switch_to(created, user_id)
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
 
     def current(self, user_id: str) -> Conversation | None:
-        """Return the conversation that the notebook is in, ``None`` where nothing was said in it yet."""
-        held = self._held(user_id)
-        if held is not None:
-            return held
+        """Return the active conversation, ``None`` if nothing was said yet."""
+        active = self._opened_before(user_id)
+        if active is not None:
+            return active
         own_id = self._own_id(user_id)
-        return self._chosen.manager.get_conversation(own_id) if self._is_there(own_id, user_id) else None
+        return self._settings.manager.get_conversation(own_id) if self._exists(own_id, user_id) else None
 
     def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
-        """Return the user's conversation of this id; without one the notebook's, ``None`` if that is nothing yet."""
+        """Return the user's conversation with this id; without an id the active one, ``None`` if there is none."""
         if conversation_id is None:
             return self.current(user_id)
-        return self._chosen.manager.for_user(user_id).get_conversation(conversation_id)
+        return self._settings.manager.for_user(user_id).get_conversation(conversation_id)
 
-    def to_talk_in(self, talk: Talk) -> tuple[Conversation, str]:
-        """Return the conversation to talk in and, where it was opened or created just now, a line that says so.
+    def to_chat_in(self, options: CallOptions) -> tuple[Conversation, str]:
+        """Return the conversation of a call and, if it was just opened or started, a line that says so.
 
-        Without an id it is the one that this notebook is in, at first the notebook's own.
+        Without an id it is the active conversation, at first the notebook's own.
         """
-        if talk.conversation_id is not None:
-            return self._open(talk.conversation_id, talk)
-        user_id = talk.user_id or self._chosen.user_id
-        current = self._held(user_id)
-        if current is None:
-            held = self._current.get(self._place(user_id))  # deleted meanwhile, perhaps by another kernel
-            opened, line = self._open(held[1].id if held else self._own_id(user_id), talk)
-            self.go_on_in(opened, user_id)
+        if options.conversation_id is not None:
+            return self._open(options.conversation_id, options)
+        user_id = options.user_id or self._settings.user_id
+        active = self._opened_before(user_id)
+        if active is None:
+            deleted = self._active.get(self._key(user_id))  # perhaps by another kernel
+            opened, line = self._open(deleted[1].id if deleted else self._own_id(user_id), options)
+            self.switch_to(opened, user_id)
             return opened, line
-        if talk.pack or talk.prompt:
-            _switch(current, self._chosen.prompt(talk.pack, talk.prompt))
-        return current, ""
+        if options.pack or options.prompt:
+            _use_prompt(active, self._settings.prompt(options.pack, options.prompt))
+        return active, ""
 
-    def check_provider(self, talk: Talk) -> None:
-        """Raise where nobody is chosen to answer and nothing stored could: a conversation is not begun for that."""
-        if not isinstance(self._chosen.manager.provider, UnchosenProvider) or self._chosen.options.recording:
+    def check_provider(self, options: CallOptions) -> None:
+        """Raise if no provider is chosen and no stored turn could answer: no conversation is started for that."""
+        if not isinstance(self._settings.manager.provider, UnchosenProvider) or self._settings.options.recording:
             return
-        user_id = talk.user_id or self._chosen.user_id
-        held = self._held(user_id)
-        conversation_id = talk.conversation_id or (held.id if held else self._own_id(user_id))
-        if not self._is_there(conversation_id, user_id):
+        user_id = options.user_id or self._settings.user_id
+        active = self._opened_before(user_id)
+        conversation_id = options.conversation_id or (active.id if active else self._own_id(user_id))
+        if not self._exists(conversation_id, user_id):
             raise AuthenticationError(TWO_WAYS_ON)
 
-    def _held(self, user_id: str) -> Conversation | None:
-        """Return the conversation that was opened before, after today's options, unless it was deleted."""
-        held = self._current.get(self._place(user_id))
-        if held is None or not self._is_there(held[1].id, user_id):
-            return None
-        manager, conversation = held
-        if manager is not self._chosen.manager:  # the options changed
-            conversation = self._chosen.manager.get_conversation(conversation.id)
-            self.go_on_in(conversation, user_id)
-        return conversation
-
-    def go_on_in(self, conversation: Conversation, user_id: str) -> None:
-        """Be in this conversation from now on."""
-        self._current[self._place(user_id)] = (self._chosen.manager, conversation)
-
-    def _open(self, conversation_id: str, talk: Talk) -> tuple[Conversation, str]:
-        user_id = talk.user_id or self._chosen.user_id
-        try:
-            head = self._chosen.store.head(conversation_id)
-        except ConversationNotFoundError:
-            with suppress(ConversationExistsError):  # of two kernels that start it at once, one comes second
-                return self._create(conversation_id, talk), self._started(conversation_id)
-            head = self._chosen.store.head(conversation_id)
-        if head.user_id != user_id:
-            raise _taken(conversation_id)
-        opened = self._chosen.manager.get_conversation(conversation_id)
-        if talk.pack or talk.prompt:
-            _switch(opened, self._chosen.prompt(talk.pack, talk.prompt))
-        turns = counted(head.turn_count, "turn")
-        return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
+    def switch_to(self, conversation: Conversation, user_id: str) -> None:
+        """Make this the active conversation."""
+        self._active[self._key(user_id)] = (self._settings.manager, conversation)
 
     def repeatable(self, line: str, conversation: Conversation) -> str:
-        """Return the line; where a program replays a recording, one that is the same in every store."""
-        if not line or conversation.id in self._unnamed or not is_batch() or self._chosen.options.replay != "strict":
+        """Return the line; in a batch run that replays a recording, one that is the same in every store."""
+        if not line or conversation.id in self._unnamed or not is_batch() or self._settings.options.replay != "strict":
             return line
         return f"conversation {conversation.id!r}"
 
-    def _is_there(self, conversation_id: str, user_id: str) -> bool:
-        try:
-            return self._chosen.store.head(conversation_id).user_id == user_id
-        except ConversationNotFoundError:
-            return False
-
-    def scratch(self, conversation: Conversation | None, talk: Talk) -> Conversation:
-        """Return the conversation as this call would talk in it; where that changes or begins it, in memory only."""
-        manager = ConversationManager(self._chosen.manager.provider)
+    def scratch(self, conversation: Conversation | None, options: CallOptions) -> Conversation:
+        """Return the conversation as this call would use it; a new or changed one is in memory only."""
+        manager = ConversationManager(self._settings.manager.provider)
         if conversation is None:
-            return self._create("unbegun", talk, manager)
-        if not (talk.pack or talk.prompt):
+            return self._create("unbegun", options, manager)
+        if not (options.pack or options.prompt):
             return conversation
         manager.store.create(conversation.snapshot().state)
         changed = manager.get_conversation(conversation.id)
-        _switch(changed, self._chosen.prompt(talk.pack, talk.prompt))
+        _use_prompt(changed, self._settings.prompt(options.pack, options.prompt))
         return changed
 
-    def _create(self, conversation_id: str, talk: Talk, manager: ConversationManager | None = None) -> Conversation:
-        path = talk.pack or self._chosen.options.pack
-        if talk.prompt and not path:
-            raise no_pack(talk.prompt)
-        loaded = load_pack(path) if path else None
-        name = talk.prompt or (self._chosen.options.prompt or None if path and not talk.pack else None)
-        if loaded is not None:  # magics give no variables, and what cannot talk is not to be left behind
-            loaded.prompt(name).render({})
-        return (manager or self._chosen.manager).new_conversation(
-            loaded,
+    def _opened_before(self, user_id: str) -> Conversation | None:
+        """Return the active conversation, opened with today's options, unless it was deleted."""
+        active = self._active.get(self._key(user_id))
+        if active is None or not self._exists(active[1].id, user_id):
+            return None
+        manager, conversation = active
+        if manager is not self._settings.manager:  # the options changed
+            conversation = self._settings.manager.get_conversation(conversation.id)
+            self.switch_to(conversation, user_id)
+        return conversation
+
+    def _open(self, conversation_id: str, options: CallOptions) -> tuple[Conversation, str]:
+        user_id = options.user_id or self._settings.user_id
+        try:
+            head = self._settings.store.head(conversation_id)
+        except ConversationNotFoundError:
+            with suppress(ConversationExistsError):  # another kernel may start it at the same time
+                return self._create(conversation_id, options), self._started(conversation_id)
+            head = self._settings.store.head(conversation_id)
+        if head.user_id != user_id:
+            raise _taken(conversation_id)
+        opened = self._settings.manager.get_conversation(conversation_id)
+        if options.pack or options.prompt:
+            _use_prompt(opened, self._settings.prompt(options.pack, options.prompt))
+        turns = counted(head.turn_count, "turn")
+        return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
+
+    def _create(
+        self, conversation_id: str, options: CallOptions, manager: ConversationManager | None = None
+    ) -> Conversation:
+        path = options.pack or self._settings.options.pack
+        if options.prompt and not path:
+            raise pack_needed(options.prompt)
+        pack = load_pack(path) if path else None
+        name = options.prompt or (self._settings.options.prompt or None if path and not options.pack else None)
+        if pack is not None:  # magics give no variables, and a conversation that cannot be used is not stored
+            pack.prompt(name).render({})
+        return (manager or self._settings.manager).new_conversation(
+            pack,
             prompt_name=name,
             conversation_id=conversation_id,
-            user_id=talk.user_id or self._chosen.user_id,
+            user_id=options.user_id or self._settings.user_id,
         )
+
+    def _exists(self, conversation_id: str, user_id: str) -> bool:
+        try:
+            return self._settings.store.head(conversation_id).user_id == user_id
+        except ConversationNotFoundError:
+            return False
 
     def _started(self, conversation_id: str) -> str:
         if conversation_id not in self._unnamed:
             return f"started {conversation_id!r}"
         if is_batch():
-            return "started a new conversation (in a batch run the notebook's name is not known)"
-        return (
-            f"started {conversation_id!r} (the notebook's name is not known here; %chat_use goes on in one by its id)"
-        )
+            return "started a new conversation (the notebook's name is unknown in a batch run)"
+        return f"started {conversation_id!r} (the notebook's name is unknown here; %chat_use resumes one by its id)"
 
     def _own_id(self, user_id: str) -> str:
         path = notebook_path()
@@ -184,33 +184,33 @@ class ActiveConversations:
         return scoped_id("nb", path.stem, digest[:8])
 
     def _unnamed_id(self) -> str:
-        fresh = new_conversation_id(utc_now())
-        self._unnamed.add(fresh)
-        return fresh
+        fresh_id = new_conversation_id(utc_now())
+        self._unnamed.add(fresh_id)
+        return fresh_id
 
-    def _place(self, user_id: str) -> tuple[str, str]:
-        return self._chosen.options.store or "disk", user_id
+    def _key(self, user_id: str) -> tuple[str, str]:
+        return self._settings.options.store or "disk", user_id
 
 
 def notebook_path() -> Path | None:
-    """Return the absolute path of the notebook that is running, or ``None`` where the front end does not tell it.
+    """Return the absolute path of the running notebook, or ``None`` if the front end does not provide it.
 
-    Jupyter's server names it in ``JPY_SESSION_NAME``, VS Code in a variable of the notebook. A batch run started from
-    within a notebook inherits the former, and is not that notebook.
+    Jupyter's server sets ``JPY_SESSION_NAME``, VS Code a variable in the notebook. A batch run started from within a
+    notebook inherits the former, and is not that notebook.
     """
     if is_batch():
         return None
     shell = running_shell()
-    named = None if shell is None else shell.user_ns.get("__vsc_ipynb_file__")
-    named = named or os.environ.get("JPY_SESSION_NAME", "")
-    return Path(named).absolute() if isinstance(named, str) and named.endswith(".ipynb") else None
+    name = None if shell is None else shell.user_ns.get("__vsc_ipynb_file__")
+    name = name or os.environ.get("JPY_SESSION_NAME", "")
+    return Path(name).absolute() if isinstance(name, str) and name.endswith(".ipynb") else None
 
 
 def _taken(conversation_id: str) -> ConversationExistsError:
     return ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
 
 
-def _switch(conversation: Conversation, prompt: Prompt) -> None:
-    """Go on with this prompt; where a variable has no value, raise, and leave the conversation as it was."""
+def _use_prompt(conversation: Conversation, prompt: Prompt) -> None:
+    """Switch to this prompt; raise if a variable has no value, and leave the conversation as it was."""
     prompt.render(conversation.variables)
     conversation.use_prompt(prompt)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.turns import Turn
 
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
 _BLANK = r"[^\S\n]"
-_SAID_AS_KEY = re.compile(
+_KEY_IN_CODE = re.compile(
     rf"""
     # api_key="…", api_key: str = "…", os.environ["X_KEY"] = "…"
     ({_KEY_NAMES} ["']? \]? (?: {_BLANK}*+ : {_BLANK}*+ \w++ )? \s*+ [=:,] \s*+ \(? \s*+ [bfru]{{,2}}
@@ -40,48 +40,47 @@ _SHORTEST_KEY = 6
 
 
 class RunningCell:
-    """Watches the shell; ``next_call()`` says where a chat call comes from."""
+    """Watches the shell; ``next_call()`` tells which cell a chat call comes from."""
 
     def __init__(self, shell: InteractiveShell) -> None:
-        """Know nothing of the cell that is running yet."""
+        """Start without a cell."""
         self._shell = shell
         self._source: str | None = None
         self._calls = 0
         self._running: ExecutionInfo | None = None
 
     def watch(self) -> None:
-        """Watch from now on."""
+        """Start watching."""
         self._shell.events.register("pre_run_cell", self._begin)
         self._shell.events.register("post_run_cell", self._end)
 
     def next_call(self) -> CellCall:
-        """Return the place of the next chat call of the cell that is running."""
-        call = CellCall(
-            cell_id=cell_id(), cell_call=self._calls, cell_source=_without_keys(self._source or cell_code())
-        )
+        """Return the next chat call of the running cell."""
+        source = _without_keys(self._source or cell_code())
+        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=source)
         self._calls += 1
         return call
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._shell.events.unregister("pre_run_cell", self._begin)
         self._shell.events.unregister("post_run_cell", self._end)
         self._running = None
 
     def _begin(self, info: ExecutionInfo) -> None:
-        """Begin a cell; one that runs within another, as ``%run`` does it, is a part of that one."""
+        """Begin a cell; one that runs within another, as with ``%run``, is part of that one."""
         if self._running is None:
             self._running = info
             self._source = info.raw_cell
             self._calls = 0
 
     def _end(self, result: ExecutionResult | None) -> None:
-        if result is None or result.info is self._running:  # without a result it was torn down
+        if result is None or result.info is self._running:  # without a result the cell was aborted
             self._running = None
 
 
 def _without_keys(source: str | None) -> str | None:
-    r"""Return the source as it may be stored: keys may stand in the same cell, and a recording goes to others.
+    r"""Return the source without keys: a cell may contain some, and a recording is shared.
 
     >>> _without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
     'provider = OpenAIProvider(api_key="[key]")\n%chat Hi'
@@ -91,13 +90,13 @@ def _without_keys(source: str | None) -> str | None:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if len(key) >= _SHORTEST_KEY:
         source = source.replace(key, "[key]")
-    source = _SAID_AS_KEY.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
+    source = _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
     return _ANY_KEY.sub("[key]", source)
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchRun:
-    """How far the cells of this run went along with the turns of a conversation: ``passed`` are those they had."""
+    """How far the cells of a batch run match the turns of a conversation: ``passed`` are the ids of their turns."""
 
     passed: frozenset[str] = frozenset()
     matched: bool = False
@@ -105,65 +104,68 @@ class _BatchRun:
 
 
 class CellMatching:
-    """One kernel's matching of cells with turns, for all its conversations."""
+    """Matches the chat calls of one kernel with turns, for all its conversations.
+
+    By the id of the cell or, in a batch run, by the order of the cells: so running a cell again answers its turn again.
+    """
 
     def __init__(self) -> None:
-        """Begin before the first cell."""
+        """Start before the first cell."""
         self._runs: dict[str, _BatchRun] = {}
-        self._under_way: dict[str, _BatchRun] = {}
+        self._pending: dict[str, _BatchRun] = {}
         self._last: dict[str, str] = {}
 
-    def place_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Target:
-        """Return where the answer to a call goes; ``in_batch`` where a program runs the notebook."""
+    def target_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Target:
+        """Return where the answer to a call goes; ``in_batch`` if a program runs the notebook."""
         if call.cell_id is not None:
             current = snapshot.turn_of(call)
             return Target(archived=snapshot.archived_turn_of(call)) if current is None else Target(in_place_of=current)
-        return self._place_in_batch(call, snapshot) if in_batch else AT_THE_END
+        return self._target_in_batch(call, snapshot) if in_batch else AT_THE_END
 
     def answered(self, conversation_id: str, turn: Turn) -> None:
-        """Remember the turn that a call ended with; one that fails ends with none, and leaves all as it was."""
+        """Record the turn of a call; a call that fails has none, and changes nothing."""
         self._last[conversation_id] = turn.id
-        run = self._under_way.pop(conversation_id, None)
+        run = self._pending.pop(conversation_id, None)
         if run is not None:
             self._runs[conversation_id] = replace(run, passed=run.passed | {turn.id})
 
     def last_turn(self, conversation_id: str) -> str | None:
-        """Return the id of the turn that a cell of this kernel had last, ``None`` before the first."""
+        """Return the id of the last turn that a cell of this kernel made or replayed, ``None`` before the first."""
         return self._last.get(conversation_id)
 
     def forked(self, conversation_id: str, turns: Sequence[Turn]) -> None:
-        """Remember that the cells so far stand for what a fork inherited: the next one comes behind that."""
+        """Record that the cells so far match the inherited turns of a fork: the next cell comes after them."""
         inherited = frozenset(turn.id for turn in turns if turn.inherited)
         self._runs.setdefault(conversation_id, _BatchRun(inherited, matched=bool(inherited)))
 
-    def took_back(self, conversation_id: str, turns: Sequence[Turn]) -> None:
-        """Remember that the newest turn was taken back, and these are left."""
+    def undone(self, conversation_id: str, turns: Sequence[Turn]) -> None:
+        """Record that the newest turn was undone; ``turns`` are left."""
         if turns:
             self._last[conversation_id] = turns[-1].id
         else:
             self._last.pop(conversation_id, None)
 
-    def _place_in_batch(self, call: CellCall, snapshot: Snapshot) -> Target:
+    def _target_in_batch(self, call: CellCall, snapshot: Snapshot) -> Target:
         conversation_id = snapshot.state.conversation_id
-        run = self._under_way[conversation_id] = self._runs.get(conversation_id, _BatchRun())
-        following = None if run.over else _following(run.passed, snapshot)
+        run = self._pending[conversation_id] = self._runs.get(conversation_id, _BatchRun())
+        following = None if run.over else _next_cell_turn(run.passed, snapshot)
         if following is None:
             return AT_THE_END
         is_current = any(turn.id == following.id for turn in snapshot.state.turns)
         if following.cell_source == call.cell_source:
-            self._under_way[conversation_id] = replace(run, matched=True)
+            self._pending[conversation_id] = replace(run, matched=True)
             return Target(in_place_of=following) if is_current else Target(archived=following)
-        for undone in snapshot.undone:  # it was taken back, and the next one came in its place
+        for undone in snapshot.undone:  # this cell's turn was undone, and the next cell's came in its place
             if run.matched and undone.cell_source == call.cell_source and undone.id not in run.passed:
                 return Target(archived=undone)
-        self._under_way[conversation_id] = replace(run, over=True)
+        self._pending[conversation_id] = replace(run, over=True)
         if run.matched and snapshot.state.turns:
-            return Target(branch_from=snapshot.place_of(following) if is_current else 0)
+            return Target(branch_from=snapshot.position_of(following) if is_current else 0)
         return AT_THE_END
 
 
-def _following(passed: Collection[str], snapshot: Snapshot) -> Turn | None:
-    """Return the first turn that a cell made behind those that the cells of this run had."""
+def _next_cell_turn(passed: Collection[str], snapshot: Snapshot) -> Turn | None:
+    """Return the first turn made by a cell after those that the cells of this run matched."""
     versions = snapshot.state.versions
     following = None
     for turn in reversed(snapshot.turns_ever_current):

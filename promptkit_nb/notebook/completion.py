@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from promptkit_nb.notebook.extension import Notebook
+    from promptkit_nb.notebook.session import ChatSession
 
 _MAX_IDS = 200
 _MAGIC = re.compile(r"\s*%%?(?P<name>chat\w*)\s+(?P<rest>.*)", re.DOTALL)
@@ -26,12 +26,12 @@ _CHOICES = {
 }
 
 
-def chat_matcher(notebook: Notebook) -> Callable[[CompletionContext], SimpleMatcherResult]:
+def chat_matcher(session: ChatSession) -> Callable[[CompletionContext], SimpleMatcherResult]:
     """Return an IPython matcher that completes the lines of this notebook's magics."""
 
     @context_matcher()
     def complete(context: CompletionContext) -> SimpleMatcherResult:
-        words = _candidates(context, notebook)
+        words = _candidates(context, session)
         token = context.token
         completions = [SimpleCompletion(text=word, type="param") for word in words if word.startswith(token)]
         return SimpleMatcherResult(completions=completions, suppress=bool(completions))
@@ -40,7 +40,7 @@ def chat_matcher(notebook: Notebook) -> Callable[[CompletionContext], SimpleMatc
     return matcher
 
 
-def _candidates(context: CompletionContext, notebook: Notebook) -> Iterable[str]:
+def _candidates(context: CompletionContext, session: ChatSession) -> Iterable[str]:
     """Return the words that are possible at the cursor; none if it is not on a line of these magics."""
     line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
     found = _MAGIC.fullmatch(line)
@@ -51,10 +51,10 @@ def _candidates(context: CompletionContext, notebook: Notebook) -> Iterable[str]
     if option in _CHOICES:
         return _CHOICES[option]
     if option in {"-m", "--model"}:
-        return _models(notebook)
+        return _models(session)
     if option in {"-c", "--conversation"} or (found["name"] in _MAGICS_WITH_ID and not before):
-        return [*_ids(notebook), *_options(notebook.shell, found["name"])]
-    return _options(notebook.shell, found["name"])
+        return [*_ids(session), *_options(session.shell, found["name"])]
+    return _options(session.shell, found["name"])
 
 
 def _options(shell: InteractiveShell, name: str) -> list[str]:
@@ -64,17 +64,17 @@ def _options(shell: InteractiveShell, name: str) -> list[str]:
     return [option for action in actions for option in action.option_strings]
 
 
-def _ids(notebook: Notebook) -> list[str]:
-    chosen = notebook.session.chosen
+def _ids(session: ChatSession) -> list[str]:
+    settings = session.settings
     try:
-        return [head.conversation_id for head in chosen.store.list(user_id=chosen.user_id, limit=_MAX_IDS)]
+        return [head.conversation_id for head in settings.store.list(user_id=settings.user_id, limit=_MAX_IDS)]
     except PromptKitError:  # the magic reports a store that cannot be read; typing must not fail
         return []
 
 
-def _models(notebook: Notebook) -> list[str]:
+def _models(session: ChatSession) -> list[str]:
     """Return the model in use, then OpenAI's models from the price list."""
     from genai_prices.data import providers  # noqa: PLC0415 - 0.2 s, at the first completion of a model
 
     listed = (model.id for provider in providers if provider.id == "openai" for model in provider.models)
-    return list(dict.fromkeys([notebook.session.chosen.provider_model, *listed]))
+    return list(dict.fromkeys([session.settings.provider_model, *listed]))

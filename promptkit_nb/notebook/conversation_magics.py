@@ -15,7 +15,6 @@ from promptkit_nb.text.plain_text import counted, one_line
 if TYPE_CHECKING:
     from promptkit_nb.chat.preview import Context
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.notebook.extension import Notebook
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
@@ -25,18 +24,14 @@ if TYPE_CHECKING:
 class ConversationMagics(Magics):
     """Open, show and change the notebook's conversations."""
 
-    def __init__(self, notebook: Notebook) -> None:
+    def __init__(self, session: ChatSession) -> None:
         """Bind the magics to one notebook."""
-        super().__init__(notebook.shell)
-        self._notebook = notebook
-
-    @property
-    def _session(self) -> ChatSession:
-        return self._notebook.session
+        super().__init__(session.shell)
+        self._session = session
 
     @property
     def _user_id(self) -> str:
-        return self._session.chosen.user_id
+        return self._session.settings.user_id
 
     def _active(self) -> Conversation | None:
         """Return the notebook's active conversation, or ``None`` before its first message."""
@@ -85,8 +80,8 @@ class ConversationMagics(Magics):
         conversation = self._active_or_note()
         if conversation is None:
             return None
-        chosen = self._session.chosen
-        return conversation.context(model=chosen.options.model or None, max_tokens=chosen.max_tokens)
+        settings = self._session.settings
+        return conversation.context(model=settings.options.model or None, max_tokens=settings.max_tokens)
 
     @magic_arguments()
     @argument("--by", metavar="COLUMNS", help="Columns to group by, such as user_id; default: day,model.")
@@ -100,7 +95,7 @@ class ConversationMagics(Magics):
         for budget in self._session.budget_lines():
             _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
-        return self._session.chosen.manager.usage_df(by, user_id=self._user_id)
+        return self._session.settings.manager.usage_df(by, user_id=self._user_id)
 
     @chat_line_magic
     def chat_panel(self, line: str) -> ChatPanel:
@@ -155,7 +150,7 @@ class ConversationMagics(Magics):
         if conversation is not None:
             as_of = self._session.last_turn(conversation)
             summary = conversation.summarize(
-                keep_last=options.keep_last, model=self._notebook.options.model or None, as_of=as_of
+                keep_last=options.keep_last, model=self._session.options.model or None, as_of=as_of
             )
         _print_status("nothing to summarize" if summary is None else f"summarized: {one_line(summary.text)}")
 

@@ -16,43 +16,42 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.responses import Response
 
 
+UPDATE_EVERY_S = 0.1
+IDLE_PER_UPDATE = 4
+"""How many times longer than an update took the output is left alone: a long answer is updated less often."""
+
+NOT_STORED = "not finished, and not stored"
+
+
 class StoppedByUser(KeyboardInterrupt):
-    """Ctrl-C during an answer: the cell ends, and the cells queued behind it do not run."""
+    """Ctrl-C during an answer: the cell ends, and the cells queued after it do not run."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
 
 
-UPDATE_EVERY_S = 0.1
-IDLE_PER_SHOWING = 4
-"""How many times as long as showing an answer took it is left alone: a long one is read faster than it is shown."""
-
-NOT_STORED = "not finished, and not stored"
-
-
 class AnswerDisplay:
-    """One answer on the screen: sanitised HTML at most ten times a second, a long one less often, always a last one.
+    """One answer on the screen, as sanitized HTML, updated at most ten times a second.
 
-    A terminal gets the text as it comes. Where nobody watches there is one final output: a batch run's is compared
-    with the one that was saved.
+    A terminal gets the text as it arrives. A batch run gets one final output, which is compared with the saved one.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """Show nothing yet, and if ``quiet`` nothing at all."""
+        """Show nothing yet, or nothing at all if ``quiet``."""
         self._quiet = quiet
         self._handle: Any = None  # IPython's DisplayHandle
-        self._next_showing_at = 0.0
+        self._next_update_at = 0.0
         self._in_terminal = is_terminal()
         self._can_update = can_update()
 
     def note(self, line: str) -> None:
-        """Print a line of its own, if there is one."""
+        """Print a line, unless it is empty."""
         if line and not self._quiet:
             print(line)  # noqa: T201 - a notebook's status line
 
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
-        """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` after the partial answer was kept."""
-        pieces = iter(stream)  # held, as dropping it would end the stream where its errors are lost
+        """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` once the partial answer is stored."""
+        pieces = iter(stream)  # keep a reference: collecting it would end the stream where errors are lost
         try:
             for piece in pieces:
                 self._piece(piece, stream)
@@ -72,12 +71,12 @@ class AnswerDisplay:
             self._answered(stream.response, receipt_of(stream.response, conversation_id))
 
     def waiting(self, seconds: float, reason: str) -> None:
-        """Say that the provider waits before it tries again, and why."""
+        """Show that the provider waits before a retry, and why."""
         footer = one_line(f"waiting {seconds:.1f} s: {reason}")
         if self._quiet:
             return
         if self._in_terminal:
-            print(footer)  # noqa: T201 - a terminal's way
+            print(footer)  # noqa: T201 - output of a terminal
         elif self._can_update:
             self._show("", footer)
 
@@ -86,20 +85,20 @@ class AnswerDisplay:
             return
         if self._in_terminal:
             print(printable(piece), end="", flush=True)  # noqa: T201 - as above
-        elif self._can_update and (begun := time.monotonic()) >= self._next_showing_at:
+        elif self._can_update and (begun := time.monotonic()) >= self._next_update_at:
             self._show(stream.text, "…")
             ended = time.monotonic()
-            self._next_showing_at = ended + max(UPDATE_EVERY_S, IDLE_PER_SHOWING * (ended - begun))
+            self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - begun))
 
     def _stopped(self, stream: ResponseStream, conversation_id: str) -> StoppedByUser:
         if stream.response is None:
             if self._handle is not None:
                 self._finish("", "stopped")
-            return StoppedByUser("Stopped before any text came; the conversation is as it was.")
+            return StoppedByUser("Stopped before any text arrived; the conversation is unchanged.")
         self._answered(stream.response, receipt_of(stream.response, conversation_id))
         if stream.response.finish_reason == INTERRUPTED:
-            return StoppedByUser("Stopped; the partial answer is kept, marked as interrupted.")
-        return StoppedByUser("Stopped; the answer was there already, and is kept.")
+            return StoppedByUser("Stopped; the partial answer is stored, marked as interrupted.")
+        return StoppedByUser("Stopped; the answer was complete, and is stored.")
 
     def _answered(self, response: Response, footer: str) -> None:
         self._finish(response.content, footer, *response.warnings)

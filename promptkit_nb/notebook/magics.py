@@ -1,4 +1,4 @@
-"""The magics that talk: ``%%chat``, and ``%chat_setup``, which chooses who answers."""
+"""``%chat`` and ``%%chat``, which send messages, and ``%chat_setup``, which chooses who answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from promptkit_nb.notebook.magic_lines import fails_in_one_line, options_in
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from promptkit_nb.notebook.extension import Notebook
+    from promptkit_nb.chat.options import CallOptions
+    from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.turns import ContentPart
 
 SETUP_OPTIONS = (
     *("provider", "model", "base_url", "store", "user", "pack", "prompt"),
@@ -25,37 +27,37 @@ SETUP_OPTIONS = (
 
 @magics_class
 class ChatMagics(Magics):
-    """Talk to a language model from notebook cells.
+    """Chat with a language model from notebook cells.
 
-    The conversation is kept in a store and goes on after the kernel was restarted: ``%%chat`` says something,
-    ``%chat_history`` shows what was said, ``%chat_setup`` chooses who answers.
+    The conversation is stored and goes on after a kernel restart: ``%%chat`` sends a message, ``%chat_history`` shows
+    what was said, ``%chat_setup`` chooses who answers.
     """
 
-    def __init__(self, notebook: Notebook) -> None:
-        """Talk for one notebook."""
-        super().__init__(notebook.shell)
-        self.notebook = notebook
+    def __init__(self, session: ChatSession) -> None:
+        """Bind the magics to one notebook."""
+        super().__init__(session.shell)
+        self.session = session
 
     @no_var_expand
     @magic_arguments()
-    @argument("-c", "--conversation", metavar="ID", help="Talk in this conversation, in this cell only.")
+    @argument("-c", "--conversation", metavar="ID", help="Use this conversation, in this cell only.")
     @argument("-m", "--model", help="The model of this call.")
     @argument("-p", "--prompt", help="Use this prompt of the pack from now on.")
     @argument("--pack", metavar="FILE", help="Use this PromptPack from now on.")
-    @argument("-u", "--user", help="Whose conversation it is.")
-    @argument("-t", "--temperature", type=float, help="How freely the model answers, from 0.")
+    @argument("-u", "--user", help="The user that the conversation belongs to.")
+    @argument("-t", "--temperature", type=float, help="How much the answers vary, from 0.")
     @argument("--max-tokens", type=int, metavar="N", help="The context window of this call: all that is sent.")
-    @argument("--max-output-tokens", type=int, metavar="N", help="The most the answer may have.")
-    @argument("--to", metavar="VARIABLE", help="Put the response into this variable.")
+    @argument("--max-output-tokens", type=int, metavar="N", help="The longest answer.")
+    @argument("--to", metavar="VARIABLE", help="Assign the response to this variable.")
     @argument("--code", action="store_true", help="Put the code of the answer into the next cell.")
     @argument("--dry-run", action="store_true", help="Show what would be sent and what it may cost; send nothing.")
-    @argument("--fresh", action="store_true", help="Ask, even where the answer is stored.")
-    @argument("--raw", action="store_true", help="Leave {{ expressions }} as they are typed.")
+    @argument("--fresh", action="store_true", help="Ask even if the answer is stored.")
+    @argument("--raw", action="store_true", help="Send {{ expressions }} as typed.")
     @argument("-q", "--quiet", action="store_true", help="Show nothing.")
     @line_cell_magic
     @fails_in_one_line
     def chat(self, line: str, cell: str | None = None) -> object:
-        """Say what stands below in the cell, and show the answer as it comes.
+        """Send the text of the cell, and show the answer as it arrives.
 
         One line:              %chat What is the capital of France?
         A whole cell:          %%chat
@@ -66,113 +68,120 @@ class ChatMagics(Magics):
         Keep the answer:       %%chat --to answer
         What would it cost?    %%chat --dry-run
 
-        Running the cell again answers again in the same place; where nothing changed, the stored answer is given, free
-        of charge (--fresh asks anew). The conversation goes on after the kernel was restarted: %chat_history shows it,
-        %chat_new starts another one, %chat_setup chooses who answers. The options are for %%chat only: all of a %chat
-        line is said. {{ name }} becomes the value of a variable, {{ df.shape }} and {{ rows[0] }} work, too; single
-        braces, dollar signs and backslashes reach the model as you typed them, and with --raw everything does.
+        Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
+        of charge (--fresh asks again). The conversation goes on after a kernel restart: %chat_history shows it,
+        %chat_new starts another one, %chat_setup chooses who answers. Options work with %%chat only: all of a %chat
+        line is sent. {{ name }} becomes the value of a variable, {{ df.shape }} and {{ rows[0] }} work, too; single
+        braces, dollar signs and backslashes are sent as typed, and with --raw everything is.
         """
-        options = options_in(self.chat, "" if cell is None else line)
+        args = options_in(self.chat, "" if cell is None else line)
         text = line if cell is None else cell.strip("\n")
         if not text.strip():
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
-        if options.to is not None and (not options.to.isidentifier() or iskeyword(options.to)):
-            raise InvalidArgumentError(f"--to {options.to} is no name of a variable, such as: --to answer")
-        return self._said(text, options)
-
-    def _said(self, text: str, options: Namespace) -> object:
-        from promptkit_nb.notebook.cell_text import CellText, fill  # noqa: PLC0415 - at the first chat, as the session
-        from promptkit_nb.notebook.talk import Talk  # noqa: PLC0415 - as above
-
-        said = CellText(text) if options.raw else fill(text, self.notebook.shell.user_ns)
-        talk = Talk(
-            conversation_id=options.conversation,
-            user_id=options.user,
-            model=options.model,
-            pack=options.pack,
-            prompt=options.prompt,
-            temperature=options.temperature,
-            max_tokens=options.max_tokens,
-            max_output_tokens=options.max_output_tokens,
-            fresh=options.fresh,
-            quiet=options.quiet,
-        )
-        if options.dry_run:
-            return self.notebook.session.dry_run(said.text, self.notebook.cell.next_call, talk, said.parts)
-        response = self.notebook.session.answer(said.text, self.notebook.cell.next_call, talk, said.parts)
-        if options.to is not None:
-            self.notebook.shell.user_ns[options.to] = response
-        if options.code and response is not None:
+        if args.to is not None and (not args.to.isidentifier() or iskeyword(args.to)):
+            raise InvalidArgumentError(f"--to {args.to} is not a variable name, such as: --to answer")
+        text, options = self._call(text, args)
+        if args.dry_run:
+            return self.session.dry_run(text, options)
+        response = self.session.ask(text, options)
+        if args.to is not None:
+            self.session.shell.user_ns[args.to] = response
+        if args.code and response is not None:
             self._put_code(response)
         return None
 
+    def _call(self, text: str, args: Namespace) -> tuple[str, CallOptions]:
+        """Return the message with its expressions filled in, and the options of the call."""
+        from promptkit_nb.chat.options import CallOptions  # noqa: PLC0415 - imported at the first chat
+
+        parts: tuple[ContentPart, ...] = ()
+        if "{{" in text and not args.raw:
+            from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
+
+            filled = fill(text, self.session.shell.user_ns)
+            text, parts = filled.text, filled.parts
+        options = CallOptions(
+            conversation_id=args.conversation,
+            user_id=args.user,
+            pack=args.pack,
+            prompt=args.prompt,
+            quiet=args.quiet,
+            model=args.model,
+            parameters=None if args.temperature is None else {"temperature": args.temperature},
+            max_tokens=args.max_tokens,
+            max_output_tokens=args.max_output_tokens,
+            fresh=args.fresh,
+            parts=parts,
+        )
+        return text, options
+
     def _put_code(self, response: Response) -> None:
-        """Put the answer's code into the next cell; a replayed answer's was put there when it came first."""
-        from promptkit_nb.rendering.markdown import code_blocks  # noqa: PLC0415 - as above
+        """Put the answer's code into the next cell; a replayed answer's code was put there the first time."""
+        from promptkit_nb.rendering.markdown import code_blocks  # noqa: PLC0415 - imported when used
 
         code = "\n\n".join(code_blocks(response.content))
         if not code:
             print("There is no code block in the answer.")  # noqa: T201 - a notebook's status line
         elif not response.replayed:
-            self.notebook.shell.set_next_input(code)
+            self.session.shell.set_next_input(code)
 
     @no_var_expand
     @magic_arguments()
     @argument("--provider", help="Who answers: openai (any OpenAI-compatible server) or demo.")
     @argument("--model", help="The model of calls that name none.")
-    @argument("--base-url", help="The address of an OpenAI-compatible server.")
-    @argument("--store", help="Where conversations are kept: disk, memory, a directory, or redis://host.")
-    @argument("--user", help="Whose conversations these are.")
+    @argument("--base-url", help="The URL of an OpenAI-compatible server.")
+    @argument("--store", help="Where conversations are stored: disk, memory, a directory, or redis://host.")
+    @argument("--user", help="The user that conversations belong to.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
     @argument("--prompt", help="Which prompt of that pack.")
     @argument("--max-tokens", metavar="N", help="The context window of calls that name none: all that is sent.")
-    @argument("--budget", metavar="USD[/PER]", help="What may be spent, as in 0.50, 2/user, 5/day or 20/total.")
-    @argument("--replay", help="Stored answers: auto gives them again, strict asks nothing, off always asks.")
-    @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be given again.")
+    @argument("--budget", metavar="USD[/PER]", help="What may be spent, such as 0.50, 2/user, 5/day or 20/total.")
+    @argument("--replay", help="Stored answers: auto replays them, strict never asks, off always asks.")
+    @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be replayed.")
     @line_magic
     @fails_in_one_line
     def chat_setup(self, line: str) -> None:
-        """Choose who answers, where conversations are kept, and more; without options, show what is chosen.
+        """Choose who answers, where conversations are stored, and more; without options, show the settings.
 
         Without a key:         %chat_setup --provider demo
         OpenAI:                %chat_setup --model gpt-4o-mini
         A server of your own:  %chat_setup --base-url http://localhost:11434/v1 --model llama3.2
-        Not more than that:    %chat_setup --max-tokens 4000 --budget 5/day
+        With limits:           %chat_setup --max-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
-        "" takes a choice back. A key is never given here, where it would be saved with the notebook: set
-        OPENAI_API_KEY before the kernel starts.
+        "" resets an option. A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY
+        before the kernel starts.
         """
-        given = options_in(self.chat_setup, line)
-        chosen = {name: getattr(given, name) for name in SETUP_OPTIONS if getattr(given, name) is not None}
-        before = {name: getattr(self.notebook.options, name) for name in chosen}
+        args = options_in(self.chat_setup, line)
+        given = {name: value for name in SETUP_OPTIONS if (value := getattr(args, name)) is not None}
+        before = {name: getattr(self.session.options, name) for name in given}
         try:
-            self._choose(chosen)
+            self._apply(given)
         except PromptKitError:
             self._set(before)
             raise
-        print(self._chosen())  # noqa: T201 - a notebook's status line
+        print(self._summary())  # noqa: T201 - a notebook's status line
 
-    def _choose(self, chosen: dict[str, str]) -> None:
+    def _apply(self, given: dict[str, str]) -> None:
         """Set the options, and use each once, so that a wrong one fails here and not at the first message."""
-        self._set(chosen)
-        if {"pack", "prompt"} & chosen.keys():
-            self.notebook.session.chosen.check_pack()
-        if chosen:
-            _ = self.notebook.session.chosen.manager, self.notebook.session.chosen.max_tokens
+        self._set(given)
+        if {"pack", "prompt"} & given.keys():
+            self.session.settings.check_pack()
+        if given:
+            _ = self.session.settings.manager, self.session.settings.max_tokens
 
     def _set(self, values: dict[str, str]) -> None:
         for name, value in values.items():
-            setattr(self.notebook.options, name, value)
+            setattr(self.session.options, name, value)
 
-    def _chosen(self) -> str:
-        """Return what is in use, on one line; an address without its query, where some servers want a key."""
-        options, used = self.notebook.options, self.notebook.session.chosen
-        chosen = {name: getattr(options, name) for name in SETUP_OPTIONS} | {
-            "provider": used.manager.provider.name,
-            "model": options.model or used.provider_model,
+    def _summary(self) -> str:
+        """Return the settings on one line; a URL without its query, which may hold a key."""
+        options, settings = self.session.options, self.session.settings
+        values = {name: getattr(options, name) for name in SETUP_OPTIONS} | {
+            "provider": settings.manager.provider.name,
+            "model": options.model or settings.provider_model,
             "base_url": (options.base_url or "").partition("?")[0],
-            "store": used.store_name,
+            "store": settings.store_name,
             "replay": "" if options.replay == "auto" else options.replay,
         }
-        return " · ".join(f"{name} {value}" for name, value in chosen.items() if value)
+        return " · ".join(f"{name} {value}" for name, value in values.items() if value)

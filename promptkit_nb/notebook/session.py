@@ -1,63 +1,73 @@
-"""What the magics talk to: it answers cells, and remembers which turn is which cell's."""
+"""The chat of one notebook: what all its magics share, from the options of a call to the answer on the screen."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.budgets import Spending
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.active_conversations import ActiveConversations
-from promptkit_nb.notebook.cells import CellMatching
-from promptkit_nb.notebook.display import AnswerDisplay
-from promptkit_nb.notebook.settings import Chosen
-from promptkit_nb.notebook.talk import Talk
-from promptkit_nb.rendering.conversations import HeadTable
+from promptkit_nb.notebook.cells import CellMatching, RunningCell
+from promptkit_nb.notebook.completion import chat_matcher
+from promptkit_nb.notebook.options import PromptKit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from IPython.core.interactiveshell import InteractiveShell
 
-    from promptkit_nb.chat.options import CellCall, Target
+    from promptkit_nb.chat.options import CallOptions
     from promptkit_nb.chat.preview import DryRun
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.notebook.options import PromptKit
+    from promptkit_nb.notebook.active_conversations import ActiveConversations
+    from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
+    from promptkit_nb.rendering.conversations import HeadTable
     from promptkit_nb.rendering.responses import Response
-    from promptkit_nb.turns import ContentPart
 
 
 class ChatSession:
-    """One notebook's talk: ``chosen`` follows its options, ``conversations`` are those that it is in."""
+    """One notebook's chat.
 
-    def __init__(self, options: PromptKit) -> None:
-        """Open nothing yet."""
-        self.chosen = Chosen(options)
-        self.conversations = ActiveConversations(self.chosen)
+    ``options`` are what ``%chat_setup`` and ``%config`` set, ``cell`` is the running cell, ``settings`` is what the
+    options stand for, ``conversations`` are those the notebook talks in. Loading the extension makes a session, so
+    whatever takes time is imported at the first chat.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        """Read the options of IPython's configuration."""
+        self.shell = shell
+        self.options = PromptKit(parent=shell)
+        self.cell = RunningCell(shell)
         self._matching = CellMatching()
+        self._complete = chat_matcher(self)
 
-    def answer(
-        self, text: str, next_call: Callable[[], CellCall], talk: Talk, parts: Sequence[ContentPart] = ()
-    ) -> Response | None:
-        """Say something, show the answer as it comes, and return it."""
-        self.conversations.check_provider(talk)
-        conversation, opened = self.conversations.to_talk_in(talk)
-        display = AnswerDisplay(quiet=talk.quiet)
+    @cached_property
+    def settings(self) -> NotebookSettings:
+        """Provider, store, budgets and recording, as the options name them."""
+        from promptkit_nb.notebook.settings import NotebookSettings  # noqa: PLC0415 - heavy, at the first chat
+
+        return NotebookSettings(self.options)
+
+    @cached_property
+    def conversations(self) -> ActiveConversations:
+        """The conversations that the notebook talks in."""
+        from promptkit_nb.notebook.active_conversations import ActiveConversations  # noqa: PLC0415 - as above
+
+        return ActiveConversations(self.settings)
+
+    def ask(self, text: str, options: CallOptions) -> Response | None:
+        """Send a message, show the answer as it arrives, and return it."""
+        from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
+
+        self.conversations.check_provider(options)
+        conversation, opened = self.conversations.to_chat_in(options)
+        display = AnswerDisplay(quiet=options.quiet)
         display.note(self.conversations.repeatable(opened, conversation))
-        call = next_call()
-        stream = conversation.stream(
-            text,
-            model=talk.model or self.chosen.options.model or None,
-            parameters=talk.parameters,
-            max_tokens=self.chosen.max_tokens if talk.max_tokens is None else talk.max_tokens,
-            max_output_tokens=talk.max_output_tokens,
-            fresh=talk.fresh,
-            parts=parts,
-            place=self._place_of(call, conversation),
-            cell=call,
-            on_waiting=display.waiting,
-        )
+        snapshot, cell = conversation.snapshot(), self.cell.next_call()
+        target = self._matching.target_of(cell, snapshot, in_batch=is_batch())
+        options = replace(self._with_defaults(options), cell=cell, target=target, on_waiting=display.waiting)
+        stream = conversation.ask(text, options, snapshot=snapshot)
         try:
             display.follow(stream, conversation.id)
         finally:
@@ -65,47 +75,43 @@ class ChatSession:
                 self._matching.answered(conversation.id, stream.response.turn)
         return stream.response
 
-    def dry_run(
-        self, text: str, next_call: Callable[[], CellCall], talk: Talk, parts: Sequence[ContentPart] = ()
-    ) -> DryRun:
-        """Return what would be sent and what it may cost; nothing is sent, and no conversation begun."""
-        user_id = talk.user_id or self.chosen.user_id
-        conversation = self.conversations.current(user_id)
-        if talk.conversation_id is not None:
-            conversation = None
+    def dry_run(self, text: str, options: CallOptions) -> DryRun:
+        """Return what would be sent and what it may cost; nothing is sent, and no conversation is started."""
+        user_id = options.user_id or self.settings.user_id
+        stored = self.conversations.current(user_id)
+        if options.conversation_id is not None:
+            stored = None
             with suppress(ConversationNotFoundError):
-                conversation = self.conversations.reading(talk.conversation_id, user_id=user_id)
-        stored, conversation = conversation, self.conversations.scratch(conversation, talk)
-        shown = conversation.dry_run(
-            text,
-            model=talk.model or self.chosen.options.model or None,
-            parameters=talk.parameters,
-            max_tokens=self.chosen.max_tokens if talk.max_tokens is None else talk.max_tokens,
-            max_output_tokens=talk.max_output_tokens,
-            parts=parts,
-            place=self._place_of(next_call(), conversation),
-        )
+                stored = self.conversations.reading(options.conversation_id, user_id=user_id)
+        conversation = self.conversations.scratch(stored, options)
+        cell = self.cell.next_call()
+        target = self._matching.target_of(cell, conversation.snapshot(), in_batch=is_batch())
+        shown = conversation.preview(text, replace(self._with_defaults(options), target=target))
         return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
     def panel(self) -> ChatPanel:
-        """Return a panel of the conversation that the notebook is in, begun if it is not there yet."""
+        """Return a panel of the notebook's conversation, which is started if needed."""
+        from promptkit_nb.chat.options import CallOptions  # noqa: PLC0415 - as above
+        from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
         from promptkit_nb.panel.widget import ChatPanel  # noqa: PLC0415 - anywidget, imported when used
 
-        talk = Talk()
-        self.conversations.check_provider(talk)
-        conversation, opened = self.conversations.to_talk_in(talk)
+        options = CallOptions()
+        self.conversations.check_provider(options)
+        conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
-        return ChatPanel(conversation, model=self.chosen.options.model or None)
+        return ChatPanel(conversation, model=self.options.model or None)
 
     def budget_lines(self) -> tuple[str, ...]:
-        """Return one line for each budget of the options, going by the conversation that the notebook is in."""
-        conversation = self.conversations.current(self.chosen.user_id)
+        """Return one line for each budget of the options, for the notebook's conversation."""
+        from promptkit_nb.chat.budgets import Spending  # noqa: PLC0415 - as above
+
+        conversation = self.conversations.current(self.settings.user_id)
         if conversation is not None:
             return conversation.budget_lines()
-        return Spending(self.chosen.store, self.chosen.manager.budgets).lines("", self.chosen.user_id)
+        return Spending(self.settings.store, self.settings.manager.budgets).lines("", self.settings.user_id)
 
     def fork(self, new_id: str, *, user_id: str) -> str:
-        """Go on in a copy of the conversation; where it was copied to this id before, in that copy."""
+        """Fork the conversation and switch to the fork; if it was forked to this id before, switch to that fork."""
         current = self.conversations.current(user_id)
         if current is None:
             return "nothing to fork yet"
@@ -114,38 +120,58 @@ class ChatSession:
         try:
             copy, line = current.fork(new_id), f"forked {current.id!r} to {new_id!r}"
         except ConversationExistsError:
-            copy = self.chosen.manager.for_user(user_id).get_conversation(new_id)
+            copy = self.settings.manager.for_user(user_id).get_conversation(new_id)
             if copy.forked_from != current.id:
                 raise
             line = f"resumed {new_id!r}, a fork of {current.id!r}"
-        forked = self.chosen.manager.get_conversation(copy.id)
+        forked = self.settings.manager.get_conversation(copy.id)
         self._matching.forked(forked.id, forked.turns)
-        self.conversations.go_on_in(forked, user_id)
+        self.conversations.switch_to(forked, user_id)
         return self.conversations.repeatable(line, forked)
 
     def last_turn(self, conversation: Conversation) -> str | None:
-        """Return the id of the turn that a cell of this kernel had last in a conversation."""
+        """Return the id of the turn that a cell of this kernel made or replayed last in a conversation."""
         return self._matching.last_turn(conversation.id)
 
     def undo(self, conversation: Conversation) -> int:
-        """Take the newest turn back, unless the one that this kernel had last left already; return how many left."""
+        """Undo the newest turn, unless this kernel's last turn is not current any more; return how many were undone."""
         left = conversation.undo(as_of=self.last_turn(conversation))
         if left:
-            self._matching.took_back(conversation.id, conversation.turns)
+            self._matching.undone(conversation.id, conversation.turns)
         return left
 
     def delete(self, conversation_id: str, *, user_id: str) -> bool:
-        """Delete the user's conversation of this id for good; return whether it was there."""
+        """Delete the user's conversation with this id permanently; return whether it existed."""
         try:
-            self.chosen.manager.for_user(user_id).delete_conversation(conversation_id)
+            self.settings.manager.for_user(user_id).delete_conversation(conversation_id)
         except ConversationNotFoundError:
             return False
         return True
 
     def listed(self, prefix: str | None) -> HeadTable:
-        """Return the user's conversations whose id begins so, newest first."""
-        return HeadTable(self.chosen.store.list(prefix=prefix, user_id=self.chosen.user_id))
+        """Return the user's conversations whose id begins with the prefix, newest first."""
+        from promptkit_nb.rendering.conversations import HeadTable  # noqa: PLC0415 - as above
 
-    def _place_of(self, call: CellCall, conversation: Conversation) -> Target:
-        snapshot = conversation.snapshot()
-        return self._matching.place_of(call, snapshot, in_batch=is_batch())
+        return HeadTable(self.settings.store.list(prefix=prefix, user_id=self.settings.user_id))
+
+    def watch(self) -> None:
+        """Start watching the cells and completing the lines of chat magics."""
+        self.cell.watch()
+        if self.shell.Completer is not None:
+            self.shell.Completer.custom_matchers.append(self._complete)
+
+    def stop(self) -> None:
+        """Stop watching, and close the stores, which are opened again when they are needed."""
+        self.cell.stop()
+        if self.shell.Completer is not None and self._complete in self.shell.Completer.custom_matchers:
+            self.shell.Completer.custom_matchers.remove(self._complete)
+        if "settings" in vars(self):
+            self.settings.close()
+
+    def _with_defaults(self, options: CallOptions) -> CallOptions:
+        """Return the options with the notebook's model and context window, if the call names none."""
+        return replace(
+            options,
+            model=options.model or self.options.model or None,
+            max_tokens=self.settings.max_tokens if options.max_tokens is None else options.max_tokens,
+        )

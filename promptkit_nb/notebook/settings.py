@@ -1,4 +1,4 @@
-"""What the notebook's options stand for: provider, store, budgets and recording, brought together in a manager."""
+"""What the notebook's options stand for: provider, store, budgets and recording, combined in a manager."""
 
 from __future__ import annotations
 
@@ -30,95 +30,36 @@ TWO_WAYS_ON = (
     "of your own) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
 )
 
+_ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
 
 class UnchosenProvider:
-    """Answers nothing: asking it raises an ``AuthenticationError`` that names the two ways to go on."""
+    """The provider until one is chosen: conversations can be opened, read and replayed; a request is refused."""
 
     name = "unchosen"
     model = ""
 
-    def __repr__(self) -> str:
-        """Show the call that makes one."""
-        return "UnchosenProvider()"
-
-    def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:  # noqa: ARG002 - nothing is asked
-        """Raise ``AuthenticationError``."""
+    def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:  # noqa: ARG002 - never sent
+        """Raise ``AuthenticationError`` with the two ways to go on."""
         raise AuthenticationError(TWO_WAYS_ON)
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - nothing is answered
-        """Return no price."""
+    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - unknown for every model
+        """Return an unknown price."""
         return Price(None, None)
 
-
-_REDIS = ("redis://", "rediss://", "unix://")
-
-
-def provider_of(name: str, model: str, base_url: str) -> Provider:
-    """Return the provider of this name; without one, OpenAI's where a key or an address is given, else none yet."""
-    chosen = name or os.environ.get("PROMPTKIT_PROVIDER", "")
-    if not chosen and (base_url or os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
-        chosen = "openai"
-    if chosen == "openai":
-        from promptkit_nb.providers.openai import OpenAIProvider  # noqa: PLC0415 - heavy, imported when chosen
-
-        return OpenAIProvider(model or None, base_url=base_url or None)
-    if chosen == "demo":
-        from promptkit_nb.providers.demo import DemoProvider  # noqa: PLC0415 - imported when chosen
-
-        return DemoProvider()
-    if chosen:
-        raise InvalidArgumentError(
-            f"There is no provider {chosen!r}: use openai or demo, as in %chat_setup --provider openai"
-        )
-    return UnchosenProvider()
+    def __repr__(self) -> str:
+        """Return the call that makes one."""
+        return "UnchosenProvider()"
 
 
-def store_of(chosen: str) -> StateStore:
-    """Return the store: ``disk`` (the default directory), ``memory``, a directory, or a Redis server."""
-    if chosen == "memory":
-        from promptkit_nb.stores.memory import MemoryStore  # noqa: PLC0415 - imported when chosen
-
-        return MemoryStore()
-    if chosen.startswith(_REDIS):
-        from promptkit_nb.stores.redis import RedisStore  # noqa: PLC0415 - imported when chosen
-
-        return RedisStore(chosen)
-    from promptkit_nb.stores.disk import DiskStore  # noqa: PLC0415 - heavy, imported when chosen
-
-    if chosen == "disk":
-        return DiskStore()
-    if "://" in chosen:  # and perhaps a password, so that it is not quoted
-        raise InvalidArgumentError(f"The store is no address of a Redis server: begin it with {' or '.join(_REDIS)}")
-    if not ("/" in chosen or os.sep in chosen or chosen == "~" or Path(chosen).is_dir()):
-        raise InvalidArgumentError(
-            f"There is no store {chosen!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
-        )
-    return DiskStore(chosen)
-
-
-def recorded_in(path: str) -> tuple[Turn, ...]:
-    """Return all turns of an exported conversation, to be replayed; none without a path."""
-    return tuple(replayable(read_conversation(path))) if path else ()
-
-
-def file_stamp(path: str) -> tuple[str, int]:
-    """Return what changes with a file: its absolute path, and when it was written last in nanoseconds, or -1."""
-    if not path:
-        return "", -1
-    file = Path(path).absolute()
-    return str(file), file.stat().st_mtime_ns if file.exists() else -1
-
-
-_ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
-
-
-class Chosen:
-    """What was chosen; everything follows the options, which may change at any time."""
+class NotebookSettings:
+    """What the options stand for; the options may change at any time, and everything follows them."""
 
     def __init__(self, options: PromptKit) -> None:
         """Open nothing yet."""
         self.options = options
-        self._managers: tuple[tuple[object, ...], ConversationManager] | None = None
+        self._manager: tuple[tuple[object, ...], ConversationManager] | None = None
         self._stores: dict[str, StateStore] = {}
 
     @property
@@ -129,38 +70,38 @@ class Chosen:
     @property
     def store(self) -> StateStore:
         """The store of the options: ``disk`` (the default directory), ``memory``, a directory, or a Redis server."""
-        chosen = self.options.store or "disk"
-        if chosen not in self._stores:  # those chosen before stay open: one may be in memory
-            self._stores[chosen] = store_of(chosen)
-        return self._stores[chosen]
+        name = self.options.store or "disk"
+        if name not in self._stores:  # former ones stay open: one may be in memory
+            self._stores[name] = _store_named(name)
+        return self._stores[name]
 
     @property
     def store_name(self) -> str:
-        """The store of the options, for people to read: of a server's address neither user, password nor query."""
-        chosen = self.options.store or "disk"
-        scheme, is_address, address = chosen.partition("://")
-        return f"{scheme}://{address.partition('?')[0].rpartition('@')[2]}" if is_address else chosen
+        """The store of the options for display: a URL without user, password and query."""
+        name = self.options.store or "disk"
+        scheme, is_url, rest = name.partition("://")
+        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if is_url else name
 
     @property
     def manager(self) -> ConversationManager:
-        """The manager after the options; opening, reading and replaying need no provider."""
+        """The manager for the options; opening, reading and replaying need no provider."""
         options = self.options
-        chosen = (options.provider or "", options.model or "", options.base_url or "")
+        provider = (options.provider or "", options.model or "", options.base_url or "")
         replay, recording, budget = options.replay or "auto", options.recording or "", options.budget or ""
-        settings = (
-            *(options.store or "disk", *chosen, budget, replay, *file_stamp(recording)),
+        key = (
+            *(options.store or "disk", *provider, budget, replay, *_file_version(recording)),
             *(os.environ.get(name, "") for name in _ENVIRONMENT),
         )
-        if self._managers is None or self._managers[0] != settings:
+        if self._manager is None or self._manager[0] != key:
             manager = ConversationManager(
-                provider_of(*chosen),
+                _provider_named(*provider),
                 self.store,
                 budget=[parse_budget(each) for each in budget.split(",") if each.strip()],
                 replay=check_replay(replay),
-                recording=recorded_in(recording),
+                recording=_turns_recorded_in(recording),
             )
-            self._managers = (settings, manager)
-        return self._managers[1]
+            self._manager = (key, manager)
+        return self._manager[1]
 
     @property
     def provider_model(self) -> str:
@@ -170,9 +111,9 @@ class Chosen:
 
     @property
     def max_tokens(self) -> int | None:
-        """The context window of calls that name none, in tokens; ``InvalidArgumentError`` where it is no number."""
-        chosen = (self.options.max_tokens or "").strip()
-        return check_tokens("max_tokens", int(chosen) if chosen.isdecimal() else chosen or None)
+        """The context window of calls that name none, in tokens; ``InvalidArgumentError`` if it is not a number."""
+        text = (self.options.max_tokens or "").strip()
+        return check_tokens("max_tokens", int(text) if text.isdecimal() else text or None)
 
     def check_pack(self) -> None:
         """Raise a ``PackError`` unless the options' pack can be read and has the options' prompt."""
@@ -180,21 +121,79 @@ class Chosen:
             self.prompt(None, self.options.prompt or None)
 
     def prompt(self, pack: str | None, prompt: str | None) -> Prompt:
-        """Return the prompt that was asked for; one without a pack is of the options' pack."""
+        """Return a prompt of a pack; by default of the options' pack."""
         path = pack or self.options.pack
         if not path:
-            raise no_pack(prompt)
+            raise pack_needed(prompt)
         return load_pack(path).prompt(prompt)
 
     def close(self) -> None:
-        """Let go of stores; they are opened again when they are needed, and what is in memory stays."""
-        self._managers = None
-        for chosen in [name for name in self._stores if name != "memory"]:
-            self._stores.pop(chosen).close()
+        """Close the stores, which are opened again when they are needed; the one in memory stays."""
+        self._manager = None
+        for name in [name for name in self._stores if name != "memory"]:
+            self._stores.pop(name).close()
 
 
-def no_pack(prompt: str | None) -> InvalidArgumentError:
-    """Return the error for a prompt of no pack."""
+def pack_needed(prompt: str | None) -> InvalidArgumentError:
+    """Return the error for a prompt without a pack."""
     return InvalidArgumentError(
-        f"The prompt {prompt!r} is one of which pack? Add --pack FILE, or say once: %chat_setup --pack FILE"
+        f"Which pack does prompt {prompt!r} belong to? Add --pack FILE, or set it once: %chat_setup --pack FILE"
     )
+
+
+def _provider_named(name: str, model: str, base_url: str) -> Provider:
+    """Return the provider with this name; without a name OpenAI's if there is a key or a URL, else none yet."""
+    name = name or os.environ.get("PROMPTKIT_PROVIDER", "")
+    if not name and (base_url or os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
+        name = "openai"
+    if name == "openai":
+        from promptkit_nb.providers.openai import OpenAIProvider  # noqa: PLC0415 - heavy, imported when chosen
+
+        return OpenAIProvider(model or None, base_url=base_url or None)
+    if name == "demo":
+        from promptkit_nb.providers.demo import DemoProvider  # noqa: PLC0415 - imported when chosen
+
+        return DemoProvider()
+    if name:
+        raise InvalidArgumentError(
+            f"There is no provider {name!r}: use openai or demo, as in %chat_setup --provider openai"
+        )
+    return UnchosenProvider()
+
+
+def _store_named(name: str) -> StateStore:
+    """Return the store: ``disk`` (the default directory), ``memory``, a directory, or a Redis server."""
+    if name == "memory":
+        from promptkit_nb.stores.memory import MemoryStore  # noqa: PLC0415 - imported when chosen
+
+        return MemoryStore()
+    if name.startswith(_REDIS_SCHEMES):
+        from promptkit_nb.stores.redis import RedisStore  # noqa: PLC0415 - imported when chosen
+
+        return RedisStore(name)
+    from promptkit_nb.stores.disk import DiskStore  # noqa: PLC0415 - heavy, imported when chosen
+
+    if name == "disk":
+        return DiskStore()
+    if "://" in name:  # it may hold a password, so it is not quoted
+        raise InvalidArgumentError(
+            f"The store is not the URL of a Redis server, which begins with {' or '.join(_REDIS_SCHEMES)}"
+        )
+    if not ("/" in name or os.sep in name or name == "~" or Path(name).is_dir()):
+        raise InvalidArgumentError(
+            f"There is no store {name!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
+        )
+    return DiskStore(name)
+
+
+def _turns_recorded_in(path: str) -> tuple[Turn, ...]:
+    """Return all turns of an exported conversation, for replay; none without a path."""
+    return tuple(replayable(read_conversation(path))) if path else ()
+
+
+def _file_version(path: str) -> tuple[str, int]:
+    """Return a file's absolute path and modification time in nanoseconds, -1 if it does not exist."""
+    if not path:
+        return "", -1
+    file = Path(path).absolute()
+    return str(file), file.stat().st_mtime_ns if file.exists() else -1

@@ -21,7 +21,7 @@ from promptkit_nb.text.plain_text import counted, one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.view import Screen
@@ -143,7 +143,7 @@ class PanelController:
 
     def _retry(self, command: Command) -> None:
         snapshot = self.conversation.snapshot()
-        turn = snapshot.state.turns[snapshot.place_of(command["turn"])]
+        turn = snapshot.state.turns[snapshot.position_of(command["turn"])]
         question = next((message for message in turn.messages if message.role == "user"), None)
         self._ask(
             {**command, "text": ""},
@@ -155,7 +155,7 @@ class PanelController:
         )
 
     def _edit(self, command: Command) -> None:
-        start = self.conversation.snapshot().place_of(command["turn"])
+        start = self.conversation.snapshot().position_of(command["turn"])
         self._ask(command, command["text"], Target(branch_from=start), {"replaces_from": start})
 
     def _ask(
@@ -174,7 +174,7 @@ class PanelController:
 
         def stream(on_waiting: Callable[[float, str], None]) -> ResponseStream:
             return conversation.stream(
-                question, model=self._model, place=target, fresh=fresh, parts=parts, on_waiting=on_waiting
+                question, model=self._model, target=target, fresh=fresh, parts=parts, on_waiting=on_waiting
             )
 
         answer = AnswerThread(

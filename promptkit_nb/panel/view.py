@@ -16,7 +16,7 @@ from promptkit_nb.text.receipts import total_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.threads import AnswerThread
 

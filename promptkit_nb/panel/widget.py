@@ -16,7 +16,7 @@ from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
 
 _HERE = Path(__file__).parent
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.snapshot import stale_turns
+from promptkit_nb.chat.stored_conversation import stale_turns
 from promptkit_nb.errors import ConversationNotFoundError
 from promptkit_nb.ids import check_own_user
 from promptkit_nb.stores.checks import check_store

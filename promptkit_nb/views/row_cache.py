@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from promptkit_nb.chat.snapshot import stale_turns
+from promptkit_nb.chat.stored_conversation import stale_turns
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.stores.layout import record_of
 from promptkit_nb.views.batches import Batch, TurnLines, batch_of, with_stale_turns

@@ -12,7 +12,7 @@ from ratio import Ratio, medians_ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from promptkit_nb.chat.snapshot import Snapshot
+    from promptkit_nb.chat.stored_conversation import Snapshot
 
 ROUNDS = 15
 ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
