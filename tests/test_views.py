@@ -71,7 +71,7 @@ class TestColumns:
     """Columns and dtypes do not depend on what is stored."""
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
-    def test_columns_are_those_of_the_schema(self, view: View, rich: MemoryStore) -> None:
+    def test_columns_match_the_schema(self, view: View, rich: MemoryStore) -> None:
         """Names, order and dtypes match the schema."""
         assert dtypes(view(rich)) == {column.name: column.dtype for column in VIEWS[view]}
         assert list(view(rich).columns) == [column.name for column in VIEWS[view]]
@@ -87,7 +87,7 @@ class TestColumns:
         }
 
     @pytest.mark.parametrize("view", [conversations_df, turns_df, messages_df], ids=lambda view: view.__name__)
-    def test_docstring_holds_the_table_of_columns(self, view: View) -> None:
+    def test_docstring_contains_the_table_of_columns(self, view: View) -> None:
         """``help()`` shows each column with its dtype and meaning."""
         lines = [line.strip() for line in view.__doc__.splitlines()]
         assert [line for line in table_of(VIEWS[view]).splitlines() if line not in lines] == []
@@ -242,12 +242,12 @@ class TestTurns:
         ]
         assert found[found["conversation_id"] == "zfork"]["status"].tolist() == ["inherited"] * 7 + ["summary"]
 
-    def test_what_was_forgotten_is_no_row(self, rich: MemoryStore) -> None:
+    def test_dropped_turns_have_no_row(self, rich: MemoryStore) -> None:
         """Turns that a ``set`` removed are only in the totals."""
         rich.set(replace(rich.get("rich"), turns=(), versions={}, branches=(), summaries=()))
         assert len(turns_df(rich, conversation_id="rich", status="all")) == 0
 
-    def test_interrupted_is_told_apart(self) -> None:
+    def test_interrupted_turns_are_marked(self) -> None:
         """A column says whether the answer was stopped."""
         store = MemoryStore()
         store.append("a", said("stop", finish_reason="interrupted"))
@@ -278,7 +278,7 @@ class TestMessages:
             ("t1", 0, "assistant", "You said Hi.", "small", "c", True),
         ]
 
-    def test_tool_calls_and_thoughts_are_columns(self) -> None:
+    def test_tool_calls_and_reasoning_are_columns(self) -> None:
         """Calls are JSON; results are messages of the role ``tool``."""
         store = MemoryStore()
         messages = (
@@ -295,7 +295,7 @@ class TestMessages:
             ("assistant", "Sunny.", None, None),
         ]
 
-    def test_time_is_the_messages_else_the_turns(self) -> None:
+    def test_message_without_a_time_has_its_turns(self) -> None:
         """A message without a time shows the time of its turn."""
         store = MemoryStore()
         asked = START - timedelta(seconds=2)
@@ -319,7 +319,7 @@ class TestMessages:
 class TestConversations:
     """One row per conversation."""
 
-    def test_row_says_what_its_head_says(self, rich: MemoryStore) -> None:
+    def test_row_matches_the_head(self, rich: MemoryStore) -> None:
         """Counts, totals and times match the store's; a fork cost nothing."""
         columns = ("conversation_id", "user_id", "turns", "messages", "total_tokens", "cost_usd", "unpriced_turns")
         assert shown(conversations_df(rich), *columns) == [
@@ -347,7 +347,7 @@ class TestConversations:
         conv.rerun(0, "uno")
         assert conversations_df(conv.store)["stale_turns"].tolist() == [2]
 
-    def test_time_filters_find_what_was_going_on(self) -> None:
+    def test_time_filters_select_active_conversations(self) -> None:
         """A conversation passes if it was created before the end and written after the start."""
         store = MemoryStore()
         for day in (1, 5, 9):
@@ -357,7 +357,7 @@ class TestConversations:
         assert list(conversations_df(store, since="2026-03-06")["conversation_id"]) == ["d5", "d9"]
         assert list(conversations_df(store, until=date(2026, 3, 5))["conversation_id"]) == ["d1", "d5"]
 
-    def test_model_filter_finds_who_answered_or_was_asked(self) -> None:
+    def test_model_filter_matches_answering_and_requested_model(self) -> None:
         """A server may report a longer model name than the one requested."""
         store = MemoryStore()
         store.append("a", said("x", requested_model="mini", model="mini-2026"))
@@ -415,7 +415,7 @@ class TestFilters:
             ({"model": "small"}, [1, 2]),
         ],
     )
-    def test_filters_narrow_conversations_and_what_is_found(
+    def test_filters_narrow_conversations_and_searches(
         self, store: MemoryStore, filters: dict[str, Any], found: list[int]
     ) -> None:
         """Conversations and search results have to pass every filter."""
@@ -423,12 +423,12 @@ class TestFilters:
         assert list(days) == found
         assert list(search(store, "said day", **filters)["snippet"]) == [f"You said day {day}." for day in found]
 
-    def test_search_is_narrowed_by_time(self, store: MemoryStore) -> None:
+    def test_time_filters_narrow_a_search(self, store: MemoryStore) -> None:
         """Time filters apply to searches."""
         assert len(search(store, "said", since="2026-03-02")) == 2
         assert len(search(store, "said", until="2026-03-01")) == 1
 
-    def test_filtered_frame_knows_nobody_else(self, store: MemoryStore) -> None:
+    def test_filtered_frame_has_no_other_categories(self, store: MemoryStore) -> None:
         """Categories are only those that occur: no other user's name, model or conversation."""
         found = turns_df(store, user_id="bob")
         assert {name: list(found[name].cat.categories) for name in ("conversation_id", "user_id", "model")} == {
@@ -455,7 +455,7 @@ class TestFilters:
         ],
     )
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
-    def test_filter_that_cannot_be_meant_is_refused(
+    def test_invalid_filter_is_refused(
         self, view: View, store: MemoryStore, filters: dict[str, Any], message: str
     ) -> None:
         """The error names the value and what to give instead."""
@@ -464,7 +464,7 @@ class TestFilters:
 
     @pytest.mark.parametrize("wrong", [None, "conversations", ConversationManager(DemoProvider())])
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
-    def test_what_is_no_store_is_refused(self, view: View, wrong: Any) -> None:
+    def test_anything_but_a_store_is_refused(self, view: View, wrong: Any) -> None:
         """A manager or a directory is not a store."""
         with pytest.raises(InvalidArgumentError, match=r"^store=.* is not a store; give DiskStore.* or manager\.store"):
             view(wrong)
@@ -476,7 +476,7 @@ class TestFilters:
             view(store, status="gone")
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
-    def test_somebodys_store_shows_nobody_else(self, view: View, store: MemoryStore) -> None:
+    def test_narrowed_store_shows_one_user(self, view: View, store: MemoryStore) -> None:
         """A narrowed store shows its user's rows; another user's id raises."""
         bobs = ConversationManager(DemoProvider(), store).for_user("bob").store
         assert len(view(bobs)) == len(view(store, user_id="bob")) > 0
@@ -487,7 +487,7 @@ class TestFilters:
             ):
                 view(bobs, user_id="alice", **filters)
 
-    def test_conversation_deleted_meanwhile_is_left_out(self) -> None:
+    def test_conversation_deleted_during_the_read_is_omitted(self) -> None:
         """A conversation deleted between listing and reading is not an error."""
 
         class Vanishing(Foreign):
@@ -502,7 +502,7 @@ class TestFilters:
         assert list(turns_df(vanishing)["user_text"]) == ["a", "c"]
 
 
-def test_summary_paid_by_another_is_shown_for_nothing(rich: MemoryStore) -> None:
+def test_copied_summary_costs_nothing(rich: MemoryStore) -> None:
     """A fork shows the summary it copied, which cost it nothing."""
     rich.add_summary("zfork", Summary("a", "b", "More.", Usage(3, 1), Decimal("0.5"), "m", START))
     found = turns_df(rich, conversation_id="zfork", status="all").tail(2)
@@ -538,7 +538,7 @@ class TestFromTheManager:
         ]
         assert list(fork.to_df()["content"])[::2] == ["Hi", "Less"]
 
-    def test_deleted_conversation_has_no_messages_to_show(self) -> None:
+    def test_deleted_conversation_raises(self) -> None:
         """It raises like its other properties."""
         manager = ConversationManager(DemoProvider())
         conv = manager.new_conversation(conversation_id="a")

@@ -127,12 +127,12 @@ class Changing(RuleBasedStateMachine):
             self.store.delete(name)
 
     @rule(name=NAMES)
-    def look_at_one(self, name: str) -> None:
+    def view_one(self, name: str) -> None:
         """View a single conversation."""
         turns_df(self.store, conversation_id=name)
 
     @invariant()
-    def kept_is_as_stored(self) -> None:
+    def cached_rows_equal_stored_ones(self) -> None:
         """The views equal those built from public methods."""
         assert_same_views(self.store, Foreign(self.store))
 
@@ -158,7 +158,7 @@ class TestReading:
     """How many rows are read."""
 
     @pytest.fixture
-    def places_read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    def turns_read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """The number of turns that each read requested."""
         asked: list[int] = []
         turns, turns_at = DiskBackend.turns, DiskBackend.turns_at
@@ -176,33 +176,33 @@ class TestReading:
         monkeypatch.setattr(DiskBackend, "turns_at", counted_turns_at)
         return asked
 
-    def test_second_look_reads_nothing(self, disk: DiskStore, places_read: list[int]) -> None:
+    def test_second_view_reads_nothing(self, disk: DiskStore, turns_read: list[int]) -> None:
         """No view reads unchanged conversations again."""
         disk.create(rich_state())
         messages_df(disk)
-        assert places_read == [7]
+        assert turns_read == [7]
         for view in (messages_df, turns_df, usage_df, conversations_df):
             view(disk)
-        assert places_read == [7]
+        assert turns_read == [7]
 
-    def test_new_turn_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
+    def test_only_the_new_turn_is_read(self, disk: DiskStore, turns_read: list[int]) -> None:
         """The length of the conversation does not matter."""
         disk.create(ConversationState("a", turns=tuple(said(str(number)) for number in range(100))))
         messages_df(disk)
         disk.append("a", said("new"))
         assert messages_df(disk)["content"].iloc[-2] == "new"
-        assert places_read == [100, 1]
+        assert turns_read == [100, 1]
 
-    def test_part_is_read_alone(self, disk: DiskStore, places_read: list[int]) -> None:
+    def test_only_selected_conversations_are_read(self, disk: DiskStore, turns_read: list[int]) -> None:
         """A filter by conversation or user reads no other conversation."""
         for name in ("alice", "bob"):
             disk.append(f"{name}'s", said(name), user_id=name)
         assert texts_of(disk, user_id="bob") == ["bob"]
-        assert places_read == [1]
+        assert turns_read == [1]
         assert texts_of(disk) == ["alice", "bob"]
-        assert places_read == [1, 1]
+        assert turns_read == [1, 1]
 
-    def test_many_pieces_are_joined(self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_slices_are_merged(self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """A conversation in many slices is read again as a whole, with equal results."""
         monkeypatch.setattr(row_cache, "MAX_SLICES", 3)
         monkeypatch.setattr(row_cache, "LINES_PER_BATCH", 4)
@@ -214,7 +214,7 @@ class TestReading:
 class TestStale:
     """Staleness is computed again for changed conversations."""
 
-    def test_change_of_one_conversation_is_seen(self, disk: DiskStore) -> None:
+    def test_staleness_follows_changes(self, disk: DiskStore) -> None:
         """Later turns become stale; a fork with the same turns does not."""
         manager = ConversationManager(DemoProvider(), disk)
         conv = manager.new_conversation(conversation_id="a")
@@ -229,10 +229,10 @@ class TestStale:
         assert turns_df(disk, conversation_id="a")["stale"].tolist() == [False, True, False]
 
 
-class TestWhoSees:
+class TestUsers:
     """Cached rows are not shown to other users."""
 
-    def test_users_share_what_is_kept_and_see_their_own(self, disk: DiskStore) -> None:
+    def test_users_share_the_cache_and_see_their_own_rows(self, disk: DiskStore) -> None:
         """This holds after a view of the whole store, and for a conversation's id."""
         manager = ConversationManager(DemoProvider(), disk)
         for name in ("alice", "bob"):
@@ -244,7 +244,7 @@ class TestWhoSees:
         assert len(bobs.turns_df(conversation_id="alice's")) == 0
         assert texts_of(disk, conversation_id="alice's", user_id="bob") == []
 
-    def test_conversation_that_goes_while_it_is_read_is_not_shown(
+    def test_conversation_deleted_during_the_read_is_omitted(
         self, disk: DiskStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its cached rows are not shown if it is deleted after it was listed."""
@@ -261,7 +261,7 @@ class TestWhoSees:
         monkeypatch.setattr(RowReader, "records", then_deleted)
         assert texts_of(disk) == []
 
-    def test_id_that_changed_hands_is_the_new_owners(self, disk: DiskStore) -> None:
+    def test_reused_id_belongs_to_its_new_owner(self, disk: DiskStore) -> None:
         """A conversation id that another user took is not shown to its former owner."""
         disk.append("shared", said("alice"), user_id="alice")
         turns_df(disk)
@@ -274,7 +274,7 @@ class TestWhoSees:
 class TestThreads:
     """Several threads read and write at the same time."""
 
-    def test_each_sees_whole_conversations(self, disk: DiskStore) -> None:
+    def test_each_thread_sees_whole_conversations(self, disk: DiskStore) -> None:
         """No thread fails, and the final view shows what is stored."""
 
         def work(number: int) -> None:
@@ -292,7 +292,7 @@ class TestThreads:
 class TestTtl:
     """Views do not extend a TTL, and do not show expired conversations."""
 
-    def test_view_is_no_reading(self, open_store: Any, clock: Clock) -> None:
+    def test_view_does_not_extend_the_ttl(self, open_store: Any, clock: Clock) -> None:
         """A conversation expires as if it had not been viewed."""
         store = open_store(ttl=timedelta(seconds=10))
         store.append("a", said("x"))
@@ -323,7 +323,7 @@ class TestDamage:
         with pytest.raises(StoreCorruptedError, match=r"'a' .* is incomplete"):
             turns_df(disk)
 
-    def test_numbers_that_another_writer_wrote_are_read(self, disk: DiskStore) -> None:
+    def test_numeric_cost_is_read(self, disk: DiskStore) -> None:
         """A cost may be a JSON number."""
         disk.append("a", said("x", id="1"))
         line = disk.backend.run(lambda: disk.backend.turns(1)[0], write=False)
@@ -332,14 +332,14 @@ class TestDamage:
         disk.backend.run(lambda: disk.backend.put((1 << 24) | 0, other, tag="t:1"), write=True)
         assert turns_df(disk)["cost_usd"].tolist() == [0.001]
 
-    def test_number_beyond_all_columns_is_an_error(self, disk: DiskStore) -> None:
+    def test_number_beyond_64_bits_is_an_error(self, disk: DiskStore) -> None:
         """Tokens beyond 64 bits raise, naming the conversation."""
         disk.append("a", said("x", usage=Usage(2**63, 0)))
         with pytest.raises(StoreCorruptedError, match="'a'"):
             turns_df(disk)
 
 
-def test_long_and_odd_texts_come_back() -> None:
+def test_long_and_unusual_texts_are_preserved() -> None:
     """Line breaks, quotes, emojis, zero bytes, empty and very long texts are preserved."""
     store = MemoryStore()
     texts = ["", "a\nb\r\n\u2028", '"\\/', "🙂 é e\u0301", "nul\0inside", "x" * 3_000_000, "{}"]

@@ -38,65 +38,65 @@ def store() -> MemoryStore:
     return store
 
 
-def table(board: UsageDashboard, name: str) -> list[tuple[str, ...]]:
+def table(dashboard: UsageDashboard, name: str) -> list[tuple[str, ...]]:
     """Return the rows of a table."""
-    (rows,) = (each["rows"] for each in board.tables if each["name"] == name)
+    (rows,) = (each["rows"] for each in dashboard.tables if each["name"] == name)
     return list(rows)
 
 
-def shown(board: UsageDashboard) -> list[str]:
+def shown(dashboard: UsageDashboard) -> list[str]:
     """Return the selected conversations, the most expensive first."""
-    return [row[0] for row in table(board, "Most expensive conversations")]
+    return [row[0] for row in table(dashboard, "Most expensive conversations")]
 
 
-def ask(board: UsageDashboard, **filters: str) -> None:
+def ask(dashboard: UsageDashboard, **filters: str) -> None:
     """Change filters like the page does."""
-    board.filters = {**board.filters, **filters}
-    board.asked += 1
-    assert board.answered == board.asked
+    dashboard.filters = {**dashboard.filters, **filters}
+    dashboard.asked += 1
+    assert dashboard.answered == dashboard.asked
 
 
 class TestWhatIsShown:
     """Totals, charts and tables."""
 
-    def test_total_says_what_lacks_a_price(self, store: MemoryStore) -> None:
+    def test_total_counts_turns_without_a_price(self, store: MemoryStore) -> None:
         """Turns without a price are counted, not added as zero."""
         assert usage_dashboard(store).total == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
 
     def test_tables_are_by_model_user_and_conversation(self, store: MemoryStore) -> None:
         """The most expensive row is first; unknown prices are shown as such."""
-        board = usage_dashboard(store)
-        assert table(board, "Models") == [
+        dashboard = usage_dashboard(store)
+        assert table(dashboard, "Models") == [
             ("<b>large</b>", "1", "8", "0", "2", "0", "$2.00"),
             ("small", "1", "8", "0", "2", "0", "$0.5000"),
             ("mine", "1", "8", "0", "2", "0", "price unknown"),
         ]
-        assert [(row[0], row[-1]) for row in table(board, "Users")] == [
+        assert [(row[0], row[-1]) for row in table(dashboard, "Users")] == [
             ("bob", "$2.00"),
             ("alice", "$0.5000"),
             ("carol", "price unknown"),
         ]
-        assert table(board, "Most expensive conversations") == [
+        assert table(dashboard, "Most expensive conversations") == [
             ("bob's", "bob", "1", "10", "$2.00"),
             ("alice's", "alice", "1", "10", "$0.5000"),
             ("carol's", "carol", "1", "10", "price unknown"),
         ]
 
-    def test_three_pictures_are_drawn(self, store: MemoryStore) -> None:
+    def test_three_charts_are_drawn(self, store: MemoryStore) -> None:
         """Cost over time, tokens over time, and the most expensive conversations."""
-        board = usage_dashboard(store)
-        assert [picture["title"] for picture in board.pictures] == [
+        dashboard = usage_dashboard(store)
+        assert [picture["title"] for picture in dashboard.pictures] == [
             "Cost: $2.5000, and 1 turn without a price",
             "Tokens: 30",
             "Most expensive conversations",
         ]
-        assert all(picture["png"].startswith(PNG) for picture in board.pictures)
+        assert all(picture["png"].startswith(PNG) for picture in dashboard.pictures)
 
     def test_empty_store_has_a_dashboard(self) -> None:
         """An empty store shows zeros."""
-        board = usage_dashboard(MemoryStore())
-        assert board.total == "0 turns · 0 tokens · $0.00"
-        assert shown(board) == []
+        dashboard = usage_dashboard(MemoryStore())
+        assert dashboard.total == "0 turns · 0 tokens · $0.00"
+        assert shown(dashboard) == []
 
 
 class TestFilters:
@@ -117,66 +117,66 @@ class TestFilters:
         self, store: MemoryStore, filters: dict[str, Any], found: list[str]
     ) -> None:
         """Tables and totals show the selected rows, however the filters were given."""
-        board = usage_dashboard(store)
-        ask(board, **filters)
+        dashboard = usage_dashboard(store)
+        ask(dashboard, **filters)
         first = usage_dashboard(store, **filters)
-        assert shown(board) == shown(first) == found
-        assert board.total == first.total
-        assert board.total.startswith(f"{len(found)} turn")
-        assert len(table(board, "Users")) == len(found)
+        assert shown(dashboard) == shown(first) == found
+        assert dashboard.total == first.total
+        assert dashboard.total.startswith(f"{len(found)} turn")
+        assert len(table(dashboard, "Users")) == len(found)
 
     def test_moments_can_be_dates(self, store: MemoryStore) -> None:
         """Moments may be dates or datetimes; the page shows their day."""
-        board = usage_dashboard(store, since=date(2026, 3, 2), until=datetime(2026, 3, 3, tzinfo=UTC))
-        assert shown(board) == ["bob's"]
-        assert board.filters["since"] == "2026-03-02"
-        ask(board, user_id="alice")
-        assert shown(board) == []
+        dashboard = usage_dashboard(store, since=date(2026, 3, 2), until=datetime(2026, 3, 3, tzinfo=UTC))
+        assert shown(dashboard) == ["bob's"]
+        assert dashboard.filters["since"] == "2026-03-02"
+        ask(dashboard, user_id="alice")
+        assert shown(dashboard) == []
 
-    def test_one_conversation_stays_the_only_one(self, store: MemoryStore) -> None:
+    def test_conversation_filter_cannot_be_widened(self, store: MemoryStore) -> None:
         """The page cannot widen a filter by conversation given in the call."""
-        board = usage_dashboard(store, conversation_id="bob's")
-        ask(board, user_id="")
-        assert shown(board) == ["bob's"]
+        dashboard = usage_dashboard(store, conversation_id="bob's")
+        ask(dashboard, user_id="")
+        assert shown(dashboard) == ["bob's"]
 
     def test_bars_are_by_any_period_and_series(self, store: MemoryStore) -> None:
         """The cost chart changes with period and series."""
-        board = usage_dashboard(store)
-        before = board.pictures[0]["png"]
+        dashboard = usage_dashboard(store)
+        before = dashboard.pictures[0]["png"]
         for series in ("user", "conversation"):
-            ask(board, series=series, by="week")
-            assert board.pictures[0]["png"] != before
-            before = board.pictures[0]["png"]
+            ask(dashboard, series=series, by="week")
+            assert dashboard.pictures[0]["png"] != before
+            before = dashboard.pictures[0]["png"]
 
-    def test_impossible_filter_is_said_and_changes_nothing(self, store: MemoryStore) -> None:
+    def test_invalid_filter_is_shown_and_changes_nothing(self, store: MemoryStore) -> None:
         """The error is shown, and disappears with the next valid filter."""
-        board = usage_dashboard(store, since="2026-03-02")
-        ask(board, until="2026-03-01")
-        assert "since='2026-03-02' is after until='2026-03-01'; swap them" in board.problem
-        assert shown(board) == ["bob's", "carol's"]
-        ask(board, until="")
-        assert board.problem == ""
+        dashboard = usage_dashboard(store, since="2026-03-02")
+        ask(dashboard, until="2026-03-01")
+        assert "since='2026-03-02' is after until='2026-03-01'; swap them" in dashboard.problem
+        assert shown(dashboard) == ["bob's", "carol's"]
+        ask(dashboard, until="")
+        assert dashboard.problem == ""
 
-    def test_impossible_filter_at_first_is_an_error(self, store: MemoryStore) -> None:
+    def test_invalid_initial_filter_is_an_error(self, store: MemoryStore) -> None:
         """The call raises like every view."""
         with pytest.raises(InvalidArgumentError, match="since='soon' is not a time"):
             usage_dashboard(store, since="soon")
 
-    def test_choices_are_who_was_paid_for(self, store: MemoryStore) -> None:
+    def test_choices_are_users_and_models_of_the_store(self, store: MemoryStore) -> None:
         """The choices are the users and models of the whole store."""
-        board = usage_dashboard(store, user_id="bob")
-        assert board.choices["user_id"] == ["alice", "bob", "carol"]
-        assert board.choices["model"] == ["<b>large</b>", "mine", "small"]
+        dashboard = usage_dashboard(store, user_id="bob")
+        assert dashboard.choices["user_id"] == ["alice", "bob", "carol"]
+        assert dashboard.choices["model"] == ["<b>large</b>", "mine", "small"]
 
-    def test_dashboard_of_a_user_knows_nobody_else(self, store: MemoryStore) -> None:
+    def test_dashboard_of_a_narrowed_store_shows_one_user(self, store: MemoryStore) -> None:
         """Other users are not in tables or choices, and their conversations do not open."""
-        board = usage_dashboard(ConversationManager(DemoProvider(), store).for_user("bob").store)
-        assert board.choices["user_id"] == ["bob"]
-        assert shown(board) == ["bob's"]
-        board.chosen = "alice's"
-        assert "There is no conversation" in board.opened["note"]
+        dashboard = usage_dashboard(ConversationManager(DemoProvider(), store).for_user("bob").store)
+        assert dashboard.choices["user_id"] == ["bob"]
+        assert shown(dashboard) == ["bob's"]
+        dashboard.chosen = "alice's"
+        assert "There is no conversation" in dashboard.opened["note"]
 
-    def test_store_that_fails_is_said(self, store: MemoryStore) -> None:
+    def test_error_of_the_store_is_shown(self, store: MemoryStore) -> None:
         """The former content stays, and the next refresh shows the current one."""
 
         class Failing(Foreign):
@@ -188,15 +188,15 @@ class TestFilters:
                 return self.store.list(*args, **kwargs)
 
         failing: Any = Failing(store)
-        board = usage_dashboard(failing)
+        dashboard = usage_dashboard(failing)
         failing.fails = True
-        board.refresh()
-        assert board.problem == "The store is away."
-        assert len(shown(board)) == 3
+        dashboard.refresh()
+        assert dashboard.problem == "The store is away."
+        assert len(shown(dashboard)) == 3
         failing.fails = False
         store.delete("bob's")
-        board.refresh()
-        assert (board.problem, shown(board)) == ("", ["alice's", "carol's"])
+        dashboard.refresh()
+        assert (dashboard.problem, shown(dashboard)) == ("", ["alice's", "carol's"])
 
 
 class TestOpening:
@@ -204,47 +204,47 @@ class TestOpening:
 
     def test_choosing_a_conversation_opens_it(self, store: MemoryStore) -> None:
         """Its history is shown; choosing none closes it."""
-        board = usage_dashboard(store)
-        board.chosen = "alice's"
-        assert "I am alice" in board.opened["html"]
-        board.chosen = ""
-        assert board.opened == {}
+        dashboard = usage_dashboard(store)
+        dashboard.chosen = "alice's"
+        assert "I am alice" in dashboard.opened["html"]
+        dashboard.chosen = ""
+        assert dashboard.opened == {}
 
-    def test_conversation_that_is_gone_says_so(self, store: MemoryStore) -> None:
+    def test_deleted_conversation_shows_the_error(self, store: MemoryStore) -> None:
         """A deleted conversation shows the error."""
-        board = usage_dashboard(store)
+        dashboard = usage_dashboard(store)
         store.delete("bob's")
-        board.chosen = "bob's"
-        assert "There is no conversation" in board.opened["note"]
-        assert board.opened["html"] == ""
+        dashboard.chosen = "bob's"
+        assert "There is no conversation" in dashboard.opened["note"]
+        assert dashboard.opened["html"] == ""
 
     def test_long_conversation_shows_its_end(self) -> None:
         """The newest 50 turns are shown, with the total number."""
         store = MemoryStore()
         for number in range(52):
             store.append("a", said(f"number {number:02}"))
-        board = usage_dashboard(store)
-        board.chosen = "a"
-        assert board.opened["note"] == "The newest 50 turns of 52."
-        assert "number 51" in board.opened["html"]
-        assert "number 02" in board.opened["html"]
-        assert "number 01" not in board.opened["html"]
+        dashboard = usage_dashboard(store)
+        dashboard.chosen = "a"
+        assert dashboard.opened["note"] == "The newest 50 turns of 52."
+        assert "number 51" in dashboard.opened["html"]
+        assert "number 02" in dashboard.opened["html"]
+        assert "number 01" not in dashboard.opened["html"]
 
 
 class TestSavedNotebook:
     """The output without a running widget."""
 
-    def test_batch_run_gets_a_picture_alone(self, store: MemoryStore) -> None:
+    def test_batch_run_outputs_an_image_and_text(self, store: MemoryStore) -> None:
         """The output is one image and its text, without HTML."""
         bundle, _ = usage_dashboard(store)._repr_mimebundle_()
         assert sorted(bundle) == ["image/png", "text/plain"]
         assert b64decode(str(bundle["image/png"])).startswith(PNG)
         assert bundle["text/plain"] == "3 turns · 30 tokens · $2.50 + 1 turn without a price"
 
-    def test_same_store_gives_the_same_picture(self, store: MemoryStore) -> None:
+    def test_same_store_gives_the_same_image(self, store: MemoryStore) -> None:
         """The images are equal, byte for byte."""
         assert usage_dashboard(store)._repr_mimebundle_() == usage_dashboard(store)._repr_mimebundle_()
 
-    def test_shows_itself_in_a_terminal(self, store: MemoryStore) -> None:
+    def test_repr_shows_the_totals(self, store: MemoryStore) -> None:
         """The repr shows the totals."""
         assert repr(usage_dashboard(store, user_id="bob")) == "UsageDashboard('1 turn · 10 tokens · $2.00')"

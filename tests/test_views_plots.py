@@ -79,7 +79,7 @@ def test_token_bars_are_parts_of_a_whole(store: MemoryStore) -> None:
     assert figure.axes[0].get_title(loc="left") == "Tokens: 520"
 
 
-def test_many_series_are_gathered() -> None:
+def test_smallest_of_many_series_are_merged() -> None:
     """With more than eight series, the smallest become one."""
     store = MemoryStore()
     for number in range(1, 13):
@@ -89,7 +89,7 @@ def test_many_series_are_gathered() -> None:
     assert found["others"] == [15.0]
 
 
-def test_model_named_as_the_rest_is_counted_once() -> None:
+def test_model_named_others_is_counted_once() -> None:
     """A model named ``others`` is added to the bar of the rest."""
     store = MemoryStore()
     for number in range(1, 13):
@@ -110,7 +110,7 @@ def test_names_are_shown_as_they_are() -> None:
     assert png(figure)
 
 
-def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
+def test_chart_is_readable_on_white_and_on_black(store: MemoryStore) -> None:
     """Its background is transparent, and its text is gray."""
     figure = plot_cost(store)
     (axes,) = figure.axes
@@ -120,7 +120,7 @@ def test_picture_is_read_on_white_and_on_black(store: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)
-def test_empty_store_has_a_picture(plot: Any) -> None:
+def test_empty_store_has_a_chart(plot: Any) -> None:
     """An empty store's chart says that nothing was paid."""
     figure = plot(MemoryStore(), by="day")
     assert [text.get_text() for text in figure.axes[0].texts] == ["nothing was paid"]
@@ -128,7 +128,7 @@ def test_empty_store_has_a_picture(plot: Any) -> None:
 
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)
-def test_same_store_gives_the_same_picture(plot: Any, store: MemoryStore) -> None:
+def test_same_store_gives_the_same_image(plot: Any, store: MemoryStore) -> None:
     """The images are equal, byte for byte."""
     first = png(plot(store))
     assert png(plot(store)) == first
@@ -147,7 +147,7 @@ def test_tokens_are_drawn_by_period_alone(store: MemoryStore) -> None:
         plot_tokens(store, by="day,model")
 
 
-def test_pyplot_is_left_alone(store: MemoryStore) -> None:
+def test_pyplot_is_not_imported(store: MemoryStore) -> None:
     """A chart does not import pyplot, so no figure stays open and no backend is chosen."""
     script = (
         "import sys; from promptkit_nb import MemoryStore, plot_cost; plot_cost(MemoryStore())._repr_png_(); "

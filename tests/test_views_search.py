@@ -39,12 +39,12 @@ def store() -> MemoryStore:
         ("You", ["a", "b", "b"]),
     ],
 )
-def test_all_words_are_found_wherever_they_stand(store: MemoryStore, text: str, found: list[str]) -> None:
+def test_all_words_are_found_anywhere(store: MemoryStore, text: str, found: list[str]) -> None:
     """Words match in any order and case, also within words; none is a pattern."""
     assert list(search(store, text)["conversation_id"]) == found
 
 
-def test_row_says_where_it_was_found(store: MemoryStore) -> None:
+def test_row_locates_the_message(store: MemoryStore) -> None:
     """A row has conversation, turn, role and snippet; columns match the schema, also without results."""
     row = search(store, "fox", user_id="alice").iloc[1]
     assert row[["conversation_id", "user_id", "position", "role", "snippet", "model", "status"]].tolist() == [
@@ -89,7 +89,7 @@ def test_search_for_nothing_is_refused(store: MemoryStore, text: Any) -> None:
         search(store, text)
 
 
-def test_long_reading_shows_a_bar(
+def test_long_read_shows_a_progress_bar(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A long read shows a progress bar, a short one does not."""

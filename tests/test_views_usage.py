@@ -43,7 +43,7 @@ def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
 class TestGroups:
     """One row per group."""
 
-    def test_days_are_those_of_utc(self) -> None:
+    def test_days_are_in_utc(self) -> None:
         """A turn belongs to its day in UTC, shown as the start of that day."""
         store = MemoryStore()
         for hour in (23, 25):
@@ -57,7 +57,7 @@ class TestGroups:
         ("by", "begin"),
         [("hour", "2026-03-05T07:00"), ("day", "2026-03-05"), ("week", "2026-03-02"), ("month", "2026-03-01")],
     )
-    def test_periods_are_named_by_their_beginning(self, by: str, begin: str) -> None:
+    def test_periods_are_shown_as_their_start(self, by: str, begin: str) -> None:
         """Thursday, March 5, 2026, belongs to the week of Monday, March 2."""
         store = MemoryStore()
         store.append("a", said("x", created_at=datetime(2026, 3, 5, 7, 30, tzinfo=UTC)))
@@ -99,7 +99,7 @@ class TestGroups:
         with pytest.raises(InvalidArgumentError, match=message):
             usage_df(MemoryStore(), by=by)
 
-    def test_nothing_asked_by_is_one_row(self) -> None:
+    def test_without_keys_there_is_one_row(self) -> None:
         """The total of an empty store is a row of zeros."""
         total = usage_df(MemoryStore(), by=[])
         assert rows(total, *FIGURES, "cost_usd", "unpriced_turns") == [(0, 0, 0, 0, 0, 0, 0.0, 0)]
@@ -130,7 +130,7 @@ class TestWhatCounts:
             ("ours", 0.5, 1),
         ]
 
-    def test_what_was_forgotten_counts_without_day_and_model(self) -> None:
+    def test_dropped_turns_count_without_day_and_model(self) -> None:
         """Turns that a ``set`` removed count; their day and model are unknown."""
         store = MemoryStore()
         store.create(ConversationState("a", turns=(said("x", model="m"), said("y", cost=None))))
@@ -143,7 +143,7 @@ class TestWhatCounts:
         ]
         assert usage_df(store, by=[], since="2020-01-01")["turns"].tolist() == [1]
 
-    def test_fork_pays_for_nothing(self) -> None:
+    def test_fork_costs_nothing(self) -> None:
         """A forked copy is not in the usage."""
         store = MemoryStore()
         store.append("a", said("x"))
@@ -157,7 +157,7 @@ COSTS = st.none() | st.decimals(0, 100, allow_nan=False, places=12)
 
 @settings(max_examples=50)
 @given(st.lists(COSTS, max_size=30))
-def test_sums_are_those_of_the_store(costs: list[Decimal | None]) -> None:
+def test_sums_match_the_store(costs: list[Decimal | None]) -> None:
     """The sum is the floating-point number nearest to the store's own total."""
     store = MemoryStore()
     store.create(ConversationState("a", turns=tuple(said("x", cost=cost) for cost in costs)))
