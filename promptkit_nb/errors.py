@@ -349,7 +349,7 @@ class ContextWindowExceededError(PromptKitError):
 
 
 class BudgetExceededError(PromptKitError):
-    """The call would exceed the budget; nothing was sent.
+    """The call would exceed the budget and was not sent.
 
     >>> from promptkit_nb import Budget, ConversationManager, OpenAIProvider
     >>> manager = ConversationManager(OpenAIProvider("gpt-4o", api_key="unused"), budget=Budget("0.001"))

@@ -97,7 +97,7 @@ class TestLimit:
             ask(conv)
         assert str(caught.value) == (
             "The budget of $0.05 in this conversation would be exceeded: $0.03 spent, and this call may cost $0.03. "
-            "Nothing was sent; raise the budget, or ask for less with max_output_tokens or a cheaper model."
+            "It was not sent; raise the budget, or ask for less with max_output_tokens or a cheaper model."
         )
         assert (len(priced_server.requests), len(conv.turns)) == (1, 1)
         assert spent(store) == (CALL_USD, 0)
@@ -264,6 +264,18 @@ class TestCharges:
             "No summary could be made, so 13 older turns stayed out of the request: The budget of"
         )
         assert (response.cost, len(priced_server.requests)) == (Decimal("0.0015"), 1)
+
+    def test_paid_summary_is_not_reported_as_nothing_sent(self, priced_server: ChatServer) -> None:
+        """If the budget allows the summary and not the message after it, only the message was not sent."""
+        manager = manager_for(priced_server, Budget("0.031"))
+        conv = long_talk(manager)
+        priced_server.usual = lambda _: priced_reply(50)
+        with pytest.raises(BudgetExceededError) as caught:
+            conv.send("Well?", max_output_tokens=OUTPUT_TOKENS)
+        assert len(conv.summaries) == len(priced_server.requests) > 0
+        assert "othing was sent" not in str(caught.value)
+        assert "this call may cost $0.03. It was not sent; raise the budget" in str(caught.value)
+        assert spent(manager.store)[0] == conv.total_cost == len(conv.summaries) * Decimal("0.0015")
 
     def test_unpriced_turns_are_listed_with_the_budget(self, priced_server: ChatServer, store: StateStore) -> None:
         """They are not counted, and the line says how many."""

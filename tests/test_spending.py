@@ -160,7 +160,7 @@ class TestLimits:
             open_call(spending, "0.0212")
         assert str(caught.value) == (
             "The budget of $1.00 today (UTC) would be exceeded: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and "
-            "this call may cost $0.0212. Nothing was sent; raise the budget, or ask for less with max_output_tokens or "
+            "this call may cost $0.0212. It was not sent; raise the budget, or ask for less with max_output_tokens or "
             "a cheaper model."
         )
 

@@ -228,7 +228,7 @@ class Spending:
         parts = [f"{amount_text(account.spent)} spent", *open_amounts(account, self._clock())]
         return BudgetExceededError(
             f"The budget of {amount_text(budget.usd)} {scope_words(budget.per, user_id)} would be exceeded: "
-            f"{', '.join(parts)}, and this call may cost {amount_text(usd)}. Nothing was sent; raise the budget, "
+            f"{', '.join(parts)}, and this call may cost {amount_text(usd)}. It was not sent; raise the budget, "
             "or ask for less with max_output_tokens or a cheaper model."
         )
 

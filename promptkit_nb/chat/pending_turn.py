@@ -247,7 +247,15 @@ class PendingTurn:
         try:
             make_summary(self._services, plan, estimator=estimator, max_tokens=self._settings.max_tokens)
         except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
-            self._warnings += (f"No summary could be made, so {left} stayed out of the request: {error}",)
+            summaries = self._services.stored.refresh().state.summaries
+            is_partial = summaries != self._state.summaries  # what was made before the error is paid and used
+            window = self._window_with(summaries, estimator)
+            if window.left_out:
+                left, which = (
+                    counted(len(window.left_out), "older turn"),
+                    "further summary" if is_partial else "summary",
+                )
+                self._warnings += (f"No {which} could be made, so {left} stayed out of the request: {error}",)
             return window
         return self._window_with(self._services.stored.refresh().state.summaries, estimator)
 

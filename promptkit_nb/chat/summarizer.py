@@ -53,7 +53,7 @@ def summary_request(
         texts = _fitting(texts, room, estimator)
         if not texts:
             raise ContextWindowExceededError(
-                f"A summary request does not fit into max_tokens={max_tokens}; nothing was sent. Raise max_tokens.",
+                f"A summary request does not fit into max_tokens={max_tokens}; it was not sent. Raise max_tokens.",
                 limit_tokens=max_tokens,
             )
     request = ChatRequest(
