@@ -246,7 +246,7 @@ def test_dict_that_contains_itself_is_refused() -> None:
     """A cyclic dict is an error."""
     endless = pack_with()
     endless["metadata"] = endless
-    with pytest.raises(PackValidationError, match="holds itself"):
+    with pytest.raises(PackValidationError, match="contains itself"):
         load_pack(endless)
 
 
