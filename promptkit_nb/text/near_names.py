@@ -32,21 +32,23 @@ def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def similar_names(name: str, known: Iterable[str], least: float = 0.6) -> tuple[str, ...]:
-    """Return up to three known names that are most like ``name``, ties in the given order; case does not count.
+    """Return up to three known names like ``name``: at most two typing errors away first, then by common letters.
 
     For names that people make up and half remember, such as ids and file names. ``least`` is the smallest share of
-    letters, 0 to 1, that both names have in the same order.
+    letters, 0 to 1, that both names have in the same order. Case does not count; ties keep the given order.
 
     >>> similar_names("first-chad", ["first-chat", "plans"]), similar_names("test.json", ["tests.pack.json"])
     (('first-chat',), ('tests.pack.json',))
     """
-    from rapidfuzz.distance import Indel  # noqa: PLC0415 - needed only after a typing error
+    from rapidfuzz.distance import OSA, Indel  # noqa: PLC0415 - needed only after a typing error
     from rapidfuzz.process import extract  # noqa: PLC0415 - same
 
     candidates = [other for other in known if other != name]
     likeness = Indel.normalized_similarity
-    found = extract(name, candidates, scorer=likeness, processor=str.casefold, score_cutoff=least, limit=_MOST)
-    return tuple(other for other, _, _ in found)
+    close = extract(name, candidates, scorer=OSA.distance, processor=str.casefold, score_cutoff=2, limit=_MOST)
+    close = [found for found in close if likeness(name, found[0], processor=str.casefold) >= least]
+    like = extract(name, candidates, scorer=likeness, processor=str.casefold, score_cutoff=least, limit=_MOST)
+    return tuple(dict.fromkeys(other for other, _, _ in [*close, *like]))[:_MOST]
 
 
 class Suggestions:
