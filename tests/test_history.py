@@ -73,7 +73,7 @@ def test_heads_are_a_table_in_text_and_html() -> None:
     table = HeadTable(replace(head, updated_at=moment) for head in manager.list_conversations())
     assert repr(table).splitlines() == [
         "conversation                   user   turns  tokens  cost   updated (UTC)",
-        "a<script>alert(1)</script>[0m  alice  1      84      $0.00  2026-11-22 19:45",
+        "a<script>alert(1)</script>[0m  alice  1      85      $0.00  2026-11-22 19:45",
     ]
     html = table._repr_html_()
     assert "<td>a&lt;script&gt;alert(1)&lt;/script&gt;[0m</td><td>alice</td><td>1</td>" in html
