@@ -256,7 +256,7 @@ def test_unknown_fields_are_passed_over() -> None:
         encode_turn(PLAIN) + b"{}",
     ],
 )
-def test_what_is_no_turn_is_corrupt(data: bytes) -> None:
+def test_invalid_turn_is_corrupt(data: bytes) -> None:
     """Truncated, doubled, empty or other data: an error that shows how it begins, never a partial turn."""
     with pytest.raises(StoreCorruptedError, match="A stored Turn cannot be read"):
         decode_turn(data)

@@ -90,7 +90,7 @@ def sql(directory: Path, statement: str, *arguments: object) -> list[tuple[objec
 class TestFiles:
     """The directory belongs to the user."""
 
-    def test_directory_and_files_are_readable_by_nobody_else(self, tmp_path: Path) -> None:
+    def test_directory_and_files_are_private(self, tmp_path: Path) -> None:
         """Modes are 0700 and 0600 whatever the umask, while it is open (with its log) and after."""
         former = os.umask(0)
         try:
@@ -138,7 +138,7 @@ class TestFiles:
             DiskStore(directory)
 
     @pytest.mark.parametrize("directory", [5, b"conversations", "a\0b"])
-    def test_what_is_no_directory_is_refused(self, directory: Any) -> None:
+    def test_invalid_directory_is_refused(self, directory: Any) -> None:
         """The error names the value."""
         with pytest.raises(InvalidArgumentError, match=r"^directory=.* is not a path"):
             DiskStore(directory)
@@ -363,7 +363,7 @@ class TestProcesses:
             assert {turn.user_text for turn in store.get("b").turns} == {"x"}
         assert sql(tmp_path, "PRAGMA integrity_check") == [("ok",)]
 
-    def test_reading_goes_on_while_another_process_writes(self, tmp_path: Path) -> None:
+    def test_reading_works_while_another_process_writes(self, tmp_path: Path) -> None:
         """Readers see the state before the write; a writer waits for ``timeout_s`` and then raises."""
         with DiskStore(tmp_path, timeout_s=0.05) as store:
             store.append("a", said("x"))
@@ -558,7 +558,7 @@ class TestUnusable:
             (tmp_path / f"{DATABASE}-shm").stat()  # where it can stand before the disk is full, as when it fills up
             assert run_python(code, tmp_path).stdout == "['one', 'two'] ['two']\n"
 
-    def test_opening_waits_for_nobody(self, filled: Path) -> None:
+    def test_opening_does_not_wait_for_writers(self, filled: Path) -> None:
         """While another process is writing for a long time, the store opens and reads at once."""
         with closing(sqlite3.connect(filled / DATABASE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -568,7 +568,7 @@ class TestUnusable:
                     store.append("b", said("x"))
             other.execute("ROLLBACK")
 
-    def test_directory_that_may_only_be_read_is_read_from_a_copy(self, tmp_path: Path) -> None:
+    def test_read_only_directory_is_read_from_a_copy(self, tmp_path: Path) -> None:
         """As on a read-only mount: SQLite needs to write files beside the database, and the error says what to do."""
         home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others, whom root has to become here
         with DiskStore(home / "store") as store:
@@ -647,7 +647,7 @@ class TestDamage:
     """Damage is an error, never an empty history."""
 
     @pytest.mark.parametrize("damage", ["emptied", "gone"])
-    def test_lost_database_is_no_empty_store(self, filled: Path, damage: str) -> None:
+    def test_lost_database_is_not_an_empty_store(self, filled: Path, damage: str) -> None:
         """Each time it is opened; no new one is created in its place."""
         (filled / DATABASE).unlink()
         if damage == "emptied":
@@ -696,7 +696,7 @@ class TestDamage:
             ):
                 store.append("b", said("lost?"))
 
-    def test_store_that_was_moved_goes_on(self, filled: Path) -> None:
+    def test_moved_store_keeps_working(self, filled: Path) -> None:
         """Writes go to where its files are now, never to another store in their place."""
         with DiskStore(filled) as store, ThreadPoolExecutor(1) as other:
             filled.rename(filled.with_name("elsewhere"))
@@ -787,7 +787,7 @@ class TestDamage:
             store.append("a", said("50"))
 
     @pytest.mark.parametrize("value", [b"", b"{", b"null", b"[]", b'{"messages": 5}', b"\xff\xfe", b"\x80\x04K\x01."])
-    def test_turn_that_is_no_turn(self, filled: Path, value: bytes) -> None:
+    def test_damaged_turn(self, filled: Path, value: bytes) -> None:
         """The error shows how the row begins; nothing is skipped."""
         keys = sql(filled, "SELECT key FROM Cache WHERE typeof(key) = 'integer' ORDER BY key")
         sql(filled, "UPDATE Cache SET value = ? WHERE key = ?", value, keys[49][0])
@@ -945,7 +945,7 @@ class TestPlantedRows:
         assert target.read_text() == "keep me"
 
     @pytest.mark.parametrize("kind", ["pickled value", "file of pickle", "pickled key"])
-    def test_plain_diskcache_would_fire(self, filled: Path, tmp_path: Path, kind: str) -> None:
+    def test_plain_diskcache_would_run_the_code(self, filled: Path, tmp_path: Path, kind: str) -> None:
         """The positive control: plain diskcache runs the code in the same rows."""
         fired = tmp_path / "fired"
         if kind == "file of pickle":

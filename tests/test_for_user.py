@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def manager(store: StateStore, clock: Clock) -> ConversationManager:
     """The whole manager, with a store of each kind in which bob has conversations."""
-    everybody = ConversationManager(DemoProvider(), store, clock=clock)
+    whole = ConversationManager(DemoProvider(), store, clock=clock)
     for name in ("bobs", "shared:bob"):
-        everybody.new_conversation(conversation_id=name, user_id="bob", metadata={"secret": 1}).send("I am Bob")
-    return everybody
+        whole.new_conversation(conversation_id=name, user_id="bob", metadata={"secret": 1}).send("I am Bob")
+    return whole
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ class TestReading:
         for call in calls:
             with pytest.raises(ConversationNotFoundError) as theirs:
                 call("bobs")
-            with pytest.raises(ConversationNotFoundError) as nobodys:
+            with pytest.raises(ConversationNotFoundError) as unknown:
                 call("none")
-            assert str(theirs.value) == str(nobodys.value).replace("'none'", "'bobs'")
+            assert str(theirs.value) == str(unknown.value).replace("'none'", "'bobs'")
         assert manager.store.get("bobs") == before
         assert ids_of(manager.store) == ["bobs", "shared:alice", "shared:bob"]
 
@@ -145,7 +145,7 @@ class TestReading:
         assert "'shared:alice'?" in str(caught.value)
         assert "bob" not in str(caught.value)
 
-    def test_lists_and_turns_are_ones_own(self, alice: ConversationManager) -> None:
+    def test_lists_and_turns_are_the_users_own(self, alice: ConversationManager) -> None:
         """With or without a prefix or the user's own id."""
         assert [head.conversation_id for head in alice.list_conversations()] == ["shared:alice"]
         assert [head.conversation_id for head in alice.list_conversations("shared:", "alice")] == ["shared:alice"]
@@ -153,7 +153,7 @@ class TestReading:
         assert [each.turn.user_text for each in alice.store.iter_turns()] == ["I am Alice"]
         assert list(alice.store.iter_turns(prefix="bob")) == []
 
-    def test_somebody_else_may_not_be_named(self, alice: ConversationManager) -> None:
+    def test_other_users_may_not_be_named(self, alice: ConversationManager) -> None:
         """``user_id=`` of another user raises, in every call that takes one."""
         calls: list[Callable[[], object]] = [
             lambda: alice.new_conversation(user_id="bob"),
@@ -175,7 +175,7 @@ class TestReading:
 class TestWriting:
     """What a user writes belongs to that user."""
 
-    def test_new_conversations_are_ones_own(self, manager: ConversationManager, alice: ConversationManager) -> None:
+    def test_new_conversations_are_the_users(self, manager: ConversationManager, alice: ConversationManager) -> None:
         """Whichever call creates them."""
         alice.new_conversation(conversation_id="new")
         alice.open_conversation(conversation_id="opened")
@@ -185,7 +185,7 @@ class TestWriting:
         owners = {head.conversation_id: head.user_id for head in manager.store.list(user_id="alice")}
         assert owners == dict.fromkeys(["shared:alice", "new", "opened", "appended", "set", "forked"], "alice")
 
-    def test_taken_id_is_taken_and_no_more_is_said(
+    def test_taken_id_is_refused_without_details(
         self, manager: ConversationManager, alice: ConversationManager
     ) -> None:
         """The error tells neither the owner nor the content, and the conversation is unchanged."""
@@ -204,7 +204,7 @@ class TestWriting:
             assert "bob" not in str(caught.value).replace("'bobs'", "")
         assert manager.store.get("bobs") == before
 
-    def test_deleting_many_takes_ones_own(
+    def test_deleting_many_deletes_only_ones_own(
         self, manager: ConversationManager, alice: ConversationManager, clock: Clock
     ) -> None:
         """By prefix and by age; a dry run names only the user's own."""
@@ -216,7 +216,7 @@ class TestWriting:
         assert alice.store.delete_prefix("shared:") == ()
         assert ids_of(manager.store) == ["bobs", "shared:bob"]
 
-    def test_background_cleanup_takes_ones_own(
+    def test_background_cleanup_deletes_only_ones_own(
         self, manager: ConversationManager, alice: ConversationManager, clock: Clock
     ) -> None:
         """It ends with its ``stop``."""
@@ -240,7 +240,7 @@ class TestWriting:
             thread.join()
         assert sorted(map(int, texts(alice.store.get("new").turns))) == list(range(20))
 
-    def test_id_that_is_created_meanwhile_is_ones_own(self, store: StateStore) -> None:
+    def test_id_that_is_created_meanwhile_is_shared(self, store: StateStore) -> None:
         """If another kernel of alice's is faster, the write goes to its conversation."""
         alice = store.for_user("alice")
 
@@ -289,7 +289,7 @@ class TestWriting:
 class TestNarrowing:
     """The narrowed manager is the same manager."""
 
-    def test_conversations_go_on(self, manager: ConversationManager, alice: ConversationManager) -> None:
+    def test_conversations_are_shared(self, manager: ConversationManager, alice: ConversationManager) -> None:
         """A turn that is sent through one is stored for the other."""
         alice.get_conversation("shared:alice").send("Still me")
         assert len(manager.get_conversation("shared:alice").turns) == 2
@@ -337,7 +337,7 @@ class TestNarrowing:
         alice.store.close()
         assert len(manager.store.list()) == 3
 
-    def test_ledger_is_everybodys(self, manager: ConversationManager, alice: ConversationManager) -> None:
+    def test_ledger_is_shared(self, manager: ConversationManager, alice: ConversationManager) -> None:
         """A limit holds for all users together; amounts reveal no text."""
         alice.store.settle(alice.store.reserve(["total"], Decimal(1), limit=None, lease=60), Decimal(2))
         assert manager.store.spending("total").spent == alice.store.spending("total").spent == 2
@@ -354,7 +354,7 @@ class TestNarrowing:
                 alice.store.reserve(["total", scope], Decimal(0), limit=Decimal(1), lease=60)
 
     @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])
-    def test_user_is_a_user(self, manager: ConversationManager, wrong: str) -> None:
+    def test_invalid_user_is_refused(self, manager: ConversationManager, wrong: str) -> None:
         """A blank user id is refused and does not mean all users."""
         with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
             manager.for_user(wrong)

@@ -33,7 +33,7 @@ def test_any_text_that_is_not_blank_is_an_id(text: str) -> None:
         (b"a", "it is of type bytes, not text"),
     ],
 )
-def test_what_is_no_id_is_refused_with_its_problem(bad: Any, problem: str) -> None:
+def test_invalid_id_is_refused_with_its_problem(bad: Any, problem: str) -> None:
     """A conversation's id has its own error class; a user's id is an invalid argument."""
     with pytest.raises(InvalidConversationIdError, match=problem):
         check_conversation_id(bad)

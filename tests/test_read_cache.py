@@ -6,12 +6,14 @@ import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.cache import MOST_BYTES, MOST_CONVERSATIONS
 from promptkit_nb.stores.disk import DiskStore
 from storing import said, texts
@@ -43,14 +45,14 @@ def changed(directory: Path, statement: str) -> None:
 class TestTurns:
     """The row of a turn is written once, so it is decoded once."""
 
-    def test_turn_that_was_read_is_not_decoded_again(self, store: StateStore) -> None:
+    def test_turn_is_decoded_once(self, store: StateStore) -> None:
         """Every read returns the same frozen value, on every store."""
         store.append("a", said("one"))
         (turn,) = store.get("a").turns
         assert store.get("a").turns[0] is turn
         assert store.recent("a", 1)[0] is turn
 
-    def test_what_others_wrote_is_seen(self, two: tuple[DiskStore, DiskStore]) -> None:
+    def test_changes_by_others_are_seen(self, two: tuple[DiskStore, DiskStore]) -> None:
         """Appended and replaced turns, and a new conversation under the same id."""
         mine, theirs = two
         theirs.append("a", said("three"))
@@ -81,7 +83,7 @@ class TestTurns:
             with pytest.raises(StoreCorruptedError, match="'a'"):
                 store.recent("a", 2)
 
-    def test_newest_turns_are_not_even_read_while_nobody_writes(self, tmp_path: Path) -> None:
+    def test_newest_turns_are_not_read_if_nothing_changed(self, tmp_path: Path) -> None:
         """One query tells that nothing changed, even after our own appends; our other writes make it read again."""
         with DiskStore(tmp_path) as store:
             for name in ("one", "two"):
@@ -100,7 +102,7 @@ class TestTurns:
             store.archive("a", 0, 1, as_branch="head")
             assert texts(store.recent("a", 5)) == ["two", "three"]
 
-    def test_interrupt_right_behind_an_append_hides_nothing(self, tmp_path: Path) -> None:
+    def test_interrupt_right_after_an_append_hides_nothing(self, tmp_path: Path) -> None:
         """If Ctrl-C comes while the turn is being stored, it is stored and read."""
         with DiskStore(tmp_path) as store:
             store.append("a", said("one"))
@@ -129,7 +131,7 @@ class TestTurns:
             with pytest.raises(ConversationNotFoundError):
                 store.recent("a", 2)
 
-    def test_deleted_text_is_let_go(self, store: DiskStore) -> None:
+    def test_deleted_text_is_dropped(self, store: DiskStore) -> None:
         """A handle that deletes a conversation keeps nothing of it in memory."""
         store.append("a", said("secret"))
         store.get("a")
@@ -137,7 +139,7 @@ class TestTurns:
         store.delete("a")
         assert "secret" not in repr(vars(store._cache))
 
-    def test_no_more_is_remembered_than_the_limit(self, store: DiskStore) -> None:
+    def test_no_more_bytes_are_cached_than_the_limit(self, store: DiskStore) -> None:
         """A handle that lives for months does not grow; it reads again what it has dropped."""
         long = "x" * (MOST_BYTES // 5)
         for number in range(8):
@@ -150,7 +152,7 @@ class TestTurns:
 class TestConversations:
     """Record and frame are cached together, because each change of a frame changes the record, too."""
 
-    def test_metadata_that_somebody_else_changed_is_in_the_head(self, two: tuple[DiskStore, DiskStore]) -> None:
+    def test_metadata_that_another_handle_changed_is_in_the_head(self, two: tuple[DiskStore, DiskStore]) -> None:
         """An append after the change returns it."""
         mine, theirs = two
         theirs.update_metadata("a", topic="travel")
@@ -162,24 +164,24 @@ class TestConversations:
         for number in range(3):
             head = store.append("a", said(str(number)))
             assert head.metadata == {"tags": ["x"]}
-            head.metadata["tags"].append("y")  # type: ignore[attr-defined]  # what a careless caller does
+            head.metadata["tags"].append("y")  # type: ignore[attr-defined]  # a mistake of the caller
             head.metadata["more"] = 1  # type: ignore[index]  # same
         assert store.get("a").metadata == {"tags": ["x"]}
 
-    def test_failed_append_is_not_remembered(
+    def test_failed_append_is_not_cached(
         self, two: tuple[DiskStore, DiskStore], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A rolled back turn is in neither the head nor the totals of the next append."""
         mine, theirs = two
         with monkeypatch.context() as patch:
-            patch.setattr(mine.backend, "add", _failing)  # the record is swapped then
+            patch.setattr(mine.backend, "put", _failing)  # record and turn have been written then
             with pytest.raises(StoreUnavailableError, match="no space"):
-                mine.append("a", said("lost"))
+                mine.append("a", said("lost"), charge=Charge(("total",), Decimal(1)))
         head = mine.append("a", said("three"))
         assert head == theirs.head("a")
         assert texts(mine.recent("a", 9)) == texts(theirs.get("a").turns) == ["one", "two", "three"]
 
-    def test_no_more_are_remembered_than_the_limit(self, store: DiskStore) -> None:
+    def test_no_more_conversations_are_cached_than_the_limit(self, store: DiskStore) -> None:
         """The limit is a number of conversations."""
         for number in range(MOST_CONVERSATIONS + 5):
             store.create(ConversationState(str(number)))
@@ -188,5 +190,5 @@ class TestConversations:
         assert store.append("0", said("hello")).turn_count == 1
 
 
-def _failing(*_: object) -> None:
+def _failing(*_: object, **__: object) -> None:
     raise OSError("no space")

@@ -128,7 +128,7 @@ class TestAddress:
             None,
         ],
     )
-    def test_what_is_no_address_is_refused_unquoted(self, url: Any) -> None:
+    def test_invalid_url_is_refused_unquoted(self, url: Any) -> None:
         """An unencoded slash makes the password look like a port; no part of it is quoted."""
         with pytest.raises(InvalidArgumentError, match="url is not the URL of a Redis server") as caught:
             RedisStore(url)
@@ -251,7 +251,7 @@ class TestClient:
         with pytest.raises(InvalidArgumentError, match="without decode_responses=True"):
             RedisStore(f"{redis_url}?decode_responses=True")
 
-    def test_what_is_no_client_is_refused(self) -> None:
+    def test_invalid_client_is_refused(self) -> None:
         """The error names its type."""
         wrong: Any = "redis://localhost"
         with pytest.raises(InvalidArgumentError, match="client is a str"):
@@ -303,7 +303,7 @@ class TestNotebook:
             with RedisStore(url) as store:
                 assert texts(store, "talk") == ["hello"]
 
-    def test_server_that_is_not_there_is_told_in_one_line(self, shell: InteractiveShell) -> None:
+    def test_missing_server_is_an_error_of_one_line(self, shell: InteractiveShell) -> None:
         """Without the password."""
         printed = printed_by(shell, "%chat_setup --provider demo --store redis://:pa55word@127.0.0.1:1/0")
         assert "The Redis server at 127.0.0.1:1/0 cannot be used" in printed
@@ -366,7 +366,7 @@ class TestKeys:
         assert taken == [{"zrangebylex": 1, "mget": 1, "get": 0}] * 2
 
     @pytest.mark.parametrize("name", ["h:a", "a:a", "ids", "u:default", "t:1", "i:1", "cid"])
-    def test_foreign_data_is_told_and_left_alone(
+    def test_foreign_data_is_an_error_and_left_alone(
         self, store: RedisStore, client: redis.Redis, prefix: str, name: str
     ) -> None:
         """A key of another type is never overwritten."""
@@ -443,7 +443,7 @@ class TestOneRoundTrip:
         assert head == store.head("a")
         assert (head.turn_count, head.revision, head.unpriced_turns) == (2, 3, 1)
 
-    def test_somebody_else_wrote(self, store: RedisStore, redis_url: str, prefix: str) -> None:
+    def test_another_handle_wrote(self, store: RedisStore, redis_url: str, prefix: str) -> None:
         """Both turns stay, and the changed metadata is in the head."""
         store.append("a", said("mine"))
         with RedisStore(redis_url, prefix=prefix) as other:
@@ -453,7 +453,7 @@ class TestOneRoundTrip:
         assert texts(store) == ["mine", "theirs", "mine again"]
         assert (head.turn_count, head.revision, head.metadata) == (3, 4, {"topic": "travel"})
 
-    def test_somebody_else_deleted(self, store: RedisStore, redis_url: str, prefix: str) -> None:
+    def test_another_handle_deleted(self, store: RedisStore, redis_url: str, prefix: str) -> None:
         """Without ``create`` it raises; with it a new conversation is started."""
         store.append("a", said("old"))
         with RedisStore(redis_url, prefix=prefix) as other:
@@ -463,7 +463,7 @@ class TestOneRoundTrip:
         assert store.append("a", said("new")).turn_count == 1
         assert texts(store) == ["new"]
 
-    def test_somebody_else_deleted_and_began_anew(self, store: RedisStore, redis_url: str, prefix: str) -> None:
+    def test_another_handle_deleted_and_created_again(self, store: RedisStore, redis_url: str, prefix: str) -> None:
         """The turn is added to the new one."""
         store.append("a", said("old"))
         with RedisStore(redis_url, prefix=prefix) as other:
@@ -480,7 +480,7 @@ class TestOneRoundTrip:
         assert store.append("a", last) == head
         assert store.append("a", first) == head
 
-    def test_thousands_of_conversations_are_not_all_remembered(self, store: RedisStore) -> None:
+    def test_thousands_of_conversations_are_not_all_cached(self, store: RedisStore) -> None:
         """A handle that lives for months does not grow; it reads again what it has dropped."""
         for number in range(1050):
             store.append(str(number), said("one"))
@@ -637,7 +637,7 @@ class TestExpiry:
 class TestLostServer:
     """A lost server is an error, and no acknowledged write is lost."""
 
-    def test_nobody_there(self) -> None:
+    def test_no_server(self) -> None:
         """The error names host and port, and how to check."""
         with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0 cannot be used.*redis-cli ping"):
             RedisStore("redis://127.0.0.1:1/0")
@@ -677,7 +677,7 @@ class TestLostServer:
                 thread.join(60)
             assert sorted(texts(store)) == sorted(f"{name}{number}" for name in "abcd" for number in range(40))
 
-    def test_paused_server_is_waited_for_no_longer_than_told(self, tmp_path: Path) -> None:
+    def test_paused_server_is_not_waited_for_beyond_the_timeout(self, tmp_path: Path) -> None:
         """A timeout is raised, then it works again; the turn that was being appended is stored once."""
         with RedisServer(tmp_path) as server, RedisStore(server.url, timeout_s=0.3) as store:
             store.append("a", said("one"))
@@ -694,7 +694,7 @@ class TestLostServer:
             store.append("a", turn)
             assert texts(store) == ["one", "two"]
 
-    def test_lost_answer_is_no_refusal(self, tmp_path: Path) -> None:
+    def test_lost_answer_is_not_a_refusal(self, tmp_path: Path) -> None:
         """If the connection is lost during a creation, the error says so, not that the id is taken."""
         with RedisServer(tmp_path) as server, RedisStore(server.url) as store:
             before_writing(store, server.kill)
@@ -705,7 +705,7 @@ class TestLostServer:
             with pytest.raises(ConversationExistsError):
                 store.create(ConversationState("a"))
 
-    def test_restarted_server_is_met_with_a_new_connection(self, tmp_path: Path) -> None:
+    def test_restarted_server_gets_a_new_connection(self, tmp_path: Path) -> None:
         """The first call after it succeeds, although the connection is dead and the script is not loaded."""
         with RedisServer(tmp_path, durable=True) as server, RedisStore(server.url) as store:
             store.append("a", said("one"))

@@ -109,7 +109,7 @@ class TestArchiving:
             assert (current(store), state.branches, state.context_hash) == ("abcdef", (), None)
             assert state.turns[:5] == turns
 
-    def test_tail_comes_back_behind_what_is_left_of_the_head(self, store: StateStore) -> None:
+    def test_tail_is_restored_after_what_is_left_of_the_head(self, store: StateStore) -> None:
         """After a head was archived, the tail counts from there; when the head is back, from the front again."""
         spoken(store, "abcde")
         store.archive("a", 3, 5, as_branch="tail")
@@ -145,7 +145,7 @@ class TestArchiving:
         store.restore("a", "tail")
         assert (current(store), context_chain(store)) == ("de", whole)
 
-    def test_middle_comes_back_in_the_middle(self, store: StateStore) -> None:
+    def test_middle_is_restored_in_the_middle(self, store: StateStore) -> None:
         """Between the turns that were around it; the later ones stay."""
         spoken(store, "abcd")
         store.archive("a", 1, 3, as_branch="middle")
@@ -154,7 +154,7 @@ class TestArchiving:
         store.restore("a", "middle")
         assert current(store) == "abcde"
 
-    def test_tail_of_what_left_in_the_middle_comes_back_behind_the_rest(self, store: StateStore) -> None:
+    def test_tail_whose_context_was_archived_is_restored_at_the_end(self, store: StateStore) -> None:
         """The turns before it are gone, and it does not replace earlier ones."""
         spoken(store, "abcd")
         store.archive("a", 3, 4, as_branch="tail")
@@ -166,7 +166,7 @@ class TestArchiving:
         store.restore("a", "tail")
         assert current(store) == "ad"
 
-    def test_versions_leave_and_return_with_their_turn(self, store: StateStore) -> None:
+    def test_versions_are_archived_and_restored_with_their_turn(self, store: StateStore) -> None:
         """A turn that is replaced while archived is restored as its latest answer."""
         a, b, _ = spoken(store, "abc")
         store.replace("a", b.id, said("x"))
@@ -223,7 +223,7 @@ class TestSummaries:
             (Summary(0, 0, "x", created_at=datetime(2026, 1, 1)), "A summary's time has no time zone"),  # noqa: DTZ001 - same
         ],
     )
-    def test_what_cannot_be_read_back_is_refused(self, store: StateStore, summary: Any, words: str) -> None:
+    def test_unreadable_summary_is_refused(self, store: StateStore, summary: Any, words: str) -> None:
         """By ``add_summary`` and ``set``; the conversation is unchanged."""
         spoken(store, "a")
         before = store.get("a")
@@ -257,7 +257,7 @@ class TestSummaries:
 class TestForking:
     """A fork is independent."""
 
-    def test_moves_in_a_fork_stay_there(self, store: StateStore) -> None:
+    def test_changes_in_a_fork_stay_there(self, store: StateStore) -> None:
         """Replacing, archiving and restoring in one does not change the other."""
         a, *_ = spoken(store, "abc")
         store.fork("a", "b")
@@ -268,7 +268,7 @@ class TestForking:
         store.archive("a", 0, 1, as_branch="head")
         assert texts(store.get("b").turns) == ["x"]
 
-    def test_restored_turns_are_inherited_still(self, store: StateStore) -> None:
+    def test_restored_turns_are_still_inherited(self, store: StateStore) -> None:
         """Versions and branches, too; a new answer in the fork is its own."""
         (a, b) = spoken(store, "ab")
         store.replace("a", a.id, said("x"))
@@ -309,7 +309,7 @@ class TestForking:
         assert sorted(head.conversation_id for head in store.list()) == ["a", "b"]
 
 
-def test_conversation_has_room_for_so_many_turns() -> None:
+def test_number_of_turns_is_limited() -> None:
     """A turn that would reach the rows of versions is refused with our error."""
     store = MemoryStore()
     (a,) = spoken(store, "a")
@@ -366,17 +366,17 @@ class Model:
         line = self.branches.pop(name)
         start = min(max(line.start, 0), len(self.slots))
         if line.kind == "head":
-            self.shift(len(line.slots), behind=start)
+            self.shift(len(line.slots), at=start)
             self.slots[start:start] = line.slots
             return
         if displaced is not None:
             self.branches[displaced] = Line("tail", start, self.slots[start:])
         self.slots[start:] = line.slots
 
-    def shift(self, by: int, behind: int = 0) -> None:
+    def shift(self, by: int, at: int = 0) -> None:
         """Shift the branches that start at or after a position."""
         for line in self.branches.values():
-            if behind == 0 or line.start >= behind:
+            if at == 0 or line.start >= at:
                 line.start += by
 
 

@@ -63,7 +63,7 @@ class TestCleanup:
         assert [head.conversation_id for head in store.list()] == ["live"]
 
     @pytest.mark.parametrize("wrong", [0, -1, None, "1", True, float("nan"), START.replace(tzinfo=None)])
-    def test_what_is_no_age_deletes_nothing(self, store: StateStore, wrong: Any) -> None:
+    def test_invalid_age_deletes_nothing(self, store: StateStore, wrong: Any) -> None:
         """It is refused, in the background, too."""
         store.append("a", said("x"))
         with pytest.raises(InvalidArgumentError, match="older_than="):
@@ -161,7 +161,7 @@ class TestLedger:
         assert [store.spending(scope).spent for scope in [*scopes, "user:al"]] == [1, 1, 1, 1, 1, 0]
 
     @pytest.mark.parametrize("wrong", [None, 5, "total"])
-    def test_what_is_no_scope_or_reservation_is_refused(self, store: StateStore, wrong: Any) -> None:
+    def test_invalid_scopes_and_reservations_are_refused(self, store: StateStore, wrong: Any) -> None:
         """The error quotes the value, and nothing is entered."""
         with pytest.raises(InvalidArgumentError, match=r"^scopes=.* is not valid; give a tuple of texts"):
             store.reserve(wrong, DOLLAR, limit=None, lease=60)

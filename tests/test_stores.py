@@ -94,7 +94,7 @@ class TestIds:
         assert texts(store.get(other).turns) == ["other"]
 
     @pytest.mark.parametrize("bad", ["", " ", "\n\t", "x" * 1001, "\ud83d", None, 7])
-    def test_what_is_no_id_is_refused_by_every_call(self, store: StateStore, bad: Any) -> None:
+    def test_invalid_id_is_refused_by_every_call(self, store: StateStore, bad: Any) -> None:
         """Blank, too long, half a character or not text: ``InvalidConversationIdError``, and nothing is stored."""
         calls: list[Callable[[], object]] = [
             lambda: store.create(ConversationState(bad)),
@@ -112,7 +112,7 @@ class TestIds:
         assert store.list() == []
 
     @pytest.mark.parametrize("bad", ["", "  ", "\ud83d", "x" * 1001, None])
-    def test_what_is_no_user_is_refused(self, store: StateStore, bad: Any) -> None:
+    def test_invalid_user_is_refused(self, store: StateStore, bad: Any) -> None:
         """User ids follow the same rules as conversation ids; nothing is stored."""
         with pytest.raises(InvalidArgumentError, match="cannot be a user id"):
             store.create(ConversationState("a", bad))
@@ -217,7 +217,7 @@ class TestAppending:
             said("x", latency_ms="fast"),
             said("x", cost="free"),
             said("x", cost=Decimal("NaN")),
-            said("x", usage=Usage("many", 1)),  # type: ignore[arg-type]  # what a careless caller does
+            said("x", usage=Usage("many", 1)),  # type: ignore[arg-type]  # a mistake of the caller
             said("x", created_at=datetime(2026, 3, 1)),  # noqa: DTZ001 - without a zone on purpose
             said("x", model=None),
         ],
@@ -286,7 +286,7 @@ class TestRecent:
         assert texts(store.recent("a", n)) == list(expected)
 
     @pytest.mark.parametrize("n", [-1, 1.5, "3", True, None])
-    def test_what_is_no_count_is_refused(self, store: StateStore, n: Any) -> None:
+    def test_invalid_count_is_refused(self, store: StateStore, n: Any) -> None:
         """The error is a ``ValueError``, too."""
         store.append("a", said("x"))
         with pytest.raises(InvalidArgumentError, match="n="):
@@ -478,7 +478,7 @@ class TestListing:
         ]
         assert len(store.list("user:ali")) == 4
         assert len(store.list("")) == 6
-        assert store.list("nobody") == []
+        assert store.list("none") == []
 
     @pytest.mark.parametrize("prefix", ["%", "_", "*", "[a]", "'", "\U0010ffff", "\ud7ff", "a\0"])
     def test_prefix_is_taken_literally(self, store: StateStore, prefix: str) -> None:
@@ -745,7 +745,7 @@ class TestExpiry:
         assert store.append("a", said("anew")).turn_count == 1
 
     @pytest.mark.parametrize("ttl", [0, -1, timedelta(0), timedelta(days=-1)])
-    def test_ttl_of_nothing_is_none(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
+    def test_zero_and_negative_ttls_are_none(self, open_store: OpenStore, clock: Clock, ttl: Duration) -> None:
         """Zero and negative values switch it off: nothing expires."""
         store = open_store(ttl)
         store.append("a", said("x"))
@@ -753,7 +753,7 @@ class TestExpiry:
         assert len(store.get("a").turns) == 1
 
     @pytest.mark.parametrize("ttl", [float("nan"), float("inf"), True, "60", 1e12])
-    def test_what_is_no_duration_is_refused(self, open_store: OpenStore, ttl: Any) -> None:
+    def test_invalid_duration_is_refused(self, open_store: OpenStore, ttl: Any) -> None:
         """The error is a ``ValueError``, too."""
         with pytest.raises(InvalidArgumentError, match="ttl="):
             open_store(ttl)

@@ -44,7 +44,7 @@ class TestOurs:
         """Each check has a prefix of its own."""
         check_state_store(lambda: RedisStore(redis_url, prefix=f"{uuid4()}:"))
 
-    def test_user_store_refuses_others_and_keeps_the_rest(self) -> None:
+    def test_narrowed_store_refuses_others_and_passes_the_rest(self) -> None:
         """A narrowed store fails only the checks that name other users or close it."""
         named = failures_of(lambda: MemoryStore().for_user("default"))
         others = {name for name, found in named.items() if "is another user" in found}
@@ -63,7 +63,7 @@ class LosesTheThirdTurn(MemoryStore):
         return head
 
 
-class GivesAwayWhatItHolds(MemoryStore):
+class SharesItsMetadata(MemoryStore):
     """Returns the same mutable metadata each time."""
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class GivesAwayWhatItHolds(MemoryStore):
         return self.handed_out.setdefault((conversation_id, head.revision), head)
 
 
-class TakesZeroForAll(MemoryStore):
+class TakesZeroAsAll(MemoryStore):
     """As Redis does."""
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         return super().recent(conversation_id, n or 1000)
 
 
-class ListsByTheFirstLetters(MemoryStore):
+class ListsUsersByPrefix(MemoryStore):
     """Finds alicia if asked for alice."""
 
     def list(self, prefix: str | None = None, user_id: str | None = None, *args: Any, **options: Any) -> list[Head]:
@@ -112,7 +112,7 @@ class CountsReplayedTurns(MemoryStore):
         return super().append(conversation_id, replace(turn, replayed=False), **options)
 
 
-class DropsWhatARestoreDisplaces(MemoryStore):
+class DropsWhatRestoringDisplaces(MemoryStore):
     """Brings a tail back and forgets the other one."""
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
@@ -120,7 +120,7 @@ class DropsWhatARestoreDisplaces(MemoryStore):
         return super().set(replace(self.get(conversation_id), branches=()))
 
 
-class ForksTheBill(MemoryStore):
+class ForksTheCost(MemoryStore):
     """Charges the copy for what the original paid."""
 
     def fork(self, conversation_id: str, new_id: str) -> Head:
@@ -134,7 +134,7 @@ class CleansUpInADryRun(MemoryStore):
         return super().cleanup(older_than)
 
 
-class PagesInNoOrder(MemoryStore):
+class PagesWithoutOrder(MemoryStore):
     """Orders by time alone."""
 
     def list(self, *args: Any, **options: Any) -> list[Head]:
@@ -206,20 +206,20 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
         "tail_becomes_a_branch",
         "archived_head_stays_in_the_context",
     },
-    GivesAwayWhatItHolds: {"values_are_the_callers_own"},
-    TakesZeroForAll: {"recent_none_is_empty"},
-    ListsByTheFirstLetters: {"users_are_apart"},
+    SharesItsMetadata: {"values_are_the_callers_own"},
+    TakesZeroAsAll: {"recent_none_is_empty"},
+    ListsUsersByPrefix: {"users_are_apart"},
     Overwrites: {"id_is_given_once", "one_of_many_creates"},
     ForgetsVersions: {"every_field_comes_back", "same_turn_twice_is_once", "every_stored_turn_is_streamed"},
     CountsReplayedTurns: {"replayed_and_inherited_turns_count_nothing"},
-    DropsWhatARestoreDisplaces: {
+    DropsWhatRestoringDisplaces: {
         "revision_counts_changes",
         "tail_becomes_a_branch",
         "archived_head_stays_in_the_context",
     },
-    ForksTheBill: {"forked_turns_are_inherited"},
+    ForksTheCost: {"forked_turns_are_inherited"},
     CleansUpInADryRun: {"old_ones_are_cleaned_up", "narrowed_store_deletes_its_own"},
-    PagesInNoOrder: {"order_is_total"},
+    PagesWithoutOrder: {"order_is_total"},
     ReservesScopeByScope: {
         "each_scope_may_have_its_own_limit",
         "scopes_are_reserved_together",
@@ -227,7 +227,7 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
     },
     SettlesAgainAndAgain: {
         "reservation_is_settled_once",
-        "limit_is_never_passed",
+        "limit_is_never_exceeded",
         "forgotten_reservation_is_unconfirmed",
         "ledger_survives_deletion",
         "narrowed_store_is_the_same_store",
@@ -236,12 +236,12 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
         "charge_is_entered_with_what_it_paid_for",
         "charge_without_a_reservation_counts",
         "many_threads_are_charged_exactly",
-        "what_is_no_amount_is_refused",
+        "invalid_amounts_are_refused",
     },
     ChargesAfterwards: {
         "charge_is_entered_with_what_it_paid_for",
         "what_changes_nothing_is_not_charged",
-        "what_is_no_amount_is_refused",
+        "invalid_amounts_are_refused",
     },
     NarrowsNothing: {
         "narrowed_store_hides_other_users",
@@ -260,14 +260,14 @@ class TestBroken:
     """A broken store fails, and the error says where."""
 
     @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
-    def test_broken_store_fails_where_it_is_broken(self, broken: type[MemoryStore]) -> None:
+    def test_broken_store_fails_only_where_it_is_broken(self, broken: type[MemoryStore]) -> None:
         """In these checks, and in no others."""
         assert failures_of(broken).keys() == BROKEN[broken]
 
     def test_failure_says_what_was_expected_and_found(self) -> None:
         """And what the check is about; the other checks were run."""
         with pytest.raises(AssertionError) as caught:
-            check_state_store(TakesZeroForAll)
+            check_state_store(TakesZeroAsAll)
         assert str(caught.value).startswith(
             f"The store fails 1 of {len(CHECKS)} checks of the contract:\n\nrecent_none_is_empty: ``recent(id, 0)`` is "
             "empty, and so is any number of an empty conversation.\n    recent: expected ((), ()), found ((Turn("

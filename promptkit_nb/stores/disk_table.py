@@ -210,7 +210,11 @@ class Table:
         """Return the values of several rows, as far as they exist."""
         marks = ", ".join("?" * len(keys))
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key IN ({marks}) AND raw = 1"  # noqa: S608 - only placeholders
-        return dict(self._read(select, *keys))
+        values = {}
+        for row in self._connection.execute(select, keys):
+            key, value = self._disk.row(*row)
+            values[key] = value
+        return values
 
     def put(self, key: Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
         """Write one row, replacing the one that has the key; the change counter stays the same unless it ``counts``."""
@@ -230,10 +234,11 @@ class Table:
         Return whether that was the case; if not, nothing was changed.
         """
         check_row(row.key, row.value)
+        check_row(new.key, new.value)
         asked = (row.value, row.key, row.tag, former, new.tag, low, high)
         if self._connection.execute(_SWAP, asked).rowcount == 0:
             return False
-        self.add(*new)
+        self._connection.execute(_ADD, (new.key, time.time(), new.tag, new.value))
         self._uncounted += 2
         return True
 

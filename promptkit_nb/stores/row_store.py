@@ -19,6 +19,7 @@ from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Head, carry_totals
 from promptkit_nb.stores.backend import Appending
 from promptkit_nb.stores.base import PeriodicCleanup, Reservation, StateStore, StoredTurn
+from promptkit_nb.stores.cache import CachedConversation
 from promptkit_nb.stores.checks import (
     check_branch_id,
     check_count,
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from promptkit_nb.state import Branch, Summary
     from promptkit_nb.stores.backend import AccountChange
     from promptkit_nb.stores.base import Charge, Duration, SortKey
-    from promptkit_nb.stores.cache import CachedConversation
     from promptkit_nb.stores.ledger import Account
     from promptkit_nb.turns import Turn
 
@@ -339,7 +339,7 @@ class RowStore(RowAccess, StateStore):
                 Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
             ):
                 self._cache.keep_turn(cid, place, line, turn, known.counter)
-                return known._replace(stored=stored, record=record)
+                return CachedConversation(stored, record, known.frame, known.metadata, known.counter)
         found = self._cached(conversation_id)
         if found is not None and self._is_hidden(found.record):
             raise exists_already(conversation_id) if create else not_found(conversation_id)

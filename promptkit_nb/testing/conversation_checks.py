@@ -163,7 +163,7 @@ def metadata_is_merged(store: StateStore) -> None:
     expect("turns", texts(store.get("a").turns), "one two three")
 
 
-def what_json_cannot_hold_is_refused(store: StateStore) -> None:
+def values_that_are_not_json_are_refused(store: StateStore) -> None:
     """Metadata that is not JSON is ``InvalidArgumentError``, and nothing is changed."""
     store.create(ConversationState("a"))
     for value in (object(), b"bytes", {1}, float("nan")):
@@ -255,7 +255,7 @@ CHECKS = (
     revision_counts_changes,
     stale_revision_is_refused,
     metadata_is_merged,
-    what_json_cannot_hold_is_refused,
+    values_that_are_not_json_are_refused,
     values_are_the_callers_own,
     deleted_is_gone,
     closed_store_refuses_every_call,

@@ -23,7 +23,7 @@ def prefix_is_taken_literally(store: StateStore) -> None:
     expect("'user:alice:'", sorted(ids(store.list("user:alice:"))), ["user:alice:1", "user:alice:2"])
     expect("'user:ali'", len(store.list("user:ali")), 3)
     expect("'%'", sorted(ids(store.list("%"))), ["%", "%_*"])
-    expect("'*', '_' and 'nobody'", (store.list("*"), store.list("_"), store.list("nobody")), ([], [], []))
+    expect("'*', '_' and 'none'", (store.list("*"), store.list("_"), store.list("none")), ([], [], []))
     expect("'' and None", (len(store.list("")), len(store.list())), (8, 8))
 
 
@@ -34,7 +34,7 @@ def users_are_apart(store: StateStore) -> None:
             store.create(ConversationState(f"{name}:{user_id}", user_id))
     expect("of alice", sorted(ids(store.list(user_id="alice"))), ["home:alice", "work:alice"])
     expect("of alice at work", ids(store.list("work:", "alice")), ["work:alice"])
-    expect("of nobody", store.list(user_id="nobody"), [])
+    expect("of an unknown user", store.list(user_id="carol"), [])
 
 
 def order_is_total(store: StateStore) -> None:

@@ -31,7 +31,7 @@ def reservation_is_settled_once(store: StateStore) -> None:
     expect("another scope", store.spending("other").spent, 0)
 
 
-def limit_is_never_passed(store: StateStore) -> None:
+def limit_is_never_exceeded(store: StateStore) -> None:
     """Reserving more than the limit is ``BudgetExceededError``; ``None`` is no limit."""
     store.settle(store.reserve(["total"], Decimal("0.6"), limit=Decimal(1), lease=60), Decimal("0.6"))
     store.reserve(["total"], Decimal("0.4"), limit=Decimal(1), lease=60)
@@ -160,7 +160,7 @@ def ledger_survives_deletion(store: StateStore) -> None:
     expect("spent", store.spending("a").spent, Decimal("0.5"))
 
 
-def what_is_no_amount_is_refused(store: StateStore) -> None:
+def invalid_amounts_are_refused(store: StateStore) -> None:
     """Invalid amounts, leases, scopes and limits are ``InvalidArgumentError``: nothing is reserved or charged."""
     good: dict[str, Any] = {"scopes": ["total"], "usd": Decimal(1), "limit": None, "lease": 60}
     bad: dict[str, Any]
@@ -182,7 +182,7 @@ def what_is_no_amount_is_refused(store: StateStore) -> None:
     expect_refusal(InvalidArgumentError, "settle(-1)", lambda: store.settle(reservation, Decimal(-1)))
     for charge in (
         Charge(("total",), Decimal(-1)),
-        Charge(("total",), 0.5),  # type: ignore[arg-type]  # what a careless caller does
+        Charge(("total",), 0.5),  # type: ignore[arg-type]  # a mistake of the caller
         Charge(("",), Decimal(1)),
         Charge("total", Decimal(1)),  # type: ignore[arg-type]  # same
         Decimal(1),
@@ -195,7 +195,7 @@ def what_is_no_amount_is_refused(store: StateStore) -> None:
 
 CHECKS = (
     reservation_is_settled_once,
-    limit_is_never_passed,
+    limit_is_never_exceeded,
     each_scope_may_have_its_own_limit,
     scopes_are_reserved_together,
     charge_is_entered_with_what_it_paid_for,
@@ -205,5 +205,5 @@ CHECKS = (
     many_threads_stay_under_the_limit,
     forgotten_reservation_is_unconfirmed,
     ledger_survives_deletion,
-    what_is_no_amount_is_refused,
+    invalid_amounts_are_refused,
 )

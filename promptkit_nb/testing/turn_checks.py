@@ -83,7 +83,7 @@ def unreadable_turn_is_refused(store: StateStore) -> None:
         ("cost", Decimal("NaN")),
         ("created_at", LONG_AGO.replace(tzinfo=None)),
     ):
-        turn = replace(said("x"), **{field: value})  # type: ignore[arg-type]  # what a careless caller does
+        turn = replace(said("x"), **{field: value})  # type: ignore[arg-type]  # a mistake of the caller
         expect_refusal(InvalidArgumentError, f"append, {field}={value!r}", partial(store.append, "a", turn))
     expect("list()", store.list(), [])
 
@@ -111,7 +111,7 @@ def recent_none_is_empty(store: StateStore) -> None:
     expect("recent", (store.recent("a", 0), store.recent("empty", 5)), ((), ()))
 
 
-def recent_of_no_count_is_refused(store: StateStore) -> None:
+def invalid_counts_are_refused(store: StateStore) -> None:
     """A negative count is ``InvalidArgumentError``."""
     store.append("a", said("x"))
     expect_refusal(InvalidArgumentError, "recent(id, -1)", lambda: store.recent("a", -1))
@@ -161,7 +161,7 @@ CHECKS = (
     many_threads_lose_nothing,
     recent_is_the_newest,
     recent_none_is_empty,
-    recent_of_no_count_is_refused,
+    invalid_counts_are_refused,
     unknown_price_is_never_zero,
     replayed_and_inherited_turns_count_nothing,
     every_stored_turn_is_streamed,
