@@ -29,12 +29,13 @@ from promptkit_nb.errors import (
 )
 from promptkit_nb.exports.archives import export_store
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.redis import RedisStore
 from promptkit_nb.turns import Message, Turn, Usage
 from redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -423,6 +424,37 @@ class TestOneRoundTrip:
         assert after["evalsha"] - before["evalsha"] == 20
         assert all(after.get(name, 0) == before.get(name, 0) for name in ("watch", "multi", "exec", "evalsha_ro"))
         assert store.head("a").turn_count == 22
+
+    def test_charge_takes_one_more(self, store: RedisStore, client: redis.Redis) -> None:
+        """Twenty charged appends read their four accounts with twenty ``MGET``, and write with twenty ``EVALSHA``."""
+        charge = Charge(("total", "day", "user", "conversation"), Decimal("0.1"))
+        for name in ("first", "second"):  # the first creates the conversation, the second loads the script
+            store.append("a", said(name), charge=charge)
+        before = commands_of(client)
+        for number in range(20):
+            store.append("a", said(str(number)), charge=charge)
+        after = commands_of(client)
+        counts = {name: after.get(name, 0) - before.get(name, 0) for name in ("mget", "evalsha", "watch", "exec")}
+        assert counts == {"mget": 20, "evalsha": 20, "watch": 0, "exec": 0}
+        assert [store.spending(scope).spent for scope in charge.scopes] == [Decimal("2.2")] * 4
+
+    def test_charge_counts_what_another_handle_spent(
+        self, store: RedisStore, redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If an account changes between the two commands, the append is repeated with the new amount."""
+        store.append("a", said("first"))
+        accounts = store.backend.accounts
+
+        def spent_meanwhile(scopes: Sequence[str]) -> list[bytes | None]:
+            found = accounts(scopes)
+            monkeypatch.undo()
+            with RedisStore(redis_url, prefix=prefix) as other:
+                other.append("b", said("theirs"), charge=Charge(("total",), Decimal("0.2")))
+            return found
+
+        monkeypatch.setattr(store.backend, "accounts", spent_meanwhile)
+        assert store.append("a", said("mine"), charge=Charge(("total",), Decimal("0.1"))).turn_count == 2
+        assert store.spending("total").spent == Decimal("0.3")
 
     def test_it_is_taken_after_any_read(
         self, store: RedisStore, redis_url: str, client: redis.Redis, prefix: str
