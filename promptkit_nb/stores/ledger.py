@@ -108,19 +108,17 @@ def changes_by_settling(reservation: Reservation, usd: Decimal, stored: Sequence
     return changes
 
 
-def charged_scopes(charge: Charge | None) -> tuple[str, ...]:
-    """Return the scopes whose accounts a charge may change; without an amount and a reservation it changes nothing."""
-    if charge is None or not (charge.usd or charge.reservation):
+def charged_scopes(charge: Charge) -> tuple[str, ...]:
+    """Return the scopes whose accounts a charge may change: none without an amount and a reservation."""
+    if not (charge.usd or charge.reservation):
         return ()
     reserved = () if charge.reservation is None else charge.reservation.scopes
     return tuple(dict.fromkeys((*charge.scopes, *reserved)))
 
 
-def changes_by_charging(charge: Charge | None, stored: Sequence[bytes | None]) -> list[AccountChange]:
+def changes_by_charging(charge: Charge, stored: Sequence[bytes | None]) -> list[AccountChange]:
     """Return how a charge changes the accounts of its ``charged_scopes``."""
-    changes: list[AccountChange] = []
-    if charge is None:
-        return changes
+    changes = []
     reservation_id = "" if charge.reservation is None else charge.reservation.id
     for scope, former in zip(charged_scopes(charge), stored, strict=True):
         account = account_of(former)

@@ -333,8 +333,9 @@ class RowStore(RowAccess, StateStore):
             record = self._expiring(former.appended(turn, self._clock()))
             stored = encode(record)
             cid, place = former.cid, former.next_place
-            scopes = charged_scopes(charge)
-            changes = changes_by_charging(charge, self.backend.accounts(scopes)) if scopes else []
+            changes: list[AccountChange] = []
+            if charge is not None:
+                changes = changes_by_charging(charge, self.backend.accounts(charged_scopes(charge)))
             if self.backend.append(
                 Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
             ):
@@ -391,8 +392,8 @@ class RowStore(RowAccess, StateStore):
 
     def _enter(self, charge: Charge | None) -> None:
         """Write a charge to the ledger."""
-        if scopes := charged_scopes(charge):
-            self._put_accounts(changes_by_charging(charge, self.backend.accounts(scopes)))
+        if charge is not None:
+            self._put_accounts(changes_by_charging(charge, self.backend.accounts(charged_scopes(charge))))
 
     def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
         for scope, _, changed in changes:
