@@ -95,8 +95,16 @@ class ConversationManager:
         >>> alice.new_conversation().user_id, len(alice.list_conversations()), len(manager.list_conversations())
         ('alice', 1, 2)
         """
+        if not callable(getattr(self.store, "for_user", None)):
+            raise InvalidArgumentError(
+                f"store={self.store!r:.80} has no for_user(), so it cannot be narrowed to {user_id!r}; derive its "
+                "class from StateStore, and honor self.user_id in every call."
+            )
+        store = self.store.for_user(user_id)
+        if store is self.store:
+            return self
         narrowed = copy(self)
-        narrowed.store = self.store.for_user(user_id)
+        narrowed.store = store
         return narrowed
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
@@ -167,7 +175,7 @@ class ConversationManager:
         now = self._clock()
         state = ConversationState(
             conversation_id=new_conversation_id(now) if conversation_id is None else conversation_id,
-            user_id=(self.store.user_id or "default") if user_id is None else user_id,
+            user_id=(getattr(self.store, "user_id", None) or "default") if user_id is None else user_id,
             system_prompt=system_prompt if pack is None else rendered_prompt(settings),
             settings=settings,
             metadata=_json_of(metadata, "metadata"),

@@ -13,6 +13,7 @@ from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundErr
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.stores.memory import MemoryStore
 from storing import said, texts
 
 if TYPE_CHECKING:
@@ -352,6 +353,19 @@ class TestNarrowing:
                 alice.store.spending(scope)
             with pytest.raises(InvalidArgumentError, match="is another user's"):
                 alice.store.reserve(["total", scope], Decimal(0), limit=Decimal(1), lease=60)
+
+    def test_store_without_users_cannot_be_narrowed(self) -> None:
+        """A store of one's own that was not derived from ``StateStore`` is refused, rather than shown as a whole."""
+
+        class Bare:
+            def __init__(self) -> None:
+                store = MemoryStore()
+                self.create, self.get, self.head, self.append = store.create, store.get, store.head, store.append
+
+        manager = ConversationManager(DemoProvider(), Bare())  # type: ignore[arg-type]  # it has no for_user
+        assert manager.new_conversation().user_id == "default"
+        with pytest.raises(InvalidArgumentError, match=r"has no for_user\(\), so it cannot be narrowed to 'alice'"):
+            manager.for_user("alice")
 
     @pytest.mark.parametrize("wrong", ["", " ", "\ud83d"])
     def test_invalid_user_is_refused(self, manager: ConversationManager, wrong: str) -> None:
