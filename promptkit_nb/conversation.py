@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.budgets import Budget, Spending
-from promptkit_nb.chat.options import AT_THE_END, CallOptions, ReplayMode, Target, check_replay, check_text
+from promptkit_nb.chat.options import AT_THE_END, CallOptions, CellCall, ReplayMode, Target, check_replay, check_text
 from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
-from promptkit_nb.chat.preview import DryRun, context_and_cost
-from promptkit_nb.chat.stored_conversation import UNDONE, StoredConversation, VariableValues
+from promptkit_nb.chat.preview import Context, DryRun, context_and_cost
+from promptkit_nb.chat.stored_conversation import UNDONE, Snapshot, StoredConversation, VariableValues
 from promptkit_nb.chat.stream import ResponseStream
 from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
 from promptkit_nb.chat.summarizer import make_summary
@@ -29,22 +29,17 @@ from promptkit_nb.rendering.conversations import BranchTree, History
 from promptkit_nb.stores.base import StateStore
 from promptkit_nb.stores.checks import not_found, path_of
 from promptkit_nb.text.plain_text import counted
-from promptkit_nb.turns import Message, Turn, utc_now
+from promptkit_nb.turns import ContentPart, Message, Turn, utc_now
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     import pandas as pd
 
-    from promptkit_nb.chat.options import CellCall
-    from promptkit_nb.chat.preview import Context
-    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
-    from promptkit_nb.turns import ContentPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
 from promptkit_nb.chat.budgets import Budget
-from promptkit_nb.chat.options import check_model, check_replay, check_tokens
+from promptkit_nb.chat.options import ReplayMode, check_model, check_replay, check_tokens
 from promptkit_nb.chat.request import rendered_prompt
 from promptkit_nb.conversation import Conversation, ConversationFactory
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.packs.pack import Pack, load_pack
+from promptkit_nb.packs.pack import Pack, Prompt, load_pack
 from promptkit_nb.rendering.conversations import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.text.near_names import similar_names
-from promptkit_nb.turns import utc_now
+from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import pandas as pd
 
-    from promptkit_nb.chat.options import ReplayMode
-    from promptkit_nb.packs.pack import Prompt
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.stores.base import SortKey, StateStore
-    from promptkit_nb.turns import Turn
     from promptkit_nb.views.filters import FilterArguments, RowArguments
 
 

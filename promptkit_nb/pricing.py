@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.text.receipts import amount_text
-from promptkit_nb.turns import Usage
+from promptkit_nb.turns import Turn, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from promptkit_nb.providers.base import Provider
-    from promptkit_nb.turns import Turn
 
 _PRICES_HINT = 'Give dollars per million tokens, in and out, as in prices={"my-model": (0.15, 0.60)}.'
 

@@ -63,6 +63,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Traces:
     return traces(tmp_path_factory.mktemp("plain"))
 
 
+def test_a_chat_cell_takes_a_short_path(plain: Traces) -> None:
+    """At most 32 of our files, 16 of our frames on the stack, 3 reads of the store, and 1 write."""
+    chat = plain.chat
+    assert (len(chat.files) <= 32, len(chat.deepest) <= 16, chat.reads <= 3, chat.writes) == (True, True, True, 1), (
+        vars(chat)
+    )
+
+
+def test_send_takes_a_short_path(plain: Traces) -> None:
+    """At most 27 of our files, and 14 of our frames on the stack."""
+    assert (len(plain.send.files) <= 27, len(plain.send.deepest) <= 14, plain.send.writes) == (True, True, 1), vars(
+        plain.send
+    )
+
+
 def test_a_price_needs_no_further_transaction(tmp_path: Path) -> None:
     """The append itself charges the ledger."""
     found = traces(tmp_path, priced=True)

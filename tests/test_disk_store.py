@@ -42,8 +42,8 @@ from promptkit_nb.errors import (
 from promptkit_nb.exports.archives import export_store, import_store
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.disk import MARKER, DiskStore
+from promptkit_nb.stores.disk_backend import Table
 from promptkit_nb.stores.disk_cache import DATABASE, SETTINGS
-from promptkit_nb.stores.disk_table import Table
 from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit_nb.rendering.latex import to_mathml
-from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.markdown import to_html, to_mathml
 
 X = "<mrow><mi>x</mi></mrow></math>"
 INLINE = f'<math display="inline">{X}'

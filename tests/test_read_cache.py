@@ -14,8 +14,8 @@ import pytest
 from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.base import Charge
-from promptkit_nb.stores.cache import MOST_BYTES, MOST_CONVERSATIONS
 from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.row_access import MOST_BYTES, MOST_CONVERSATIONS
 from storing import said, texts
 
 if TYPE_CHECKING:

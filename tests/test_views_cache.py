@@ -32,7 +32,7 @@ from promptkit_nb import (
     turns_df,
     usage_df,
 )
-from promptkit_nb.stores.disk import DiskBackend
+from promptkit_nb.stores.disk_backend import DiskBackend
 from promptkit_nb.stores.row_reader import RowReader
 from promptkit_nb.views import row_cache
 from storing import START, Clock, Foreign, rich_state, said

@@ -6,24 +6,18 @@ processes that spend at the same time stay under a limit together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
 from promptkit_nb.stores.base import Charge, Reservation, StateStore
-from promptkit_nb.stores.ledger import Per, scopes_of
+from promptkit_nb.stores.ledger import Account, Per, scopes_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import amount_text
 from promptkit_nb.turns import utc_now
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
-
-    from promptkit_nb.stores.ledger import Account
 
 LEASE = timedelta(minutes=15)
 """No call takes longer, retries included; a reservation that is not settled by then is shown as unconfirmed."""
@@ -187,15 +181,17 @@ class Spending:
                 f"per million tokens, in and out, as in OpenAIProvider(prices={{{model!r}: (0.15, 0.60)}}), or remove "
                 "the budget."
             )
-        scopes = scopes_of(conversation_id, user_id, self._clock())
-        return OpenCall(
+        call = OpenCall(
             store=self._store,
             budgets=self._budgets,
-            scopes=scopes,
+            conversation_id=conversation_id,
             user_id=user_id,
-            reservation=self._reserve(scopes, estimate_usd, user_id) if estimate_usd else None,
+            opened_at=self._clock(),
             unknown_usd=(estimate_usd or _NOTHING) if self._budgets else _NOTHING,
         )
+        if estimate_usd:
+            call.reservation = self._reserve(call.scopes, estimate_usd, user_id)
+        return call
 
     def lines(self, conversation_id: str, user_id: str, *, unpriced_turns: int = 0) -> tuple[str, ...]:
         """Return one line for each budget: what was spent of it, what is reserved, how many turns have no price."""
@@ -242,11 +238,17 @@ class OpenCall:
 
     store: StateStore
     budgets: Sequence[Budget]
-    scopes: Mapping[Per, str]
+    conversation_id: str
     user_id: str
-    reservation: Reservation | None
+    opened_at: datetime
     unknown_usd: Decimal
+    reservation: Reservation | None = None
     is_settled: bool = False
+
+    @property
+    def scopes(self) -> Mapping[Per, str]:
+        """The scopes of the ledger that the call is charged to; the day is that of its start."""
+        return scopes_of(self.conversation_id, self.user_id, self.opened_at)
 
     def charge(self, cost_usd: Decimal | None) -> Charge | None:
         """Return the ledger entry to write with the turn or summary, ``None`` if there is nothing to enter.
@@ -282,8 +284,9 @@ class OpenCall:
         return _NOTHING if charge is None else charge.usd
 
     def _warnings(self) -> Iterator[str]:
+        scopes = self.scopes if self.budgets else {}
         for budget in self.budgets:
-            scope = self.scopes[budget.per]
+            scope = scopes[budget.per]
             account = self.store.spending(scope)
             is_due = budget.usd and account.spent >= budget.warns_at_usd
             if is_due and _is_first_to_warn(self.store, budget, scope):

@@ -11,47 +11,33 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from promptkit_nb.chat.budgets import Spending
+from promptkit_nb import errors
+from promptkit_nb.chat.budgets import OpenCall, Spending
 from promptkit_nb.chat.options import CallOptions, ReplayMode, check_replay
 from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable, replayed
 from promptkit_nb.chat.request import ReceivedAnswer, RequestSettings, request_settings
-from promptkit_nb.chat.stored_conversation import StoredConversation
+from promptkit_nb.chat.stored_conversation import Snapshot, StoredConversation
 from promptkit_nb.chat.summaries import find_applied_summaries
 from promptkit_nb.chat.summarizer import make_summary
 from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
 from promptkit_nb.chat.window import Window, fit, plan_to_fit, window_of
 from promptkit_nb.context_hash import EMPTY_HASH
-from promptkit_nb.errors import (
-    BudgetExceededError,
-    ContextWindowExceededError,
-    ConversationChangedError,
-    ConversationNotFoundError,
-    InvalidArgumentError,
-    ProviderError,
-    StoreCorruptedError,
-    StoreError,
-)
 from promptkit_nb.pricing import CostRange, cost_range
-from promptkit_nb.providers.base import Provider, Waiting
+from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent, Waiting
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
-from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
+from promptkit_nb.turns import INTERRUPTED, Message, Turn, Usage, new_turn_id
 
 if TYPE_CHECKING:
-    from promptkit_nb.chat.budgets import OpenCall
-    from promptkit_nb.chat.stored_conversation import Snapshot
-    from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.state import ConversationState, Summary
     from promptkit_nb.stores.base import Charge
-    from promptkit_nb.turns import Usage
 
 EndReason = Literal["complete", "stopped", "timeout", "failed"]
 
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; if the server read fewer tokens than this, count
 _ROOM_FOR_THE_ANSWER = 0.9
 _SHORTER = 0.75
-_NOT_ENTERED = "The cost of this call could not be entered in the ledger of budgets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +156,7 @@ class PendingTurn:
             window = replace(window, counted_tokens=cost.input_tokens)
         self._use(window)
 
-    def shorten(self, error: ContextWindowExceededError) -> bool:
+    def shorten(self, error: errors.ContextWindowExceededError) -> bool:
         """Leave out more turns of a request that the server found too long; return whether that is possible."""
         shorter = self._shorter_window(error)
         if shorter is None:
@@ -246,7 +232,7 @@ class PendingTurn:
             return window
         try:
             make_summary(self._services, plan, estimator=estimator, max_tokens=self._settings.max_tokens)
-        except (ProviderError, ContextWindowExceededError, BudgetExceededError) as error:
+        except (errors.ProviderError, errors.ContextWindowExceededError, errors.BudgetExceededError) as error:
             summaries = self._services.stored.refresh().state.summaries
             is_partial = summaries != self._state.summaries  # what was made before the error is paid and used
             window = self._window_with(summaries, estimator)
@@ -265,7 +251,7 @@ class PendingTurn:
             state, self._turns, self.question, self._settings, estimator=estimator, context_hashes=self._hashes
         )
 
-    def _shorter_window(self, error: ContextWindowExceededError) -> Window | None:
+    def _shorter_window(self, error: errors.ContextWindowExceededError) -> Window | None:
         settings, window = self._settings, self._window
         if settings.context_policy == "error":
             return None
@@ -282,7 +268,7 @@ class PendingTurn:
                 estimator=TokenEstimator(settings.model, is_trusted=True),
                 max_tokens=max(room, 1),
             )
-        except ContextWindowExceededError:
+        except errors.ContextWindowExceededError:
             return None
         return shorter if len(shorter.left_out) > len(window.left_out) else None
 
@@ -294,7 +280,7 @@ class PendingTurn:
         try:
             stale = self._put(turn, response, None if call is None else call.charge(turn.cost))
             warnings = () if call is None else call.charged()
-        except StoreCorruptedError as error:
+        except errors.StoreCorruptedError as error:
             stale = self._put(turn, response, None)
             warnings = (f"The cost of this call could not be entered in the ledger of budgets: {error}",)
         return replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
@@ -309,7 +295,7 @@ class PendingTurn:
                 first = since.turns[len(self._turns)]  # its position may have changed since
                 return stored.branch_off(first, turn, since=since, charge=charge)
             return stored.append(turn, since=since, cell=self.options.cell, charge=charge)
-        except (StoreError, InvalidArgumentError) as error:
+        except (errors.StoreError, errors.InvalidArgumentError) as error:
             self._settle(turn.cost)  # it is paid, stored or not
             failure = _with_response(error, response)
             if failure is error:
@@ -319,7 +305,7 @@ class PendingTurn:
     def _settle(self, cost_usd: Decimal | None) -> None:
         """Enter the cost of a call without a turn; the call's own error matters more than the ledger's."""
         if self._call is not None:  # a replayed answer has none
-            with suppress(StoreError):
+            with suppress(errors.StoreError):
                 self._call.enter(cost_usd)
 
     def _turn(self, latency_ms: float) -> Turn:
@@ -375,15 +361,15 @@ class PendingTurn:
         return (*completion.warnings, "The model answered without any text.", *warnings)
 
 
-def _with_response(error: StoreError | InvalidArgumentError, response: Response) -> StoreError:
+def _with_response(error: errors.StoreError | errors.InvalidArgumentError, response: Response) -> errors.StoreError:
     """Return the error to raise for an answer that could not be stored: it carries the response, which is paid."""
-    if isinstance(error, ConversationNotFoundError):
-        error = ConversationNotFoundError(
+    if isinstance(error, errors.ConversationNotFoundError):
+        error = errors.ConversationNotFoundError(
             f"Conversation {response.conversation_id!r} was deleted before the answer arrived, so the answer is not "
             "stored. It is in .response of this error."
         )
-    elif isinstance(error, InvalidArgumentError):  # such as: the turn to replace is gone
-        error = ConversationChangedError(
+    elif isinstance(error, errors.InvalidArgumentError):  # such as: the turn to replace is gone
+        error = errors.ConversationChangedError(
             f"The answer could not be stored. {error} The answer is in .response of this error."
         )
     error.response = response

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from promptkit_nb.chat.token_estimates import token_estimator_for
-from promptkit_nb.chat.window import window_of
+from promptkit_nb.chat.token_estimates import TokenEstimator, token_estimator_for
+from promptkit_nb.chat.window import Window, window_of
 from promptkit_nb.pricing import CostRange
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.note_html import MATH_OFF, note_html
 from promptkit_nb.text.plain_text import PREVIEW_CHARACTERS, counted, preview
+from promptkit_nb.text.receipts import MATH_OFF, note_html
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from promptkit_nb.chat.options import CallOptions
     from promptkit_nb.chat.pending_turn import ChatServices
-    from promptkit_nb.chat.token_estimates import TokenEstimator
-    from promptkit_nb.chat.window import Window
 
 Kind = Literal["system", "summary", "turn", "question"]
 

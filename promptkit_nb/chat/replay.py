@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ReplayMissError
 from promptkit_nb.text.plain_text import preview
-from promptkit_nb.turns import INTERRUPTED, new_turn_id
+from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from promptkit_nb.state import ConversationState
-    from promptkit_nb.turns import Message, Turn
 
 
 def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:

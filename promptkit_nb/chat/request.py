@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.options import check_tokens
+from promptkit_nb.chat.options import CallOptions, check_tokens
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.prompt import Prompt
 from promptkit_nb.pricing import Price
-from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
-from promptkit_nb.state import ContextPolicy
+from promptkit_nb.providers.base import ChatRequest, Completion, Provider, ReasoningDelta, StreamEvent, TextDelta
+from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.tokens import count_message_tokens, count_tokens
-from promptkit_nb.turns import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from promptkit_nb.chat.options import CallOptions
-    from promptkit_nb.providers.base import Provider, StreamEvent
-    from promptkit_nb.state import ConversationState, Settings
-    from promptkit_nb.turns import Message
+from promptkit_nb.turns import Message, Usage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from promptkit_nb import errors
 from promptkit_nb.chat.request import rendered_prompt, timeless_prompt_for
 from promptkit_nb.context_hash import chain_of, context_hash_of, context_hashes_of
-from promptkit_nb.errors import (
-    ConversationChangedError,
-    ConversationNotFoundError,
-    InvalidArgumentError,
-    PackError,
-    StoreError,
-)
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.state import ConversationState
+from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from promptkit_nb.chat.options import CellCall, Target
-    from promptkit_nb.state import Branch, Head, Settings, Summary
     from promptkit_nb.stores.base import Charge, StateStore
 
 UNDONE = "undone"
@@ -81,13 +72,13 @@ class Snapshot:
         if isinstance(turn, int) and not isinstance(turn, bool):
             if -len(turns) <= turn < len(turns):
                 return turn % len(turns)
-            raise InvalidArgumentError(
+            raise errors.InvalidArgumentError(
                 f"There is no turn {turn} in {self.state.conversation_id!r}, which has {counted(len(turns), 'turn')}."
             )
         wanted = turn.id if isinstance(turn, Turn) else turn
         position = self.current_position(wanted)
         if position is None:
-            raise InvalidArgumentError(
+            raise errors.InvalidArgumentError(
                 f"{wanted!r:.80} is not a current turn of {self.state.conversation_id!r}: "
                 "give one of .turns, its id or its position."
             )
@@ -218,9 +209,9 @@ class StoredConversation:
         branch_id, _ = self._set_aside(lambda now: (now.current_position(first.id), len(now.state.turns)))
         try:
             return self.append(turn, since=since, cell=None, charge=charge)
-        except StoreError:
+        except errors.StoreError:
             if branch_id is not None:
-                with suppress(StoreError):  # the first error is the one to report
+                with suppress(errors.StoreError):  # the first error is the one to report
                     self.store.restore(self.id, branch_id)
             raise
 
@@ -241,14 +232,14 @@ class StoredConversation:
             changed = replace(state, settings=settings, system_prompt=system_prompt)
             try:
                 self.store.set(changed, expected_revision=state.revision)
-            except ConversationChangedError:
+            except errors.ConversationChangedError:
                 continue  # a turn was stored meanwhile: try again with it
             return
 
     def _check_still(self, since: ConversationState, now: Snapshot) -> None:
         """Raise ``ConversationNotFoundError`` if the conversation was deleted, and a new one has its id."""
         if now.state.created_at != since.created_at:
-            raise ConversationNotFoundError(
+            raise errors.ConversationNotFoundError(
                 f"The conversation {self.id!r} was deleted, and a new one has its id. Open it again."
             )
 
@@ -269,7 +260,7 @@ class StoredConversation:
             branch_id = next(free for n in range(1, len(taken) + 2) if (free := f"{name}-{n}") not in taken)
             try:
                 self.store.archive(self.id, start, stop, as_branch=branch_id)
-            except InvalidArgumentError:
+            except errors.InvalidArgumentError:
                 if self.refresh() is snapshot:
                     raise
                 continue  # another process took the id or the turns: look again
@@ -332,7 +323,7 @@ def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None =
     >>> stale_turns(ConversationState("chat"))
     frozenset()
     """
-    prompts: dict[str | None, str | PackError | None] = {}
+    prompts: dict[str | None, str | errors.PackError | None] = {}
     stale: list[str] = []
     hashes = context_hashes or context_hashes_of(state.turns, state.context_hash)
     for turn, before in zip(state.turns, hashes, strict=False):
@@ -342,13 +333,13 @@ def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None =
         if model not in prompts:
             prompts[model] = _system_prompt(state, model)
         system_prompt = prompts[model]
-        if isinstance(system_prompt, PackError) or turn.context_hash != context_hash_of(system_prompt, before):
+        if isinstance(system_prompt, errors.PackError) or turn.context_hash != context_hash_of(system_prompt, before):
             stale.append(turn.id)
     return frozenset(stale)
 
 
-def _system_prompt(state: ConversationState, model: str | None) -> str | PackError | None:
+def _system_prompt(state: ConversationState, model: str | None) -> str | errors.PackError | None:
     try:
         return timeless_prompt_for(state, model)
-    except PackError as error:  # a variable has no value any more, so no turn has this context
+    except errors.PackError as error:  # a variable has no value any more, so no turn has this context
         return error

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
 from promptkit_nb.errors import ContextWindowExceededError, ProviderError, ProviderTimeoutError
-from promptkit_nb.providers.base import TextDelta
+from promptkit_nb.providers.base import StreamEvent, TextDelta
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from promptkit_nb.chat.pending_turn import PendingTurn
-    from promptkit_nb.providers.base import StreamEvent
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, UnsetType
 
 from promptkit_nb.context_hash import context_hashes_of
-from promptkit_nb.state import Summary
+from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from promptkit_nb.state import ConversationState
 
 SUMMARY_TOKENS = 500
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from promptkit_nb.chat.request import ReceivedAnswer
 from promptkit_nb.errors import BadRequestError, ContextWindowExceededError, ProviderError, ProviderTimeoutError
 from promptkit_nb.pricing import cost_range
-from promptkit_nb.providers.base import ChatRequest
+from promptkit_nb.providers.base import ChatRequest, Completion, Provider
 from promptkit_nb.state import Summary
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
-from promptkit_nb.turns import Message
+from promptkit_nb.turns import Message, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.pending_turn import ChatServices
     from promptkit_nb.chat.summaries import SummaryPlan
     from promptkit_nb.chat.token_estimates import TokenEstimator
-    from promptkit_nb.providers.base import Completion, Provider
-    from promptkit_nb.turns import Usage
 
 SUMMARY_TEMPERATURE = 0.3
 

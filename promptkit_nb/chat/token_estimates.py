@@ -13,26 +13,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from promptkit_nb.tokens import (
-    FRAMING_TOKENS,
-    REPLY_TOKENS,
-    count_one_message_tokens,
-    count_tool_tokens,
-    is_exact,
-    message_hash,
-)
-from promptkit_nb.turns import Message, without_lone_surrogates
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from promptkit_nb.turns import Turn
+from promptkit_nb import tokens
+from promptkit_nb.turns import Message, Turn, without_lone_surrogates
 
 Script = Literal["words", "dense", "letters", "wide"]
 """English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""
@@ -62,7 +50,7 @@ def profile_of(message: Message) -> MessageProfile:
     >>> profile_of(Message("user", "Hello, world"))
     MessageProfile(script='words', bound=14)
     """
-    key = message_hash(message)
+    key = tokens.message_hash(message)
     profile = _profiles.get(key)
     if profile is None:
         calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
@@ -149,7 +137,7 @@ class TokenEstimator:
     @classmethod
     def of(cls, model: str | None) -> TokenEstimator:
         """Return an estimator for a model without measurements."""
-        return cls(model, is_exact(model))
+        return cls(model, tokens.is_exact(model))
 
     def of_message(self, message: Message) -> TokenEstimate:
         """Return the estimate of one message."""
@@ -162,27 +150,31 @@ class TokenEstimator:
     def of_messages(self, messages: Iterable[Message]) -> TokenEstimate:
         """Return the estimate of several messages together."""
         if self.is_trusted:
-            return self._trusted(sum(count_one_message_tokens(message, self.model) for message in messages))
+            return self._trusted(sum(tokens.count_one_message_tokens(message, self.model) for message in messages))
         total = TokenEstimate()
         for message in messages:
-            counted = count_one_message_tokens(message, self.model)
+            counted = tokens.count_one_message_tokens(message, self.model)
             profile = profile_of(message)
             bound = max(profile.bound, math.ceil(counted * _BOUND_MARGIN))
             ratio = self.ratios.get(profile.script)
             if ratio is None:
                 total += TokenEstimate(counted, counted, bound)
             else:
-                calibrated = min(bound, FRAMING_TOKENS + math.ceil((counted - FRAMING_TOKENS) * ratio))
+                calibrated = min(bound, tokens.FRAMING_TOKENS + math.ceil((counted - tokens.FRAMING_TOKENS) * ratio))
                 total += TokenEstimate(counted, calibrated, calibrated)
         return total
 
     def of_frame(self, tools: Sequence[Mapping[str, object]] = ()) -> TokenEstimate:
         """Return the estimate of a request without its messages: tool definitions and the opening of the reply."""
-        counted = count_tool_tokens(tools, self.model)
+        counted = tokens.count_tool_tokens(tools, self.model)
         if self.is_trusted:
-            return self._trusted(counted + REPLY_TOKENS)
+            return self._trusted(counted + tokens.REPLY_TOKENS)
         ratio = self.ratios.get("words", _BOUND_MARGIN)
-        return TokenEstimate(counted + REPLY_TOKENS, counted + REPLY_TOKENS, math.ceil(counted * ratio) + REPLY_TOKENS)
+        return TokenEstimate(
+            counted + tokens.REPLY_TOKENS,
+            counted + tokens.REPLY_TOKENS,
+            math.ceil(counted * ratio) + tokens.REPLY_TOKENS,
+        )
 
     def _trusted(self, counted: int) -> TokenEstimate:
         likely = math.ceil(counted * self.overall)
@@ -202,7 +194,7 @@ def token_estimator_for(model: str, turns: Sequence[Turn], system_prompt: str | 
         for at in range(len(turns) - 1, max(-1, len(turns) - 1 - _SEARCHED_TURNS), -1)
         if _is_measured(turns[at], model)
     }
-    if is_exact(model) and all(_matches_model_name(turns[at]) for at in reported):
+    if tokens.is_exact(model) and all(_matches_model_name(turns[at]) for at in reported):
         overall = max([1.0, *(ratio for at, ratio in reported.items() if _is_long(turns[at]))])
         return TokenEstimator(model, is_trusted=True, overall=overall)
     usable = [at for at, ratio in reported.items() if ratio >= _CUT_BELOW and _is_long(turns[at])]
@@ -279,10 +271,12 @@ def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str |
         asked.messages[:1],
         (message for before in reversed(turns[max(0, at - _LONGEST_WINDOW_TURNS) : at]) for message in before.messages),
     )
-    framing, texts = REPLY_TOKENS, Counter[Script]()
+    framing, texts = tokens.REPLY_TOKENS, Counter[Script]()
     for message in sent:
-        texts[profile_of(message).script] += max(1, count_one_message_tokens(message, model) - FRAMING_TOKENS)
-        framing += FRAMING_TOKENS
+        texts[profile_of(message).script] += max(
+            1, tokens.count_one_message_tokens(message, model) - tokens.FRAMING_TOKENS
+        )
+        framing += tokens.FRAMING_TOKENS
         if framing + texts.total() >= (asked.counted_input_tokens or 0):
             break
     return _Request(max(0, asked.usage.input_tokens - framing), texts)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from promptkit_nb.chat.summaries import (
     SUMMARY_TOKENS,
     AppliedSummary,
+    SummaryPlan,
     find_applied_summaries,
     plan_summary,
     uncovered,
 )
-from promptkit_nb.chat.token_estimates import TokenEstimate
+from promptkit_nb.chat.token_estimates import TokenEstimate, TokenEstimator
 from promptkit_nb.errors import ContextWindowExceededError, InvalidArgumentError
 from promptkit_nb.turns import Message, Turn
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from promptkit_nb.chat.request import RequestSettings
-    from promptkit_nb.chat.summaries import SummaryPlan
-    from promptkit_nb.chat.token_estimates import TokenEstimator
     from promptkit_nb.state import ContextPolicy, ConversationState
 
 
@@ -101,7 +100,8 @@ def fit(
     system = () if system_prompt is None else (Message("system", system_prompt),)
     asked = () if question is None else (question,)
     if max_tokens is None:
-        return _window(system, applied_summaries, uncovered(turns, applied_summaries), asked)
+        sent = uncovered(turns, applied_summaries) if applied_summaries else tuple(turns)
+        return _window(system, applied_summaries, sent, asked)
     fixed = estimator.of_frame(tools) + estimator.of_messages((*system, *asked))
     if fixed.likely > max_tokens:
         raise _prompt_too_long(system, asked, fixed, max_tokens, estimator)
@@ -142,7 +142,7 @@ def window_of(
     return fit(
         settings.system_prompt,
         turns,
-        find_applied_summaries(state, len(turns), context_hashes),
+        find_applied_summaries(state, len(turns), context_hashes) if state.summaries else (),
         question,
         estimator=estimator,
         max_tokens=settings.max_tokens,

@@ -13,21 +13,15 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from promptkit_nb import errors
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode, encode_state
-from promptkit_nb.errors import (
-    ConversationNotFoundError,
-    InvalidArgumentError,
-    StoreCorruptedError,
-    StoreUnavailableError,
-)
-from promptkit_nb.state import ConversationState
+from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.checks import check_store, path_of
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
 
 
@@ -70,7 +64,7 @@ def export_store(
     store: StateStore,
     path: str | os.PathLike[str],
     *,
-    on_damaged: Callable[[str, StoreCorruptedError], object] | None = None,
+    on_damaged: Callable[[str, errors.StoreCorruptedError], object] | None = None,
 ) -> int:
     """Write all conversations of a store as JSON Lines, one per line; return how many.
 
@@ -92,9 +86,9 @@ def export_store(
         for conversation_id in _ids_in(store, damaged_too=on_damaged is not None):
             try:
                 state = store.get(conversation_id)
-            except ConversationNotFoundError:
+            except errors.ConversationNotFoundError:
                 continue  # deleted during the export
-            except StoreCorruptedError as error:
+            except errors.StoreCorruptedError as error:
                 if on_damaged is None:
                     raise
                 on_damaged(conversation_id, error)
@@ -147,7 +141,7 @@ def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: s
 def _state_in(path: str | os.PathLike[str], data: bytes, wanted: str) -> ConversationState:
     try:
         return decode(data, ConversationState)
-    except StoreCorruptedError as error:
+    except errors.StoreCorruptedError as error:
         raise _not_an_archive(path, wanted, str(error.__cause__)) from error
 
 
@@ -167,7 +161,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             Path(file.name).unlink()
             raise
     except OSError as error:
-        raise StoreUnavailableError(
+        raise errors.StoreUnavailableError(
             f"{target} cannot be written: {error.strerror or error}. Choose a directory you can write to."
         ) from error
 
@@ -179,12 +173,14 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> StoreUnavailableError:
-    return StoreUnavailableError(f"{Path(path).absolute()} cannot be read: {error.strerror or error}. Check the path.")
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.StoreUnavailableError:
+    return errors.StoreUnavailableError(
+        f"{Path(path).absolute()} cannot be read: {error.strerror or error}. Check the path."
+    )
 
 
-def _not_an_archive(path: str | os.PathLike[str], wanted: str, why: str) -> InvalidArgumentError:
+def _not_an_archive(path: str | os.PathLike[str], wanted: str, why: str) -> errors.InvalidArgumentError:
     hint = {"conversation": "conversation.export(path)", "store": "export_store(store, path)"}[wanted]
-    return InvalidArgumentError(
+    return errors.InvalidArgumentError(
         f"{os.fspath(path)} is not an exported {wanted} ({why}): pass a file written by {hint}."
     )

@@ -14,9 +14,8 @@ from promptkit_nb.exports.archives import replacing, write_conversation
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import DATA_IMAGE, to_html
 from promptkit_nb.rendering.responses import Response
-from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import counted, one_line, preview, printable
-from promptkit_nb.text.receipts import receipt_of, total_text, usd_text
+from promptkit_nb.text.receipts import note_html, receipt_of, total_text, usd_text
 
 if TYPE_CHECKING:
     import os

@@ -13,7 +13,7 @@ from promptkit_nb.errors import AuthenticationError, ConversationExistsError, Co
 from promptkit_nb.frontend import is_batch, running_shell
 from promptkit_nb.ids import new_conversation_id, scoped_id
 from promptkit_nb.manager import ConversationManager
-from promptkit_nb.notebook.settings import TWO_WAYS_ON, UnchosenProvider, pack_needed
+from promptkit_nb.notebook.settings import TWO_WAYS_ON, NotebookSettings, UnchosenProvider, pack_needed
 from promptkit_nb.packs.pack import load_pack
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import total_text
@@ -21,7 +21,6 @@ from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.packs.prompt import Prompt
 
 

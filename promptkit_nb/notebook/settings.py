@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from promptkit_nb.notebook.options import PromptKit
+    from promptkit_nb.notebook.session import PromptKit
     from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent
     from promptkit_nb.stores.base import StateStore

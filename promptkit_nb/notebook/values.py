@@ -6,19 +6,15 @@ import json
 import re
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from numbers import Integral, Number, Rational, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.turns import ContentPart
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 MAX_ROWS = 10
 MAX_COLUMNS = 20

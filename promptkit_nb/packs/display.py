@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from promptkit_nb.text.note_html import MATH_OFF
 from promptkit_nb.text.plain_text import counted
+from promptkit_nb.text.receipts import MATH_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

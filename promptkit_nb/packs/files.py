@@ -6,20 +6,17 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundError, PackValidationError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.schema import keys_of, pointer_to
 from promptkit_nb.text.near_names import similar_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]|[^\s"{}\[\],:]+', re.DOTALL)
 

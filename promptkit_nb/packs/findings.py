@@ -9,8 +9,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from promptkit_nb.text.near_names import did_you_mean
-from promptkit_nb.text.note_html import MATH_OFF
 from promptkit_nb.text.plain_text import counted
+from promptkit_nb.text.receipts import MATH_OFF
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import LoadContext, normalize_dialect, read_syntax
 from promptkit_nb.packs.display import pack_html
-from promptkit_nb.packs.files import read_pack
+from promptkit_nb.packs.files import PackFile, PackSource, read_pack
 from promptkit_nb.packs.findings import Findings
 from promptkit_nb.packs.meaning_findings import meaning_findings, template_findings
-from promptkit_nb.packs.names import TemplateEngine
+from promptkit_nb.packs.names import Agents, Composition, Eval, TemplateEngine, Tool, Workflow
 from promptkit_nb.packs.prompt import Prompt
 from promptkit_nb.packs.reference_findings import agent_references, prompt_references, workflow_findings
 from promptkit_nb.packs.schema import check_pack, keys_of, pointer_to
 from promptkit_nb.packs.validation import check_strictly, upgraded
 from promptkit_nb.text.near_names import did_you_mean, near_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from promptkit_nb.packs.files import PackFile, PackSource
-    from promptkit_nb.packs.names import Agents, Composition, Eval, Tool, Workflow
 
 __all__ = ["Pack", "Prompt", "load_pack"]
 

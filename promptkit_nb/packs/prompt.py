@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,7 +13,7 @@ from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import LoadContext, templates_in
 from promptkit_nb.packs.display import prompt_html, shown_variable
-from promptkit_nb.packs.names import STOP_SEQUENCES, Parameters, ToolPolicy
+from promptkit_nb.packs.names import STOP_SEQUENCES, Eval, ModelOverride, Parameters, ToolPolicy, Validator
 from promptkit_nb.packs.schema import check_prompt, object_items
 from promptkit_nb.packs.templates import (
     FRAGMENTS,
@@ -29,11 +29,9 @@ from promptkit_nb.packs.variables import Variable, bound_values
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from datetime import datetime
     from typing import Self
 
-    from promptkit_nb.packs.names import Eval, ModelOverride, Validator
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from promptkit_nb.packs.names import (
     UNSUPPORTED_KEYS,
     full_version,
 )
-from promptkit_nb.packs.schema import node_at, parents_of_key, pointer_to, schema
+from promptkit_nb.packs.schema import Node, node_at, parents_of_key, pointer_to, schema
 from promptkit_nb.text.near_names import near_names
 from promptkit_nb.text.plain_text import counted
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from jsonschema_rs import Draft202012Validator, ValidationError
 
-    from promptkit_nb.packs.schema import Node
 
 OLDER = "a name from older documentation"
 _HINTS = {"on_event": "or set 'terminal' to true"}

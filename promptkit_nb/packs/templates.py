@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
-from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.text.near_names import did_you_mean, near_names
 from promptkit_nb.text.plain_text import preview
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905 - read as a sentence
 _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  # noqa: SIM905 - same

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import change_templates
-from promptkit_nb.packs.files import positions_of, read_pack
+from promptkit_nb.packs.files import PackFile, PackSource, positions_of, read_pack
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.meaning_findings import WELL_KNOWN, meaning_findings, template_findings
 from promptkit_nb.packs.names import EXTRAS, free_name, slug_of
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterable, Mapping
 
-    from promptkit_nb.packs.files import PackFile, PackSource
 
 _CHECKS = (
     schema_findings,

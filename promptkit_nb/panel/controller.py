@@ -15,7 +15,7 @@ from promptkit_nb.chat.options import AT_THE_END, Target
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
-from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView
+from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.panel.view import Screen
     from promptkit_nb.turns import ContentPart
 
 POLL_INTERVAL_S = 0.5

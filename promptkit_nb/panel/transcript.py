@@ -8,19 +8,17 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from promptkit_nb.exports.transcripts import entries_of
+from promptkit_nb.exports.transcripts import Entry, entries_of
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.rendering.responses import Response
-from promptkit_nb.text.note_html import MATH_OFF, note_html
 from promptkit_nb.text.plain_text import counted, one_line, printable
-from promptkit_nb.text.receipts import receipt_of
+from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from promptkit_nb.exports.transcripts import Entry
     from promptkit_nb.state import ConversationState
     from promptkit_nb.turns import Turn
 

@@ -11,16 +11,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.pricing import Price
-from promptkit_nb.providers.base import Completion, TextDelta
+from promptkit_nb.providers.base import ChatRequest, Completion, StreamEvent, TextDelta
 from promptkit_nb.tokens import count_message_tokens, count_tokens
-from promptkit_nb.turns import Usage
+from promptkit_nb.turns import Message, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from promptkit_nb.providers.base import ChatRequest, StreamEvent
-    from promptkit_nb.turns import Message
 
 _LABEL = "[demo]"
 _BANNER = "(This is the built-in demo: canned answers, no language model, no cost.)"

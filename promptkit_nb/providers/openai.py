@@ -9,27 +9,24 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
-from promptkit_nb.pricing import check_prices, price_of
-from promptkit_nb.providers.base import Retrying, Waiting
+from promptkit_nb.pricing import Price, check_prices, price_of
+from promptkit_nb.providers.base import ChatRequest, Retrying, StreamEvent, Waiting
 from promptkit_nb.providers.openai_answer import AnswerParser
 from promptkit_nb.providers.openai_client import Connection, FailedAttempt, RetryPolicy, start_importing_client
 from promptkit_nb.providers.openai_errors import shown_url
 from promptkit_nb.providers.openai_request import RequestFormat, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
     from datetime import datetime
 
     import httpx2
 
-    from promptkit_nb.pricing import Price
-    from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.turns import Usage
 
 DEFAULT_MODEL = "gpt-5.4-mini"

@@ -13,15 +13,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ProviderError
-from promptkit_nb.providers.base import Completion, ReasoningDelta, TextDelta
-from promptkit_nb.providers.openai_errors import ErrorResponse, is_error, json_or_text
+from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
+from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, is_error, json_or_text
 from promptkit_nb.turns import ToolCall, Usage, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from promptkit_nb.providers.base import ChatRequest
-    from promptkit_nb.providers.openai_errors import ErrorMapper
 
 
 def event_data(received: Iterator[bytes]) -> Iterator[str]:

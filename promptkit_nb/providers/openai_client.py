@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -17,7 +17,6 @@ from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, Req
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     import httpx2

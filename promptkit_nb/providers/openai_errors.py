@@ -12,15 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from promptkit_nb.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ContextWindowExceededError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitError,
-)
+from promptkit_nb import errors
 from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -73,7 +65,7 @@ _STATUS_OF_CODE = {
     "timeout": 408,
 }
 
-RequestError = ProviderError | ContextWindowExceededError
+RequestError = errors.ProviderError | errors.ContextWindowExceededError
 
 
 def exceeds_context_window(code: str, message: str) -> bool:
@@ -173,42 +165,42 @@ class ErrorMapper:
         if response.is_too_long:
             limit, requested = token_counts_in(response.message)
             remedy = f"It is too long for {model!r}: set max_tokens, or shorten it with truncate() or summarize()."
-            return ContextWindowExceededError(
+            return errors.ContextWindowExceededError(
                 f"{said} {remedy}", limit_tokens=limit, request_tokens=requested, partial=partial
             )
         kind, remedy = _kind_and_remedy(response, model=model, retry_after_s=retry_after_s)
         error = kind(f"{said} {remedy}", partial=partial)
-        if isinstance(error, RateLimitError):
+        if isinstance(error, errors.RateLimitError):
             error.retry_after_s = retry_after_s
         return error
 
-    def unreadable(self, received: str, *, partial: str = "") -> ProviderError:
+    def unreadable(self, received: str, *, partial: str = "") -> errors.ProviderError:
         """Return the error for a reply that is not a chat answer."""
         beginning = self.quote(received, 80)
         what = repr(beginning) if beginning else "an empty reply"
-        return ProviderUnavailableError(
+        return errors.ProviderUnavailableError(
             f"{self.host} sent {what} instead of a chat answer. Check base_url ({shown_url(self.base_url)}): it "
             "usually ends in /v1.",
             partial=partial,
         )
 
-    def incomplete(self, *, partial: str = "") -> ProviderError:
+    def incomplete(self, *, partial: str = "") -> errors.ProviderError:
         """Return the error for an answer that stopped before its end."""
-        return ProviderUnavailableError(
+        return errors.ProviderUnavailableError(
             f"The answer from {self.host} stopped before its end. Send the message again; the text that arrived is in "
             ".partial.",
             partial=partial,
         )
 
-    def timed_out(self, timeout_s: float) -> ProviderError:
+    def timed_out(self, timeout_s: float) -> errors.ProviderError:
         """Return the error for a silence longer than the timeout."""
-        return ProviderTimeoutError(
+        return errors.ProviderTimeoutError(
             f"{self.host} was silent for {timeout_s:g} s. Try again, or give the provider a longer timeout=."
         )
 
-    def unreachable(self, reason: str) -> ProviderError:
+    def unreachable(self, reason: str) -> errors.ProviderError:
         """Return the error for a connection that failed."""
-        return ProviderUnavailableError(
+        return errors.ProviderUnavailableError(
             f"{self.host} cannot be reached ({self.quote(reason)}). Check the network and base_url "
             f"({shown_url(self.base_url)})."
         )
@@ -245,21 +237,21 @@ def is_error(chunk: Mapping[str, object]) -> bool:
 
 def _kind_and_remedy(  # noqa: PLR0911 - one line for each kind
     response: ErrorResponse, *, model: str, retry_after_s: float | None
-) -> tuple[type[ProviderError], str]:
+) -> tuple[type[errors.ProviderError], str]:
     status = response.status
     if status in {401, 403}:
-        return AuthenticationError, "Check OPENAI_API_KEY (or api_key=), and that the key may use this model."
+        return errors.AuthenticationError, "Check OPENAI_API_KEY (or api_key=), and that the key may use this model."
     if response.is_quota_exhausted:
-        return RateLimitError, "The quota is used up: waiting does not help, see the provider's billing page."
+        return errors.RateLimitError, "The quota is used up: waiting does not help, see the provider's billing page."
     if status == 429:  # noqa: PLR2004 (Too Many Requests)
-        return RateLimitError, _try_again(retry_after_s)
+        return errors.RateLimitError, _try_again(retry_after_s)
     if status == 408:  # noqa: PLR2004 (Request Timeout)
-        return ProviderTimeoutError, "Try again."
+        return errors.ProviderTimeoutError, "Try again."
     if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
-        return ProviderUnavailableError, _try_again(retry_after_s)
+        return errors.ProviderUnavailableError, _try_again(retry_after_s)
     if status == 404:  # noqa: PLR2004 (Not Found)
-        return BadRequestError, f"Check the model's name ({model!r}) and base_url."
-    return BadRequestError, "Change the request."
+        return errors.BadRequestError, f"Check the model's name ({model!r}) and base_url."
+    return errors.BadRequestError, "Change the request."
 
 
 def _try_again(retry_after_s: float | None) -> str:

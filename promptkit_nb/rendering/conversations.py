@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.state import ConversationState
-from promptkit_nb.text.note_html import MATH_OFF, SMALL_STYLE, note_html
+from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
-from promptkit_nb.text.receipts import total_text
-from promptkit_nb.turns import INTERRUPTED, Message
+from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
+from promptkit_nb.turns import INTERRUPTED, Message, Turn
 
 if TYPE_CHECKING:
-    from promptkit_nb.state import Branch, Head
-    from promptkit_nb.turns import Turn
-
     _NumberedTurn = tuple[int | None, Turn]
 
 MAX_TITLE_CHARACTERS = 200

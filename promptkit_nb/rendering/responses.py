@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import printable
-from promptkit_nb.text.receipts import receipt_of
+from promptkit_nb.text.receipts import note_html, receipt_of
 from promptkit_nb.turns import Turn, Usage
 
 

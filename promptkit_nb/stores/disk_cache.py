@@ -117,7 +117,7 @@ SETTINGS: dict[str, str | int] = {
     "eviction_policy": "none",  # the default deletes rows beyond 1 GiB
     "cull_limit": 0,  # a set() may delete nothing
     "statistics": 0,
-    "tag_index": 0,  # the one of disk_table.py is narrower
+    "tag_index": 0,  # the one of disk_backend.py is narrower
     "disk_min_file_size": 2**31 - 1,  # no files beside the database
     "sqlite_journal_mode": "wal",
     "sqlite_synchronous": 1,  # NORMAL: acknowledged writes survive a crash of the process

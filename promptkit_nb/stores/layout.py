@@ -9,12 +9,12 @@ branch has the ranges that were moved to it. So no turn is ever moved or rewritt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import structs
@@ -23,11 +23,6 @@ from promptkit_nb.codec import check_format, decode
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary, Totals
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id, utc_now
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from promptkit_nb.turns import Turn
 
 PLACE_BITS = 24
 ASIDE = 1 << (PLACE_BITS - 1)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from promptkit_nb.codec import decode, encode_json
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
 from promptkit_nb.stores.backend import AccountChange
 from promptkit_nb.stores.base import Charge, Reservation
 from promptkit_nb.stores.checks import check_scopes, check_usd
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 Per = Literal["conversation", "user", "day", "total"]
 

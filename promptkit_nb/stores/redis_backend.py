@@ -20,7 +20,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from redis import exceptions
+from redis import Redis, exceptions
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
@@ -28,8 +28,6 @@ from promptkit_nb.stores.redis_client import LOST, address_of, checked_client, c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from redis import Redis
 
     from promptkit_nb.stores.backend import Appending
 

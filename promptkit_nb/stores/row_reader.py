@@ -6,7 +6,7 @@ what it read compares the records, and reads only what is new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -16,8 +16,6 @@ from promptkit_nb.codec import decode
 from promptkit_nb.stores.layout import Frame, Record, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.row_store import RowStore

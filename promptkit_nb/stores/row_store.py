@@ -6,7 +6,7 @@ A store brings its ``Backend`` and nothing else, so that all of them behave alik
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -16,26 +16,10 @@ from promptkit_nb.codec import encode, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.state import ConversationState, Head, carry_totals
-from promptkit_nb.stores.backend import Appending
-from promptkit_nb.stores.base import PeriodicCleanup, Reservation, StateStore, StoredTurn
-from promptkit_nb.stores.cache import CachedConversation
-from promptkit_nb.stores.checks import (
-    check_branch_id,
-    check_count,
-    check_filters,
-    check_range,
-    check_revision,
-    check_scopes,
-    check_usd,
-    checked_state,
-    checked_summary,
-    cutoff_of,
-    exists_already,
-    not_found,
-    seconds_of,
-    sorted_page,
-)
+from promptkit_nb.state import Branch, ConversationState, Head, Summary, carry_totals
+from promptkit_nb.stores import checks, ledger
+from promptkit_nb.stores.backend import AccountChange, Appending
+from promptkit_nb.stores.base import Charge, Duration, PeriodicCleanup, Reservation, SortKey, StateStore, StoredTurn
 from promptkit_nb.stores.layout import (
     Record,
     archived,
@@ -46,31 +30,13 @@ from promptkit_nb.stores.layout import (
     restored_branch,
     restored_version,
 )
-from promptkit_nb.stores.ledger import (
-    account_of,
-    changes_by_charging,
-    changes_by_reserving,
-    changes_by_settling,
-    charged_scopes,
-    check_charge,
-    check_reservation,
-    check_visible,
-    limits_of,
-)
-from promptkit_nb.stores.row_access import RowAccess, writing
-from promptkit_nb.turns import new_turn_id
+from promptkit_nb.stores.row_access import CachedConversation, RowAccess, writing
+from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
     from decimal import Decimal
     from types import TracebackType
-
-    from promptkit_nb.state import Branch, Summary
-    from promptkit_nb.stores.backend import AccountChange
-    from promptkit_nb.stores.base import Charge, Duration, SortKey
-    from promptkit_nb.stores.ledger import Account
-    from promptkit_nb.turns import Turn
 
 
 class RowStore(RowAccess, StateStore):
@@ -105,7 +71,7 @@ class RowStore(RowAccess, StateStore):
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
         check_conversation_id(conversation_id)
-        check_count("n", n)
+        checks.check_count("n", n)
         turns, found = self.backend.run(partial(self._recent, conversation_id, n), write=self.ttl_s is not None)
         self._cache.keep(conversation_id, found)
         return turns
@@ -113,24 +79,24 @@ class RowStore(RowAccess, StateStore):
     @writing
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
-        state = checked_state(state)
+        state = checks.checked_state(state)
         check_own_user(self.user_id, state.user_id)
         if self._find(state.conversation_id, erase_expired=True) is not None:
-            raise exists_already(state.conversation_id)
+            raise checks.exists_already(state.conversation_id)
         return self._head(state.conversation_id, self._write(state, revision=1))
 
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, replacing what is stored."""
-        state = checked_state(state)
+        state = checks.checked_state(state)
         check_own_user(self.user_id, state.user_id)
         conversation_id = state.conversation_id
         record = self._find(conversation_id, erase_expired=True)
         is_taken = record is not None and self._is_hidden(record)
         revision = 0 if record is None or is_taken else record.revision
-        check_revision(conversation_id, revision, expected_revision)
+        checks.check_revision(conversation_id, revision, expected_revision)
         if is_taken:
-            raise exists_already(conversation_id)
+            raise checks.exists_already(conversation_id)
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
@@ -154,8 +120,8 @@ class RowStore(RowAccess, StateStore):
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
         """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id."""
         record, frame = self._visible_with_frame(conversation_id)
-        check_range(start, stop, record.turn_count)
-        check_branch_id(as_branch, [branch.id for branch in frame.branches])
+        checks.check_range(start, stop, record.turn_count)
+        checks.check_branch_id(as_branch, [branch.id for branch in frame.branches])
         if start == stop:
             return self._save(conversation_id, record)
         leaving = self._state(conversation_id, record).turns[start:stop]
@@ -182,7 +148,7 @@ class RowStore(RowAccess, StateStore):
     def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
         """Add a summary and its cost to the totals."""
         record, frame = self._visible_with_frame(conversation_id)
-        summary = checked_summary(summary)
+        summary = checks.checked_summary(summary)
         self._check_charge(charge)
         self._enter(charge)
         record = structs.replace(record, totals=record.totals.plus_paid([summary]))
@@ -206,14 +172,14 @@ class RowStore(RowAccess, StateStore):
         offset: int = 0,
     ) -> list[Head]:
         """Return the heads in a total and stable order."""
-        check_filters(prefix, user_id)
+        checks.check_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
 
         def page() -> list[Head]:
             found = (
                 each for each in self._records(prefix or "", self.user_id or user_id) if not self._is_expired(each[1])
             )
-            chosen = sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
+            chosen = checks.sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
             return [head_of(each, record, self._metadata(each)) for each, record in chosen]
 
         return self.backend.run(page, write=False)
@@ -228,7 +194,7 @@ class RowStore(RowAccess, StateStore):
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
         record, frame = self._visible_with_frame(conversation_id)
         if self._find(check_conversation_id(new_id), erase_expired=True) is not None:
-            raise exists_already(new_id)
+            raise checks.exists_already(new_id)
         copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
         self.backend.copy_turns(record.cid, copy.cid)
         if self.ttl_s is not None:
@@ -247,12 +213,12 @@ class RowStore(RowAccess, StateStore):
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted."""
-        return self._erase_before(cutoff_of("older_than", older_than, self._clock()), dry_run=dry_run)
+        return self._erase_before(checks.cutoff_of("older_than", older_than, self._clock()), dry_run=dry_run)
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
         self.cleanup(older_than, dry_run=True)  # an error is best raised here, not logged in the background
-        self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), seconds_of("every", every)))
+        self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), checks.seconds_of("every", every)))
         return self._cleanups[-1]
 
     @writing
@@ -260,27 +226,27 @@ class RowStore(RowAccess, StateStore):
         self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
     ) -> Reservation:
         """Reserve US dollars in every scope, or in none."""
-        check_usd("usd", usd)
+        checks.check_usd("usd", usd)
         scopes = tuple(dict.fromkeys(self._checked_scopes(scopes)))
-        limits = limits_of(limit, scopes)
-        expires_at = self._clock() + timedelta(seconds=seconds_of("lease", lease))
+        limits = ledger.limits_of(limit, scopes)
+        expires_at = self._clock() + timedelta(seconds=checks.seconds_of("lease", lease))
         reservation = Reservation(new_turn_id(), scopes, usd)
-        self._put_accounts(changes_by_reserving(reservation, expires_at, limits, self.backend.accounts(scopes)))
+        self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, self.backend.accounts(scopes)))
         return reservation
 
     @writing
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
         """Replace the reserved amount by what the call cost."""
-        check_reservation(reservation)
-        check_usd("usd", usd)
+        ledger.check_reservation(reservation)
+        checks.check_usd("usd", usd)
         scopes = self._checked_scopes(reservation.scopes)
-        self._put_accounts(changes_by_settling(reservation, usd, self.backend.accounts(scopes)))
+        self._put_accounts(ledger.changes_by_settling(reservation, usd, self.backend.accounts(scopes)))
 
-    def spending(self, scope: str) -> Account:
+    def spending(self, scope: str) -> ledger.Account:
         """Return what was spent and is reserved in a scope of the ledger."""
         (scope,) = self._checked_scopes([scope])
         (stored,) = self.backend.run(partial(self.backend.accounts, [scope]), write=False)
-        return account_of(stored)
+        return ledger.account_of(stored)
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted; unlike ``list``, also if one of them is damaged."""
@@ -335,7 +301,7 @@ class RowStore(RowAccess, StateStore):
             cid, place = former.cid, former.next_place
             changes: list[AccountChange] = []
             if charge is not None:
-                changes = changes_by_charging(charge, self.backend.accounts(charged_scopes(charge)))
+                changes = ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge)))
             if self.backend.append(
                 Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
             ):
@@ -343,12 +309,12 @@ class RowStore(RowAccess, StateStore):
                 return CachedConversation(stored, record, known.frame, known.metadata, known.counter)
         found = self._cached(conversation_id)
         if found is not None and self._is_hidden(found.record):
-            raise exists_already(conversation_id) if create else not_found(conversation_id)
+            raise checks.exists_already(conversation_id) if create else checks.not_found(conversation_id)
         if found is not None:
             return self._append_to_stored(conversation_id, found, turn, line, charge)
         self._find(conversation_id, erase_expired=True)
         if not create:
-            raise not_found(conversation_id)
+            raise checks.not_found(conversation_id)
         check_user_id(user_id)
         now = self._clock()
         self._enter(charge)
@@ -393,7 +359,7 @@ class RowStore(RowAccess, StateStore):
     def _enter(self, charge: Charge | None) -> None:
         """Write a charge to the ledger."""
         if charge is not None:
-            self._put_accounts(changes_by_charging(charge, self.backend.accounts(charged_scopes(charge))))
+            self._put_accounts(ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge))))
 
     def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
         for scope, _, changed in changes:
@@ -417,16 +383,16 @@ class RowStore(RowAccess, StateStore):
     def _check_charge(self, charge: Charge | None) -> None:
         if charge is None:
             return
-        check_charge(charge)
+        ledger.check_charge(charge)
         self._checked_scopes(charge.scopes)
         if charge.reservation is not None:
             self._checked_scopes(charge.reservation.scopes)
 
     def _checked_scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:
         """Return the scopes; ``InvalidArgumentError`` if one is not text, or another user's in a narrowed store."""
-        found = check_scopes(scopes)
+        found = checks.check_scopes(scopes)
         if self.user_id is not None:
-            check_visible(self.user_id, found)
+            ledger.check_visible(self.user_id, found)
         return found
 
     def _ids(self) -> tuple[str, ...]:

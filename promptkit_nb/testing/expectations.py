@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from promptkit_nb.state import Branch, ConversationState, Settings, Summary
+from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
 from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from promptkit_nb.state import Head
 
 LONG_AGO = datetime(2020, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 PRICE_USD = Decimal("0.001")

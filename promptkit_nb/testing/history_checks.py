@@ -11,11 +11,10 @@ from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import ConversationExistsError, InvalidArgumentError
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.testing.expectations import LONG_AGO, PRICE_USD, expect, expect_refusal, full_state, said, texts
-from promptkit_nb.turns import Usage
+from promptkit_nb.turns import Turn, Usage
 
 if TYPE_CHECKING:
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.turns import Turn
 
 
 def replaced_turn_is_a_version(store: StateStore) -> None:

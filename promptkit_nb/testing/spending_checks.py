@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import BudgetExceededError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.state import Summary
-from promptkit_nb.stores.base import Charge
+from promptkit_nb.stores.base import Charge, StateStore
 from promptkit_nb.testing.expectations import expect, expect_refusal, full_state, said, texts, together
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from promptkit_nb.stores.base import StateStore
 
 
 def reservation_is_settled_once(store: StateStore) -> None:

@@ -1,7 +1,12 @@
-"""Receipts and amounts: what an answer used and cost, in one line."""
+r"""Receipts and other small lines below an answer: what it used and cost, as text and as HTML.
+
+In HTML they are escaped and out of MathJax's reach: JupyterLab typesets ``$…$`` in outputs, and MathJax's ``\href``
+makes ``javascript:`` links. The ids, model names and warnings in these lines come from models, servers and files.
+"""
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from promptkit_nb.frontend import is_batch
@@ -11,6 +16,15 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from promptkit_nb.rendering.responses import Response
+
+MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'
+SMALL_STYLE = "color:var(--jp-ui-font-color2,#666);font-size:85%"
+
+
+def note_html(line: str, style: str = "") -> str:
+    """Return a line as a small gray ``<div>``; ``style`` is added to its style."""
+    return f'<div {MATH_OFF} style="{SMALL_STYLE}{style and ";" + style}">{escape(line)}</div>'
+
 
 _CENT_DIGITS = 4
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
-from promptkit_nb.state import Totals
+from promptkit_nb.state import ConversationState, Summary, Totals
 from promptkit_nb.stores.layout import ASIDE, places_of
 from promptkit_nb.turns import INTERRUPTED, Message, Role, ToolCall, Turn
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from promptkit_nb.state import ConversationState, Summary
     from promptkit_nb.stores.row_reader import ConversationRows
 
 DROPPED = "dropped"

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from promptkit_nb.views.schemas import TIME
+from promptkit_nb.views.schemas import TIME, Dtype, Schema
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from promptkit_nb.views.schemas import Dtype, Schema
 
 Array = NDArray[Any]
 """An array of numpy, or pandas' array of texts, which has the same operations."""

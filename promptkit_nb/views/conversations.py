@@ -8,7 +8,7 @@ import numpy as np
 
 from promptkit_nb.codec import encode_json
 from promptkit_nb.views.columns import MISSING, Columns, Names, dollars, frame_of, texts, times
-from promptkit_nb.views.filters import Filters, has_model
+from promptkit_nb.views.filters import Filters, Moment, has_model
 from promptkit_nb.views.reading import batches_of, heads_of
 from promptkit_nb.views.schemas import CONVERSATIONS, documents
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.views.filters import Moment
 
 
 class CurrentTurns(NamedTuple):

@@ -17,9 +17,8 @@ from traitlets import Dict, Int, List, Unicode
 from promptkit_nb.errors import PromptKitError
 from promptkit_nb.rendering.conversations import History
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
-from promptkit_nb.text.note_html import note_html
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import total_text
+from promptkit_nb.text.receipts import note_html, total_text
 from promptkit_nb.views.plots import PERIODS, UNKNOWN, draw_cost, draw_most_expensive, draw_tokens, figure_of
 from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df

@@ -11,12 +11,11 @@ import numpy as np
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.stores.checks import check_filters
 from promptkit_nb.views.batches import DROPPED
-from promptkit_nb.views.columns import times
+from promptkit_nb.views.columns import Columns, times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from promptkit_nb.views.columns import Columns
 
 Moment = date | datetime | str
 """A point in time: an aware ``datetime``, a ``date`` (in UTC, the whole day), or either as ISO 8601 text."""

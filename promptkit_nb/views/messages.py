@@ -9,9 +9,9 @@ import numpy as np
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.views.batches import TurnLines, batch_of
-from promptkit_nb.views.columns import MISSING, frame_of, texts
-from promptkit_nb.views.filters import Filters, is_shown
+from promptkit_nb.views.batches import Batch, TurnLines, batch_of
+from promptkit_nb.views.columns import MISSING, Columns, frame_of, texts
+from promptkit_nb.views.filters import Filters, Moment, Status, is_shown
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import MESSAGES, SEARCH_RESULTS, documents
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.views.batches import Batch
-    from promptkit_nb.views.columns import Columns
-    from promptkit_nb.views.filters import Moment, Status
 
 CHARACTERS_BEFORE = 30
 SNIPPET_CHARACTERS = 100

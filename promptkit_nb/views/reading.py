@@ -15,7 +15,7 @@ from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.layout import record_of
 from promptkit_nb.stores.row_reader import RowReader
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.views.batches import TurnLines, batch_of, with_stale_turns
+from promptkit_nb.views.batches import Batch, TurnLines, batch_of, with_stale_turns
 from promptkit_nb.views.row_cache import LINES_PER_BATCH, RowCache, read_in_groups, row_cache_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import ConversationState, Head
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.views.batches import Batch
     from promptkit_nb.views.filters import Filters
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptkit_nb.views.columns import MISSING, dollars, frame_of, texts
-from promptkit_nb.views.filters import Filters, is_shown
+from promptkit_nb.views.columns import MISSING, Array, Columns, dollars, frame_of, texts
+from promptkit_nb.views.filters import Filters, Moment, Status, is_shown
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import TURNS, documents
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.batches import Batch
-    from promptkit_nb.views.columns import Array, Columns
-    from promptkit_nb.views.filters import Moment, Status
 
 
 @documents(TURNS)

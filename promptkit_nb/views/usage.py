@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +10,14 @@ import numpy as np
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, dollars, frame_of, integers
-from promptkit_nb.views.filters import Filters, passes
+from promptkit_nb.views.filters import Filters, Moment, passes
 from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import KEYS, USAGE, documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.views.filters import Moment
 
 _SUMS = {
     "turns": "paid",

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
 from promptkit_nb.codec import encode, encode_turn
-from promptkit_nb.stores.cache import ReadCache
 from promptkit_nb.stores.layout import rows_of
+from promptkit_nb.stores.row_access import ReadCache
 from ratio import Ratio, medians_ms
 
 if TYPE_CHECKING:

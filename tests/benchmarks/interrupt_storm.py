@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb import ConversationState, DiskStore, Message, Turn
 from promptkit_nb.errors import ConversationNotFoundError
-from promptkit_nb.stores.disk_table import InterruptsHeld
+from promptkit_nb.stores.disk_backend import InterruptsHeld
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -1,4 +1,4 @@
-"""The table under ``DiskStore``: rows of bytes by key, in transactions, in diskcache's database.
+"""The rows of ``DiskStore``: bytes by key, in transactions, in diskcache's database.
 
 Everything that goes around diskcache's public calls (ranges of keys, its connection) is here and in ``disk_cache``. So
 diskcache is pinned below 6, and a test fails if its internals change.
@@ -14,22 +14,17 @@ from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found] 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from weakref import WeakSet, finalize
 
-from promptkit_nb.errors import StoreUnavailableError
-from promptkit_nb.stores.disk_cache import (
-    DATABASE,
-    SETTINGS,
-    Key,
-    QuietCache,
-    StrictDisk,
-    check_row,
-    translated,
-    translating,
-)
+from promptkit_nb.codec import FORMAT_VERSION
+from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores import disk_cache
+from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import FrameType, TracebackType
+
+    from promptkit_nb.stores.backend import Appending
 
 
 class InterruptsHeld:
@@ -137,7 +132,7 @@ _SLOW = (
 class Row(NamedTuple):
     """A row with a tag."""
 
-    key: Key
+    key: disk_cache.Key
     value: bytes
     tag: str
 
@@ -159,15 +154,17 @@ class Table:
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose transaction is open
         self._closed = False
-        with translating(directory, timeout_s), self._lock:
-            self._cache: Any = QuietCache(str(directory), timeout=timeout_s, disk=StrictDisk, **SETTINGS)
-            self._disk: StrictDisk = self._cache.disk
+        with disk_cache.translating(directory, timeout_s), self._lock:
+            self._cache: Any = disk_cache.QuietCache(
+                str(directory), timeout=timeout_s, disk=disk_cache.StrictDisk, **disk_cache.SETTINGS
+            )
+            self._disk: disk_cache.StrictDisk = self._cache.disk
             self._connection = self._connected()
-            self._file = WatchedFile(directory / DATABASE)
+            self._file = WatchedFile(directory / disk_cache.DATABASE)
             self._switches = 0  # between connections: each thread has its own
             self._uncounted = 0  # changes that the change counter leaves out
             self._simplify_schema()
-            wrong = [name for name, value in SETTINGS.items() if not self._is_set(name, value)]
+            wrong = [name for name, value in disk_cache.SETTINGS.items() if not self._is_set(name, value)]
         _OPEN_TABLES.add(self)
         if wrong:
             raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
@@ -190,7 +187,7 @@ class Table:
                         connection.rollback()
                 return result
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, self._directory, self._timeout_s) from error
+            raise disk_cache.translated(error, self._directory, self._timeout_s) from error
 
     def change_counter(self) -> tuple[int, int, int]:
         """Return a value that changes whenever any row changes, and whenever another thread uses this table.
@@ -201,12 +198,17 @@ class Table:
         (others,) = self._connection.execute("PRAGMA data_version").fetchone()
         return self._switches, others, self._connection.total_changes - self._uncounted
 
-    def get(self, key: Key) -> bytes | None:
+    def get(self, key: disk_cache.Key) -> bytes | None:
         """Return the value of one row, or ``None``."""
         row = self._connection.execute(_GET, (key,)).fetchone()
-        return None if row is None else self._disk.row(key, *row)[1]
+        if row is None:
+            return None
+        _, mode, filename, value = row
+        if mode == disk_cache.MODE_RAW and filename is None and type(value) is bytes:
+            return value
+        return self._disk.row(key, *row)[1]  # raises: another program wrote it
 
-    def values_of(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+    def values_of(self, keys: Sequence[disk_cache.Key]) -> dict[disk_cache.Key, bytes]:
         """Return the values of several rows, as far as they exist."""
         marks = ", ".join("?" * len(keys))
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key IN ({marks}) AND raw = 1"  # noqa: S608 - only placeholders
@@ -216,25 +218,24 @@ class Table:
             values[key] = value
         return values
 
-    def put(self, key: Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
+    def put(self, key: disk_cache.Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
         """Write one row, replacing the one that has the key; the change counter stays the same unless it ``counts``."""
-        check_row(key, value)
+        disk_cache.check_row(key, value)
         if self._connection.execute(_CHANGE, (value, key, tag)).rowcount == 0:
             self._connection.execute(_PUT, (key, time.time(), tag, value))
         self._uncounted += not counts
 
-    def add(self, key: Key, value: bytes, tag: str) -> None:
+    def add(self, key: disk_cache.Key, value: bytes, tag: str) -> None:
         """Write one row with a new key; if a row has it already, the store is damaged, and that row stays."""
-        check_row(key, value)
+        if type(value) is not bytes or type(key) not in (str, int):
+            disk_cache.check_row(key, value)  # raises: that would be a bug of ours
         self._connection.execute(_ADD, (key, time.time(), tag, value))
 
-    def swap(self, row: Row, former: bytes, new: Row, low: Key, high: Key) -> bool:
+    def swap(self, row: Row, former: bytes, new: Row, low: disk_cache.Key, high: disk_cache.Key) -> bool:
         """Write one row and add a new one, if the first has its former value and no ``low <= key < high`` the new tag.
 
         Return whether that was the case; if not, nothing was changed.
         """
-        check_row(row.key, row.value)
-        check_row(new.key, new.value)
         asked = (row.value, row.key, row.tag, former, new.tag, low, high)
         if self._connection.execute(_SWAP, asked).rowcount == 0:
             return False
@@ -242,7 +243,7 @@ class Table:
         self._uncounted += 2
         return True
 
-    def between(self, low: Key, high: Key) -> list[tuple[Key, bytes]]:
+    def between(self, low: disk_cache.Key, high: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
         """Return the rows with ``low <= key < high`` in the order of their keys."""
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
         return self._read(select, low, high)
@@ -252,11 +253,11 @@ class Table:
         select = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text' ORDER BY key"
         return [key for (key,) in self._connection.execute(select, (low, high))]
 
-    def tagged(self, tag: str) -> list[tuple[Key, bytes]]:
+    def tagged(self, tag: str) -> list[tuple[disk_cache.Key, bytes]]:
         """Return the rows with this tag."""
         return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag)  # noqa: S608 - a constant
 
-    def key_of_tag(self, tag: str, low: Key, high: Key) -> Key | None:
+    def key_of_tag(self, tag: str, low: disk_cache.Key, high: disk_cache.Key) -> disk_cache.Key | None:
         """Return the key of the row with ``low <= key < high`` that has this tag."""
         select = "SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1"
         row = self._connection.execute(select, (tag, low, high)).fetchone()
@@ -269,17 +270,17 @@ class Table:
             (shift, low, high),
         )
 
-    def delete(self, key: Key) -> None:
+    def delete(self, key: disk_cache.Key) -> None:
         """Delete one row, if it is there."""
         self._connection.execute("DELETE FROM Cache WHERE key = ?", (key,))
 
-    def delete_between(self, low: Key, high: Key) -> None:
+    def delete_between(self, low: disk_cache.Key, high: disk_cache.Key) -> None:
         """Delete the rows with ``low <= key < high``."""
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def close(self) -> None:
         """Close the database, after moving its log into it: so no deleted text stays in a file."""
-        with translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -294,9 +295,17 @@ class Table:
         """Whether ``close()`` was called."""
         return self._closed
 
-    def _read(self, select: str, *arguments: Key) -> list[tuple[Key, bytes]]:
-        row_of = self._disk.row
-        return [row_of(*row) for row in self._connection.execute(select, arguments)]
+    def _read(self, select: str, *arguments: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
+        return [
+            (key, value)
+            if raw
+            and mode == disk_cache.MODE_RAW
+            and filename is None
+            and type(value) is bytes
+            and type(key) in (str, int)
+            else self._disk.row(key, raw, mode, filename, value)  # raises: another program wrote it
+            for key, raw, mode, filename, value in self._connection.execute(select, arguments)
+        ]
 
     def _connected(self) -> sqlite3.Connection:
         """Return the connection of this thread and process."""
@@ -344,6 +353,143 @@ class Table:
     def _is_set(self, name: str, value: str | int) -> bool:
         found: str | int = getattr(self._cache, name)
         return found == value
+
+
+class DiskBackend(Table):
+    """A table whose rows are conversations and accounts."""
+
+    def __init__(self, directory: Path, timeout_s: float) -> None:
+        """Open the table, and make an empty one a store."""
+        super().__init__(directory, timeout_s)
+        self.where = str(directory)
+        if self.run(self._is_empty, write=False):  # only an empty one is written to, and waits for other writers
+            self.run(self._initialize, write=True)
+
+    def append(self, appending: Appending) -> bool:
+        """Append a turn if the record is still the former one and the turn is new; return whether it was appended."""
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
+        head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
+        turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
+        if not self.swap(head, former, turn, *_bounds_of(cid)):
+            return False
+        for scope, _, changed in accounts:
+            self.put(f"l:{scope}", changed, counts=False)
+        return True
+
+    def record(self, conversation_id: str) -> bytes | None:
+        """Return the record of a conversation."""
+        return self.get(f"h:{conversation_id}")
+
+    def put_record(self, conversation_id: str, user_id: str, value: bytes) -> None:
+        """Write the record of a conversation, findable by its user."""
+        self.put(f"h:{conversation_id}", value, tag=f"u:{user_id}")
+
+    def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
+        """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
+        if user_id is None:
+            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"))
+        else:
+            rows = self.tagged(f"u:{user_id}")
+        for key, value in rows:
+            conversation_id = str(key).removeprefix("h:")
+            if conversation_id.startswith(prefix):
+                yield conversation_id, value
+
+    def ids(self) -> list[str]:
+        """Return the ids of all conversations, even if a record cannot be read."""
+        return [key.removeprefix("h:") for key in self.texts_between("h:", after_prefix("h:"))]
+
+    def frame(self, conversation_id: str) -> bytes | None:
+        """Return the frame of a conversation."""
+        return self.get(f"a:{conversation_id}")
+
+    def put_frame(self, conversation_id: str, value: bytes) -> None:
+        """Write the frame of a conversation."""
+        self.put(f"a:{conversation_id}", value)
+
+    def erase(self, conversation_id: str, cid: int, user_id: str) -> None:  # noqa: ARG002 - the record says it here
+        """Delete a conversation: record, frame and turns."""
+        self.delete_between(*_bounds_of(cid))
+        self.delete(f"a:{conversation_id}")
+        self.delete(f"h:{conversation_id}")
+
+    def next_cid(self) -> int:
+        """Return a number that was never used for a conversation."""
+        stored = self.get("c:cid")
+        if stored is None or not stored.isdigit():  # counting from 1 again would overwrite what is stored
+            raise StoreCorruptedError(
+                f"The store in {self.where} has lost count of its conversations. Nothing was changed; "
+                f"restore {disk_cache.DATABASE} from a backup."
+            )
+        cid = int(stored) + 1
+        self.put("c:cid", str(cid).encode())
+        return cid
+
+    def turns(self, cid: int) -> Mapping[int, bytes]:
+        """Return all turns by place."""
+        low, high = _bounds_of(cid)
+        return {int(key) - low: value for key, value in self.between(low, high)}
+
+    def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
+        """Return the turns at these places; adjacent ones are read at once."""
+        wanted = list(places)
+        first = _key_of(cid, wanted[0]) if wanted else 0
+        if wanted == list(range(wanted[0], wanted[-1] + 1) if wanted else ()):
+            found = dict(self.between(first, first + len(wanted)))
+            return [found.get(key) for key in range(first, first + len(wanted))]
+        return [self.get(_key_of(cid, place)) for place in wanted]
+
+    def place_of(self, cid: int, turn_id: str) -> int | None:
+        """Return the place of the turn with this id."""
+        low, high = _bounds_of(cid)
+        key = self.key_of_tag(f"t:{turn_id}", low, high)
+        return None if key is None else int(key) - low
+
+    def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:
+        """Write a turn."""
+        self.add(_key_of(cid, place), value, tag=f"t:{turn_id}")
+
+    def copy_turns(self, cid: int, new_cid: int) -> None:
+        """Copy all turns to another conversation, to the same places."""
+        low, high = _bounds_of(cid)
+        self.copy_between(low, high, _key_of(new_cid, 0) - low)
+
+    def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
+        """Return the accounts of these scopes of the ledger, in their order."""
+        found = self.values_of([f"l:{scope}" for scope in scopes])
+        return [found.get(f"l:{scope}") for scope in scopes]
+
+    def put_account(self, scope: str, value: bytes) -> None:
+        """Write the account of a scope."""
+        self.put(f"l:{scope}", value, counts=False)
+
+    def _is_empty(self) -> bool:
+        return self.get("format") is None
+
+    def _initialize(self) -> None:
+        if self._is_empty():
+            self.put("format", str(FORMAT_VERSION).encode())
+            self.put("c:cid", b"0")
+
+
+def after_prefix(prefix: str) -> str:
+    """Return the first text that sorts after all texts with the prefix.
+
+    >>> after_prefix("h:user:alice:")
+    'h:user:alice;'
+    """
+    kept = prefix.rstrip(chr(0x10FFFF))
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004 - past the surrogates
+
+
+def _key_of(cid: int, place: int) -> int:
+    return (cid << PLACE_BITS) | place
+
+
+def _bounds_of(cid: int) -> tuple[int, int]:
+    """Return the range of the keys of a conversation's turns: the first, and the first after them."""
+    return _key_of(cid, 0), _key_of(cid + 1, 0)
 
 
 def _before_fork() -> None:
