@@ -373,7 +373,7 @@ class TestSetup:
             ),
             (
                 "--store redis",
-                "There is no store 'redis': use disk, memory, a directory such as ./chats, or redis://host:port/db",
+                "Unknown store 'redis': use disk, memory, a directory such as ./chats, or redis://host:port/db",
             ),
             (
                 "--store http://:secret@host",

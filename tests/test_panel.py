@@ -645,7 +645,7 @@ class TestUntrustedText:
     """Text from models, users and files never becomes markup."""
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-    def test_only_sanitised_html_is_html(self, attack: str) -> None:
+    def test_only_sanitized_html_is_html(self, attack: str) -> None:
         """Each ``html`` field is empty or the sanitizer's output."""
         for shown in turn_fields(hostile(attack), 0, is_stale=False)["entries"]:  # type: ignore[attr-defined]  # a list
             assert shown["html"] in {"", to_html(attack)}

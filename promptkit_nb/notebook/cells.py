@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.options import AT_THE_END, CellCall, Target
 from promptkit_nb.frontend import cell_code, cell_id
+from promptkit_nb.text.plain_text import without_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.turns import Turn
 
-_ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
 _BLANK = r"[^\S\n]"
 _KEY_IN_CODE = re.compile(
@@ -36,7 +36,6 @@ _KEY_IN_CODE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
-_SHORTEST_KEY = 6
 
 
 class RunningCell:
@@ -87,11 +86,8 @@ def _without_keys(source: str | None) -> str | None:
     """
     if source is None:
         return None
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if len(key) >= _SHORTEST_KEY:
-        source = source.replace(key, "[key]")
     source = _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
-    return _ANY_KEY.sub("[key]", source)
+    return without_key(source, os.environ.get("OPENAI_API_KEY", "").strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.magic_lines import chat_line_magic, id_in, options_in
+from promptkit_nb.notebook.magic_lines import chat_line_magic, parse_id, parse_options
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_new(self, line: str) -> None:
         """Start a new conversation: %chat_new [ID]. The ID must not exist yet."""
-        _print_status(self._session.conversations.new(id_in(line), user_id=self._user_id))
+        _print_status(self._session.conversations.new(parse_id(line), user_id=self._user_id))
 
     @chat_line_magic
     def chat_use(self, line: str) -> None:
@@ -58,7 +58,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_list(self, line: str) -> HeadTable:
         """List your conversations, newest first: %chat_list [PREFIX]. With a PREFIX, only ids that begin with it."""
-        return self._session.listed(id_in(line))
+        return self._session.listed(parse_id(line))
 
     @magic_arguments()
     @argument("conversation", nargs="?", metavar="ID", help="The conversation to show; default: the active one.")
@@ -69,7 +69,7 @@ class ConversationMagics(Magics):
 
         --versions adds former answers of turns that were run again; %chat_restore brings one back.
         """
-        options = options_in(self.chat_history, line)
+        options = parse_options(self.chat_history, line)
         conversation = self._active_or_note(options.conversation)
         return None if conversation is None else conversation.history(versions=options.versions)
 
@@ -91,7 +91,7 @@ class ConversationMagics(Magics):
 
         The budgets are listed above it. In batch runs the default is --by model, which gives the same output every day.
         """
-        options = options_in(self.chat_usage, line)
+        options = parse_options(self.chat_usage, line)
         for budget in self._session.budget_lines():
             _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
@@ -144,7 +144,7 @@ class ConversationMagics(Magics):
 
         Later requests send the summary instead of these turns. The turns stay in the history.
         """
-        options = options_in(self.chat_summarize, line)
+        options = parse_options(self.chat_summarize, line)
         conversation = self._active()
         summary = None
         if conversation is not None:
@@ -159,7 +159,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_truncate(self, line: str) -> None:
         """Move older turns to a branch: %chat_truncate [--keep-last 20]."""
-        options = options_in(self.chat_truncate, line)
+        options = parse_options(self.chat_truncate, line)
         conversation = self._active()
         moved = 0
         if conversation is not None:
@@ -193,7 +193,7 @@ def _print_status(line: str) -> None:
 
 
 def _required_id(line: str, what: str, example: str) -> str:
-    found = id_in(line)
+    found = parse_id(line)
     if found is None:
         raise InvalidArgumentError(f"Give a {what}, for example: {example}.")
     return found

@@ -86,7 +86,7 @@ def chat_line_magic(method: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", no_var_expand(line_magic(fails_in_one_line(method))))
 
 
-def options_in(magic: Any, line: str) -> Namespace:
+def parse_options(magic: Any, line: str) -> Namespace:
     """Parse the options of a line and remove the quotes that IPython's splitting keeps.
 
     Errors name an unknown option without its value, which may be a key.
@@ -121,7 +121,7 @@ def _unknown_word(magic: Any, word: str) -> str:
     return f"Unknown option {option}.{hint} %{name}? lists the options."
 
 
-def id_in(line: str) -> str | None:
+def parse_id(line: str) -> str | None:
     """Return the id on a line, or ``None``; an unquoted dash at the beginning is taken for a mistyped option."""
     found = _unquoted(line)
     if line.strip().startswith("-"):

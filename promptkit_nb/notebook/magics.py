@@ -9,7 +9,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.notebook.magic_lines import fails_in_one_line, options_in
+from promptkit_nb.notebook.magic_lines import fails_in_one_line, parse_options
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -74,7 +74,7 @@ class ChatMagics(Magics):
         line is sent. {{ name }} becomes the value of a variable, {{ df.shape }} and {{ rows[0] }} work, too; single
         braces, dollar signs and backslashes are sent as typed, and with --raw everything is.
         """
-        args = options_in(self.chat, "" if cell is None else line)
+        args = parse_options(self.chat, "" if cell is None else line)
         text = line if cell is None else cell.strip("\n")
         if not text.strip():
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
@@ -152,7 +152,7 @@ class ChatMagics(Magics):
         "" resets an option. A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY
         before the kernel starts.
         """
-        args = options_in(self.chat_setup, line)
+        args = parse_options(self.chat_setup, line)
         given = {name: value for name in SETUP_OPTIONS if (value := getattr(args, name)) is not None}
         before = {name: getattr(self.session.options, name) for name in given}
         try:

@@ -181,7 +181,7 @@ def _store_named(name: str) -> StateStore:
         )
     if not ("/" in name or os.sep in name or name == "~" or Path(name).is_dir()):
         raise InvalidArgumentError(
-            f"There is no store {name!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
+            f"Unknown store {name!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
         )
     return DiskStore(name)
 

@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.packs import templates
 from promptkit_nb.packs.dialect import LoadContext, templates_in
 from promptkit_nb.packs.display import prompt_html, shown_variable
 from promptkit_nb.packs.names import STOP_SEQUENCES, Eval, ModelOverride, Parameters, ToolPolicy, Validator
 from promptkit_nb.packs.schema import check_prompt, object_items
-from promptkit_nb.packs.templates import (
-    FRAGMENTS,
-    TIME_NAMES,
-    fragment_texts,
-    local_time,
-    placeholders_in,
-    reachable,
-    render,
-    time_values,
-)
 from promptkit_nb.packs.variables import Variable, bound_values
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
@@ -74,14 +65,14 @@ def report_of(
     ``where`` begins error messages. Raises the errors of ``Prompt.render``.
     """
     defaults = {variable.name: variable.default for variable in declared if variable.default is not None}
-    shared = fragment_texts(fragments)
+    shared = templates.fragment_texts(fragments)
     texts = {name: text for name, text in defaults.items() if isinstance(text, str)} | shared
     plain = {name: value for name, value in defaults.items() if name not in texts}
     asked = _names_in(template, texts)
     _refuse_misspelled(given, {*asked, *(variable.name for variable in declared)}, where)
-    time = time_values(clock()) if asked & TIME_NAMES else {}
+    time = templates.time_values(clock()) if asked & templates.TIME_NAMES else {}
     values = plain | dict(time) | bound_values(declared, given)
-    rendered = render(
+    rendered = templates.render(
         template,
         texts=texts,
         values=values,
@@ -95,7 +86,7 @@ def report_of(
         sha256(rendered.text.encode("utf-8", "surrogatepass")).hexdigest(),
         tuple(sorted(rendered.used - included)),
         tuple(sorted(given.keys() - rendered.used)),
-        tuple(name for name in fragments if included & {name, f"{FRAGMENTS}{name}"}),
+        tuple(name for name in fragments if included & {name, f"{templates.FRAGMENTS}{name}"}),
         rendered.passes,
         rendered.unsupported,
     )
@@ -103,8 +94,8 @@ def report_of(
 
 def _names_in(template: str, texts: Mapping[str, str]) -> frozenset[str]:
     """Return all names that the template uses, directly or through other texts of the pack."""
-    used = reachable([template], texts)
-    return placeholders_in(template).union(*(placeholders_in(texts[name]) for name in used))
+    used = templates.reachable([template], texts)
+    return templates.placeholders_in(template).union(*(templates.placeholders_in(texts[name]) for name in used))
 
 
 def _refuse_misspelled(given: Mapping[str, object], known: set[str], where: str) -> None:
@@ -240,7 +231,7 @@ class Prompt:
         variables: Mapping[str, object],
         *,
         model: str | None = None,
-        clock: Callable[[], datetime] = local_time,
+        clock: Callable[[], datetime] = templates.local_time,
     ) -> str:
         """Return the system prompt for this model with the variables filled in.
 
@@ -259,7 +250,7 @@ class Prompt:
         variables: Mapping[str, object],
         *,
         model: str | None = None,
-        clock: Callable[[], datetime] = local_time,
+        clock: Callable[[], datetime] = templates.local_time,
     ) -> RenderReport:
         """Return the rendered system prompt and what went into it; arguments and errors as for ``render``.
 
@@ -367,8 +358,8 @@ def _fragments_of(definition: Mapping[str, Any], fragments: Mapping[str, str]) -
     found: set[str] = set()
     waiting = _texts_of(definition)
     while waiting:
-        for name in placeholders_in(waiting.pop()):
-            key = name if name in fragments else name.removeprefix(FRAGMENTS)
+        for name in templates.placeholders_in(waiting.pop()):
+            key = name if name in fragments else name.removeprefix(templates.FRAGMENTS)
             if key in fragments and key not in found:
                 found.add(key)
                 waiting.append(fragments[key])

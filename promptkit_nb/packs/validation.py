@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.packs import reference_findings
 from promptkit_nb.packs.dialect import change_templates
 from promptkit_nb.packs.files import PackFile, PackSource, positions_of, read_pack
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.meaning_findings import WELL_KNOWN, meaning_findings, template_findings
 from promptkit_nb.packs.names import EXTRAS, free_name, slug_of
-from promptkit_nb.packs.reference_findings import (
-    agent_references,
-    composition_findings,
-    prompt_references,
-    workflow_findings,
-)
 from promptkit_nb.packs.schema import definition, keys_of, object_items, objects_in, pointer_to
 from promptkit_nb.packs.schema_findings import OLDER, schema_findings
 from promptkit_nb.packs.templates import FRAGMENTS, PLACEHOLDER, name_in
@@ -30,10 +25,10 @@ if TYPE_CHECKING:
 
 _CHECKS = (
     schema_findings,
-    prompt_references,
-    agent_references,
-    workflow_findings,
-    composition_findings,
+    reference_findings.prompt_references,
+    reference_findings.agent_references,
+    reference_findings.workflow_findings,
+    reference_findings.composition_findings,
     meaning_findings,
     template_findings,
 )

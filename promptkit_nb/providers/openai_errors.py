@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from promptkit_nb import errors
-from promptkit_nb.text.plain_text import one_line
+from promptkit_nb.text.plain_text import one_line, without_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +47,6 @@ _REQUESTS = (
 )
 
 _MESSAGE_LENGTH = 300
-_SHORTEST_SECRET = 6
-_ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields beside its message
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
@@ -147,9 +145,7 @@ class ErrorMapper:
 
     def redact(self, text: str) -> str:
         """Return the text without the key, and without anything that looks like a key."""
-        if len(self.key) >= _SHORTEST_SECRET:
-            text = text.replace(self.key, "[key]")
-        return _ANY_KEY.sub("[key]", text)
+        return without_key(text, self.key)
 
     def quote(self, text: str, length: int = _MESSAGE_LENGTH) -> str:
         """Return a server's text on one line, redacted, then shortened, and without control characters."""

@@ -68,8 +68,8 @@ class DiskStore(RowStore):
     ) -> None:
         """Open the store, or create it."""
         self.directory = _chosen_directory(directory)
-        initialised = _prepare(self.directory)
-        _check_is_store(self.directory, timeout_s, initialised=initialised)
+        initialized = _prepare(self.directory)
+        _check_is_store(self.directory, timeout_s, initialized=initialized)
         super().__init__(DiskBackend(self.directory, timeout_s), ttl, clock)
         _write_marker(self.directory)
 
@@ -109,12 +109,12 @@ def _prepare(directory: Path) -> bool:
     return False
 
 
-def _check_is_store(directory: Path, timeout_s: float, *, initialised: bool) -> None:
+def _check_is_store(directory: Path, timeout_s: float, *, initialized: bool) -> None:
     """Raise if the database is not a store of this package, or has a newer format, before anything is changed."""
     has_rows, stored = peek(directory, "format", timeout_s)
     if isinstance(stored, bytes) and stored.isdigit():
         check_format(int(stored), f"The store in {directory}")
-    elif initialised:
+    elif initialized:
         raise _lost(directory)
     elif has_rows:
         raise StoreUnavailableError(

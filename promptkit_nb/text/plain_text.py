@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from promptkit_nb.turns import without_lone_surrogates
 
 PREVIEW_CHARACTERS = 60
 
+_SHORTEST_KEY = 6
+_ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 _CONTROLS = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
 
 
@@ -35,6 +39,17 @@ def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
     """
     line = one_line(text)
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
+def without_key(text: str, key: str) -> str:
+    """Return the text without the key, and without anything that looks like an API key.
+
+    >>> without_key("my-secret and sk-0123456", "my-secret")
+    '[key] and [key]'
+    """
+    if len(key) >= _SHORTEST_KEY:
+        text = text.replace(key, "[key]")
+    return _ANY_KEY.sub("[key]", text)
 
 
 def counted(count: int, noun: str) -> str:
