@@ -1,4 +1,4 @@
-"""The path of a message through the package is the one that CONTRIBUTING describes."""
+"""The path of a message through the package stays short, and is the one that CONTRIBUTING describes."""
 
 from __future__ import annotations
 
@@ -63,19 +63,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Traces:
     return traces(tmp_path_factory.mktemp("plain"))
 
 
-def test_a_chat_cell_takes_a_short_path(plain: Traces) -> None:
-    """At most 32 of our files, 16 of our frames on the stack, 3 reads of the store, and 1 write."""
-    chat = plain.chat
-    assert (len(chat.files) <= 32, len(chat.deepest) <= 16, chat.reads <= 3, chat.writes) == (True, True, True, 1), (
-        vars(chat)
-    )
+def test_chat_is_short(plain: Traces) -> None:
+    """``%%chat`` runs through few files and few levels, and asks the store a few times."""
+    assert len(plain.chat.files) <= 32, plain.chat.files
+    assert len(plain.chat.deepest) <= 16, plain.chat.deepest
+    assert plain.chat.reads <= 3
+    assert plain.chat.writes == 1
 
 
-def test_send_takes_a_short_path(plain: Traces) -> None:
-    """At most 27 of our files, and 14 of our frames on the stack."""
-    assert (len(plain.send.files) <= 27, len(plain.send.deepest) <= 14, plain.send.writes) == (True, True, 1), vars(
-        plain.send
-    )
+def test_send_is_short(plain: Traces) -> None:
+    """``send`` from Python is shorter than ``%%chat``."""
+    files = [path for path in plain.send.files if not path.startswith("notebook/")]  # the cell's own hooks
+    assert len(files) <= 27, files
+    assert len(plain.send.deepest) <= 14, plain.send.deepest
+    assert plain.send.reads <= 3
+    assert plain.send.writes == 1
 
 
 def test_a_price_needs_no_further_transaction(tmp_path: Path) -> None:
