@@ -276,14 +276,21 @@ class PendingTurn:
         """Store the answer as a turn, with its charge; a ledger that fails does not lose the answer."""
         turn = self._turn((time.perf_counter() - self._started_s) * 1000)
         response = Response.of(turn, self._state.conversation_id)
-        call = self._call
+        charge = None if self._call is None else self._call.charge(turn.cost)
+        warnings = response.warnings
         try:
-            stale = self._put(turn, response, None if call is None else call.charge(turn.cost))
-            warnings = () if call is None else call.charged()
+            stale = self._put(turn, response, charge)
         except errors.StoreCorruptedError as error:
             stale = self._put(turn, response, None)
-            warnings = (f"The cost of this call could not be entered in the ledger of budgets: {error}",)
-        return replace(response, stale_turns=stale, warnings=(*response.warnings, *warnings))
+            warnings += (f"The cost of this call could not be entered in the ledger of budgets: {error}",)
+        return replace(response, stale_turns=stale, warnings=(*warnings, *self._budget_warnings()))
+
+    def _budget_warnings(self) -> tuple[str, ...]:
+        """Return warnings about budgets; if the ledger cannot be read, that is a warning, too."""
+        try:
+            return () if self._call is None else self._call.charged()
+        except errors.StoreError as error:
+            return (f"The ledger of budgets could not be read: {error}",)
 
     def _put(self, turn: Turn, response: Response, charge: Charge | None) -> int:
         """Put the turn in its place; return how many later turns are stale. An error carries the response."""
