@@ -283,7 +283,7 @@ class Conversation:
             parameters: Such as ``{"temperature": 0.2}``; they override those of the conversation and its prompt.
             max_output_tokens: The longest answer, in tokens.
             replay: ``"auto"`` answers from a stored turn with exactly the same request, without sending one;
-                ``"strict"`` raises ``ReplayMissError`` if there is none; ``"off"`` asks. By default as the manager.
+                ``"strict"`` raises ``ReplayMissError`` if there is none; ``"off"`` asks. By default the manager's mode.
             fresh: Ask even if a stored answer could be replayed; has no effect with ``"strict"``, which never asks.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -315,7 +315,7 @@ class Conversation:
         """Send a message and iterate over the answer as it arrives; the arguments are those of ``send``.
 
         ``max_tokens`` is the context window of this call. ``parts`` are what the message carries besides its text,
-        ``target`` is where the turn goes, ``cell`` the notebook cell that asks. ``on_waiting`` is called with seconds
+        ``target`` is where the turn goes, ``cell`` the call of a notebook cell. ``on_waiting`` is called with seconds
         and a reason whenever the provider waits before a retry.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -396,7 +396,7 @@ class Conversation:
         parameters: Mapping[str, object] | None = None,
         max_output_tokens: int | None = None,
     ) -> Response:
-        """Go on differently from turn ``i``: that turn and all after it become a branch, then ``text`` is sent.
+        """Continue differently from turn ``i``: that turn and all after it become a branch, then ``text`` is sent.
 
         If the call fails, nothing changes. The other arguments are those of ``send``.
 
@@ -419,7 +419,7 @@ class Conversation:
     def truncate(self, keep_last: int = 20, *, as_of: str | None = None) -> int:
         """Move older turns to a branch; return how many.
 
-        ``keep_last`` counts messages without the system message: as few whole newest turns as reach it are kept. The
+        ``keep_last`` counts messages without the system message: the fewest newest turns that reach it are kept. The
         totals keep what the others cost, and the kept turns do not become stale. With ``as_of``, the id of a turn, the
         turns after that one are ignored.
 
@@ -486,7 +486,7 @@ class Conversation:
         return self._stored.archive(lambda state: newest_turn(state.turns, as_of), name=UNDONE)
 
     def branches(self) -> tuple[Branch, ...]:
-        """Return the former tails and heads of the conversation; ``restore`` restores one.
+        """Return the branches: turns that were moved out of the conversation; ``restore`` restores one.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -510,7 +510,7 @@ class Conversation:
         return snapshot.state.versions.get(current.id, ())
 
     def restore(self, version_or_branch: Turn | Branch | str) -> None:
-        """Restore a former version or a branch, given as such or by its id; what it displaces is kept.
+        """Restore a former version or a branch, given as a value or by its id; what it displaces is kept.
 
         Raises ``InvalidArgumentError`` if the conversation does not have it.
 
@@ -629,7 +629,7 @@ class Conversation:
             stream = self._stream(question, options)
             for _ in stream:
                 pass
-        if stream.response is None:  # a custom provider ended without saying so
+        if stream.response is None:  # a custom provider sent neither text nor a Completion
             raise InvalidArgumentError(
                 f"The provider {self._factory.provider.name!r} ended its stream without a Completion; nothing was "
                 "stored."

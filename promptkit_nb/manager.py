@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class ConversationManager:
-    """Opens conversations.
+    """Starts, opens, lists and deletes conversations.
 
     Args:
         provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
@@ -82,7 +82,7 @@ class ConversationManager:
         """Return the same manager, narrowed to one user, its ``store`` too.
 
         It creates, lists, reads, forks and deletes that user's conversations only. Another user's id raises
-        ``ConversationNotFoundError``, as if it did not exist; creating it only says that the id is taken.
+        ``ConversationNotFoundError``, as if it did not exist; creating it raises ``ConversationExistsError``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -132,7 +132,7 @@ class ConversationManager:
 
         Args:
             pack: The pack with the system prompt, or ``None``.
-            prompt_name: Which of its prompts; optional if the pack has one.
+            prompt_name: Which of its prompts; optional if the pack has only one.
             user_id: The user it belongs to; by default the manager's user, else ``"default"``.
             conversation_id: Any text; by default a new id that sorts by time.
             system_prompt: The system prompt if there is no pack; used as it is, not as a template.
@@ -186,8 +186,8 @@ class ConversationManager:
     ) -> Conversation:
         """Resume a conversation with its stored system prompt, variables and settings.
 
-        A pack given here replaces the stored prompt from the next request on; otherwise the pack's file need not exist
-        any more. Raises ``ConversationNotFoundError`` for an unknown id, naming near matches.
+        A pack given here replaces the stored prompt from the next request on; otherwise the pack's file may be gone.
+        Raises ``ConversationNotFoundError`` for an unknown id, naming near matches.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())

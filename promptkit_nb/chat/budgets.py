@@ -68,7 +68,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Return the budget in a magic's option: dollars, and after a slash what they are for.
+    """Parse a budget in a magic's option: dollars, and after a slash what they are for.
 
     Raises ``InvalidArgumentError`` for anything else.
 
@@ -140,7 +140,7 @@ class Spending:
     """What calls spend, entered in a store's ledger.
 
     Each call counts in four scopes (its conversation, its user, the UTC day, the total), with a budget or without, so
-    that a budget set later knows what was spent. Of several budgets of one kind the tightest is the limit.
+    that a budget set later knows what was spent. Of several budgets of one kind, the lowest is the limit.
 
     >>> from promptkit_nb import MemoryStore
     >>> store = MemoryStore()
@@ -155,7 +155,7 @@ class Spending:
     def __init__(
         self, store: StateStore, budgets: Sequence[Budget] = (), *, clock: Callable[[], datetime] = utc_now
     ) -> None:
-        """Spend under these budgets; ``clock`` tells the day."""
+        """Spend under these budgets; ``clock`` returns the time."""
         self._store = store
         self._budgets = tuple(budgets)
         self._limits = {each.per: each for each in sorted(budgets, key=lambda each: each.usd, reverse=True)}
@@ -295,7 +295,7 @@ class OpenCall:
 
 
 def _is_first_to_warn(store: StateStore, budget: Budget, scope: str) -> bool:
-    """Return whether no process warned of this budget yet: the ledger lets one of them set the mark."""
+    """Return whether no process has warned of this budget yet: the ledger lets only one set the mark."""
     mark = f"warned:{budget.warns_at_usd.normalize()}:{budget.usd.normalize()}:{scope}"
     if store.spending(mark).spent:
         return False

@@ -27,10 +27,9 @@ class CellCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where an answer goes: after all turns, in place of a turn, or at position ``branch_from`` of the turns.
+    """Where an answer goes: at the end, in place of a turn, or at a position from which on the turns become a branch.
 
-    In the last case the turns from there on become a branch. ``archived`` is the turn that this cell has on a branch:
-    if the same is asked again, that turn answers, and nothing is written.
+    ``archived`` is this cell's turn on a branch: it answers the same question again, and nothing is written.
     """
 
     in_place_of: Turn | None = None
@@ -43,7 +42,7 @@ AT_THE_END = Target()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
-    """What one call asks for; ``None`` means as the notebook, the conversation or the provider has it.
+    """The options of one call; ``None`` means the default of the notebook, the conversation or the provider.
 
     ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet`` shows
     nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens. ``parts`` is

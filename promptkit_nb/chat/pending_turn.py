@@ -1,4 +1,4 @@
-"""One question on its way to a stored turn: its place, its request, its budget, and how it is stored."""
+"""One question on its way to a stored turn: its target, its request, its budget, and how it is stored."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 EndReason = Literal["complete", "stopped", "timeout", "failed"]
 
-_CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; if the server read fewer tokens than this, count
+_CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; above seven, count what was sent
 _ROOM_FOR_THE_ANSWER = 0.9
 _SHORTER = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatServices:
-    """Who answers a conversation, where it is stored, and what may be spent; ``recording`` holds turns to replay."""
+    """What a conversation needs to be answered and stored; ``recording`` holds turns to replay."""
 
     stored: StoredConversation
     provider: Provider
@@ -73,7 +73,7 @@ class ChatServices:
 
 
 class PendingTurn:
-    """A question at its place in a conversation, until it is stored as a turn or settled without one.
+    """A question until it is stored as a turn, or settled without one.
 
     ``recorded`` is the stored turn that answers it, if replay finds one. Otherwise ``prepare()`` fits ``request`` into
     the context window and the budgets, ``take()`` collects the answer, and ``end()`` stores it: ``response`` is what
@@ -85,7 +85,7 @@ class PendingTurn:
     _started_s: float
 
     def __init__(self, services: ChatServices, snapshot: Snapshot, question: Message, options: CallOptions) -> None:
-        """Find the question's place; raise ``ReplayMissError`` if strict replay has no answer."""
+        """Find the position and a recorded answer; raise ``ReplayMissError`` if strict replay has none."""
         self.question = question
         self.options = options
         self.received = ReceivedAnswer()
@@ -116,11 +116,11 @@ class PendingTurn:
 
     @property
     def provider(self) -> Provider:
-        """Who is asked."""
+        """The provider that answers."""
         return self._services.provider
 
     def replay(self, recorded: Turn) -> None:
-        """Answer with a recorded turn; nothing is written if it is the turn at this place."""
+        """Answer with a recorded turn; nothing is written if it is the question's own turn."""
         conversation_id = self._state.conversation_id
         turn, stale = recorded, 0
         if recorded is not self._own:
@@ -137,9 +137,10 @@ class PendingTurn:
         self.response = Response.replay_of(turn, conversation_id, stale_turns=stale)
 
     def prepare(self) -> None:
-        """Build the request, after the summary that the context policy asks for, and reserve what it may cost.
+        """Make a summary if the context policy asks for one, build the request, and reserve what it may cost.
 
-        Raises ``ContextWindowExceededError`` if the window is too small, ``BudgetExceededError`` if a budget is.
+        Raises ``ContextWindowExceededError`` if the window is too small, ``BudgetExceededError`` if a budget
+        would be exceeded.
         """
         services, settings = self._services, self._settings
         has_budgets = services.spending.has_budgets
@@ -157,7 +158,7 @@ class PendingTurn:
         self._use(window)
 
     def shorten(self, error: errors.ContextWindowExceededError) -> bool:
-        """Leave out more turns of a request that the server found too long; return whether that is possible."""
+        """Leave more turns out of a request that the server found too long; return whether that is possible."""
         shorter = self._shorter_window(error)
         if shorter is None:
             return False
@@ -219,7 +220,7 @@ class PendingTurn:
         self.request = self._settings.request(window.messages)
 
     def _fitted(self, estimator: TokenEstimator) -> Window:
-        """Return what the request carries; the policy "summarize" first asks for a summary of what is left out."""
+        """Return the window; the policy "summarize" first makes a summary of what is left out."""
         window = self._window_with(self._state.summaries, estimator)
         if self._settings.context_policy != "summarize" or not window.left_out:
             return window
@@ -293,7 +294,7 @@ class PendingTurn:
             return (f"The ledger of budgets could not be read: {error}",)
 
     def _put(self, turn: Turn, response: Response, charge: Charge | None) -> int:
-        """Put the turn in its place; return how many later turns are stale. An error carries the response."""
+        """Write the turn to its target; return how many later turns are stale. An error carries the response."""
         stored, target, since = self._services.stored, self.options.target, self._state
         try:
             if target.in_place_of is not None:
@@ -352,7 +353,7 @@ class PendingTurn:
         return self.received.price(self.provider, self.request, usage, self._services.clock()).usd
 
     def _cell_fields(self) -> dict[str, object]:
-        """Return what a turn stores of its cell: the one that asks, else that of the turn it replaces."""
+        """Return the fields of the cell that asks, else those of the turn that is replaced."""
         source = self.options.cell or self._own
         if source is None:
             return {"cell_id": None, "cell_call": 0, "cell_source": None}

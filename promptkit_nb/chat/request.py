@@ -25,7 +25,7 @@ class RequestSettings:
     """Everything of a request but its messages.
 
     ``max_tokens`` limits the whole request and ``max_output_tokens`` the answer, in tokens. ``timeless_prompt`` is the
-    system prompt that goes into hashes: a later hour alone is not another context.
+    system prompt that goes into hashes: its clock is fixed, so that the time does not change them.
     """
 
     model: str
@@ -85,7 +85,7 @@ class ReceivedAnswer:
         return "".join(self.pieces)
 
     def usage(self, request: ChatRequest) -> Usage:
-        """Return what the provider reported, else what is counted of the request and the text."""
+        """Return what the provider reported, else a count of the request and the text."""
         if self.completion is not None and self.completion.usage is not None:
             return self.completion.usage
         return Usage(
@@ -95,7 +95,7 @@ class ReceivedAnswer:
         )
 
     def price(self, provider: Provider, request: ChatRequest, usage: Usage, at: datetime) -> Price:
-        """Return the provider's own figure, else the price of the model asked for, or of the one that answered."""
+        """Return the reported cost, else the price: the user's, the answering model's, or the requested model's."""
         completion, model = self.completion, request.model
         if completion is not None and completion.cost_usd is not None:
             return Price(completion.cost_usd, provider.name)
@@ -109,7 +109,7 @@ class ReceivedAnswer:
 def request_settings(state: ConversationState, options: CallOptions, *, model: str) -> RequestSettings:
     """Return the settings of the next request of a conversation.
 
-    The options' parameters override the conversation's, and those the prompt's. Raises ``MissingVariableError`` while a
+    The options' parameters override the conversation's, and those the prompt's. Raises ``MissingVariableError`` if a
     variable of the prompt has no value, ``InvalidArgumentError`` for an argument out of range.
     """
     prompt = _prompt_of(state.settings)
@@ -138,13 +138,13 @@ def request_settings(state: ConversationState, options: CallOptions, *, model: s
 def timeless_prompt_for(state: ConversationState, model: str | None) -> str | None:
     """Return the system prompt with the clock at a fixed time, for hashes.
 
-    Raises ``MissingVariableError`` while a variable has no value.
+    Raises ``MissingVariableError`` if a variable has no value.
     """
     return _timeless(_prompt_of(state.settings), state, model)
 
 
 def rendered_prompt(settings: Settings) -> str | None:
-    """Return the system prompt of the settings; ``None`` without a prompt, or while a variable is missing."""
+    """Return the system prompt of the settings; ``None`` without a prompt, or if a variable is missing."""
     prompt = _prompt_of(settings)
     if prompt is None:
         return None

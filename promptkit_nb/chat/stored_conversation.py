@@ -1,4 +1,4 @@
-"""A conversation in its store: read again only if someone else wrote it, and written turn by turn."""
+"""A stored conversation: read again only if it changed, and written turn by turn."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import Charge, StateStore
 
 UNDONE = "undone"
-"""The beginning of the ids of branches that ``undo`` makes."""
+"""The prefix of the ids of branches that ``undo`` makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state as it was read; ``context_hashes[i]`` is the hash of the turns before turn ``i``, the last one of all."""
+    """A state as it was read; ``context_hashes[i]`` is the hash of the first ``i`` turns."""
 
     state: ConversationState
     context_hashes: tuple[str, ...]
@@ -42,7 +42,7 @@ class Snapshot:
         return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
 
     def after(self, turn: Turn, head: Head) -> Snapshot:
-        """Return the snapshot with the turn whose append gave the head, or itself if another process wrote, too."""
+        """Return the snapshot with the turn whose append returned the head, or itself if another process wrote, too."""
         if head.revision != self.state.revision + 1:
             return self
         turns = (*self.state.turns, turn)
@@ -104,22 +104,22 @@ class Snapshot:
     def hash_before(self, archived: Turn) -> str | None:
         """Return the hash of the turns before a turn of a branch, ``None`` if it is unknown."""
         for branch in self.state.branches:
-            place = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
-            if place is not None:
+            position = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
+            if position is not None:
                 start = self._hash_before_branch(branch)
-                return None if start is None else chain_of(branch.turns[:place], start)
+                return None if start is None else chain_of(branch.turns[:position], start)
         return None
 
     def _hash_before_branch(self, branch: Branch) -> str | None:
-        """Return the hash of the turns before a branch; turns that left at the front since are on other branches."""
+        """Return the hash of the turns before a branch; turns removed from the front since are on other branches."""
         if branch.start > 0:
             return self.context_hashes[branch.start] if branch.start < len(self.context_hashes) else None
         if branch.start == 0 or branch.kind == "head":
             return branch.context_hash or ""
         for head in self._heads:
-            place = branch.start - head.start + len(head.turns)
-            if 0 <= place < len(head.turns):
-                return chain_of(head.turns[:place], head.context_hash)
+            position = branch.start - head.start + len(head.turns)
+            if 0 <= position < len(head.turns):
+                return chain_of(head.turns[:position], head.context_hash)
         return None
 
     @property
@@ -129,7 +129,7 @@ class Snapshot:
 
     @property
     def turns_ever_current(self) -> tuple[Turn, ...]:
-        """The turns that left at the front, then the current ones."""
+        """The turns removed from the front, then the current ones."""
         return (*(turn for branch in self._heads for turn in branch.turns), *self.state.turns)
 
     @property
@@ -165,12 +165,12 @@ class StoredConversation:
         return head
 
     def read(self) -> Snapshot:
-        """Return what the store holds, for a user to read: it renews a TTL."""
+        """Return the current snapshot, and renew the TTL."""
         self.store.recent(self.id, 0)
         return self.refresh()
 
     def refresh(self) -> Snapshot:
-        """Return what the store holds; only a changed conversation is read again."""
+        """Return the current snapshot; only a changed conversation is read again."""
         head = self.store.head(self.id)
         if head.user_id != self.last_read.user_id:
             raise not_found(self.id)
@@ -186,7 +186,7 @@ class StoredConversation:
         was deleted since.
         """
         snapshot = self.refresh()
-        self._check_still(since, snapshot)
+        self._check_not_recreated(since, snapshot)
         other = snapshot.turn_of(cell)
         if other is not None:
             return self._replace(other.id, turn, charge)
@@ -196,16 +196,16 @@ class StoredConversation:
         return 0
 
     def replace(self, turn_id: str, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
-        """Put a turn in place of another; return how many later turns are stale; errors as of ``append``."""
-        self._check_still(since, self.refresh())
+        """Put a turn in place of another; return how many later turns are stale; raise what ``append`` raises."""
+        self._check_not_recreated(since, self.refresh())
         return self._replace(turn_id, turn, charge)
 
     def branch_off(self, first: Turn, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
-        """Move ``first`` and all turns after it to a branch, then append a turn; errors as of ``append``.
+        """Move ``first`` and all turns after it to a branch, then append a turn; raise what ``append`` raises.
 
-        If ``first`` left meanwhile, nothing is moved. If the turn cannot be appended, the branch is restored.
+        If ``first`` is no longer current, nothing is moved. If the turn cannot be appended, the branch is restored.
         """
-        self._check_still(since, self.refresh())
+        self._check_not_recreated(since, self.refresh())
         branch_id, _ = self._set_aside(lambda now: (now.current_position(first.id), len(now.state.turns)))
         try:
             return self.append(turn, since=since, cell=None, charge=charge)
@@ -224,7 +224,7 @@ class StoredConversation:
         self.store.add_summary(self.id, summary, charge=charge)
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
-        """Store changed settings, and the system prompt that they give."""
+        """Store changed settings, and the system prompt rendered with them."""
         while True:
             state = self.store.get(self.head().conversation_id)
             settings = change(state.settings)
@@ -236,7 +236,7 @@ class StoredConversation:
                 continue  # a turn was stored meanwhile: try again with it
             return
 
-    def _check_still(self, since: ConversationState, now: Snapshot) -> None:
+    def _check_not_recreated(self, since: ConversationState, now: Snapshot) -> None:
         """Raise ``ConversationNotFoundError`` if the conversation was deleted, and a new one has its id."""
         if now.state.created_at != since.created_at:
             raise errors.ConversationNotFoundError(
@@ -315,7 +315,7 @@ class VariableValues(MutableMapping[str, object]):
 def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None = None) -> frozenset[str]:
     """Return the ids of the current turns whose context differs from the one they were answered in.
 
-    Computed, never stored, so that restoring the former context makes them current again. A turn that no model was
+    Computed, never stored, so that turns are no longer stale once their context is restored. A turn that no model was
     asked for, such as one written by hand, has no context and is never stale. ``context_hashes`` are those of
     ``context_hashes_of``, if they are known already.
 
@@ -341,5 +341,5 @@ def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None =
 def _system_prompt(state: ConversationState, model: str | None) -> str | errors.PackError | None:
     try:
         return timeless_prompt_for(state, model)
-    except errors.PackError as error:  # a variable has no value any more, so no turn has this context
+    except errors.PackError as error:  # a variable no longer has a value, so no turn has this context
         return error

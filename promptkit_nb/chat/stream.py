@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ResponseStream:
     """An iterator over the pieces of an answer; ``response`` holds the ``Response`` once it has ended.
 
-    Leaving a loop over it early, or Ctrl-C, stores what had arrived as an interrupted turn; before any text it changes
-    nothing. Nothing is sent before the first piece is asked for.
+    Leaving its loop early, or Ctrl-C, stores the text so far as an interrupted turn; without any text, nothing changes.
+    Nothing is sent before the first piece is requested.
     """
 
     def __init__(self, pending: PendingTurn) -> None:
@@ -31,7 +31,7 @@ class ResponseStream:
         self._is_closed = False
 
     def __iter__(self) -> Iterator[str]:
-        """Return the pieces that are left; leaving the loop closes the stream."""
+        """Return the remaining pieces; leaving the loop closes the stream."""
         pieces = None if self._pieces is None else self._pieces()
         if self._pieces is None and not self._is_closed:
             pending = self._pending
@@ -56,14 +56,14 @@ class ResponseStream:
         return self._pending.received.text
 
     def close(self) -> None:
-        """Stop: drop the connection and store what had arrived."""
+        """Stop: drop the connection, and store what has arrived."""
         self._is_closed = True
         pieces = None if self._pieces is None else self._pieces()
         if pieces is not None:
             pieces.close()
 
     def abandon(self) -> None:
-        """Stop from another thread than the one that waits for the next piece: store at once what had arrived.
+        """Stop from another thread than the one that waits for the next piece: store at once what has arrived.
 
         That thread gets no more pieces, nothing is stored later, and the connection is dropped once the provider
         returns from it.
@@ -97,7 +97,7 @@ class ResponseStream:
             raise
 
     def _events(self) -> Generator[StreamEvent, None, None]:
-        """Yield what the provider sends; a request that it finds too long is shortened once, if that is allowed."""
+        """Yield what the provider sends; a request that it finds too long is shortened once, if possible."""
         pending = self._pending
         try:
             yield from pending.provider.stream(pending.request)

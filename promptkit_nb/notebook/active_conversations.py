@@ -55,7 +55,7 @@ class ActiveConversations:
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
 
     def current(self, user_id: str) -> Conversation | None:
-        """Return the active conversation, ``None`` if nothing was said yet."""
+        """Return the active conversation, ``None`` if there is none yet."""
         active = self._opened_before(user_id)
         if active is not None:
             return active
@@ -87,7 +87,7 @@ class ActiveConversations:
         return active, ""
 
     def check_provider(self, options: CallOptions) -> None:
-        """Raise if no provider is chosen and no stored turn could answer: no conversation is started for that."""
+        """Raise ``AuthenticationError`` if neither a provider, a recording nor a stored turn could answer."""
         if not isinstance(self._settings.manager.provider, UnchosenProvider) or self._settings.options.recording:
             return
         user_id = options.user_id or self._settings.user_id
@@ -119,7 +119,7 @@ class ActiveConversations:
         return changed
 
     def _opened_before(self, user_id: str) -> Conversation | None:
-        """Return the active conversation, opened with today's options, unless it was deleted."""
+        """Return the active conversation, opened with the current options, unless it was deleted."""
         active = self._active.get(self._key(user_id))
         if active is None or not self._exists(active[1].id, user_id):
             return None
@@ -195,7 +195,7 @@ def notebook_path() -> Path | None:
     """Return the absolute path of the running notebook, or ``None`` if the front end does not provide it.
 
     Jupyter's server sets ``JPY_SESSION_NAME``, VS Code a variable in the notebook. A batch run started from within a
-    notebook inherits the former, and is not that notebook.
+    notebook inherits that, but is not that notebook.
     """
     if is_batch():
         return None

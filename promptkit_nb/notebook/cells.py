@@ -39,7 +39,7 @@ _KEY_IN_CODE = re.compile(
 
 
 class RunningCell:
-    """Watches the shell; ``next_call()`` tells which cell a chat call comes from."""
+    """The running cell of a shell, and its chat calls."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         """Start without a cell."""
@@ -135,7 +135,7 @@ class CellMatching:
         self._runs.setdefault(conversation_id, _BatchRun(inherited, matched=bool(inherited)))
 
     def undone(self, conversation_id: str, turns: Sequence[Turn]) -> None:
-        """Record that the newest turn was undone; ``turns`` are left."""
+        """Record that the newest turn was undone; ``turns`` remain."""
         if turns:
             self._last[conversation_id] = turns[-1].id
         else:
@@ -151,7 +151,7 @@ class CellMatching:
         if following.cell_source == call.cell_source:
             self._pending[conversation_id] = replace(run, matched=True)
             return Target(in_place_of=following) if is_current else Target(archived=following)
-        for undone in snapshot.undone:  # this cell's turn was undone, and the next cell's came in its place
+        for undone in snapshot.undone:  # this cell's turn was undone, and the next cell's took its place
             if run.matched and undone.cell_source == call.cell_source and undone.id not in run.passed:
                 return Target(archived=undone)
         self._pending[conversation_id] = replace(run, over=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UPDATE_EVERY_S = 0.1
 IDLE_PER_UPDATE = 4
-"""How many times longer than an update took the output is left alone: a long answer is updated less often."""
+"""The least pause between updates, in durations of the last one: a long answer is updated less often."""
 
 NOT_STORED = "not finished, and not stored"
 
@@ -51,7 +51,7 @@ class AnswerDisplay:
 
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
         """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` once the partial answer is stored."""
-        pieces = iter(stream)  # keep a reference: collecting it would end the stream where errors are lost
+        pieces = iter(stream)  # keep a reference: garbage collection would end the stream and lose its errors
         try:
             for piece in pieces:
                 self._piece(piece, stream)

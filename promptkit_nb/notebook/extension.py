@@ -1,4 +1,4 @@
-"""Registering the magics with IPython, and unregistering them."""
+"""Register the magics with IPython, and unregister them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat of one notebook: what all its magics share, from the options of a call to the answer on the screen."""
+"""The chat of one notebook, shared by its magics: from the options of a call to the answer on the screen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _option(default: str, meaning: str) -> Any:
-    """Return an option. Any value becomes text: one that traitlets refuses would break every later ``%load_ext``."""
+    """Return an option. Any value becomes text: one that traitlets rejects would break every later ``%load_ext``."""
     return CUnicode(default, allow_none=True, help=meaning).tag(config=True)
 
 
@@ -39,22 +39,21 @@ class PromptKit(Configurable):
     provider = _option("", "Who answers: 'openai' (any OpenAI-compatible server) or 'demo'.")
     model = _option("", "The model of calls that name none; else PROMPTKIT_MODEL.")
     base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
-    store = _option("disk", "Where conversations are kept: 'disk', 'memory', a directory, or 'redis://host'.")
-    user = _option("default", "Whose conversations these are.")
+    store = _option("disk", "Where conversations are stored: 'disk', 'memory', a directory, or 'redis://host'.")
+    user = _option("default", "The user that conversations belong to.")
     max_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
     budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day' or '20/total'.")
-    replay = _option("auto", "Stored answers: 'auto' gives them again, 'strict' asks nothing, 'off' always asks.")
-    recording = _option("", "An exported conversation whose answers may be given again.")
+    replay = _option("auto", "Stored answers: 'auto' replays them, 'strict' never asks, 'off' always asks.")
+    recording = _option("", "An exported conversation whose answers may be replayed.")
     pack = _option("", "The PromptPack file whose prompt new conversations use.")
-    prompt = _option("", "Which prompt of that pack; may be left out where it has one.")
+    prompt = _option("", "Which prompt of that pack; optional if it has only one.")
 
 
 class ChatSession:
     """One notebook's chat.
 
-    ``options`` are what ``%chat_setup`` and ``%config`` set, ``cell`` is the running cell, ``settings`` is what the
-    options stand for, ``conversations`` are those the notebook talks in. Loading the extension makes a session, so
-    whatever takes time is imported at the first chat.
+    ``%chat_setup`` and ``%config`` set ``options``; ``settings`` holds what they choose. Loading the extension makes a
+    session, so slow modules are imported at the first chat.
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -74,7 +73,7 @@ class ChatSession:
 
     @cached_property
     def conversations(self) -> ActiveConversations:
-        """The conversations that the notebook talks in."""
+        """The active conversations of the notebook."""
         from promptkit_nb.notebook.active_conversations import ActiveConversations  # noqa: PLC0415 - as above
 
         return ActiveConversations(self.settings)
@@ -158,10 +157,10 @@ class ChatSession:
 
     def undo(self, conversation: Conversation) -> int:
         """Undo the newest turn, unless this kernel's last turn is not current any more; return how many were undone."""
-        left = conversation.undo(as_of=self.last_turn(conversation))
-        if left:
+        undone = conversation.undo(as_of=self.last_turn(conversation))
+        if undone:
             self._matching.undone(conversation.id, conversation.turns)
-        return left
+        return undone
 
     def delete(self, conversation_id: str, *, user_id: str) -> bool:
         """Delete the user's conversation with this id permanently; return whether it existed."""

@@ -1,4 +1,4 @@
-"""What the notebook's options stand for: provider, store, budgets and recording, combined in a manager."""
+"""What the notebook's options choose: provider, store, budgets and recording, combined in a manager."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class UnchosenProvider:
     model = ""
 
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:  # noqa: ARG002 - never sent
-        """Raise ``AuthenticationError`` with the two ways to go on."""
+        """Raise ``AuthenticationError``, which says how to choose a provider."""
         raise AuthenticationError(TWO_WAYS_ON)
 
     def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - unknown for every model
@@ -54,7 +54,7 @@ class UnchosenProvider:
 
 
 class NotebookSettings:
-    """What the options stand for; the options may change at any time, and everything follows them."""
+    """What the options choose; they may change at any time, and everything follows them."""
 
     def __init__(self, options: PromptKit) -> None:
         """Open nothing yet."""
@@ -105,7 +105,7 @@ class NotebookSettings:
 
     @property
     def provider_model(self) -> str:
-        """The model of calls that name none, ``""`` while no provider is chosen."""
+        """The model of calls that name none, ``""`` if no provider is chosen."""
         provider = self.manager.provider
         return "" if isinstance(provider, UnchosenProvider) else provider.model
 

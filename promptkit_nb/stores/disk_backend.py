@@ -1,7 +1,7 @@
 """The rows of ``DiskStore``: bytes by key, in transactions, in diskcache's database.
 
-Everything that goes around diskcache's public calls (ranges of keys, its connection) is here and in ``disk_cache``. So
-diskcache is pinned below 6, and a test fails if its internals change.
+Everything that uses diskcache's internals (its table, its connection) is here and in ``disk_cache``. So diskcache is
+pinned below 6, and a test fails if they change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class InterruptsHeld:
     """A context that delays SIGINT to the end of its block. Not reentrant.
 
     Only the main thread runs signal handlers, so other threads have nothing to delay. A handler that was not set from
-    Python could not be put back, and is left alone. The functions are those that the module ``signal`` wraps: in Python
+    Python could not be restored, and is left alone. The functions are those that the module ``signal`` wraps: in Python
     3.11, its wrappers look up each handler by its number, which takes a tenth of an append.
     """
 
@@ -65,8 +65,8 @@ class InterruptsHeld:
 class WatchedFile:
     """A file that exists now, to notice when it is deleted or moved.
 
-    On Linux it is watched through an ``O_PATH`` descriptor: asking by its path takes several times as long, and closing
-    an ordinary descriptor would release SQLite's locks on the file.
+    On Linux it is watched through an ``O_PATH`` descriptor: a check by path takes several times as long, and closing an
+    ordinary descriptor would release SQLite's locks on the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -167,13 +167,15 @@ class Table:
             wrong = [name for name, value in disk_cache.SETTINGS.items() if not self._is_set(name, value)]
         _OPEN_TABLES.add(self)
         if wrong:
-            raise StoreUnavailableError(f"The store in {directory} did not take the settings {', '.join(wrong)}.")
+            raise StoreUnavailableError(
+                f"The store in {directory} did not accept the settings {', '.join(wrong)}: use a directory on a local "
+                "disk."
+            )
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
         """Run the work as one transaction of SQLite; all of its writes are kept, or none. Calls are never nested.
 
-        Ctrl-C is delayed to its end, even if it only reads: an interrupt between two steps would leave the lock in the
-        traceback.
+        Ctrl-C is delayed until its end, even if it only reads: an interrupt could leave the lock held.
         """
         try:
             with InterruptsHeld(), self._lock:
@@ -209,7 +211,7 @@ class Table:
         return self._disk.row(key, *row)[1]  # raises: another program wrote it
 
     def values_of(self, keys: Sequence[disk_cache.Key]) -> dict[disk_cache.Key, bytes]:
-        """Return the values of several rows, as far as they exist."""
+        """Return the values of those rows that exist."""
         marks = ", ".join("?" * len(keys))
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key IN ({marks}) AND raw = 1"  # noqa: S608 - only placeholders
         values = {}
@@ -279,7 +281,7 @@ class Table:
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def close(self) -> None:
-        """Close the database, after moving its log into it: so no deleted text stays in a file."""
+        """Move the log into the database and close it, so that no deleted text stays in a file."""
         with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if self._closed:
                 return
@@ -330,11 +332,11 @@ class Table:
         return connection
 
     def _simplify_schema(self) -> None:
-        """Let a write touch no more pages than necessary.
+        """Make writes touch as few pages as possible.
 
         diskcache counts rows and bytes with triggers and indexes all rows by expiry time; this store uses neither. It
         would create both again if their names were free, so they are replaced by triggers that never fire and an index
-        without rows. (Some builds of SQLite also refuse the way in which its triggers quote text.)
+        without rows. (Some builds of SQLite also reject how its triggers quote text.)
         """
         execute = self._connection.execute
         execute(_INDEX)
@@ -359,7 +361,7 @@ class DiskBackend(Table):
     """A table whose rows are conversations and accounts."""
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
-        """Open the table, and make an empty one a store."""
+        """Open the table, and initialize an empty one."""
         super().__init__(directory, timeout_s)
         self.where = str(directory)
         if self.run(self._is_empty, write=False):  # only an empty one is written to, and waits for other writers

@@ -1,4 +1,4 @@
-"""The ledger of spending: its scopes, and how its accounts change. It holds no text, and deleting leaves it alone."""
+"""The ledger of spending: its scopes, and how its accounts change. It holds no text, and deletions do not change it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def changes_by_reserving(
 
 
 def changes_by_settling(reservation: Reservation, usd: Decimal, stored: Sequence[bytes | None]) -> list[AccountChange]:
-    """Return how settling changes the accounts of the reservation's scopes, as far as it is still open."""
+    """Return how settling changes the accounts in which the reservation is still open."""
     changes = []
     for scope, former in zip(reservation.scopes, stored, strict=True):
         account = account_of(former)
@@ -106,7 +106,7 @@ def changes_by_settling(reservation: Reservation, usd: Decimal, stored: Sequence
 
 
 def charged_scopes(charge: Charge) -> tuple[str, ...]:
-    """Return the scopes whose accounts a charge may change: none without an amount and a reservation."""
+    """Return the scopes whose accounts a charge may change: none if it has neither amount nor reservation."""
     if not (charge.usd or charge.reservation):
         return ()
     reserved = () if charge.reservation is None else charge.reservation.scopes

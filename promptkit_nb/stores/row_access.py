@@ -150,7 +150,7 @@ class RowAccess:
     user_id: str | None = None
 
     def __init__(self, backend: Backend, ttl: Duration | None, clock: Callable[[], datetime]) -> None:
-        """Keep conversations in the rows of this backend."""
+        """Store conversations in the rows of this backend."""
         self.backend = backend
         self.ttl_s = ttl_s_of(ttl)
         self._clock = clock
@@ -158,7 +158,7 @@ class RowAccess:
         self._cache = ReadCache()
 
     def _find(self, conversation_id: str, *, erase_expired: bool = False) -> Record | None:
-        """Return the record of a conversation, of whichever user, unless it has expired."""
+        """Return the record of a conversation of any user, unless it has expired."""
         stored = self.backend.record(conversation_id)
         if stored is None:
             return None
@@ -187,7 +187,7 @@ class RowAccess:
         return record.expires_at is not None and record.expires_at <= self._clock()
 
     def _cached(self, conversation_id: str) -> CachedConversation | None:
-        """Return a conversation, of whichever user; only rows that may have changed since the last time are read."""
+        """Return a conversation of any user; only rows that may have changed since the last time are read."""
         counter = self.backend.change_counter()
         found = self._cache.conversation(conversation_id)
         if found is None or counter is None or found.counter != counter:
@@ -206,7 +206,7 @@ class RowAccess:
         return CachedConversation.of(stored, record, self._frame(conversation_id), counter)
 
     def _with_new_ttl(self, conversation_id: str) -> CachedConversation:
-        """Return a conversation that is being read, which restarts its TTL."""
+        """Return a conversation, and restart its TTL."""
         found = self._cached(conversation_id)
         if found is None or self._is_hidden(found.record):
             raise not_found(conversation_id)

@@ -1,6 +1,6 @@
-"""What all stores have in common: each conversation is a few rows, whatever keeps the rows.
+"""What all stores have in common: each conversation is a few rows of a ``Backend``.
 
-A store brings its ``Backend`` and nothing else, so that all of them behave alike.
+A store adds only its backend, so that all of them behave alike.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class RowStore(RowAccess, StateStore):
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
-        self.cleanup(older_than, dry_run=True)  # an error is best raised here, not logged in the background
+        self.cleanup(older_than, dry_run=True)  # raises errors here, before they are only logged in the background
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), checks.seconds_of("every", every)))
         return self._cleanups[-1]
 
@@ -236,7 +236,7 @@ class RowStore(RowAccess, StateStore):
 
     @writing
     def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Replace the reserved amount by what the call cost."""
+        """Replace the reserved amount with what the call cost."""
         ledger.check_reservation(reservation)
         checks.check_usd("usd", usd)
         scopes = self._checked_scopes(reservation.scopes)
@@ -249,7 +249,7 @@ class RowStore(RowAccess, StateStore):
         return ledger.account_of(stored)
 
     def conversation_ids(self) -> tuple[str, ...]:
-        """Return the ids of all conversations, sorted; unlike ``list``, also if one of them is damaged."""
+        """Return the ids of all conversations, sorted; unlike ``list``, even if one of them is damaged."""
         return self.backend.run(self._ids, write=False)
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
@@ -323,7 +323,7 @@ class RowStore(RowAccess, StateStore):
     def _can_append_to(self, known: Record) -> bool:
         """Return whether only the rows of one turn would change.
 
-        More would change if another store wrote the conversation last, and one of the two lets it expire.
+        More would change if another store wrote the conversation last, and only one of the two has a TTL.
         """
         has_same_ttl = (known.expires_at is None) == (self.ttl_s is None)
         return has_same_ttl and not self._is_expired(known) and not self._is_hidden(known)
