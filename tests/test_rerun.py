@@ -24,6 +24,7 @@ from promptkit_nb import (
     Message,
     OpenAIProvider,
     ProviderUnavailableError,
+    StoreError,
     StoreUnavailableError,
     Turn,
     load_pack,
@@ -375,13 +376,23 @@ class TestEdit:
         list(stream)
         assert (current_text(conv), len(conv.branches())) == ("x", 1)
 
-    def test_answer_that_cannot_be_stored_changes_nothing(self, chat_server: ChatServer) -> None:
+    @pytest.mark.parametrize(
+        ("refusal", "raised"),
+        [
+            (StoreUnavailableError("The disk is full: make room."), StoreUnavailableError),
+            (InvalidArgumentError("This Turn cannot be stored."), ConversationChangedError),
+        ],
+        ids=["store unavailable", "turn invalid"],
+    )
+    def test_answer_that_cannot_be_stored_changes_nothing(
+        self, chat_server: ChatServer, refusal: Exception, raised: type[StoreError]
+    ) -> None:
         """Also if the store fails between the branch and the answer; the error has the answer."""
         store = _RefusingStore()
         conv = send_letters(ConversationManager(provider_for(chat_server), store).new_conversation(), "abc")
         before = conv.turns
-        store.refuses = True
-        with pytest.raises(StoreUnavailableError) as caught:
+        store.refusal = refusal
+        with pytest.raises(raised) as caught:
             conv.edit(1, "x")
         assert caught.value.response is not None
         assert caught.value.response.content == "You said: x"
@@ -399,11 +410,11 @@ class TestEdit:
 class _RefusingStore(MemoryStore):
     """A store that accepts no turn once it starts to fail."""
 
-    refuses = False
+    refusal: Exception | None = None
 
     def append(self, conversation_id: str, turn: Turn, **options: Any) -> Head:
-        if self.refuses:
-            raise StoreUnavailableError("The disk is full: make room.")
+        if self.refusal is not None:
+            raise self.refusal
         return super().append(conversation_id, turn, **options)
 
 

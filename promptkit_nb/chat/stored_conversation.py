@@ -209,7 +209,7 @@ class StoredConversation:
         branch_id, _ = self._set_aside(lambda now: (now.current_position(first.id), len(now.state.turns)))
         try:
             return self.append(turn, since=since, cell=None, charge=charge)
-        except errors.StoreError:
+        except (errors.StoreError, errors.InvalidArgumentError):
             if branch_id is not None:
                 with suppress(errors.StoreError):  # the first error is the one to report
                     self.store.restore(self.id, branch_id)
