@@ -116,13 +116,8 @@ def checked(record: D) -> D:
     return found
 
 
-def checked_turn(turn: Turn) -> Turn:
-    """Return the turn as it will be read back; ``InvalidArgumentError`` if it cannot be stored."""
-    return turn_and_line(turn)[0]
-
-
 def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
-    """Return the turn as it will be read back, and its line of JSON; errors as of ``checked_turn``."""
+    """Return the turn as it will be read back, and its line of JSON; ``InvalidArgumentError`` if it has none."""
     if not isinstance(turn, Turn):
         raise InvalidArgumentError(f"A {type(turn).__name__} is not a Turn; give Turn(messages=(Message(...), ...)).")
     plain = _plain_values_of(turn)

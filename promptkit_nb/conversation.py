@@ -409,10 +409,7 @@ class Conversation:
         """
         start = self._stored.refresh().position_of(i)
         options = CallOptions(
-            model=model,
-            parameters=parameters,
-            max_output_tokens=max_output_tokens,
-            target=Target(branch_from=start),
+            model=model, parameters=parameters, max_output_tokens=max_output_tokens, target=Target(branch_from=start)
         )
         return self._answer(self._question(text), options)
 

@@ -334,12 +334,7 @@ class ContextWindowExceededError(PromptKitError):
     unsent: str | None = None
 
     def __init__(
-        self,
-        message: str,
-        *,
-        limit_tokens: int | None = None,
-        request_tokens: int | None = None,
-        partial: str = "",
+        self, message: str, *, limit_tokens: int | None = None, request_tokens: int | None = None, partial: str = ""
     ) -> None:
         """Store the sizes and the partial text."""
         super().__init__(message)

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from promptkit_nb.codec import (
     check_format,
     checked,
-    checked_turn,
     decode,
     decode_turn,
     encode,
@@ -217,7 +216,7 @@ def test_stored_form_of_a_conversation_never_changes(record: Any, stored: bytes)
 def test_every_turn_comes_back_as_one_line(turn: Turn) -> None:
     """Equal in every field, money to the last digit; the line is valid JSON."""
     line = encode_turn(turn)
-    assert decode_turn(line) == turn == checked_turn(turn)
+    assert decode_turn(line) == turn == turn_and_line(turn)[0]
     assert b"\n" not in line
     assert str(decode_turn(line).cost) == str(turn.cost)
     assert json.loads(line)["id"] == turn.id
@@ -300,7 +299,7 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
         tool_calls=(ToolCall("1", "f", '"\ud83d"'),),
         parts=(ContentPart("text", "\ud83d"),),
     )
-    (found,) = checked_turn(Turn(messages=(message,))).messages
+    (found,) = turn_and_line(Turn(messages=(message,)))[0].messages
     assert (found.content, found.reasoning) == ("\ufffd", "\ufffd")
     assert (found.tool_calls[0].arguments, found.parts[0].text) == ('"\ufffd"', "\ufffd")
 
@@ -330,7 +329,7 @@ def test_half_emojis_within_messages_are_cleaned() -> None:
 def test_turn_that_could_not_be_read_back_is_refused(fields: dict[str, Any], words: str) -> None:
     """Before it is written; the error names the field."""
     with pytest.raises(InvalidArgumentError, match=words):
-        checked_turn(Turn(**{"messages": (), **fields}))
+        turn_and_line(Turn(**{"messages": (), **fields}))
 
 
 @given(TURNS, TURNS)
@@ -375,16 +374,16 @@ def test_value_that_is_kept_as_another_is_so_each_time(field: str, given: Any, k
 def test_turn_of_known_types_is_checked_all_the_same(wrong: dict[str, Any]) -> None:
     """Its role, its messages, its cost, its tokens and its times."""
     plain = Turn(messages=(Message("user", "Hi"),), usage=Usage(1, 2), cost=Decimal(1))
-    checked_turn(plain)
+    turn_and_line(plain)
     with pytest.raises(InvalidArgumentError):
-        checked_turn(replace(plain, **wrong))
+        turn_and_line(replace(plain, **wrong))
 
 
 @pytest.mark.parametrize("wrong", [None, {}, "turn", Usage(1, 1)])
 def test_only_turns_are_turns(wrong: Any) -> None:
     """The error names other types."""
     with pytest.raises(InvalidArgumentError, match=f"A {type(wrong).__name__} is not a Turn"):
-        checked_turn(wrong)
+        turn_and_line(wrong)
 
 
 def test_record_that_could_not_be_read_back_is_refused() -> None:

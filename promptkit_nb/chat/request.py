@@ -40,10 +40,7 @@ class RequestSettings:
     def request(self, messages: Sequence[Message]) -> ChatRequest:
         """Return the request with these messages, the system message among them."""
         return ChatRequest(
-            model=self.model,
-            messages=messages,
-            parameters=self.parameters,
-            max_output_tokens=self.max_output_tokens,
+            model=self.model, messages=messages, parameters=self.parameters, max_output_tokens=self.max_output_tokens
         )
 
     def hashes(self, question: Message, history_hash: str) -> tuple[str, str]:

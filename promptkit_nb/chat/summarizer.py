@@ -47,7 +47,7 @@ def summary_request(
     former = [f"{_FORMER}{summary.text}" for summary in plan.former]
     texts = [transcript(turn.messages) for turn in plan.turns]
     if max_tokens is not None:
-        room = max_tokens - _size(_messages(former), estimator)
+        room = max_tokens - (estimator.of_frame() + estimator.of_messages(_messages(former))).expected
         texts = _fitting(texts, room, estimator)
         if not texts:
             raise ContextWindowExceededError(
@@ -105,10 +105,6 @@ def _text(message: Message) -> str:
 
 def _messages(texts: Sequence[str]) -> list[Message]:
     return [Message("system", _INSTRUCTION), Message("user", "\n".join([*texts, "", _CLOSING]))]
-
-
-def _size(messages: Sequence[Message], estimator: TokenEstimator) -> int:
-    return (estimator.of_frame() + estimator.of_messages(messages)).expected
 
 
 def _fitting(texts: Sequence[str], room: int, estimator: TokenEstimator) -> list[str]:

@@ -116,13 +116,7 @@ def fit(
         raise _history_too_long(turns, applied_summaries, fixed, max_tokens, estimator)
     split = len(candidates) - kept
     return _window(
-        system,
-        summaries,
-        candidates[split:],
-        asked,
-        left_out=candidates[:split],
-        max_tokens=max_tokens,
-        size=size,
+        system, summaries, candidates[split:], asked, left_out=candidates[:split], max_tokens=max_tokens, size=size
     )
 
 

@@ -156,10 +156,7 @@ class ActiveConversations:
         if pack is not None:  # magics give no variables, and a conversation that cannot be used is not stored
             pack.prompt(name).render({})
         return (manager or self._settings.manager).new_conversation(
-            pack,
-            prompt_name=name,
-            conversation_id=conversation_id,
-            user_id=options.user_id or self._settings.user_id,
+            pack, prompt_name=name, conversation_id=conversation_id, user_id=options.user_id or self._settings.user_id
         )
 
     def _exists(self, conversation_id: str, user_id: str) -> bool:

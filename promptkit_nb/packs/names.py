@@ -110,13 +110,8 @@ def slug_of(name: str, also: str = "") -> str:
 
 def type_of(value: object) -> str:
     """Return the variable type of a default value; ``"string"`` for null."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list) else "string"
+    types = {bool: "boolean", int: "number", float: "number", dict: "object", list: "array"}
+    return next((name for kind, name in types.items() if isinstance(value, kind)), "string")
 
 
 class TemplateEngine(TypedDict, total=False):

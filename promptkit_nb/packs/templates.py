@@ -19,9 +19,7 @@ from promptkit_nb.text.plain_text import preview
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905 - read as a sentence
 _WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  # noqa: SIM905 - same
 
-TIME_NAMES = frozenset(
-    {"current_time", "current_date", "current_year", "current_month", "current_weekday", "current_hour"}
-)
+TIME_NAMES = frozenset(f"current_{part}" for part in ("time", "date", "year", "month", "weekday", "hour"))
 
 
 def local_time() -> datetime:

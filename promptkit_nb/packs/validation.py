@@ -32,9 +32,7 @@ _CHECKS = (
     meaning_findings,
     template_findings,
 )
-_ADVICE = (
-    "This pack uses the dialect of older documentation: load_pack(path).upgrade() returns it in the current format."
-)
+_ADVICE = "This pack uses the dialect of older documentation: load_pack(path).upgrade() converts it."
 
 
 def validate_pack(path: PackSource) -> Findings:
@@ -87,10 +85,7 @@ def _placed(findings: list[Finding], file: PackFile) -> list[Finding]:
     ordered = sorted(findings, key=lambda finding: places[finding.pointer].offset)
     if not file.text:
         return ordered
-    return [
-        replace(finding, line=places[finding.pointer].line, column=places[finding.pointer].column)
-        for finding in ordered
-    ]
+    return [replace(each, line=places[each.pointer].line, column=places[each.pointer].column) for each in ordered]
 
 
 _UNREPAIRABLE = {"PP206", "PP304"}  # placeholders: only the author knows what they mean
@@ -155,7 +150,7 @@ def _repair(pack: dict[str, Any], errors: Iterable[Finding], kept: dict[str, Any
         keys = tuple(keys_of(finding.pointer))
         if finding.code == "PP101" and _make_up(pack, keys, finding.expected):
             continue
-        places.add(_section_of(keys) if whole_sections else keys)
+        places.add(keys[: 3 if keys[0] == "prompts" else 1] if whole_sections else keys)
     for keys in sorted(places, key=_order, reverse=True):
         _move_out(pack, keys, kept)
 
@@ -177,10 +172,6 @@ def _make_up(pack: dict[str, Any], keys: tuple[str, ...], missing: str) -> bool:
     made_up = {"id": slug, "name": name[:200] or "prompt", "version": "1.0.0", "template_engine": dict(_ENGINE)}
     holder[missing] = (_ENGINE if keys == ("template_engine",) else made_up)[missing]
     return True
-
-
-def _section_of(keys: tuple[str, ...]) -> tuple[str, ...]:
-    return keys[:3] if keys[0] == "prompts" else keys[:1]
 
 
 def _order(keys: tuple[str, ...]) -> tuple[tuple[bool, int, str], ...]:

@@ -114,7 +114,4 @@ class ChatPanel(NotebookWidget):
 
 
 def _static_output(snapshot: Snapshot) -> dict[str, object]:
-    return {
-        "text/plain": static_text(snapshot.state),
-        "text/html": static_html(snapshot.state, stale=snapshot.stale),
-    }
+    return {"text/plain": static_text(snapshot.state), "text/html": static_html(snapshot.state, stale=snapshot.stale)}

@@ -20,7 +20,6 @@ from promptkit_nb.turns import Turn
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from promptkit_nb.state import Branch, ConversationState, Head, Summary
     from promptkit_nb.stores.ledger import Account
@@ -349,9 +348,7 @@ class StateStore(Protocol):
         """Return the store; it is closed at the end of the block."""
         ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Close the store."""
         ...
 

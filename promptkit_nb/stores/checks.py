@@ -10,8 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from promptkit_nb import errors
 from promptkit_nb.codec import check_spent, check_values_of, checked
+from promptkit_nb.errors import (
+    ConversationChangedError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+)
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Summary
@@ -24,17 +29,17 @@ if TYPE_CHECKING:
 LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
 
 
-def not_found(conversation_id: str) -> errors.ConversationNotFoundError:
+def not_found(conversation_id: str) -> ConversationNotFoundError:
     """Return the error for a conversation that does not exist."""
-    return errors.ConversationNotFoundError(
+    return ConversationNotFoundError(
         f"There is no conversation {conversation_id!r}. Its id may be misspelled, or it was deleted or has expired; "
         "list_conversations() or %chat_list shows the stored ones."
     )
 
 
-def exists_already(conversation_id: str) -> errors.ConversationExistsError:
+def exists_already(conversation_id: str) -> ConversationExistsError:
     """Return the error for an id that is taken."""
-    return errors.ConversationExistsError(
+    return ConversationExistsError(
         f"The conversation {conversation_id!r} exists already; nothing was changed. "
         "Open it with get_conversation() or choose another id."
     )
@@ -44,7 +49,7 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
     """Raise ``ConversationChangedError`` unless the stored revision is the expected one (``None``: any)."""
     if expected is None or stored == expected:
         return
-    raise errors.ConversationChangedError(
+    raise ConversationChangedError(
         f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: someone else wrote it. "
         "Nothing was changed; get() it again and repeat the change."
     )
@@ -56,9 +61,7 @@ def checked_state(state: ConversationState) -> ConversationState:
     Raises ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for anything else that cannot be stored.
     """
     if not isinstance(state, ConversationState):
-        raise errors.InvalidArgumentError(
-            f'A {type(state).__name__} is not a state; give ConversationState("id", ...).'
-        )
+        raise InvalidArgumentError(f'A {type(state).__name__} is not a state; give ConversationState("id", ...).')
     check_conversation_id(state.conversation_id)
     check_user_id(state.user_id)
     settings = replace(
@@ -73,12 +76,12 @@ def checked_state(state: ConversationState) -> ConversationState:
     for summary in found.summaries:
         _check_values_of_summary(summary)
     if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
-        raise errors.InvalidArgumentError(
+        raise InvalidArgumentError(
             "A conversation's time has no time zone; give aware times, such as datetime.now(UTC)."
         )
     known = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
     if unknown := found.versions.keys() - known:
-        raise errors.InvalidArgumentError(
+        raise InvalidArgumentError(
             f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch; "
             "leave its versions out too, or keep the turn on a branch."
         )
@@ -88,9 +91,7 @@ def checked_state(state: ConversationState) -> ConversationState:
 def checked_summary(summary: Summary) -> Summary:
     """Return the summary as it will be read back; ``InvalidArgumentError`` if it cannot be stored."""
     if not isinstance(summary, Summary):
-        raise errors.InvalidArgumentError(
-            f"A {type(summary).__name__} is not a Summary; give Summary(first, last, text)."
-        )
+        raise InvalidArgumentError(f"A {type(summary).__name__} is not a Summary; give Summary(first, last, text).")
     found = checked(summary)
     _check_values_of_summary(found)
     return found
@@ -99,23 +100,21 @@ def checked_summary(summary: Summary) -> Summary:
 def _check_values_of_summary(summary: Summary) -> None:
     check_spent("summary", summary.usage, summary.cost)
     if summary.created_at.tzinfo is None:
-        raise errors.InvalidArgumentError(
-            "A summary's time has no time zone; give aware ones, such as datetime.now(UTC)."
-        )
+        raise InvalidArgumentError("A summary's time has no time zone; give aware ones, such as datetime.now(UTC).")
 
 
 def check_filters(prefix: str | None, user_id: str | None) -> None:
     """Raise ``InvalidArgumentError`` unless both filters are text or ``None``."""
     for name, value in (("prefix", prefix), ("user_id", user_id)):
         if value is not None and (not isinstance(value, str) or without_lone_surrogates(value) != value):
-            raise errors.InvalidArgumentError(f"{name}={value!a} is not text; leave it out to list all conversations.")
+            raise InvalidArgumentError(f"{name}={value!a} is not text; leave it out to list all conversations.")
 
 
 def check_count(name: str, value: int) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a whole number from 0."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return
-    raise errors.InvalidArgumentError(f"{name}={value!r} is out of range; give a whole number from 0.")
+    raise InvalidArgumentError(f"{name}={value!r} is out of range; give a whole number from 0.")
 
 
 def seconds_of(name: str, duration: Duration) -> float:
@@ -127,7 +126,7 @@ def seconds_of(name: str, duration: Duration) -> float:
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
         return float(seconds)
-    raise errors.InvalidArgumentError(
+    raise InvalidArgumentError(
         f"{name}={duration!r} is not a duration; give a positive number of seconds or a timedelta, up to 100 years."
     )
 
@@ -148,7 +147,7 @@ def sorted_page(
 ) -> list[tuple[str, Record]]:
     """Return one page of ids and records in their total order."""
     if sort_by not in get_args(SortKey):
-        raise errors.InvalidArgumentError(f"sort_by={sort_by!r} is unknown; use one of {', '.join(get_args(SortKey))}.")
+        raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown; use one of {', '.join(get_args(SortKey))}.")
     if limit is not None:
         check_count("limit", limit)
     check_count("offset", offset)
@@ -161,9 +160,9 @@ def sorted_page(
     return ordered[offset : None if limit is None else offset + limit]
 
 
-def turn_unknown(conversation_id: str, turn_id: object) -> errors.InvalidArgumentError:
+def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:
     """Return the error for a turn that the conversation does not have."""
-    return errors.InvalidArgumentError(
+    return InvalidArgumentError(
         f"The conversation {conversation_id!r} has no turn and no branch {turn_id!a}; nothing was changed. "
         "get() returns its turns, versions and branches."
     )
@@ -172,13 +171,9 @@ def turn_unknown(conversation_id: str, turn_id: object) -> errors.InvalidArgumen
 def check_branch_id(branch_id: str, taken: Sequence[str]) -> None:
     """Raise ``InvalidArgumentError`` unless the text can be the id of a new branch."""
     if not isinstance(branch_id, str) or not branch_id.strip() or without_lone_surrogates(branch_id) != branch_id:
-        raise errors.InvalidArgumentError(
-            f"as_branch={branch_id!a} cannot be a branch id; give any text, such as 'before'."
-        )
+        raise InvalidArgumentError(f"as_branch={branch_id!a} cannot be a branch id; give any text, such as 'before'.")
     if branch_id in taken:
-        raise errors.InvalidArgumentError(
-            f"The branch {branch_id!r} exists already; nothing was changed. Choose another id."
-        )
+        raise InvalidArgumentError(f"The branch {branch_id!r} exists already; nothing was changed. Choose another id.")
 
 
 def check_range(start: int, stop: int, turn_count: int) -> None:
@@ -186,7 +181,7 @@ def check_range(start: int, stop: int, turn_count: int) -> None:
     check_count("start", start)
     check_count("stop", stop)
     if not start <= stop <= turn_count:
-        raise errors.InvalidArgumentError(
+        raise InvalidArgumentError(
             f"start={start}, stop={stop} is not a range of {turn_count} turns; give 0 ≤ start ≤ stop ≤ {turn_count}."
         )
 
@@ -194,7 +189,7 @@ def check_range(start: int, stop: int, turn_count: int) -> None:
 def check_store(store: object) -> None:
     """Raise ``InvalidArgumentError`` unless this is a store; a manager or the name of a directory is not."""
     if not callable(getattr(store, "append", None)) or not callable(getattr(store, "head", None)):
-        raise errors.InvalidArgumentError(
+        raise InvalidArgumentError(
             f"store={store!r:.80} is not a store; give DiskStore(…), MemoryStore(), RedisStore(…), one of your own, or "
             "manager.store."
         )
@@ -205,16 +200,14 @@ def path_of(name: str, path: object) -> Path:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if isinstance(text, str) and text.strip() and "\0" not in text:
         return Path(text)
-    raise errors.InvalidArgumentError(f"{name}={path!a:.80} is not a path; give text or a pathlib.Path.")
+    raise InvalidArgumentError(f"{name}={path!a:.80} is not a path; give text or a pathlib.Path.")
 
 
 def check_usd(name: str, usd: Decimal) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a finite ``Decimal`` from 0."""
     if isinstance(usd, Decimal) and usd.is_finite() and usd >= 0:
         return
-    raise errors.InvalidArgumentError(
-        f'{name}={usd!r} is not an amount; give US dollars from 0, as in Decimal("0.03").'
-    )
+    raise InvalidArgumentError(f'{name}={usd!r} is not an amount; give US dollars from 0, as in Decimal("0.03").')
 
 
 def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
@@ -223,9 +216,7 @@ def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
         found = tuple(scopes)
         if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
             return found
-    raise errors.InvalidArgumentError(
-        f'scopes={scopes!a} is not valid; give a tuple of texts, as in ("total", "user:alice").'
-    )
+    raise InvalidArgumentError(f'scopes={scopes!a} is not valid; give a tuple of texts, as in ("total", "user:alice").')
 
 
 def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> datetime:
@@ -233,7 +224,7 @@ def cutoff_of(name: str, older_than: Duration | datetime, now: datetime) -> date
     if not isinstance(older_than, datetime):
         return now - timedelta(seconds=seconds_of(name, older_than))
     if older_than.tzinfo is None:
-        raise errors.InvalidArgumentError(
+        raise InvalidArgumentError(
             f"{name}={older_than!r} has no time zone; give an aware one, such as datetime.now(UTC)."
         )
     return older_than

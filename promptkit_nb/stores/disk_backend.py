@@ -22,7 +22,7 @@ from promptkit_nb.stores.layout import PLACE_BITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from promptkit_nb.stores.backend import Appending
 
@@ -47,9 +47,7 @@ class InterruptsHeld:
                 signal(SIGINT, self._hold)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Restore the former handler, and deliver an interrupt that was delayed."""
         if self._former is None:
             return

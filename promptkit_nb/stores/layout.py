@@ -337,9 +337,7 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
     """Return record and frame of an independent copy; its turns are inherited, and not in its totals."""
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
-    copy = structs.replace(
-        record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None
-    )
+    new = structs.replace(record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None)
     inherited = replace(
         frame,
         summaries=summaries,
@@ -347,7 +345,7 @@ def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Re
         inherited_places=record.next_place,
         inherited_aside=record.next_aside,
     )
-    return copy, inherited
+    return new, inherited
 
 
 def current_places(record: Record, frame: Frame) -> list[int]:
@@ -364,10 +362,8 @@ def _arranged(
         ranges[-1] = (ranges[-1][0], None)
     else:
         ranges.append((record.next_place, None))
-    return (
-        structs.replace(record, turn_count=len(places)),
-        replace(frame, order=tuple(ranges), branches=tuple(branches)),
-    )
+    arranged = replace(frame, order=tuple(ranges), branches=tuple(branches))
+    return structs.replace(record, turn_count=len(places)), arranged
 
 
 def _ranges_of(places: Sequence[int]) -> tuple[Range, ...]:

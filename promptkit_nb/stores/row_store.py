@@ -36,7 +36,6 @@ from promptkit_nb.turns import Turn, new_turn_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
-    from types import TracebackType
 
 
 class RowStore(RowAccess, StateStore):
@@ -272,9 +271,7 @@ class RowStore(RowAccess, StateStore):
         """Return the store; it is closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         """Close the store."""
         self.close()
 
@@ -283,14 +280,7 @@ class RowStore(RowAccess, StateStore):
         return self._state(conversation_id, found.record), found
 
     def _append(
-        self,
-        conversation_id: str,
-        turn: Turn,
-        line: bytes,
-        user_id: str,
-        *,
-        create: bool,
-        charge: Charge | None,
+        self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool, charge: Charge | None
     ) -> CachedConversation:
         """Append in one step if the conversation is unchanged since this handle read it, else read it first."""
         known = self._cache.take(conversation_id)

@@ -73,9 +73,7 @@ def missing_is_not_found(store: StateStore) -> None:
     for name in calls.keys() - {"create", "set", "append", "delete_prefix"}:
         expect_refusal(ConversationNotFoundError, name, calls[name])
     expect_refusal(
-        ConversationNotFoundError,
-        "append(create=False)",
-        lambda: store.append("missing", said("x"), create=False),
+        ConversationNotFoundError, "append(create=False)", lambda: store.append("missing", said("x"), create=False)
     )
     expect("list()", store.list(), [])
 
@@ -168,9 +166,7 @@ def values_that_are_not_json_are_refused(store: StateStore) -> None:
     store.create(ConversationState("a"))
     for value in (object(), b"bytes", {1}, float("nan")):
         expect_refusal(
-            InvalidArgumentError,
-            f"update_metadata(x={value!r})",
-            partial(store.update_metadata, "a", x=value),
+            InvalidArgumentError, f"update_metadata(x={value!r})", partial(store.update_metadata, "a", x=value)
         )
     expect("head", (store.head("a").metadata, store.head("a").revision), ({}, 1))
 

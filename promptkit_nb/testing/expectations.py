@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 LONG_AGO = datetime(2020, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 PRICE_USD = Decimal("0.001")
-TURN_TOKENS = 10
 
 
 def expect(what: str, found: object, expected: object) -> None:

@@ -115,9 +115,7 @@ def what_changes_nothing_is_not_charged(store: StateStore) -> None:
     store.append("a", again, charge=charge)
     store.replace("a", again.id, turn, charge=charge)
     expect_refusal(
-        ConversationNotFoundError,
-        "append(create=False)",
-        lambda: store.append("b", turn, create=False, charge=charge),
+        ConversationNotFoundError, "append(create=False)", lambda: store.append("b", turn, create=False, charge=charge)
     )
     expect_refusal(
         InvalidArgumentError, "replace of an unknown turn", lambda: store.replace("a", "t", said("y"), charge=charge)

@@ -59,12 +59,7 @@ class UsageReport:
 
     @classmethod
     def of(
-        cls,
-        store: StateStore,
-        *,
-        period: str = "day",
-        series: str = "model",
-        **filters: Unpack[FilterArguments],
+        cls, store: StateStore, *, period: str = "day", series: str = "model", **filters: Unpack[FilterArguments]
     ) -> UsageReport:
         """Read a store; raise ``InvalidArgumentError`` for invalid filters."""
         usage = usage_df(store, [period, "conversation_id", "user_id", "model"], **filters)

@@ -114,9 +114,7 @@ class RowCache:
         """Yield these conversations in this order, consecutive rows of a batch together."""
         cached = self._conversations  # another thread may replace it meanwhile
         ids = [each for each in conversation_ids if each in cached]
-        stale = (
-            {(each, turn_id) for each in ids for turn_id in _stale_of(cached, reader, each)} if with_stale else set()
-        )
+        stale = {(each, turn_id) for each in ids if with_stale for turn_id in _stale_of(cached, reader, each)}
         for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
             yield with_stale_turns(rows.rows(), stale)
 

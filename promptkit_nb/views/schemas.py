@@ -30,9 +30,7 @@ Schema = tuple[Column, ...]
 _CONVERSATION_ID = Column("conversation_id", "category", "the conversation")
 _USER_ID = Column("user_id", "category", "the user who owns the conversation")
 _TURN_ID = Column("turn_id", "str", "the turn; missing for a summary")
-_POSITION = Column(
-    "position", "Int64", "the index of the turn in its conversation, from 0; missing if it is not current"
-)
+_POSITION = Column("position", "Int64", "the turn's index in its conversation, from 0; missing if it is not current")
 _MODEL = Column("model", "category", "the model that answered, as the server reports it")
 _PROVIDER = Column("provider", "category", "the provider, such as openai")
 _CELL_ID = Column("cell_id", "category", "the notebook cell that made the turn, if any")
