@@ -22,11 +22,14 @@ from promptkit_nb import (
     ConversationState,
     DiskStore,
     InvalidArgumentError,
+    MemoryStore,
     Message,
     OpenAIProvider,
     ProviderError,
+    StoreCorruptedError,
     Turn,
 )
+from promptkit_nb.chat.pending_turn import PendingTurn
 from promptkit_nb.state import Settings
 from promptkit_nb.turns import utc_now
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptkit_nb import Conversation, StateStore
+    from promptkit_nb.state import Head, Summary
+    from promptkit_nb.stores.base import Charge
     from storing import Clock
 
 CALL_USD = Decimal("0.03")
@@ -393,6 +398,41 @@ class TestFailures:
         assert conv.turns == ()
         assert spent(manager.store) == (Decimal("0.009"), 0)
 
+    def test_interrupt_before_the_request_releases_the_estimate(
+        self, priced_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C between the reservation and the request leaves nothing reserved."""
+        manager = manager_for(priced_server, Budget(1))
+        conv = new_conversation(manager)
+        monkeypatch.setattr(PendingTurn, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            conv.send("Well?")
+        assert (spent(manager.store), priced_server.requests) == ((0, 0), [])
+
+    @pytest.mark.parametrize("budget", [None, Budget(1)])
+    @pytest.mark.parametrize("is_stored", [True, False])
+    def test_interrupted_summary_is_charged_once(
+        self, priced_server: ChatServer, budget: Budget | None, *, is_stored: bool
+    ) -> None:
+        """Ctrl-C before or after the summary is written: it is paid, and counted once."""
+        store = InterruptedStore(is_stored=is_stored)
+        conv = new_conversation(manager_for(priced_server, None, store))
+        ask(conv)
+        priced_server.reply(priced_reply(500))
+        with pytest.raises(KeyboardInterrupt):
+            manager_for(priced_server, budget, store).get_conversation("talk").summarize(keep_last=0)
+        assert len(conv.summaries) == is_stored
+        assert spent(store) == (CALL_USD + Decimal("0.015"), 0)
+
+    def test_damaged_ledger_does_not_lose_a_summary(self, priced_server: ChatServer) -> None:
+        """The summary is stored, the message is answered, and the answer warns."""
+        store = DamagedLedgerStore()
+        conv = long_talk(manager_for(priced_server, None, store))
+        priced_server.usual = lambda _: priced_reply(50)
+        response = conv.send("Well?", max_output_tokens=50)
+        assert (len(conv.summaries), len(conv.turns)) == (1, 21)
+        assert any("could not be entered in the ledger of budgets" in warning for warning in response.warnings)
+
     def test_estimate_of_a_killed_process_counts(self, priced_server: ChatServer, tmp_path: Path, clock: Clock) -> None:
         """It still counts, and after its lease it is shown as unconfirmed."""
         priced_server.reply(replace(priced_reply(), delay_s=30))
@@ -410,6 +450,54 @@ class TestFailures:
                 BudgetExceededError, match=r"\$0\.00 spent, \$0\.03 unconfirmed, and this call may cost"
             ):
                 ask(conv)
+
+
+def interrupted(*_: object) -> bool:
+    """Press Ctrl-C here."""
+    raise KeyboardInterrupt
+
+
+class InterruptedStore(MemoryStore):
+    """A store in which Ctrl-C is pressed while a summary is stored: before it is written, or after."""
+
+    def __init__(self, *, is_stored: bool) -> None:
+        """Choose when."""
+        super().__init__()
+        self._is_stored = is_stored
+
+    def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
+        """Press Ctrl-C."""
+        if self._is_stored:
+            super().add_summary(conversation_id, summary, charge=charge)
+        raise KeyboardInterrupt
+
+
+class DamagedLedgerStore(MemoryStore):
+    """A store whose ledger cannot be read."""
+
+    def append(
+        self,
+        conversation_id: str,
+        turn: Turn,
+        *,
+        user_id: str = "default",
+        create: bool = True,
+        charge: Charge | None = None,
+    ) -> Head:
+        """Refuse to charge."""
+        refuse(charge)
+        return super().append(conversation_id, turn, user_id=user_id, create=create)
+
+    def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
+        """Refuse to charge."""
+        refuse(charge)
+        return super().add_summary(conversation_id, summary)
+
+
+def refuse(charge: Charge | None) -> None:
+    """Raise ``StoreCorruptedError`` if there is something to charge."""
+    if charge is not None:
+        raise StoreCorruptedError("The account 'total' is damaged.")
 
 
 def interrupt_at_first_request(server: ChatServer) -> None:

@@ -7,12 +7,13 @@ processes that spend at the same time stay under a limit together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import get_args
 
-from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
+from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError, StoreError
 from promptkit_nb.stores.base import Charge, Reservation, StateStore
 from promptkit_nb.stores.ledger import Account, Per, scopes_of
 from promptkit_nb.text.plain_text import counted
@@ -275,12 +276,16 @@ class OpenCall:
         return tuple(self._warnings()) if self.enter(cost_usd) else ()
 
     def enter(self, cost_usd: Decimal | None) -> Decimal:
-        """Settle without a warning, which is left to the next call; return what was entered, in US dollars."""
+        """Settle without a warning, which is left to the next call; return what was to enter, in US dollars.
+
+        A ledger that fails is not reported: the error of the call itself matters more.
+        """
         charge = self.charge(cost_usd)
-        if charge is not None:
-            held = self.reservation or self.store.reserve(charge.scopes, charge.usd, limit=None, lease=LEASE)
-            self.store.settle(held, charge.usd)
-        self.is_settled = True
+        with suppress(StoreError):
+            if charge is not None:
+                held = self.reservation or self.store.reserve(charge.scopes, charge.usd, limit=None, lease=LEASE)
+                self.store.settle(held, charge.usd)
+            self.is_settled = True
         return _NOTHING if charge is None else charge.usd
 
     def _warnings(self) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -38,6 +37,12 @@ EndReason = Literal["complete", "stopped", "timeout", "failed"]
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; above seven, count what was sent
 _ROOM_FOR_THE_ANSWER = 0.9
 _SHORTER = 0.75
+_NO_SUMMARY = (
+    errors.ProviderError,
+    errors.ContextWindowExceededError,
+    errors.BudgetExceededError,
+    errors.StoreCorruptedError,  # the ledger is damaged: the summary is stored, and the turn warns
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +195,10 @@ class PendingTurn:
     def end(self, reason: EndReason) -> None:
         """End the turn once: store what arrived, or settle what the call may have cost."""
         with self._ending:
-            if self._is_over or not self._is_sent:
+            if not self._is_sent:  # it failed, or Ctrl-C came, while it was prepared
+                self._settle(Decimal(0))
+                return
+            if self._is_over:
                 return
             if self.response is None:
                 if reason in ("complete", "stopped") and (self.received.completion is not None or self.received.text):
@@ -233,7 +241,7 @@ class PendingTurn:
             return window
         try:
             make_summary(self._services, plan, estimator=estimator, max_tokens=self._settings.max_tokens)
-        except (errors.ProviderError, errors.ContextWindowExceededError, errors.BudgetExceededError) as error:
+        except _NO_SUMMARY as error:
             summaries = self._services.stored.refresh().state.summaries
             is_partial = summaries != self._state.summaries  # what was made before the error is paid and used
             window = self._window_with(summaries, estimator)
@@ -311,10 +319,9 @@ class PendingTurn:
             raise failure from error
 
     def _settle(self, cost_usd: Decimal | None) -> None:
-        """Enter the cost of a call without a turn; the call's own error matters more than the ledger's."""
+        """Enter the cost of a call without a turn."""
         if self._call is not None:  # a replayed answer has none
-            with suppress(errors.StoreError):
-                self._call.enter(cost_usd)
+            self._call.enter(cost_usd)
 
     def _turn(self, latency_ms: float) -> Turn:
         now, received, request = self._services.clock(), self.received, self.request

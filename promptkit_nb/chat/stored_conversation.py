@@ -176,7 +176,7 @@ class StoredConversation:
             raise not_found(self.id)
         with self._changing:
             if not self._snapshot.is_of(head):
-                self._snapshot = Snapshot.of(self.store.get(self.id))
+                self._snapshot = Snapshot.of(self._read())
             return self._snapshot
 
     def append(self, turn: Turn, *, since: ConversationState, cell: CellCall | None, charge: Charge | None) -> int:
@@ -226,7 +226,7 @@ class StoredConversation:
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt rendered with them."""
         while True:
-            state = self.store.get(self.head().conversation_id)
+            state = self._read()
             settings = change(state.settings)
             system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
             changed = replace(state, settings=settings, system_prompt=system_prompt)
@@ -235,6 +235,12 @@ class StoredConversation:
             except errors.ConversationChangedError:
                 continue  # a turn was stored meanwhile: try again with it
             return
+
+    def _read(self) -> ConversationState:
+        state = self.store.get(self.id)
+        if state.user_id != self.last_read.user_id:
+            raise not_found(self.id)
+        return state
 
     def _check_not_recreated(self, since: ConversationState, now: Snapshot) -> None:
         """Raise ``ConversationNotFoundError`` if the conversation was deleted, and a new one has its id."""

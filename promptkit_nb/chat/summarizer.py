@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.request import ReceivedAnswer
-from promptkit_nb.errors import BadRequestError, ContextWindowExceededError, ProviderError, ProviderTimeoutError
+from promptkit_nb.errors import (
+    BadRequestError,
+    ContextWindowExceededError,
+    ProviderError,
+    ProviderTimeoutError,
+    StoreCorruptedError,
+    StoreError,
+)
 from promptkit_nb.pricing import cost_range
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider
 from promptkit_nb.state import Summary
@@ -19,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from promptkit_nb.chat.budgets import OpenCall
     from promptkit_nb.chat.pending_turn import ChatServices
+    from promptkit_nb.chat.stored_conversation import StoredConversation
     from promptkit_nb.chat.summaries import SummaryPlan
     from promptkit_nb.chat.token_estimates import TokenEstimator
 
@@ -160,11 +170,27 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
         summary = summary_of(
             plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
         )
-        services.stored.add_summary(summary, call.charge(cost_usd))
-    except BaseException:
-        call.enter(cost_usd)  # it is paid, stored or not
+    except ProviderError:
+        call.enter(cost_usd)
         raise
+    _store(services.stored, summary, call)
     return summary
+
+
+def _store(stored: StoredConversation, summary: Summary, call: OpenCall) -> None:
+    """Store a summary with its charge; it is paid, so a damaged ledger is an error, but does not lose it."""
+    try:
+        stored.add_summary(summary, call.charge(summary.cost))
+    except StoreCorruptedError:
+        stored.add_summary(summary, None)
+        raise
+    except BaseException:
+        is_stored = False
+        with suppress(StoreError):  # Ctrl-C may come after it was stored
+            is_stored = summary in stored.refresh().state.summaries
+        if not is_stored:
+            call.enter(summary.cost)
+        raise
 
 
 def _estimate_usd(services: ChatServices, request: ChatRequest) -> Decimal | None:

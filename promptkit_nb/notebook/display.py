@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.errors import PromptKitError, StoreError
+from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.text.plain_text import one_line, printable
 from promptkit_nb.text.receipts import receipt_of
@@ -63,7 +63,7 @@ class AnswerDisplay:
                 raise
             self._answered(error.response, f"{receipt_of(error.response, conversation_id)} · not stored")
             raise
-        except PromptKitError:
+        except Exception:
             if stream.text or self._handle is not None:
                 self._finish(stream.text, NOT_STORED)
             raise
