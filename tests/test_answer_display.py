@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from promptkit_nb import ConversationManager, DemoProvider
-from promptkit_nb.notebook.display import AnswerDisplay
+from promptkit_nb.notebook.display import NOT_STORED, AnswerDisplay
+from promptkit_nb.providers.base import TextDelta
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from promptkit_nb.chat.stream import ResponseStream
 
 
@@ -37,3 +40,19 @@ def test_display_takes_at_most_a_fifth_of_the_time(
         now[0] += 1 / 128
 
     assert len(shown) == times
+
+
+def test_answer_that_a_bug_in_the_provider_ends_is_shown_as_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any error ends the display, not just those of the package."""
+
+    class Broken(DemoProvider):
+        def stream(self, request: object) -> Iterator[Any]:
+            yield TextDelta("half")
+            raise RuntimeError(f"no {type(request).__name__} today")
+
+    shown: list[tuple[str, ...]] = []
+    display = AnswerDisplay()
+    monkeypatch.setattr(display, "_show", lambda *values: shown.append(values))
+    with pytest.raises(RuntimeError, match="no ChatRequest today"):
+        display.follow(ConversationManager(provider=Broken()).new_conversation().stream("Hi"), "talk")
+    assert shown == [("half", NOT_STORED)]

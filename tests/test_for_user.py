@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from promptkit_nb.chat.stored_conversation import StoredConversation
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
@@ -295,6 +296,29 @@ class TestNarrowing:
         alice.get_conversation("shared:alice").send("Still me")
         assert len(manager.get_conversation("shared:alice").turns) == 2
         assert alice.provider is manager.provider
+
+    @pytest.mark.parametrize("call", ["refresh", "change_settings"])
+    def test_id_that_changes_hands_while_it_is_read_shows_nothing(self, call: str) -> None:
+        """The id is deleted and taken by bob between the check of its user and the read of its turns."""
+
+        class Passing(MemoryStore):
+            def get(self, conversation_id: str) -> ConversationState:
+                self.delete(conversation_id)
+                self.create(ConversationState(conversation_id, user_id="bob", turns=(said("secret"),)))
+                return super().get(conversation_id)
+
+        store = Passing()
+        stored = StoredConversation(ConversationState("a", user_id="alice"), store)
+        store.create(stored.last_read)
+        store.append("a", said("hello"))
+        calls: dict[str, Callable[[], object]] = {
+            "refresh": stored.refresh,
+            "change_settings": partial(stored.change_settings, lambda kept: kept),
+        }
+        with pytest.raises(ConversationNotFoundError):
+            calls[call]()
+        assert stored.last_read.turns == ()
+        assert texts(MemoryStore.get(store, "a").turns) == ["secret"]
 
     def test_conversation_whose_id_changed_hands_is_gone(
         self, manager: ConversationManager, alice: ConversationManager, tmp_path: Path
