@@ -548,9 +548,9 @@ class Conversation:
         """
         self._factory.store.fork(self._stored.head().conversation_id, new_id)
         self._factory.store.update_metadata(new_id, forked_from=self.id)
-        return self.neighbour(new_id)
+        return self.neighbor(new_id)
 
-    def neighbour(self, conversation_id: str) -> Conversation:
+    def neighbor(self, conversation_id: str) -> Conversation:
         """Open another conversation of the same store and user, with the same provider and budgets.
 
         Raises ``ConversationNotFoundError`` for an unknown id, and for another user's.
@@ -558,7 +558,7 @@ class Conversation:
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
         >>> conv, other = manager.new_conversation(), manager.new_conversation(conversation_id="other")
-        >>> conv.neighbour("other").id
+        >>> conv.neighbor("other").id
         'other'
         """
         other = self._factory.open(conversation_id)

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -44,10 +45,11 @@ from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.disk import MARKER, DiskStore
 from promptkit_nb.stores.disk_backend import Table
 from promptkit_nb.stores.disk_cache import DATABASE, SETTINGS
+from promptkit_nb.stores.ledger import Account
 from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from multiprocessing.process import BaseProcess
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -462,6 +464,21 @@ class TestInterrupts:
             with pytest.raises(KeyboardInterrupt):
                 store.append("a", said("x"))
             assert texts(store) == ["x"]
+
+    def test_interrupted_reservation_is_released(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its caller never gets it, and could not settle it."""
+        with DiskStore(tmp_path) as store:
+            accounts = store.backend.accounts
+
+            def interrupted(scopes: Sequence[str]) -> list[bytes | None]:
+                monkeypatch.undo()
+                signal.raise_signal(signal.SIGINT)
+                return accounts(scopes)
+
+            monkeypatch.setattr(store.backend, "accounts", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.reserve(["total"], Decimal(1), limit=None, lease=60)
+            assert store.spending("total") == Account()
 
     def test_error_in_the_middle_of_a_write_undoes_all_of_it(self, tmp_path: Path) -> None:
         """Neither the turn nor the conversation is stored, and the store keeps working."""

@@ -72,7 +72,7 @@ class TestCleanup:
             store.start_cleanup(60, wrong)
         assert len(store.list()) == 1
 
-    def test_delete_prefix_takes_every_user_and_no_neighbour(self, store: StateStore) -> None:
+    def test_delete_prefix_takes_every_user_and_no_neighbor(self, store: StateStore) -> None:
         """Ids that only look similar stay."""
         for name, user in (("t:1", "alice"), ("t:2", "bob"), ("t", "alice"), ("T:1", "alice"), ("tt:1", "bob")):
             store.append(name, said("x"), user_id=user)

@@ -7,15 +7,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb import errors
 from promptkit_nb.chat.request import ReceivedAnswer
-from promptkit_nb.errors import (
-    BadRequestError,
-    ContextWindowExceededError,
-    ProviderError,
-    ProviderTimeoutError,
-    StoreCorruptedError,
-    StoreError,
-)
 from promptkit_nb.pricing import cost_range
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider
 from promptkit_nb.state import Summary
@@ -60,7 +53,7 @@ def summary_request(
         room = max_tokens - (estimator.of_frame() + estimator.of_messages(_messages(former))).expected
         texts = _fitting(texts, room, estimator)
         if not texts:
-            raise ContextWindowExceededError(
+            raise errors.ContextWindowExceededError(
                 f"A summary request does not fit into max_tokens={max_tokens}; it was not sent. Raise max_tokens.",
                 limit_tokens=max_tokens,
             )
@@ -81,7 +74,7 @@ def summary_of(
 ) -> Summary:
     """Return the summary that the model wrote; raise ``ProviderError`` if it is empty."""
     if not text.strip():
-        raise ProviderError(f"{model} returned an empty summary. Try again.")
+        raise errors.ProviderError(f"{model} returned an empty summary. Try again.")
     return Summary(
         plan.first_turn,
         plan.last_turn,
@@ -162,7 +155,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
     try:
         completion = _receive(services.provider, request, received)
     except BaseException as error:
-        may_be_billed = bool(received.pieces) or isinstance(error, (ProviderTimeoutError, KeyboardInterrupt))
+        may_be_billed = bool(received.pieces) or isinstance(error, (errors.ProviderTimeoutError, KeyboardInterrupt))
         call.enter(_usage_and_cost(services, request, received)[1] if may_be_billed else Decimal(0))
         raise
     usage, cost_usd = _usage_and_cost(services, request, received)
@@ -170,7 +163,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
         summary = summary_of(
             plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
         )
-    except ProviderError:
+    except errors.ProviderError:
         call.enter(cost_usd)
         raise
     _store(services.stored, summary, call)
@@ -181,12 +174,12 @@ def _store(stored: StoredConversation, summary: Summary, call: OpenCall) -> None
     """Store a summary with its charge; it is paid, so a damaged ledger is an error, but does not lose it."""
     try:
         stored.add_summary(summary, call.charge(summary.cost))
-    except StoreCorruptedError:
+    except errors.StoreCorruptedError:
         stored.add_summary(summary, None)
         raise
     except BaseException:
         is_stored = False
-        with suppress(StoreError):  # Ctrl-C may come after it was stored
+        with suppress(errors.StoreError):  # Ctrl-C may come after it was stored
             is_stored = summary in stored.refresh().state.summaries
         if not is_stored:
             call.enter(summary.cost)
@@ -208,7 +201,7 @@ def _receive(provider: Provider, request: ChatRequest, received: ReceivedAnswer)
     """Ask; a reasoning model may refuse the temperature, and is asked again without it."""
     try:
         return _collect(provider, request, received)
-    except BadRequestError as error:
+    except errors.BadRequestError as error:
         if received.pieces or "temperature" not in str(error):
             raise
         return _collect(provider, replace(request, parameters={}), received)
@@ -218,7 +211,7 @@ def _collect(provider: Provider, request: ChatRequest, received: ReceivedAnswer)
     for event in provider.stream(request):
         received.take(event)
     if received.completion is None:
-        raise ProviderError(f"{provider.name} ended its stream without a Completion; nothing was stored.")
+        raise errors.ProviderError(f"{provider.name} ended its stream without a Completion; nothing was stored.")
     return received.completion
 
 

@@ -227,7 +227,7 @@ class PanelController:
             self._view.show_status(status if self._search_text.strip() else "")
 
     def _use(self, command: Command) -> None:
-        self._switch_to(self.conversation.neighbour(command["id"]))
+        self._switch_to(self.conversation.neighbor(command["id"]))
 
     def _new(self, command: Command) -> None:  # noqa: ARG002 - needs nothing but the shown conversation
         self._switch_to(self._start_conversation())

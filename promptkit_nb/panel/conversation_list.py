@@ -45,7 +45,7 @@ def start(conversation: Conversation, state: ConversationState) -> Conversation:
         updated_at=now,
     )
     conversation.store.create(started)
-    return conversation.neighbour(started.conversation_id)
+    return conversation.neighbor(started.conversation_id)
 
 
 def fork(conversation: Conversation) -> Conversation:
@@ -61,4 +61,4 @@ def newest_other(conversation: Conversation) -> Conversation | None:
     heads = conversation.store.list(user_id=conversation.user_id, limit=2)
     others = (head.conversation_id for head in heads if head.conversation_id != conversation.id)
     other = next(others, None)
-    return None if other is None else conversation.neighbour(other)
+    return None if other is None else conversation.neighbor(other)

@@ -5,8 +5,10 @@ A store adds only its backend, so that all of them behave alike.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +16,7 @@ from msgspec import structs
 
 from promptkit_nb.codec import encode, turn_and_line
 from promptkit_nb.context_hash import chain_of
+from promptkit_nb.errors import StoreError
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import Branch, ConversationState, Head, Summary, carry_totals
@@ -35,7 +38,6 @@ from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from decimal import Decimal
 
 
 class RowStore(RowAccess, StateStore):
@@ -220,7 +222,6 @@ class RowStore(RowAccess, StateStore):
         self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), checks.seconds_of("every", every)))
         return self._cleanups[-1]
 
-    @writing
     def reserve(
         self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
     ) -> Reservation:
@@ -230,7 +231,12 @@ class RowStore(RowAccess, StateStore):
         limits = ledger.limits_of(limit, scopes)
         expires_at = self._clock() + timedelta(seconds=checks.seconds_of("lease", lease))
         reservation = Reservation(new_turn_id(), scopes, usd)
-        self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, self.backend.accounts(scopes)))
+        try:
+            self.backend.run(partial(self._reserve, reservation, expires_at, limits), write=True)
+        except KeyboardInterrupt:  # it may come after the reservation was written
+            with suppress(StoreError):
+                self.settle(reservation, Decimal(0))
+            raise
         return reservation
 
     @writing
@@ -309,6 +315,10 @@ class RowStore(RowAccess, StateStore):
         now = self._clock()
         self._enter(charge)
         return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
+
+    def _reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
+        stored = self.backend.accounts(reservation.scopes)
+        self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, stored))
 
     def _can_append_to(self, known: Record) -> bool:
         """Return whether only the rows of one turn would change.
