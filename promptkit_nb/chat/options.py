@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.turns import ContentPart, Turn
+
+if TYPE_CHECKING:
+    from promptkit_nb.turns import ContentPart, Turn  # noqa: TC004 - %load_ext takes no time for it
 
 ReplayMode = Literal["off", "auto", "strict"]
 

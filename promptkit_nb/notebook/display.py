@@ -9,7 +9,6 @@ from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.text.plain_text import one_line, printable
 from promptkit_nb.text.receipts import receipt_of
-from promptkit_nb.turns import INTERRUPTED
 
 if TYPE_CHECKING:
     from promptkit_nb.chat.stream import ResponseStream
@@ -91,6 +90,8 @@ class AnswerDisplay:
             self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - begun))
 
     def _stopped(self, stream: ResponseStream, conversation_id: str) -> StoppedByUser:
+        from promptkit_nb.turns import INTERRUPTED  # noqa: PLC0415 - %load_ext takes no time for it
+
         if stream.response is None:
             if self._handle is not None:
                 self._finish("", "stopped")

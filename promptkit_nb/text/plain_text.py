@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from promptkit_nb.turns import without_lone_surrogates
-
 PREVIEW_CHARACTERS = 60
 
 _SHORTEST_KEY = 6
@@ -19,6 +17,8 @@ def printable(text: str) -> str:
     >>> printable("\x1b[31mred\r\n")
     '[31mred\n'
     """
+    from promptkit_nb.turns import without_lone_surrogates  # noqa: PLC0415 - %load_ext takes no time for it
+
     return without_lone_surrogates(text).translate(_CONTROLS)
 
 
