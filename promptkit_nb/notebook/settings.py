@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent
     from promptkit_nb.stores.base import StateStore
-    from promptkit_nb.turns import Turn, Usage
+    from promptkit_nb.turns import Usage
 
 TWO_WAYS_ON = (
     "No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and OPENAI_BASE_URL for a server "
@@ -98,7 +98,7 @@ class NotebookSettings:
                 self.store,
                 budget=[parse_budget(each) for each in budget.split(",") if each.strip()],
                 replay=check_replay(replay),
-                recording=_turns_recorded_in(recording),
+                recording=tuple(replayable(read_conversation(recording))) if recording else (),
             )
             self._manager = (key, manager)
         return self._manager[1]
@@ -184,11 +184,6 @@ def _store_named(name: str) -> StateStore:
             f"Unknown store {name!r}: use disk, memory, a directory such as ./chats, or redis://host:port/db"
         )
     return DiskStore(name)
-
-
-def _turns_recorded_in(path: str) -> tuple[Turn, ...]:
-    """Return all turns of an exported conversation, for replay; none without a path."""
-    return tuple(replayable(read_conversation(path))) if path else ()
 
 
 def _file_version(path: str) -> tuple[str, int]:

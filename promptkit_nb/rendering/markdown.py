@@ -211,11 +211,7 @@ _FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
 _IMAGE_STYLE = "max-width:100%"
 _LIST_STYLE = "padding:0 2em"  # room for bullets on both sides; JupyterLab leaves room on the left only
 _PARAGRAPH_STYLE = "text-align:start"  # JupyterLab aligns to the left
-_STYLES_BY_DIRECTION = {
-    "bullet_list_open": _LIST_STYLE,
-    "ordered_list_open": _LIST_STYLE,
-    "paragraph_open": _PARAGRAPH_STYLE,
-}
+_BLOCK_STYLES = {"bullet_list_open": _LIST_STYLE, "ordered_list_open": _LIST_STYLE, "paragraph_open": _PARAGRAPH_STYLE}
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and related scripts
 
@@ -351,8 +347,8 @@ def _choose_directions(state: StateCore) -> None:
     if not _RIGHT_TO_LEFT.search(state.src):
         return
     for token in state.tokens:
-        if token.type in _STYLES_BY_DIRECTION:
-            token.attrSet("style", _STYLES_BY_DIRECTION[token.type])
+        if token.type in _BLOCK_STYLES:
+            token.attrSet("style", _BLOCK_STYLES[token.type])
         if token.level == 0 and token.nesting == 1:
             token.attrSet("dir", "auto")
 
