@@ -13,7 +13,7 @@ from promptkit_nb.chat.budgets import Budget, Spending
 from promptkit_nb.chat.options import AT_THE_END, CallOptions, CellCall, ReplayMode, Target, check_replay, check_text
 from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
 from promptkit_nb.chat.preview import Context, DryRun, context_and_cost
-from promptkit_nb.chat.stored_conversation import UNDONE, Snapshot, StoredConversation, VariableValues
+from promptkit_nb.chat.stored_conversation import UNDONE, Snapshot, StoredConversation, VariableValues, stale_turns
 from promptkit_nb.chat.stream import ResponseStream
 from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
 from promptkit_nb.chat.summarizer import make_summary
@@ -594,9 +594,9 @@ class Conversation:
         True
         """
         file = path_of("path", path)
-        state = self._factory.store.get(self._stored.head().conversation_id)
+        state = self._stored.get()
         if file.suffix.lower() in {".md", ".html"}:
-            return write_transcript(state, file, stale=self._stored.refresh().stale)
+            return write_transcript(state, file, stale=stale_turns(state))
         return write_conversation(state, file)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from promptkit_nb import errors
 from promptkit_nb.chat.request import rendered_prompt, timeless_prompt_for
@@ -20,6 +20,8 @@ from promptkit_nb.turns import Turn
 if TYPE_CHECKING:
     from promptkit_nb.chat.options import CellCall, Target
     from promptkit_nb.stores.base import Charge, StateStore
+
+S = TypeVar("S", Head, ConversationState)
 
 UNDONE = "undone"
 """The prefix of the ids of branches that ``undo`` makes."""
@@ -159,10 +161,11 @@ class StoredConversation:
 
     def head(self) -> Head:
         """Return counts, totals and metadata; raise ``ConversationNotFoundError`` if another user has the id now."""
-        head = self.store.head(self.id)
-        if head.user_id != self.last_read.user_id:
-            raise not_found(self.id)
-        return head
+        return self._checked(self.store.head(self.id))
+
+    def get(self) -> ConversationState:
+        """Return the whole state; raise what ``head`` raises."""
+        return self._checked(self.store.get(self.id))
 
     def read(self) -> Snapshot:
         """Return the current snapshot, and renew the TTL."""
@@ -171,12 +174,10 @@ class StoredConversation:
 
     def refresh(self) -> Snapshot:
         """Return the current snapshot; only a changed conversation is read again."""
-        head = self.store.head(self.id)
-        if head.user_id != self.last_read.user_id:
-            raise not_found(self.id)
+        head = self._checked(self.store.head(self.id))
         with self._changing:
             if not self._snapshot.is_of(head):
-                self._snapshot = Snapshot.of(self._read())
+                self._snapshot = Snapshot.of(self.get())
             return self._snapshot
 
     def append(self, turn: Turn, *, since: ConversationState, cell: CellCall | None, charge: Charge | None) -> int:
@@ -226,7 +227,7 @@ class StoredConversation:
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt rendered with them."""
         while True:
-            state = self._read()
+            state = self.get()
             settings = change(state.settings)
             system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
             changed = replace(state, settings=settings, system_prompt=system_prompt)
@@ -236,11 +237,10 @@ class StoredConversation:
                 continue  # a turn was stored meanwhile: try again with it
             return
 
-    def _read(self) -> ConversationState:
-        state = self.store.get(self.id)
-        if state.user_id != self.last_read.user_id:
+    def _checked(self, found: S) -> S:
+        if found.user_id != self.last_read.user_id:
             raise not_found(self.id)
-        return state
+        return found
 
     def _check_not_recreated(self, since: ConversationState, now: Snapshot) -> None:
         """Raise ``ConversationNotFoundError`` if the conversation was deleted, and a new one has its id."""
