@@ -148,7 +148,6 @@ class Spending:
     >>> spending = Spending(store, [Budget(1)])
     >>> call = spending.open("first", "alice", Decimal("0.03"), "gpt-4o-mini")
     >>> call.settle(Decimal("0.02"))
-    ()
     >>> spending.lines("first", "alice")
     ('budget $0.02 of $1.00 in this conversation',)
     """
@@ -268,17 +267,11 @@ class OpenCall:
         self.is_settled = True
         return tuple(self._warnings())
 
-    def settle(self, cost_usd: Decimal | None) -> tuple[str, ...]:
-        """Enter the cost of a call that left no turn, and return warnings; a second time does nothing.
+    def settle(self, cost_usd: Decimal | None) -> None:
+        """Enter the cost of a call that left no turn; a second time does nothing.
 
-        A call that was never sent costs ``Decimal(0)``.
-        """
-        return tuple(self._warnings()) if self.enter(cost_usd) else ()
-
-    def enter(self, cost_usd: Decimal | None) -> Decimal:
-        """Settle without a warning, which is left to the next call; return what was to enter, in US dollars.
-
-        A ledger that fails is not reported: the error of the call itself matters more.
+        A call that was never sent costs ``Decimal(0)``. Warnings are left to the next call. A ledger that fails is not
+        reported: the error of the call itself matters more.
         """
         charge = self.charge(cost_usd)
         with suppress(StoreError):
@@ -286,7 +279,6 @@ class OpenCall:
                 held = self.reservation or self.store.reserve(charge.scopes, charge.usd, limit=None, lease=LEASE)
                 self.store.settle(held, charge.usd)
             self.is_settled = True
-        return _NOTHING if charge is None else charge.usd
 
     def _warnings(self) -> Iterator[str]:
         scopes = self.scopes if self.budgets else {}

@@ -246,10 +246,8 @@ class PendingTurn:
             is_partial = summaries != self._state.summaries  # what was made before the error is paid and used
             window = self._window_with(summaries, estimator)
             if window.left_out:
-                left, which = (
-                    counted(len(window.left_out), "older turn"),
-                    "further summary" if is_partial else "summary",
-                )
+                left = counted(len(window.left_out), "older turn")
+                which = "further summary" if is_partial else "summary"
                 self._warnings += (f"No {which} could be made, so {left} stayed out of the request: {error}",)
             return window
         return self._window_with(self._services.stored.refresh().state.summaries, estimator)
@@ -321,7 +319,7 @@ class PendingTurn:
     def _settle(self, cost_usd: Decimal | None) -> None:
         """Enter the cost of a call without a turn."""
         if self._call is not None:  # a replayed answer has none
-            self._call.enter(cost_usd)
+            self._call.settle(cost_usd)
 
     def _turn(self, latency_ms: float) -> Turn:
         now, received, request = self._services.clock(), self.received, self.request

@@ -156,7 +156,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
         completion = _receive(services.provider, request, received)
     except BaseException as error:
         may_be_billed = bool(received.pieces) or isinstance(error, (errors.ProviderTimeoutError, KeyboardInterrupt))
-        call.enter(_usage_and_cost(services, request, received)[1] if may_be_billed else Decimal(0))
+        call.settle(_usage_and_cost(services, request, received)[1] if may_be_billed else Decimal(0))
         raise
     usage, cost_usd = _usage_and_cost(services, request, received)
     try:
@@ -164,7 +164,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
             plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
         )
     except errors.ProviderError:
-        call.enter(cost_usd)
+        call.settle(cost_usd)
         raise
     _store(services.stored, summary, call)
     return summary
@@ -182,7 +182,7 @@ def _store(stored: StoredConversation, summary: Summary, call: OpenCall) -> None
         with suppress(errors.StoreError):  # Ctrl-C may come after it was stored
             is_stored = summary in stored.refresh().state.summaries
         if not is_stored:
-            call.enter(summary.cost)
+            call.settle(summary.cost)
         raise
 
 
