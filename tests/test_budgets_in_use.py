@@ -424,6 +424,19 @@ class TestFailures:
         assert len(conv.summaries) == is_stored
         assert spent(store) == (CALL_USD + Decimal("0.015"), 0)
 
+    @pytest.mark.parametrize("budget", [None, Budget(1)])
+    def test_summary_of_a_damaged_conversation_is_charged(
+        self, priced_server: ChatServer, monkeypatch: pytest.MonkeyPatch, budget: Budget | None
+    ) -> None:
+        """It cannot be stored, but it is paid."""
+        conv = new_conversation(manager_for(priced_server, budget))
+        ask(conv)
+        monkeypatch.setattr(conv.store, "add_summary", damaged)
+        priced_server.reply(priced_reply(500))
+        with pytest.raises(StoreCorruptedError):
+            conv.summarize(keep_last=0)
+        assert spent(conv.store) == (CALL_USD + Decimal("0.015"), 0)
+
     def test_damaged_ledger_does_not_lose_a_summary(self, priced_server: ChatServer) -> None:
         """The summary is stored, the message is answered, and the answer warns."""
         store = DamagedLedgerStore()
@@ -455,6 +468,11 @@ class TestFailures:
 def interrupted(*_: object) -> bool:
     """Press Ctrl-C here."""
     raise KeyboardInterrupt
+
+
+def damaged(*_: object, **__: object) -> Head:
+    """Find a damaged conversation here."""
+    raise StoreCorruptedError("The conversation 'talk' is damaged.")
 
 
 class InterruptedStore(MemoryStore):

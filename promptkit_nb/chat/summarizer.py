@@ -174,13 +174,12 @@ def _store(stored: StoredConversation, summary: Summary, call: OpenCall) -> None
     """Store a summary with its charge; it is paid, so a damaged ledger is an error, but does not lose it."""
     try:
         stored.add_summary(summary, call.charge(summary.cost))
-    except errors.StoreCorruptedError:
-        stored.add_summary(summary, None)
-        raise
-    except BaseException:
+    except BaseException as error:
         is_stored = False
-        with suppress(errors.StoreError):  # Ctrl-C may come after it was stored
-            is_stored = summary in stored.refresh().state.summaries
+        with suppress(errors.StoreError):
+            if isinstance(error, errors.StoreCorruptedError):
+                stored.add_summary(summary, None)
+            is_stored = summary in stored.refresh().state.summaries  # Ctrl-C may come after it was stored
         if not is_stored:
             call.settle(summary.cost)
         raise
