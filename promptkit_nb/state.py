@@ -170,7 +170,7 @@ class ConversationState:
 
 
 def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
-    """Return the state, with ``dropped`` set so that its totals include everything that the former state spent."""
+    """Return the state, with ``dropped`` set so that its totals include everything that was spent in ``former``."""
     kept = {turn.id for turn in state.stored_turns}
     dropped = former.dropped.plus_paid(turn for turn in former.stored_turns if turn.id not in kept)
     dropped = dropped.plus_paid(summary for summary in former.summaries if summary not in state.summaries)

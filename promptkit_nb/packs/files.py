@@ -7,8 +7,9 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,92 +44,53 @@ def positions_of(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     >>> str(places["/a/1"]), str(places["/a/7"])
     ('line 2, column 2', 'line 1, column 2')
     """
-    wanted = set(pointers)
-    root = _PointerNode(max(text.find("{"), 0))
-    for pointer in wanted:
-        root.add(keys_of(pointer))
-    _find(root, text)
+    pointers = set(pointers)
+    wanted = {""}  # with what is around them
+    for pointer in pointers:
+        while pointer not in wanted:
+            wanted.add(pointer)
+            pointer = pointer.rpartition("/")[0]
+    offsets = {"": max(text.find("{"), 0)}
+    offsets.update((pointer, offset) for _, pointer, offset in _entries(text) if pointer in wanted)
     line_starts = _line_starts(text)
-    return {pointer: _position(line_starts, root.offset_of(keys_of(pointer))) for pointer in wanted}
+    return {pointer: _position(line_starts, _offset_of(pointer, offsets)) for pointer in pointers}
+
+
+def _offset_of(pointer: str, offsets: Mapping[str, int]) -> int:
+    while pointer not in offsets:
+        pointer = pointer.rpartition("/")[0]
+    return offsets[pointer]
 
 
 def repeated_keys(text: str) -> Iterator[tuple[str, str, Position, Position]]:
     """Yield pointer, key, first and second position of every key that occurs twice in one object of valid JSON."""
     line_starts = _line_starts(text)
-    seen: list[dict[str | int, int]] = []
-    for path, offset in _entries(text):
-        del seen[len(path) :]
-        seen += ({} for _ in range(len(path) - len(seen)))
-        key = path[-1]
-        first = seen[-1].setdefault(key, offset)
+    seen: list[dict[str, int]] = []
+    for depth, pointer, offset in _entries(text):
+        del seen[depth:]
+        seen += ({} for _ in range(depth - len(seen)))
+        first = seen[-1].setdefault(pointer, offset)
         if first != offset:
-            yield pointer_to("", *path), str(key), _position(line_starts, first), _position(line_starts, offset)
+            yield pointer, keys_of(pointer)[-1], _position(line_starts, first), _position(line_starts, offset)
 
 
-@dataclass(slots=True)
-class _PointerNode:
-    """A node of the tree of requested pointers; ``offset`` is ``None`` until found."""
-
-    offset: int | None = None
-    children: dict[str, _PointerNode] = field(default_factory=dict)
-
-    def add(self, keys: list[str]) -> None:
-        place = self
-        for key in keys:
-            place = place.children.setdefault(key, _PointerNode())
-
-    def offset_of(self, keys: list[str]) -> int:
-        place, offset = self, self.offset or 0
-        for key in keys:
-            place = place.children[key]
-            if place.offset is None:
-                break
-            offset = place.offset
-        return offset
-
-
-def _find(root: _PointerNode, text: str) -> None:
-    """Set the offsets of all nodes below the root."""
-    open_places: list[_PointerNode | None] = [root]
-    for path, offset in _entries(text):
-        depth = len(path)
-        del open_places[depth:]
-        if len(open_places) < depth:
-            outer = open_places[-1]
-            open_places.append(outer.children.get(str(path[-2])) if outer else None)
-        around = open_places[-1]
-        place = around.children.get(str(path[-1])) if around else None
-        if place is not None:
-            place.offset = offset
-
-
-def _entries(text: str) -> Iterator[tuple[list[str | int], int]]:
-    """Yield path and offset of every member and item of valid JSON; the path is one list, reused."""
-    path: list[str | int] = []
-    is_object: list[bool] = []
+def _entries(text: str) -> Iterator[tuple[int, str, int]]:
+    """Yield depth, pointer and offset of every member and item of valid JSON."""
+    around: list[tuple[str, Iterator[int] | None]] = []  # pointers, and the next indices of arrays
+    pointer = ""
     awaits_entry = False  # whether the next token is a key or an item
     for found in _TOKEN.finditer(text):
         piece = found[0]
         if piece in "}]":
-            is_object.pop()
-            path.pop()
-            awaits_entry = False
-            continue
-        if piece == ",":
-            awaits_entry = True
-            continue
-        if awaits_entry:
-            awaits_entry = False
-            if is_object[-1]:
-                path[-1] = json.loads(piece) if "\\" in piece else piece[1:-1]
-                yield path, found.start()
-                continue
-            path[-1] = int(path[-1]) + 1
-            yield path, found.start()
+            around.pop()
+        elif awaits_entry:
+            parent, indices = around[-1]
+            key = next(indices) if indices else json.loads(piece) if "\\" in piece else piece[1:-1]
+            pointer = pointer_to(parent, key)
+            yield len(around), pointer, found.start()
         if piece in "{[":
-            is_object.append(piece == "{")
-            path.append(-1)
-            awaits_entry = True
+            around.append((pointer, count() if piece == "[" else None))
+        awaits_entry = piece in "{[,"
 
 
 def _line_starts(text: str) -> list[int]:

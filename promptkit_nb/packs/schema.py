@@ -66,8 +66,9 @@ def pointer_to(parent: str, *keys: str | int) -> str:
     >>> pointer_to("/prompts", "a/b", 0)
     '/prompts/a~1b/0'
     """
-    steps = (str(key).replace("~", "~0").replace("/", "~1") for key in keys)
-    return "/".join((parent, *steps))
+    for key in keys:
+        parent += "/" + str(key).replace("~", "~0").replace("/", "~1")
+    return parent
 
 
 def keys_of(pointer: str) -> list[str]:

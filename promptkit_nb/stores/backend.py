@@ -59,7 +59,7 @@ class Backend(Protocol):
         ...
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if record and accounts are still the former ones and the turn is new; else change nothing.
+        """Append a turn if the record and the accounts are unchanged and the turn is new; else change nothing.
 
         Return whether it was appended.
         """

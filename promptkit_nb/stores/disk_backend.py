@@ -48,7 +48,7 @@ class InterruptsHeld:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Restore the former handler, and deliver an interrupt that was delayed."""
+        """Restore the previous handler, and deliver an interrupt that was delayed."""
         if self._former is None:
             return
         signal(SIGINT, self._former)
@@ -356,7 +356,17 @@ class Table:
 
 
 class DiskBackend(Table):
-    """A table whose rows are conversations and accounts."""
+    """A table whose rows are conversations and accounts, by key.
+
+    ::
+
+        "format"             the format's version
+        "c:cid"              the last conversation number given out
+        "h:" + id            record                             tag "u:" + user id
+        "a:" + id            frame
+        (cid << 24) | place  a turn                             tag "t:" + turn id
+        "l:" + scope         account of the ledger
+    """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
         """Open the table, and initialize an empty one."""
@@ -366,7 +376,7 @@ class DiskBackend(Table):
             self.run(self._initialize, write=True)
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is new; return whether it was appended."""
+        """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
         conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")

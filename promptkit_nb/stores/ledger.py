@@ -12,7 +12,7 @@ from promptkit_nb.codec import decode, encode_json
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError
 from promptkit_nb.stores.backend import AccountChange
 from promptkit_nb.stores.base import Charge, Reservation
-from promptkit_nb.stores.checks import check_scopes, check_usd
+from promptkit_nb.stores.checks import check_usd
 
 Per = Literal["conversation", "user", "day", "total"]
 
@@ -146,11 +146,10 @@ def check_reservation(reservation: Reservation) -> None:
 
 
 def check_charge(charge: Charge) -> None:
-    """Raise ``InvalidArgumentError`` unless this is a charge whose amount, scopes and reservation are valid."""
+    """Raise ``InvalidArgumentError`` unless this is a charge whose amount and reservation are valid."""
     if not isinstance(charge, Charge):
         raise InvalidArgumentError(f"charge={charge!r:.80} is not a charge; give Charge(scopes, usd, reservation).")
     check_usd("charge.usd", charge.usd)
-    check_scopes(charge.scopes)
     if charge.reservation is not None:
         check_reservation(charge.reservation)
 

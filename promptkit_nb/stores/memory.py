@@ -80,7 +80,7 @@ class MemoryBackend:
         """Return None: this backend has no change counter."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if the record is still the former one and the turn is new; return whether it was appended."""
+        """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
         conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
         if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
             return False

@@ -208,7 +208,7 @@ class RedisBackend:
         """Return None: this backend has no change counter."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if record and accounts are still the former ones and the turn is new, in one round trip."""
+        """Append a turn if record and accounts are unchanged and the turn is new, in one round trip."""
         conversation_id, _, former, record, cid, place, turn_id, line, accounts = appending
         keys = self._keys_of(conversation_id, cid)
         args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, _ms(self._ttl_s)]

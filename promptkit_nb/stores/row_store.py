@@ -295,9 +295,7 @@ class RowStore(RowAccess, StateStore):
             record = self._expiring(former.appended(turn, self._clock()))
             stored = encode(record)
             cid, place = former.cid, former.next_place
-            changes: list[AccountChange] = []
-            if charge is not None:
-                changes = ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge)))
+            changes = self._changes_by(charge)
             if self.backend.append(
                 Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
             ):
@@ -358,8 +356,12 @@ class RowStore(RowAccess, StateStore):
 
     def _enter(self, charge: Charge | None) -> None:
         """Write a charge to the ledger."""
-        if charge is not None:
-            self._put_accounts(ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge))))
+        self._put_accounts(self._changes_by(charge))
+
+    def _changes_by(self, charge: Charge | None) -> Sequence[AccountChange]:
+        if charge is None:
+            return ()
+        return ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge)))
 
     def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
         for scope, _, changed in changes:

@@ -41,9 +41,9 @@ CHECKS: tuple[Check, ...] = (
 def check_state_store(open_store: Callable[[], StateStore]) -> None:
     """Hold a store to the contract of ``StateStore``.
 
-    ``open_store`` returns a new, empty store. It is called once for each of ``CHECKS``, which closes what it got. All
-    of them run; an ``AssertionError`` names each that failed, what it is about, and what was expected and found. A TTL
-    is not looked at: it is an argument of each store's own.
+    ``open_store`` returns a new, empty store. It is called once for each of ``CHECKS``, and closed after the check.
+    All checks run; an ``AssertionError`` names each that failed, what it is about, and what was expected and found. A
+    TTL is not checked, because each store takes it in its own way.
 
     >>> from promptkit_nb import MemoryStore
     >>> check_state_store(MemoryStore)

@@ -60,7 +60,7 @@ def any_text_is_an_id(store: StateStore) -> None:
 
 
 def blank_id_is_refused(store: StateStore) -> None:
-    """An empty, blank or overlong id is ``InvalidConversationIdError`` in every call, and nothing is stored."""
+    """An empty, blank or overlong id raises ``InvalidConversationIdError`` in every call, and nothing is stored."""
     for bad in ("", " \n", "x" * 1001):
         for name, call in _calls(store, bad).items():
             expect_refusal(InvalidConversationIdError, f"{name}, id {bad!r:.20}", call)
@@ -113,7 +113,7 @@ def set_gives_to_another_user(store: StateStore) -> None:
     store.create(ConversationState("a", "alice"))
     store.set(ConversationState("a", "bob"))
     found = ids(store.list(user_id="alice")), ids(store.list(user_id="bob"))
-    expect("lists of the former and the new user", found, ([], ["a"]))
+    expect("lists of the previous and the new user", found, ([], ["a"]))
 
 
 def revision_counts_changes(store: StateStore) -> None:
@@ -162,7 +162,7 @@ def metadata_is_merged(store: StateStore) -> None:
 
 
 def values_that_are_not_json_are_refused(store: StateStore) -> None:
-    """Metadata that is not JSON is ``InvalidArgumentError``, and nothing is changed."""
+    """Metadata that is not JSON raises ``InvalidArgumentError``, and nothing is changed."""
     store.create(ConversationState("a"))
     for value in (object(), b"bytes", {1}, float("nan")):
         expect_refusal(

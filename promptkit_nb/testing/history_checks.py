@@ -96,7 +96,7 @@ def all_turns_become_a_branch(store: StateStore) -> None:
 
 
 def unknown_turns_and_ranges_are_refused(store: StateStore) -> None:
-    """An unknown turn or branch, a taken branch id and an invalid range are ``InvalidArgumentError``."""
+    """An unknown turn or branch, a taken branch id and an invalid range raise ``InvalidArgumentError``."""
     _spoken(store, "a b")
     store.archive("a", 1, 2, as_branch="left")
     before = store.get("a")
@@ -154,7 +154,7 @@ def forked_turns_are_inherited(store: StateStore) -> None:
 
 
 def fork_overwrites_nothing(store: StateStore) -> None:
-    """Forking to an id that is taken, even its own, is ``ConversationExistsError``."""
+    """Forking to an id that is taken, even its own, raises ``ConversationExistsError``."""
     for name in ("a", "b"):
         store.create(ConversationState(name, f"user of {name}"))
     for name in ("a", "b"):

@@ -60,7 +60,7 @@ def limit_zero_is_empty(store: StateStore) -> None:
 
 
 def arguments_out_of_range_are_refused(store: StateStore) -> None:
-    """Negative counts, unknown keys and invalid durations are ``InvalidArgumentError``."""
+    """Negative counts, unknown keys and invalid durations raise ``InvalidArgumentError``."""
     bad: Any
     for bad in ({"limit": -1}, {"offset": -1}, {"sort_by": "colour"}, {"user_id": 7}):
         expect_refusal(InvalidArgumentError, f"list({bad})", partial(store.list, **bad))

@@ -30,7 +30,7 @@ def reservation_is_settled_once(store: StateStore) -> None:
 
 
 def limit_is_never_exceeded(store: StateStore) -> None:
-    """Reserving more than the limit is ``BudgetExceededError``; ``None`` is no limit."""
+    """Reserving more than the limit raises ``BudgetExceededError``; ``None`` means no limit."""
     store.settle(store.reserve(["total"], Decimal("0.6"), limit=Decimal(1), lease=60), Decimal("0.6"))
     store.reserve(["total"], Decimal("0.4"), limit=Decimal(1), lease=60)
     expect_refusal(
@@ -157,7 +157,7 @@ def ledger_survives_deletion(store: StateStore) -> None:
 
 
 def invalid_amounts_are_refused(store: StateStore) -> None:
-    """Invalid amounts, leases, scopes and limits are ``InvalidArgumentError``: nothing is reserved or charged."""
+    """Invalid amounts, leases, scopes and limits raise ``InvalidArgumentError``: nothing is reserved or charged."""
     good: dict[str, Any] = {"scopes": ["total"], "usd": Decimal(1), "limit": None, "lease": 60}
     bad: dict[str, Any]
     for bad in (

@@ -70,7 +70,7 @@ def every_field_of_a_turn_comes_back(store: StateStore) -> None:
 
 
 def unreadable_turn_is_refused(store: StateStore) -> None:
-    """A turn that could not be read back is ``InvalidArgumentError``; not even the conversation is created."""
+    """A turn that could not be read back raises ``InvalidArgumentError``; not even the conversation is created."""
     for field, value in (
         ("latency_ms", "fast"),
         ("cost", Decimal("NaN")),
@@ -107,7 +107,7 @@ def recent_none_is_empty(store: StateStore) -> None:
 
 
 def invalid_counts_are_refused(store: StateStore) -> None:
-    """A negative count is ``InvalidArgumentError``."""
+    """A negative count raises ``InvalidArgumentError``."""
     store.append("a", expectations.said("x"))
     expectations.expect_refusal(InvalidArgumentError, "recent(id, -1)", lambda: store.recent("a", -1))
 

@@ -52,7 +52,7 @@ def narrowed_store_lists_its_own(store: StateStore) -> None:
 
 
 def narrowed_store_creates_for_its_user(store: StateStore) -> None:
-    """What it creates is its user's; an id that another user has is taken."""
+    """The conversations that it creates belong to its user; an id that another user has is taken."""
     store.create(ConversationState("bobs", "bob"))
     alice = store.for_user("alice")
     alice.create(ConversationState("created", "alice"))
@@ -86,7 +86,7 @@ def narrowed_store_deletes_its_own(store: StateStore) -> None:
 
 
 def narrowed_store_refuses_other_users(store: StateStore) -> None:
-    """Naming another user, or a scope of another user, is ``InvalidArgumentError``."""
+    """Naming another user, or a scope of another user, raises ``InvalidArgumentError``."""
     alice = store.for_user("alice")
     reservation = store.reserve(["user:bob"], Decimal(1), limit=None, lease=60)
     calls: dict[str, Callable[[], object]] = {

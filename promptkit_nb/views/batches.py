@@ -284,15 +284,13 @@ def _block_names(blocks: Sequence[_Block], inherited: Array) -> dict[str, Names]
 
 
 def _positions(blocks: Sequence[_Block]) -> Array:
-    first = [MISSING if block.position is None else block.position for block in blocks]
-    ranges = zip(first, blocks, strict=True)
-    return np.concatenate(
-        [np.empty(0, np.int64)]
-        + [
-            np.full(block.line_count, MISSING) if start == MISSING else np.arange(start, start + block.line_count)
-            for start, block in ranges
-        ]
+    positions = (
+        np.full(block.line_count, MISSING)
+        if block.position is None
+        else np.arange(block.position, block.position + block.line_count)
+        for block in blocks
     )
+    return np.concatenate([np.empty(0, np.int64), *positions])
 
 
 def _inherited(blocks: Sequence[_Block]) -> Array:

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 """An array of numpy, or pandas' array of texts, which has the same operations."""
 
 MISSING = np.iinfo(np.int64).min
-"""Stands for a missing number in a column of integers, as NaT does in a column of times."""
+"""Marks a missing number in a column of integers, as NaT does in a column of times."""
 
 SMALLEST_USD = 1e-18
 
@@ -43,12 +43,10 @@ class Names:
         array([ 0, -1,  0], dtype=int32)
         """
         distinct = dict.fromkeys(values)
+        names = [name for name in distinct if name is not None]
         if len(distinct) == 1:  # usual, and faster
-            names = [name for name in distinct if name is not None]
             return cls(np.full(len(values), len(names) - 1, np.int32), names)
-        distinct.pop(None, None)
-        codes: dict[str | None, int] = {name: code for code, name in enumerate(distinct) if name is not None}
-        names = [name for name in codes if name is not None]
+        codes: dict[str | None, int] = {name: code for code, name in enumerate(names)}
         codes[None] = -1
         return cls(np.fromiter(map(codes.__getitem__, values), np.int32, len(values)), names)
 
@@ -74,7 +72,7 @@ class Names:
         return [names[code] for code in self.codes.tolist()]
 
     def categorical(self) -> pd.Categorical:
-        """Return the names with sorted categories, only those that occur: a filter leaves no other user's behind."""
+        """Return the names with sorted categories, only those that occur: a filter shows no name of another user."""
         occurs = np.zeros(len(self.names) + 1, bool)  # the last one is for the code -1
         occurs[self.codes] = True
         ordered = sorted(np.flatnonzero(occurs[:-1]).tolist(), key=self.names.__getitem__)

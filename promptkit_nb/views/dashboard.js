@@ -34,7 +34,7 @@ function render({ model, el }) {
     return make("label", {}, make("span", {}, LABELS[name]), input);
   }
 
-  // Request the data for the current filters; the former data stays until the answer arrives.
+  // Request the data for the current filters; the previous data stays until the answer arrives.
   function ask() {
     model.set("asked", model.get("asked") + 1);
     model.save_changes();

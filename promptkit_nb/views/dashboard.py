@@ -204,7 +204,7 @@ class UsageDashboard(NotebookWidget):
         self.observe(self._on_chosen, "chosen")
 
     def refresh(self) -> None:
-        """Read the store again; on an error, show it and keep the former content."""
+        """Read the store again; on an error, show it and keep the previous content."""
         with self._lock, self.hold_sync():
             try:
                 self._report = self._read()

@@ -145,17 +145,17 @@ def _words_in(text: str) -> list[str]:
 
 def _matching(messages: Columns, words: Sequence[str]) -> Columns:
     """Return the messages that contain all words, with a snippet of each."""
-    lowered = [word.lower() for word in words]
-    contents = [content.lower() for content in np.asarray(messages.arrays["content"])]
-    found = messages.select(np.flatnonzero([all(word in content for word in lowered) for content in contents]))
-    return found.with_arrays(
-        snippet=texts([_snippet(content, words) for content in np.asarray(found.arrays["content"])])
-    )
+    for word in map(str.lower, words):
+        contents = np.asarray(messages.arrays["content"])
+        messages = messages.select(np.array([word in content.lower() for content in contents], bool))
+    patterns = [re.compile(re.escape(word), re.IGNORECASE) for word in words]
+    contents = np.asarray(messages.arrays["content"])
+    return messages.with_arrays(snippet=texts([_snippet(content, patterns) for content in contents]))
 
 
-def _snippet(content: str, words: Sequence[str]) -> str:
+def _snippet(content: str, patterns: Sequence[re.Pattern[str]]) -> str:
     """Return the text around the first match, on one line."""
-    found = (re.search(re.escape(word), content, re.IGNORECASE) for word in words)
+    found = (pattern.search(content) for pattern in patterns)
     first = min((match.start() for match in found if match), default=0)
     start = max(0, first - CHARACTERS_BEFORE)
     stop = start + SNIPPET_CHARACTERS

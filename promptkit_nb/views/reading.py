@@ -67,14 +67,11 @@ def _batches_of_rows(store: RowStore, filters: Filters, *, with_stale: bool) -> 
     reader = RowReader(store)
     records = _records(reader, filters)
     if isinstance(store, DiskStore):
-        cache = row_cache_of(store)
-        cache.refresh(reader, records, filters)
-        yield from cache.batches(reader, records, with_stale=with_stale)
+        yield from row_cache_of(store).batches(reader, records, filters, with_stale=with_stale)
         return
     for group in read_in_groups(records):
-        cache = RowCache()
-        cache.refresh(reader, {each: records[each] for each in group}, filters)
-        yield from cache.batches(reader, group, with_stale=with_stale)
+        read = {each: records[each] for each in group}
+        yield from RowCache().batches(reader, read, filters, with_stale=with_stale)
 
 
 def _records(reader: RowReader, filters: Filters) -> dict[str, bytes]:

@@ -91,8 +91,19 @@ class RowCache:
         self._conversations: dict[str, CachedConversation] = {}
         self._lines_read = 0
 
-    def refresh(self, reader: RowReader, records: Mapping[str, bytes], filters: Filters) -> None:
-        """Read what changed in these conversations."""
+    def batches(
+        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters, *, with_stale: bool
+    ) -> Iterator[Batch]:
+        """Read what changed in these conversations; yield them in this order, consecutive rows of a batch together."""
+        cached = self._refreshed(reader, records, filters)  # not the shared one, which another thread may replace
+        ids = [each for each in records if each in cached]
+        stale = {(each, turn_id) for each in ids if with_stale for turn_id in _stale_of(cached, reader, each)}
+        for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
+            yield with_stale_turns(rows.rows(), stale)
+
+    def _refreshed(
+        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters
+    ) -> dict[str, CachedConversation]:
         cached = {
             each: found
             for each, found in self._conversations.items()
@@ -109,14 +120,7 @@ class RowCache:
                 former = before[each]
                 cached[each] = new if former is None else former.followed_by(new)
         self._conversations = cached
-
-    def batches(self, reader: RowReader, conversation_ids: Iterable[str], *, with_stale: bool) -> Iterator[Batch]:
-        """Yield these conversations in this order, consecutive rows of a batch together."""
-        cached = self._conversations  # another thread may replace it meanwhile
-        ids = [each for each in conversation_ids if each in cached]
-        stale = {(each, turn_id) for each in ids if with_stale for turn_id in _stale_of(cached, reader, each)}
-        for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
-            yield with_stale_turns(rows.rows(), stale)
+        return cached
 
 
 _ROW_CACHES: WeakKeyDictionary[Backend, RowCache] = WeakKeyDictionary()
