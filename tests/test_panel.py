@@ -338,6 +338,20 @@ class TestErrors:
         page.wait(lambda: page.shown["error"].get("unsent") == "lost?")
         assert page.shown["error"]["n"] == number + 1
 
+    @pytest.mark.parametrize(("command", "values"), [("rename", {"text": "mine"}), ("delete", {"id": "panel-chat"})])
+    def test_panel_leaves_a_conversation_alone_if_another_user_has_its_id_now(
+        self, conv: Conversation, manager: ConversationManager, command: str, values: dict[str, str]
+    ) -> None:
+        """Alice's panel is still open when her conversation is deleted and bob's gets its id."""
+        page = PanelPage(conv)
+        conv.store.delete(conv.id)
+        bobs = manager.new_conversation(conversation_id="panel-chat", user_id="bob")
+        page.wait(lambda: page.error)
+        number = page.shown["error"]["n"]
+        page.do(command, **values)
+        page.wait(lambda: page.shown["conversation_id"] != "panel-chat" or page.shown["error"]["n"] > number)
+        assert (bobs.user_id, dict(bobs.metadata)) == ("bob", {})
+
     @pytest.mark.parametrize(
         ("command", "values"), [("new", {}), ("delete", {"id": "panel-chat"}), ("use", {"id": "other"})]
     )

@@ -237,6 +237,7 @@ class PanelController:
 
     def _rename(self, command: Command) -> None:
         title = one_line(command["text"])
+        _ = self.conversation.metadata  # raises if another user has the id now
         self.conversation.store.update_metadata(self.conversation.id, title=title or None)
         self._refresh()
 
@@ -249,6 +250,7 @@ class PanelController:
         with suppress(ConversationNotFoundError):  # already deleted elsewhere
             if answer is not None:
                 answer.stop()
+            _ = deleted.metadata  # as in _rename
             deleted.store.delete(deleted.id)
         self._switch_to(following)
 
