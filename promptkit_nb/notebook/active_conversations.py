@@ -41,15 +41,14 @@ class ActiveConversations:
 
     def new(self, conversation_id: str | None, *, user_id: str) -> str:
         """Switch to a new conversation; return a line that says so. An id that exists is refused."""
-        fresh_id = new_conversation_id(utc_now())
+        new_id = conversation_id or new_conversation_id(utc_now())
         try:
-            created = self._create(conversation_id or fresh_id, CallOptions(user_id=user_id))
+            created = self._create(new_id, CallOptions(user_id=user_id))
         except ConversationExistsError as error:
-            if not self._exists(conversation_id or fresh_id, user_id):
-                raise _taken(conversation_id or fresh_id) from error
+            if not self._exists(new_id, user_id):
+                raise _taken(new_id) from error
             raise ConversationExistsError(
-                f"There is a conversation {conversation_id!r} already: choose another id, "
-                f"or go on in it with %chat_use {conversation_id}"
+                f"There is a conversation {new_id!r} already: choose another id, or go on in it with %chat_use {new_id}"
             ) from error
         self.switch_to(created, user_id)
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
@@ -60,7 +59,7 @@ class ActiveConversations:
         if active is not None:
             return active
         own_id = self._own_id(user_id)
-        return self._settings.manager.get_conversation(own_id) if self._exists(own_id, user_id) else None
+        return self._settings.manager.get_conversation(own_id) if own_id and self._exists(own_id, user_id) else None
 
     def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
         """Return the user's conversation with this id; without an id the active one, ``None`` if there is none."""
@@ -79,7 +78,8 @@ class ActiveConversations:
         active = self._opened_before(user_id)
         if active is None:
             deleted = self._active.get(self._key(user_id))  # perhaps by another kernel
-            opened, line = self._open(deleted[1].id if deleted else self._own_id(user_id), options)
+            conversation_id = deleted[1].id if deleted else self._own_id(user_id) or self._unnamed_id()
+            opened, line = self._open(conversation_id, options)
             self.switch_to(opened, user_id)
             return opened, line
         if options.pack or options.prompt:
@@ -93,7 +93,7 @@ class ActiveConversations:
         user_id = options.user_id or self._settings.user_id
         active = self._opened_before(user_id)
         conversation_id = options.conversation_id or (active.id if active else self._own_id(user_id))
-        if not self._exists(conversation_id, user_id):
+        if not conversation_id or not self._exists(conversation_id, user_id):
             raise AuthenticationError(TWO_WAYS_ON)
 
     def switch_to(self, conversation: Conversation, user_id: str) -> None:
@@ -137,9 +137,9 @@ class ActiveConversations:
             with suppress(ConversationExistsError):  # another kernel may start it at the same time
                 return self._create(conversation_id, options), self._started(conversation_id)
             head = self._settings.store.head(conversation_id)
-        if head.user_id != user_id:
-            raise _taken(conversation_id)
         opened = self._settings.manager.get_conversation(conversation_id)
+        if opened.user_id != user_id:
+            raise _taken(conversation_id)
         if options.pack or options.prompt:
             _use_prompt(opened, self._settings.prompt(options.pack, options.prompt))
         turns = counted(head.turn_count, "turn")
@@ -172,10 +172,10 @@ class ActiveConversations:
             return "started a new conversation (the notebook's name is unknown in a batch run)"
         return f"started {conversation_id!r} (the notebook's name is unknown here; %chat_use resumes one by its id)"
 
-    def _own_id(self, user_id: str) -> str:
+    def _own_id(self, user_id: str) -> str | None:
         path = notebook_path()
         if path is None:
-            return self._unnamed_id()
+            return None
         digest = hashlib.sha256(f"{user_id}\n{path}".encode()).hexdigest()
         return scoped_id("nb", path.stem, digest[:8])
 
