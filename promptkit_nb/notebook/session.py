@@ -100,11 +100,9 @@ class ChatSession:
     def dry_run(self, text: str, options: CallOptions) -> DryRun:
         """Return what would be sent and what it may cost; nothing is sent, and no conversation is started."""
         user_id = options.user_id or self.settings.user_id
-        stored = self.conversations.current(user_id)
-        if options.conversation_id is not None:
-            stored = None
-            with suppress(ConversationNotFoundError):
-                stored = self.conversations.reading(options.conversation_id, user_id=user_id)
+        stored = None
+        with suppress(ConversationNotFoundError):
+            stored = self.conversations.reading(options.conversation_id, user_id=user_id)
         conversation = self.conversations.scratch(stored, options)
         cell = self.cell.next_call()
         target = self._matching.target_of(cell, conversation.snapshot(), in_batch=is_batch())
@@ -140,13 +138,12 @@ class ChatSession:
         if current.id == new_id:
             return f"this is {new_id!r} already"
         try:
-            copy, line = current.fork(new_id), f"forked {current.id!r} to {new_id!r}"
+            forked, line = current.fork(new_id), f"forked {current.id!r} to {new_id!r}"
         except ConversationExistsError:
-            copy = self.settings.manager.for_user(user_id).get_conversation(new_id)
-            if copy.forked_from != current.id:
+            forked = current.neighbor(new_id)
+            if forked.forked_from != current.id:
                 raise
             line = f"resumed {new_id!r}, a fork of {current.id!r}"
-        forked = self.settings.manager.get_conversation(copy.id)
         self._matching.forked(forked.id, forked.turns)
         self.conversations.switch_to(forked, user_id)
         return self.conversations.repeatable(line, forked)
