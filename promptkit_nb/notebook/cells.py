@@ -86,8 +86,8 @@ def _without_keys(source: str | None) -> str | None:
     """
     if source is None:
         return None
-    source = _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
-    return without_key(source, os.environ.get("OPENAI_API_KEY", "").strip())
+    source = without_key(source, os.environ.get("OPENAI_API_KEY", "").strip())
+    return _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from promptkit_nb import errors
-from promptkit_nb.text.plain_text import one_line, without_key
+from promptkit_nb.text.plain_text import preview, without_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,8 +149,7 @@ class ErrorMapper:
 
     def quote(self, text: str, length: int = _MESSAGE_LENGTH) -> str:
         """Return a server's text on one line, redacted, then shortened, and without control characters."""
-        line = one_line(self.redact(text))
-        return line if len(line) <= length else line[: length - 1] + "…"
+        return preview(self.redact(text), length)
 
     def from_response(
         self, response: ErrorResponse, *, model: str, retry_after_s: float | None = None, partial: str = ""
