@@ -47,9 +47,10 @@ def positions_of(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     pointers = set(pointers)
     wanted = {""}  # with what is around them
     for pointer in pointers:
-        while pointer not in wanted:
-            wanted.add(pointer)
-            pointer = pointer.rpartition("/")[0]
+        outer = pointer
+        while outer not in wanted:
+            wanted.add(outer)
+            outer = outer.rpartition("/")[0]
     offsets = {"": max(text.find("{"), 0)}
     offsets.update((pointer, offset) for _, pointer, offset in _entries(text) if pointer in wanted)
     line_starts = _line_starts(text)
