@@ -476,6 +476,19 @@ class TestConversations:
         page.do("search", text="")
         page.wait(lambda: len(page.shown["conversations"]) == 4 and page.shown["status"] == "")
 
+    def test_result_of_a_search_is_shown_when_the_answer_has_ended(self) -> None:
+        """While it streams, the status line tells about the answer."""
+        provider, conversation = gated("a", "b")
+        page = PanelPage(conversation)
+        page.do("send", text="Hi")
+        page.wait(lambda: page.shown["busy"])
+        page.do("search", text="nothing")
+        page.wait(lambda: page.shown["conversations"] == [])
+        assert page.shown["status"] == "Answering…"
+        provider.let(3)
+        page.wait(lambda: not page.shown["busy"])
+        assert page.shown["status"] == "0 conversations found."
+
     def test_switching_shows_the_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
         """Its turns, title and totals."""
         manager.new_conversation(conversation_id="other", user_id="alice").send("over there")

@@ -16,7 +16,7 @@ from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError,
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
-from promptkit_nb.text.plain_text import counted, one_line
+from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,10 +221,7 @@ class PanelController:
 
     def _search(self, command: Command) -> None:
         self._search_text = command["text"]
-        found = self._view.show_list(self.conversation, self._search_text)
-        if self._answer is None:
-            status = f"{counted(found, 'conversation')} found: choose one from the list next to the search box."
-            self._view.show_status(status if self._search_text.strip() else "")
+        self._view.show_search(self.conversation, self._search_text, self._answer)
 
     def _use(self, command: Command) -> None:
         self._switch_to(self.conversation.neighbor(command["id"]))

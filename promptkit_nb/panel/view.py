@@ -61,6 +61,7 @@ class PanelView:
         self._shown_text = ""
         self._next_update_at = 0.0
         self._error_count = 0
+        self._search_result = ""
         self._show_turns(None)
 
     def show_conversation(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
@@ -76,11 +77,12 @@ class PanelView:
         listed = conversation_list.find(conversation, search)
         self._screen.show(conversations=listed, footer=footer_lines(conversation, model=model))
 
-    def show_list(self, conversation: Conversation, search: str) -> int:
-        """Show the conversations that match; return how many."""
+    def show_search(self, conversation: Conversation, search: str, answer: AnswerThread | None) -> None:
+        """Show the conversations that match; their number waits until no answer is streaming."""
         listed = conversation_list.find(conversation, search)
-        self._screen.show(conversations=listed)
-        return len(listed)
+        hint = ": choose one from the list next to the search box." if listed else "."
+        self._search_result = f"{counted(len(listed), 'conversation')} found{hint}" if search.strip() else ""
+        self._screen.show(conversations=listed, status=self._status(answer))
 
     def show_question(self, answer: AnswerThread) -> None:
         """Show a question that is being asked."""
@@ -93,7 +95,7 @@ class PanelView:
         if begin < self._next_update_at:
             return
         text = answer.text
-        changes: dict[str, object] = {"status": answer.waiting or ANSWERING, "busy": True}
+        changes: dict[str, object] = {"status": self._status(answer), "busy": True}
         if text != self._shown_text:
             self._shown_text = text
             changes["streaming"] = _answer_fields(answer, text)
@@ -125,7 +127,8 @@ class PanelView:
         self._screen.notify({"older": older, "epoch": self._epoch, "page": page})
 
     def clear(self) -> None:
-        """Remove the error and the footer of the conversation that was shown."""
+        """Remove the error, the footer, and the search of the conversation that was shown."""
+        self._search_result = ""
         self._screen.show(error={}, footer=[])
 
     def _show_turns(self, answer: AnswerThread | None) -> None:
@@ -136,11 +139,14 @@ class PanelView:
             title=title_of(state.conversation_id, state.metadata),
             streaming=None if answer is None else _answer_fields(answer, answer.text),
             busy=answer is not None,
-            status="" if answer is None else answer.waiting or ANSWERING,
+            status=self._status(answer),
             turns=self._turn_fields(first, len(state.turns)),
             first=first,
             epoch=self._epoch,
         )
+
+    def _status(self, answer: AnswerThread | None) -> str:
+        return self._search_result if answer is None else answer.waiting or ANSWERING
 
     def _turn_fields(self, start: int, stop: int) -> list[dict[str, object]]:
         turns, stale = self.snapshot.state.turns, self.snapshot.stale
