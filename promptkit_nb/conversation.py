@@ -26,7 +26,7 @@ from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
 from promptkit_nb.rendering.conversations import BranchTree, History
-from promptkit_nb.stores.base import StateStore
+from promptkit_nb.stores.base import StateStore, clock_of
 from promptkit_nb.stores.checks import not_found, path_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import ContentPart, Message, Turn, utc_now
@@ -78,7 +78,8 @@ class Conversation:
         """Wrap a stored conversation."""
         self._factory = factory
         self._stored = StoredConversation(state, factory.store)
-        self._spending = Spending(factory.store, factory.budgets, clock=factory.clock)
+        clock = clock_of(factory.store, factory.clock)
+        self._spending = Spending(factory.store, factory.budgets, clock=clock)
         self._services = ChatServices(
             stored=self._stored,
             provider=factory.provider,

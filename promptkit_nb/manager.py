@@ -18,6 +18,7 @@ from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.pack import Pack, Prompt, load_pack
 from promptkit_nb.rendering.conversations import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
+from promptkit_nb.stores.base import clock_of
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.text.near_names import similar_names
@@ -168,7 +169,7 @@ class ConversationManager:
             prompt=None if pack is None else _prompt_in(pack, prompt_name).snapshot(),
             variables=_json_of(variables, "variables"),
         )
-        now = self._clock()
+        now = clock_of(self.store, self._clock)()
         state = ConversationState(
             conversation_id=new_conversation_id(now) if conversation_id is None else conversation_id,
             user_id=(getattr(self.store, "user_id", None) or "default") if user_id is None else user_id,

@@ -348,6 +348,7 @@ class TestMetadata:
         """New keys are added, known ones replaced, others kept, and the history is unchanged."""
         state = rich_state()
         store.set(state)
+        clock.pass_s(120)
         head = store.update_metadata("rich", topic="food", new=True)
         assert head.metadata == {"topic": "food", "stars": 5, "tags": ["a", {"b": None}], "new": True}
         assert store.get("rich") == replace(state, metadata=head.metadata, updated_at=clock.now)

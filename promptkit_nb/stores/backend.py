@@ -30,6 +30,8 @@ class Appending(NamedTuple):
     turn_id: str
     line: bytes
     accounts: Sequence[AccountChange] = ()
+    lifetime_s: float | None = None
+    """In how many seconds the conversation expires; ``None`` if it never does."""
 
 
 class Backend(Protocol):
@@ -123,6 +125,14 @@ class Backend(Protocol):
 
     def put_account(self, scope: str, value: bytes) -> None:
         """Write the account of a scope."""
+        ...
+
+    def note(self, name: str) -> bytes | None:
+        """Return what the store noted for itself under this name."""
+        ...
+
+    def put_note(self, name: str, value: bytes) -> None:
+        """Note something under this name."""
         ...
 
     def close(self) -> None:

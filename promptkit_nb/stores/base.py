@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from promptkit_nb.ids import check_own_user, check_user_id
-from promptkit_nb.turns import Turn
+from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
     import builtins
@@ -351,6 +351,11 @@ class StateStore(Protocol):
     def __exit__(self, *exc_info: object) -> None:
         """Close the store."""
         ...
+
+
+def clock_of(store: StateStore, clock: Callable[[], datetime]) -> Callable[[], datetime]:
+    """Return the clock of a store, for ages and the days of budgets, unless another than this machine's was given."""
+    return getattr(store, "now", clock) if clock is utc_now else clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from promptkit_nb.codec import check_spent, check_values_of, checked
+from promptkit_nb.codec import SALVAGE, check_spent, check_values_of, checked
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
     ConversationNotFoundError,
     InvalidArgumentError,
+    StoreCorruptedError,
 )
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
@@ -42,6 +43,13 @@ def exists_already(conversation_id: str) -> ConversationExistsError:
     return ConversationExistsError(
         f"The conversation {conversation_id!r} exists already; nothing was changed. "
         "Open it with get_conversation() or choose another id."
+    )
+
+
+def incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
+    """Return the error for a conversation of which rows are missing."""
+    return StoreCorruptedError(
+        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
     )
 
 

@@ -366,6 +366,7 @@ class DiskBackend(Table):
         "a:" + id            frame
         (cid << 24) | place  a turn                             tag "t:" + turn id
         "l:" + scope         account of the ledger
+        "s:" + name          what a store notes for itself
     """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
@@ -377,7 +378,7 @@ class DiskBackend(Table):
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _ = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
         if not self.swap(head, former, turn, *_bounds_of(cid)):
@@ -472,6 +473,14 @@ class DiskBackend(Table):
     def put_account(self, scope: str, value: bytes) -> None:
         """Write the account of a scope."""
         self.put(f"l:{scope}", value, counts=False)
+
+    def note(self, name: str) -> bytes | None:
+        """Return what was noted under this name."""
+        return self.get(f"s:{name}")
+
+    def put_note(self, name: str, value: bytes) -> None:
+        """Note something under this name."""
+        self.put(f"s:{name}", value)
 
     def _is_empty(self) -> bool:
         return self.get("format") is None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import chain
 from typing import Literal
@@ -29,11 +29,18 @@ ASIDE = 1 << (PLACE_BITS - 1)
 
 Range = tuple[int, int | None]
 
+AHEAD = timedelta(days=1)
+"""A stored time that is later than now by more than this comes from a wrong clock, and counts as now."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The row that every write changes, kept small; ``next_place`` and ``next_aside`` are the next free places.
 
     It is read, changed and written with every turn; a dataclass would take three times as long for that.
+
+    Times never go back, because the clocks of several writers differ: one that is behind makes nothing look old, or
+    expire. Of a time that is far ahead, ``noticed_at`` is when it was last found to be, so that it ages from then on.
+    ``ttl_s`` is the TTL in seconds that made ``expires_at``.
     """
 
     cid: int
@@ -47,12 +54,50 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     totals: Totals = msgspec.field(default_factory=Totals)
     expires_at: datetime | None = None
     format: int = 1
+    ttl_s: float | None = None
+    noticed_at: datetime | None = None
+
+    def last_used(self, now: datetime) -> datetime:
+        """Return when the conversation was last written; a time that is far ahead counts as when it was noticed."""
+        return self.updated_at if self.updated_at <= now + AHEAD else self._noticed(now)
+
+    def expiry(self, now: datetime, ttl_s: float | None) -> datetime | None:
+        """Return when the conversation expires, for a store with this TTL: it fills in what is not written."""
+        if self.expires_at is None:
+            return None if ttl_s is None else self.last_used(now) + timedelta(seconds=ttl_s)
+        after = timedelta(seconds=self.ttl_s or 0)
+        return self.expires_at if self.expires_at <= now + after + AHEAD else self._noticed(now) + after
+
+    def is_ahead(self, now: datetime) -> bool:
+        """Return whether one of its times is far ahead."""
+        latest = self.updated_at
+        if self.expires_at is not None:
+            latest = max(latest, self.expires_at - timedelta(seconds=self.ttl_s or 0))
+        return latest > now + AHEAD
+
+    def used(self, now: datetime, ttl_s: float | None) -> Record:
+        """Return the record after a read or write by a store with this TTL; without one, the written TTL holds."""
+        noticed_at = now if self.is_ahead(now) else None
+        ttl_s = self.ttl_s if ttl_s is None else ttl_s
+        if ttl_s is None:
+            return self if noticed_at == self.noticed_at else structs.replace(self, noticed_at=noticed_at)
+        expires_at = now + timedelta(seconds=ttl_s)
+        if self.expires_at is not None:
+            expires_at = max(self.expires_at, expires_at)
+        return structs.replace(self, expires_at=expires_at, ttl_s=ttl_s, noticed_at=noticed_at)
+
+    def counted(self, now: datetime) -> Record:
+        """Return the record after one more change."""
+        return structs.replace(self, revision=self.revision + 1, updated_at=max(self.updated_at, now))
+
+    def _noticed(self, now: datetime) -> datetime:
+        return now if self.noticed_at is None else min(self.noticed_at, now)
 
     def appended(self, turn: Turn, now: datetime) -> Record:
         """Return the record with one more turn."""
         return structs.replace(
             self,
-            updated_at=now,
+            updated_at=max(self.updated_at, now),
             revision=self.revision + 1,
             turn_count=self.turn_count + 1,
             next_place=next_free(self.next_place),
@@ -123,7 +168,11 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
     """Return a record; ``StoreUnavailableError`` if a newer version of this package wrote it."""
     record = decode(stored, Record, conversation_id)
     check_format(record.format, f"The conversation {conversation_id!r}")
-    return record
+    if record.expires_at is None or record.ttl_s is not None:
+        return record
+    # version 0.1 did not write the TTL; this is the longest that it can have been
+    longest_s = max(0.0, (record.expires_at - record.updated_at).total_seconds())
+    return structs.replace(record, ttl_s=longest_s)
 
 
 def next_free(place: int) -> int:
@@ -338,6 +387,7 @@ def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Re
     """Return record and frame of an independent copy; its turns are inherited, and not in its totals."""
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
     new = structs.replace(record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None)
+    new = structs.replace(new, ttl_s=None, noticed_at=None)
     inherited = replace(
         frame,
         summaries=summaries,

@@ -60,6 +60,7 @@ class MemoryBackend:
         self._turns: dict[int, dict[int, bytes]] = {}
         self._places: dict[int, dict[str, int]] = {}
         self._accounts: dict[str, bytes] = {}
+        self._notes: dict[str, bytes] = {}
         self._last_cid = 0
         self._closed = False
 
@@ -81,7 +82,7 @@ class MemoryBackend:
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts = appending
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _ = appending
         if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
             return False
         self.put_turn(cid, place, turn_id, line)
@@ -160,11 +161,19 @@ class MemoryBackend:
         """Write the account of a scope."""
         self._put(self._accounts, scope, value)
 
+    def note(self, name: str) -> bytes | None:
+        """Return what was noted under this name."""
+        return self._notes.get(name)
+
+    def put_note(self, name: str, value: bytes) -> None:
+        """Note something under this name."""
+        self._put(self._notes, name, value)
+
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
             self._closed = True
-            for rows in (self._records, self._frames, self._turns, self._places, self._accounts):
+            for rows in (self._records, self._frames, self._turns, self._places, self._accounts, self._notes):
                 rows.clear()
 
     @property

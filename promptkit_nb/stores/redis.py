@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
+from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptedError
 from promptkit_nb.stores.checks import seconds_of, ttl_s_of
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.turns import utc_now, without_lone_surrogates
+from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from redis import Redis
+    from redis import Redis, RedisCluster
 
     from promptkit_nb.stores.base import Duration
     from promptkit_nb.stores.layout import Record
@@ -29,26 +30,35 @@ class RedisStore(RowStore):
         prefix: The prefix of all keys; stores with different prefixes are separate.
         ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for as long expires, and the
             server drops it. ``None`` or 0 keeps it.
-        client: A ``redis.Redis`` of your own instead of the URL; ``close()`` leaves it open.
-        clock: Returns the current time; tests set it.
+        client: A ``redis.Redis`` or ``redis.RedisCluster`` of your own instead of the URL; ``close()`` leaves it open.
+        clock: Returns the current time; by default it is the server's, because clocks of several machines differ.
         timeout_s: How long to wait for an answer of the server, in seconds.
 
     Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
     port, if the server cannot be used; calls work again once the server does. A turn that was not acknowledged may be
     appended again: it is stored once.
 
-    All keys of a prefix begin with the prefix in braces, ``{promptkit:}``, which Redis calls a hash tag. So in a
-    cluster a prefix is in one slot, on the node that the URL names, and its calls are atomic. A prefix cannot outgrow
-    that node: allow 0.6 kB per turn beside its text, and 1 kB per conversation; a fork copies its turns. For more than
-    one node, spread users over several prefixes, each a store of its own:
+    All keys begin with the prefix, so a user of the server needs no more than this:
+
+        ACL SETUSER notebooks on >secret ~team:* -@all +@read +@write +@transaction +@connection +time +info
+
+    ``+evalsha +script|load`` makes an append one round trip instead of several. Without ``+info`` a warning says that
+    the eviction policy could not be checked. Version 0.1 had other keys: they are read, and move when they are first
+    written; see ``move_old_keys``.
+
+    The prefix also follows in braces, which Redis calls a hash tag. So in a cluster a prefix is in one slot, on one
+    node, and its calls are atomic; the URL may name any node. A prefix cannot outgrow that node: allow 0.6 kB per turn
+    beside its text, and 1 kB per conversation; a fork copies its turns. For more than one node, spread users over
+    several prefixes, each a store of its own:
 
         stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
         store = stores[crc32(user_id.encode()) % 16]
 
     Durability is set on the server: ``appendonly yes`` with ``appendfsync always`` loses nothing, with ``everysec`` up
-    to a second of turns if the machine fails. With ``maxmemory``, keep ``maxmemory-policy noeviction``: any other
-    policy lets the server drop conversations. Deleted text is gone from the server's memory at once, and from its files
-    after it next rewrites them (``BGREWRITEAOF``, ``BGSAVE``).
+    to a second of turns if the machine fails. With ``maxmemory``, keep ``maxmemory-policy noeviction``. If the server
+    may evict keys of the store (``allkeys-*``, or ``volatile-*`` with a TTL), reading, exporting and deleting work,
+    and every other write is refused. Deleted text is gone from the server's memory at once, and from its files after it
+    next rewrites them (``BGREWRITEAOF``, ``BGSAVE``).
 
     >>> from promptkit_nb import RedisStore
     >>> RedisStore("redis://127.0.0.1:1/0", prefix="team:", ttl=24 * 3600)  # doctest: +ELLIPSIS
@@ -66,8 +76,8 @@ class RedisStore(RowStore):
         password: str | None = None,
         prefix: str = "promptkit:",
         ttl: Duration | None = None,
-        client: Redis | None = None,
-        clock: Callable[[], datetime] = utc_now,
+        client: Redis | RedisCluster | None = None,
+        clock: Callable[[], datetime] | None = None,
         timeout_s: float = 10,
     ) -> None:
         """Connect, and make an empty prefix a store."""
@@ -78,17 +88,51 @@ class RedisStore(RowStore):
         _check_prefix(prefix)
         within_s = seconds_of("timeout_s", timeout_s)
         ttl_s = ttl_s_of(ttl)
-        rows = RedisBackend(url, password=password, prefix=prefix, client=client, timeout_s=within_s, ttl_s=ttl_s)
-        super().__init__(rows, ttl_s, clock)
+        rows = RedisBackend(url, password=password, prefix=prefix, client=client, timeout_s=within_s)
+        super().__init__(rows, ttl_s, clock or rows.now)
 
     def __repr__(self) -> str:
         """Return where it is, without the password."""
         return self._described(self.backend.where)
 
-    def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
-        written = super()._put_record(conversation_id, record)
-        self.backend.keep(conversation_id, record.cid)
-        return written
+    def delete(self, conversation_id: str) -> None:
+        """Delete the conversation permanently; what the server has left of one that it evicted in part, too."""
+        try:
+            super().delete(conversation_id)
+        except StoreCorruptedError:
+            erase = partial(self.backend.erase_damaged, conversation_id, self.user_id)
+            if not self.backend.run(erase, write=True):
+                raise
+
+    def move_old_keys(self) -> int:
+        """Move what still has the keys of version 0.1; return how many conversations that were.
+
+        A conversation moves by itself when it is first written. Call this once, as a user of the server who may use
+        the old keys, to move everything, so that users who are limited to ``~prefix*`` see all of it.
+
+        >>> from promptkit_nb import RedisStore
+        >>> def move(url: str) -> int:
+        ...     with RedisStore(url, prefix="team:") as store:
+        ...         return store.move_old_keys()
+        """
+        return self.backend.move_old()
+
+    def _put_record(self, conversation_id: str, record: Record) -> bytes:
+        stored = super()._put_record(conversation_id, record)
+        self.backend.keep(conversation_id, record.cid, self._lifetime_s(record))
+        return stored
+
+    def _used(self, conversation_id: str, record: Record) -> Record:
+        record = super()._used(conversation_id, record)
+        if record.expires_at is not None:
+            self.backend.check_keeps(expiring=True)
+        return record
+
+    def _check_keeps(self) -> None:
+        self.backend.check_keeps(expiring=self.ttl_s is not None)
+
+    def _may_touch(self) -> bool:
+        return self.backend.keeps(expiring=True)
 
 
 def _check_prefix(prefix: str) -> None:

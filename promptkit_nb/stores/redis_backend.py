@@ -1,162 +1,69 @@
-"""The rows of ``RedisStore``: their keys, and transactions that start over if someone else wrote in between.
+"""The rows of ``RedisStore``, and transactions that start over if someone else wrote in between.
+
+Names of keys, before which ``redis_keys`` puts the prefix:
 
 ::
 
-    {prefix}format    the format's version
-    {prefix}cid       the last conversation number given out
-    {prefix}ids       sorted set of ID + 0xff + USER, for listing by prefix
-    {prefix}u:USER    set of a user's ids
-    {prefix}h:ID      record                          {prefix}a:ID      frame
-    {prefix}t:CID     hash of turns by place          {prefix}i:CID     hash of places by turn id
-    {prefix}l:SCOPE   account of the ledger
+    format     the format's version; not before all keys of version 0.1 have moved
+    ids        sorted set of ID + 0xff + USER, for listing by prefix
+    u:USER     set of a user's ids
+    h:ID       record                          a:ID      frame
+    t:CID      hash of turns by place          i:CID     hash of places by turn id
+    l:SCOPE    account of the ledger           s:NAME    what a store notes for itself
 
-The braces belong to the keys: they decide the slot of a cluster, so all keys of a prefix are in one slot. Every write
-to a conversation changes its record, so a transaction watches the records that it read and the accounts it writes.
+``t:CID`` also says under ``of`` whose turns it has. CID is a random number: a server that evicted a counter would give
+out the same numbers again. Every write to a conversation changes its record, so a transaction watches the records that
+it read and the accounts it writes. A conversation that still has the keys of version 0.1 is read from there, and moved
+in the transaction that first writes it.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis import Redis, exceptions
+from redis import Redis, RedisCluster, exceptions
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
-from promptkit_nb.stores.redis_client import LOST, address_of, checked_client, client_of, translated
+from promptkit_nb.stores.checks import incomplete
+from promptkit_nb.stores.redis_client import LOST, Node, address_of, checked_client, client_of, translated
+from promptkit_nb.stores.redis_keys import Keys, Numbered
+from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, RedisLists
+from promptkit_nb.stores.redis_status import ServerStatus
+from promptkit_nb.stores.redis_transaction import Owner, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from promptkit_nb.stores.backend import Appending
-
-Command = tuple[str | bytes | int, ...]
-
-_OF_USER = b"\xff"  # never part of UTF-8 text, and sorted after all of it
-
-# Removes an id from the lists of a user who no longer has it, unless its record was written since.
-_UNLIST = """
-if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then
-  redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('SREM', KEYS[3], ARGV[3])
-end
-"""
-
-
-class Listed(NamedTuple):
-    """An id in the lists of its user."""
-
-    conversation_id: str
-    user_id: str
-
-    @property
-    def member(self) -> bytes:
-        """The member of the sorted set: the id first, so that ids with a common prefix are adjacent."""
-        return self.conversation_id.encode() + _OF_USER + self.user_id.encode()
-
-
-class RedisLists:
-    """The sorted set of all ids, and the set of each user's."""
-
-    def __init__(self, client: Any, key: Callable[[str], bytes]) -> None:
-        """Keep the lists under these keys."""
-        self._client = client
-        self._key = key
-        self._unlist = client.register_script(_UNLIST)
-
-    def added(self, listed: Listed) -> list[Command]:
-        """Return the commands that list an id."""
-        return [
-            ("ZADD", self._key("ids"), 0, listed.member),
-            ("SADD", self._key(f"u:{listed.user_id}"), listed.conversation_id.encode()),
-        ]
-
-    def removed(self, listed: Listed) -> list[Command]:
-        """Return the commands that take an id off the lists."""
-        return [
-            ("ZREM", self._key("ids"), listed.member),
-            ("SREM", self._key(f"u:{listed.user_id}"), listed.conversation_id.encode()),
-        ]
-
-    def find(self, reader: Any, prefix: str, user_id: str | None) -> list[Listed]:
-        """Return the ids that have the prefix, of one user or of all, sorted."""
-        if user_id is not None:
-            members = (member.decode() for member in reader.smembers(self._key(f"u:{user_id}")))
-            return [Listed(name, user_id) for name in sorted(members) if name.startswith(prefix)]
-        low = b"[" + prefix.encode() if prefix else b"-"
-        high = b"(" + prefix.encode() + 2 * _OF_USER if prefix else b"+"
-        found = (member.partition(_OF_USER) for member in reader.zrangebylex(self._key("ids"), low, high))
-        return [Listed(name.decode(), owner.decode()) for name, _, owner in found]
-
-    def forget(self, expired: Iterable[tuple[Listed, bytes]]) -> None:
-        """Take ids off the lists whose conversation is gone, each given with the record that was found instead."""
-        with self._client.pipeline(transaction=False) as pipeline:
-            for listed, found in expired:
-                keys = [self._key(name) for name in (f"h:{listed.conversation_id}", "ids", f"u:{listed.user_id}")]
-                args = [found, listed.member, listed.conversation_id.encode()]
-                self._unlist(keys=keys, args=args, client=pipeline)
-            pipeline.execute()
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What one run of some work has read, and what it is going to write."""
-
-    # Any: the client types every answer as bytes or text or both; here it returns only bytes
-    pipeline: Any
-    watched: set[bytes] = field(default_factory=set)
-    writes: list[Command] = field(default_factory=list)
-    expiries: list[Command] = field(default_factory=list)
-    frames: dict[str, bytes | None] = field(default_factory=dict)
-    unwatched: dict[bytes, bytes | None] = field(default_factory=dict)
-    changed: set[bytes] = field(default_factory=set)
-    expired: list[tuple[Listed, bytes]] = field(default_factory=list)
-
-    def commit(self) -> None:
-        """Write what the work wrote; without writes, just check that all it read was valid at one moment."""
-        self._watch_changed()
-        if not self.watched and not self.writes:
-            return
-        self.pipeline.multi()
-        for command in (*self.writes, *self.expiries):
-            self.pipeline.execute_command(*command)
-        self.pipeline.execute()
-
-    def _watch_changed(self) -> None:
-        """Start over if a key that is about to change was read without watching it, and has changed since."""
-        unwatched = self.changed - self.watched
-        keys = [key for key in self.unwatched if key in unwatched]
-        if not keys:
-            return
-        self.watched.update(keys)
-        self.pipeline.watch(*keys)
-        if self.pipeline.mget(keys) != [self.unwatched[key] for key in keys]:
-            raise exceptions.WatchError
 
 
 T = TypeVar("T")
 
-LISTED_AT_ONCE = 1000
-# Appends a turn if record and accounts (KEYS[5] and following) have their former values and the turn is new; returns 1
-# if it did. An account's former and new value are two arguments, from ARGV[7] on; it is "" if there is none.
+SCANNED_AT_ONCE = 10_000
+MOST_MOVES = 5  # of a cluster's slot, during one call
+_OF = b"of"
+# Appends a turn if its conversation's record and its accounts (KEYS[5] and following) have their former values, its
+# hash of turns is there (ARGV[7] says whose it is) and the turn is new; returns 1 if it did. ARGV[6] is when the server
+# drops the conversation, 0 for never. An account's former and new value are two arguments, from ARGV[8] on; the former
+# is "" if there is none.
 _APPEND = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then return 0 end
-for i = 5, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 3] then return 0 end end
-redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
-redis.call('HSET', KEYS[3], ARGV[4], ARGV[3])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
+if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+for i = 5, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
+redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
+redis.call('HSET', KEYS[4], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
-if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end end
-for i = 5, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 2]) end
+if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIREAT', KEYS[i], ARGV[6]) end end
+for i = 5, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
 return 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The part of a record that tells whose it is."""
-
-    user_id: str
 
 
 class RedisBackend:
@@ -168,82 +75,132 @@ class RedisBackend:
         *,
         password: str | None,
         prefix: str,
-        client: Redis | None,
+        client: Redis | RedisCluster | None,
         timeout_s: float,
-        ttl_s: float | None,
     ) -> None:
-        """Connect, and make an empty prefix a store; the server forgets a conversation after ``ttl_s``."""
-        self._ttl_s = ttl_s
-        self._tag = f"{{{prefix}}}".encode()
-        self._owns_client = client is None
-        # Any: as above
-        self._client: Any = client_of(url, password, timeout_s) if client is None else checked_client(client)
-        self.where = address_of(self._client)
+        """Connect, and make an empty prefix a store."""
+        self._keys = Keys(prefix)
+        given = client_of(url, password, timeout_s) if client is None else checked_client(client)
+        self._node = Node(given, self._keys("format"), is_ours=client is None)
         self._closed = False
         self._local = threading.local()
-        self._append = self._client.register_script(_APPEND)
-        self._lists = RedisLists(self._client, self._key)
-        with translated(self.where):
-            self._client.setnx(self._key("format"), FORMAT_VERSION)
-            self._check_format(self._client.get(self._key("format")))
+        self._lists = RedisLists(self._keys)
+        self._may_script = True
+        with translated("the cluster's nodes", self._node, self._keys):
+            self.where = address_of(self._client)
+            self._append = self._client.register_script(_APPEND)
+        self._status = ServerStatus(self.where)
+        self.run(self._open, write=False)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
         """Run the work, and run it again whenever someone else wrote what it had read."""
+        moves = 0
         while True:
             self._check_open()
-            with translated(self.where):
+            with translated(self.where, self._node, self._keys):
                 try:
                     return self._run_once(work)
                 except exceptions.WatchError as error:
                     if isinstance(error.__context__, LOST):  # a lost connection: it may have been written or not
+                        self._node.lost()
                         raise error.__context__ from None
+                except exceptions.MovedError as moved:
+                    moves += 1
+                    if moves > MOST_MOVES or not self._node.follow(moved):
+                        raise
+                    self.where = address_of(self._client)
+                except LOST:
+                    self._node.lost()
+                    raise
 
-    def keep(self, conversation_id: str, cid: int) -> None:
-        """Set when the server drops the conversation, or that it never does."""
-        for key in self._keys_of(conversation_id, cid):
-            expiry = ("PERSIST", key) if self._ttl_s is None else ("PEXPIRE", key, _ms(self._ttl_s))
-            self._now.expiries.append(expiry)
+    def now(self) -> datetime:
+        """Return the server's time."""
+        if getattr(self._local, "transaction", None) is not None:
+            return self._status.now(self._reader)
+        return self.run(self.now, write=False)
+
+    def check_keeps(self, *, expiring: bool) -> None:
+        """Raise ``StoreUnavailableError`` if the server may evict what is about to be written."""
+        self._status.check_keeps(self._reader, expiring=expiring)
+
+    def keeps(self, *, expiring: bool) -> bool:
+        """Return whether the server keeps what is about to be written, as far as is known."""
+        return self._status.keeps(self._reader, expiring=expiring)
+
+    def keep(self, conversation_id: str, cid: int, lifetime_s: float | None) -> None:
+        """Say whose turns these are, and when the server drops the conversation, ``None`` for never.
+
+        All keys expire at the same moment, so that none of them is ever missing alone.
+        """
+        self._now.writes.append(("HSET", self._keys(f"t:{cid}"), _OF, conversation_id.encode()))
+        if lifetime_s is not None:
+            at = self._expiry_ms(lifetime_s)
+            self._now.expiries += [("PEXPIREAT", key, at) for key in self._keys_of(conversation_id, cid)]
 
     def change_counter(self) -> None:
         """Return None: this backend has no change counter."""
 
     def append(self, appending: Appending) -> bool:
-        """Append a turn if record and accounts are unchanged and the turn is new, in one round trip."""
-        conversation_id, _, former, record, cid, place, turn_id, line, accounts = appending
+        """Append a turn if record and accounts are unchanged and the turn is new, in one round trip.
+
+        If the user may not run scripts, it is never appended here.
+        """
+        if not self._may_script:
+            return False
+        conversation_id, _, former, record, cid, place, turn_id, line, accounts, lifetime_s = appending
         keys = self._keys_of(conversation_id, cid)
-        args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, _ms(self._ttl_s)]
+        at = 0 if lifetime_s is None else self._expiry_ms(lifetime_s)
+        args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, at, conversation_id.encode()]
         for scope, former_account, changed in accounts:
-            keys.append(self._key(f"l:{scope}"))
+            keys.append(self._keys(f"l:{scope}"))
             args += (former_account or b"", changed)
-        return bool(self._append(keys=keys, args=args))
+        try:
+            return bool(self._append(keys=keys, args=args, client=self._client))
+        except exceptions.NoPermissionError:
+            self._may_script = False
+            return False
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the record of a conversation."""
-        return self._watched(f"h:{conversation_id}")
+        name = f"h:{conversation_id}"
+        keys = self._keys.both([name])
+        self._now.pipeline.watch(*keys)
+        self._now.watched.add(name)
+        value, _ = self._picked(conversation_id, [self._reader.get(key) for key in keys])  # mget hides other types
+        if value is None and self._reader.exists(*self._keys.both([f"a:{conversation_id}"])):
+            raise incomplete(conversation_id, self.where)
+        return value
 
     def put_record(self, conversation_id: str, user_id: str, value: bytes) -> None:
         """Write the record of a conversation, findable by its user."""
-        self._write("SET", self._key(f"h:{conversation_id}"), value)
+        self._move(conversation_id)
+        self._now.changed.add(f"h:{conversation_id}")
+        self._write("SET", self._keys(f"h:{conversation_id}"), value)
         self._now.writes += self._lists.added(Listed(conversation_id, user_id))
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
+        """Yield id and record of the conversations whose id has the prefix, of one user or of all.
+
+        The record is empty if the server has evicted it, but not the rest of the conversation.
+        """
         listed = self._lists.find(self._reader, prefix, user_id)
-        for start in range(0, len(listed), LISTED_AT_ONCE):
-            part = listed[start : start + LISTED_AT_ONCE]
-            records = [self._key(f"h:{each.conversation_id}") for each in part]
-            frames = [self._key(f"a:{each.conversation_id}") for each in part]
-            values = self._reader.mget(records + frames)  # in one call, so that each record has its own frame
-            for index, each in enumerate(part):
-                record, frame = values[index], values[index + len(part)]
-                if (
-                    record is None or decode(record, Owner, each.conversation_id).user_id != each.user_id
-                ):  # it has expired, but is still listed
-                    self._now.expired.append((each, record or b""))
-                    continue
-                self._now.unwatched[records[index]] = record
+        for start in range(0, len(listed), AT_ONCE):
+            part = listed[start : start + AT_ONCE]
+            names = [f"{kind}:{each.conversation_id}" for kind in "ha" for each in part]
+            # in one call, so that each record has its own frame
+            found = self._reader.mget(self._keys.both(names))
+            width = len(found) // len(names)
+            frames = self._keys.values(found[width * len(part) :])
+            for index, (each, frame) in enumerate(zip(part, frames, strict=True)):
+                record, owner = self._picked(each.conversation_id, found[index * width : (index + 1) * width])
+                self._now.unwatched[names[index]] = record
                 self._now.frames[each.conversation_id] = frame
-                yield each.conversation_id, record
+                if record is None and frame is not None:
+                    yield each.conversation_id, b""
+                elif record is None or (owner is not None and owner.user_id != each.user_id):
+                    self._now.gone.append((each, record))  # it has expired, but is still listed
+                else:
+                    yield each.conversation_id, record
 
     def ids(self) -> list[str]:
         """Return the ids of all conversations, even if a record cannot be read or has expired."""
@@ -253,71 +210,134 @@ class RedisBackend:
         """Return the frame of a conversation."""
         frames = self._now.frames
         if conversation_id not in frames:
-            frames[conversation_id] = self._reader.get(self._key(f"a:{conversation_id}"))
+            (frames[conversation_id],) = self._values([f"a:{conversation_id}"])
         return frames[conversation_id]
 
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
         self._now.frames[conversation_id] = value
-        self._write("SET", self._key(f"a:{conversation_id}"), value)
+        self._write("SET", self._keys(f"a:{conversation_id}"), value)
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
         """Delete a conversation: record, frame, turns, and its entries in the lists."""
-        self._now.changed.add(self._key(f"h:{conversation_id}"))
-        self._write("UNLINK", *self._keys_of(conversation_id, cid))
+        self._now.changed.add(f"h:{conversation_id}")
+        self._write("UNLINK", *self._keys.both(Numbered(conversation_id, cid).names))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def next_cid(self) -> int:
-        """Return a number that was never used for a conversation."""
-        return int(self._reader.incr(self._key("cid")))
+        """Return a number that was never used for a conversation: one of 2 to the power of 62, at random."""
+        return 1 << 62 | secrets.randbits(62)
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
         """Return all turns by place."""
-        return {int(place): value for place, value in self._reader.hgetall(self._key(f"t:{cid}")).items()}
+        found = self._reader.hgetall(self._key_of("t", cid))
+        self._check_owner(cid, found.pop(_OF, None))
+        return {int(place): value for place, value in found.items()}
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
         """Return the turns at these places."""
         wanted = list(places)
-        return list(self._reader.hmget(self._key(f"t:{cid}"), wanted)) if wanted else []
+        if not wanted:
+            return []
+        found: list[bytes | None] = self._reader.hmget(self._key_of("t", cid), [*wanted, _OF])
+        self._check_owner(cid, found.pop())
+        return found
 
     def place_of(self, cid: int, turn_id: str) -> int | None:
         """Return the place of the turn with this id."""
-        found = self._reader.hget(self._key(f"i:{cid}"), turn_id.encode())
-        return None if found is None else int(found)
+        key = self._key_of("i", cid)
+        found = self._reader.hget(key, turn_id.encode())
+        if found is not None:
+            return int(found)
+        conversation_id, owner = self._now.owners.get(cid, ("", None))
+        if owner is not None and owner.has_turns and self._reader.exists(key, self._key_of("t", cid)) < 2:  # noqa: PLR2004 - both
+            raise incomplete(conversation_id, self.where)
+        return None
 
     def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:
         """Write a turn."""
-        self._write("HSET", self._key(f"t:{cid}"), place, value)
-        self._write("HSET", self._key(f"i:{cid}"), turn_id.encode(), place)
+        self._write("HSET", self._keys(f"t:{cid}"), place, value)
+        self._write("HSET", self._keys(f"i:{cid}"), turn_id.encode(), place)
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
         """Copy all turns to another conversation, to the same places."""
+        if cid in self._now.owners:
+            self._move(self._now.owners[cid][0])
         for kind in "ti":
-            self._write("COPY", self._key(f"{kind}:{cid}"), self._key(f"{kind}:{new_cid}"))
+            self._write("COPY", self._keys(f"{kind}:{cid}"), self._keys(f"{kind}:{new_cid}"))
 
     def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
         """Return the accounts of these scopes; those that are written are compared again before the commit."""
-        keys = [self._key(f"l:{scope}") for scope in scopes]
-        stored: list[bytes | None] = self._reader.mget(keys) if keys else []
-        self._now.unwatched.update(zip(keys, stored, strict=True))
+        names = [f"l:{scope}" for scope in scopes]
+        stored = self._values(names)
+        self._now.unwatched.update(zip(names, stored, strict=True))
         return stored
 
     def put_account(self, scope: str, value: bytes) -> None:
         """Write the account of a scope."""
-        key = self._key(f"l:{scope}")
-        self._now.changed.add(key)
-        self._write("SET", key, value)
+        self._now.changed.add(f"l:{scope}")
+        self._put(f"l:{scope}", value)
+
+    def note(self, name: str) -> bytes | None:
+        """Return what was noted under this name."""
+        return self._values([f"s:{name}"])[0]
+
+    def put_note(self, name: str, value: bytes) -> None:
+        """Note something under this name."""
+        self._put(f"s:{name}", value)
+
+    def move_old(self) -> int:
+        """Move what still has keys of version 0.1; return how many conversations that were."""
+        if not self._keys.has_old:
+            return 0
+        ids = self.run(lambda: self._lists.find_old(self._reader), write=False)
+        moved = sum(self.run(partial(self._move_listed, each), write=True) for each in ids)
+        with translated(self.where, self._node, self._keys):
+            for kind in "ls":  # accounts and notes have no list
+                for key in self._client.scan_iter(
+                    match=_literal(self._keys.old(f"{kind}:")) + b"*", count=SCANNED_AT_ONCE
+                ):
+                    self._client.renamenx(key, self._keys.renamed(key))
+            rest = self._client.scan_iter(match=_literal(self._keys.old("")) + b"*", count=SCANNED_AT_ONCE)
+            if {*rest} <= {self._keys.old("format"), self._keys.old("cid")}:
+                self._client.setnx(self._keys("format"), FORMAT_VERSION)
+                self._client.unlink(self._keys.old("format"), self._keys.old("cid"))
+                self._keys.has_old = False
+        return moved
+
+    def erase_damaged(self, conversation_id: str, user_id: str | None) -> bool:
+        """Delete what is left of a conversation whose record is gone or damaged; return False if nothing is listed.
+
+        Its turns are found by the name in them; those that version 0.1 wrote have none.
+        """
+        listed = [
+            each
+            for each in self._lists.find(self._reader, conversation_id, user_id)
+            if each.conversation_id == conversation_id
+        ]
+        for each in listed:
+            self._now.writes += self._lists.removed(each)
+        if listed:
+            self._write("UNLINK", *self._keys.both([f"h:{conversation_id}", f"a:{conversation_id}"]))
+            for key in self._client.scan_iter(match=_literal(self._keys("t:")) + b"*", count=SCANNED_AT_ONCE):
+                if self._client.hget(key, _OF) == conversation_id.encode():
+                    cid = int(key.rpartition(b":")[2])
+                    self._write("UNLINK", key, self._keys(f"i:{cid}"))
+        return bool(listed)
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
         self._closed = True
-        if self._owns_client:  # other threads may finish what they are doing
-            self._client.connection_pool.disconnect(inuse_connections=False)
+        self._node.close()
 
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._closed
+
+    @property
+    def _client(self) -> Redis:
+        return self._node.client
 
     @property
     def _now(self) -> Transaction:
@@ -331,40 +351,120 @@ class RedisBackend:
         return self._now.pipeline if self._now.watched else self._client
 
     def _run_once(self, work: Callable[[], T]) -> T:
-        with self._client.pipeline() as pipeline:
+        client = self._client
+        with client.pipeline() as pipeline:
             self._local.transaction = now = Transaction(pipeline)
             try:
                 result = self._worked(work)
             except LOST:
                 pipeline.watching = False  # the connection is gone, so there is nothing to unwatch
                 raise
-        if now.expired:
-            self._lists.forget(now.expired)
+            finally:
+                self._local.transaction = None
+        if now.gone:
+            self._lists.forget(client, now.gone)
         return result
 
     def _worked(self, work: Callable[[], T]) -> T:
         try:
             result = work()
         except PromptKitError:
-            self._now.writes.clear()
-            self._now.expiries.clear()
-            self._now.commit()  # the error counts only if nothing changed between two reads
+            for commands in (self._now.moves, self._now.writes, self._now.expiries):
+                commands.clear()
+            self._now.commit(self._keys)  # the error counts only if nothing changed between two reads
             raise
-        self._now.commit()
+        self._now.commit(self._keys)
         return result
 
-    def _key(self, name: str) -> bytes:
-        return self._tag + name.encode()
+    def _open(self) -> None:
+        """Make an empty prefix a store; one of version 0.1 stays one until all of its keys have moved."""
+        client = self._client
+        stored, old = client.get(self._keys("format")), None
+        try:
+            old = client.get(self._keys.old("format"))
+        except exceptions.NoPermissionError:
+            self._keys.has_old = stored is None and self._sees_old_keys(client)
+        if old is not None:
+            self._check_format(old, self._keys.old("format"))
+            self._keys.has_old = True
+        if stored is None and not self._keys.has_old:
+            client.setnx(self._keys("format"), FORMAT_VERSION)
+            stored = client.get(self._keys("format"))
+        if stored is not None or not self._keys.has_old:
+            self._check_format(stored, self._keys("format"))
+        self._status.now(client)
+
+    def _sees_old_keys(self, client: Redis) -> bool:
+        """Return whether there are keys of version 0.1, for a user who may not read them; names can be seen anyway."""
+        try:
+            return any(client.scan_iter(match=_literal(self._keys.old("format")), count=SCANNED_AT_ONCE))
+        except exceptions.NoPermissionError:
+            warnings.warn(
+                f"The user {self._node.user!r} of the Redis server at {self.where} can neither read nor find keys of "
+                f"version 0.1 ({self._keys.old_pattern}). If this prefix was used with it, call "
+                "RedisStore(…).move_old_keys() once, as a user who may.",
+                stacklevel=2,
+            )
+            return False
+
+    def _picked(self, conversation_id: str, found: Sequence[bytes | None]) -> tuple[bytes | None, Owner | None]:
+        """Return the record that was found and its owner, and remember under which keys the conversation is."""
+        (value,) = self._keys.values(found)
+        if value is None:
+            return None, None
+        try:
+            owner = decode(value, Owner, conversation_id)
+        except StoreCorruptedError:  # whoever needs it will say so
+            return value, None
+        self._now.owners[owner.cid] = conversation_id, owner
+        if found[0] is None:
+            self._now.old[conversation_id] = owner.cid
+        return value, owner
+
+    def _move(self, conversation_id: str) -> None:
+        """Move a conversation that has keys of version 0.1, if it was read from there."""
+        now = self._now
+        cid = now.old.get(conversation_id)
+        if cid is None or conversation_id in now.moved:
+            return
+        now.moved.add(conversation_id)
+        for name in Numbered(conversation_id, cid).names:
+            if self._reader.exists(self._keys.old(name)):
+                now.moves.append(("RENAME", self._keys.old(name), self._keys(name)))
+        now.moves += self._lists.added(Listed(conversation_id, now.owners[cid][1].user_id))
+
+    def _move_listed(self, listed: Listed) -> bool:
+        """Move a listed conversation; if it has expired, it leaves the lists."""
+        if self.record(listed.conversation_id) is None:
+            self._now.gone.append((listed, None))
+            return False
+        self._move(listed.conversation_id)
+        return listed.conversation_id in self._now.moved
+
+    def _key_of(self, kind: str, cid: int) -> bytes:
+        conversation_id, _ = self._now.owners.get(cid, ("", None))
+        name = f"{kind}:{cid}"
+        return self._keys.old(name) if conversation_id in self._now.old else self._keys(name)
 
     def _keys_of(self, conversation_id: str, cid: int) -> list[bytes]:
-        return [self._key(name) for name in (f"h:{conversation_id}", f"t:{cid}", f"i:{cid}", f"a:{conversation_id}")]
+        return [self._keys(name) for name in Numbered(conversation_id, cid).names]
 
-    def _watched(self, name: str) -> bytes | None:
-        key = self._key(name)
-        self._now.pipeline.watch(key)
-        self._now.watched.add(key)
-        value: bytes | None = self._reader.get(key)
-        return value
+    def _values(self, names: Sequence[str]) -> list[bytes | None]:
+        return [*self._keys.values(self._reader.mget(self._keys.both(names)))] if names else []
+
+    def _put(self, name: str, value: bytes) -> None:
+        self._write("SET", self._keys(name), value)
+        if self._keys.has_old:
+            self._write("UNLINK", self._keys.old(name))
+
+    def _check_owner(self, cid: int, stored: bytes | None) -> None:
+        """Raise if rows were found that belong to another conversation; version 0.1 did not say whose they are."""
+        conversation_id, _ = self._now.owners.get(cid, ("", None))
+        if stored is not None and conversation_id and stored.decode() != conversation_id:
+            raise incomplete(conversation_id, self.where)
+
+    def _expiry_ms(self, lifetime_s: float) -> int:
+        return max(1, round((self.now().timestamp() + max(lifetime_s, 0.001)) * 1000))
 
     def _write(self, *command: str | bytes | int) -> None:
         self._now.writes.append(command)
@@ -373,14 +473,15 @@ class RedisBackend:
         if self._closed:
             raise StoreUnavailableError(f"This RedisStore at {self.where} is closed; open it again.")
 
-    def _check_format(self, stored: Any) -> None:
+    def _check_format(self, stored: Any, key: bytes) -> None:
         if stored is None or not stored.isdigit():
             raise StoreCorruptedError(
-                f"The Redis server at {self.where} has other data in {self._key('format').decode()!r}: {stored!r}. "
+                f"The Redis server at {self.where} has other data in {key.decode()!r}: {stored!r}. "
                 "Nothing was changed; give a prefix that is not in use."
             )
         check_format(int(stored), f"The store in Redis at {self.where}")
 
 
-def _ms(ttl_s: float | None) -> int:
-    return 0 if ttl_s is None else max(1, round(ttl_s * 1000))
+def _literal(key: bytes) -> bytes:
+    """Return a pattern that matches just this key."""
+    return re.sub(rb"([*?\[\]\\])", rb"\\\1", key)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -16,11 +17,15 @@ from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from promptkit_nb.stores.redis_keys import Keys
+
 CONNECT_WITHIN_S = 5.0
+C = TypeVar("C", bound="redis.Redis | redis.RedisCluster")
+
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
 """What the client raises if it does not know whether the server executed a command."""
 
-_DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError)
+_DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.RedisClusterException)
 _ELSEWHERE = (exceptions.ReadOnlyError, exceptions.AskError)  # a replica, or a node of a cluster without our slot
 
 
@@ -44,19 +49,74 @@ def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
         raise _no_address() from None  # the error may quote a part of the password
 
 
-def checked_client(client: redis.Redis) -> redis.Redis:
-    """Return the client; ``InvalidArgumentError`` unless it is a ``redis.Redis`` that returns bytes.
-
-    A ``RedisCluster`` is refused: if it loses a connection, it repeats a transaction without its watched keys.
-    """
-    if not isinstance(client, redis.Redis):
+def checked_client(client: C) -> C:
+    """Return the client; ``InvalidArgumentError`` unless it is redis-py's, not its async one, and returns bytes."""
+    if not isinstance(client, (redis.Redis, redis.RedisCluster)):
         raise InvalidArgumentError(
-            f"client is a {type(client).__name__}; give a redis.Redis or a url, "
-            "in a cluster that of the node that serves the prefix's slot."
+            f"client is a {type(client).__name__}; give a redis.Redis, a redis.RedisCluster, or a url."
         )
     if client.get_encoder().decode_responses:
         raise InvalidArgumentError("The client decodes responses; create it without decode_responses=True.")
     return client
+
+
+class Node:
+    """The server that has the keys of a store: in a cluster, the node that serves their slot.
+
+    All commands go to it with a plain client, because a ``RedisCluster`` that loses a connection would repeat a
+    transaction without its watched keys.
+    """
+
+    def __init__(self, client: redis.Redis | redis.RedisCluster, key: bytes, *, is_ours: bool) -> None:
+        """Find the node of this key; a client that ``is_ours`` may be replaced by that of another node."""
+        self._cluster: Any = client if isinstance(client, redis.RedisCluster) else None  # it has no types
+        self._first = client if isinstance(client, redis.Redis) else None
+        self._key = key
+        self._is_ours = is_ours
+        self._current = self._first
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client of the node."""
+        if self._current is None:
+            self._current = self._cluster.get_redis_connection(self._cluster.get_node_from_key(self._key))
+        return self._current
+
+    @property
+    def user(self) -> str:
+        """The name of the server's user."""
+        return str(self.client.connection_pool.connection_kwargs.get("username") or "default")
+
+    def follow(self, moved: exceptions.MovedError) -> bool:
+        """Turn to the node that serves the keys now; return False if a client that was given cannot."""
+        if self._first is None:
+            self.lost()
+            return True
+        if not self._is_ours:
+            return False
+        pool = self._first.connection_pool
+        options = {**pool.connection_kwargs, "host": moved.host, "port": moved.port}
+        self._close_followed()
+        self._current = redis.Redis(connection_pool=type(pool)(connection_class=pool.connection_class, **options))
+        return True
+
+    def lost(self) -> None:
+        """Ask where the keys are when they are next used, because the node did not answer."""
+        if self._first is None:
+            self._cluster.nodes_manager.initialize()
+        self._close_followed()
+        self._current = self._first
+
+    def close(self) -> None:
+        """Close the connections, unless they are the caller's; other threads may finish what they are doing."""
+        self._close_followed()
+        if self._is_ours and self._first is not None:
+            self._first.connection_pool.disconnect(inuse_connections=False)
+
+    def _close_followed(self) -> None:
+        """Close the connections to a node that a URL led to."""
+        if self._is_ours and self._current is not None and self._current is not self._first:
+            self._current.connection_pool.disconnect(inuse_connections=False)
 
 
 def address_of(client: redis.Redis) -> str:
@@ -67,12 +127,18 @@ def address_of(client: redis.Redis) -> str:
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Raise our errors for those of the client."""
+def translated(where: str, node: Node, keys: Keys) -> Iterator[None]:
+    """Raise our errors for those of the client; the node's user and the keys say which right is missing."""
     server = f"The Redis server at {where}"
     try:
         yield
-    except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
+    except exceptions.NoPermissionError as error:
+        right = _missing_right(_words_of(error), keys)
+        raise StoreUnavailableError(
+            f"{server} refused a command, because its user {node.user!r} lacks a right ({_words_of(error)}). Grant it: "
+            f"ACL SETUSER {node.user} {right}"
+        ) from error
+    except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise StoreUnavailableError(
             f"{server} refused access ({_words_of(error)}); check the password, as in RedisStore(url, password=…)."
         ) from error
@@ -88,10 +154,18 @@ def translated(where: str) -> Iterator[None]:
     except _ELSEWHERE as error:
         raise StoreUnavailableError(
             f"{server} does not serve these keys ({_words_of(error)}); give the address of the primary, "
-            "in a cluster that of the node that serves the prefix's slot."
+            "in a cluster a url of any node or client=RedisCluster(…)."
         ) from error
     except exceptions.ResponseError as error:
         raise _refusal_of(server, error) from error
+
+
+def _missing_right(words: str, keys: Keys) -> str:
+    """Return the right that a user lacks, as ``ACL SETUSER`` takes it."""
+    command = re.search(r"run the '([^']+)' command", words)
+    if command:
+        return f"+{command[1]}"
+    return f"{keys.pattern} {keys.old_pattern} (the latter for keys of version 0.1)" if keys.has_old else keys.pattern
 
 
 def _check_address(url: str) -> None:

@@ -7,22 +7,26 @@ turns are not read at all.
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from msgspec import structs
 
-from promptkit_nb.codec import SALVAGE, decode, decode_json, decode_turn, encode, encode_json, encode_turn
-from promptkit_nb.errors import StoreCorruptedError
+from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
+from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id
-from promptkit_nb.stores.checks import not_found, ttl_s_of, turn_unknown
+from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, record_of, rows_of, state_of
+from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState, Head
     from promptkit_nb.stores.backend import Backend
     from promptkit_nb.stores.base import Duration, PeriodicCleanup
@@ -32,7 +36,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound="RowAccess")
 
 
-def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+def deleting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Run a method as one transaction that may write."""
 
     @wraps(method)
@@ -41,6 +45,20 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
     return run
 
+
+def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method as one transaction that stores something, which is refused if it would not be kept."""
+
+    @deleting
+    @wraps(method)
+    def checked(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_keeps()
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+_TTL = "shortest_ttl_s"
 
 MOST_CONVERSATIONS = 1000
 MOST_BYTES = 4 * 2**20
@@ -156,6 +174,13 @@ class RowAccess:
         self._clock = clock
         self._cleanups: list[PeriodicCleanup] = []
         self._cache = ReadCache()
+        self._reported: set[str] = set()
+        if self.ttl_s is not None:
+            self._announce_ttl(self.ttl_s)
+
+    def now(self) -> datetime:
+        """Return the time by the clock that decides about ages and the days of budgets."""
+        return self._clock()
 
     def _find(self, conversation_id: str, *, erase_expired: bool = False) -> Record | None:
         """Return the record of a conversation of any user, unless it has expired."""
@@ -184,7 +209,11 @@ class RowAccess:
         return self.user_id not in (None, record.user_id)
 
     def _is_expired(self, record: Record) -> bool:
-        return record.expires_at is not None and record.expires_at <= self._clock()
+        if record.expires_at is None and self.ttl_s is None:
+            return False
+        now = self._clock()
+        expiry = record.expiry(now, self.ttl_s)
+        return expiry is not None and expiry <= now
 
     def _cached(self, conversation_id: str) -> CachedConversation | None:
         """Return a conversation of any user; only rows that may have changed since the last time are read."""
@@ -210,9 +239,9 @@ class RowAccess:
         found = self._cached(conversation_id)
         if found is None or self._is_hidden(found.record):
             raise not_found(conversation_id)
-        if self.ttl_s is None:
+        if self.ttl_s is None or not self._may_touch():
             return found
-        record, stored = self._put_record(conversation_id, found.record)
+        record, stored = self._put_used(conversation_id, found.record)
         return found._replace(stored=stored, record=record)
 
     def _records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, Record]]:
@@ -246,10 +275,7 @@ class RowAccess:
         return None if record is None or self._is_hidden(record) else self._state(conversation_id, record)
 
     def _incomplete(self, conversation_id: str) -> StoreCorruptedError:
-        where = self.backend.where
-        return StoreCorruptedError(
-            f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
-        )
+        return incomplete(conversation_id, self.backend.where)
 
     def _place_of(self, conversation_id: str, record: Record, turn_id: object) -> int:
         is_text = isinstance(turn_id, str) and without_lone_surrogates(turn_id) == turn_id
@@ -260,34 +286,104 @@ class RowAccess:
 
     def _counted(self, record: Record) -> Record:
         """Return the record after one more change."""
-        return structs.replace(record, revision=record.revision + 1, updated_at=self._clock())
+        return record.counted(self._clock())
 
-    def _expiring(self, record: Record) -> Record:
-        """Return the record with this store's TTL; without one it never expires, whatever another store set."""
-        expires_at = None if self.ttl_s is None else self._clock() + timedelta(seconds=self.ttl_s)
-        return record if record.expires_at == expires_at else structs.replace(record, expires_at=expires_at)
+    def _used(self, conversation_id: str, record: Record) -> Record:
+        """Return the record after a read or write: its TTL starts again; report times that are far ahead."""
+        now = self._clock()
+        record = record.used(now, self.ttl_s)
+        if record.noticed_at is not None:
+            self._report_ahead(conversation_id, record, now)
+        return record
 
-    def _put_record(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
-        """Write the record; return it as it was written, and its bytes."""
-        record = self._expiring(record)
+    def _report_ahead(self, conversation_id: str, record: Record, now: datetime) -> None:
+        """Warn once of a time that counts as now."""
+        if conversation_id in self._reported:
+            return
+        self._reported.add(conversation_id)
+        latest = record.updated_at if record.expires_at is None else max(record.updated_at, record.expires_at)
+        warnings.warn(
+            f"A time of the conversation {conversation_id!r} in {self.backend.where} is more than a day ahead "
+            f"({latest:%Y-%m-%d %H:%M} UTC, now is {now:%Y-%m-%d %H:%M}), so it counts as now. A clock is or was "
+            "wrong: check the clocks of the machines that use this store.",
+            stacklevel=2,
+        )
+
+    def _announce_ttl(self, ttl_s: float) -> None:
+        """Warn if a TTL is the first one of this store, or shorter than any before, and conversations expire at once.
+
+        It is noted, so that later openings need not look again.
+        """
+        noted = self.backend.run(partial(self.backend.note, _TTL), write=False)
+        if noted is not None and float(noted) <= ttl_s:
+            return
+        expired, total = self.backend.run(self._count_expired, write=False)
+        if expired:
+            warnings.warn(
+                f"{expired} of {counted(total, 'conversation')} in {self.backend.where} were last used more than "
+                f"{timedelta(seconds=ttl_s)} ago and expire at once, because the store is opened with this TTL. "
+                "To see them, open it without ttl; cleanup() deletes them.",
+                stacklevel=2,
+            )
+        with suppress(StoreUnavailableError):  # reading works if writing does not
+            self.backend.run(partial(self._note_ttl, ttl_s), write=True)
+
+    def _count_expired(self) -> tuple[int, int]:
+        """Return how many conversations expire without an expiry that was written, and how many there are."""
+        expired = total = 0
+        for conversation_id, stored in self.backend.records("", None):
+            with suppress(StoreError):  # a damaged one is reported by the calls that need it
+                record = record_of(stored, conversation_id)
+                expired += record.expires_at is None and self._is_expired(record)
+            total += 1
+        return expired, total
+
+    def _note_ttl(self, ttl_s: float) -> None:
+        self._check_keeps()
+        self.backend.put_note(_TTL, str(ttl_s).encode())
+
+    def _check_keeps(self) -> None:
+        """Raise ``StoreUnavailableError`` if what is about to be written may be evicted."""
+
+    def _may_touch(self) -> bool:
+        """Return whether reading may restart the TTL."""
+        return True
+
+    def _lifetime_s(self, record: Record) -> float | None:
+        """Return in how many seconds a record that is written now expires, ``None`` for never."""
+        if record.expires_at is None:
+            return None
+        now = self._clock()
+        return ((record.expiry(now, self.ttl_s) or now) - now).total_seconds()
+
+    def _put_used(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
+        """Write the record, after a read or write; return it as it was written, and its bytes."""
+        record = self._used(conversation_id, record)
+        return record, self._put_record(conversation_id, record)
+
+    def _put_record(self, conversation_id: str, record: Record) -> bytes:
+        """Write the record; return its bytes."""
         stored = encode(record)
         self.backend.put_record(conversation_id, record.user_id, stored)
-        return record, stored
+        return stored
 
     def _save(self, conversation_id: str, record: Record, frame: Frame | None = None) -> Head:
         """Write the record, and the frame if it changed; return the head."""
-        self._put_record(conversation_id, record)
+        self._put_used(conversation_id, record)
         if frame is None:
             return head_of(conversation_id, record, self._metadata(conversation_id))
         self.backend.put_frame(conversation_id, encode(frame))
         return head_of(conversation_id, record, frame.metadata)
 
-    def _write(self, state: ConversationState, revision: int) -> CachedConversation:
-        """Write a whole conversation."""
+    def _write(self, state: ConversationState, revision: int, former: Record | None = None) -> CachedConversation:
+        """Write a whole conversation; the expiry of a ``former`` record holds on."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
+        if former is not None:
+            record = structs.replace(record, expires_at=former.expires_at, ttl_s=former.ttl_s)
         for place, turn in turns.items():
             self.backend.put_turn(record.cid, place, turn.id, encode_turn(turn))
-        record, stored = self._put_record(state.conversation_id, record)
+        record = record.used(self._clock(), self.ttl_s)  # its times were given, so they are not reported
+        stored = self._put_record(state.conversation_id, record)
         self.backend.put_frame(state.conversation_id, encode(frame))
         return CachedConversation.of(stored, record, frame)
 

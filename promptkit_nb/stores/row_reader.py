@@ -114,6 +114,6 @@ class RowReader:
         return ConversationRows(conversation_id, record, frame, found, now, since=before)
 
     def _is_expired(self, conversation_id: str, stored: bytes) -> bool:
-        if b'"expires_at"' not in stored:
+        if b'"expires_at"' not in stored and self._store.ttl_s is None:
             return False
         return self._store._is_expired(record_of(stored, conversation_id))  # noqa: SLF001 - as above

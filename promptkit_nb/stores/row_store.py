@@ -33,7 +33,7 @@ from promptkit_nb.stores.layout import (
     restored_branch,
     restored_version,
 )
-from promptkit_nb.stores.row_access import CachedConversation, RowAccess, writing
+from promptkit_nb.stores.row_access import CachedConversation, RowAccess, deleting, writing
 from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class RowStore(RowAccess, StateStore):
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
-        return self._head(conversation_id, self._write(state, revision + 1))
+        return self._head(conversation_id, self._write(state, revision + 1, record))
 
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
@@ -199,10 +199,10 @@ class RowStore(RowAccess, StateStore):
         copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
         self.backend.copy_turns(record.cid, copy.cid)
         if self.ttl_s is not None:
-            self._put_record(conversation_id, record)
+            self._put_used(conversation_id, record)
         return self._save(new_id, copy, inherited)
 
-    @writing
+    @deleting
     def delete(self, conversation_id: str) -> None:
         """Delete the conversation permanently."""
         record = self._visible(conversation_id)
@@ -289,15 +289,17 @@ class RowStore(RowAccess, StateStore):
         self, conversation_id: str, turn: Turn, line: bytes, user_id: str, *, create: bool, charge: Charge | None
     ) -> CachedConversation:
         """Append in one step if the conversation is unchanged since this handle read it, else read it first."""
+        self._check_keeps()
         known = self._cache.take(conversation_id)
         if known is not None and self._can_append_to(known.record):
             former = known.record
-            record = self._expiring(former.appended(turn, self._clock()))
+            record = self._used(conversation_id, former.appended(turn, self._clock()))
             stored = encode(record)
             cid, place = former.cid, former.next_place
-            changes = self._changes_by(charge)
+            changes, lifetime_s = self._changes_by(charge), self._lifetime_s(record)
+            row = (cid, place, turn.id, line)
             if self.backend.append(
-                Appending(conversation_id, former.user_id, known.stored, stored, cid, place, turn.id, line, changes)
+                Appending(conversation_id, former.user_id, known.stored, stored, *row, changes, lifetime_s)
             ):
                 self._cache.keep_turn(cid, place, line, turn, known.counter)
                 return CachedConversation(stored, record, known.frame, known.metadata, known.counter)
@@ -315,16 +317,13 @@ class RowStore(RowAccess, StateStore):
         return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
 
     def _reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
+        self._check_keeps()
         stored = self.backend.accounts(reservation.scopes)
         self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, stored))
 
     def _can_append_to(self, known: Record) -> bool:
-        """Return whether only the rows of one turn would change.
-
-        More would change if another store wrote the conversation last, and only one of the two has a TTL.
-        """
-        has_same_ttl = (known.expires_at is None) == (self.ttl_s is None)
-        return has_same_ttl and not self._is_expired(known) and not self._is_hidden(known)
+        """Return whether a conversation, as it is known, is still there for this store."""
+        return not self._is_expired(known) and not self._is_hidden(known)
 
     def _append_to_stored(
         self, conversation_id: str, found: CachedConversation, turn: Turn, line: bytes, charge: Charge | None
@@ -334,7 +333,7 @@ class RowStore(RowAccess, StateStore):
             self.backend.put_turn(record.cid, record.next_place, turn.id, line)
             self._enter(charge)
             record = record.appended(turn, self._clock())
-        record, stored = self._put_record(conversation_id, record)
+        record, stored = self._put_used(conversation_id, record)
         return found._replace(stored=stored, record=record)
 
     def _recent(self, conversation_id: str, n: int) -> tuple[tuple[Turn, ...], CachedConversation]:
@@ -410,15 +409,25 @@ class RowStore(RowAccess, StateStore):
         frame = replace(frame, metadata={**frame.metadata, **changes})
         return self._save(conversation_id, self._counted(record), frame)
 
-    @writing
+    @deleting
     def _erase_before(self, cutoff: datetime | None, prefix: str = "", *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what has the prefix and was last updated before the cutoff, if there is one, or has expired."""
-        chosen = {
-            conversation_id: record
-            for conversation_id, record in self._records(prefix, self.user_id)
-            if cutoff is None or record.updated_at < cutoff or self._is_expired(record)
-        }
+        chosen, ahead = {}, {}
+        now = self._clock()
+        for conversation_id, record in self._records(prefix, self.user_id):
+            if cutoff is None or _is_older(record, cutoff, now) or self._is_expired(record):
+                chosen[conversation_id] = record
+            elif record.is_ahead(now):
+                ahead[conversation_id] = structs.replace(record, noticed_at=record.noticed_at or now)
         if not dry_run:
             for conversation_id, record in chosen.items():
                 self._erase(conversation_id, record)
+            for conversation_id, record in ahead.items():
+                self._report_ahead(conversation_id, record, now)
+                self._put_record(conversation_id, record)  # so that it ages from now on
         return tuple(sorted(chosen))
+
+
+def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
+    """Return whether a conversation was last used before the cutoff, if that is a time that has come."""
+    return (record.last_used(now) if cutoff <= now else record.updated_at) < cutoff
