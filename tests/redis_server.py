@@ -19,14 +19,14 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
 from programs import require_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 20
@@ -43,14 +43,19 @@ class RedisServer:
         durable: bool = False,
         tls: bool = False,
         cluster: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose a port and, for ``tls``, make a certificate; the server starts on entering the context."""
+        """Choose a port and, for ``tls``, make a certificate; the server starts on entering the context.
+
+        ``settings`` are those of ``redis.conf``. A ``cluster`` of one node has all slots.
+        """
         self.directory = directory
         self.password = password
         self.port = _free_port()
         self.certificate = _certificate(directory) if tls else None
         self._durable = durable
         self._cluster = cluster
+        self._settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,7 +69,7 @@ class RedisServer:
         if self._cluster:
             with closing(self.client()) as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
-            self._wait_for_cluster()
+            self.wait_for_cluster()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,6 +101,12 @@ class RedisServer:
         options = {"ssl_ca_certs": str(self.certificate)} if self.certificate else {}
         return redis.Redis.from_url(self.url, password=self.password, **options)
 
+    def url_of_user(self, name: str, *rights: str) -> str:
+        """Add a user who has just these rights; return the address with name and password."""
+        with closing(self.client()) as client:
+            client.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", *rights)  # type: ignore[no-untyped-call]
+        return self.url.replace("//", f"//{name}:secret@")
+
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -114,7 +125,7 @@ class RedisServer:
             command += ["--appendonly", "yes", "--appendfsync", "always"]
         if self._cluster:
             command += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
-        return command
+        return command + [word for name, value in self._settings.items() for word in (f"--{name}", value)]
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -125,9 +136,62 @@ class RedisServer:
             except (redis.ConnectionError, redis.BusyLoadingError):
                 return False
 
-    def _wait_for_cluster(self) -> None:
+    def call(self, *command: object) -> Any:
+        """Run a command on the server and return its answer."""
+        with closing(self.client()) as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def wait_for_cluster(self) -> None:
+        """Wait until the cluster that the server is a node of serves all slots."""
         with closing(self.client()) as client:
             _wait_for(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")))  # type: ignore[no-untyped-call]
+
+
+class RedisClusterServers:
+    """A cluster of three nodes, made by ``redis-cli --cluster create``; files are in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        """Choose ports; the nodes start on entering the context."""
+        self.nodes = []
+        for number in range(3):
+            (directory / str(number)).mkdir()
+            ports = {"cluster-enabled": "yes", "cluster-port": str(_free_port()), "cluster-node-timeout": "2000"}
+            self.nodes.append(RedisServer(directory / str(number), settings=ports))
+
+    def __enter__(self) -> Self:
+        """Start the nodes, and wait until each serves its part of the slots."""
+        for node in self.nodes:
+            node.start()
+        addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        command = [require_program("redis-cli"), "--cluster", "create", *addresses, "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True)
+        for node in self.nodes:
+            node.wait_for_cluster()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the nodes."""
+        for node in self.nodes:
+            node.kill()
+
+    def client(self) -> redis.RedisCluster:
+        """Return a client of the cluster."""
+        return redis.RedisCluster(host="127.0.0.1", port=self.nodes[0].port)
+
+    def move_slot(self, key: str) -> None:
+        """Give the slot of a key, with all keys in it, to the next node."""
+        with closing(self.nodes[0].client()) as client:
+            slot = str(client.execute_command("CLUSTER", "KEYSLOT", key))  # type: ignore[no-untyped-call]
+        ids = [node.call("CLUSTER", "MYID").decode() for node in self.nodes]
+        keys = [node.call("CLUSTER", "GETKEYSINSLOT", slot, 100_000) for node in self.nodes]
+        source = next(index for index, found in enumerate(keys) if found)
+        target = (source + 1) % len(self.nodes)
+        self.nodes[target].call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        self.nodes[source].call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        port = str(self.nodes[target].port)
+        self.nodes[source].call("MIGRATE", "127.0.0.1", port, "", "0", "5000", "KEYS", *keys[source])
+        for node in (self.nodes[target], self.nodes[source], *self.nodes):
+            node.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

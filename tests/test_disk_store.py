@@ -237,16 +237,20 @@ class TestReopening:
         with DiskStore(tmp_path, clock=lambda: later) as store, pytest.raises(ConversationNotFoundError):
             store.get("a")
 
-    def test_what_a_store_without_ttl_writes_does_not_expire(self, tmp_path: Path) -> None:
-        """That store was opened without a TTL."""
+    def test_store_without_ttl_keeps_the_ttl_of_others(self, tmp_path: Path) -> None:
+        """Its write starts the TTL again, for whoever opens the store next, with or without one."""
         now = datetime(2026, 3, 1, tzinfo=UTC)
         with DiskStore(tmp_path, ttl=60, clock=lambda: now) as store:
             store.append("a", said("1"))
-        with DiskStore(tmp_path, clock=lambda: now) as store:
+        soon = now + timedelta(seconds=30)
+        with DiskStore(tmp_path, clock=lambda: soon) as store:
             store.append("a", said("2"))
-        later = now + timedelta(seconds=61)
+        later = now + timedelta(seconds=89)
         with DiskStore(tmp_path, clock=lambda: later) as store:
             assert texts(store) == ["1", "2"]
+        too_late = now + timedelta(seconds=90)
+        with DiskStore(tmp_path, clock=lambda: too_late) as store, pytest.raises(ConversationNotFoundError):
+            store.get("a")
 
 
 def append_many(directory: Path, name: str, count: int) -> None:

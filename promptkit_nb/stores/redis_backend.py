@@ -49,13 +49,14 @@ T = TypeVar("T")
 SCANNED_AT_ONCE = 10_000
 MOST_MOVES = 5  # of a cluster's slot, during one call
 _OF = b"of"
-# Appends a turn if its conversation's record and its accounts (KEYS[5] and following) have their former values, its
-# hash of turns is there (ARGV[7] says whose it is) and the turn is new; returns 1 if it did. ARGV[6] is when the server
-# drops the conversation, 0 for never. An account's former and new value are two arguments, from ARGV[8] on; the former
-# is "" if there is none.
+# Appends a turn if its conversation's record and its accounts (KEYS[5] and following) have their former values, none of
+# its keys is missing (ARGV[7] says whose turns they are) and the turn is new; returns 1 if it did. ARGV[6] is when the
+# server drops the conversation, 0 for never. An account's former and new value are two arguments, from ARGV[8] on; the
+# former is "" if there is none.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
 if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
 for i = 5, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[3])
@@ -245,13 +246,14 @@ class RedisBackend:
 
     def place_of(self, cid: int, turn_id: str) -> int | None:
         """Return the place of the turn with this id."""
-        key = self._key_of("i", cid)
-        found = self._reader.hget(key, turn_id.encode())
+        turns, places = self._key_of("t", cid), self._key_of("i", cid)
+        found = self._reader.hget(places, turn_id.encode())
         if found is not None:
             return int(found)
         conversation_id, owner = self._now.owners.get(cid, ("", None))
-        if owner is not None and owner.has_turns and self._reader.exists(key, self._key_of("t", cid)) < 2:  # noqa: PLR2004 - both
+        if owner is not None and owner.has_turns and self._reader.exists(turns, places) < len((turns, places)):
             raise incomplete(conversation_id, self.where)
+        self._check_owner(cid, self._reader.hget(turns, _OF))
         return None
 
     def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:

@@ -1,0 +1,257 @@
+"""Redis servers that evict keys: nothing is written to them, numbers are never reused, and damage is never hidden."""
+
+from __future__ import annotations
+
+import warnings
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreError, StoreUnavailableError
+from promptkit_nb.exports.archives import export_store
+from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.stores import redis_status
+from promptkit_nb.stores.base import Charge, Reservation
+from promptkit_nb.stores.redis import RedisStore
+from redis_server import RedisServer
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ALL_KEYS = ["allkeys-lru", "allkeys-lfu", "allkeys-random"]
+VOLATILE = ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of its own, because its settings change."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def server(running: RedisServer) -> RedisServer:
+    """An empty server that evicts nothing."""
+    running.call("FLUSHALL")
+    set_policy(running, "noeviction", maxmemory="0")
+    with RedisStore(running.url) as store:
+        store.append("a", said("one"), user_id="alice")
+        store.append("a", said("two"))
+        store.append("b", said("three"))
+    return running
+
+
+def set_policy(server: RedisServer, policy: str, *, maxmemory: str = "100mb") -> None:
+    """Change the settings, as the server's owner would."""
+    server.call("CONFIG", "SET", "maxmemory", maxmemory, "maxmemory-policy", policy)
+
+
+def writes_to(store: RedisStore) -> list[Callable[[], object]]:
+    """Return a call of each kind that would store something."""
+    state = ConversationState("c")
+    return [
+        lambda: store.append("a", said("new")),
+        lambda: store.append("c", said("new")),
+        lambda: store.create(state),
+        lambda: store.set(state),
+        lambda: store.replace("a", "x", said("new")),
+        lambda: store.archive("a", 0, 1, as_branch="x"),
+        lambda: store.restore("a", "x"),
+        lambda: store.add_summary("a", Summary(0, 0, "They talked.")),
+        lambda: store.update_metadata("a", topic="travel"),
+        lambda: store.fork("a", "c"),
+        lambda: store.reserve(["total"], Decimal(1), limit=None, lease=60),
+        lambda: store.settle(Reservation("x", ("total",), Decimal(1)), Decimal(1)),
+    ]
+
+
+def contents_of(server: RedisServer) -> dict[bytes, bytes]:
+    """Return all keys with their values as the server would dump them."""
+    return {key: server.call("DUMP", key) for key in server.call("KEYS", "*")}
+
+
+class TestPolicies:
+    """A server that may evict our keys is read from and deleted from, but not written to."""
+
+    @pytest.mark.parametrize("policy", ALL_KEYS)
+    def test_every_write_is_refused(self, server: RedisServer, policy: str) -> None:
+        """With the setting to change; nothing is changed."""
+        set_policy(server, policy)
+        before = contents_of(server)
+        with RedisStore(server.url) as store:
+            for write in writes_to(store):
+                with pytest.raises(
+                    StoreUnavailableError,
+                    match=rf"maxmemory 104857600, maxmemory-policy {policy}.*nothing was stored.*"
+                    "CONFIG SET maxmemory-policy noeviction",
+                ):
+                    write()
+        assert contents_of(server) == before
+
+    @pytest.mark.parametrize("policy", [*ALL_KEYS, *VOLATILE])
+    @pytest.mark.parametrize("ttl", [None, 60])
+    def test_reading_exporting_and_deleting_work(
+        self, server: RedisServer, tmp_path: Path, policy: str, ttl: int | None
+    ) -> None:
+        """With a TTL, too, which reading does not restart then."""
+        set_policy(server, policy)
+        with RedisStore(server.url, ttl=ttl) as store:
+            assert texts(store.get("a").turns) == ["one", "two"]
+            assert texts(store.recent("a", 1)) == ["two"]
+            assert (store.head("a").turn_count, len(store.list()), len(list(store.iter_turns()))) == (2, 2, 3)
+            assert store.spending("total").spent == 0
+            assert export_store(store, tmp_path / "all.jsonl") == 2
+            store.delete("a")
+            assert store.delete_prefix("b") == ("b",)
+            assert store.cleanup(1) == ()
+            assert store.list() == []
+
+    @pytest.mark.parametrize("policy", VOLATILE)
+    def test_volatile_policies_concern_only_what_expires(self, server: RedisServer, policy: str) -> None:
+        """Without a TTL, writing works, except to a conversation that got one from another store."""
+        with RedisStore(server.url, ttl=60) as brief:
+            brief.append("brief", said("one"))
+        set_policy(server, policy)
+        with RedisStore(server.url) as store, RedisStore(server.url, ttl=60) as brief:
+            store.append("a", said("three"))
+            assert texts(store.get("a").turns) == ["one", "two", "three"]
+            with pytest.raises(StoreUnavailableError, match=policy):
+                store.append("brief", said("two"))
+            for write in writes_to(brief):
+                with pytest.raises(StoreUnavailableError, match=policy):
+                    write()
+
+    @pytest.mark.parametrize(("policy", "maxmemory"), [("noeviction", "100mb"), ("allkeys-lru", "0")])
+    def test_server_that_evicts_nothing_is_written_to(self, server: RedisServer, policy: str, maxmemory: str) -> None:
+        """It has no limit, or refuses writes itself when it is full."""
+        set_policy(server, policy, maxmemory=maxmemory)
+        with RedisStore(server.url, ttl=60) as store:
+            assert store.append("a", said("three")).turn_count == 3
+
+    def test_changed_setting_is_noticed(self, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By a store that is open, too, once its last look is older than a second."""
+        with RedisStore(server.url) as store:
+            store.append("a", said("three"))
+            set_policy(server, "allkeys-lru")
+            monkeypatch.setattr(redis_status, "VALID_S", 0)
+            with pytest.raises(StoreUnavailableError, match="allkeys-lru"):
+                store.append("a", said("four"))
+            set_policy(server, "noeviction")
+            assert store.append("a", said("four")).turn_count == 4
+
+
+class TestNumbers:
+    """The numbers that turns are stored under."""
+
+    def test_they_are_not_counted(self, server: RedisServer) -> None:
+        """A server without any memory of them gives out new ones: two stores share no key but lists."""
+        seen = set()
+        for _ in range(3):
+            with RedisStore(server.url) as store:
+                store.append("a", said("one"))
+                seen |= set(keys_of(server, "t:*"))
+            server.call("FLUSHALL")
+        assert len(seen) == 4  # three of a, and b
+        assert all(int(key.rpartition(b":")[2]) >= 1 << 62 for key in seen)
+
+    def test_turns_say_whose_they_are(self, server: RedisServer) -> None:
+        """Rows of another conversation are never shown."""
+        with RedisStore(server.url) as store:
+            cid_of_a, cid_of_b = [store.backend.run(partial(store._visible, name), write=False).cid for name in "ab"]
+            start = "promptkit:{promptkit:}t:"
+            server.call("RENAME", f"{start}{cid_of_b}", f"{start}{cid_of_a}")
+            for call in (store.get, lambda name: store.recent(name, 1), lambda name: store.append(name, said("new"))):
+                with pytest.raises(StoreCorruptedError, match="'a'"):
+                    call("a")
+
+
+class TestEvicted:
+    """What a server evicted while nobody looked."""
+
+    @pytest.mark.parametrize("kind", ["h", "a", "t", "i"])
+    def test_half_evicted_conversation_is_damaged(self, server: RedisServer, tmp_path: Path, kind: str) -> None:
+        """It is reported by name, never shown shorter or as missing; the others are fine, and it can be deleted."""
+        with RedisStore(server.url) as store:
+            (key,) = keys_of_a(server, kind)
+            store.get("a")  # in the cache of this handle
+            server.call("DEL", key)
+            if kind != "i":
+                with pytest.raises(StoreCorruptedError, match="'a'"):
+                    store.get("a")
+            with pytest.raises(StoreCorruptedError, match="'a'"):
+                store.append("a", said("new"))
+            if kind == "h":
+                with pytest.raises(StoreCorruptedError, match="'a'"):
+                    store.create(ConversationState("a"))
+            left_out: list[str] = []
+            export_store(store, tmp_path / "all.jsonl", on_damaged=lambda name, _: left_out.append(name))
+            assert left_out == (["a"] if kind != "i" else [])
+            assert texts(store.get("b").turns) == ["three"]
+            store.delete("a")
+            assert store.conversation_ids() == ("b",)
+            assert [key for kind in "hati" for key in keys_of_a(server, kind)] == []
+            with pytest.raises(ConversationNotFoundError):
+                store.get("a")
+
+    def test_narrowed_store_deletes_only_its_own(self, server: RedisServer) -> None:
+        """Without a record, the lists say whose a conversation is."""
+        (key,) = keys_of_a(server, "h")
+        with RedisStore(server.url) as store:
+            server.call("DEL", key)
+            with pytest.raises(StoreError):
+                store.for_user("bob").delete("a")
+            assert keys_of_a(server, "a")
+            store.for_user("alice").delete("a")
+            assert keys_of_a(server, "a") == []
+
+    def test_after_an_eviction_no_turn_is_in_a_wrong_conversation(self, server: RedisServer) -> None:
+        """A full server evicts keys at random; what is shown afterwards is whole, and its own."""
+        with RedisStore(server.url) as store:
+            for number in range(60):
+                turns = tuple(said(f"{number}:{each}") for each in range(5))
+                store.create(ConversationState(f"c{number}", f"user{number}", turns=turns))
+        used = server.call("INFO", "memory")["used_memory"]
+        set_policy(server, "allkeys-random", maxmemory=str(used + 100_000))
+        for number in range(40):
+            server.call("SET", f"other:{number}", "x" * 10_000)
+        set_policy(server, "noeviction", maxmemory="0")
+        assert server.call("INFO", "stats")["evicted_keys"] > 0
+        damaged = 0
+        with RedisStore(server.url) as store, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for number in range(60):
+                store.append(f"new{number}", said(f"new{number}"), user_id="mallory")
+            for number in range(60):
+                assert texts(store.get(f"new{number}").turns) == [f"new{number}"]
+                try:
+                    assert texts(store.get(f"c{number}").turns) == [f"{number}:{each}" for each in range(5)]
+                except StoreCorruptedError:
+                    damaged += 1
+                except ConversationNotFoundError:
+                    assert keys_of(server, f"h:c{number}") == keys_of(server, f"a:c{number}") == []
+        assert damaged > 0
+
+
+def keys_of(server: RedisServer, name: str) -> list[bytes]:
+    """Return the keys of this name: one or none."""
+    return [*server.call("KEYS", f"promptkit:{{promptkit:}}{name}")]
+
+
+def keys_of_a(server: RedisServer, kind: str) -> list[bytes]:
+    """Return the keys of this kind that belong to the conversation ``a``, which has two turns."""
+    if kind in "ha":
+        return keys_of(server, f"{kind}:a")
+    return [key for key in keys_of(server, f"{kind}:*") if server.call("HLEN", key) == (3 if kind == "t" else 2)]
+
+
+def test_charge_is_refused_too(server: RedisServer) -> None:
+    """An append that would enter a cost enters none."""
+    set_policy(server, "allkeys-lru")
+    with RedisStore(server.url) as store:
+        with pytest.raises(StoreUnavailableError, match="allkeys-lru"):
+            store.append("a", said("new"), charge=Charge(("total",), Decimal("0.1")))
+        assert store.spending("total").spent == 0
