@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
-from promptkit_nb.turns import Message, Turn, Usage, without_lone_surrogates
+from promptkit_nb.turns import Message, Turn, Usage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

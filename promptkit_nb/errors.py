@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -51,6 +53,10 @@ class PromptKitError(Exception):
     ...     print(type(error).__name__)
     ConversationNotFoundError
     """
+
+    def __str__(self) -> str:
+        """Return the message; names and paths in it cannot control a terminal."""
+        return printable(super().__str__())
 
 
 class PackError(PromptKitError):

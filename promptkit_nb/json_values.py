@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.turns import without_lone_surrogates
 
 
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given

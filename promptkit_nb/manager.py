@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
+from promptkit_nb.characters import printable
 from promptkit_nb.chat.budgets import Budget
 from promptkit_nb.chat.options import ReplayMode, check_model, check_replay, check_tokens
 from promptkit_nb.chat.request import rendered_prompt
@@ -357,7 +358,7 @@ class ConversationManager:
 
     def __repr__(self) -> str:
         """Return the provider and the store."""
-        return f"<ConversationManager: {self.provider!r}, {self.store!r}>"
+        return printable(f"<ConversationManager: {self.provider!r}, {self.store!r}>")
 
     def _opened(self, conversation_id: str) -> Conversation:
         return self._factory.open(conversation_id)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
+from promptkit_nb.characters import without_lone_surrogates
+
 INTERRUPTED = "interrupted"
 """The finish reason of an answer that the user stopped."""
 
@@ -23,17 +25,6 @@ def utc_now() -> datetime:
 def new_turn_id(time_ns: int | None = None) -> str:
     """Return a new turn id: 32 hexadecimal digits, the first 16 of them the time, so that ids sort by age."""
     return f"{time.time_ns() if time_ns is None else time_ns:016x}{os.urandom(8).hex()}"
-
-
-def without_lone_surrogates(text: str) -> str:
-    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 @dataclass(frozen=True, slots=True)

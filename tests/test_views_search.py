@@ -62,13 +62,13 @@ def test_row_locates_the_message(store: MemoryStore) -> None:
 
 
 def test_snippet_is_one_short_line_around_the_word() -> None:
-    """Long texts are cut on both sides; line breaks and control characters are removed."""
+    """Long texts are cut on both sides; line breaks are removed, and escapes are visible."""
     store = MemoryStore()
     store.append("a", said(f"{'before ' * 50}\n the\tNEEDLE\x1b[31m \n{'after ' * 50}"))
     snippet = search(store, "needle")["snippet"].iloc[0]
     assert snippet.startswith("…")
     assert snippet.endswith("…")
-    assert "the NEEDLE[31m after" in snippet
+    assert "the NEEDLE␛[31m after" in snippet
     assert len(snippet) <= 102
 
 

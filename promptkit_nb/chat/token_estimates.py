@@ -20,7 +20,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from promptkit_nb import tokens
-from promptkit_nb.turns import Message, Turn, without_lone_surrogates
+from promptkit_nb.characters import without_lone_surrogates
+from promptkit_nb.turns import Message, Turn
 
 Script = Literal["words", "dense", "letters", "wide"]
 """English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""

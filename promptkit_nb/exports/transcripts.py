@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import printable
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.archives import replacing, write_conversation
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import DATA_IMAGE, to_html
 from promptkit_nb.rendering.responses import Response
-from promptkit_nb.text.plain_text import counted, one_line, preview, printable
+from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import note_html, receipt_of, total_text, usd_text
 
 if TYPE_CHECKING:

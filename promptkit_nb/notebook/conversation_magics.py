@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from promptkit_nb.characters import printable
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.notebook.magic_lines import chat_line_magic, parse_id, parse_options
@@ -189,7 +190,7 @@ class ConversationMagics(Magics):
 
 
 def _print_status(line: str) -> None:
-    print(line)  # noqa: T201 - a notebook's status line
+    print(printable(line))  # noqa: T201 - a notebook's status line
 
 
 def _required_id(line: str, what: str, example: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from promptkit_nb.characters import printable
 from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
-from promptkit_nb.text.plain_text import one_line, printable
+from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import receipt_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class AnswerDisplay:
     def note(self, line: str) -> None:
         """Print a line, unless it is empty."""
         if line and not self._quiet:
-            print(line)  # noqa: T201 - a notebook's status line
+            print(printable(line))  # noqa: T201 - a notebook's status line
 
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
         """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` once the partial answer is stored."""

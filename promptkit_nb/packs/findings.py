@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from promptkit_nb.characters import printable, visible
 from promptkit_nb.text.near_names import did_you_mean
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import MATH_OFF
@@ -54,7 +55,7 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding on one line."""
         place = "" if self.line is None else f" ({self.line}:{self.column})"
-        return f"{self.code} {self.severity} {self.pointer or '/'}{place}: {self.text}"
+        return printable(f"{self.code} {self.severity} {self.pointer or '/'}{place}: {self.text}")
 
 
 class Findings(Sequence[Finding]):
@@ -84,7 +85,7 @@ class Findings(Sequence[Finding]):
         import pandas as pd  # noqa: PLC0415 - heavy, and rarely needed
 
         names = [field.name for field in fields(Finding)]
-        frame = pd.DataFrame([asdict(finding) for finding in self._findings], columns=names)
+        frame = pd.DataFrame([_row_of(finding) for finding in self._findings], columns=names)
         return frame.astype({"line": "Int64", "column": "Int64"})
 
     @property
@@ -119,7 +120,7 @@ class Findings(Sequence[Finding]):
 
     def __repr__(self) -> str:
         """Return the summary line and one line per finding."""
-        return "\n".join([f"{self.source}: {self.counts}", *self.lines(len(self))])
+        return printable("\n".join([f"{self.source}: {self.counts}", *self.lines(len(self))]))
 
     def lines(self, most: int = _SHOWN) -> list[str]:
         """Return one line for each of the first ``most`` findings, the number of others, and the advice."""
@@ -138,6 +139,12 @@ class Findings(Sequence[Finding]):
         table = f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>" if shown else ""
         advice = f"<div>{escape(self.advice)}</div>" if self.advice else ""
         return f"<div {MATH_OFF}><div>{escape(self.source)}: {self.counts}</div>{table}{more}{advice}</div>"
+
+
+def _row_of(finding: Finding) -> dict[str, object]:
+    """Return the fields of a finding, in which no text can control a terminal."""
+    texts = {name: visible(value) for name, value in asdict(finding).items() if isinstance(value, str)}
+    return asdict(finding) | texts | {"suggestions": tuple(map(visible, finding.suggestions))}
 
 
 def shown_value(value: Any) -> str:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from promptkit_nb.characters import printable
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import LoadContext, normalize_dialect, read_syntax
@@ -173,7 +174,7 @@ class Pack:
         warned = f"; {len(self.warnings)} warnings" if self.warnings else ""
         names = list(self.prompts)
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-        return f"<Pack {self.id!r} {self.version}, prompts: {', '.join(names[:_SHOWN_NAMES])}{more}{warned}>"
+        return printable(f"<Pack {self.id!r} {self.version}, prompts: {', '.join(names[:_SHOWN_NAMES])}{more}{warned}>")
 
     def _repr_html_(self) -> str:
         return pack_html(self)
@@ -219,7 +220,7 @@ def _pack(context: LoadContext, file: PackFile, warnings: list[str]) -> Pack:
     definition, extras = context.data, context.extras
     own = _extras_of_prompts(extras)
     prompts = {name: Prompt.from_pack(name, definition, own.get(name, {})) for name in definition["prompts"]}
-    return Pack(prompts, definition, extras, (*warnings, *_unapplied(definition)), file.data)
+    return Pack(prompts, definition, extras, tuple(map(printable, [*warnings, *_unapplied(definition)])), file.data)
 
 
 def _extras_of_prompts(extras: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

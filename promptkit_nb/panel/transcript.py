@@ -8,12 +8,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import printable
 from promptkit_nb.exports.transcripts import Entry, entries_of
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.rendering.responses import Response
-from promptkit_nb.text.plain_text import counted, one_line, printable
+from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of
 
 if TYPE_CHECKING:

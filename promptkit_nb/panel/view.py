@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from promptkit_nb.characters import printable
 from promptkit_nb.errors import PromptKitError
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.transcript import turn_fields
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.plain_text import counted, one_line, printable
+from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import total_text
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import ProviderError
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
 from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, is_error, json_or_text
-from promptkit_nb.turns import ToolCall, Usage, without_lone_surrogates
+from promptkit_nb.turns import ToolCall, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

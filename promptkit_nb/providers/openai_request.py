@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.turns import ContentPart, Message, without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.providers.openai_errors import ErrorResponse
+    from promptkit_nb.turns import ContentPart, Message
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 

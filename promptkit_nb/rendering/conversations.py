@@ -9,6 +9,7 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import printable
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.state import Branch, ConversationState, Head
@@ -119,7 +120,7 @@ class History(Sequence["Message"]):
             f"{line.message.role:<9}  {preview(_message_text(line.message))}{f'  ({line.mark})' if line.mark else ''}"
             for line in self._shown_lines()
         ]
-        return "\n".join([*lines, self._totals()])
+        return printable("\n".join([*lines, self._totals()]))
 
     __repr__ = __str__
 
@@ -189,7 +190,7 @@ class BranchTree:
 
     def __str__(self) -> str:
         """Return the tree as text, with box characters."""
-        return "\n".join([self._title(), *_node_lines(self._nodes())])
+        return printable("\n".join([self._title(), *_node_lines(self._nodes())]))
 
     __repr__ = __str__
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import tostring
 
-from promptkit_nb.turns import without_lone_surrogates
+from promptkit_nb.characters import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

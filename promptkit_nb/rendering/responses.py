@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from promptkit_nb.characters import printable
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.plain_text import printable
 from promptkit_nb.text.receipts import note_html, receipt_of
 from promptkit_nb.turns import Turn, Usage
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.codec import SALVAGE, check_spent, check_values_of, checked
 from promptkit_nb.errors import (
     ConversationChangedError,
@@ -22,7 +23,6 @@ from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.stores.base import Duration, SortKey
-from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from promptkit_nb.stores.layout import Record

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptedError
 from promptkit_nb.stores.checks import seconds_of, ttl_s_of
 from promptkit_nb.stores.row_store import RowStore
-from promptkit_nb.turns import without_lone_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable

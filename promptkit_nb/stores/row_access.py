@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from msgspec import structs
 
+from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
 from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, record_of, rows_of, state_of
 from promptkit_nb.text.plain_text import counted
-from promptkit_nb.turns import Turn, without_lone_surrogates
+from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState, Head
     from promptkit_nb.stores.backend import Backend
     from promptkit_nb.stores.base import Duration, PeriodicCleanup
+    from promptkit_nb.turns import Turn
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
+from promptkit_nb.characters import printable
 from promptkit_nb.codec import encode, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import StoreError
@@ -371,7 +372,7 @@ class RowStore(RowAccess, StateStore):
         closed = ["closed"] if self.backend.closed else []
         user = [] if self.user_id is None else [f"narrowed to {self.user_id!r}"]
         words = ", ".join((*closed, *details, *user))
-        return f"<{type(self).__name__}{words and ': '}{words}>"
+        return printable(f"<{type(self).__name__}{words and ': '}{words}>")
 
     def _owner_of(self, user_id: str) -> str:
         """Return the user that a conversation is created for."""

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import re
 
+from promptkit_nb.characters import printable
+
 PREVIEW_CHARACTERS = 60
 
 _SHORTEST_KEY = 6
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
-_CONTROLS = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
-
-
-def printable(text: str) -> str:
-    r"""Return the text without control characters, except line breaks and tabs.
-
-    >>> printable("\x1b[31mred\r\n")
-    '[31mred\n'
-    """
-    from promptkit_nb.turns import without_lone_surrogates  # noqa: PLC0415 - %load_ext takes no time for it
-
-    return without_lone_surrogates(text).translate(_CONTROLS)
 
 
 def one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import numpy as np
 
+from promptkit_nb.characters import visible
 from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, encode_turn
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.state import ConversationState, Summary, Totals
@@ -31,6 +32,9 @@ DROPPED = "dropped"
 _NAMES_OF_MESSAGES = ("conversation_id", "user_id", "model", "provider", "cell_id", "status", "branch")
 _ARRAYS_OF_MESSAGES = ("turn_id", "position", "replayed", "interrupted")
 """Columns of a turn that its messages have, too."""
+
+_IS_ESCAPE = np.isin(np.arange(256), [*b"urbf"])
+"""Whether a byte after a backslash begins an escape of a control character, other than a line break or a tab."""
 
 _SPENDING = "_spending"
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -208,6 +212,7 @@ def with_stale_turns(batch: Batch, stale: AbstractSet[tuple[str, str]]) -> Batch
         return batch
     turns = batch.turns
     turn_ids = np.asarray(turns.arrays["turn_id"])
+    stale = {(conversation_id, visible(turn_id)) for conversation_id, turn_id in stale}
     stale_ids = {turn_id for _, turn_id in stale}
     is_candidate = np.array([turn_id in stale_ids for turn_id in turn_ids], bool)
     candidates = np.flatnonzero(is_candidate & (turns.arrays["position"] != MISSING))
@@ -311,7 +316,7 @@ def _message_columns(turns: Columns, decoded: Iterable[_TurnLine]) -> Columns:
             "content": texts([message.content for message in messages]),
             "reasoning": texts([message.reasoning for message in messages]),
             "tool_calls": texts(
-                [encode_json(each.tool_calls).decode() if each.tool_calls else None for each in messages]
+                [visible(encode_json(each.tool_calls).decode()) if each.tool_calls else None for each in messages]
             ),
             "created_at": np.where(np.isnat(created_at), turns.arrays["created_at"][turn_of], created_at),
         },
@@ -325,9 +330,40 @@ def _decoder() -> msgspec.json.Decoder[_TurnLine]:
 
 def _decoded(lines: TurnLines) -> list[_TurnLine]:
     try:
-        return [*map(_decoder().decode, lines.lines)]
+        turns = [*map(_decoder().decode, lines.lines)]
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return [_decoded_as_turn(*each) for each in zip(lines.lines, lines.conversation_ids(), strict=True)]
+        turns = [_decoded_as_turn(*each) for each in zip(lines.lines, lines.conversation_ids(), strict=True)]
+    for index in _lines_with_controls(lines.lines):
+        _make_visible(turns[index])
+    return turns
+
+
+def _lines_with_controls(lines: Sequence[bytes]) -> list[int]:
+    """Return the indexes of the lines that may have a character that ``visible`` replaces.
+
+    JSON has them as escapes, except DEL, C1 controls and bidirectional ones. To look at each text takes longer than to
+    decode it.
+    """
+    joined = b"".join([*lines, b"  "])
+    codes = np.frombuffer(joined, np.uint8)
+    backslashes = np.flatnonzero(codes == ord("\\"))
+    found = [backslashes[_IS_ESCAPE[codes[backslashes + 1]]], np.flatnonzero(codes == 0x7F)]  # noqa: PLR2004 - DEL
+    if not joined.isascii():
+        starts = np.flatnonzero((codes == 0xC2) | (codes == 0xE2))  # noqa: PLR2004 - in UTF-8
+        first, second, third = codes[starts], codes[starts + 1], codes[starts + 2]
+        overrides = (second == 0x80) & (third >= 0xAA) & (third <= 0xAE)  # noqa: PLR2004 - U+202A to U+202E
+        isolates = (second == 0x81) & (third >= 0xA6) & (third <= 0xA9)  # noqa: PLR2004 - U+2066 to U+2069
+        found.append(starts[np.where(first == 0xC2, second < 0xA0, overrides | isolates)])  # noqa: PLR2004 - U+0080 to U+009F
+    ends = np.cumsum([*map(len, lines)])
+    rows: list[int] = np.unique(np.searchsorted(ends, np.concatenate(found), side="right")).tolist()
+    return rows
+
+
+def _make_visible(turn: _TurnLine) -> None:
+    turn.id = visible(turn.id)
+    for message in turn.messages:
+        message.content = visible(message.content)
+        message.reasoning = message.reasoning and visible(message.reasoning)
 
 
 def _decoded_as_turn(line: bytes, conversation_id: str) -> _TurnLine:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from promptkit_nb.characters import visible
 from promptkit_nb.views.schemas import TIME, Dtype, Schema
 
 if TYPE_CHECKING:
@@ -102,7 +103,10 @@ class Columns:
 
 
 def frame_of(parts: Sequence[Columns], schema: Schema) -> pd.DataFrame:
-    """Return the rows of at least one part, in order, as a DataFrame that shares no memory with them."""
+    """Return the rows of at least one part, in order, as a DataFrame that shares no memory with them.
+
+    Names are made visible here; a view does that with the texts of its columns.
+    """
     columns = {}
     for name, dtype in ((column.name, column.dtype) for column in schema):
         if dtype == "category":
@@ -117,7 +121,7 @@ def _concatenated_names(parts: Sequence[Names]) -> Names:
     new_codes: dict[int, NDArray[np.int32] | None] = {}
     for part in parts:
         if id(part.names) not in new_codes:  # parts of a batch share their names
-            codes = [unified.setdefault(name, len(unified)) for name in part.names]
+            codes = [unified.setdefault(visible(name), len(unified)) for name in part.names]
             are_the_same = codes == [*range(len(codes))]
             new_codes[id(part.names)] = None if are_the_same else np.array([*codes, -1], np.int32)
     codes_of_parts = []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from promptkit_nb.characters import visible
 from promptkit_nb.codec import encode_json
 from promptkit_nb.views.columns import MISSING, Columns, Names, dollars, frame_of, texts, times
 from promptkit_nb.views.filters import Filters, Moment, has_model
@@ -122,7 +123,7 @@ def _columns(heads: Sequence[Head], current: Sequence[CurrentTurns]) -> Columns:
         "total_tokens": np.array([head.token_count for head in heads], np.int64),
         "cost_usd": dollars(np.array([head.total_cost for head in heads], object)),
         "unpriced_turns": np.array([head.unpriced_turns for head in heads], np.int64),
-        "metadata": texts([encode_json(head.metadata).decode() for head in heads]),
+        "metadata": texts([visible(encode_json(head.metadata).decode()) for head in heads]),
         "created_at": times([head.created_at for head in heads]),
         "updated_at": times([head.updated_at for head in heads]),
     }

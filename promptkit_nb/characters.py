@@ -1,0 +1,87 @@
+"""Characters of text from models, servers and files: what can be encoded, and what a terminal can show safely."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BIDIRECTIONAL = "LRE RLE PDF LRO RLO LRI RLI FSI PDI".split()  # noqa: SIM905 - U+202A to U+202E, U+2066 to U+2069
+_REMOVED = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t")
+_MARKED = dict(zip((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), map("⟨{}⟩".format, _BIDIRECTIONAL), strict=True))
+_PRINTABLE: dict[int, str | None] = {**_REMOVED, **_MARKED}
+_VISIBLE = {**_PRINTABLE, 0x1B: "␛"}
+_UNSAFE = re.compile(f"[{''.join(map(re.escape, map(chr, _PRINTABLE)))}]")
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def printable(text: str) -> str:
+    r"""Return the text as a terminal can show it: it cannot control the terminal, or show itself in another order.
+
+    Control characters are left out, except line breaks and tabs. Bidirectional overrides, embeddings and isolates
+    become visible.
+
+    >>> printable("\x1b[31mred\r\n"), printable("moc.\u202eexample")
+    ('[31mred\n', 'moc.⟨RLO⟩example')
+    """
+    return _translated(text, _PRINTABLE)
+
+
+def visible(text: str) -> str:
+    r"""Return the text as a DataFrame holds it: as of ``printable``, but escapes stay visible, as ``␛``.
+
+    >>> visible("\x1b[31mred\r\n")
+    '␛[31mred\n'
+    """
+    return _translated(text, _VISIBLE)
+
+
+def _translated(text: str, table: Mapping[int, str | None]) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    text = without_lone_surrogates(text)
+    return text.translate(table) if _UNSAFE.search(text) else text
+
+
+def composed(text: str) -> str:
+    r"""Return the text with composed accents (Unicode's NFC), so that texts that look equal are equal.
+
+    >>> composed("e\u0301") == "\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def equal_forms(text: str) -> tuple[str, ...]:
+    r"""Return the text as it is, composed, and decomposed; each form once.
+
+    >>> equal_forms("eda"), [len(form) for form in equal_forms("e\u0301")]
+    (('eda',), [2, 1])
+    """
+    if text.isascii():
+        return (text,)
+    return tuple(dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text))))
+
+
+def folded(text: str) -> str:
+    r"""Return the text to compare it without regard to case, in every writing system, and to how accents are encoded.
+
+    >>> folded("E\u0301COLE") == folded("\u00e9cole"), folded("Straße")
+    (True, 'strasse')
+    """
+    if text.isascii():
+        return text.lower()
+    return composed(unicodedata.normalize("NFD", text).casefold())
