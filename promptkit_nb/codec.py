@@ -23,7 +23,7 @@ from promptkit_nb.turns import Message, Turn, Usage
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from promptkit_nb.state import ConversationState
+    from promptkit_nb.state import ConversationState, Totals
 
 FORMAT_VERSION = 1
 SALVAGE = (
@@ -34,6 +34,14 @@ SALVAGE = (
 T = TypeVar("T", bound=Hashable)
 D = TypeVar("D", bound="DataclassInstance")
 
+MOST_COUNT = 10**12
+MOST_USD = Decimal(10**9)
+"""More tokens and dollars than one call ever takes: a mistake, which would break sums and what they decide."""
+
+MOST_TOTAL = 10**18
+"""More than any sum, and what 64 bits can hold."""
+
+MOST_DECIMALS = 100
 MOST_TYPES = 1000
 _STABLE_TYPES: set[tuple[type | str, ...]] = set()
 """The types of turns that were read back unchanged; another turn of the same types will be, too."""
@@ -85,7 +93,7 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
     """Return the record that ``encode`` wrote; ``StoreCorruptedError``, naming the conversation, if it is damaged."""
     try:
         record: T = _decoder(kind).decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         owner = "" if conversation_id is None else f" of the conversation {conversation_id!r}"
         raise StoreCorruptedError(
             f"A stored {kind.__name__}{owner} cannot be read ({error}); it begins with {bytes(data[:40])!r}. {SALVAGE}"
@@ -176,21 +184,62 @@ def _not_storable(kind: type, error: Exception) -> InvalidArgumentError:
 
 
 def check_values_of(turn: Turn) -> None:
-    """Raise ``InvalidArgumentError`` for a blank id, an invalid usage or cost, or a time without a time zone."""
+    """Raise ``InvalidArgumentError`` for a blank id, an absurd number or cost, or a time without a time zone."""
     if not turn.id.strip():
         raise InvalidArgumentError("A turn's id is blank; leave it out to get a new one, or give any text.")
     check_spent("turn", turn.usage, turn.cost)
+    _check_cost("turn", "saved", turn.saved)
+    for name in ("truncated", "cell_call", "counted_input_tokens"):
+        if not 0 <= (getattr(turn, name) or 0) <= MOST_COUNT:
+            raise InvalidArgumentError(
+                f"A turn's {name} cannot be {getattr(turn, name)}; give a number from 0 to {MOST_COUNT:,}."
+            )
+    if turn.latency_ms is not None and not abs(turn.latency_ms) <= MOST_COUNT:
+        raise InvalidArgumentError(f"A turn's latency_ms cannot be {turn.latency_ms}; give milliseconds, or None.")
     times = [turn.created_at, *[message.timestamp for message in turn.messages]]
     if None in [time.tzinfo for time in times if time is not None]:
         raise InvalidArgumentError("A turn's time has no time zone; give aware ones, such as datetime.now(UTC).")
 
 
 def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
-    """Raise ``InvalidArgumentError`` for negative tokens, or a negative or infinite cost."""
-    if cost is not None and not (cost.is_finite() and cost >= 0):
-        raise InvalidArgumentError(f"A {what}'s cost cannot be {cost}; give US dollars from 0, or None if unknown.")
-    if min(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) < 0:
-        raise InvalidArgumentError(f"A {what}'s usage cannot be {usage}; give each number of tokens from 0.")
+    """Raise ``InvalidArgumentError`` for negative or absurd tokens, or such a cost."""
+    _check_cost(what, "cost", cost)
+    if _is_absurd_usage(usage):
+        raise InvalidArgumentError(
+            f"A {what}'s usage cannot be {usage}; give each number of tokens from 0 to {MOST_COUNT:,}."
+        )
+
+
+def check_totals(totals: Totals) -> None:
+    """Raise ``InvalidArgumentError`` for negative or absurd totals."""
+    if _are_absurd_totals(totals):
+        raise InvalidArgumentError(
+            f"A conversation's totals cannot be {totals}; give each number from 0, or leave it out."
+        )
+
+
+def _check_cost(what: str, name: str, cost: Decimal | None) -> None:
+    if cost is not None and _is_absurd_cost(cost):
+        raise InvalidArgumentError(
+            f"A {what}'s {name} cannot be {cost!s:.80}; give US dollars from 0 to {MOST_USD:,}, or None if unknown."
+        )
+
+
+def _is_absurd_usage(usage: Usage) -> bool:
+    counts: tuple[int, ...] = _values_of_usage(usage)
+    return min(counts) < 0 or max(counts) > MOST_COUNT
+
+
+def _is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
+    if not cost.is_finite() or not 0 <= cost <= most_usd:
+        return True
+    exponent = cost.as_tuple().exponent
+    return not (isinstance(exponent, int) and abs(exponent) <= MOST_DECIMALS)  # to write it takes as many characters
+
+
+def _are_absurd_totals(totals: Totals) -> bool:
+    counts = totals.tokens, totals.priced, totals.unpriced
+    return min(counts) < 0 or max(counts) > MOST_TOTAL or _is_absurd_cost(totals.cost, Decimal(MOST_TOTAL))
 
 
 def _turn_line(turn: Turn) -> object:

@@ -20,14 +20,13 @@ from promptkit_nb.chat.summarizer import make_summary
 from promptkit_nb.chat.token_estimates import token_estimator_for
 from promptkit_nb.chat.window import check_keep_last, newest_turn, older_turns, turns_until
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.exports.archives import write_conversation
-from promptkit_nb.exports.transcripts import write_transcript
+from promptkit_nb.exports.transcripts import export_path, write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
 from promptkit_nb.rendering.conversations import BranchTree, History
 from promptkit_nb.stores.base import StateStore, clock_of
-from promptkit_nb.stores.checks import not_found, path_of
+from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import ContentPart, Message, Turn, utc_now
 
@@ -583,9 +582,9 @@ class Conversation:
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Write the conversation to a file, and return its absolute path.
 
-        JSON holds versions, branches and summaries, too: ``import_conversation`` reads it, and it is a recording for
-        replay. A path that ends with ``.md`` or ``.html`` gets a transcript instead. Raises ``StoreUnavailableError``
-        if the file cannot be written; an existing file then stays as it was.
+        ``.json`` holds versions, branches and summaries, too: ``import_conversation`` reads it, and it is a recording
+        for replay. ``.md`` and ``.html`` are transcripts. Raises ``InvalidArgumentError`` for another suffix, and
+        ``StoreUnavailableError`` if the file cannot be written; an existing file then stays as it was.
 
         >>> import tempfile
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -594,11 +593,9 @@ class Conversation:
         >>> ConversationManager(DemoProvider()).import_conversation(path).id == conv.id
         True
         """
-        file = path_of("path", path)
+        file = export_path(path)
         state = self._stored.get()
-        if file.suffix.lower() in {".md", ".html"}:
-            return write_transcript(state, file, stale=stale_turns(state))
-        return write_conversation(state, file)
+        return write_transcript(state, file, stale=stale_turns(state))
 
     def __repr__(self) -> str:
         """Return the id, the user and the number of turns."""

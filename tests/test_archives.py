@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import ConversationExistsError, InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.exports import archives
 from promptkit_nb.exports.archives import export_store, import_store, read_conversation, write_conversation
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.providers.demo import DemoProvider
@@ -23,7 +24,7 @@ from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
 from promptkit_nb.turns import Message, Turn, Usage
-from storing import rich_state, said, texts
+from storing import Foreign, rich_state, said, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,6 +268,65 @@ class TestReading:
                 call()
 
     @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"turns": [0, 0]}, "turn '00' is there twice, as a current turn and as a current turn"),
+            ({"turns": [0], "branches": [("b", [0])]}, "as a current turn and as a turn of the branch 'b'"),
+            ({"branches": [("b", [0]), ("c", [0])]}, "as a turn of the branch 'b' and as a turn of the branch 'c'"),
+            ({"turns": [0], "versions": {"00": [0]}}, "as a current turn and as a former version of '00'"),
+            ({"turns": [0], "versions": {"00": [1, 1]}}, "turn '01' is there twice"),
+            ({"branches": [("b", [0]), ("b", [1])]}, "branch 'b' is there twice"),
+            ({"versions": {"00": [1]}}, "versions has the turn '00', which is neither a current turn nor on a branch"),
+            ({"dropped": {"tokens": -1, "cost": "0", "priced": 0, "unpriced": 0}}, "totals cannot be .*tokens=-1"),
+            ({"dropped": {"tokens": 0, "cost": "NaN", "priced": 0, "unpriced": 0}}, "totals cannot be .*NaN"),
+            ({"settings": {"max_tokens": -5}}, "settings.max_tokens=-5 is out of range"),
+            ({"conversation_id": " "}, "' ' cannot be a conversation id: it is blank"),
+            ({"user_id": ""}, "cannot be a user id"),
+        ],
+    )
+    def test_contradictions_are_refused_by_name(
+        self, store: StateStore, tmp_path: Path, changes: dict[str, Any], problem: str
+    ) -> None:
+        """Something twice, negative counters, ids that are not valid: what a store never writes."""
+        conversation: dict[str, Any] = {"conversation_id": "a", **changes}
+        if "turns" in changes:
+            conversation["turns"] = [*map(numbered, changes["turns"])]
+        if "branches" in changes:
+            conversation["branches"] = [
+                {"id": name, "start": 0, "turns": [*map(numbered, turns)]} for name, turns in changes["branches"]
+            ]
+        if "versions" in changes:
+            conversation["versions"] = {key: [*map(numbered, turns)] for key, turns in changes["versions"].items()}
+        one, all_of_them = tmp_path / "one.json", tmp_path / "all.jsonl"
+        header = {"promptkit_nb": "conversation", "format": 1, "conversation": conversation}
+        one.write_text(json.dumps(header), "utf-8")
+        lines = [{"promptkit_nb": "store", "format": 1}, conversation]
+        all_of_them.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+        for call in (lambda: read_conversation(one), lambda: import_store(all_of_them, store)):
+            with pytest.raises(InvalidArgumentError, match=rf"(one|all)\.jsonl? is not an exported \w+ \(.*{problem}"):
+                call()
+        assert store.list() == []
+
+    def test_deep_file_is_refused(self, store: StateStore, tmp_path: Path) -> None:
+        """It ends with our error, not with one of Python."""
+        deep = "[" * 200_000 + "]" * 200_000
+        one, all_of_them = tmp_path / "one.json", tmp_path / "all.jsonl"
+        conversation = f'{{"conversation_id":"a","metadata":{{"a":{deep}}}}}'
+        one.write_text(f'{{"promptkit_nb":"conversation","format":1,"conversation":{conversation}}}', "utf-8")
+        all_of_them.write_text(f'{{"promptkit_nb":"store","format":1}}\n{conversation}\n', "utf-8")
+        for call in (lambda: read_conversation(one), lambda: import_store(all_of_them, store)):
+            with pytest.raises(InvalidArgumentError, match=r"is not an exported .* recursion"):
+                call()
+
+    def test_long_line_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before it fills the memory; the limit is far above what an export writes."""
+        monkeypatch.setattr(archives, "MAX_CONVERSATION_BYTES", 1000)
+        path = tmp_path / "all.jsonl"
+        path.write_bytes(b'{"promptkit_nb":"store","format":1}\n' + b" " * 1001)
+        with pytest.raises(StoreUnavailableError, match="it has a line of more than 1,000 bytes"):
+            import_store(path, MemoryStore())
+
+    @pytest.mark.parametrize(
         "content", [b"", b"hello\n", b'{"promptkit_nb":"conversation"}', b'{"promptkit_nb":"store","format":1}\n{"x"']
     )
     def test_other_file_is_not_a_store(self, store: StateStore, tmp_path: Path, content: bytes) -> None:
@@ -319,20 +379,16 @@ class TestFormat1:
         assert json.loads(stored.read_text("utf-8").splitlines()[0]) == {"promptkit_nb": "store", "format": 1}
 
 
-class _ClosesHalfway(MemoryStore):
+def numbered(number: int) -> dict[str, object]:
+    """Return a turn as JSON."""
+    return {"id": f"{number:02}", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+class _ClosesHalfway(Foreign):
     """A store that is closed during the export."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        """Show another one's conversations."""
-        super().__init__()
-        self._store = store
-
-    def list(self, *args: Any, **options: Any) -> Any:
-        """List what is there."""
-        return self._store.list(*args, **options)
 
     def get(self, conversation_id: str) -> ConversationState:
         """Return the first one only."""
-        state = self._store.get(conversation_id)
-        self._store.close()
+        state = self.store.get(conversation_id)
+        self.store.close()
         return state

@@ -50,8 +50,8 @@ GOLDEN = Path(__file__).parent / "data" / "turn.format1.jsonl"
 TEXT = st.text(max_size=20)
 NAME = st.text(max_size=8)
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
-MONEY = st.decimals(min_value=0, allow_nan=False, allow_infinity=False)
-USAGES = st.builds(Usage, *[st.integers(0, 2**63 - 1)] * 4, st.booleans())
+MONEY = st.decimals(0, 10**9, places=18)
+USAGES = st.builds(Usage, *[st.integers(0, 10**12)] * 4, st.booleans())
 MESSAGES = st.builds(
     Message,
     st.sampled_from(["system", "user", "assistant", "tool"]),

@@ -542,3 +542,19 @@ def test_any_file_raises_only_pack_errors(text: str | bytes, tmp_path_factory: p
     path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     with pytest.raises(PackError):
         load_pack(path)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_limits_of_a_file(tmp_path: Path, strict: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Its size, its depth and its keys, which the checks would take long for; each error names the limit."""
+    deep = "[" * 200 + "]" * 200
+    for text, problem in (
+        ('{"id": "' + "a" * 10_000_000 + '"}', "it has more than 10,000,000 bytes"),
+        (f'{{"id": "a", "metadata": {deep}}}', "it is nested more than 100 levels deep"),
+        ("[" * 200_000, "cannot be parsed: maximum recursion depth exceeded"),
+        (f'{{"{"k" * 1001}": 1}}', "it has a key of more than 1,000 characters"),
+    ):
+        path = tmp_path / "strange.pack.json"
+        path.write_text(text, "utf-8")
+        with pytest.raises(PackError, match=problem):
+            load_pack(path, strict=strict)

@@ -6,23 +6,28 @@ They keep a conversation next to its notebook, and move all conversations from d
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from promptkit_nb import errors
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode, encode_state
+from promptkit_nb.regular_files import lines_of, read_file, reading, replacing
 from promptkit_nb.state import ConversationState, Head
-from promptkit_nb.stores.checks import check_store, path_of
+from promptkit_nb.stores.checks import check_store, check_values_of_state, path_of
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from promptkit_nb.stores.base import StateStore
+
+
+MAX_CONVERSATION_BYTES = 2**31
+"""More than a conversation ever takes: to write it, a process would need several times as much memory."""
+
+MAX_HEADER_BYTES = 1000
 
 
 class _Header(msgspec.Struct):
@@ -48,15 +53,20 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
     cannot be written; an existing one is unchanged.
     """
     document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
-    with replacing(path_of("path", path)) as file:
+    path = path_of("path", path)
+    with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    return Path(path).absolute()
+    return path.absolute()
 
 
 def read_conversation(path: str | os.PathLike[str]) -> ConversationState:
     """Read a file of ``write_conversation``; raise ``InvalidArgumentError`` if it is something else."""
     path = path_of("path", path)
-    document = _checked(path, _bytes_of(path), _Document, "conversation")
+    try:
+        data = read_file(path, MAX_CONVERSATION_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    document = _checked(path, data, _Document, "conversation")
     return _state_in(path, bytes(document.conversation), "conversation")
 
 
@@ -83,7 +93,7 @@ def export_store(
     count = 0
     with replacing(path_of("path", path)) as file:
         file.write(msgspec.json.encode(_Header("store", FORMAT_VERSION)) + b"\n")
-        for conversation_id in _ids_in(store, damaged_too=on_damaged is not None):
+        for conversation_id in _ids_in(store):
             try:
                 state = store.get(conversation_id)
             except errors.ConversationNotFoundError:
@@ -114,23 +124,24 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
     check_store(store)
     path = path_of("path", path)
     try:
-        with path.open("rb") as file:
-            _checked(path, file.readline(), _Header, "store")
-            return [store.create(_state_in(path, line, "store")) for line in file if line.strip()]
+        with reading(path) as file:
+            _checked(path, file.readline(MAX_HEADER_BYTES), _Header, "store")
+            lines = lines_of(file, MAX_CONVERSATION_BYTES)
+            return [store.create(_state_in(path, line, "store")) for line in lines if line.strip()]
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _ids_in(store: StateStore, *, damaged_too: bool) -> tuple[str, ...]:
-    if damaged_too and isinstance(store, RowStore):  # list() raises if one cannot be read
+def _ids_in(store: StateStore) -> tuple[str, ...]:
+    if isinstance(store, RowStore):  # list() leaves out what cannot be read
         return store.conversation_ids()
     return tuple(head.conversation_id for head in store.list(sort_by="conversation_id", descending=False))
 
 
-def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: str) -> T:
+def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
     try:
         header = msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_an_archive(path, wanted, str(error)) from error
     if header.promptkit_nb != wanted:
         raise _not_an_archive(path, wanted, f"it says {header.promptkit_nb!r}")
@@ -138,48 +149,22 @@ def _checked(path: str | os.PathLike[str], data: bytes, kind: type[T], wanted: s
     return header
 
 
-def _state_in(path: str | os.PathLike[str], data: bytes, wanted: str) -> ConversationState:
+def _state_in(path: Path, data: bytes, wanted: str) -> ConversationState:
     try:
-        return decode(data, ConversationState)
+        state = decode(data, ConversationState)
+        check_values_of_state(state)
     except errors.StoreCorruptedError as error:
         raise _not_an_archive(path, wanted, str(error.__cause__)) from error
+    except errors.PromptKitError as error:
+        raise _not_an_archive(path, wanted, str(error).rstrip(".")) from error
+    return state
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a new file, readable by its owner only, that replaces ``path`` when everything is written."""
-    target = Path(path).absolute()
-    try:
-        file = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115 - entered below
-        try:
-            with file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(target)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    except OSError as error:
-        raise errors.StoreUnavailableError(
-            f"{target} cannot be written: {error.strerror or error}. Choose a directory you can write to."
-        ) from error
+def _unreadable(path: Path, error: OSError) -> errors.StoreUnavailableError:
+    return errors.StoreUnavailableError(f"{path.absolute()} cannot be read: {error.strerror or error}. Check the path.")
 
 
-def _bytes_of(path: str | os.PathLike[str]) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> errors.StoreUnavailableError:
-    return errors.StoreUnavailableError(
-        f"{Path(path).absolute()} cannot be read: {error.strerror or error}. Check the path."
-    )
-
-
-def _not_an_archive(path: str | os.PathLike[str], wanted: str, why: str) -> errors.InvalidArgumentError:
+def _not_an_archive(path: Path, wanted: str, why: str) -> errors.InvalidArgumentError:
     hint = {"conversation": "conversation.export(path)", "store": "export_store(store, path)"}[wanted]
     return errors.InvalidArgumentError(
         f"{os.fspath(path)} is not an exported {wanted} ({why}): pass a file written by {hint}."

@@ -6,15 +6,16 @@ import json
 import re
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import printable
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.exports.archives import replacing, write_conversation
+from promptkit_nb.exports.archives import write_conversation
+from promptkit_nb.regular_files import replacing
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import DATA_IMAGE, to_html
 from promptkit_nb.rendering.responses import Response
+from promptkit_nb.stores.checks import path_of
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import note_html, receipt_of, total_text, usd_text
 
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Iterator
     from datetime import datetime
+    from pathlib import Path
 
     from promptkit_nb.state import ConversationState, Summary
     from promptkit_nb.turns import Message, Turn
 
+SUFFIXES = (".json", ".md", ".html")
 MAX_METADATA_CHARACTERS = 2_000
 
 # A second line of defense: if anything got past the escaping, the browser would neither run nor fetch it.
@@ -85,19 +88,29 @@ def write_transcript(state: ConversationState, path: str | os.PathLike[str], *, 
         InvalidArgumentError: Another suffix.
         StoreUnavailableError: The file cannot be written; an existing one is unchanged.
     """
-    suffix = Path(path).suffix.lower()
+    path = export_path(path)
+    suffix = path.suffix.lower()
     if suffix == ".json":
         return write_conversation(state, path)
-    writers = {".md": transcript_markdown, ".html": transcript_html}
-    if suffix not in writers:
-        raise InvalidArgumentError(
-            f"{Path(path).name!r} has none of the supported suffixes: use "
-            ".md (to read), .html (a web page) or .json (to import again)."
-        )
-    text = writers[suffix](state, stale=stale)
+    text = (transcript_markdown if suffix == ".md" else transcript_html)(state, stale=stale)
     with replacing(path) as file:
         file.write(text.encode())
-    return Path(path).absolute()
+    return path.absolute()
+
+
+def export_path(path: object) -> Path:
+    """Return the path of a conversation's file; raise ``InvalidArgumentError`` for a suffix that is not written.
+
+    >>> export_path("eda.md").suffix
+    '.md'
+    """
+    file = path_of("path", path)
+    if file.suffix.lower() in SUFFIXES:
+        return file
+    raise InvalidArgumentError(
+        f"{file.name!r} has none of the supported suffixes: use .md (to read), .html (a web page) or .json (to import "
+        "again)."
+    )
 
 
 # The outline that both formats share.

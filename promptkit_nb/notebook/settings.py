@@ -14,6 +14,7 @@ from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs.pack import load_pack
 from promptkit_nb.pricing import Price
+from promptkit_nb.stores.checks import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,5 +191,5 @@ def _file_version(path: str) -> tuple[str, int]:
     """Return a file's absolute path and modification time in nanoseconds, -1 if it does not exist."""
     if not path:
         return "", -1
-    file = Path(path).absolute()
+    file = path_of("recording", path).absolute()
     return str(file), file.stat().st_mtime_ns if file.exists() else -1

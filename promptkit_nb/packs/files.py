@@ -17,6 +17,7 @@ from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundErr
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.schema import keys_of, pointer_to
+from promptkit_nb.regular_files import read_file
 from promptkit_nb.text.near_names import similar_names
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]|[^\s"{}\[\],:]+', re.DOTALL)
@@ -107,7 +108,9 @@ PackSource = str | os.PathLike[str] | Mapping[str, object]
 
 # Python's parser accepts more than JSON allows: special floats, long numbers, lone surrogates. This may match them.
 _DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+MAX_BYTES = 10_000_000
 _MAX_DEPTH = 100  # the checks are recursive
+_MAX_KEY_CHARACTERS = 1000  # a value's pointer holds all keys above it
 _SHOWN_FILES = 5
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -150,19 +153,23 @@ def read_pack(source: PackSource) -> PackFile:
         data = data if is_plain else json_copy(data, "pack")
     except InvalidArgumentError as error:
         _refuse(where, "PP003", f"is not a valid pack: {error}", error)
-    if _is_too_deep(data):
-        _refuse(where, "PP003", f"is not a valid pack: it is nested more than {_MAX_DEPTH} levels deep.")
+    if problem := _problem_of_shape(data):
+        _refuse(where, "PP003", f"is not a valid pack: {problem}.")
     return PackFile(data, where, text, stem)
 
 
-def _is_too_deep(data: dict[str, Any]) -> bool:
+def _problem_of_shape(data: dict[str, Any]) -> str:
+    """Return why the checks of a pack could take too long, ``""`` if they cannot."""
     level: list[dict[str, Any] | list[Any]] = [data]
     for _ in range(_MAX_DEPTH):
+        keys = (key for value in level if isinstance(value, dict) for key in value)
+        if any(len(key) > _MAX_KEY_CHARACTERS for key in keys):
+            return f"it has a key of more than {_MAX_KEY_CHARACTERS:,} characters"
         insides = (value.values() if isinstance(value, dict) else value for value in level)
         level = [item for inside in insides for item in inside if isinstance(item, (dict, list))]
         if not level:
-            return False
-    return True
+            return ""
+    return f"it is nested more than {_MAX_DEPTH} levels deep"
 
 
 def _refuse(where: str, code: str, problem: str, cause: Exception | None = None, **place: int) -> NoReturn:
@@ -179,7 +186,7 @@ def _path_of(source: str) -> Path:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, MAX_BYTES).decode("utf-8-sig")
     except IsADirectoryError as error:
         raise PackNotFoundError(f"{path} is a folder, not a pack file. {_what_is_near(path)}") from error
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
@@ -188,7 +195,7 @@ def _text_of(path: Path) -> str:
             _refuse(str(path), "PP001", problem, error)
         raise PackNotFoundError(f"There is no pack file at {path}. {_what_is_near(path)}") from error
     except OSError as error:
-        raise PackError(f"The pack {path} cannot be read: {error.strerror}.") from error
+        raise PackError(f"The pack {path} cannot be read: {error.strerror or error}.") from error
 
 
 def _what_is_near(path: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from promptkit_nb.characters import without_lone_surrogates
-from promptkit_nb.codec import SALVAGE, check_spent, check_values_of, checked
+from promptkit_nb.codec import SALVAGE, check_spent, check_totals, check_values_of, checked
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
@@ -79,21 +80,56 @@ def checked_state(state: ConversationState) -> ConversationState:
         variables=json_copy(state.settings.variables, "settings.variables"),
     )
     found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
-    for turn in found.stored_turns:
+    check_values_of_state(found)
+    return found
+
+
+def check_values_of_state(state: ConversationState) -> None:
+    """Raise ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for what a store never writes.
+
+    That is a turn, a summary, a counter or a time that is not valid, and a turn or a branch that is there twice.
+    """
+    check_conversation_id(state.conversation_id)
+    check_user_id(state.user_id)
+    for turn in state.stored_turns:
         check_values_of(turn)
-    for summary in found.summaries:
+    for summary in state.summaries:
         _check_values_of_summary(summary)
-    if found.created_at.tzinfo is None or found.updated_at.tzinfo is None:
+    check_totals(state.dropped)
+    check_count("settings.max_tokens", state.settings.max_tokens or 0)
+    if state.created_at.tzinfo is None or state.updated_at.tzinfo is None:
         raise InvalidArgumentError(
             "A conversation's time has no time zone; give aware times, such as datetime.now(UTC)."
         )
-    known = {turn.id for turn in found.turns}.union(turn.id for branch in found.branches for turn in branch.turns)
-    if unknown := found.versions.keys() - known:
+    _check_nothing_is_twice(state)
+    known = {turn.id for turn in state.turns}.union(turn.id for branch in state.branches for turn in branch.turns)
+    if unknown := state.versions.keys() - known:
         raise InvalidArgumentError(
             f"versions has the turn {min(unknown)!r}, which is neither a current turn nor on a branch; "
             "leave its versions out too, or keep the turn on a branch."
         )
-    return found
+
+
+def _check_nothing_is_twice(state: ConversationState) -> None:
+    branches = Counter(branch.id for branch in state.branches)
+    if repeated := [branch_id for branch_id, count in branches.items() if count > 1]:
+        raise InvalidArgumentError(f"The branch {repeated[0]!a:.80} is there twice; give each an id of its own.")
+    places: dict[str, str] = {}
+    for turn_id, place in _places_of_turns(state):
+        if turn_id in places:
+            raise InvalidArgumentError(
+                f"The turn {turn_id!a:.80} is there twice, as {places[turn_id]} and as {place}; keep it in one place."
+            )
+        places[turn_id] = place
+
+
+def _places_of_turns(state: ConversationState) -> Iterator[tuple[str, str]]:
+    """Yield each turn's id, and in words where it is."""
+    yield from ((turn.id, "a current turn") for turn in state.turns)
+    for branch in state.branches:
+        yield from ((turn.id, f"a turn of the branch {branch.id!a:.80}") for turn in branch.turns)
+    for turn_id, former in state.versions.items():
+        yield from ((turn.id, f"a former version of {turn_id!a:.80}") for turn in former)
 
 
 def checked_summary(summary: Summary) -> Summary:
@@ -204,10 +240,10 @@ def check_store(store: object) -> None:
 
 
 def path_of(name: str, path: object) -> Path:
-    """Return a path that was given as a path or as text; raise ``InvalidArgumentError`` for anything else."""
+    """Return a path that was given as a path or as text, with ``~`` expanded; else raise ``InvalidArgumentError``."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if isinstance(text, str) and text.strip() and "\0" not in text:
-        return Path(text)
+        return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for unknown users
     raise InvalidArgumentError(f"{name}={path!a:.80} is not a path; give text or a pathlib.Path.")
 
 
