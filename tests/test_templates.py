@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from promptkit_nb.errors import MissingVariableError, PackValidationError
-from promptkit_nb.packs.templates import as_text, fragment_texts, reachable, render
+from promptkit_nb.packs.templates import as_text, fragment_texts, reachable, render, unsupported_in
 
 
 def filled(template: str, texts: dict[str, str] | None = None, **values: object) -> str:
@@ -123,6 +124,35 @@ def test_exponential_growth_is_stopped() -> None:
     with pytest.raises(PackValidationError, match="grows beyond 10,000,000 characters"):
         filled("{{t1}}", texts)
     assert time.thread_time() - started < 2
+
+
+TENFOLD = {f"t{level}": f"{{{{t{level + 1}}}}}" * 10 for level in range(1, 7)} | {"t7": "x" * 9}
+SIDE_BY_SIDE = {f"w{each}": "{{t}}" * 9 for each in range(9)} | {"t": "x" * 99_999}
+
+
+@pytest.mark.parametrize(
+    ("template", "texts"),
+    [
+        ("{{t1}}" * 900, TENFOLD),
+        ("".join(f"{{{{w{each}}}}}" for each in range(9)), SIDE_BY_SIDE),
+        ("{{value}}" * 900, {}),
+    ],
+)
+def test_growth_is_bounded_at_every_level(template: str, texts: dict[str, str]) -> None:
+    """In the template itself, in texts side by side, and by values: 1.5 kB never take more than a few megabytes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(PackValidationError, match="grows beyond 10,000,000 characters"):
+            filled(template, texts, value="x" * 99_999)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_positions_in_a_large_text_take_one_pass() -> None:
+    """Each has its line and column; to count lines from the beginning each time would take minutes."""
+    found = unsupported_in("{{a b}}\n" * 100_000)
+    assert [(each.line, each.column) for each in found] == [(line, 1) for line in range(1, 100_001)]
 
 
 def test_exponential_references_to_an_empty_text_are_fast() -> None:

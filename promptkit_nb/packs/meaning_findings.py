@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import ChainMap
 from dataclasses import replace
 from itertools import chain
@@ -12,14 +11,15 @@ from promptkit_nb.errors import PackValidationError
 from promptkit_nb.packs.dialect import SYNTAXES, opening_of, templates_in, with_double_braces
 from promptkit_nb.packs.findings import Finding, shown_value
 from promptkit_nb.packs.names import CHECK_ALIASES, CHECKS, OLDER_CHECKS
+from promptkit_nb.packs.patterns import problem_of
 from promptkit_nb.packs.reference_findings import error_at, warning_at
 from promptkit_nb.packs.schema import object_items, objects_in, pointer_to, texts_in
 from promptkit_nb.packs.templates import (
     FRAGMENTS,
     PLACEHOLDER,
     TIME_NAMES,
+    Lines,
     fragment_texts,
-    line_and_column,
     name_in,
     placeholders_in,
     reachable,
@@ -86,6 +86,7 @@ class _TemplateChecker:
                 yield warning_at("PP401", place, f"variable {name!r} is not used in any template")
 
     def _placeholder_findings(self, text: str, pointer: str, declared: Mapping[str, object]) -> Iterator[Finding]:
+        lines = Lines(text)
         for found in PLACEHOLDER.finditer(text):
             name = name_in(found)
             if name in declared or name in self._fragment_texts or name in WELL_KNOWN or name.startswith("artifacts."):
@@ -93,7 +94,7 @@ class _TemplateChecker:
             if (pointer, name) in self._reported:
                 continue
             self._reported.add((pointer, name))
-            place = "{} at line {}, column {}".format(found[0], *line_and_column(text, found.start()))
+            place = "{} at line {}, column {}".format(found[0], *lines.place_of(found.start()))
             if name.startswith(FRAGMENTS):
                 near = self._suggestions.near(name.removeprefix(FRAGMENTS), self.fragments)
                 message = f"{place} is not among the pack's fragments"
@@ -167,7 +168,7 @@ def _validation_findings(variable: dict[str, Any], pointer: str) -> Iterator[Fin
     rules = variable.get("validation")
     rules = {key: rule for key, rule in rules.items() if rule is not None} if isinstance(rules, dict) else {}
     pattern = rules.get("pattern")
-    if isinstance(pattern, str) and (problem := _problem_of_pattern(pattern)):
+    if isinstance(pattern, str) and (problem := problem_of(pattern)):
         place = pointer_to(pointer, "validation", "pattern")
         message = f"{shown_value(pattern)} is not a regular expression: {problem}"
         yield error_at("PP301", place, message, value=shown_value(pattern), expected="a regular expression")
@@ -220,7 +221,7 @@ def _param_findings(check: str, kind: str, params: dict[str, Any], place: str) -
         if not _is_number(params[given]) or params[given] < 1:
             message = f"expected a number of at least 1, found {shown_value(params[given])}"
             yield error_at("PP303", pointer_to(place, given), message, value=shown_value(params[given]))
-    elif isinstance(params[given], str) and (problem := _problem_of_pattern(params[given])):
+    elif isinstance(params[given], str) and (problem := problem_of(params[given])):
         message = f"{shown_value(params[given])} is not a regular expression: {problem}"
         yield error_at("PP301", pointer_to(place, given), message, value=shown_value(params[given]))
 
@@ -245,14 +246,6 @@ def _unknown_check(what: str, kind: str, pointer: str) -> Finding:
     near = (OLDER_CHECKS[kind],) if kind in OLDER_CHECKS else near_names(kind, CHECKS)
     message = f"there is no {what} {shown_value(kind)}"
     return error_at("PP202", pointer, message, value=shown_value(kind), suggestions=near)
-
-
-def _problem_of_pattern(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        return str(error)
-    return ""
 
 
 def _is_number(value: object) -> bool:

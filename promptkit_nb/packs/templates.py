@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,7 +47,7 @@ def time_values(now: datetime) -> Mapping[str, str]:
 
 
 MAX_NESTING = 10
-_MAX_CHARACTERS = 10_000_000  # ten levels of nesting can exhaust the memory
+_MAX_CHARACTERS = 10_000_000  # that one rendering fills in; ten levels of nesting can exhaust the memory
 
 FRAGMENTS = "fragments."  # {{fragments.NAME}} is the specification's syntax; {{fragment:NAME}} is promptpack-python's
 PLACEHOLDER = re.compile(r"\{\{[ \t]*(?:fragment:[ \t]*([\w.-]+)|([A-Za-z_][\w.-]*))[ \t]*\}\}")
@@ -98,16 +99,25 @@ def unsupported_in(text: str) -> list[Unsupported]:
     """
     masked = PLACEHOLDER.sub(lambda found: " " * len(found[0]), text)
     found = _BRACES.finditer(masked) if "{{" in masked else ()
-    return [Unsupported(text[slice(*each.span())], *line_and_column(text, each.start())) for each in found]
+    lines = Lines(text)
+    return [Unsupported(text[slice(*each.span())], *lines.place_of(each.start())) for each in found]
 
 
-def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    r"""Return line and column of an offset, both counted from 1.
+class Lines:
+    r"""The lines of a text, to find many offsets in it.
 
-    >>> line_and_column("a\nbc", 3)
+    >>> Lines("a\nbc").place_of(3)
     (2, 2)
     """
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+    def __init__(self, text: str) -> None:
+        """Find where the lines start, once."""
+        self._starts = [0, *(found.end() for found in re.finditer("\n", text))]
+
+    def place_of(self, offset: int) -> tuple[int, int]:
+        """Return line and column of an offset, both counted from 1."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ class _Rendering:
     unsupported: list[str] = field(default_factory=list)
     filled: dict[str, tuple[str, int]] = field(default_factory=dict)
     passes: int = 1
+    characters: int = 0
 
     def expand(self, text: str, chain: tuple[str, ...]) -> tuple[str, int]:
         """Return the rendered text and its nesting depth; ``chain`` holds the names that led here."""
@@ -226,13 +237,19 @@ class _Rendering:
             filling, levels = self._fill(name_in(found), chain)
             pieces += (text[end : found.start()], filling)
             end, depth = found.end(), max(depth, levels)
+            self._count(len(filling), chain)
         pieces.append(text[end:])
-        if chain and sum(map(len, pieces)) > _MAX_CHARACTERS:
-            raise PackValidationError(
-                f"{self.where} grows beyond {_MAX_CHARACTERS:,} characters in {_shown(chain)}: "
-                "let its texts refer to each other less often."
-            )
         return "".join(pieces), depth
+
+    def _count(self, characters: int, chain: tuple[str, ...]) -> None:
+        """Count what fills a placeholder; raise if that is too much in all."""
+        self.characters += characters
+        if self.characters > _MAX_CHARACTERS:
+            place = f" in {_shown(chain)}" if chain else ""
+            raise PackValidationError(
+                f"{self.where} grows beyond {_MAX_CHARACTERS:,} characters{place}: let its texts refer to each other "
+                "less often, or give shorter values."
+            )
 
     def refuse_missing(self) -> None:
         """Raise for fragments that do not exist, and for names without a value."""

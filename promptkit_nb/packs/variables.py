@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import PackValidationError
+from promptkit_nb.packs import patterns
 from promptkit_nb.text.near_names import did_you_mean, near_names
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Variable:
     """A declared variable of a prompt.
 
     ``type`` is one of ``VARIABLE_TYPES``, or ``None`` for any value. ``default`` is ``None`` if there is none.
-    ``validation`` holds rules: ``pattern`` (matched anywhere in the text), ``min_length``, ``max_length``, ``minimum``,
+    ``validation`` holds rules: ``pattern`` (found anywhere in the text), ``min_length``, ``max_length``, ``minimum``,
     ``maximum``, ``enum``. ``example`` is for readers, ``binding`` for other runtimes.
 
     >>> Variable("tone", "string", default="friendly").required
@@ -61,7 +61,7 @@ class Variable:
         if rule == "enum":
             broken = not any(_equals(value, choice) for choice in bound)
         elif rule == "pattern" and isinstance(value, str):
-            broken = self._pattern(bound).search(value) is None
+            broken = not self._is_found(bound, value)
         elif rule == "min_length" and isinstance(value, str):
             broken = len(value) < bound
         elif rule == "max_length" and isinstance(value, str):
@@ -72,13 +72,18 @@ class Variable:
             broken = value > bound
         return broken
 
-    def _pattern(self, pattern: str) -> re.Pattern[str]:
-        try:
-            return re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+    def _is_found(self, pattern: str, value: str) -> bool:
+        if problem := patterns.problem_of(pattern):
             raise PackValidationError(
-                f"The pattern {pattern!r} of variable {self.name!r} is not a regular expression of Python ({error}): "
-                "correct it in the pack."
+                f"The pattern {pattern!r:.100} of variable {self.name!r} is not a regular expression of Python "
+                f"({problem}): correct it in the pack."
+            )
+        try:
+            return patterns.is_found(pattern, value)
+        except OverflowError as error:
+            raise PackValidationError(
+                f"The pattern {pattern!r:.100} of variable {self.name!r} cannot be used ({error}): simplify it in the "
+                "pack."
             ) from error
 
     def _refused(self, value: object, rule: str) -> PackValidationError:
