@@ -333,17 +333,22 @@ class TestDamage:
         assert turns_df(disk)["cost_usd"].tolist() == [0.001]
 
     def test_number_beyond_64_bits_is_an_error(self, disk: DiskStore) -> None:
-        """Tokens beyond 64 bits raise, naming the conversation."""
-        disk.append("a", said("x", usage=Usage(2**63, 0)))
+        """Tokens beyond 64 bits, which earlier versions stored, raise, naming the conversation."""
+        disk.append("a", said("x", usage=Usage(10**12, 0)))
+        line = disk.backend.run(lambda: disk.backend.turns(1)[0], write=False)
+        absurd = line.replace(b"1000000000000", str(2**63).encode())
+        disk.backend.run(lambda: disk.backend.put((1 << 24) | 0, absurd), write=True)
         with pytest.raises(StoreCorruptedError, match="'a'"):
             turns_df(disk)
 
 
 def test_long_and_unusual_texts_are_preserved() -> None:
-    """Line breaks, quotes, emojis, zero bytes, empty and very long texts are preserved."""
+    """Line breaks, quotes, emojis, empty and very long texts are; of the control characters, none is shown."""
     store = MemoryStore()
     texts = ["", "a\nb\r\n\u2028", '"\\/', "🙂 é e\u0301", "nul\0inside", "x" * 3_000_000, "{}"]
     for text in texts:
         store.append("a", Turn(messages=(Message("user", "?"), Message("assistant", text))))
-    assert list(messages_df(store)["content"])[1::2] == texts
-    assert list(turns_df(store)["text"]) == texts
+    shown = ["", "a\nb\n\u2028", '"\\/', "🙂 é e\u0301", "nulinside", "x" * 3_000_000, "{}"]
+    assert list(messages_df(store)["content"])[1::2] == shown
+    assert list(turns_df(store)["text"]) == shown
+    assert [turn.text for turn in store.get("a").turns] == texts
