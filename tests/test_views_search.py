@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from promptkit_nb import InvalidArgumentError, MemoryStore, search, turns_df
+from promptkit_nb import InvalidArgumentError, MemoryStore, Message, Turn, search, turns_df
+from promptkit_nb.characters import folded, visible
 from promptkit_nb.views import row_cache
 from promptkit_nb.views.schemas import SEARCH_RESULTS
 from storing import rich_state, said
+
+if TYPE_CHECKING:
+    from storing import OpenStore
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def store() -> MemoryStore:
         ('"quick cat"', ["b", "b"]),
         ('"cat dog"', []),
         ("größe", ["b", "b"]),
-        ("GRÖSSE", []),
+        ("GRÖSSE", ["b", "b"]),
         ("100%", ["b", "b"]),
         ("(a.b)", ["b", "b"]),
         ("a.b)", ["b", "b"]),
@@ -99,3 +105,47 @@ def test_long_read_shows_a_progress_bar(
     monkeypatch.setattr(row_cache, "PROGRESS_DELAY_S", 0)
     turns_df(store)
     assert "Reading" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said_text", "searched"),
+    [
+        ("Das CAFÉ", "café"),
+        ("Das cafe\u0301", "CAFÉ"),
+        ("Das café", "cafe\u0301"),
+        ("ОТЧЁТ за май", "отчёт"),
+        ("ΟΔΟΣ", "οδος"),
+        ("Die Straße", "STRASSE"),
+        ("STRASSE", "straße"),
+        ("가나다", "\u1100\u1161나다"),
+        ("\u1100\u1161나다", "가나"),
+        ("İstanbul", "i\u0307stanbul"),
+    ],
+)
+def test_text_that_looks_equal_is_found(open_store: OpenStore, said_text: str, searched: str) -> None:
+    """Composed or decomposed, in small or in capital letters; the snippet shows it as it was said."""
+    store = open_store()
+    store.append("a", said(f"{'é' * 40} {said_text} {'ü' * 200}"))
+    store.append("b", said("something else"))
+    found = search(store, searched)
+    assert list(found["conversation_id"].unique()) == ["a"]
+    assert said_text in found["snippet"].iloc[0]
+
+
+def test_other_accents_are_not_found() -> None:
+    """An accent is part of its letter."""
+    store = MemoryStore()
+    store.append("a", said("Das cafe\u0301"))
+    assert len(search(store, "cafe")) == 0
+
+
+@given(st.text(min_size=1), st.text(), st.text())
+def test_every_part_of_a_text_is_found(word: str, before: str, after: str) -> None:
+    """As it was said, and the snippet is never longer than it may be."""
+    assume(word.strip() and '"' not in word and visible(word) == word)
+    assume(folded(word.strip()) in folded(before + word + after))  # an accent that follows makes it another letter
+    store = MemoryStore()
+    store.append("a", Turn(messages=(Message("user", before + word + after),)))
+    found = search(store, f'"{word}"')
+    assert len(found) == 1
+    assert len(found["snippet"].iloc[0]) <= 102

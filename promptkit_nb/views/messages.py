@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from promptkit_nb.characters import folded
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.views.batches import Batch, TurnLines, batch_of
@@ -87,7 +89,8 @@ def search(
 ) -> pd.DataFrame:
     """Return one row for each message that contains all of these words, in the order of ``messages_df``.
 
-    Case is ignored, and a word may be part of a longer one; ``"words in quotes"`` must occur exactly so.
+    Case is ignored, in every writing system, and so is whether accents are composed; a word may be part of a longer
+    one; ``"words in quotes"`` must occur exactly so.
 
     Its columns, in this order:
 
@@ -145,18 +148,23 @@ def _words_in(text: str) -> list[str]:
 
 def _matching(messages: Columns, words: Sequence[str]) -> Columns:
     """Return the messages that contain all words, with a snippet of each."""
-    for word in map(str.lower, words):
-        contents = np.asarray(messages.arrays["content"])
-        messages = messages.select(np.array([word in content.lower() for content in contents], bool))
-    patterns = [re.compile(re.escape(word), re.IGNORECASE) for word in words]
+    words = [*map(folded, words)]
+    are_found = [all(word in text for word in words) for text in map(folded, np.asarray(messages.arrays["content"]))]
+    messages = messages.select(np.array(are_found, bool))
     contents = np.asarray(messages.arrays["content"])
-    return messages.with_arrays(snippet=texts([_snippet(content, patterns) for content in contents]))
+    return messages.with_arrays(snippet=texts([_snippet(content, words) for content in contents]))
 
 
-def _snippet(content: str, patterns: Sequence[re.Pattern[str]]) -> str:
-    """Return the text around the first match, on one line."""
-    found = (pattern.search(content) for pattern in patterns)
-    first = min((match.start() for match in found if match), default=0)
-    start = max(0, first - CHARACTERS_BEFORE)
+def _snippet(content: str, words: Sequence[str]) -> str:
+    """Return the text around the first match of a folded word, on one line."""
+    start = max(0, min(_start_of(word, content) for word in words) - CHARACTERS_BEFORE)
     stop = start + SNIPPET_CHARACTERS
     return f"{'…' * (start > 0)}{one_line(content[start:stop])}{'…' * (stop < len(content))}"
+
+
+def _start_of(word: str, content: str) -> int:
+    """Return where a folded word begins in a text that has it; folding may change the length of what is before it."""
+    if content.isascii():
+        return content.lower().index(word)
+    end = bisect_left(range(len(content)), True, key=lambda end: word in folded(content[:end]))  # noqa: FBT003 - a key
+    return max(0, end - len(word))
