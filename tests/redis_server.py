@@ -178,8 +178,8 @@ class RedisClusterServers:
         """Return a client of the cluster."""
         return redis.RedisCluster(host="127.0.0.1", port=self.nodes[0].port)
 
-    def move_slot(self, key: str) -> None:
-        """Give the slot of a key, with all keys in it, to the next node."""
+    def move_slot(self, key: str) -> int:
+        """Give the slot of a key, with all keys in it, to the next node; return that node's number."""
         with closing(self.nodes[0].client()) as client:
             slot = str(client.execute_command("CLUSTER", "KEYSLOT", key))  # type: ignore[no-untyped-call]
         ids = [node.call("CLUSTER", "MYID").decode() for node in self.nodes]
@@ -192,6 +192,7 @@ class RedisClusterServers:
         self.nodes[source].call("MIGRATE", "127.0.0.1", port, "", "0", "5000", "KEYS", *keys[source])
         for node in (self.nodes[target], self.nodes[source], *self.nodes):
             node.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        return target
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
+import time
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +32,7 @@ from redis import Redis, RedisCluster, exceptions
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.checks import incomplete
-from promptkit_nb.stores.redis_client import LOST, Node, address_of, checked_client, client_of, translated
+from promptkit_nb.stores.redis_client import LOST, MOVING, Node, address_of, checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Keys, Numbered
 from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, RedisLists
 from promptkit_nb.stores.redis_status import ServerStatus
@@ -48,6 +49,7 @@ T = TypeVar("T")
 
 SCANNED_AT_ONCE = 10_000
 MOST_MOVES = 5  # of a cluster's slot, during one call
+PAUSE_S = 0.02  # while they are being moved
 _OF = b"of"
 # Appends a turn if its conversation's record and its accounts (KEYS[5] and following) have their former values, none of
 # its keys is missing (ARGV[7] says whose turns they are) and the turn is new; returns 1 if it did. ARGV[6] is when the
@@ -83,6 +85,7 @@ class RedisBackend:
         self._keys = Keys(prefix)
         given = client_of(url, password, timeout_s) if client is None else checked_client(client)
         self._node = Node(given, self._keys("format"), is_ours=client is None)
+        self._timeout_s = timeout_s
         self._closed = False
         self._local = threading.local()
         self._lists = RedisLists(self._keys)
@@ -95,7 +98,7 @@ class RedisBackend:
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
         """Run the work, and run it again whenever someone else wrote what it had read."""
-        moves = 0
+        moves, until = 0, time.monotonic() + self._timeout_s
         while True:
             self._check_open()
             with translated(self.where, self._node, self._keys):
@@ -110,6 +113,10 @@ class RedisBackend:
                     if moves > MOST_MOVES or not self._node.follow(moved):
                         raise
                     self.where = address_of(self._client)
+                except MOVING:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(PAUSE_S)
                 except LOST:
                     self._node.lost()
                     raise

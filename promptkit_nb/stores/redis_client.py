@@ -25,6 +25,9 @@ C = TypeVar("C", bound="redis.Redis | redis.RedisCluster")
 LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
 """What the client raises if it does not know whether the server executed a command."""
 
+MOVING = (exceptions.AskError, exceptions.TryAgainError)
+"""What a node of a cluster answers while it hands over our keys to another."""
+
 _DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.RedisClusterException)
 _ELSEWHERE = (exceptions.ReadOnlyError, exceptions.AskError)  # a replica, or a node of a cluster without our slot
 

@@ -303,7 +303,7 @@ class RowAccess:
         if conversation_id in self._reported:
             return
         self._reported.add(conversation_id)
-        latest = record.updated_at if record.expires_at is None else max(record.updated_at, record.expires_at)
+        latest = max(record.updated_at, record.expires_at or record.updated_at)
         warnings.warn(
             f"A time of the conversation {conversation_id!r} in {self.backend.where} is more than a day ahead "
             f"({latest:%Y-%m-%d %H:%M} UTC, now is {now:%Y-%m-%d %H:%M}), so it counts as now. A clock is or was "
