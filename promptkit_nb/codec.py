@@ -79,8 +79,8 @@ def encode_turn(turn: Turn) -> bytes:
 
 
 def encode_state(state: ConversationState) -> bytes:
-    """Return a whole conversation as one line of JSON, without its revision, which belongs to the store."""
-    line = _without_defaults(replace(state, revision=0))
+    """Return a whole conversation as one line of JSON, without its revision and notebook, which belong to the store."""
+    line = _without_defaults(replace(state, revision=0, notebook=None))
     line["turns"] = [_turn_line(turn) for turn in state.turns]
     line["versions"] = {key: [_turn_line(turn) for turn in former] for key, former in state.versions.items()}
     line["branches"] = [

@@ -87,6 +87,24 @@ class Branch:
     created_at: datetime = field(default_factory=utc_now)
 
 
+@dataclass(frozen=True, slots=True)
+class NotebookNote:
+    """The notebook that a conversation belongs to, as it was last seen.
+
+    ``path`` is its absolute path and ``host`` the machine; ``kernel`` is the name of the kernel, which lasts over
+    restarts. Without a path the front end did not tell it; a batch run has no kernel's name either.
+    """
+
+    path: str = ""
+    host: str = ""
+    kernel: str = ""
+
+    @property
+    def is_of_batch_run(self) -> bool:
+        """Whether a program executed the notebook, so that nobody comes back to the conversation."""
+        return not (self.path or self.kernel)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of a conversation, stored so that it can be resumed without the pack file.
@@ -109,8 +127,8 @@ class ConversationState:
 
     ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
     ``context_hash`` is the hash of the turns that were removed at the front. ``metadata`` has JSON values; times are in
-    UTC. Two fields belong to the store and are not compared: ``dropped``, the totals of turns that were deleted from
-    the state (totals never fall), and ``revision``, the number of writes.
+    UTC. Three fields belong to the store and are not compared: ``dropped``, the totals of turns that were deleted from
+    the state (totals never fall), ``revision``, the number of writes, and ``notebook``, whose conversation it is.
 
     >>> from promptkit_nb import ConversationState
     >>> state = ConversationState("persistent-chat", "alice", system_prompt="You help.")
@@ -132,6 +150,7 @@ class ConversationState:
     dropped: Totals = field(default_factory=Totals, compare=False)
     context_hash: str | None = None
     revision: int = field(default=0, compare=False)
+    notebook: NotebookNote | None = field(default=None, compare=False, repr=False)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -199,3 +218,4 @@ class Head:
     updated_at: datetime
     metadata: Mapping[str, object]
     revision: int
+    notebook: NotebookNote | None = field(default=None, compare=False, repr=False)

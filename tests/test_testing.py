@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.stores.base import StateStore
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptkit_nb.state import Branch, ConversationState, Head
-    from promptkit_nb.stores.base import Charge, Reservation, StateStore, StoredTurn
+    from promptkit_nb.stores.base import Charge, Reservation, StoredTurn
     from promptkit_nb.turns import Turn
 
 
@@ -43,6 +44,10 @@ class TestOurs:
     def test_redis_passes(self, redis_url: str) -> None:
         """Each check has a prefix of its own."""
         check_state_store(lambda: RedisStore(redis_url, prefix=f"{uuid4()}:"))
+
+    def test_what_a_store_inherits_passes(self) -> None:
+        """``StateStore`` itself finds notebooks and answers, by looking at all of them."""
+        check_state_store(InheritsAll)
 
     def test_narrowed_store_refuses_others_and_passes_the_rest(self) -> None:
         """A narrowed store fails only the checks that name other users or close it."""
@@ -198,6 +203,31 @@ class WorksWhenClosed(MemoryStore):
         return [] if self.backend.closed else super().list(*args, **options)
 
 
+class AnswersEveryone(MemoryStore):
+    """Finds the answers of all users."""
+
+    def find_answers(self, replay_key: str, **options: Any) -> tuple[Turn, ...]:
+        users = {head.user_id for head in self.list()}
+        return tuple(
+            turn for user in users for turn in super().find_answers(replay_key, **{**options, "user_id": user})
+        )
+
+
+class DeletesWhatChanged(MemoryStore):
+    """Does not look at the revision."""
+
+    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:  # noqa: ARG002
+        super().delete(conversation_id)
+
+
+class InheritsAll(MemoryStore):
+    """Knows nothing of notebooks but what ``StateStore`` gives it."""
+
+    set_notebook = StateStore.set_notebook
+    find_notebooks = StateStore.find_notebooks
+    find_answers = StateStore.find_answers
+
+
 BROKEN: dict[type[MemoryStore], set[str]] = {
     LosesTheThirdTurn: {
         "recent_is_the_newest",
@@ -217,7 +247,7 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
         "tail_becomes_a_branch",
         "archived_head_stays_in_the_context",
     },
-    ForksTheCost: {"forked_turns_are_inherited"},
+    ForksTheCost: {"forked_turns_are_inherited", "fork_belongs_to_no_notebook"},
     CleansUpInADryRun: {"old_ones_are_cleaned_up", "narrowed_store_deletes_its_own"},
     PagesWithoutOrder: {"order_is_total"},
     ReservesScopeByScope: {
@@ -253,6 +283,8 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
     },
     StreamsCurrentTurnsOnly: {"every_stored_turn_is_streamed"},
     WorksWhenClosed: {"closed_store_refuses_every_call"},
+    AnswersEveryone: {"answers_of_notebooks_are_found"},
+    DeletesWhatChanged: {"deletion_compares_the_revision"},
 }
 
 

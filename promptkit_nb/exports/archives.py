@@ -6,6 +6,7 @@ They keep a conversation next to its notebook, and move all conversations from d
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -151,7 +152,7 @@ def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
 
 def _state_in(path: Path, data: bytes, wanted: str) -> ConversationState:
     try:
-        state = decode(data, ConversationState)
+        state = replace(decode(data, ConversationState), notebook=None)  # a file belongs to no notebook here
         check_values_of_state(state)
     except errors.StoreCorruptedError as error:
         raise _not_an_archive(path, wanted, str(error.__cause__)) from error

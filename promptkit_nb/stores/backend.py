@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from promptkit_nb.stores.index import Entry
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ class AccountChange(NamedTuple):
 
 
 class Appending(NamedTuple):
-    """What an append changes: a conversation's record, the row of one turn, and accounts of the ledger."""
+    """What an append changes: a conversation's record, the row and entry of one turn, and accounts of the ledger."""
 
     conversation_id: str
     user_id: str
@@ -32,6 +34,7 @@ class Appending(NamedTuple):
     accounts: Sequence[AccountChange] = ()
     lifetime_s: float | None = None
     """In how many seconds the conversation expires; ``None`` if it never does."""
+    entry: Entry | None = None
 
 
 class Backend(Protocol):
@@ -133,6 +136,18 @@ class Backend(Protocol):
 
     def put_note(self, name: str, value: bytes) -> None:
         """Note something under this name."""
+        ...
+
+    def entries(self, key: str) -> Sequence[Entry]:
+        """Return the entries of a key of the index, oldest first."""
+        ...
+
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:
+        """Write an entry of the index, which may be forgotten after ``lifetime_s``."""
+        ...
+
+    def drop_entry(self, entry: Entry) -> None:
+        """Delete an entry of the index, if it is there."""
         ...
 
     def close(self) -> None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol, Self
+from unicodedata import normalize
 
+from promptkit_nb.errors import ConversationChangedError
 from promptkit_nb.ids import check_own_user, check_user_id
-from promptkit_nb.turns import Turn, utc_now
+from promptkit_nb.turns import INTERRUPTED, Turn, utc_now
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from promptkit_nb.state import Branch, ConversationState, Head, Summary
+    from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Summary
     from promptkit_nb.stores.ledger import Account
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
@@ -217,8 +220,73 @@ class StateStore(Protocol):
         """
         ...
 
-    def delete(self, conversation_id: str) -> None:
+    def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
+        """Record the notebook that the conversation belongs to; its metadata does not show it.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> from promptkit_nb.state import NotebookNote
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello"))
+        >>> head = store.set_notebook("hello", NotebookNote("/work/eda.ipynb", host="here"))
+        >>> head.notebook.path, head.metadata
+        ('/work/eda.ipynb', {})
+        """
+        while True:
+            state = self.get(conversation_id)
+            with suppress(ConversationChangedError):
+                return self.set(replace(state, notebook=notebook), expected_revision=state.revision)
+
+    def find_notebooks(
+        self, *, user_id: str, path: str | None = None, kernel: str | None = None
+    ) -> builtins.list[Head]:
+        """Return the heads of a user's notebooks with this path, or of this kernel, oldest first.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> from promptkit_nb.state import NotebookNote
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", "alice", notebook=NotebookNote("/work/eda.ipynb")))
+        >>> [head.conversation_id for head in store.find_notebooks(user_id="alice", path="/work/eda.ipynb")]
+        ['hello']
+        """
+        noted = self.list(user_id=user_id, sort_by="created_at", descending=False)
+        return [
+            head
+            for head in noted
+            if head.notebook is not None
+            and (
+                head.notebook.kernel == kernel
+                if path is None
+                else normalize("NFC", head.notebook.path) == normalize("NFC", path)
+            )
+        ]
+
+    def find_answers(self, replay_key: str, *, provider: str, user_id: str, limit: int = 10) -> tuple[Turn, ...]:
+        """Return turns of a user's notebooks that answer exactly this request, oldest first, at most ``limit``.
+
+        Interrupted answers do not count, and neither do conversations without a notebook (``set_notebook``).
+
+        >>> from promptkit_nb import ConversationState, MemoryStore, Message, Turn
+        >>> from promptkit_nb.state import NotebookNote
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", notebook=NotebookNote("/work/eda.ipynb")))
+        >>> _ = store.append("hello", Turn(messages=(Message("user", "Hi"),), provider="demo", replay_key="5f2a"))
+        >>> [turn.user_text for turn in store.find_answers("5f2a", provider="demo", user_id="default")]
+        ['Hi']
+        """
+        noted = {head.conversation_id for head in self.list(user_id=user_id) if head.notebook is not None}
+        found = [
+            each.turn
+            for each in self.iter_turns(user_id=user_id)
+            if each.conversation_id in noted
+            and (each.turn.replay_key, each.turn.provider) == (replay_key, provider)
+            and each.turn.finish_reason != INTERRUPTED
+        ]
+        return tuple(sorted(found, key=lambda turn: (turn.created_at, turn.id))[:limit])
+
+    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently.
+
+        ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()

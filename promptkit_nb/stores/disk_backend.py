@@ -17,6 +17,7 @@ from weakref import WeakSet, finalize
 from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores import disk_cache
+from promptkit_nb.stores.index import Entry
 from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Table:
         """Return a value that changes whenever any row changes, and whenever another thread uses this table.
 
         SQLite counts the commits of other connections and the changes of this one; each thread has its own connection.
-        Changes by ``swap`` and by ``put(counts=False)`` are left out.
+        Changes by ``swap`` and those with ``counts=False`` are left out.
         """
         (others,) = self._connection.execute("PRAGMA data_version").fetchone()
         return self._switches, others, self._connection.total_changes - self._uncounted
@@ -225,11 +226,12 @@ class Table:
             self._connection.execute(_PUT, (key, time.time(), tag, value))
         self._uncounted += not counts
 
-    def add(self, key: disk_cache.Key, value: bytes, tag: str) -> None:
+    def add(self, key: disk_cache.Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
         """Write one row with a new key; if a row has it already, the store is damaged, and that row stays."""
         if type(value) is not bytes or type(key) not in (str, int):
             disk_cache.check_row(key, value)  # raises: that would be a bug of ours
         self._connection.execute(_ADD, (key, time.time(), tag, value))
+        self._uncounted += not counts
 
     def swap(self, row: Row, former: bytes, new: Row, low: disk_cache.Key, high: disk_cache.Key) -> bool:
         """Write one row and add a new one, if the first has its former value and no ``low <= key < high`` the new tag.
@@ -367,6 +369,7 @@ class DiskBackend(Table):
         (cid << 24) | place  a turn                             tag "t:" + turn id
         "l:" + scope         account of the ledger
         "s:" + name          what a store notes for itself
+        "k:" + key + …       entry of the index: a conversation's id
     """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
@@ -378,13 +381,15 @@ class DiskBackend(Table):
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _ = appending
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _, entry = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
         if not self.swap(head, former, turn, *_bounds_of(cid)):
             return False
         for scope, _, changed in accounts:
             self.put(f"l:{scope}", changed, counts=False)
+        if entry is not None:
+            self.add(_key_of_entry(entry), entry.conversation_id.encode(), counts=False)
         return True
 
     def record(self, conversation_id: str) -> bytes | None:
@@ -482,6 +487,20 @@ class DiskBackend(Table):
         """Note something under this name."""
         self.put(f"s:{name}", value)
 
+    def entries(self, key: str) -> list[Entry]:
+        """Return the entries of a key of the index, oldest first."""
+        low = f"k:{key}:"
+        found = [(str(name).split(":"), value) for name, value in self.between(low, after_prefix(low))]
+        return [Entry(key, int(at), int(cid), int(place), value.decode()) for (_, _, at, cid, place), value in found]
+
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - it goes with its conversation
+        """Write an entry of the index."""
+        self.put(_key_of_entry(entry), entry.conversation_id.encode())
+
+    def drop_entry(self, entry: Entry) -> None:
+        """Delete an entry of the index, if it is there."""
+        self.delete(_key_of_entry(entry))
+
     def _is_empty(self) -> bool:
         return self.get("format") is None
 
@@ -504,6 +523,11 @@ def after_prefix(prefix: str) -> str:
 
 def _key_of(cid: int, place: int) -> int:
     return (cid << PLACE_BITS) | place
+
+
+def _key_of_entry(entry: Entry) -> str:
+    """Return the key of an entry's row; it sorts by age."""
+    return f"k:{entry.key}:{entry.at_us:020d}:{entry.cid}:{entry.place}"
 
 
 def _bounds_of(cid: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from promptkit_nb.codec import check_format, decode
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary, Totals
+from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, Totals
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id, utc_now
 
 PLACE_BITS = 24
@@ -53,6 +53,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_aside: int = ASIDE
     totals: Totals = msgspec.field(default_factory=Totals)
     expires_at: datetime | None = None
+    notebook: NotebookNote | None = None
     format: int = 1
     ttl_s: float | None = None
     noticed_at: datetime | None = None
@@ -195,6 +196,7 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
         updated_at=record.updated_at,
         metadata=metadata,
         revision=record.revision,
+        notebook=record.notebook,
     )
 
 
@@ -219,6 +221,7 @@ def state_of(conversation_id: str, record: Record, frame: Frame, turns: Mapping[
         dropped=frame.dropped,
         context_hash=frame.context_hash,
         revision=record.revision,
+        notebook=record.notebook,
     )
 
 
@@ -268,6 +271,7 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
         next_place=len(state.turns),
         next_aside=aside,
         totals=state.totals,
+        notebook=state.notebook,
     )
     frame = Frame(
         system_prompt=state.system_prompt,
@@ -384,10 +388,13 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
 
 
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
-    """Return record and frame of an independent copy; its turns are inherited, and not in its totals."""
+    """Return record and frame of an independent copy; its turns are inherited, and not in its totals.
+
+    It belongs to no notebook.
+    """
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
     new = structs.replace(record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None)
-    new = structs.replace(new, ttl_s=None, noticed_at=None)
+    new = structs.replace(new, ttl_s=None, noticed_at=None, notebook=None)
     inherited = replace(
         frame,
         summaries=summaries,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.backend import Appending
     from promptkit_nb.stores.base import Duration
+    from promptkit_nb.stores.index import Entry
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -61,6 +62,7 @@ class MemoryBackend:
         self._places: dict[int, dict[str, int]] = {}
         self._accounts: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
+        self._entries: dict[str, tuple[Entry, ...]] = {}
         self._last_cid = 0
         self._closed = False
 
@@ -82,13 +84,15 @@ class MemoryBackend:
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _ = appending
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _, entry = appending
         if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
             return False
         self.put_turn(cid, place, turn_id, line)
         self.put_record(conversation_id, user_id, record)
         for scope, _, changed in accounts:
             self.put_account(scope, changed)
+        if entry is not None:
+            self.put_entry(entry, None)
         return True
 
     def record(self, conversation_id: str) -> bytes | None:
@@ -169,12 +173,30 @@ class MemoryBackend:
         """Note something under this name."""
         self._put(self._notes, name, value)
 
+    def entries(self, key: str) -> list[Entry]:
+        """Return the entries of a key of the index, oldest first."""
+        return sorted(self._entries.get(key, ()))
+
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - it goes with its conversation
+        """Write an entry of the index."""
+        self.drop_entry(entry)
+        self._put(self._entries, entry.key, (*self._entries.get(entry.key, ()), entry))
+
+    def drop_entry(self, entry: Entry) -> None:
+        """Delete an entry of the index, if it is there."""
+        kept = tuple(each for each in self._entries.get(entry.key, ()) if each != entry)
+        if kept:
+            self._put(self._entries, entry.key, kept)
+        else:
+            self._drop(self._entries, entry.key)
+
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
             self._closed = True
             for rows in (self._records, self._frames, self._turns, self._places, self._accounts, self._notes):
                 rows.clear()
+            self._entries.clear()
 
     @property
     def closed(self) -> bool:

@@ -95,10 +95,10 @@ class RedisStore(RowStore):
         """Return where it is, without the password."""
         return self._described(self.backend.where)
 
-    def delete(self, conversation_id: str) -> None:
+    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently; what the server has left of one that it evicted in part, too."""
         try:
-            super().delete(conversation_id)
+            super().delete(conversation_id, expected_revision=expected_revision)
         except StoreCorruptedError:
             erase = partial(self.backend.erase_damaged, conversation_id, self.user_id)
             if not self.backend.run(erase, write=True):

@@ -10,6 +10,7 @@ Names of keys, before which ``redis_keys`` puts the prefix:
     h:ID       record                          a:ID      frame
     t:CID      hash of turns by place          i:CID     hash of places by turn id
     l:SCOPE    account of the ledger           s:NAME    what a store notes for itself
+    k:KEY      sorted set of CID:PLACE:ID, by age: the entries of a key of the index
 
 ``t:CID`` also says under ``of`` whose turns it has. CID is a random number: a server that evicted a counter would give
 out the same numbers again. Every write to a conversation changes its record, so a transaction watches the records that
@@ -32,6 +33,7 @@ from redis import Redis, RedisCluster, exceptions
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.checks import incomplete
+from promptkit_nb.stores.index import Entry
 from promptkit_nb.stores.redis_client import LOST, MOVING, Node, address_of, checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Keys, Numbered
 from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, RedisLists
@@ -51,20 +53,25 @@ SCANNED_AT_ONCE = 10_000
 MOST_MOVES = 5  # of a cluster's slot, during one call
 PAUSE_S = 0.02  # while they are being moved
 _OF = b"of"
-# Appends a turn if its conversation's record and its accounts (KEYS[5] and following) have their former values, none of
+# Appends a turn if its conversation's record and its accounts (KEYS[6] and following) have their former values, none of
 # its keys is missing (ARGV[7] says whose turns they are) and the turn is new; returns 1 if it did. ARGV[6] is when the
-# server drops the conversation, 0 for never. An account's former and new value are two arguments, from ARGV[8] on; the
-# former is "" if there is none.
+# server drops the conversation, 0 for never. KEYS[5] is the turn's key in the index, ARGV[8] and ARGV[9] are age and
+# member of its entry; the member is "" if it has none. An account's former and new value are two arguments, from
+# ARGV[10] on; the former is "" if there is none.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
 if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
-for i = 5, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
+for i = 6, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
 if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIREAT', KEYS[i], ARGV[6]) end end
-for i = 5, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
+for i = 6, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
+if ARGV[9] ~= '' then
+  redis.call('ZADD', KEYS[5], ARGV[8], ARGV[9])
+  if ARGV[6] ~= '0' then redis.call('PEXPIREAT', KEYS[5], ARGV[6]) else redis.call('PERSIST', KEYS[5]) end
+end
 return 1
 """
 
@@ -155,10 +162,11 @@ class RedisBackend:
         """
         if not self._may_script:
             return False
-        conversation_id, _, former, record, cid, place, turn_id, line, accounts, lifetime_s = appending
-        keys = self._keys_of(conversation_id, cid)
+        conversation_id, _, former, record, cid, place, turn_id, line, accounts, lifetime_s, entry = appending
+        keys = [*self._keys_of(conversation_id, cid), self._keys(f"k:{entry.key if entry else ''}")]
         at = 0 if lifetime_s is None else self._expiry_ms(lifetime_s)
         args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, at, conversation_id.encode()]
+        args += (entry.at_us, _member_of(entry)) if entry else (0, "")
         for scope, former_account, changed in accounts:
             keys.append(self._keys(f"l:{scope}"))
             args += (former_account or b"", changed)
@@ -295,6 +303,25 @@ class RedisBackend:
         """Note something under this name."""
         self._put(f"s:{name}", value)
 
+    def entries(self, key: str) -> list[Entry]:
+        """Return the entries of a key of the index, oldest first."""
+        found = []
+        for member, at_us in self._reader.zrange(self._keys(f"k:{key}"), 0, -1, withscores=True):
+            cid, place, conversation_id = member.decode().split(":", 2)
+            found.append(Entry(key, int(at_us), int(cid), int(place), conversation_id))
+        return found
+
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:
+        """Write an entry of the index; the server may drop the entries of a key together with the newest one."""
+        key = self._keys(f"k:{entry.key}")
+        self._write("ZADD", key, entry.at_us, _member_of(entry))
+        at = None if lifetime_s is None else self._expiry_ms(lifetime_s)
+        self._now.expiries.append(("PERSIST", key) if at is None else ("PEXPIREAT", key, at))
+
+    def drop_entry(self, entry: Entry) -> None:
+        """Delete an entry of the index, if it is there."""
+        self._write("ZREM", self._keys(f"k:{entry.key}"), _member_of(entry))
+
     def move_old(self) -> int:
         """Move what still has keys of version 0.1; return how many conversations that were."""
         if not self._keys.has_old:
@@ -333,6 +360,24 @@ class RedisBackend:
                     cid = int(key.rpartition(b":")[2])
                     self._write("UNLINK", key, self._keys(f"i:{cid}"))
         return bool(listed)
+
+    def entries(self, key: str) -> list[Entry]:
+        """Return the entries of a key of the index, oldest first."""
+        found = []
+        for member, at_us in self._reader.zrange(self._key(f"k:{key}"), 0, -1, withscores=True):
+            cid, place, conversation_id = member.decode().split(":", 2)
+            found.append(Entry(key, int(at_us), int(cid), int(place), conversation_id))
+        return found
+
+    def put_entry(self, entry: Entry) -> None:
+        """Write an entry of the index; it expires as conversations do."""
+        key = self._key(f"k:{entry.key}")
+        self._write("ZADD", key, entry.at_us, _member_of(entry))
+        self._now.expiries.append(("PERSIST", key) if self._ttl_s is None else ("PEXPIRE", key, _ms(self._ttl_s)))
+
+    def drop_entry(self, entry: Entry) -> None:
+        """Delete an entry of the index, if it is there."""
+        self._write("ZREM", self._key(f"k:{entry.key}"), _member_of(entry))
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
@@ -494,3 +539,7 @@ class RedisBackend:
 def _literal(key: bytes) -> bytes:
     """Return a pattern that matches just this key."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", key)
+
+
+def _member_of(entry: Entry) -> bytes:
+    return f"{entry.cid}:{entry.place}:{entry.conversation_id}".encode()

@@ -20,6 +20,7 @@ from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_
 from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
+from promptkit_nb.stores.index import notebook_entries, turn_entries, turn_entry
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, record_of, rows_of, state_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
@@ -377,19 +378,33 @@ class RowAccess:
         self.backend.put_frame(conversation_id, encode(frame))
         return head_of(conversation_id, record, frame.metadata)
 
+    def _put_turn(self, conversation_id: str, record: Record, place: int, turn: Turn, line: bytes) -> None:
+        """Write a turn, and its entry in the index if it may answer in another notebook, too."""
+        self.backend.put_turn(record.cid, place, turn.id, line)
+        entry = None if record.notebook is None else turn_entry(conversation_id, record, place, turn)
+        if entry is not None:
+            self.backend.put_entry(entry, self._lifetime_s(record))
+
     def _write(self, state: ConversationState, revision: int, former: Record | None = None) -> CachedConversation:
         """Write a whole conversation; the expiry of a ``former`` record holds on."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
         if former is not None:
             record = structs.replace(record, expires_at=former.expires_at, ttl_s=former.ttl_s)
-        for place, turn in turns.items():
-            self.backend.put_turn(record.cid, place, turn.id, encode_turn(turn))
         record = record.used(self._clock(), self.ttl_s)  # its times were given, so they are not reported
+        for place, turn in turns.items():
+            self._put_turn(state.conversation_id, record, place, turn, encode_turn(turn))
+        for entry in notebook_entries(state.conversation_id, record):
+            self.backend.put_entry(entry, None)  # it is found as long as it is used
         stored = self._put_record(state.conversation_id, record)
         self.backend.put_frame(state.conversation_id, encode(frame))
         return CachedConversation.of(stored, record, frame)
 
     def _erase(self, conversation_id: str, record: Record) -> None:
+        for entry in notebook_entries(conversation_id, record):
+            self.backend.drop_entry(entry)
+        if record.notebook is not None:
+            for entry in turn_entries(conversation_id, record, self.backend.turns(record.cid).items()):
+                self.backend.drop_entry(entry)
         self.backend.erase(conversation_id, record.cid, record.user_id)
         self._cache.forget(conversation_id, record.cid)
 

@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from promptkit_nb.characters import printable
-from promptkit_nb.codec import encode, turn_and_line
+from promptkit_nb.codec import decode_turn, encode, turn_and_line
 from promptkit_nb.context_hash import chain_of
-from promptkit_nb.errors import StoreError
+from promptkit_nb.errors import StoreCorruptedError, StoreError
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.state import Branch, ConversationState, Head, Summary, carry_totals
+from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Summary, carry_totals
 from promptkit_nb.stores import checks, ledger
 from promptkit_nb.stores.backend import AccountChange, Appending
 from promptkit_nb.stores.base import Charge, Duration, PeriodicCleanup, Reservation, SortKey, StateStore, StoredTurn
+from promptkit_nb.stores.index import (
+    Entry,
+    answer_key,
+    notebook_entries,
+    notebook_key,
+    turn_entries,
+    turn_entry,
+)
 from promptkit_nb.stores.layout import (
     Record,
     archived,
@@ -38,6 +46,7 @@ from promptkit_nb.stores.row_access import CachedConversation, RowAccess, deleti
 from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
@@ -114,7 +123,7 @@ class RowStore(RowAccess, StateStore):
         if self.backend.place_of(record.cid, turn.id) is not None:
             return self._save(conversation_id, record)
         record, frame, new_place = replaced(record, frame, place, turn)
-        self.backend.put_turn(record.cid, new_place, turn.id, line)
+        self._put_turn(conversation_id, record, new_place, turn, line)
         self._enter(charge)
         return self._save(conversation_id, self._counted(record), frame)
 
@@ -203,10 +212,45 @@ class RowStore(RowAccess, StateStore):
             self._put_used(conversation_id, record)
         return self._save(new_id, copy, inherited)
 
+    @writing
+    def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
+        """Record whose conversation it is; its revision and times stay as they are."""
+        record, frame = self._visible_with_frame(conversation_id)
+        noted = structs.replace(record, notebook=notebook)
+        for entry in notebook_entries(conversation_id, record):
+            self.backend.drop_entry(entry)
+        for entry in notebook_entries(conversation_id, noted):
+            self.backend.put_entry(entry, None)  # it is found as long as it is used
+        if (record.notebook is None) != (notebook is None):
+            self._enter_turns(conversation_id, record if notebook is None else noted, drop=notebook is None)
+        self._put_used(conversation_id, noted)
+        return head_of(conversation_id, noted, frame.metadata)
+
+    def find_notebooks(
+        self, *, user_id: str, path: str | None = None, kernel: str | None = None
+    ) -> builtins.list[Head]:
+        """Return the heads of a user's notebooks with this path, or of this kernel, oldest first."""
+        check_own_user(self.user_id, user_id)
+        key = notebook_key(user_id, path=path, kernel=kernel)
+        found = self.backend.run(partial(self._find_notebooks, key, user_id), write=False)
+        gone = [entry for entry, head in found if head is None]
+        if gone:  # they expired, or a server evicted them
+            with suppress(StoreError):  # looking writes nothing that matters
+                self.backend.run(partial(self._drop_gone, gone, user_id), write=True)
+        return [head for _, head in found if head is not None]
+
+    def find_answers(self, replay_key: str, *, provider: str, user_id: str, limit: int = 10) -> tuple[Turn, ...]:
+        """Return turns of a user's notebooks that answer exactly this request, oldest first."""
+        check_own_user(self.user_id, user_id)
+        checks.check_count("limit", limit)
+        key = answer_key(user_id, provider, replay_key)
+        return self.backend.run(partial(self._find_answers, key, replay_key, user_id, limit), write=False)
+
     @deleting
-    def delete(self, conversation_id: str) -> None:
+    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently."""
         record = self._visible(conversation_id)
+        checks.check_revision(conversation_id, record.revision, expected_revision)
         self._erase(conversation_id, record)
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
@@ -299,8 +343,9 @@ class RowStore(RowAccess, StateStore):
             cid, place = former.cid, former.next_place
             changes, lifetime_s = self._changes_by(charge), self._lifetime_s(record)
             row = (cid, place, turn.id, line)
+            entry = None if former.notebook is None else turn_entry(conversation_id, former, place, turn)
             if self.backend.append(
-                Appending(conversation_id, former.user_id, known.stored, stored, *row, changes, lifetime_s)
+                Appending(conversation_id, former.user_id, known.stored, stored, *row, changes, lifetime_s, entry)
             ):
                 self._cache.keep_turn(cid, place, line, turn, known.counter)
                 return CachedConversation(stored, record, known.frame, known.metadata, known.counter)
@@ -331,7 +376,7 @@ class RowStore(RowAccess, StateStore):
     ) -> CachedConversation:
         record = found.record
         if self.backend.place_of(record.cid, turn.id) is None:
-            self.backend.put_turn(record.cid, record.next_place, turn.id, line)
+            self._put_turn(conversation_id, record, record.next_place, turn, line)
             self._enter(charge)
             record = record.appended(turn, self._clock())
         record, stored = self._put_used(conversation_id, record)
@@ -353,6 +398,51 @@ class RowStore(RowAccess, StateStore):
             raise self._incomplete(conversation_id)
         turns = self._cache.turns_of(record.cid, lines, conversation_id, found.counter)
         return tuple(inherited(turns, frame).values())
+
+    def _enter_turns(self, conversation_id: str, record: Record, *, drop: bool) -> None:
+        """Write the entries of all turns of a notebook, or drop them."""
+        lifetime_s = self._lifetime_s(record)
+        for entry in turn_entries(conversation_id, record, self.backend.turns(record.cid).items()):
+            if drop:
+                self.backend.drop_entry(entry)
+            else:
+                self.backend.put_entry(entry, lifetime_s)
+
+    def _find_notebooks(self, key: str, user_id: str) -> builtins.list[tuple[Entry, Head | None]]:
+        """Return each entry with the head of the notebook, ``None`` if that is gone."""
+        found: builtins.list[tuple[Entry, Head | None]] = []
+        for entry in self.backend.entries(key):
+            conversation_id, record = entry.conversation_id, self._followed(entry, user_id)
+            is_gone = record is None or entry not in notebook_entries(conversation_id, record)
+            head = None if record is None else head_of(conversation_id, record, self._metadata(conversation_id))
+            found.append((entry, None if is_gone else head))
+        return found
+
+    def _drop_gone(self, entries: Iterable[Entry], user_id: str) -> None:
+        for entry in entries:
+            if self._followed(entry, user_id) is None:
+                self.backend.drop_entry(entry)
+
+    def _find_answers(self, key: str, replay_key: str, user_id: str, limit: int) -> tuple[Turn, ...]:
+        found: builtins.list[Turn] = []
+        for entry in self.backend.entries(key):
+            if len(found) == limit:
+                break
+            (line,) = self.backend.turns_at(entry.cid, [entry.place]) if self._followed(entry, user_id) else (None,)
+            if line is None:
+                continue
+            with suppress(StoreCorruptedError):  # another notebook that is damaged is no answer
+                turn = decode_turn(line, entry.conversation_id)
+                found += [turn] if turn.replay_key == replay_key else []
+        return tuple(found)
+
+    def _followed(self, entry: Entry, user_id: str) -> Record | None:
+        """Return the record of the notebook that an entry of the index leads to, unless it is gone or damaged."""
+        with suppress(StoreCorruptedError):
+            record = self._find(entry.conversation_id)
+            if record is not None and record.notebook and (record.cid, record.user_id) == (entry.cid, user_id):
+                return record
+        return None
 
     def _enter(self, charge: Charge | None) -> None:
         """Write a charge to the ledger."""

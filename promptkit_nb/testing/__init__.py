@@ -14,6 +14,7 @@ from promptkit_nb.testing import (
     conversation_checks,
     history_checks,
     listing_checks,
+    notebook_checks,
     spending_checks,
     turn_checks,
     user_checks,
@@ -34,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     *listing_checks.CHECKS,
     *history_checks.CHECKS,
     *spending_checks.CHECKS,
+    *notebook_checks.CHECKS,
     *user_checks.CHECKS,
 )
 
