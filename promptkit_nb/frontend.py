@@ -46,6 +46,15 @@ def parent_message() -> dict[str, Any]:
     return {} if kernel is None else kernel.get_parent("shell") or {}
 
 
+def connection_file() -> str | None:
+    """Return the path of the kernel's connection file, or None outside a kernel; a restarted kernel keeps it."""
+    application = sys.modules.get("ipykernel.kernelapp")
+    if application is None or not application.IPKernelApp.initialized():
+        return None
+    found = application.IPKernelApp.instance().connection_file
+    return found if isinstance(found, str) else None
+
+
 def cell_id() -> str | None:
     """Return the id of the running notebook cell, or None if the front end does not send it."""
     found = parent_message().get("metadata", {}).get("cellId")

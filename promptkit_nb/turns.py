@@ -152,6 +152,11 @@ class Turn:
         return next((message.content for message in reversed(self.messages) if message.role == "assistant"), "")
 
     @property
+    def has_tool_calls(self) -> bool:
+        """Whether the model called functions for its answer."""
+        return any(message.tool_calls or message.role == "tool" for message in self.messages)
+
+    @property
     def first_cost(self) -> Decimal | None:
         """The original cost of the answer in US dollars; ``None`` if unknown."""
         return self.saved if self.replayed else self.cost

@@ -18,7 +18,7 @@ from promptkit_nb import (
     StateStore,
 )
 from promptkit_nb.chat.options import CellCall
-from promptkit_nb.notebook.cells import CellMatching, _without_keys
+from promptkit_nb.notebook.cells import CellMatching, without_keys
 from storing import said
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ class Kernel:
     def cell(self, source: str, *, cell_id: str | None = None, calls: int = 1, fresh: bool = False) -> Response:
         """Run a cell with this many chat calls, each with the source as its message; return the last answer."""
         for call in range(calls):
-            asks = CellCall(cell_id=cell_id, cell_call=call, cell_source=_without_keys(source))
-            target = self.matching.target_of(asks, self.conversation.snapshot(), in_batch=self.in_batch)
+            asks = CellCall(cell_id=cell_id, cell_call=call, cell_source=without_keys(source))
             text = source if calls == 1 else f"{source}{call}"
+            target = self.matching.target_of(asks, text, self.conversation.snapshot(), in_batch=self.in_batch)
             stream = self.conversation.stream(text, target=target, cell=asks, fresh=fresh)
             try:
                 for _ in stream:
                     pass
             finally:
                 if stream.response is not None:
-                    self.matching.answered(self.conversation.id, stream.response.turn)
+                    self.matching.answered(self.conversation.id, stream.response.turn, asks)
         assert stream.response is not None
         return stream.response
 
@@ -370,7 +370,7 @@ class TestBatch:
         second = restarted(batch)
         second.cell("a")
         asks = CellCall(cell_id=None, cell_source="b")
-        target = second.matching.target_of(asks, second.conversation.snapshot(), in_batch=True)
+        target = second.matching.target_of(asks, "b of today", second.conversation.snapshot(), in_batch=True)
         stream = second.conversation.stream("b of today", target=target, cell=asks)
         assert "".join(stream) == "You said: b of today"
         assert stream.response is not None
@@ -496,7 +496,7 @@ class TestBatch:
 def cell_while(kernel: Kernel, act: Callable[[], object], text: str, cell_id: str) -> None:
     """Run a cell, and call ``act`` when the first piece of the answer arrives."""
     asks = CellCall(cell_id=cell_id, cell_source=text)
-    target = kernel.matching.target_of(asks, kernel.conversation.snapshot(), in_batch=False)
+    target = kernel.matching.target_of(asks, text, kernel.conversation.snapshot(), in_batch=False)
     stream = kernel.conversation.stream(text, target=target, cell=asks)
     pieces = iter(stream)
     next(pieces)

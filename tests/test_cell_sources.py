@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit_nb.notebook.cells import _without_keys
+from promptkit_nb.notebook.cells import without_keys
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from promptkit_nb.notebook.cells import _without_keys
 )
 def test_keys_are_removed(typed: str, kept: str) -> None:
     """Keys are removed in all the forms in which people write them."""
-    assert _without_keys(typed) == kept
+    assert without_keys(typed) == kept
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_keys_are_removed(typed: str, kept: str) -> None:
 )
 def test_everything_else_is_unchanged(typed: str) -> None:
     """The source identifies the cell."""
-    assert _without_keys(typed) == typed
+    assert without_keys(typed) == typed
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,4 @@ def test_everything_else_is_unchanged(typed: str) -> None:
 )
 def test_long_cells_are_fast(piece: str) -> None:
     """A cell of a megabyte is searched in linear time."""
-    assert _without_keys(f"%env {piece * 300_000}") is not None
-
-
-def test_missing_source_stays_missing() -> None:
-    """Outside a kernel the source is unknown."""
-    assert _without_keys(None) is None
+    assert without_keys(f"%env {piece * 300_000}") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart, Turn  # noqa: TC004 - %load_ext takes no time for it
 
 ReplayMode = Literal["off", "auto", "strict"]
+
+_POSITION = re.compile(r"\d{1,4}|vscode-notebook-cell:.*", re.DOTALL)
+
+
+def is_position(cell_id: str) -> bool:
+    """Return whether the id of a cell tells only where the cell is, so that another cell gets it if cells move.
+
+    >>> [is_position(each) for each in ("0", "12", "vscode-notebook-cell:/eda.ipynb#W0", "3f2a9c01", "setup")]
+    [True, True, True, False, False]
+    """
+    return _POSITION.fullmatch(cell_id) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +37,15 @@ class CellCall:
     def made(self, turn: Turn) -> bool:
         """Return whether this call made the turn, judged by the cell's id."""
         return self.cell_id is not None and (self.cell_id, self.cell_call) == (turn.cell_id, turn.cell_call)
+
+    def has_source_of(self, turn: Turn) -> bool:
+        """Return whether the same call of a cell with this source made the turn."""
+        return self.cell_source is not None and (self.cell_source, self.cell_call) == (turn.cell_source, turn.cell_call)
+
+    @property
+    def has_lasting_id(self) -> bool:
+        """Whether its cell keeps its id if cells move; ids that are numbers, and those of VS Code, are positions."""
+        return self.cell_id is not None and not is_position(self.cell_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +69,8 @@ class CallOptions:
 
     ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet`` shows
     nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens. ``parts`` is
-    what the message carries besides text. ``on_waiting`` is called with seconds and a reason before each retry.
+    what the message carries besides text. ``asked_before`` lets another notebook's answer to the same request be
+    replayed. ``on_waiting`` is called with seconds and a reason before each retry.
     """
 
     conversation_id: str | None = None
@@ -65,6 +87,7 @@ class CallOptions:
     parts: tuple[ContentPart, ...] = ()
     target: Target = AT_THE_END
     cell: CellCall | None = None
+    asked_before: bool = False
     on_waiting: Callable[[float, str], None] | None = None
 
     def __post_init__(self) -> None:

@@ -116,6 +116,8 @@ class PendingTurn:
         self.recorded = recorded(self.replay_key, candidates)
         if is_replaying and self.recorded is None and options.target.archived is not None:
             self.recorded = self._own = self._archived_answer(snapshot, options.target.archived)
+        if is_replaying and self.recorded is None and options.asked_before and mode == "auto":
+            self.recorded = self._answer_elsewhere()
         if mode == "strict" and self.recorded is None:
             raise no_recording(question, self._settings.model, candidates)
 
@@ -222,6 +224,12 @@ class PendingTurn:
         if before is None:
             return None
         return recorded(self._settings.hashes(self.question, before)[1], (archived,))
+
+    def _answer_elsewhere(self) -> Turn | None:
+        """Return another notebook's answer to exactly this request, the oldest; none in which functions were called."""
+        stored, user_id = self._services.stored, self._state.user_id
+        found = stored.store.find_answers(self.replay_key, provider=self.provider.name, user_id=user_id)
+        return recorded(self.replay_key, (turn for turn in found if not turn.has_tool_calls))
 
     def _use(self, window: Window) -> None:
         self._window = window

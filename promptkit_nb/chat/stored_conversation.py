@@ -92,16 +92,25 @@ class Snapshot:
             return self.position_of(target.in_place_of)
         return len(self.state.turns) if target.branch_from is None else self.position_of(target.branch_from)
 
-    def turn_of(self, cell: CellCall | None) -> Turn | None:
-        """Return the current turn that this call of this notebook cell made, ``None`` if there is none."""
+    def turn_made_since(self, cell: CellCall | None, since: ConversationState) -> Turn | None:
+        """Return the turn that this call made in another kernel after a state was read, ``None`` if there is none.
+
+        An id that is just a position may be another cell's there.
+        """
         if cell is None or cell.cell_id is None:
             return None
-        return next((turn for turn in reversed(self.state.turns) if cell.made(turn)), None)
+        known = {turn.id for turn in since.stored_turns}
+        for turn in reversed(self.state.turns):
+            is_new = known.isdisjoint([turn.id, *(former.id for former in self.state.versions.get(turn.id, ()))])
+            if is_new and cell.made(turn) and (cell.has_lasting_id or cell.cell_source == turn.cell_source):
+                return turn
+        return None
 
     def archived_turn_of(self, cell: CellCall) -> Turn | None:
-        """Return the newest turn of this call that is on a branch, ``None`` if there is none."""
-        archived = (turn for branch in self.state.branches for turn in branch.turns if cell.made(turn))
-        return max(archived, key=lambda turn: (turn.created_at, turn.id), default=None)
+        """Return the newest turn of this call that is on a branch, by the cell's id or else by its source."""
+        archived = [turn for branch in self.state.branches for turn in branch.turns]
+        made = [turn for turn in archived if cell.made(turn)] or [turn for turn in archived if cell.has_source_of(turn)]
+        return max(made, key=lambda turn: (turn.created_at, turn.id), default=None)
 
     def hash_before(self, archived: Turn) -> str | None:
         """Return the hash of the turns before a turn of a branch, ``None`` if it is unknown."""
@@ -181,14 +190,14 @@ class StoredConversation:
             return self._snapshot
 
     def append(self, turn: Turn, *, since: ConversationState, cell: CellCall | None, charge: Charge | None) -> int:
-        """Add a turn, or replace the turn that another kernel made for this cell; return how many turns are stale.
+        """Add a turn, or replace the one that another kernel made for this cell since; return how many turns are stale.
 
         ``since`` is the state that the question was asked in. Raises ``ConversationNotFoundError`` if the conversation
         was deleted since.
         """
         snapshot = self.refresh()
         self._check_not_recreated(since, snapshot)
-        other = snapshot.turn_of(cell)
+        other = snapshot.turn_made_since(cell, since)
         if other is not None:
             return self._replace(other.id, turn, charge)
         head = self.store.append(self.id, turn, create=False, charge=charge)

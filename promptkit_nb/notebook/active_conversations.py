@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
-from promptkit_nb.frontend import is_batch, running_shell
-from promptkit_nb.ids import new_conversation_id, scoped_id
+from promptkit_nb.frontend import cell_code, cell_id, is_batch
+from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.manager import ConversationManager
+from promptkit_nb.notebook.batch_runs import BatchRuns
+from promptkit_nb.notebook.cells import without_keys
+from promptkit_nb.notebook.notebook_file import NotebookFile, notebook_name, read_saved
+from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_conversation, former_name, own_ids
 from promptkit_nb.notebook.settings import TWO_WAYS_ON, NotebookSettings, UnchosenProvider, pack_needed
+from promptkit_nb.notebook.stored_notebooks import StoredNotebooks
 from promptkit_nb.packs.pack import load_pack
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import total_text
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
+    from promptkit_nb.chat.options import CellCall
     from promptkit_nb.conversation import Conversation
-    from promptkit_nb.packs.prompt import Prompt
+    from promptkit_nb.notebook.saved_notebook import SavedNotebook
+    from promptkit_nb.state import Head
 
 
 class ActiveConversations:
@@ -30,8 +34,11 @@ class ActiveConversations:
     def __init__(self, settings: NotebookSettings) -> None:
         """Start without a conversation."""
         self._settings = settings
+        self._file = NotebookFile()
         self._active: dict[tuple[str, str], tuple[ConversationManager, Conversation]] = {}  # by store and user
+        self._own: dict[tuple[str, str], str] = {}  # the ids of those that no magic chose
         self._unnamed: set[str] = set()
+        self._batch_runs = BatchRuns()
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
         """Switch to this conversation, which is created if needed; return a line that says which it was."""
@@ -54,12 +61,18 @@ class ActiveConversations:
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
 
     def current(self, user_id: str) -> Conversation | None:
-        """Return the active conversation, ``None`` if there is none yet."""
+        """Return the active conversation to look at, ``None`` if there is none yet; for a copy it is the original's."""
         active = self._opened_before(user_id)
         if active is not None:
             return active
-        own_id = self._own_id(user_id)
-        return self._settings.manager.get_conversation(own_id) if own_id and self._exists(own_id, user_id) else None
+        found = self._find(user_id)
+        return None if found is None else self._settings.manager.get_conversation(found.state.conversation_id)
+
+    def to_act_on(self, user_id: str) -> tuple[Conversation | None, str]:
+        """Return the active conversation to change, ``None`` if there is none yet; and a line as in ``to_chat_in``."""
+        active = self._opened_before(user_id)
+        found = self._find(user_id) if active is None else None
+        return (active, "") if found is None else self._go_on(found, CallOptions(user_id=user_id))
 
     def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
         """Return the user's conversation with this id; without an id the active one, ``None`` if there is none."""
@@ -77,13 +90,8 @@ class ActiveConversations:
         user_id = options.user_id or self._settings.user_id
         active = self._opened_before(user_id)
         if active is None:
-            deleted = self._active.get(self._key(user_id))  # perhaps by another kernel
-            conversation_id = deleted[1].id if deleted else self._own_id(user_id) or self._unnamed_id()
-            opened, line = self._open(conversation_id, options)
-            self.switch_to(opened, user_id)
-            return opened, line
-        if options.pack or options.prompt:
-            _use_prompt(active, self._settings.prompt(options.pack, options.prompt))
+            return self._first(options, user_id)
+        self._use_prompt(active, options)
         return active, ""
 
     def check_provider(self, options: CallOptions) -> None:
@@ -91,14 +99,36 @@ class ActiveConversations:
         if not isinstance(self._settings.manager.provider, UnchosenProvider) or self._settings.options.recording:
             return
         user_id = options.user_id or self._settings.user_id
-        active = self._opened_before(user_id)
-        conversation_id = options.conversation_id or (active.id if active else self._own_id(user_id))
-        if not conversation_id or not self._exists(conversation_id, user_id):
+        if options.conversation_id is None:
+            exists = self._opened_before(user_id) is not None or self._find(user_id) is not None
+        else:
+            exists = self._exists(options.conversation_id, user_id)
+        if not exists:
             raise AuthenticationError(TWO_WAYS_ON)
 
     def switch_to(self, conversation: Conversation, user_id: str) -> None:
         """Make this the active conversation."""
         self._active[self._key(user_id)] = (self._settings.manager, conversation)
+
+    def is_own(self, conversation: Conversation) -> bool:
+        """Return whether no magic chose the conversation: it is the one of this notebook, or of this batch run."""
+        return self._own.get(self._key(conversation.user_id)) == conversation.id
+
+    def saved(self) -> SavedNotebook | None:
+        """Return what the notebook's file shows, ``None`` if it cannot be read."""
+        return self._file.saved()
+
+    def may_answer_from_another(self, conversation: Conversation, call: CellCall) -> bool:
+        """Return whether a stored answer of another notebook to the same request may be used.
+
+        What was typed just now is asked: in a front end, the saved file has to have the cell.
+        """
+        if not self.is_own(conversation):
+            return False
+        if call.cell_id is None:
+            return is_batch()
+        file = self.saved()
+        return file is not None and file.has_running(call.cell_id, call.cell_source)
 
     def repeatable(self, line: str, conversation: Conversation) -> str:
         """Return the line; in a batch run that replays a recording, one that is the same in every store."""
@@ -115,7 +145,7 @@ class ActiveConversations:
             return conversation
         manager.store.create(conversation.snapshot().state)
         changed = manager.get_conversation(conversation.id)
-        _use_prompt(changed, self._settings.prompt(options.pack, options.prompt))
+        self._use_prompt(changed, options)
         return changed
 
     def _opened_before(self, user_id: str) -> Conversation | None:
@@ -129,6 +159,91 @@ class ActiveConversations:
             self.switch_to(conversation, user_id)
         return conversation
 
+    def _first(self, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
+        """Return the conversation of this kernel's first call, and the line that says which it is."""
+        deleted = self._active.get(self._key(user_id))  # perhaps by another kernel
+        if deleted is not None:
+            opened, line = self._open(deleted[1].id, options)
+            if self.is_own(opened):
+                opened.store.set_notebook(opened.id, self._file.note)
+            self.switch_to(opened, user_id)
+            return opened, line
+        found = self._find(user_id)
+        if found is not None:
+            opened, line = self._go_on(found, options)
+            self._use_prompt(opened, options)
+            return opened, line
+        name = notebook_name()
+        return self._start_unnamed(options, user_id) if name is None else self._start(name, options, user_id)
+
+    def _find(self, user_id: str) -> Found | None:
+        """Return the conversation that belongs to this notebook, ``None`` if it has none yet."""
+        if is_batch():
+            return None
+        note = self._file.note
+        running = RunningNotebook(note=note, cell_id=cell_id(), cell_source=without_keys(cell_code() or ""))
+        known = StoredNotebooks(self._settings.store, user_id, note, notebook_name())
+        return find_conversation(running, known, self._file.saved, read_saved)
+
+    def _go_on(self, found: Found, options: CallOptions) -> tuple[Conversation, str]:
+        """Go on in the conversation that was found or, in a copy, in a fork of it; note the notebook."""
+        user_id, note = options.user_id or self._settings.user_id, self._file.note
+        opened = self._settings.manager.get_conversation(found.state.conversation_id)
+        if found.is_copy:
+            fork = self._fork_for(opened, user_id)
+            line = f"started {fork.id!r}, a copy of {opened.id!r}: this notebook is a copy, and goes its own way"
+            return self._made_own(fork, user_id), line
+        head = opened.store.head(opened.id)
+        if head.notebook != note:
+            opened.store.set_notebook(opened.id, note)
+        return self._made_own(opened, user_id), _resumed(head) + former_name(head.notebook, note)
+
+    def _fork_for(self, original: Conversation, user_id: str) -> Conversation:
+        """Fork the conversation of the notebook that this one is a copy of."""
+        for own_id in own_ids(user_id, notebook_name() or original.id):
+            with suppress(ConversationExistsError):
+                fork = original.fork(own_id)
+                fork.store.set_notebook(fork.id, self._file.note)
+                return fork
+        raise AssertionError  # there is no last id
+
+    def _start(self, name: str, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
+        """Start the conversation of this notebook, under the first id that no other notebook's has."""
+        others: list[str] = []
+        for own_id in own_ids(user_id, name):
+            try:
+                created = self._create(own_id, options)
+            except ConversationExistsError:
+                found = self._find(user_id)  # another kernel may have started it just now
+                if found is not None:
+                    return self._go_on(found, options)
+                others.append(own_id)
+                continue
+            created.store.set_notebook(own_id, self._file.note)
+            line = self._started(own_id)
+            if others:
+                line += f" ({others[-1]!r} is of another notebook that had this name; %chat_use goes on in it)"
+            return self._made_own(created, user_id), line
+        raise AssertionError  # as above
+
+    def _start_unnamed(self, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
+        """Start a conversation of a notebook without a name; a batch run has one of its own."""
+        store, note = self._settings.store, self._file.note
+        fresh_id = new_conversation_id(utc_now())
+        self._unnamed.add(fresh_id)
+        if is_batch():
+            self._batch_runs.begin(fresh_id, store, user_id)
+        created = self._create(fresh_id, options)
+        if note.kernel or is_batch():
+            store.set_notebook(fresh_id, note)
+        return self._made_own(created, user_id), self._started(fresh_id)
+
+    def _made_own(self, conversation: Conversation, user_id: str) -> Conversation:
+        """Make this the active conversation, which no magic chose."""
+        self._own[self._key(user_id)] = conversation.id
+        self.switch_to(conversation, user_id)
+        return conversation
+
     def _open(self, conversation_id: str, options: CallOptions) -> tuple[Conversation, str]:
         user_id = options.user_id or self._settings.user_id
         try:
@@ -140,10 +255,8 @@ class ActiveConversations:
         opened = self._settings.manager.get_conversation(conversation_id)
         if opened.user_id != user_id:
             raise _taken(conversation_id)
-        if options.pack or options.prompt:
-            _use_prompt(opened, self._settings.prompt(options.pack, options.prompt))
-        turns = counted(head.turn_count, "turn")
-        return opened, f"resumed {conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"
+        self._use_prompt(opened, options)
+        return opened, _resumed(head)
 
     def _create(
         self, conversation_id: str, options: CallOptions, manager: ConversationManager | None = None
@@ -172,41 +285,21 @@ class ActiveConversations:
             return "started a new conversation (the notebook's name is unknown in a batch run)"
         return f"started {conversation_id!r} (the notebook's name is unknown here; %chat_use resumes one by its id)"
 
-    def _own_id(self, user_id: str) -> str | None:
-        path = notebook_path()
-        if path is None:
-            return None
-        digest = hashlib.sha256(f"{user_id}\n{path}".encode()).hexdigest()
-        return scoped_id("nb", path.stem, digest[:8])
-
-    def _unnamed_id(self) -> str:
-        fresh_id = new_conversation_id(utc_now())
-        self._unnamed.add(fresh_id)
-        return fresh_id
+    def _use_prompt(self, conversation: Conversation, options: CallOptions) -> None:
+        """Switch to the prompt of a call, if it has one; if a variable has no value, raise and change nothing."""
+        if options.pack or options.prompt:
+            prompt = self._settings.prompt(options.pack, options.prompt)
+            prompt.render(conversation.variables)
+            conversation.use_prompt(prompt)
 
     def _key(self, user_id: str) -> tuple[str, str]:
         return self._settings.options.store or "disk", user_id
-
-
-def notebook_path() -> Path | None:
-    """Return the absolute path of the running notebook, or ``None`` if the front end does not provide it.
-
-    Jupyter's server sets ``JPY_SESSION_NAME``, VS Code a variable in the notebook. A batch run started from within a
-    notebook inherits that, but is not that notebook.
-    """
-    if is_batch():
-        return None
-    shell = running_shell()
-    name = None if shell is None else shell.user_ns.get("__vsc_ipynb_file__")
-    name = name or os.environ.get("JPY_SESSION_NAME", "")
-    return Path(name).absolute() if isinstance(name, str) and name.endswith(".ipynb") else None
 
 
 def _taken(conversation_id: str) -> ConversationExistsError:
     return ConversationExistsError(f"The id {conversation_id!r} is taken by another user: choose another id.")
 
 
-def _use_prompt(conversation: Conversation, prompt: Prompt) -> None:
-    """Switch to this prompt; raise if a variable has no value, and leave the conversation as it was."""
-    prompt.render(conversation.variables)
-    conversation.use_prompt(prompt)
+def _resumed(head: Head) -> str:
+    turns = counted(head.turn_count, "turn")
+    return f"resumed {head.conversation_id!r}, {turns}, {total_text(head.total_cost, head.unpriced_turns)}"

@@ -12,11 +12,13 @@ from promptkit_nb.frontend import cell_code, cell_id
 from promptkit_nb.text.plain_text import without_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 
     from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.notebook.cell_turns import KernelMemory
+    from promptkit_nb.notebook.saved_notebook import SavedNotebook
     from promptkit_nb.turns import Turn
 
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
@@ -55,8 +57,12 @@ class RunningCell:
 
     def next_call(self) -> CellCall:
         """Return the next chat call of the running cell."""
-        source = _without_keys(self._source or cell_code())
-        call = CellCall(cell_id=cell_id(), cell_call=self._calls, cell_source=source)
+        source = self._source or cell_code()
+        call = CellCall(
+            cell_id=cell_id(),
+            cell_call=self._calls,
+            cell_source=None if source is None else without_keys(source),
+        )
         self._calls += 1
         return call
 
@@ -78,14 +84,12 @@ class RunningCell:
             self._running = None
 
 
-def _without_keys(source: str | None) -> str | None:
+def without_keys(source: str) -> str:
     r"""Return the source without keys: a cell may contain some, and a recording is shared.
 
-    >>> _without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
+    >>> without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
     'provider = OpenAIProvider(api_key="[key]")\n%chat Hi'
     """
-    if source is None:
-        return None
     source = without_key(source, os.environ.get("OPENAI_API_KEY", "").strip())
     return _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
 
@@ -102,7 +106,8 @@ class _BatchRun:
 class CellMatching:
     """Matches the chat calls of one kernel with turns, for all its conversations.
 
-    By the id of the cell or, in a batch run, by the order of the cells: so running a cell again answers its turn again.
+    By the rules of ``find_turn`` or, in a batch run, by the order of the cells. So running a cell again answers its
+    turn again.
     """
 
     def __init__(self) -> None:
@@ -110,17 +115,46 @@ class CellMatching:
         self._runs: dict[str, _BatchRun] = {}
         self._pending: dict[str, _BatchRun] = {}
         self._last: dict[str, str] = {}
+        self._memories: dict[str, KernelMemory] = {}
 
-    def target_of(self, call: CellCall, snapshot: Snapshot, *, in_batch: bool) -> Target:
-        """Return where the answer to a call goes; ``in_batch`` if a program runs the notebook."""
-        if call.cell_id is not None:
-            current = snapshot.turn_of(call)
-            return Target(archived=snapshot.archived_turn_of(call)) if current is None else Target(in_place_of=current)
-        return self._target_in_batch(call, snapshot) if in_batch else AT_THE_END
+    def target_of(
+        self,
+        call: CellCall,
+        message: str,
+        snapshot: Snapshot,
+        *,
+        in_batch: bool,
+        saved: Callable[[], SavedNotebook | None] = lambda: None,
+    ) -> Target:
+        """Return where the answer to a call with this message goes; ``in_batch`` if a program runs the notebook.
 
-    def answered(self, conversation_id: str, turn: Turn) -> None:
-        """Record the turn of a call; a call that fails has none, and changes nothing."""
+        ``saved`` returns what the notebook's file shows, ``None`` if it cannot be read.
+        """
+        from promptkit_nb.notebook.cell_turns import find_turn  # noqa: PLC0415 - %load_ext takes no time for it
+
+        if call.cell_id is None:
+            return self._target_in_batch(call, snapshot) if in_batch else AT_THE_END
+        if call.cell_call == 0:  # the cell runs anew
+            self._memories = {each: memory.in_a_new_run() for each, memory in self._memories.items()}
+        conversation_id = snapshot.state.conversation_id
+        memory = self._memory_of(conversation_id)
+        versions = snapshot.state.versions.items()
+        current_ids = {former.id: turn_id for turn_id, each in versions for former in each}
+        memory = replace(memory, last=self._last.get(conversation_id)).as_of(current_ids)
+        turn = find_turn(call, message, snapshot.state.turns, memory, saved)
+        return Target(archived=snapshot.archived_turn_of(call)) if turn is None else Target(in_place_of=turn)
+
+    def answered(
+        self,
+        conversation_id: str,
+        turn: Turn,
+        call: CellCall | None = None,
+        version: tuple[int, int] | None = None,
+    ) -> None:
+        """Record the turn of a call, and the version of the saved file; a call that fails changes nothing."""
         self._last[conversation_id] = turn.id
+        if call is not None and call.cell_id is not None:
+            self._memories[conversation_id] = self._memory_of(conversation_id).with_turn(turn.id, call, version)
         run = self._pending.pop(conversation_id, None)
         if run is not None:
             self._runs[conversation_id] = replace(run, passed=run.passed | {turn.id})
@@ -140,6 +174,11 @@ class CellMatching:
             self._last[conversation_id] = turns[-1].id
         else:
             self._last.pop(conversation_id, None)
+
+    def _memory_of(self, conversation_id: str) -> KernelMemory:
+        from promptkit_nb.notebook.cell_turns import KernelMemory  # noqa: PLC0415 - as above
+
+        return self._memories.get(conversation_id) or KernelMemory()
 
     def _target_in_batch(self, call: CellCall, snapshot: Snapshot) -> Target:
         conversation_id = snapshot.state.conversation_id

@@ -35,8 +35,11 @@ class ConversationMagics(Magics):
         return self._session.settings.user_id
 
     def _active(self) -> Conversation | None:
-        """Return the notebook's active conversation, or ``None`` before its first message."""
-        return self._session.conversations.current(self._user_id)
+        """Return the notebook's active conversation to change, or ``None`` before its first message."""
+        conversation, opened = self._session.conversations.to_act_on(self._user_id)
+        if opened:
+            _print_status(opened)
+        return conversation
 
     def _active_or_note(self, conversation_id: str | None = None) -> Conversation | None:
         """Return the conversation with this id or the active one; without one, print a note and return ``None``."""

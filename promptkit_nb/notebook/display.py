@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit_nb.characters import printable
 from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
+from promptkit_nb.notebook.saved_notebook import Mark
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import receipt_of
 
@@ -36,9 +37,16 @@ class AnswerDisplay:
     A terminal gets the text as it arrives. A batch run gets one final output, which is compared with the saved one.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """Show nothing yet, or nothing at all if ``quiet``."""
+    def __init__(self, *, quiet: bool = False, is_marked: bool = False, turns_below: int = 0) -> None:
+        """Show nothing yet, or nothing at all if ``quiet``.
+
+        An output that is marked names its conversation and turn in its metadata, except in a batch run. ``turns_below``
+        is the number of turns that come before this one although their cells are below.
+        """
         self._quiet = quiet
+        self._is_marked = is_marked
+        self._turns_below = turns_below
+        self._metadata: dict[str, dict[str, str]] = {}
         self._handle: Any = None  # IPython's DisplayHandle
         self._next_update_at = 0.0
         self._in_terminal = is_terminal()
@@ -61,14 +69,15 @@ class AnswerDisplay:
         except StoreError as error:
             if error.response is None:
                 raise
-            self._answered(error.response, f"{receipt_of(error.response, conversation_id)} · not stored")
+            self._answered(error.response, f"{self._receipt(error.response, conversation_id)} · not stored")
             raise
         except Exception:
             if stream.text or self._handle is not None:
                 self._finish(stream.text, NOT_STORED)
             raise
         if stream.response is not None:
-            self._answered(stream.response, receipt_of(stream.response, conversation_id))
+            self._mark(stream.response)
+            self._answered(stream.response, self._receipt(stream.response, conversation_id))
 
     def waiting(self, seconds: float, reason: str) -> None:
         """Show that the provider waits before a retry, and why."""
@@ -97,10 +106,19 @@ class AnswerDisplay:
             if self._handle is not None:
                 self._finish("", "stopped")
             return StoppedByUser("Stopped before any text arrived; the conversation is unchanged.")
-        self._answered(stream.response, receipt_of(stream.response, conversation_id))
+        self._mark(stream.response)
+        self._answered(stream.response, self._receipt(stream.response, conversation_id))
         if stream.response.finish_reason == INTERRUPTED:
             return StoppedByUser("Stopped; the partial answer is stored, marked as interrupted.")
         return StoppedByUser("Stopped; the answer was complete, and is stored.")
+
+    def _receipt(self, response: Response, conversation_id: str) -> str:
+        return receipt_of(response, conversation_id, turns_below=self._turns_below)
+
+    def _mark(self, response: Response) -> None:
+        """Let the output name the stored turn, so that the saved notebook finds its conversation again."""
+        if self._is_marked and self._can_update:
+            self._metadata = Mark(response.conversation_id, response.turn.id).metadata
 
     def _answered(self, response: Response, footer: str) -> None:
         self._finish(response.content, footer, *response.warnings)
@@ -124,11 +142,11 @@ class AnswerDisplay:
             "text/html": answer_html(text, footer, warnings),
         }
         if not self._can_update:
-            display(bundle, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
+            display(bundle, metadata=self._metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         elif self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+            self._handle = display(bundle, metadata=self._metadata, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
         else:
-            self._handle.update(bundle, raw=True)
+            self._handle.update(bundle, metadata=self._metadata, raw=True)
 
 
 def _below(footer: str, warnings: tuple[str, ...]) -> str:

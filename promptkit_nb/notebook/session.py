@@ -18,14 +18,16 @@ from promptkit_nb.notebook.completion import chat_matcher
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from promptkit_nb.chat.options import CallOptions
+    from promptkit_nb.chat.options import CallOptions, CellCall, Target
     from promptkit_nb.chat.preview import DryRun
+    from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.active_conversations import ActiveConversations
     from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import HeadTable
     from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.turns import Turn
 
 
 def _option(default: str, meaning: str) -> Any:
@@ -84,17 +86,28 @@ class ChatSession:
 
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
-        display = AnswerDisplay(quiet=options.quiet)
+        snapshot, cell, saved = conversation.snapshot(), self.cell.next_call(), self.conversations.saved
+        target = self._matching.target_of(cell, text, snapshot, in_batch=is_batch(), saved=saved)
+        display = AnswerDisplay(
+            quiet=options.quiet,
+            is_marked=cell.cell_id is not None and self.conversations.is_own(conversation),
+            turns_below=self._turns_below(cell, snapshot, target),
+        )
         display.note(self.conversations.repeatable(opened, conversation))
-        snapshot, cell = conversation.snapshot(), self.cell.next_call()
-        target = self._matching.target_of(cell, snapshot, in_batch=is_batch())
-        options = replace(self._with_defaults(options), cell=cell, target=target, on_waiting=display.waiting)
+        asked_before = self.conversations.may_answer_from_another(conversation, cell)
+        options = replace(
+            self._with_defaults(options),
+            cell=cell,
+            target=target,
+            asked_before=asked_before,
+            on_waiting=display.waiting,
+        )
         stream = conversation.ask(text, options, snapshot=snapshot)
         try:
             display.follow(stream, conversation.id)
         finally:
             if stream.response is not None:
-                self._matching.answered(conversation.id, stream.response.turn)
+                self._answered(conversation, stream.response.turn, cell)
         return stream.response
 
     def dry_run(self, text: str, options: CallOptions) -> DryRun:
@@ -104,8 +117,8 @@ class ChatSession:
         with suppress(ConversationNotFoundError):
             stored = self.conversations.reading(options.conversation_id, user_id=user_id)
         conversation = self.conversations.scratch(stored, options)
-        cell = self.cell.next_call()
-        target = self._matching.target_of(cell, conversation.snapshot(), in_batch=is_batch())
+        cell, saved = self.cell.next_call(), self.conversations.saved
+        target = self._matching.target_of(cell, text, conversation.snapshot(), in_batch=is_batch(), saved=saved)
         shown = conversation.preview(text, replace(self._with_defaults(options), target=target))
         return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
@@ -132,7 +145,7 @@ class ChatSession:
 
     def fork(self, new_id: str, *, user_id: str) -> str:
         """Fork the conversation and switch to the fork; if it was forked to this id before, switch to that fork."""
-        current = self.conversations.current(user_id)
+        current, _ = self.conversations.to_act_on(user_id)
         if current is None:
             return "nothing to fork yet"
         if current.id == new_id:
@@ -186,6 +199,20 @@ class ChatSession:
             self.shell.Completer.custom_matchers.remove(self._complete)
         if "settings" in vars(self):
             self.settings.close()
+
+    def _answered(self, conversation: Conversation, turn: Turn, cell: CellCall) -> None:
+        """Remember the turn of a call, and the version of the notebook's file at that time."""
+        saved = None if cell.cell_id is None else self.conversations.saved()
+        self._matching.answered(conversation.id, turn, cell, None if saved is None else saved.version)
+
+    def _turns_below(self, cell: CellCall, snapshot: Snapshot, target: Target) -> int:
+        """Return how many turns come before this one although their cells are below its cell."""
+        from promptkit_nb.notebook.cell_turns import turns_below  # noqa: PLC0415 - as above
+
+        if cell.cell_id is None:
+            return 0
+        before = snapshot.state.turns[: snapshot.target_position(target)]
+        return turns_below(cell, before, self.conversations.saved())
 
     def _with_defaults(self, options: CallOptions) -> CallOptions:
         """Return the options with the notebook's model and context window, if the call names none."""

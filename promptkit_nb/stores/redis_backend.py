@@ -361,24 +361,6 @@ class RedisBackend:
                     self._write("UNLINK", key, self._keys(f"i:{cid}"))
         return bool(listed)
 
-    def entries(self, key: str) -> list[Entry]:
-        """Return the entries of a key of the index, oldest first."""
-        found = []
-        for member, at_us in self._reader.zrange(self._key(f"k:{key}"), 0, -1, withscores=True):
-            cid, place, conversation_id = member.decode().split(":", 2)
-            found.append(Entry(key, int(at_us), int(cid), int(place), conversation_id))
-        return found
-
-    def put_entry(self, entry: Entry) -> None:
-        """Write an entry of the index; it expires as conversations do."""
-        key = self._key(f"k:{entry.key}")
-        self._write("ZADD", key, entry.at_us, _member_of(entry))
-        self._now.expiries.append(("PERSIST", key) if self._ttl_s is None else ("PEXPIRE", key, _ms(self._ttl_s)))
-
-    def drop_entry(self, entry: Entry) -> None:
-        """Delete an entry of the index, if it is there."""
-        self._write("ZREM", self._key(f"k:{entry.key}"), _member_of(entry))
-
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
         self._closed = True

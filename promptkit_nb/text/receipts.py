@@ -73,11 +73,12 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
     return f"{usd_text(cost)} + {counted(unpriced_turns, 'turn')} without a price"
 
 
-def receipt_of(response: Response, conversation_id: str) -> str:
+def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0) -> str:
     """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
 
     A replayed answer adds what it saved, and one that made later turns stale adds their number. A batch run leaves out
     the seconds and the conversation, so that the same run gives the same output. An empty id is left out, too.
+    ``turns_below`` turns come before it although their cells are below.
     """
     usage = response.usage
     parts = [
@@ -94,6 +95,8 @@ def receipt_of(response: Response, conversation_id: str) -> str:
     if response.stale_turns:
         verb = "was" if response.stale_turns == 1 else "were"
         parts.append(f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change")
+    if turns_below:
+        parts.append(f"said after {counted(turns_below, 'turn')} that {'is' if turns_below == 1 else 'are'} below")
     return one_line(" · ".join(parts))
 
 

@@ -1,0 +1,199 @@
+"""Which conversation is a notebook's own: rules over what the kernel knows, the file shows, and the store holds.
+
+A notebook finds its conversation by its kernel, by its path, or by the marks in its outputs; else it starts a new one.
+Cell ids or sources alone prove nothing: notebooks that began as one template share them, and their conversations do not
+mix. Where the rules cannot tell, the notebook starts anew and pays, rather than inherit what another one said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from itertools import count
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Protocol
+from unicodedata import normalize
+
+from promptkit_nb.ids import scoped_id
+from promptkit_nb.notebook.saved_notebook import SavedNotebook, is_made_up
+from promptkit_nb.state import ConversationState, NotebookNote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from promptkit_nb.turns import Turn
+
+_COLLABORATION = re.compile(r"(?<![^/\\])RTC:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningNotebook:
+    """What a kernel knows: its notebook, as it would be noted now, and the cell that runs."""
+
+    note: NotebookNote
+    cell_id: str | None = None
+    cell_source: str | None = None
+
+
+class KnownNotebooks(Protocol):
+    """The conversations of a user's notebooks; each state has a ``notebook``."""
+
+    def of_kernel(self, kernel: str) -> Sequence[ConversationState]:
+        """Return those whose kernel this is."""
+        ...
+
+    def of_path(self, path: str) -> Sequence[ConversationState]:
+        """Return those whose notebook was last seen at this path."""
+        ...
+
+    def named(self, conversation_ids: Iterable[str]) -> Sequence[ConversationState]:
+        """Return those with these ids; other conversations are left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The conversation that a notebook goes on in, or that a copy of one goes on from."""
+
+    state: ConversationState
+    is_copy: bool = False
+
+
+def find_conversation(
+    running: RunningNotebook,
+    known: KnownNotebooks,
+    saved: Callable[[], SavedNotebook | None],
+    read: Callable[[str], SavedNotebook | None],
+) -> Found | None:
+    """Return the conversation of the running notebook, ``None`` if it has none yet: the first rule that finds one.
+
+    ``saved`` returns what its file shows, ``read`` what the file at another path shows.
+    """
+    note = running.note
+    by_kernel = known.of_kernel(note.kernel) if note.kernel else ()
+    if by_kernel:
+        return Found(_newest(by_kernel))
+    if not note.path:
+        return None
+    file = saved()
+    by_path = [each for each in known.of_path(note.path) if _is_at_its_path(each, running, file)]
+    if by_path:
+        return Found(_newest(by_path))
+    marked = [] if file is None else _marked(file, known)
+    if not marked:
+        return None
+    found = max(marked, key=lambda state: (_share(file, state), state.updated_at))
+    return Found(found, is_copy=not _has_moved(found, note, read))
+
+
+def own_ids(user_id: str, path: str) -> Iterator[str]:
+    """Yield the ids for the conversation of the notebook at this path: it gets the first that no other one has.
+
+    >>> from itertools import islice
+    >>> list(islice(own_ids("default", "/work/eda.ipynb"), 2))
+    ['nb:eda:73db3aaf', 'nb:eda:4de5510c']
+    """
+    name = normalize("NFC", plain_path(path))
+    yield first_id(user_id, name)
+    for number in count(2):
+        yield first_id(user_id, name, str(number))
+
+
+def first_id(user_id: str, path: str, *number: str) -> str:
+    """Return the id that version 0.1 gave the conversation of the notebook at this path; later ones have a number."""
+    digest = hashlib.sha256("\n".join((user_id, path, *number)).encode("utf-8", "surrogateescape")).hexdigest()
+    return scoped_id("nb", PurePath(path).stem, digest[:8])
+
+
+def plain_path(path: str) -> str:
+    """Return a path without the prefix that real-time collaboration puts before a name.
+
+    >>> plain_path("/work/RTC:eda.ipynb")
+    '/work/eda.ipynb'
+    """
+    return _COLLABORATION.sub("", path)
+
+
+def former_name(former: NotebookNote | None, note: NotebookNote) -> str:
+    """Return words for a notebook that was renamed or moved since it was noted, ``""`` for one that was not.
+
+    >>> from promptkit_nb.state import NotebookNote
+    >>> former_name(NotebookNote("/work/Untitled.ipynb"), NotebookNote("/work/eda.ipynb"))
+    ' (the notebook was Untitled.ipynb)'
+    >>> former_name(NotebookNote("/work/eda.ipynb"), NotebookNote("/work/june/eda.ipynb"))
+    ' (the notebook was work/eda.ipynb)'
+    """
+    if former is None or former.path in ("", note.path):
+        return ""
+    was, now = PurePath(former.path), PurePath(note.path)
+    return f" (the notebook was {was.name if was.name != now.name else f'{was.parent.name}/{was.name}'})"
+
+
+def made_by_cells(state: ConversationState) -> list[Turn]:
+    """Return the current turns that cells made, not those of a panel or of Python."""
+    return [turn for turn in state.turns if turn.cell_id is not None or turn.cell_source is not None]
+
+
+def _newest(states: Iterable[ConversationState]) -> ConversationState:
+    return max(states, key=lambda state: (bool(state.turns), state.updated_at, state.conversation_id))
+
+
+def _is_at_its_path(state: ConversationState, running: RunningNotebook, file: SavedNotebook | None) -> bool:
+    """Return whether the notebook at this path is still the one of the conversation: it has a cell of it.
+
+    Another machine may have another notebook at the same path; there, only marks prove it.
+    """
+    if state.notebook is None or state.notebook.host != running.note.host:
+        return False
+    was_noted = bool(state.notebook.kernel)  # version 0.1 noted nothing, and left no marks
+    if file is None or not (made_by_cells(state) if not was_noted else state.turns):
+        return True
+    if any(mark.conversation_id == state.conversation_id for mark in file.marks):
+        return True
+    ids = {each for each in (*file.ids, running.cell_id) if is_made_up(each)}
+    source = None if is_made_up(running.cell_id) and file.keeps_ids else running.cell_source
+    return any(
+        turn.cell_id in ids
+        or (turn.cell_source is not None and turn.cell_source == source)
+        or file.places_of(turn.cell_source, turn.cell_id)
+        for turn in made_by_cells(state)
+    )
+
+
+def _marked(file: SavedNotebook, known: KnownNotebooks) -> list[ConversationState]:
+    """Return the conversations that the marks name, and of whose turns most are in the file."""
+    named = known.named(sorted({mark.conversation_id for mark in file.marks}))
+    shown = [state for state in named if _is_shown(file, state)]
+    forked = {state.metadata.get("forked_from") for state in shown}
+    return [state for state in shown if state.conversation_id not in forked]
+
+
+def _is_shown(file: SavedNotebook | None, state: ConversationState) -> bool:
+    """Return whether more than half of the turns that cells made are in the file."""
+    if not made_by_cells(state):
+        return file is not None and any(mark.conversation_id == state.conversation_id for mark in file.marks)
+    return _share(file, state) > 1 / 2
+
+
+def _share(file: SavedNotebook | None, state: ConversationState) -> float:
+    """Return the share of the turns made by cells that are in the file: by a mark, or by a made-up id."""
+    turns = made_by_cells(state)
+    if file is None or not turns:
+        return 0.0
+    marked = {mark.turn_id for mark in file.marks}
+    made_up = {each for each in file.ids if is_made_up(each)}
+    return sum(_is_in(turn, state, marked, made_up) for turn in turns) / len(turns)
+
+
+def _is_in(turn: Turn, state: ConversationState, marked: set[str | None], made_up: set[str]) -> bool:
+    former = {each.id for each in state.versions.get(turn.id, ())}
+    return turn.cell_id in made_up or not marked.isdisjoint({turn.id, *former})
+
+
+def _has_moved(state: ConversationState, note: NotebookNote, read: Callable[[str], SavedNotebook | None]) -> bool:
+    """Return whether the conversation's notebook is this one under a new path, not an original that still exists."""
+    former = state.notebook
+    if former is None or normalize("NFC", former.path) == normalize("NFC", note.path):
+        return True
+    return former.host == note.host and not _is_shown(read(former.path) if former.path else None, state)

@@ -1,0 +1,121 @@
+"""What the saved file of a notebook shows: its cells, with their ids, sources, and the marks in their outputs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from promptkit_nb.chat.options import is_position
+
+MARK = "promptkit_nb"
+"""The key of a mark in the metadata of an output."""
+
+TEXT_SUFFIXES = (".py", ".md", ".Rmd", ".qmd")
+"""Files that jupytext or Quarto open as notebooks."""
+
+_MADE_UP = re.compile(r"(?!\d{8}$)[0-9a-f]{8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_COMMENTED_MAGIC = re.compile(r"#\s*(?=%)")
+
+
+class Mark(NamedTuple):
+    """The mark of an output: the conversation and the turn that it shows."""
+
+    conversation_id: str
+    turn_id: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """The metadata of the output."""
+        turn = {} if self.turn_id is None else {"turn": self.turn_id}
+        return {MARK: {"conversation": self.conversation_id, **turn}}
+
+    @classmethod
+    def of(cls, metadata: object) -> Mark | None:
+        """Return the mark in the metadata of an output, ``None`` if there is none."""
+        found = metadata.get(MARK) if isinstance(metadata, dict) else None
+        if not isinstance(found, dict) or not isinstance(found.get("conversation"), str):
+            return None
+        turn_id = found.get("turn")
+        return cls(found["conversation"], turn_id if isinstance(turn_id, str) else None)
+
+
+class SavedCell(NamedTuple):
+    """A cell of a saved notebook."""
+
+    source: str
+    cell_id: str | None = None
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def has_id(self) -> bool:
+        """Whether it has an id that lasts."""
+        return self.cell_id is not None and not is_position(self.cell_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedNotebook:
+    """The cells of a saved notebook; of a text notebook only its ``lines`` are known."""
+
+    cells: tuple[SavedCell, ...] = ()
+    lines: tuple[str, ...] | None = None
+    version: tuple[int, int] = field(default=(0, 0), compare=False)
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether its cells have ids that a front end made up."""
+        return any(is_made_up(cell.cell_id) for cell in self.cells)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of its cells."""
+        return frozenset(cell.cell_id for cell in self.cells if cell.cell_id is not None)
+
+    @property
+    def marks(self) -> frozenset[Mark]:
+        """The marks of its outputs."""
+        return frozenset(mark for cell in self.cells for mark in cell.marks)
+
+    def places_of(self, source: str | None, cell_id: str | None = None) -> list[int]:
+        """Return where cells with this source are; the numbers are only to be compared.
+
+        If a front end made up the id, cells with a lasting id of their own are other cells, and left out.
+        """
+        if source is None:
+            return []
+        if self.lines is None:
+            other = is_made_up(cell_id)
+            return [at for at, cell in enumerate(self.cells) if cell.source == source and not (other and cell.has_id)]
+        wanted = normal_lines(source)
+        last = len(self.lines) - len(wanted)
+        return [at for at in range(last + 1) if wanted and self.lines[at : at + len(wanted)] == wanted]
+
+    def place_of(self, cell_id: str | None, source: str | None) -> int | None:
+        """Return where a cell is, by its id if it lasts, else by its source; ``None`` if the file does not tell."""
+        for at, cell in enumerate(self.cells):
+            if cell.cell_id == cell_id and (cell.has_id or cell.source == source):
+                return at
+        places = self.places_of(source, cell_id)
+        return places[0] if len(places) == 1 else None
+
+    def has(self, cell_id: str | None, source: str | None) -> bool:
+        """Return whether a cell has both this id and this source."""
+        return any(cell.cell_id == cell_id and cell.source == source for cell in self.cells)
+
+    def has_running(self, cell_id: str | None, source: str | None) -> bool:
+        """Return whether the cell that runs was saved as it is; if ids do not last, its source decides."""
+        return self.has(cell_id, source) or bool(self.places_of(source, cell_id))
+
+
+def is_made_up(cell_id: str | None) -> bool:
+    """Return whether a front end made this id up, so that no other cell has it, except in a copy.
+
+    >>> [is_made_up(each) for each in ("3f2a9c01", "20261128", "0", "setup", "9f1c6a52-6d0b-4a53-9a4f-0b7d3c1e2f10")]
+    [True, False, False, False, True]
+    """
+    return cell_id is not None and _MADE_UP.fullmatch(cell_id) is not None
+
+
+def normal_lines(text: str) -> tuple[str, ...]:
+    """Return the lines without indentation, and magics without the comment sign that jupytext puts before them."""
+    return tuple(_COMMENTED_MAGIC.sub("", line.strip(), count=1) for line in text.strip().splitlines())
