@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import composed
 from promptkit_nb.errors import InvalidArgumentError, InvalidConversationIdError
 
 if TYPE_CHECKING:
@@ -37,8 +38,17 @@ def check_user_id(user_id: str) -> str:
 
 def check_own_user(owner: str | None, user_id: str | None) -> None:
     """Raise ``InvalidArgumentError`` if a store that is narrowed to ``owner`` is asked about another user."""
-    if owner is not None and user_id not in (None, owner):
+    if owner is not None and user_id is not None and not is_same_id(user_id, owner):
         raise InvalidArgumentError(f"user_id={user_id!r} is another user: this store is narrowed to {owner!r}.")
+
+
+def is_same_id(one: object, other: str) -> bool:
+    r"""Return whether two ids are the same text, however their accents are encoded.
+
+    >>> is_same_id("Zoe\u0308", "Zo\u00eb"), is_same_id("zoe", "Zoe")
+    (True, False)
+    """
+    return one == other or (isinstance(one, str) and composed(one) == composed(other))
 
 
 def new_conversation_id(now: datetime, entropy: bytes | None = None) -> str:

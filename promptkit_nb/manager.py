@@ -14,7 +14,7 @@ from promptkit_nb.chat.request import rendered_prompt
 from promptkit_nb.conversation import Conversation, ConversationFactory
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
-from promptkit_nb.ids import new_conversation_id
+from promptkit_nb.ids import is_same_id, new_conversation_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.pack import Pack, Prompt, load_pack
 from promptkit_nb.rendering.conversations import HeadTable
@@ -251,7 +251,7 @@ class ConversationManager:
             )
         except ConversationExistsError:
             with suppress(ConversationNotFoundError):
-                if user_id in (None, self.store.head(conversation_id).user_id):
+                if user_id is None or is_same_id(user_id, self.store.head(conversation_id).user_id):
                     return self.get_conversation(conversation_id, pack=pack, prompt_name=prompt_name)
             raise
 

@@ -610,3 +610,27 @@ def write_pack(path: Path) -> None:
     engine = {"version": "v1", "syntax": "{{variable}}"}
     pack = {"id": "two", "name": "Two", "version": "1.0.0", "template_engine": engine, "prompts": prompts}
     path.write_text(json.dumps(pack), encoding="utf-8")
+
+
+def test_home_is_expanded_in_magics(demo: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording, a pack, a store and an export."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pack.json").write_text('{"id": "mine", "prompts": {"a": {"system_template": "Hi"}}}', "utf-8")
+    demo.run("%chat_setup --store ~/chats --pack ~/mine.pack.json")
+    demo.run("%chat Hello")
+    demo.run("%chat_export ~/chat.json")
+    ran = demo.run("%chat_setup --recording ~/chat.json --replay strict")
+    assert "recording ~/chat.json" in ran.stdout
+    assert {path.name for path in tmp_path.iterdir()} >= {"chats", "chat.json"}
+
+
+def test_user_whose_name_is_typed_in_another_form_goes_on(demo: Notebook) -> None:
+    """Accents may be composed or decomposed: it is the same user, and the same conversation."""
+    composed, decomposed = "Zo\u00eb", "Zoe\u0308"
+    demo.run(f"%chat_setup --user {decomposed}")
+    demo.run(f"%chat_use plan-{decomposed}")
+    demo.run("%chat Hello")
+    demo.run(f"%chat_setup --user {composed}")
+    assert demo.run(f"%chat_use plan-{composed}").stdout == f"resumed 'plan-{composed}', 1 turn, $0.00\n"
+    assert demo.run("%chat Hello again").error is None

@@ -83,9 +83,7 @@ class TestIds:
         store.delete(conversation_id)
         assert store.list() == []
 
-    @pytest.mark.parametrize(
-        ("one", "other"), [("a", "a:meta"), ("a", "A"), ("a", "a "), ("é", "e\u0301"), ("a", "a\0"), ("1", "01")]
-    )
+    @pytest.mark.parametrize(("one", "other"), [("a", "a:meta"), ("a", "A"), ("a", "a "), ("a", "a\0"), ("1", "01")])
     def test_ids_that_look_alike_are_different(self, store: StateStore, one: str, other: str) -> None:
         """Deleting one leaves the other."""
         store.append(one, said("one"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import cell_code, cell_id, is_batch
-from promptkit_nb.ids import new_conversation_id
+from promptkit_nb.ids import is_same_id, new_conversation_id
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.notebook.batch_runs import BatchRuns
 from promptkit_nb.notebook.cells import without_keys
@@ -253,7 +253,7 @@ class ActiveConversations:
                 return self._create(conversation_id, options), self._started(conversation_id)
             head = self._settings.store.head(conversation_id)
         opened = self._settings.manager.get_conversation(conversation_id)
-        if opened.user_id != user_id:
+        if not is_same_id(user_id, opened.user_id):
             raise _taken(conversation_id)
         self._use_prompt(opened, options)
         return opened, _resumed(head)
@@ -274,7 +274,7 @@ class ActiveConversations:
 
     def _exists(self, conversation_id: str, user_id: str) -> bool:
         try:
-            return self._settings.store.head(conversation_id).user_id == user_id
+            return is_same_id(user_id, self._settings.store.head(conversation_id).user_id)
         except ConversationNotFoundError:
             return False
 

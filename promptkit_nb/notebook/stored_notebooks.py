@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from promptkit_nb.errors import ConversationNotFoundError
+from promptkit_nb.ids import is_same_id
 from promptkit_nb.notebook.own_conversation import first_id
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class StoredNotebooks:
     def _head(self, conversation_id: str) -> Head | None:
         with suppress(ConversationNotFoundError):
             head = self._store.head(conversation_id)
-            return head if head.user_id == self._user_id else None
+            return head if is_same_id(self._user_id, head.user_id) else None
         return None
 
     def _states(self, heads: Iterable[Head]) -> list[ConversationState]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from msgspec import structs
 
-from promptkit_nb.characters import without_lone_surrogates
+from promptkit_nb.characters import composed, equal_forms, without_lone_surrogates
 from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
 from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id
@@ -196,6 +196,35 @@ class RowAccess:
         if erase_expired:
             self._erase(conversation_id, record)
         return None
+
+    def stored_id(self, conversation_id: str) -> str:
+        """Return an id as it is stored: as it is given, else as another text that looks equal; a new one composed."""
+        return self._read_form(conversation_id, self._stored_id)
+
+    def stored_user(self, user_id: str) -> str:
+        """Return a user id as it is stored, likewise."""
+        return self._read_form(user_id, self._stored_user)
+
+    def stored_prefix(self, prefix: str) -> str:
+        """Return a prefix as stored ids begin, likewise."""
+        return self._read_form(prefix, self._stored_prefix)
+
+    def _read_form(self, text: str, stored_form: Callable[[str], str]) -> str:
+        """Return the stored form of a text; only one that has several is looked up."""
+        return text if len(equal_forms(text)) == 1 else self.backend.run(partial(stored_form, text), write=False)
+
+    def _stored_id(self, conversation_id: str) -> str:
+        return self._stored_form(conversation_id, lambda form: self._find(form) is not None)
+
+    def _stored_user(self, user_id: str) -> str:
+        return self._stored_form(user_id, lambda form: any(True for _ in self.backend.records("", form)))
+
+    def _stored_prefix(self, prefix: str) -> str:
+        return self._stored_form(prefix, lambda form: any(True for _ in self.backend.records(form, self.user_id)))
+
+    def _stored_form(self, text: str, is_stored: Callable[[str], bool]) -> str:
+        forms = equal_forms(text)
+        return text if len(forms) == 1 else next(filter(is_stored, forms), composed(text))
 
     def _visible(self, conversation_id: str) -> Record:
         stored = self.backend.record(check_conversation_id(conversation_id))

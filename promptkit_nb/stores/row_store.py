@@ -55,7 +55,7 @@ class RowStore(RowAccess, StateStore):
 
     def get(self, conversation_id: str) -> ConversationState:
         """Return the whole conversation."""
-        check_conversation_id(conversation_id)
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
         state, found = self.backend.run(partial(self._get, conversation_id), write=self.ttl_s is not None)
         self._cache.keep(conversation_id, found)
         return state
@@ -70,7 +70,7 @@ class RowStore(RowAccess, StateStore):
         charge: Charge | None = None,
     ) -> Head:
         """Add one turn at the end; appending the same turn again changes nothing."""
-        check_conversation_id(conversation_id)
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
         turn, line = turn_and_line(turn)
         user_id = self._owner_of(user_id)
         self._check_charge(charge)
@@ -81,7 +81,7 @@ class RowStore(RowAccess, StateStore):
 
     def recent(self, conversation_id: str, n: int) -> tuple[Turn, ...]:
         """Return the newest ``n`` turns, oldest first, without reading the rest."""
-        check_conversation_id(conversation_id)
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
         checks.check_count("n", n)
         turns, found = self.backend.run(partial(self._recent, conversation_id, n), write=self.ttl_s is not None)
         self._cache.keep(conversation_id, found)
@@ -90,7 +90,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
-        state = checks.checked_state(state)
+        state = self._as_stored(checks.checked_state(state))
         check_own_user(self.user_id, state.user_id)
         if self._find(state.conversation_id, erase_expired=True) is not None:
             raise checks.exists_already(state.conversation_id)
@@ -99,7 +99,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, replacing what is stored."""
-        state = checks.checked_state(state)
+        state = self._as_stored(checks.checked_state(state))
         check_own_user(self.user_id, state.user_id)
         conversation_id = state.conversation_id
         record = self._find(conversation_id, erase_expired=True)
@@ -116,6 +116,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
         """Put a turn in the place of another, which is kept as a former version."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         self._check_charge(charge)
         turn, line = turn_and_line(turn)
@@ -130,6 +131,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
         """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         checks.check_range(start, stop, record.turn_count)
         checks.check_branch_id(as_branch, [branch.id for branch in frame.branches])
@@ -144,6 +146,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
         """Bring back a former version or a branch, given as a value or by its id; what it displaces is kept."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         wanted = getattr(version_or_branch, "id", version_or_branch)
         branch = next((each for each in frame.branches if each.id == wanted), None)
@@ -158,6 +161,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
         """Add a summary and its cost to the totals."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         summary = checks.checked_summary(summary)
         self._check_charge(charge)
@@ -167,6 +171,7 @@ class RowStore(RowAccess, StateStore):
 
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
 
         def head() -> Head:
             return head_of(conversation_id, self._visible(conversation_id), self._metadata(conversation_id))
@@ -185,11 +190,11 @@ class RowStore(RowAccess, StateStore):
         """Return the heads in a total and stable order."""
         checks.check_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
+        prefix = self.stored_prefix(prefix or "")
+        user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
 
         def page() -> list[Head]:
-            found = (
-                each for each in self._records(prefix or "", self.user_id or user_id) if not self._is_expired(each[1])
-            )
+            found = (each for each in self._records(prefix, user_id) if not self._is_expired(each[1]))
             chosen = checks.sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
             return [head_of(each, record, self._metadata(each)) for each, record in chosen]
 
@@ -197,14 +202,15 @@ class RowStore(RowAccess, StateStore):
 
     def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
         """Merge JSON values into the metadata."""
-        check_conversation_id(conversation_id)
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
         return self._update_metadata(conversation_id, json_copy(changes, "metadata"))
 
     @writing
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
+        conversation_id, new_id = (self._stored_id(check_conversation_id(each)) for each in (conversation_id, new_id))
         record, frame = self._visible_with_frame(conversation_id)
-        if self._find(check_conversation_id(new_id), erase_expired=True) is not None:
+        if self._find(new_id, erase_expired=True) is not None:
             raise checks.exists_already(new_id)
         copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
         self.backend.copy_turns(record.cid, copy.cid)
@@ -215,6 +221,7 @@ class RowStore(RowAccess, StateStore):
     @writing
     def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
         """Record whose conversation it is; its revision and times stay as they are."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         noted = structs.replace(record, notebook=notebook)
         for entry in notebook_entries(conversation_id, record):
@@ -231,6 +238,7 @@ class RowStore(RowAccess, StateStore):
     ) -> builtins.list[Head]:
         """Return the heads of a user's notebooks with this path, or of this kernel, oldest first."""
         check_own_user(self.user_id, user_id)
+        user_id = self.stored_user(user_id)
         key = notebook_key(user_id, path=path, kernel=kernel)
         found = self.backend.run(partial(self._find_notebooks, key, user_id), write=False)
         gone = [entry for entry, head in found if head is None]
@@ -243,19 +251,21 @@ class RowStore(RowAccess, StateStore):
         """Return turns of a user's notebooks that answer exactly this request, oldest first."""
         check_own_user(self.user_id, user_id)
         checks.check_count("limit", limit)
+        user_id = self.stored_user(user_id)
         key = answer_key(user_id, provider, replay_key)
         return self.backend.run(partial(self._find_answers, key, replay_key, user_id, limit), write=False)
 
     @deleting
     def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently."""
+        conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record = self._visible(conversation_id)
         checks.check_revision(conversation_id, record.revision, expected_revision)
         self._erase(conversation_id, record)
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
         """Delete the conversations whose id has the prefix; return their ids, sorted."""
-        return self._erase_before(None, check_conversation_id(prefix))
+        return self._erase_before(None, self.stored_prefix(check_conversation_id(prefix)))
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted."""
@@ -326,6 +336,17 @@ class RowStore(RowAccess, StateStore):
         """Close the store."""
         self.close()
 
+    def for_user(self, user_id: str) -> Self:
+        """Return this store, narrowed to one user."""
+        return super().for_user(self.stored_user(check_user_id(user_id)))
+
+    def _as_stored(self, state: ConversationState) -> ConversationState:
+        """Return a state with the ids that are stored; new ones are composed."""
+        conversation_id, user_id = self._stored_id(state.conversation_id), self._stored_user(state.user_id)
+        if (conversation_id, user_id) == (state.conversation_id, state.user_id):
+            return state
+        return replace(state, conversation_id=conversation_id, user_id=user_id)
+
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
         found = self._with_new_ttl(conversation_id)
         return self._state(conversation_id, found.record), found
@@ -357,7 +378,7 @@ class RowStore(RowAccess, StateStore):
         self._find(conversation_id, erase_expired=True)
         if not create:
             raise checks.not_found(conversation_id)
-        check_user_id(user_id)
+        user_id = self._stored_user(check_user_id(user_id))
         now = self._clock()
         self._enter(charge)
         return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)

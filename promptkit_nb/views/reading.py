@@ -30,6 +30,7 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
     """Return the heads of the selected conversations, ordered by id."""
     check_store(store)
     check_own_user(_user_of(store), filters.user_id)
+    filters = _as_stored(store, filters)
     if filters.conversation_id is None:
         return store.list(filters.prefix, filters.user_id, "conversation_id", descending=False)
     with suppress(ConversationNotFoundError):
@@ -44,12 +45,25 @@ def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False)
     yield _empty_batch()
     user_id = _user_of(store)
     check_own_user(user_id, filters.user_id)
+    filters = _as_stored(store, filters)
     if user_id is not None:
         filters = replace(filters, user_id=user_id)
     if isinstance(store, RowStore):
         yield from _batches_of_rows(store, filters, with_stale=with_stale)
     else:
         yield from _batches_of_states(store, filters, with_stale=with_stale)
+
+
+def _as_stored(store: StateStore, filters: Filters) -> Filters:
+    """Return the filters with ids and a prefix as they are stored, which may be other texts that look equal."""
+    if not isinstance(store, RowStore):
+        return filters
+    return replace(
+        filters,
+        conversation_id=filters.conversation_id and store.stored_id(filters.conversation_id),
+        user_id=filters.user_id and store.stored_user(filters.user_id),
+        prefix=filters.prefix and store.stored_prefix(filters.prefix),
+    )
 
 
 def _user_of(store: StateStore) -> str | None:
