@@ -11,6 +11,7 @@ from .errors import (
     AuthenticationError as AuthenticationError,
     BadRequestError as BadRequestError,
     BudgetExceededError as BudgetExceededError,
+    ContentFilteredError as ContentFilteredError,
     ContextWindowExceededError as ContextWindowExceededError,
     ConversationChangedError as ConversationChangedError,
     ConversationExistsError as ConversationExistsError,
@@ -39,6 +40,7 @@ from .manager import ConversationManager as ConversationManager
 from .packs.pack import Pack as Pack, Prompt as Prompt, load_pack as load_pack
 from .packs.validation import validate_pack as validate_pack
 from .panel.widget import ChatPanel as ChatPanel
+from .pricing import Price as Price
 from .providers.demo import DemoProvider as DemoProvider
 from .providers.openai import OpenAIProvider as OpenAIProvider
 from .rendering.responses import Response as Response

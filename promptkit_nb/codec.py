@@ -5,27 +5,33 @@ A turn is one line of JSON; fields with their default value are left out. Money 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import MISSING, Field, fields, replace
 from decimal import Decimal
 from functools import cache
 from itertools import chain
 from math import isfinite
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
-from promptkit_nb.turns import Message, Turn, Usage
+from promptkit_nb.plain import plain
+from promptkit_nb.turns import NO_USAGE, Message, Turn, Usage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from promptkit_nb.state import ConversationState, Totals
+    from promptkit_nb.state import ConversationState, Summary, Totals
 
 FORMAT_VERSION = 1
+"""The format of a store, of a file, and of a conversation that holds nothing new since."""
+
+NEWEST_FORMAT = 2
+"""Usage with ``cache_write_tokens`` or ``unknown``, which earlier versions would lose."""
+
 SALVAGE = (
     "Nothing was changed; restore the store from a backup, or save what can be read with: "
     "export_store(store, path, on_damaged=print)"
@@ -46,7 +52,16 @@ MOST_TYPES = 1000
 _STABLE_TYPES: set[tuple[type | str, ...]] = set()
 """The types of turns that were read back unchanged; another turn of the same types will be, too."""
 
-_encode = msgspec.json.Encoder().encode
+
+def _plain_or_refused(value: object) -> object:
+    """Return a value that JSON does not know as a plain one; raise ``TypeError`` if it is not almost that."""
+    found = plain(value)
+    if found is value:
+        raise TypeError(f"a {type(value).__name__} is not a value of JSON")
+    return found
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain_or_refused).encode
 _UNSTORABLE = (msgspec.MsgspecError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
@@ -106,13 +121,19 @@ def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
     return decode(data, Turn, conversation_id)
 
 
-def check_format(version: int, where: str) -> None:
+def check_format(version: int, where: str, newest: int = FORMAT_VERSION) -> None:
     """Raise ``StoreUnavailableError`` for a newer format, which could only be read in part."""
-    if version > FORMAT_VERSION:
+    if version > newest:
         raise StoreUnavailableError(
-            f"{where} has format {version}, but this promptkit_nb reads formats up to {FORMAT_VERSION}. "
+            f"{where} has format {version}, but this promptkit_nb reads formats up to {newest}. "
             "Nothing was read or changed; update with: pip install -U promptkit-nb"
         )
+
+
+def format_of(paid: Iterable[Turn | Summary]) -> int:
+    """Return the format of a conversation with these turns and summaries: newer only if it holds something new."""
+    is_newer = any(each.usage.cache_write_tokens or each.usage.unknown for each in paid)
+    return NEWEST_FORMAT if is_newer else FORMAT_VERSION
 
 
 def checked(record: D) -> D:
@@ -248,6 +269,7 @@ def _turn_line(turn: Turn) -> object:
 
 def _form_of_turn(values: tuple[object, ...], messages: list[tuple[object, ...]]) -> object:
     form = _TurnForm(*values)
+    form.usage = _form_of_usage(form.usage)
     form.messages = [_MessageForm(*message) for message in messages]
     return form
 
@@ -292,7 +314,12 @@ def _default_of(field: Field[object]) -> object:
 def _without_defaults(record: DataclassInstance) -> dict[str, object]:
     names_and_defaults, values_of = _stored_fields(type(record))
     both = zip(names_and_defaults, values_of(record), strict=True)
-    return {name: value for (name, default), value in both if value is not default and value != default}
+    line = {name: value for (name, default), value in both if value is not default and value != default}
+    if "usage" in line:
+        line["usage"] = _form_of_usage(line["usage"])
+    if "summaries" in line:
+        line["summaries"] = [*map(_form_of_summary, cast("tuple[Summary, ...]", line["summaries"]))]
+    return line
 
 
 def _form_of(kind: type) -> tuple[type[Any], Callable[[object], tuple[object, ...]]]:
@@ -308,3 +335,28 @@ def _form_of(kind: type) -> tuple[type[Any], Callable[[object], tuple[object, ..
 _TurnForm, _values_of_turn = _form_of(Turn)
 _MessageForm, _values_of_message = _form_of(Message)
 _values_of_usage = attrgetter(*(field.name for field in fields(Usage)))
+
+_FORMAT_1 = {"input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "estimated"}
+_UsageForm = msgspec.defstruct(
+    "Usage",
+    [
+        (field.name, object) if field.name in _FORMAT_1 else (field.name, object, field.default)
+        for field in fields(Usage)
+    ],
+    omit_defaults=True,
+)
+"""Usage as it is written: all fields of format 1, and later ones only if they say something."""
+
+
+def _form_of_usage(usage: object) -> object:
+    is_written = isinstance(usage, Usage) and usage is not NO_USAGE
+    return _UsageForm(*_values_of_usage(usage)) if is_written else usage
+
+
+def _form_of_summary(summary: Summary) -> object:
+    """Return a summary within a record, which is written with all its fields."""
+    kind: type = type(summary)
+    names_and_defaults, values_of = _stored_fields(kind)
+    values = zip(names_and_defaults, values_of(summary), strict=True)
+    line = {name: value for (name, _), value in values if value is not msgspec.UNSET}
+    return {**line, "usage": _form_of_usage(summary.usage)}

@@ -20,7 +20,8 @@
     │   ├── RateLimitError
     │   ├── ProviderTimeoutError
     │   ├── ProviderUnavailableError
-    │   └── BadRequestError
+    │   ├── BadRequestError
+    │   └── ContentFilteredError
     ├── ContextWindowExceededError
     ├── BudgetExceededError
     ├── ReplayMissError
@@ -318,6 +319,22 @@ class BadRequestError(ProviderError):
     Traceback (most recent call last):
         ...
     promptkit_nb.errors.BadRequestError: Please ask a question.
+    """
+
+
+class ContentFilteredError(ProviderError):
+    """The provider's content filter refused the request or its answer; nothing is stored.
+
+    >>> from promptkit_nb import ContentFilteredError, ConversationManager, DemoProvider
+    >>> class StrictProvider(DemoProvider):
+    ...     def stream(self, request):
+    ...         raise ContentFilteredError("The provider's filter refused this answer. Ask in other words.")
+    >>> conv = ConversationManager(StrictProvider()).new_conversation()
+    >>> try:
+    ...     conv.send("Hello")
+    ... except ContentFilteredError as error:
+    ...     print("turns:", len(conv.turns), "· unsent:", error.unsent)
+    turns: 0 · unsent: Hello
     """
 
 

@@ -21,7 +21,7 @@ def check_conversation_id(conversation_id: str) -> str:
     """Return the id, or raise ``InvalidConversationIdError``; any text is valid that is neither blank nor too long."""
     problem = _problem_of(conversation_id)
     if problem is None:
-        return conversation_id
+        return str.__str__(conversation_id)  # of a subclass, too, the plain text
     raise InvalidConversationIdError(
         f"{_shortened(conversation_id)} cannot be a conversation id: {problem}. "
         'Use any text, for example "user:alice:session:1".'
@@ -32,7 +32,7 @@ def check_user_id(user_id: str) -> str:
     """Return the user id, or raise ``InvalidArgumentError``; the same texts are valid as for conversations."""
     problem = _problem_of(user_id)
     if problem is None:
-        return user_id
+        return str.__str__(user_id)
     raise InvalidArgumentError(f'{_shortened(user_id)} cannot be a user id: {problem}. Use any text, such as "alice".')
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.plain import plain
 
 
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
@@ -21,15 +22,13 @@ def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type
 
 
 def _json_copy(value: object, path: str) -> object:
+    value = plain(value)
     if isinstance(value, (list, tuple)):
         return [_json_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, Mapping):
         return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
     if (problem := _problem_of(value)) is not None:
         raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
-    for plain in (bool, int, float, str):  # subclasses, such as numpy's float64, become the plain type
-        if isinstance(value, plain):
-            return plain(value) if plain is not str else str.__str__(value)
     return value
 
 

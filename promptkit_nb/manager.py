@@ -17,6 +17,7 @@ from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.ids import is_same_id, new_conversation_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.pack import Pack, Prompt, load_pack
+from promptkit_nb.plain import plain
 from promptkit_nb.rendering.conversations import HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.base import clock_of
@@ -161,9 +162,8 @@ class ConversationManager:
             raise InvalidArgumentError(
                 "Give a pack or a system_prompt, not both: the pack's prompt is the system prompt."
             )
-        check_model(model)
         settings = Settings(
-            model=model,
+            model=check_model(model),
             parameters=_json_of(parameters, "parameters"),
             max_tokens=check_tokens("max_tokens", max_tokens),
             context_policy=_checked_policy(context_policy),
@@ -396,7 +396,7 @@ def _budgets_of(budget: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
 
 def _checked_policy(policy: object) -> ContextPolicy:
     if policy in get_args(ContextPolicy):
-        return cast("ContextPolicy", policy)
+        return cast("ContextPolicy", plain(policy))
     near = similar_names(str(policy), get_args(ContextPolicy))
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InvalidArgumentError(

@@ -5,12 +5,14 @@ The price list is part of the installed package: nothing is downloaded. An unkno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.plain import plain
 from promptkit_nb.text.receipts import amount_text
 from promptkit_nb.turns import Turn, Usage
 
@@ -20,82 +22,225 @@ if TYPE_CHECKING:
 
     from promptkit_nb.providers.base import Provider
 
-_PRICES_HINT = 'Give dollars per million tokens, in and out, as in prices={"my-model": (0.15, 0.60)}.'
+_PRICES_HINT = (
+    'Give dollars per million tokens, in and out, as in prices={"my-model": (0.15, 0.60)}, or '
+    "Price(input=0.15, output=0.60, cached_input=0.075)."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """The cost of a call in US dollars and the price list it comes from; both ``None`` if unknown.
+class CallCost:
+    """The cost of a call in US dollars, and where it comes from; ``usd`` is ``None`` if it is unknown.
 
-    >>> Price(Decimal("0.00045"), "user").usd
+    ``source`` is ``"reported"`` (by the server), ``"list"`` (the price list, whose version is ``price_list``) or
+    ``"yours"``.
+
+    >>> CallCost(Decimal("0.00045"), "yours").usd
     Decimal('0.00045')
     """
 
     usd: Decimal | None
     source: str | None
+    price_list: str | None = None
+
+
+UNKNOWN_COST = CallCost(None, None)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Price:
+    """Prices of a model in US dollars per million tokens, for ``OpenAIProvider(prices={"my-model": Price(…)})``.
+
+    ``cached_input`` is for input that the provider reads from its cache, ``cache_write`` for input that it writes to
+    it; without them, both cost as much as other input. Numbers are kept exactly, as they are written. Raises
+    ``InvalidArgumentError`` for anything but finite numbers of at least 0.
+
+    >>> from promptkit_nb import Price
+    >>> Price(input=0.15, output=0.60, cached_input=0.075)
+    Price(input=Decimal('0.15'), output=Decimal('0.6'), cached_input=Decimal('0.075'), cache_write=None)
+    """
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+
+    def __init__(
+        self,
+        input: Decimal | float,  # noqa: A002 - the word of every price list
+        output: Decimal | float,
+        cached_input: Decimal | float | None = None,
+        cache_write: Decimal | float | None = None,
+    ) -> None:
+        """Check the numbers, and keep them as decimals."""
+        given = {"input": input, "output": output, "cached_input": cached_input, "cache_write": cache_write}
+        for name, usd in given.items():
+            is_optional = name not in {"input", "output"}
+            object.__setattr__(self, name, None if usd is None and is_optional else _exact_usd(name, usd))
+
+    def cost_usd(self, usage: Usage) -> Decimal:
+        """Return what the usage costs, exactly.
+
+        >>> from promptkit_nb import Price, Usage
+        >>> Price(1, 5, cached_input=0.1).cost_usd(Usage(1000, 200, cached_tokens=400))
+        Decimal('0.0016400')
+        """
+        cached, written = usage.cached_tokens, usage.cache_write_tokens
+        micro_usd = (
+            (usage.input_tokens - cached - written) * self.input
+            + cached * (self.input if self.cached_input is None else self.cached_input)
+            + written * (self.input if self.cache_write is None else self.cache_write)
+            + usage.output_tokens * self.output
+        )
+        return micro_usd.scaleb(-6)
+
+
+def _exact_usd(name: str, usd: object) -> Decimal:
+    usd = plain(usd)
+    if isinstance(usd, (int, float, Decimal)) and not isinstance(usd, bool) and isfinite(usd) and usd >= 0:
+        return Decimal(str(usd)).copy_abs()  # through text, so that 0.15 is exactly fifteen hundredths
+    raise InvalidArgumentError(
+        f"{name}={usd!r:.80} is not a price; give US dollars per million tokens, as in Price(input=0.15, output=0.60). "
+        "(A provider's price() returns CallCost(usd, source).)"
+    )
 
 
 def price_of(
-    model: str, usage: Usage, *, at: datetime, prices: Mapping[str, tuple[float, float]] | None = None
-) -> Price:
+    model: str,
+    usage: Usage,
+    *,
+    at: datetime,
+    prices: Mapping[str, Price | tuple[float, float]] | None = None,
+    base_url: str | None = None,
+) -> CallCost:
     """Return the cost of this usage with this model, at the prices of that time.
 
-    ``prices`` maps exact model names to dollars per million tokens (input, output); cached input costs the full input
-    price. These prices take precedence over the price list. ``source`` is ``"user"`` or ``"genai-prices"`` and its
-    version. An unknown model, or contradictory usage, gives ``Price(None, None)``.
+    ``prices`` maps exact model names to ``Price`` or to dollars per million tokens (input, output); these prices take
+    precedence. The price list is searched for the server at ``base_url`` first, then for the name alone: the same model
+    costs more at one server than at another. A name matches as a whole, apart from its version; names of local or free
+    variants, such as ``deepseek-r1:8b``, are other models. An unknown model, or contradictory usage, gives
+    ``CallCost(None, None)``.
 
     >>> from datetime import UTC, datetime
     >>> from promptkit_nb.turns import Usage
     >>> price_of("gpt-4o-mini", Usage(1000, 500), at=datetime(2026, 1, 1, tzinfo=UTC)).usd
     Decimal('0.00045')
     >>> price_of("mine", Usage(1000, 500), at=datetime(2026, 1, 1, tzinfo=UTC), prices={"mine": (1, 2)})
-    Price(usd=Decimal('0.002000'), source='user')
+    CallCost(usd=Decimal('0.002000'), source='yours', price_list=None)
     """
+    if usage.unknown or usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
+        return UNKNOWN_COST
     if prices is not None and model in prices:
-        return Price(_usd(usage, *prices[model]), "user")
-    listed = _listed_usd(model, usage, at)
-    if listed is None and "/" in model:
-        listed = _listed_usd(model.rpartition("/")[2], usage, at)  # "openai/gpt-4o-mini", as resellers call it
-    if listed is None:
-        return Price(None, None)
-    return Price(listed, f"genai-prices {_list_version()}")
+        own = prices[model]
+        return CallCost((own if isinstance(own, Price) else Price(*own)).cost_usd(usage), "yours")
+    if is_local_or_free(model):
+        return UNKNOWN_COST
+    short = model.rpartition("/")[2]  # "openai/gpt-4o", as resellers call it, or "models/gemini-2.5-pro"
+    for name, url in dict.fromkeys([(model, base_url), (short, base_url), (model, None), (short, None)]):
+        listed = _listed_usd(name, usage, at, url)
+        if listed is not None:
+            return CallCost(listed, "list", f"genai-prices {_list_version()}")
+    return UNKNOWN_COST
 
 
-def check_prices(prices: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ``InvalidArgumentError`` unless every model name has two finite prices that are not negative.
+def check_prices(prices: Mapping[str, Price | tuple[float, float]]) -> dict[str, Price]:
+    """Return a ``Price`` for every model name; ``InvalidArgumentError`` unless each has one, or two numbers.
 
-    >>> check_prices({"my-model": (0.15, 0.60)})
+    >>> check_prices({"my-model": (0.15, 0.60)})["my-model"].output
+    Decimal('0.6')
     """
-    for model, pair in prices.items():
-        if not isinstance(model, str) or not model:
-            raise InvalidArgumentError(f"prices has the key {model!r}, which is not a model name. {_PRICES_HINT}")
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - in and out
-            raise InvalidArgumentError(f"prices[{model!r}] is {pair!r}, not a pair. {_PRICES_HINT}")
-        if not all(map(_is_price, pair)):
-            raise InvalidArgumentError(
-                f"prices[{model!r}] is {pair!r}; both must be finite numbers of at least 0. {_PRICES_HINT}"
-            )
+    return {_checked_name(model): _checked_price(model, price) for model, price in prices.items()}
 
 
-def _is_price(value: object) -> bool:
-    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and isfinite(value) and value >= 0
+def parse_price(text: str) -> Price:
+    """Parse a price in a magic's option: dollars per million tokens, in and out, and the cached and written input.
+
+    >>> parse_price("0.15/0.60")
+    Price(input=Decimal('0.15'), output=Decimal('0.60'), cached_input=None, cache_write=None)
+    """
+    numbers = [part.strip().removeprefix("$") for part in text.split("/")]
+    if len(numbers) in (2, 3, 4) and all(_AMOUNT.fullmatch(number) for number in numbers):
+        return Price(*map(Decimal, numbers))
+    raise InvalidArgumentError(
+        f"{text!r:.80} is not a price: give US dollars per million tokens, in and out, such as 0.15/0.60; a third "
+        "number is for cached input, a fourth for input written to the cache."
+    )
 
 
-def _usd(usage: Usage, per_million_in: float, per_million_out: float) -> Decimal:
-    # Through text, so that 0.15 is exactly fifteen hundredths and not the nearest binary fraction.
-    micro_usd = usage.input_tokens * Decimal(str(per_million_in)) + usage.output_tokens * Decimal(str(per_million_out))
-    return micro_usd.scaleb(-6)
+_AMOUNT = re.compile(r"\d{1,9}(?:\.\d{1,12})?|\.\d{1,12}", re.ASCII)
 
 
-def _listed_usd(model: str, usage: Usage, at: datetime) -> Decimal | None:
+def _checked_name(model: object) -> str:
+    if not isinstance(model, str) or not model:
+        raise InvalidArgumentError(f"prices has the key {model!r}, which is not a model name. {_PRICES_HINT}")
+    return str.__str__(model)
+
+
+def _checked_price(model: str, price: object) -> Price:
+    if isinstance(price, Price):
+        return price
+    if not isinstance(price, (tuple, list)) or len(price) != 2:  # noqa: PLR2004 - in and out
+        raise InvalidArgumentError(f"prices[{model!r}] is {price!r:.80}, not a pair. {_PRICES_HINT}")
+    try:
+        return Price(*price)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(
+            f"prices[{model!r}] is {price!r:.80}; both must be finite numbers of at least 0. {_PRICES_HINT}"
+        ) from error
+
+
+# Tags of Ollama (a size, a quantization, or latest) and of OpenRouter's free models, which are not the listed model.
+_LOCAL_OR_FREE = re.compile(
+    r":(?:latest|free|e?\d+(?:\.\d+)?[bm]\b|\d+x\d+b\b|i?q\d|fp?\d|bf16|int\d|[\w.-]*-(?:i?q\d|fp\d))", re.IGNORECASE
+)
+
+# What may follow a model's name in the list: a date, a version, or a stage. Anything else makes it another model.
+_VERSION = re.compile(r"(?:[-@._:]?(?:v?\d+|latest|preview|exp|experimental|beta|instruct|thinking|maas)(?![a-z]))*")
+_COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=\D|$)")
+
+
+_LITERAL_CLAUSES = frozenset({"starts_with", "contains", "ends_with"})
+
+
+def is_local_or_free(model: str) -> bool:
+    """Whether a name has the tag of a local or free variant, which the price list does not know.
+
+    >>> is_local_or_free("deepseek-r1:8b"), is_local_or_free("deepseek-r1")
+    (True, False)
+    """
+    return _LOCAL_OR_FREE.search(model) is not None
+
+
+def _is_whole_match(clause: Any, name: str) -> bool:
+    """Return whether a clause of the price list matches the whole name, apart from its version and its vendor."""
+    if hasattr(clause, "or_"):
+        return any(_is_whole_match(each, name) for each in clause.or_)
+    if hasattr(clause, "and_"):
+        return all(_is_whole_match(each, name) for each in clause.and_)
+    if not clause.is_match(name):
+        return False
+    literal = next((text for kind, text in vars(clause).items() if kind in _LITERAL_CLAUSES), "")
+    if not literal or literal.startswith("ft:"):  # equal to the name, an expression for it, or a fine-tuned model
+        return True
+    before, _, after = name.partition(literal)
+    return (not before or before[-1] in "/.:@") and _VERSION.fullmatch(after) is not None
+
+
+def _listed_usd(model: str, usage: Usage, at: datetime, base_url: str | None) -> Decimal | None:
     import genai_prices  # noqa: PLC0415 - 0.2 s, not needed with own prices or without calls
 
     tokens = genai_prices.Usage(
-        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
     )
     try:
-        listed = genai_prices.calc_price(tokens, model, genai_request_timestamp=at)
+        listed = genai_prices.calc_price(tokens, model, provider_api_url=base_url, genai_request_timestamp=at)
     except (LookupError, ValueError):  # a model that is not listed; more cached tokens than input
+        return None
+    name = model.lower()
+    if not any(_is_whole_match(listed.model.match, each) for each in (name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
         return None
     # A model priced by the hour or by the image has no price per token: zero would be wrong.
     if usage.input_tokens and getattr(listed.model_price, "input_mtok", None) is None:
@@ -109,6 +254,16 @@ def _list_version() -> str:
     import genai_prices  # noqa: PLC0415 - already imported when this is called
 
     return genai_prices.__version__
+
+
+def usd_per_million(provider: Provider, model: str, at: datetime) -> tuple[Decimal | None, Decimal | None]:
+    """Return the price of a model in US dollars per million input and output tokens, ``None`` if it is unknown.
+
+    It is that of short requests: for long ones, some models cost more.
+    """
+    costs = (provider.price(model, usage, at).usd for usage in (Usage(1000, 0), Usage(0, 1000)))
+    input_usd, output_usd = (None if usd is None else usd * 1000 for usd in costs)
+    return input_usd, output_usd
 
 
 RECENT_TURNS = 20
@@ -172,11 +327,13 @@ def cost_range(
     recent = [turn for turn in turns[-RECENT_TURNS:] if model in (turn.requested_model, turn.model)]
     output_tokens = max_output_tokens or max([USUAL_OUTPUT_TOKENS, *(turn.usage.output_tokens for turn in recent)])
     fewest, most = ceil(input_tokens * min(factor, 1.0)), ceil(input_tokens * max(factor, 1.0))
-    low_usd = provider.price(model, Usage(fewest, 1), at).usd
-    high_usd = provider.price(model, Usage(most, output_tokens), at).usd
+    low_usd = expected_usd(provider, model, Usage(fewest, 1), at)
+    high_usd = expected_usd(provider, model, Usage(most, output_tokens), at)
     if low_usd is None or high_usd is None:
         low_usd = high_usd = None
     else:
+        written_usd = expected_usd(provider, model, Usage(most, output_tokens, cache_write_tokens=most), at)
+        high_usd = max(high_usd, written_usd or high_usd)  # some providers charge extra for writing to their cache
         again_usd = (_cost_again(turn, provider, model, output_tokens, at) for turn in recent)
         high_usd = max([high_usd, *(usd for usd in again_usd if usd is not None)])
     return CostRange(
@@ -188,11 +345,18 @@ def cost_range(
     )
 
 
+def expected_usd(provider: Provider, model: str, usage: Usage, at: datetime) -> Decimal | None:
+    """Return what the usage will cost: its price, else what a server that reports costs asked for earlier calls."""
+    known = provider.price(model, usage, at).usd
+    reported = getattr(provider, "expected_usd", None)
+    return reported(model, usage) if known is None and reported is not None else known
+
+
 def _cost_again(turn: Turn, provider: Provider, model: str, output_tokens: int, at: datetime) -> Decimal | None:
     """Return the cost of a turn, reduced in proportion to its tokens if its answer was longer than the limit."""
     usage = turn.usage
     if turn.cost is None or usage.output_tokens <= output_tokens:
         return turn.cost
     whole = provider.price(model, usage, at).usd
-    part = provider.price(model, Usage(usage.input_tokens, output_tokens, cached_tokens=usage.cached_tokens), at).usd
+    part = provider.price(model, replace(usage, output_tokens=output_tokens, reasoning_tokens=0), at).usd
     return turn.cost * part / whole if whole and part is not None else turn.cost

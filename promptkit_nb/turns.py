@@ -31,7 +31,9 @@ def new_turn_id(time_ns: int | None = None) -> str:
 class Usage:
     """Token counts of one call: reported by the provider, or counted offline (``estimated``).
 
-    ``cached_tokens`` are included in ``input_tokens``, and ``reasoning_tokens`` in ``output_tokens``.
+    ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` (written to it) are included in
+    ``input_tokens``, and ``reasoning_tokens`` in ``output_tokens``. ``unknown`` means that the source of a turn tells
+    no usage: all counts are then 0, and DataFrames show them as missing.
 
     >>> from promptkit_nb import Usage
     >>> Usage(1000, 500, cached_tokens=400).total_tokens
@@ -43,6 +45,8 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = 0
+    unknown: bool = False
 
     @property
     def total_tokens(self) -> int:
@@ -51,6 +55,22 @@ class Usage:
 
 
 NO_USAGE = Usage(0, 0)
+
+PriceSource = Literal["reported", "list", "yours"]
+"""Where the cost of a turn comes from: the server, the list of prices, or prices that the user gave."""
+
+
+def price_source_of(stored: str | None) -> PriceSource | None:
+    """Return the price source of a turn; earlier versions stored the list, ``user``, or the name of the provider.
+
+    >>> [price_source_of(stored) for stored in ("list", "genai-prices 0.2.3", "user", "openai")]
+    ['list', 'list', 'yours', 'reported']
+    """
+    if not stored:
+        return None
+    if stored == "list" or stored.startswith("genai-prices"):
+        return "list"
+    return "yours" if stored in ("yours", "user") else "reported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,9 @@ class Message:
 
     def __post_init__(self) -> None:
         """Replace lone surrogates, which cannot be encoded; the store rejects content that is not text."""
+        for name in ("role", "content", "reasoning"):
+            if type(text := getattr(self, name)) is not str and isinstance(text, str):
+                object.__setattr__(self, name, str.__str__(text))
         if isinstance(self.content, str) and not self.content.isascii():
             object.__setattr__(self, "content", without_lone_surrogates(self.content))
         if isinstance(self.reasoning, str) and not self.reasoning.isascii():
@@ -105,7 +128,10 @@ class Message:
 class Turn:
     """One user message and everything the model produced for it; stored whole or not at all.
 
-    ``cost`` is in US dollars, or ``None`` if the price is unknown; ``price_source`` names the price list.
+    ``cost`` is in US dollars, or ``None`` if the price is unknown. ``price_source`` says where it comes from:
+    ``"reported"`` by the server, ``"list"`` (computed from the price list, whose version is ``price_list``), or
+    ``"yours"`` (computed from prices that you gave). In turns of earlier versions it is the name of the price list,
+    ``user``, or the name of the provider.
     ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server. ``cell_id``,
     ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
     the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
@@ -140,6 +166,7 @@ class Turn:
     counted_input_tokens: int | None = None
     inherited: bool = False
     warnings: tuple[str, ...] = ()
+    price_list: str | None = None
 
     @property
     def user_text(self) -> str:

@@ -76,7 +76,8 @@ def error_reply(status: int, message: str, *, code: str | None = None, headers: 
 class ChatServer:
     """A threaded HTTP/1.1 server that keeps connections alive; ``url`` is the base URL for a client.
 
-    ``usual`` makes the reply to each request without a scripted one.
+    ``usual`` makes the reply to each request without a scripted one, and ``models`` is what ``GET /models`` lists,
+    ``None`` for a server without that list.
     """
 
     def __init__(self, port: int = 0, *, log: Path | None = None) -> None:
@@ -84,6 +85,7 @@ class ChatServer:
         self.requests: list[Request] = []
         self.dropped = threading.Event()
         self.usual: Callable[[Request], Reply] = lambda _: Reply()
+        self.models: list[dict[str, Any]] | None = None
         self._replies: deque[Reply] = deque()
         self._lock = threading.Lock()
         self._log = log
@@ -141,13 +143,21 @@ class _RequestHandler(BaseHTTPRequestHandler):
     wbufsize = 1 << 16
     server: _Server
 
+    def do_GET(self) -> None:
+        """List the models."""
+        models = self.server.chat.models
+        if models is None or not self.path.partition("?")[0].endswith("/models"):
+            self._send_body(404, b'{"error": {"message": "no such path"}}', "application/json", {})
+            return
+        self._send_body(200, json.dumps({"object": "list", "data": models}).encode(), "application/json", {})
+
     def do_POST(self) -> None:
         """Answer a chat request as scripted."""
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(raw))
         reply = self.server.chat.reply_to(request)
         time.sleep(reply.delay_s)
-        if not self.path.endswith("/chat/completions"):
+        if not self.path.partition("?")[0].endswith("/chat/completions"):
             self._send_body(404, b'{"error": {"message": "no such path"}}', "application/json", {})
         elif reply.body is not None:
             self._send_body(reply.status, reply.body, reply.content_type or "text/html", reply.headers)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.panel.controller import PanelController
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import Completion, TextDelta
 from promptkit_nb.turns import Usage
 
@@ -117,9 +117,9 @@ class GatedProvider:
         finally:
             self.ended.set()
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - all tokens cost the same
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - all tokens cost the same
         """Return a hundredth of a cent for each token."""
-        return Price(Decimal(usage.total_tokens) / 10_000, "test")
+        return CallCost(Decimal(usage.total_tokens) / 10_000, "test")
 
     def _step(self) -> None:
         self.waits.release()

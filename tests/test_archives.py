@@ -340,10 +340,10 @@ class TestReading:
     def test_newer_format_is_refused(self, tmp_path: Path) -> None:
         """The error says how to read it, even if the rest of the file has another shape."""
         path = tmp_path / "newer.json"
-        path.write_text('{"promptkit_nb": "conversation", "format": 2, "chat": []}', "utf-8")
-        with pytest.raises(StoreUnavailableError, match="has format 2, but this promptkit_nb reads formats up to 1"):
+        path.write_text('{"promptkit_nb": "conversation", "format": 3, "chat": []}', "utf-8")
+        with pytest.raises(StoreUnavailableError, match="has format 3, but this promptkit_nb reads formats up to 2"):
             read_conversation(path)
-        path.write_text('{"promptkit_nb": "store", "format": 2}\n', "utf-8")
+        path.write_text('{"promptkit_nb": "store", "format": 3}\n', "utf-8")
         with pytest.raises(StoreUnavailableError, match="pip install -U promptkit-nb"):
             import_store(path, MemoryStore())
 

@@ -21,8 +21,8 @@ START = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import ca
 PRICED = """
 from decimal import Decimal
 from promptkit_nb.providers.demo import DemoProvider
-from promptkit_nb.pricing import Price
-DemoProvider.price = lambda self, model, usage, at: Price(Decimal("0.001"), "user")
+from promptkit_nb.pricing import CallCost
+DemoProvider.price = lambda self, model, usage, at: CallCost(Decimal("0.001"), "yours")
 """
 CONVERSATION = """
 import tempfile, promptkit_nb as pk

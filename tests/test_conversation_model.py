@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from promptkit_nb import ConversationManager, ProviderUnavailableError, Usage
 from promptkit_nb.chat.options import Target
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import Completion, TextDelta
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class NeverTheSame:
         yield TextDelta(".")
         yield Completion(model=request.model, finish_reason="stop", usage=Usage(10, 5))
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - it is fixed
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - it is fixed
         """Return the fixed price."""
-        return Price(COST, "user")
+        return CallCost(COST, "yours")
 
 
 @settings(

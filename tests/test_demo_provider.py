@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, TextDelta
 from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.tokens import count_message_tokens, count_tokens
@@ -134,4 +134,4 @@ def test_answer_streams_by_words_and_counts_its_tokens() -> None:
 
 def test_demo_costs_nothing() -> None:
     """Its price is a known 0, not unknown."""
-    assert DemoProvider().price("demo", Usage(1, 1), utc_now()) == Price(Decimal(0), "demo")
+    assert DemoProvider().price("demo", Usage(1, 1), utc_now()) == CallCost(Decimal(0), "list")

@@ -650,11 +650,11 @@ class TestUnusable:
         """Other conversations can be read."""
         ((stored,),) = sql(filled, "SELECT value FROM Cache WHERE key = 'h:b'")
         assert isinstance(stored, bytes)
-        newer = json.dumps({**json.loads(stored), "format": 2}).encode()
+        newer = json.dumps({**json.loads(stored), "format": 3}).encode()
         sql(filled, "UPDATE Cache SET value = ? WHERE key = 'h:b'", newer)
         with DiskStore(filled) as store:
             assert len(texts(store)) == 50
-            with pytest.raises(StoreUnavailableError, match="'b' has format 2"):
+            with pytest.raises(StoreUnavailableError, match="'b' has format 3"):
                 store.get("b")
 
     def test_lost_marker_is_written_anew(self, filled: Path) -> None:

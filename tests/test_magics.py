@@ -369,7 +369,10 @@ class TestSetup:
         [
             (
                 "--provider opnai",
-                "There is no provider 'opnai': use openai or demo, as in %chat_setup --provider openai",
+                (
+                    "There is no provider 'opnai': use one of openai, ollama, lmstudio, vllm, llamacpp, openrouter, "
+                    "groq, gemini, azure, anthropic, demo. Did you mean openai?"
+                ),
             ),
             (
                 "--store redis",

@@ -24,9 +24,10 @@ from promptkit_nb.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, Retrying, TextDelta, Waiting
-from promptkit_nb.providers.openai import DEFAULT_MODEL, OPENAI_BASE_URL, OpenAIProvider
+from promptkit_nb.providers.endpoints import OPENAI_BASE_URL
+from promptkit_nb.providers.openai import DEFAULT_MODEL, OpenAIProvider
 from promptkit_nb.providers.openai_client import RetryPolicy
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Usage, utc_now
 
@@ -589,8 +590,9 @@ def test_request_too_long_for_the_model_raises_the_window_error(
 ) -> None:
     """The model's own window raises the same error as max_tokens, and says what to do; the request is sent once."""
     chat_server.reply(error_reply(400, "Too long.", code="context_length_exceeded"))
+    talk = [Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "And?")]
     with pytest.raises(ContextWindowExceededError) as caught:
-        list(provider.stream(ASK))
+        list(provider.stream(replace(ASK, messages=talk)))
     assert str(caught.value) == (
         f"127.0.0.1:{chat_server.port} answered with HTTP 400: Too long. "
         "It is too long for 'gpt-4o-mini': set max_tokens, or shorten it with truncate() or summarize()."
@@ -1009,8 +1011,8 @@ def test_invalid_arguments_are_rejected(arguments: dict[str, Any]) -> None:
 def test_own_prices_win() -> None:
     """They are dollars per million input and output tokens; an unknown model has no price."""
     priced = OpenAIProvider("mine", prices={"mine": (1, 2)})
-    assert priced.price("mine", Usage(1000, 500), utc_now()) == Price(Decimal("0.002"), "user")
-    assert priced.price("unheard-of", Usage(1000, 500), utc_now()) == Price(None, None)
+    assert priced.price("mine", Usage(1000, 500), utc_now()) == CallCost(Decimal("0.002"), "yours")
+    assert priced.price("unheard-of", Usage(1000, 500), utc_now()) == CallCost(None, None)
 
 
 def test_forked_processes_get_their_own_answers(chat_server: ChatServer, provider: OpenAIProvider) -> None:

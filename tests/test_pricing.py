@@ -15,16 +15,16 @@ import pytest
 from chat_server import ChatServer, Reply
 from promptkit_nb import Conversation, ConversationManager, DemoProvider, OpenAIProvider
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.pricing import Price, check_prices, price_of
+from promptkit_nb.pricing import CallCost, check_prices, price_of
 from promptkit_nb.turns import Usage
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-LISTED = f"genai-prices {genai_prices.__version__}"
+PRICE_LIST = f"genai-prices {genai_prices.__version__}"
 
 
 def test_listed_model_costs_what_its_price_list_says() -> None:
     """1000 input and 500 output tokens of gpt-4o-mini at 0.15 and 0.60 dollars per million: 0.00045."""
-    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT) == CallCost(Decimal("0.00045"), "list", PRICE_LIST)
 
 
 def test_cached_input_is_cheaper() -> None:
@@ -47,7 +47,7 @@ def test_estimated_usage_is_priced_like_reported_usage() -> None:
 @pytest.mark.parametrize("model", ["gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini", "GPT-4o-mini"])
 def test_other_names_of_a_listed_model_find_its_price(model: str) -> None:
     """Dated names, names with a vendor prefix and other capitalization are the same model."""
-    assert price_of(model, Usage(1000, 500), at=AT) == Price(Decimal("0.00045"), LISTED)
+    assert price_of(model, Usage(1000, 500), at=AT) == CallCost(Decimal("0.00045"), "list", PRICE_LIST)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_other_names_of_a_listed_model_find_its_price(model: str) -> None:
 )
 def test_unknown_model_has_no_price(model: str) -> None:
     """Unknown is ``None`` and has no source; it is never zero."""
-    assert price_of(model, Usage(1000, 500), at=AT) == Price(None, None)
+    assert price_of(model, Usage(1000, 500), at=AT) == CallCost(None, None)
 
 
 def test_model_priced_by_the_hour_has_no_price_per_token() -> None:
     """A transcription model is listed, but without a price per token: unknown, not free."""
-    assert price_of("whisper-1", Usage(1000, 500), at=AT) == Price(None, None)
+    assert price_of("whisper-1", Usage(1000, 500), at=AT) == CallCost(None, None)
 
 
 def test_zero_tokens_cost_zero_only_where_the_model_is_known() -> None:
@@ -71,7 +71,7 @@ def test_zero_tokens_cost_zero_only_where_the_model_is_known() -> None:
 
 def test_usage_that_contradicts_itself_has_no_price() -> None:
     """More cached than input tokens are impossible: the cost is unknown."""
-    assert price_of("gpt-4o-mini", Usage(10, 5, cached_tokens=400), at=AT) == Price(None, None)
+    assert price_of("gpt-4o-mini", Usage(10, 5, cached_tokens=400), at=AT) == CallCost(None, None)
 
 
 def test_price_is_that_of_the_day_of_the_call() -> None:
@@ -84,7 +84,7 @@ def test_price_is_that_of_the_day_of_the_call() -> None:
 def test_user_prices_win_over_the_list() -> None:
     """A price given by the user takes precedence over the list."""
     prices = {"gpt-4o-mini": (1.0, 2.0)}
-    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.002"), "user")
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == CallCost(Decimal("0.002"), "yours")
 
 
 def test_user_prices_are_per_million_tokens_in_and_out() -> None:
@@ -105,30 +105,30 @@ def test_user_prices_are_exact_decimals() -> None:
 
 def test_user_prices_match_the_exact_name_only() -> None:
     """A price applies to exactly one model name."""
-    assert price_of("mine-2", Usage(1, 1), at=AT, prices={"mine": (1, 1)}) == Price(None, None)
+    assert price_of("mine-2", Usage(1, 1), at=AT, prices={"mine": (1, 1)}) == CallCost(None, None)
 
 
 def test_free_is_what_the_user_says_is_free() -> None:
     """A local model costs zero if the user says so."""
-    assert price_of("llama3.2", Usage(1000, 500), at=AT, prices={"llama3.2": (0, 0)}) == Price(Decimal(0), "user")
+    assert price_of("llama3.2", Usage(1000, 500), at=AT, prices={"llama3.2": (0, 0)}) == CallCost(Decimal(0), "yours")
 
 
 def test_side_that_the_user_says_is_free_is_free() -> None:
     """One price of zero does not fall back to the list."""
     prices = {"gpt-4o-mini": (0, 2)}
-    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == Price(Decimal("0.001"), "user")
+    assert price_of("gpt-4o-mini", Usage(1000, 500), at=AT, prices=prices) == CallCost(Decimal("0.001"), "yours")
 
 
 @pytest.mark.parametrize(
     ("model", "prices", "expected"),
     [
-        ("llama3.2", None, Price(None, None)),
-        ("llama3.2", {"llama3.2": (0, 0)}, Price(Decimal(0), "user")),
-        ("gpt-4o-mini", None, Price(Decimal("0.00045"), LISTED)),
+        ("llama3.2", None, CallCost(None, None)),
+        ("llama3.2", {"llama3.2": (0, 0)}, CallCost(Decimal(0), "yours")),
+        ("gpt-4o-mini", None, CallCost(Decimal("0.00045"), "list", PRICE_LIST)),
     ],
 )
 def test_server_on_this_machine_is_free_only_if_the_user_says_so(
-    model: str, prices: dict[str, tuple[float, float]] | None, expected: Price
+    model: str, prices: dict[str, tuple[float, float]] | None, expected: CallCost
 ) -> None:
     """It may be a proxy: the address says nothing about the price."""
     provider = OpenAIProvider(model, base_url="http://127.0.0.1:11434/v1", prices=prices)
@@ -145,12 +145,13 @@ def test_cost_that_the_server_reports_is_preferred_to_the_list(chat_server: Chat
     usage = {"prompt_tokens": 1000, "completion_tokens": 500, "cost": 0.0004}
     chat_server.reply(Reply(text="Yes.", usage=usage))
     turn = _conversation(chat_server).send("Really?").turn
-    assert (turn.cost, turn.price_source) == (Decimal("0.0004"), "openai")
+    assert (turn.cost, turn.price_source) == (Decimal("0.0004"), "reported")
 
 
 def test_turn_keeps_the_version_of_the_list_that_priced_it(chat_server: ChatServer) -> None:
     """Paid costs are never computed again with newer prices."""
-    assert _conversation(chat_server).send("Hi").turn.price_source == LISTED
+    turn = _conversation(chat_server).send("Hi").turn
+    assert (turn.price_source, turn.price_list) == ("list", PRICE_LIST)
 
 
 def test_streamed_turns_cost_what_sent_ones_do(chat_server: ChatServer) -> None:

@@ -242,7 +242,8 @@ class TestLimits:
             Spending(store, [Budget(1)], clock=clock).open("talk", "alice", None, "llama3.2")
         assert str(caught.value) == (
             "The price of 'llama3.2' is unknown, so a budget cannot be enforced; nothing was sent. Give dollars per "
-            "million tokens, in and out, as in OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}), or remove the budget."
+            "million tokens, in and out: in a cell %chat_setup --price llama3.2=0.15/0.60, in Python "
+            "OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}). Or remove the budget."
         )
 
     def test_failing_store_keeps_no_reservation(self, clock: Clock) -> None:

@@ -96,7 +96,7 @@ class TestColumns:
     def test_usage_describes_its_columns(self) -> None:
         """The docstring lists the figures; the caller chooses the keys."""
         assert usage_df.__doc__ is not None
-        assert "unpriced_turns    Int64" in usage_df.__doc__
+        assert "unpriced_turns      Int64" in usage_df.__doc__
 
     @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.__name__)
     def test_each_store_shows_the_same(self, view: View, store: StateStore) -> None:
@@ -185,9 +185,11 @@ class TestTurns:
             "cached_tokens": 400,
             "reasoning_tokens": 50,
             "total_tokens": 1200,
+            "cache_write_tokens": 0,
             "estimated": True,
             "cost_usd": 0.0019,
             "saved_usd": pytest.approx(float("nan"), nan_ok=True),
+            "price_source": pytest.approx(float("nan"), nan_ok=True),
             "latency_ms": 500.0,
             "tokens_per_second": 400.0,
             "finish_reason": "length",

@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import get_args
 
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError, StoreError
+from promptkit_nb.plain import plain
 from promptkit_nb.stores.base import Charge, Reservation, StateStore
 from promptkit_nb.stores.ledger import Account, Per, scopes_of
 from promptkit_nb.text.plain_text import counted
@@ -125,6 +126,7 @@ def scope_words(per: Per, user_id: str) -> str:
 
 
 def _exact_usd(usd: object) -> Decimal:
+    usd = plain(usd)
     if isinstance(usd, (int, float, Decimal, str)) and not isinstance(usd, bool):
         try:
             amount = Decimal(str(usd))  # through text, so that 0.1 is a tenth
@@ -178,8 +180,8 @@ class Spending:
         if estimate_usd is None and self._budgets:
             raise InvalidArgumentError(
                 f"The price of {model!r} is unknown, so a budget cannot be enforced; nothing was sent. Give dollars "
-                f"per million tokens, in and out, as in OpenAIProvider(prices={{{model!r}: (0.15, 0.60)}}), or remove "
-                "the budget."
+                f"per million tokens, in and out: in a cell %chat_setup --price {model}=0.15/0.60, in Python "
+                f"OpenAIProvider(prices={{{model!r}: (0.15, 0.60)}}). Or remove the budget."
             )
         call = OpenCall(
             store=self._store,

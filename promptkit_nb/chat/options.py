@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
@@ -92,7 +93,7 @@ class CallOptions:
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` for a model that is not a name; the request checks the rest."""
-        check_model(self.model)
+        object.__setattr__(self, "model", check_model(self.model))
 
 
 def check_text(text: str) -> None:
@@ -103,18 +104,23 @@ def check_text(text: str) -> None:
         raise InvalidArgumentError("The message is empty: say something.")
 
 
-def check_model(model: object) -> None:
-    """Raise ``InvalidArgumentError`` unless it is the name of a model, or ``None``."""
-    if model is not None and not (isinstance(model, str) and model.strip()):
-        raise InvalidArgumentError(
-            f'model={model!r:.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
-        )
+def check_model(model: object) -> str | None:
+    """Return the name of a model, or ``None``; raise ``InvalidArgumentError`` for anything else."""
+    if model is None:
+        return None
+    if isinstance(model, str) and model.strip():
+        return str.__str__(model)  # of a subclass, too, the plain text
+    raise InvalidArgumentError(
+        f'model={model!r:.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
+    )
 
 
 def check_tokens(name: str, tokens: object) -> int | None:
     """Return a limit in tokens, or raise ``InvalidArgumentError`` unless it is a whole number from 1, or ``None``."""
-    if tokens is None or (isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 1):
-        return tokens
+    if tokens is None:
+        return None
+    if isinstance(tokens, Integral) and not isinstance(tokens, bool) and int(tokens) >= 1:
+        return int(tokens)
     raise InvalidArgumentError(f"{name}={tokens!r} is out of range: give a whole number from 1.")
 
 
@@ -126,4 +132,4 @@ def check_replay(mode: object) -> ReplayMode:
     """
     if mode not in get_args(ReplayMode):
         raise InvalidArgumentError(f"replay={mode!r} is unknown: use 'off', 'auto' or 'strict'.")
-    return cast("ReplayMode", mode)
+    return cast("ReplayMode", str(mode))

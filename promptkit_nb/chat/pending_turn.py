@@ -347,6 +347,7 @@ class PendingTurn:
             usage=usage,
             cost=price.usd,
             price_source=price.source,
+            price_list=price.price_list,
             model=request.model if completion is None else completion.model,
             requested_model=request.model,
             provider=self.provider.name,

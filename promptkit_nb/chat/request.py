@@ -11,7 +11,7 @@ from promptkit_nb.context_hash import context_hash_of, replay_key_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.prompt import Prompt
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import UNKNOWN_COST, CallCost, is_local_or_free
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider, ReasoningDelta, StreamEvent, TextDelta
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.tokens import count_message_tokens, count_tokens
@@ -91,16 +91,21 @@ class ReceivedAnswer:
             estimated=True,
         )
 
-    def price(self, provider: Provider, request: ChatRequest, usage: Usage, at: datetime) -> Price:
-        """Return the reported cost, else the price: the user's, the answering model's, or the requested model's."""
+    def price(self, provider: Provider, request: ChatRequest, usage: Usage, at: datetime) -> CallCost:
+        """Return the reported cost, else the price: that of the requested model, then that of the answering one.
+
+        A reported cost of 0 is free only if the list or the user says so, too: servers report it for unknown prices.
+        """
         completion, model = self.completion, request.model
-        if completion is not None and completion.cost_usd is not None:
-            return Price(completion.cost_usd, provider.name)
+        reported_usd = None if completion is None else completion.cost_usd
+        if reported_usd:
+            return CallCost(reported_usd, "reported")
         asked = provider.price(model, usage, at)
-        if completion is None or completion.model == model or asked.source == "user":
+        if reported_usd is not None and usage.total_tokens:
+            return asked if asked.usd == 0 else UNKNOWN_COST
+        if asked.usd is not None or completion is None or is_local_or_free(model):
             return asked
-        answered = provider.price(completion.model, usage, at)
-        return asked if answered.usd is None else answered
+        return provider.price(completion.model, usage, at)
 
 
 def request_settings(state: ConversationState, options: CallOptions, *, model: str) -> RequestSettings:
@@ -113,7 +118,7 @@ def request_settings(state: ConversationState, options: CallOptions, *, model: s
     merged = {
         **({} if prompt is None else prompt.parameters_for(model)),
         **state.settings.parameters,
-        **(_without_none(options.parameters) if options.parameters else {}),
+        **(_without_none(json_copy(options.parameters, "parameters")) if options.parameters else {}),
     }
     report = None if prompt is None else prompt.report(state.settings.variables, model=model)
     # In a pack, as in OpenAI's older requests, `max_tokens` among the parameters limits the answer.

@@ -12,6 +12,7 @@ from promptkit_nb import errors
 from promptkit_nb.chat.request import rendered_prompt, timeless_prompt_for
 from promptkit_nb.context_hash import chain_of, context_hash_of, context_hashes_of
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.plain import plain
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted
@@ -71,6 +72,7 @@ class Snapshot:
     def position_of(self, turn: Turn | str | int) -> int:
         """Return the position of a current turn, given as a turn (or a former version), by its id or its position."""
         turns = self.state.turns
+        turn = plain(turn)
         if isinstance(turn, int) and not isinstance(turn, bool):
             if -len(turns) <= turn < len(turns):
                 return turn % len(turns)

@@ -15,6 +15,7 @@ from promptkit_nb.chat.summaries import (
 )
 from promptkit_nb.chat.token_estimates import TokenEstimate, TokenEstimator
 from promptkit_nb.errors import ContextWindowExceededError, InvalidArgumentError
+from promptkit_nb.plain import plain
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def newest_turn(turns: tuple[Turn, ...], as_of: str | None) -> tuple[int, int]:
 
 def check_keep_last(keep_last: object) -> None:
     """Raise ``InvalidArgumentError`` unless it is a whole number from 0."""
-    if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 0:
+    count = plain(keep_last)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise InvalidArgumentError(f"keep_last={keep_last!r} is out of range: give a number of messages, from 0.")
 
 

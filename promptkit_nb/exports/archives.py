@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from promptkit_nb import errors
-from promptkit_nb.codec import FORMAT_VERSION, check_format, decode, encode_state
+from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, check_format, decode, encode_state, format_of
 from promptkit_nb.regular_files import lines_of, read_file, reading, replacing
 from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.checks import check_store, check_values_of_state, path_of
@@ -53,7 +53,8 @@ def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -
     The document has its turns, former versions, branches and summaries. Raises ``StoreUnavailableError`` if the file
     cannot be written; an existing one is unchanged.
     """
-    document = _Document("conversation", FORMAT_VERSION, msgspec.Raw(encode_state(state)))
+    version = format_of([*state.stored_turns, *state.summaries])
+    document = _Document("conversation", version, msgspec.Raw(encode_state(state)))
     path = path_of("path", path)
     with replacing(path) as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
@@ -146,7 +147,7 @@ def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
         raise _not_an_archive(path, wanted, str(error)) from error
     if header.promptkit_nb != wanted:
         raise _not_an_archive(path, wanted, f"it says {header.promptkit_nb!r}")
-    check_format(header.format, f"The file {os.fspath(path)}")
+    check_format(header.format, f"The file {os.fspath(path)}", NEWEST_FORMAT)
     return header
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.options import AT_THE_END, CellCall, Target
 from promptkit_nb.frontend import cell_code, cell_id
-from promptkit_nb.text.plain_text import without_key
+from promptkit_nb.text import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
 _BLANK = r"[^\S\n]"
+_SHORTEST_KEY = 6
 _KEY_IN_CODE = re.compile(
     rf"""
     # api_key="…", api_key: str = "…", os.environ["X_KEY"] = "…"
@@ -90,7 +91,11 @@ def without_keys(source: str) -> str:
     >>> without_keys('provider = OpenAIProvider(api_key="0123abcd")\n%chat Hi')
     'provider = OpenAIProvider(api_key="[key]")\n%chat Hi'
     """
-    source = without_key(source, os.environ.get("OPENAI_API_KEY", "").strip())
+    from promptkit_nb.providers.endpoints import KEY_VARIABLES  # noqa: PLC0415 - at the first chat
+
+    keys = (value.strip() for value in map(os.environ.get, KEY_VARIABLES) if value)  # lazily: no variable holds one
+    source = re.sub("|".join(re.escape(key) for key in keys if len(key) >= _SHORTEST_KEY) or "(?!)", "[key]", source)
+    source = plain_text.without_keys(source)
     return _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
 
 

@@ -20,7 +20,10 @@ _MAX_IDS = 200
 _MAGIC = re.compile(r"\s*%%?(?P<name>chat\w*)\s+(?P<rest>.*)", re.DOTALL)
 _MAGICS_WITH_ID = ("chat_use", "chat_history", "chat_delete")
 _CHOICES = {
-    "--provider": ("openai", "demo"),
+    "--provider": (
+        *("openai", "ollama", "lmstudio", "vllm", "llamacpp", "openrouter", "groq", "gemini", "azure", "anthropic"),
+        "demo",
+    ),
     "--replay": ("auto", "strict", "off"),
     "--store": ("disk", "memory", "redis://localhost:6379/0"),
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
+    from promptkit_nb.rendering.models import ModelTable
 
 
 @magics_class
@@ -100,6 +101,14 @@ class ConversationMagics(Magics):
             _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
         return self._session.settings.manager.usage_df(by, user_id=self._user_id)
+
+    @chat_line_magic
+    def chat_models(self, line: str) -> ModelTable:
+        """List the models that the server offers, with prices where they are known: %chat_models [TEXT].
+
+        With a TEXT, only names that contain it. %chat_setup --model NAME chooses one.
+        """
+        return self._session.models(parse_id(line))
 
     @chat_line_magic
     def chat_panel(self, line: str) -> ChatPanel:

@@ -103,6 +103,8 @@ def parse_options(magic: Any, line: str) -> Namespace:
     for name, value in vars(options).items():
         if isinstance(value, str):
             setattr(options, name, _unquoted(value))
+        elif isinstance(value, list):
+            setattr(options, name, [_unquoted(each) for each in value])
     return options
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart
 
 SETUP_OPTIONS = (
-    *("provider", "model", "base_url", "store", "user", "pack", "prompt"),
+    *("provider", "model", "base_url", "timeout", "retries", "price", "header", "store", "user", "pack", "prompt"),
     *("max_tokens", "budget", "replay", "recording"),
 )
 
@@ -128,9 +128,24 @@ class ChatMagics(Magics):
 
     @no_var_expand
     @magic_arguments()
-    @argument("--provider", help="Who answers: openai (any OpenAI-compatible server) or demo.")
+    @argument(
+        "--provider",
+        metavar="NAME",
+        help="Who answers: openai (or any OpenAI-compatible server, with --base-url), ollama, lmstudio, vllm, "
+        "llamacpp, openrouter, groq, gemini, azure, anthropic, or demo.",
+    )
     @argument("--model", help="The model of calls that name none.")
     @argument("--base-url", help="The URL of an OpenAI-compatible server.")
+    @argument("--timeout", metavar="SECONDS", help="The longest silence of the server; 60 by default.")
+    @argument(
+        "--retries", metavar="N", help="How often a request is sent again after a temporary failure; 2 by default."
+    )
+    @argument(
+        "--price", metavar="IN/OUT", help="The model's price in US dollars per million tokens, such as 0.15/0.60."
+    )
+    @argument(
+        "--header", metavar="NAME=VALUE", action="append", help="A further header of each request; may be repeated."
+    )
     @argument("--store", help="Where conversations are stored: disk, memory, a directory, or redis://host.")
     @argument("--user", help="The user that conversations belong to.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
@@ -146,21 +161,29 @@ class ChatMagics(Magics):
 
         Without a key:         %chat_setup --provider demo
         OpenAI:                %chat_setup --model gpt-4o-mini
-        A server of your own:  %chat_setup --base-url http://localhost:11434/v1 --model llama3.2
+        A known server:        %chat_setup --provider ollama --model llama3.2
+        A server of your own:  %chat_setup --base-url http://localhost:9000/v1 --model my-model --price 0.15/0.60
         With limits:           %chat_setup --max-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
         "" resets an option. A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY
-        before the kernel starts.
+        before the kernel starts; for another provider its own variable, such as GROQ_API_KEY.
         """
         args = parse_options(self.chat_setup, line)
         given = {name: value for name in SETUP_OPTIONS if (value := getattr(args, name)) is not None}
+        if args.header is not None:
+            given["header"] = "\n".join(args.header)
+        if args.provider is not None and not self._is_same_server(args.provider):
+            given.setdefault("base_url", "")  # that of the former provider
+        if args.price:
+            given["price"] = self._with_price(args.price, args.model)
         before = {name: getattr(self.session.options, name) for name in given}
         try:
             self._apply(given)
         except PromptKitError:
             self._set(before)
             raise
+        self.session.update_panels()
         print(printable(self._summary()))  # noqa: T201 - a notebook's status line
 
     def _apply(self, given: dict[str, str]) -> None:
@@ -170,6 +193,16 @@ class ChatMagics(Magics):
             self.session.settings.check_pack()
         if given:
             _ = self.session.settings.manager, self.session.settings.max_tokens
+
+    def _is_same_server(self, provider: str) -> bool:
+        return (provider or "openai") == (self.session.options.provider or "openai")
+
+    def _with_price(self, price: str, model: str | None) -> str:
+        """Return the prices with one more, which belongs to the model that is set, now or by this line."""
+        options, name = self.session.options, price.rpartition("=")[0]
+        name = name or model or options.model or self.session.settings.provider_model
+        others = [line for line in (options.price or "").splitlines() if line.rpartition("=")[0] != name]
+        return "\n".join([*others, f"{name}={price.rpartition('=')[2]}"])
 
     def _set(self, values: dict[str, str]) -> None:
         for name, value in values.items():
@@ -181,8 +214,11 @@ class ChatMagics(Magics):
         values = {name: getattr(options, name) for name in SETUP_OPTIONS} | {
             "provider": settings.manager.provider.name,
             "model": options.model or settings.provider_model,
-            "base_url": (options.base_url or "").partition("?")[0],
+            "base_url": getattr(settings.manager.provider, "base_url", "") if options.base_url else "",
             "store": settings.store_name,
             "replay": "" if options.replay == "auto" else options.replay,
+            "price": ", ".join((options.price or "").splitlines()),
+            "header": ", ".join((options.header or "").splitlines()),
         }
-        return " · ".join(f"{name} {value}" for name, value in values.items() if value)
+        repair = getattr(settings.manager.provider, "repair", "")
+        return " · ".join([*(f"{name} {value}" for name, value in values.items() if value), *filter(None, [repair])])

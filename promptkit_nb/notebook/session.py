@@ -6,11 +6,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from traitlets import CUnicode
 from traitlets.config import Configurable
 
-from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError
+from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.notebook.cells import CellMatching, RunningCell
 from promptkit_nb.notebook.completion import chat_matcher
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import HeadTable
+    from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn
 
@@ -38,9 +40,13 @@ def _option(default: str, meaning: str) -> Any:
 class PromptKit(Configurable):
     """Options of the chat magics; empty means the default."""
 
-    provider = _option("", "Who answers: 'openai' (any OpenAI-compatible server) or 'demo'.")
+    provider = _option("", "Who answers: 'openai', 'ollama', 'groq', …, or 'demo'; %chat_setup? lists them.")
     model = _option("", "The model of calls that name none; else PROMPTKIT_MODEL.")
     base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
+    timeout = _option("", "The longest silence of the server, in seconds; 60 by default.")
+    retries = _option("", "How often a request is sent again after a temporary failure; 2 by default.")
+    price = _option("", "The model's price in US dollars per million tokens, as in '0.15/0.60'; or 'MODEL=0.15/0.60'.")
+    header = _option("", "Further headers of each request, one NAME=VALUE a line, without secrets.")
     store = _option("disk", "Where conversations are stored: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "The user that conversations belong to.")
     max_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
@@ -65,6 +71,7 @@ class ChatSession:
         self.cell = RunningCell(shell)
         self._matching = CellMatching()
         self._complete = chat_matcher(self)
+        self._panels: WeakSet[ChatPanel] = WeakSet()
 
     @cached_property
     def settings(self) -> NotebookSettings:
@@ -132,7 +139,17 @@ class ChatSession:
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
-        return ChatPanel(conversation, model=self.options.model or None)
+        panel = ChatPanel(conversation, model=self.options.model or None)
+        self._panels.add(panel)
+        return panel
+
+    def update_panels(self) -> None:
+        """Let the panels that are open follow the options; one whose conversation is in another store stays."""
+        manager = self.settings.manager if self._panels else None
+        for panel in [*self._panels]:
+            with suppress(ConversationNotFoundError):
+                if manager is not None and panel.conversation.store is manager.store:
+                    panel.follow(manager.get_conversation(panel.conversation.id), model=self.options.model or None)
 
     def budget_lines(self) -> tuple[str, ...]:
         """Return one line for each budget of the options, for the notebook's conversation."""
@@ -179,6 +196,22 @@ class ChatSession:
         except ConversationNotFoundError:
             return False
         return True
+
+    def models(self, containing: str | None = None) -> ModelTable:
+        """Return the models that the provider offers; without a list of its server, the one that is chosen."""
+        from promptkit_nb.notebook.settings import TWO_WAYS_ON  # noqa: PLC0415 - as above
+        from promptkit_nb.pricing import usd_per_million  # noqa: PLC0415 - as above
+        from promptkit_nb.rendering.models import ModelRow, ModelTable  # noqa: PLC0415 - as above
+        from promptkit_nb.turns import utc_now  # noqa: PLC0415 - as above
+
+        provider = self.settings.manager.provider
+        offered = getattr(provider, "models", None)
+        if offered is None and not provider.model:
+            raise AuthenticationError(TWO_WAYS_ON)
+        models = [{"id": provider.model}] if offered is None else offered()
+        names = sorted({str(model.get("id", model.get("name"))) for model in models})
+        shown = [name for name in names if containing is None or containing.casefold() in name.casefold()]
+        return ModelTable(ModelRow(name, *usd_per_million(provider, name, utc_now())) for name in shown)
 
     def listed(self, prefix: str | None) -> HeadTable:
         """Return the user's conversations whose id begins with the prefix, newest first."""

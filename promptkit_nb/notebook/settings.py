@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
 from promptkit_nb.exports.archives import read_conversation
 from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs.pack import load_pack
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import UNKNOWN_COST, CallCost, Price, parse_price
+from promptkit_nb.providers.endpoints import AZURE_VARIABLE, KEY_VARIABLES, VENDORS, environment_key, parse_headers
 from promptkit_nb.stores.checks import path_of
+from promptkit_nb.text.near_names import similar_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +34,11 @@ TWO_WAYS_ON = (
     "of your own) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
 )
 
-_ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+PROVIDERS = (*VENDORS, "demo")
+"""The names for ``--provider``."""
+
+_ENVIRONMENT = ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "OPENAI_BASE_URL", AZURE_VARIABLE, *KEY_VARIABLES)
+_PROVIDER_OPTIONS = ("provider", "model", "base_url", "timeout", "retries", "price", "header")
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -45,9 +52,9 @@ class UnchosenProvider:
         """Raise ``AuthenticationError``, which says how to choose a provider."""
         raise AuthenticationError(TWO_WAYS_ON)
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - unknown for every model
-        """Return an unknown price."""
-        return Price(None, None)
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - unknown for every model
+        """Return an unknown cost."""
+        return UNKNOWN_COST
 
     def __repr__(self) -> str:
         """Return the call that makes one."""
@@ -87,15 +94,15 @@ class NotebookSettings:
     def manager(self) -> ConversationManager:
         """The manager for the options; opening, reading and replaying need no provider."""
         options = self.options
-        provider = (options.provider or "", options.model or "", options.base_url or "")
+        provider = tuple(getattr(options, name) or "" for name in _PROVIDER_OPTIONS)
         replay, recording, budget = options.replay or "auto", options.recording or "", options.budget or ""
         key = (
             *(options.store or "disk", *provider, budget, replay, *_file_version(recording)),
-            *(os.environ.get(name, "") for name in _ENVIRONMENT),
+            hash((*map(os.environ.get, _ENVIRONMENT),)),  # a hash: tracebacks may show the values of variables
         )
         if self._manager is None or self._manager[0] != key:
             manager = ConversationManager(
-                _provider_named(*provider),
+                self._provider(),
                 self.store,
                 budget=[parse_budget(each) for each in budget.split(",") if each.strip()],
                 replay=check_replay(replay),
@@ -103,6 +110,48 @@ class NotebookSettings:
             )
             self._manager = (key, manager)
         return self._manager[1]
+
+    def _provider(self) -> Provider:
+        """Return the provider of the options; without a name OpenAI's if there is a key or a URL, else none yet."""
+        options = self.options
+        name = options.provider or os.environ.get("PROMPTKIT_PROVIDER", "")
+        if not name and (options.base_url or os.environ.get("OPENAI_BASE_URL") or environment_key("openai")):
+            name = "openai"
+        if name == "demo":
+            from promptkit_nb.providers.demo import DemoProvider  # noqa: PLC0415 - imported when chosen
+
+            return DemoProvider()
+        if not name:
+            return UnchosenProvider()
+        if name not in VENDORS:
+            near = similar_names(name, PROVIDERS)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise InvalidArgumentError(f"There is no provider {name!r}: use one of {', '.join(PROVIDERS)}.{hint}")
+        from promptkit_nb.providers.openai import OpenAIProvider  # noqa: PLC0415 - heavy, imported when chosen
+
+        return OpenAIProvider.of_vendor(
+            name,
+            options.model or None,
+            base_url=options.base_url or None,
+            timeout=_number("timeout", options.timeout, 60.0),
+            max_retries=int(_number("retries", options.retries, 2)),
+            prices=self._prices(),
+            headers=parse_headers(options.header or ""),
+        )
+
+    def _prices(self) -> dict[str, Price]:
+        """Return the prices of the option, by model; without a name it is that of the model of the options."""
+        prices: dict[str, Price] = {}
+        for line in filter(None, map(str.strip, (self.options.price or "").splitlines())):
+            model, _, price = line.rpartition("=")
+            model = model or self.options.model or os.environ.get("PROMPTKIT_MODEL", "")
+            if not model:
+                raise InvalidArgumentError(
+                    f"Which model costs {price}? Name it: %chat_setup --model NAME --price {price}, or --price "
+                    f"NAME={price}"
+                )
+            prices[model] = parse_price(price)
+        return prices
 
     @property
     def provider_model(self) -> str:
@@ -142,24 +191,18 @@ def pack_needed(prompt: str | None) -> InvalidArgumentError:
     )
 
 
-def _provider_named(name: str, model: str, base_url: str) -> Provider:
-    """Return the provider with this name; without a name OpenAI's if there is a key or a URL, else none yet."""
-    name = name or os.environ.get("PROMPTKIT_PROVIDER", "")
-    if not name and (base_url or os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
-        name = "openai"
-    if name == "openai":
-        from promptkit_nb.providers.openai import OpenAIProvider  # noqa: PLC0415 - heavy, imported when chosen
-
-        return OpenAIProvider(model or None, base_url=base_url or None)
-    if name == "demo":
-        from promptkit_nb.providers.demo import DemoProvider  # noqa: PLC0415 - imported when chosen
-
-        return DemoProvider()
-    if name:
-        raise InvalidArgumentError(
-            f"There is no provider {name!r}: use openai or demo, as in %chat_setup --provider openai"
-        )
-    return UnchosenProvider()
+def _number(name: str, text: str | None, default: float) -> float:
+    """Return the number of an option; ``InvalidArgumentError`` if it is none. The provider checks its range."""
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not isfinite(number) or (isinstance(default, int) and not number.is_integer()):
+        what = "a whole number" if isinstance(default, int) else "a number of seconds"
+        raise InvalidArgumentError(f"--{name} {text!r:.40} is not {what}, such as {default:g}.")
+    return number
 
 
 def _store_named(name: str) -> StateStore:

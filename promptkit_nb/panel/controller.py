@@ -69,6 +69,16 @@ class PanelController:
         """
         self._worker.post(lambda: self._run(command), copy_context())
 
+    def follow(self, conversation: Conversation, *, model: str | None) -> None:
+        """Use this conversation for the next call, unless another one is shown meanwhile; call it from any thread."""
+
+        def follow() -> None:
+            if conversation.id == self.conversation.id:
+                self.conversation, self._model = conversation, model
+                self._refresh(report_error=False)
+
+        self._worker.post(follow, copy_context())
+
     def close(self) -> None:
         """End the thread. An answer that is still streaming goes on and is stored."""
         self._worker.close()

@@ -72,6 +72,10 @@ class ChatPanel(NotebookWidget):
         """The conversation that is shown."""
         return self._controller.conversation
 
+    def follow(self, conversation: Conversation, *, model: str | None = None) -> None:
+        """Ask with the provider of this conversation, which is the one that is shown, from the next message on."""
+        self._controller.follow(conversation, model=model)
+
     def show(self, **changes: object) -> None:
         """Change these traits in one message to the pages."""
         with self.hold_sync():

@@ -12,7 +12,7 @@ from promptkit_nb.turns import Message, ToolCall, Usage
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from promptkit_nb.pricing import Price
+    from promptkit_nb.pricing import CallCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,6 @@ class Provider(Protocol):
         """
         ...
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:
-        """Return what the usage costs at that time; ``Price(None, …)`` if the price is unknown."""
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
+        """Return what the usage costs at that time; ``CallCost(None, None)`` if the price is unknown."""
         ...

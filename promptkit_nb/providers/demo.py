@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from promptkit_nb.pricing import Price
+from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, StreamEvent, TextDelta
 from promptkit_nb.tokens import count_message_tokens, count_tokens
 from promptkit_nb.turns import Message, Usage
@@ -87,9 +87,9 @@ class DemoProvider:
         usage = Usage(count_message_tokens(request.messages), count_tokens(text))
         yield Completion(model=self.model, finish_reason="stop", usage=usage)
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - the demo is free
-        """Return a price of 0, whatever the usage."""
-        return Price(Decimal(0), "demo")
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - the demo is free
+        """Return a cost of 0, whatever the usage."""
+        return CallCost(Decimal(0), "list")
 
 
 def _labeled(answer: str, messages: Sequence[Message]) -> str:

@@ -6,45 +6,77 @@ copy a long conversation field by field, wait without telling anyone, and accept
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import closing, suppress
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
-from promptkit_nb.pricing import Price, check_prices, price_of
-from promptkit_nb.providers.base import ChatRequest, Retrying, StreamEvent, Waiting
+from promptkit_nb.errors import AuthenticationError, BadRequestError, InvalidArgumentError, ProviderError
+from promptkit_nb.plain import plain
+from promptkit_nb.pricing import UNKNOWN_COST, CallCost, Price, check_prices, price_of
+from promptkit_nb.providers.base import ChatRequest, Completion, Retrying, StreamEvent, Waiting
+from promptkit_nb.providers.client_environment import secret_headers
+from promptkit_nb.providers.endpoints import (
+    VENDORS,
+    base_url_of,
+    checked_headers,
+    default_base_url,
+    environment_key,
+    hidden_headers,
+)
 from promptkit_nb.providers.openai_answer import AnswerParser
-from promptkit_nb.providers.openai_client import Connection, FailedAttempt, RetryPolicy, start_importing_client
-from promptkit_nb.providers.openai_errors import shown_url
+from promptkit_nb.providers.openai_client import (
+    Connection,
+    Endpoint,
+    FailedAttempt,
+    RetryPolicy,
+    start_importing_client,
+)
 from promptkit_nb.providers.openai_request import RequestFormat, encode_request
+from promptkit_nb.secret import Secret
+from promptkit_nb.text.near_names import similar_names
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     import httpx2
 
     from promptkit_nb.turns import Usage
 
 DEFAULT_MODEL = "gpt-5.4-mini"
-"""The model if neither the argument nor ``PROMPTKIT_MODEL`` names one."""
+"""The model of OpenAI's own server if neither the argument nor ``PROMPTKIT_MODEL`` names one."""
 
-OPENAI_BASE_URL = "https://api.openai.com/v1"
+Dialect = Literal["auto", "chat", "responses"]
 
 _NEW_LIMIT_HOSTS = ("api.openai.com", ".azure.com")
+_COST_HEADER = "x-litellm-response-cost"
+_OUTPUT_WEIGHT = 5  # an output token costs about as much as so many input tokens, in most price lists
+
+_reported_rates: dict[tuple[str, str], Decimal] = {}
+"""The highest cost that servers reported, by base URL and model, in dollars per input token."""
 
 
 class OpenAIProvider:
     """Answers from an OpenAI-compatible server.
 
-    ``model``, ``api_key`` and ``base_url`` default to ``PROMPTKIT_MODEL``, ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``,
-    then to ``DEFAULT_MODEL`` and OpenAI's own server. ``timeout`` is the longest silence in seconds; ``max_retries``
-    is how often a request is sent again after a temporary failure; ``prices`` maps model names to dollars per million
-    input and output tokens. Raises ``InvalidArgumentError`` for an invalid value. A missing key raises
-    ``AuthenticationError`` at the first call only, since reading stored answers needs no key.
+    Args:
+        model: The model of calls that name none; by default ``PROMPTKIT_MODEL``, else ``DEFAULT_MODEL``.
+        api_key: The key; by default ``OPENAI_API_KEY``. It is in no repr, traceback, or pickle; a copy in another
+            process takes it from the environment.
+        base_url: The server; by default ``OPENAI_BASE_URL``, else OpenAI's own.
+        timeout: The longest silence in seconds.
+        max_retries: How often a request is sent again after a temporary failure.
+        prices: Your own prices by model name: ``Price(…)``, or dollars per million input and output tokens.
+        dialect: ``"chat"`` speaks OpenAI's chat completions; ``"auto"`` speaks what the server understands.
+        headers: Further headers of each request; values of headers that carry secrets are hidden like the key.
+
+    Raises ``InvalidArgumentError`` for an invalid value. A missing key raises ``AuthenticationError`` at the first call
+    only, since reading stored answers needs no key.
 
     >>> from promptkit_nb import OpenAIProvider
     >>> OpenAIProvider("llama3.2", base_url="http://localhost:11434/v1", prices={"llama3.2": (0, 0)})
@@ -61,30 +93,84 @@ class OpenAIProvider:
         base_url: str | None = None,
         timeout: float = 60,
         max_retries: int = 2,
-        prices: Mapping[str, tuple[float, float]] | None = None,
+        prices: Mapping[str, Price | tuple[float, float]] | None = None,
+        dialect: Dialect = "auto",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Check the arguments and start importing the client in the background; nothing is connected yet."""
-        _check_text("model", model)
-        _check_text("api_key", api_key)
-        _check_text("base_url", base_url)
-        if model == "":
-            raise InvalidArgumentError("model is empty; give a model's name, or leave it out to use the default.")
-        self.model = model or os.environ.get("PROMPTKIT_MODEL") or DEFAULT_MODEL
-        self.base_url = _checked_url(
-            os.environ.get("OPENAI_BASE_URL") or OPENAI_BASE_URL if base_url is None else base_url
-        )
+        key, is_text = Secret.of(api_key), api_key is None or isinstance(api_key, str)
+        hidden, is_default = hidden_headers(headers), base_url is None
+        address = Secret.of(base_url)
+        api_key = headers = base_url = None  # tracebacks may show arguments, and a URL may have a key
+        self._set_up("openai", model, Secret(default_base_url("openai")) if is_default else address)
+        if not is_text:
+            raise InvalidArgumentError("api_key is not text; give a string, or leave it out.")
+        self._api_key = key
+        self._headers = checked_headers(hidden)
         self.timeout_s = _checked_timeout(timeout)
         self.prices = _checked_prices(prices)
         self.retries = RetryPolicy(_checked_retries(max_retries))
-        self._api_key = api_key
+        self.dialect = _checked_dialect(dialect)
+        start_importing_client()
+
+    @classmethod
+    def of_vendor(
+        cls,
+        vendor: str,
+        model: str | None = None,
+        *,
+        base_url: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a provider for a known kind of server, with its base URL and the environment variable of its key.
+
+        ``vendor`` is ``openai``, ``ollama``, ``lmstudio``, ``vllm``, ``llamacpp``, ``openrouter``, ``groq``,
+        ``gemini``, ``azure`` or ``anthropic``, and the provider's ``name``; ``options`` are those of the constructor.
+
+        >>> from promptkit_nb import OpenAIProvider
+        >>> OpenAIProvider.of_vendor("ollama", "llama3.2")
+        OpenAIProvider('llama3.2', base_url='http://localhost:11434/v1')
+        """
+        if vendor not in VENDORS:
+            raise InvalidArgumentError(f"There is no provider {vendor!r}: use one of {', '.join(VENDORS)}.")
+        is_default, address = base_url is None, Secret.of(base_url)
+        base_url = None  # tracebacks may show arguments, and a URL may have a key
+        made = cls(model, base_url=VENDORS["openai"].base_url, **options)
+        made._set_up(vendor, model, Secret(default_base_url(vendor)) if is_default else address)
+        return made
+
+    def _set_up(self, vendor: str, model: str | None, address: Secret | None) -> None:
+        """Set what depends on the server."""
+        if model is not None and not isinstance(model, str):
+            raise InvalidArgumentError(f"model is of type {type(model).__name__}; give a string, or leave it out.")
+        if address is None:
+            raise InvalidArgumentError("base_url is not text; give a string, or leave it out.")
+        if model == "":
+            raise InvalidArgumentError("model is empty; give a model's name, or leave it out to use the default.")
+        self.name = vendor
+        default_model = DEFAULT_MODEL if vendor == "openai" else ""
+        self.model = str.__str__(model or os.environ.get("PROMPTKIT_MODEL") or default_model)
+        read = base_url_of(address)
+        self.base_url, self._query, self.repair = read.url, read.query, read.repair
         self._format = RequestFormat("max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens")
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
-        start_importing_client()
 
     def __repr__(self) -> str:
         """Show model and server, and never the key."""
-        return f"OpenAIProvider({self.model!r}, base_url={shown_url(self.base_url)!r})"
+        return f"OpenAIProvider({self.model!r}, base_url={self.base_url!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy or a pickle has: no connection, and in a pickle no key."""
+        return {name: value for name, value in vars(self).items() if name not in {"_connection", "_connection_lock"}}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take the key from the environment if it is not there, as in another process."""
+        vars(self).update(state)
+        self._api_key = self._api_key or None
+        self._headers = {name: value for name, value in self._headers.items() if value}
+        self._connection = None
+        self._connection_lock = threading.Lock()
 
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
         """Send the request and yield the answer as it arrives, a ``Completion`` last.
@@ -93,14 +179,47 @@ class OpenAIProvider:
         answer has begun. Closing the iterator drops the connection. Raises a ``ProviderError``, with ``partial`` set if
         some text had arrived.
         """
+        if not request.model:
+            raise InvalidArgumentError(
+                f"No model is chosen for {self.name}: %chat_models lists what it offers, and %chat_setup --model NAME "
+                "chooses one."
+            )
         connection = self._connect()
         reply = yield from self._send(connection, request)
         with closing(reply):
-            yield from AnswerParser(connection.errors, request).events(connection.iter_bytes(reply))
+            parser = AnswerParser(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
+            for event in parser.events(connection.iter_bytes(reply)):
+                yield self._noted(event, request) if isinstance(event, Completion) else event
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:
-        """Return what the usage costs at that time, according to ``prices``, else to the price list."""
-        return price_of(model, usage, at=at, prices=self.prices)
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
+        """Return what the usage costs at that time, according to ``prices``, else to the price list.
+
+        The list knows no model that runs on the user's own machine.
+        """
+        if VENDORS[self.name].is_local and model not in (self.prices or {}):
+            return UNKNOWN_COST
+        return price_of(model, usage, at=at, prices=self.prices, base_url=self.base_url)
+
+    def expected_usd(self, model: str, usage: Usage) -> Decimal | None:
+        """Return what the usage may cost, if this server reported the cost of earlier calls with the model."""
+        rate = _reported_rates.get((self.base_url, model))
+        return None if rate is None else rate * (usage.input_tokens + _OUTPUT_WEIGHT * usage.output_tokens)
+
+    def models(self) -> list[dict[str, object]]:
+        """Return the models that the server offers, as it describes them; raises a ``ProviderError`` if it does not."""
+        return self._connect().models()
+
+    def _noted(self, completion: Completion, request: ChatRequest) -> Completion:
+        """Remember what a call cost, and say once if the base URL was repaired."""
+        usage, cost_usd = completion.usage, completion.cost_usd
+        if cost_usd is not None and usage is not None:
+            rate = cost_usd / (usage.input_tokens + _OUTPUT_WEIGHT * usage.output_tokens)
+            place = self.base_url, request.model
+            _reported_rates[place] = max(rate, _reported_rates.get(place, rate))
+        if not self.repair:
+            return completion
+        said, self.repair = f"The {self.repair}.", ""
+        return replace(completion, warnings=(*completion.warnings, said))
 
     @property
     def _host(self) -> str:
@@ -110,23 +229,34 @@ class OpenAIProvider:
         """Return the connection of this process, made at the first call."""
         with self._connection_lock:
             if self._connection is None or self._connection.is_inherited:
-                self._connection = Connection(self.base_url, self._key(), timeout_s=self.timeout_s)
+                self._connection = Connection(self._endpoint())
             return self._connection
 
-    def _key(self) -> str:
-        """Return the key; it may be empty if the server is not OpenAI's."""
-        key = (os.environ.get("OPENAI_API_KEY", "") if self._api_key is None else self._api_key).strip()
-        if not key and self._host == urlsplit(OPENAI_BASE_URL).hostname:
+    def _endpoint(self) -> Endpoint:
+        """Return the server with its key; the key may be empty if the server needs none."""
+        variable = VENDORS[self.name].key_variable
+        key = environment_key(self.name) if self._api_key is None else self._api_key
+        is_openai = self._host == urlsplit(VENDORS["openai"].base_url).hostname
+        if not key and (is_openai if self.name == "openai" else VENDORS[self.name].needs_key):
             raise AuthenticationError(
-                "There is no API key for OpenAI. Set OPENAI_API_KEY (or pass api_key=), "
+                f"There is no API key for {'OpenAI' if is_openai else self.name}. Set {variable} (or pass api_key=), "
                 "or try without one: %chat_setup --provider demo"
             )
-        if not (key.isascii() and key.isprintable()) or " " in key:
+        text = key.reveal  # a method, so that no variable holds the key
+        if not (text().isascii() and text().isprintable()) or " " in text():
             raise AuthenticationError(
                 "The API key contains characters that no key has (spaces, line breaks or letters outside ASCII). "
-                "Copy it again into OPENAI_API_KEY (or api_key=)."
+                f"Copy it again into {variable} (or api_key=)."
             )
-        return key
+        return Endpoint(
+            base_url=self.base_url,
+            key=key,
+            query=self._query,
+            headers=self._headers,
+            other_secrets=tuple(secret_headers()),
+            key_variable=variable,
+            timeout_s=self.timeout_s,
+        )
 
     def _send(
         self, connection: Connection, request: ChatRequest
@@ -135,7 +265,7 @@ class OpenAIProvider:
         retry = 0
         while True:
             request_format = self._format
-            reply = connection.post(encode_request(request, request_format), model=request.model)
+            reply = connection.post(encode_request(request, request_format), request)
             if not isinstance(reply, FailedAttempt):
                 return reply
             adapted = request_format.adapted_to(reply.response)
@@ -144,48 +274,53 @@ class OpenAIProvider:
                 continue
             wait_s = self.retries.wait_s(retry, reply.retry_after_s)
             if not reply.is_transient or wait_s is None:
-                raise reply.error
+                raise self._with_near_models(reply, connection, request)
             yield Waiting(wait_s, reply.reason)
             self.retries.sleep(wait_s)
             yield Retrying()
             retry += 1
 
-
-def _check_text(name: str, value: object) -> None:
-    """Raise unless the value is a string or None; the message does not quote it, since it may be a key."""
-    if value is not None and not isinstance(value, str):
-        raise InvalidArgumentError(f"{name} is of type {type(value).__name__}; give a string, or leave it out.")
-
-
-def _checked_url(base_url: str) -> str:
-    if "@" in base_url:
-        raise InvalidArgumentError("base_url contains a user name or password; pass a key as api_key= instead.")
-    try:
-        parts = urlsplit(base_url)
-        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # unclosed brackets, or a port that is not a number
-        is_complete = False
-    if not is_complete:
-        raise InvalidArgumentError(f"base_url is {base_url!r}; give a complete URL, such as http://localhost:11434/v1.")
-    return base_url
+    def _with_near_models(self, failed: FailedAttempt, connection: Connection, request: ChatRequest) -> Exception:
+        """Return the error; if the model is unknown, with the near matches among those that the server offers."""
+        response = failed.response
+        if response is None or not response.is_model_unknown or not isinstance(failed.error, BadRequestError):
+            return failed.error
+        offered: list[str] = []
+        with suppress(ProviderError):
+            offered = [str(model.get("id", model.get("name"))) for model in connection.models()]
+        near = similar_names(request.model, offered)
+        if not near:
+            return failed.error
+        error = BadRequestError(f"{failed.error} Did you mean {' or '.join(map(repr, near))}?")
+        error.__cause__ = failed.error.__cause__
+        return error
 
 
 def _checked_timeout(timeout_s: float) -> float:
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < math.inf:
+    timeout_s = plain(timeout_s)
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < inf:
         raise InvalidArgumentError(f"timeout is {timeout_s!r}; give a number of seconds above 0.")
     return timeout_s
 
 
 def _checked_retries(max_retries: int) -> int:
+    max_retries = plain(max_retries)
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise InvalidArgumentError(f"max_retries is {max_retries!r}; give a whole number, 0 or more.")
     return max_retries
 
 
-def _checked_prices(prices: Mapping[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]] | None:
+def _checked_prices(prices: Mapping[str, Price | tuple[float, float]] | None) -> dict[str, Price] | None:
     if prices is None:
         return None
     if not isinstance(prices, Mapping):
-        raise InvalidArgumentError(f'prices is {prices!r}; give a mapping such as {{"my-model": (0.15, 0.60)}}.')
-    check_prices(prices)
-    return dict(prices)
+        raise InvalidArgumentError(f'prices is {prices!r:.80}; give a mapping such as {{"my-model": (0.15, 0.60)}}.')
+    return check_prices(prices)
+
+
+def _checked_dialect(dialect: Dialect) -> Dialect:
+    if dialect == "responses":
+        raise InvalidArgumentError('dialect="responses" is not available yet: use "auto" or "chat".')
+    if dialect not in get_args(Dialect):
+        raise InvalidArgumentError(f'dialect={dialect!r:.40} is unknown: use "auto" or "chat".')
+    return dialect

@@ -7,19 +7,19 @@ A reply that is not an answer, or that stops before its end, is an error: a part
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import ProviderError
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
 from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, is_error, json_or_text
-from promptkit_nb.turns import ToolCall, Usage
+from promptkit_nb.providers.openai_usage import ReportedUsage
+from promptkit_nb.secret import StreamHider
+from promptkit_nb.turns import ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def event_data(received: Iterator[bytes]) -> Iterator[str]:
@@ -57,42 +57,6 @@ def _lines(received: Iterator[bytes]) -> Iterator[str]:
         yield rest.decode("utf-8", "replace").rstrip("\r").removeprefix("\ufeff")
 
 
-def reported_usage(reported: dict[str, object]) -> Usage | None:
-    """Return the usage if both counts are present and plausible; a request always has input tokens."""
-    input_tokens, output_tokens = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens"))
-    if not input_tokens or output_tokens is None:
-        return None
-    cached = _detail(reported.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _detail(reported.get("completion_tokens_details"), "reasoning_tokens")
-    return Usage(
-        input_tokens,
-        output_tokens,
-        cached_tokens=min(cached, input_tokens),
-        reasoning_tokens=min(reasoning, output_tokens),
-    )
-
-
-def _detail(details: object, name: str) -> int:
-    return (_count(details.get(name)) or 0) if isinstance(details, dict) else 0
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def reported_cost_usd(value: object) -> Decimal | None:
-    """Return the cost in dollars that the server reports, with exactly its decimal digits."""
-    try:
-        dollars = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        return None
-    return Decimal(str(value)) if math.isfinite(dollars) and dollars >= 0 else None
-
-
 _DONE = "[DONE]"
 
 
@@ -100,6 +64,7 @@ _DONE = "[DONE]"
 class _TextBuffer:
     """Text that arrives in pieces. Half an emoji (a high surrogate) is held back until its other half arrives."""
 
+    hide: StreamHider[str]
     pieces: list[str] = field(default_factory=list)
     _half: str = ""
 
@@ -111,10 +76,10 @@ class _TextBuffer:
 
     def flush(self) -> str:
         half, self._half = self._half, ""
-        return self._kept(half)
+        return self._kept(half, self.hide.rest)
 
-    def _kept(self, piece: str) -> str:
-        piece = without_lone_surrogates(piece)
+    def _kept(self, piece: str, rest: Callable[[], str] = str) -> str:
+        piece = self.hide(without_lone_surrogates(piece)) + rest()
         if piece:
             self.pieces.append(piece)
         return piece
@@ -135,17 +100,16 @@ class _PartialToolCall:
 class AnswerParser:
     """Parses the answer to one request while it arrives."""
 
-    def __init__(self, errors: ErrorMapper, request: ChatRequest) -> None:
-        """Start with nothing received."""
+    def __init__(self, errors: ErrorMapper, request: ChatRequest, *, header_cost: str | None = None) -> None:
+        """Start with nothing received; ``header_cost`` is the cost in dollars that the reply's headers report."""
         self._errors = errors
         self._request = request
         self._answering_model = ""
-        self._text = _TextBuffer()
-        self._reasoning = _TextBuffer()
+        self._text = _TextBuffer(errors.hider(""))
+        self._reasoning = _TextBuffer(errors.hider(""))
         self._calls: list[_PartialToolCall] = []
         self._finish_reason = ""
-        self._usage: Usage | None = None
-        self._cost_usd: Decimal | None = None
+        self._reported = ReportedUsage(header_cost=header_cost)
         self._has_choice = False
         self._is_done = False
 
@@ -193,9 +157,9 @@ class AnswerParser:
             raise self._errors.unreadable(data, partial=self.text)
         if is_error(chunk):
             response = ErrorResponse.from_body(chunk)
-            raise self._errors.from_response(response, model=self._request.model, partial=self.text)
+            raise self._errors.from_response(response, self._request, partial=self.text)
         self._answering_model = self._answering_model or _text(chunk.get("model"))
-        self._read_usage(chunk.get("usage"))
+        self._reported.read(chunk)
         for choice in _mappings(chunk.get("choices")):
             if choice.get("index") in (None, 0):
                 yield from self._deltas_of_choice(choice)
@@ -232,13 +196,6 @@ class AnswerParser:
         arguments = function.get("arguments")
         call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
-    def _read_usage(self, reported: object) -> None:
-        if not isinstance(reported, dict):
-            return
-        self._usage = reported_usage(reported) or self._usage
-        cost_usd = reported_cost_usd(reported.get("cost"))
-        self._cost_usd = self._cost_usd if cost_usd is None else cost_usd
-
     def _remainder(self) -> Iterator[TextDelta | ReasoningDelta]:
         if reasoning := self._reasoning.flush():
             yield ReasoningDelta(reasoning)
@@ -249,10 +206,21 @@ class AnswerParser:
         return Completion(
             model=self._answering_model or self._request.model,
             finish_reason=self._finish_reason or ("tool_calls" if self._calls else "unknown"),
-            usage=self._usage,
-            cost_usd=self._cost_usd,
+            usage=self._reported.usage,
+            cost_usd=self._reported.cost_usd,
+            warnings=self._warnings(),
             tool_calls=tuple(call.whole() for call in sorted(self._calls, key=lambda call: call.index)),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Return a warning for each kind of figure that is not believed."""
+        reported, host = self._reported, self._errors.host
+        warnings = []
+        if reported.has_absurd_tokens:
+            warnings.append(f"{host} reported token counts that cannot be true; the tokens are estimated.")
+        if reported.has_absurd_cost:
+            warnings.append(f"{host} reported a cost that cannot be true; it is not used.")
+        return tuple(warnings)
 
 
 def _mappings(value: object) -> list[dict[str, object]]:

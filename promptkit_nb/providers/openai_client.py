@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, cast
 
-from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, RequestError, json_or_text
+from promptkit_nb.providers.client_environment import check_environment, client_error
+from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, RequestError
+from promptkit_nb.secret import Secret, hide_in_logs, without_frames
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     import httpx2
     import openai
+
+    from promptkit_nb.providers.base import ChatRequest
 
 LONGEST_WAIT_S = 60.0
 """If a server asks for a longer wait than this, the error is raised and the user decides."""
@@ -129,6 +133,31 @@ def _import_client() -> None:
 
 
 _NO_KEY = "no-key"  # for servers that need none: the client insists on a key
+_LOGGERS = ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
+_OVERRIDING = frozenset({"authorization", "api-key"})  # the client sets these itself, unless it is given others
+_LIST_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server: its base URL, and what each request carries besides its body.
+
+    ``query`` and ``headers`` are parameters of the URL and headers, by name; both may hold keys.
+    """
+
+    base_url: str
+    key: Secret
+    query: Mapping[str, Secret] = field(default_factory=dict)
+    headers: Mapping[str, Secret | str] = field(default_factory=dict)
+    other_secrets: tuple[Secret, ...] = ()
+    key_variable: str = "OPENAI_API_KEY"
+    timeout_s: float = 60
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What no output may show."""
+        headers = (value for value in self.headers.values() if isinstance(value, Secret))
+        return self.key, *self.query.values(), *headers, *self.other_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,26 +179,24 @@ class FailedAttempt:
 class Connection:
     """A client of one server; threads may share it, processes may not."""
 
-    def __init__(self, base_url: str, key: str, *, timeout_s: float) -> None:
-        """Build the client; nothing is sent yet."""
-        import openai  # noqa: PLC0415 - half a second, usually spent in the background already
-
-        self.errors = ErrorMapper(base_url, key)
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Build the client; nothing is sent yet. Raises a ``ProviderError`` if the environment does not allow it."""
+        self.errors = ErrorMapper(endpoint.base_url, endpoint.secrets, endpoint.key_variable)
         self._process_id = os.getpid()
-        self._timeout_s = timeout_s
-        self._client = openai.OpenAI(
-            api_key=key or _NO_KEY,
-            base_url=base_url,
-            timeout=timeout_s,
-            max_retries=0,  # it waits without telling anyone, and retries if the quota is used up
-        )
+        self._timeout_s = endpoint.timeout_s
+        hide_in_logs(endpoint.secrets, _LOGGERS)
+        check_environment()
+        try:
+            self._client = _client_of(endpoint)
+        except Exception as error:
+            raise client_error(without_frames(error)) from error
 
     @property
     def is_inherited(self) -> bool:
         """Whether this process was forked since: on the inherited sockets it would read its parent's answers."""
         return self._process_id != os.getpid()
 
-    def post(self, body: bytes, *, model: str) -> httpx2.Response | FailedAttempt:
+    def post(self, body: bytes, request: ChatRequest) -> httpx2.Response | FailedAttempt:
         """Send a chat request; return the reply, its body not read yet, or the failed attempt."""
         import httpx2  # noqa: PLC0415 - it comes with the client
         import openai  # noqa: PLC0415 - imported already, with the client
@@ -185,28 +212,46 @@ class Connection:
             )
             return cast("httpx2.Response", reply)
         except openai.APIStatusError as error:
-            return self._rejected(error, model)
+            return self._rejected(error, request)
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:
             return self._timed_out(error)
         except (openai.APIError, httpx2.HTTPError, OSError) as error:
-            return self._unreachable(error)
+            return self._unreachable(error, is_transient=True)
+        except Exception as error:  # noqa: BLE001 - a header or a URL that the client cannot send
+            return self._unreachable(error, is_transient=False)
+
+    def models(self) -> list[dict[str, object]]:
+        """Return what ``GET /models`` lists; raises a ``ProviderError`` if the server has no such list."""
+        import openai  # noqa: PLC0415 - imported already, with the client
+
+        try:
+            found = self._client.with_options(timeout=_LIST_TIMEOUT_S).get("/models", cast_to=object)
+        except openai.APIConnectionError as error:
+            raise self.errors.unreachable(_root_cause(error)) from without_frames(error)
+        except Exception as error:  # noqa: BLE001 - whatever the server sends instead
+            raise self.errors.no_models(_root_cause(error)) from without_frames(error)
+        listed = found.get("data", found.get("models")) if isinstance(found, dict) else found
+        models = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return [model for model in models if isinstance(model.get("id", model.get("name")), str)]
 
     def iter_bytes(self, reply: httpx2.Response) -> Iterator[bytes]:
         """Yield the bytes of the reply; raises a ``ProviderError`` if the connection fails meanwhile."""
         import httpx2  # noqa: PLC0415 - it comes with the client
 
         try:
-            yield from reply.iter_bytes()
+            hide = self.errors.hider(b"")
+            yield from map(hide, reply.iter_bytes())
+            yield hide.rest()
         except httpx2.TimeoutException as error:
-            raise self.errors.timed_out(self._timeout_s) from error
-        except (httpx2.HTTPError, OSError) as error:
-            raise self.errors.incomplete() from error
+            raise self.errors.timed_out(self._timeout_s) from without_frames(error)
+        except Exception as error:  # noqa: BLE001 - also a reply that cannot be decompressed
+            raise self.errors.incomplete() from without_frames(error)
 
-    def _rejected(self, error: openai.APIStatusError, model: str) -> FailedAttempt:
-        response = ErrorResponse.from_body(json_or_text(error.response.text), status=error.status_code)
+    def _rejected(self, error: openai.APIStatusError, request: ChatRequest) -> FailedAttempt:
+        response = self.errors.read(error.response.text, error.status_code)
         wait_s = retry_after_s(error.response.headers)
         return FailedAttempt(
-            self.errors.chained(self.errors.from_response(response, model=model, retry_after_s=wait_s), error),
+            self.errors.chained(self.errors.from_response(response, request, retry_after_s=wait_s), error),
             reason=f"{self.errors.host} answered with HTTP {response.status}",
             is_transient=is_transient(response.status) and not (response.is_quota_exhausted or response.is_too_long),
             retry_after_s=wait_s,
@@ -219,10 +264,27 @@ class Connection:
         timed_out = self.errors.timed_out(self._timeout_s)
         return FailedAttempt(self.errors.chained(timed_out, error), reason, is_transient=False)
 
-    def _unreachable(self, error: Exception) -> FailedAttempt:
+    def _unreachable(self, error: Exception, *, is_transient: bool) -> FailedAttempt:
         reason = f"{self.errors.host} cannot be reached"
         unreachable = self.errors.unreachable(_root_cause(error))
-        return FailedAttempt(self.errors.chained(unreachable, error), reason, is_transient=True)
+        return FailedAttempt(self.errors.chained(unreachable, error), reason, is_transient=is_transient)
+
+
+def _client_of(endpoint: Endpoint) -> openai.OpenAI:
+    """Return a client whose own retries are off: it waits without telling anyone, also if the quota is used up."""
+    import openai  # noqa: PLC0415 - half a second, usually spent in the background already
+
+    headers = {name: value if isinstance(value, str) else value.reveal() for name, value in endpoint.headers.items()}
+    overriding = {name: headers.pop(name) for name in endpoint.headers if name.lower() in _OVERRIDING}
+    return openai.OpenAI(
+        api_key=endpoint.key.reveal() or _NO_KEY,
+        base_url=endpoint.base_url,
+        timeout=endpoint.timeout_s,
+        max_retries=0,
+        default_query={name: value.reveal() for name, value in endpoint.query.items()},
+        default_headers=overriding,
+        http_client=openai.DefaultHttpxClient(headers=headers, timeout=endpoint.timeout_s) if headers else None,
+    )
 
 
 def _root_cause(error: BaseException) -> str:

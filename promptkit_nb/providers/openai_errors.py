@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, AnyStr
 from urllib.parse import urlsplit
 
 from promptkit_nb import errors
-from promptkit_nb.text.plain_text import preview, without_key
+from promptkit_nb.providers.client_environment import proxy_for
+from promptkit_nb.secret import Secret, StreamHider, without_frames
+from promptkit_nb.text.plain_text import preview, without_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from promptkit_nb.providers.base import ChatRequest
 
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size|limit)|maximum (?:context|prompt|model) length|context the overflows|n_keep"
@@ -47,6 +51,20 @@ _REQUESTS = (
 )
 
 _MESSAGE_LENGTH = 300
+_HTML = re.compile(r"\s*<(?:!doctype html|html|head|title)", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]*\S[^<]*)</title>", re.IGNORECASE)
+_TLS_MIXED_UP = re.compile(
+    r"wrong.version.number|record layer failure|plain HTTP request was sent to HTTPS|HTTP request to an HTTPS server"
+    r"|illegal (?:request|status) line",  # what an alert of TLS is to HTTP
+    re.IGNORECASE,
+)
+_MODEL_UNKNOWN = re.compile(
+    r"model\b.{0,120}(?:not found|not exist|unknown|not available|invalid|not a valid|no such)"
+    r"|(?:no such|unknown|invalid|not a valid) model",
+    re.IGNORECASE | re.DOTALL,
+)
+_VERSION_PATH = re.compile(r"/v\d")
+_LIMIT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields beside its message
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
@@ -98,6 +116,8 @@ class ErrorResponse:
     status: int
     message: str
     code: str = ""
+    parameter: str = ""
+    is_json: bool = True
 
     @property
     def is_quota_exhausted(self) -> bool:
@@ -109,6 +129,13 @@ class ErrorResponse:
         """Whether the request does not fit the model's context window."""
         return self.status not in {401, 402, 403, 429} and exceeds_context_window(self.code, self.message)
 
+    @property
+    def is_model_unknown(self) -> bool:
+        """Whether the server does not know the model."""
+        return self.code == "model_not_found" or (
+            self.status in {400, 404} and bool(_MODEL_UNKNOWN.search(self.message))
+        )
+
     @classmethod
     def from_body(cls, body: object, *, status: int | None = None) -> ErrorResponse:
         """Read the formats in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, plain text.
@@ -117,26 +144,28 @@ class ErrorResponse:
         500.
 
         >>> ErrorResponse.from_body({"error": {"message": "No such key", "code": "invalid_api_key"}})
-        ErrorResponse(status=401, message='No such key', code='invalid_api_key')
+        ErrorResponse(status=401, message='No such key', code='invalid_api_key', parameter='', is_json=True)
         """
         error = body.get("error", body) if isinstance(body, dict) else body
         if not isinstance(error, dict):
-            return cls(status or 500, _as_text(error))
+            return cls(status or 500, _as_text(error), is_json=isinstance(body, dict))
         codes = [str(error[name]) for name in ("code", "type") if error.get(name) not in (None, "")]
         message = _as_text(next((error[name] for name in ("message", "detail", "error") if error.get(name)), error))
         message += "".join(f", {name} {error[name]}" for name in _LLAMA_CPP_COUNTS if isinstance(error.get(name), int))
         known = next((_STATUS_OF_CODE[code] for code in codes if code in _STATUS_OF_CODE), None)
         numeric = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
         quota_code = next((code for code in codes if code in _QUOTA_CODES), None)
-        return cls(status or known or numeric or 500, message, quota_code or (codes[0] if codes else ""))
+        code = quota_code or (codes[0] if codes else "")
+        return cls(status or known or numeric or 500, message, code, str(error.get("param") or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapper:
-    """Maps the errors of one server to ours. Neither its ``repr`` nor any error shows the key."""
+    """Maps the errors of one server to ours. Neither its ``repr`` nor any error shows a secret."""
 
-    base_url: str = field(repr=False)
-    key: str = field(default="", repr=False)
+    base_url: str
+    secrets: tuple[Secret, ...] = ()
+    key_variable: str = "OPENAI_API_KEY"
 
     @property
     def host(self) -> str:
@@ -144,27 +173,40 @@ class ErrorMapper:
         return urlsplit(self.base_url).netloc
 
     def redact(self, text: str) -> str:
-        """Return the text without the key, and without anything that looks like a key."""
-        return without_key(text, self.key)
+        """Return the text without the secrets, and without anything that looks like a key."""
+        for secret in self.secrets:
+            text = secret.hidden_in(text)
+        return without_keys(text)
+
+    def hider(self, empty: AnyStr) -> StreamHider[AnyStr]:
+        """Return what hides the secrets in text or bytes that arrive in pieces."""
+        return StreamHider(self.secrets, empty)
 
     def quote(self, text: str, length: int = _MESSAGE_LENGTH) -> str:
-        """Return a server's text on one line, redacted, then shortened, and without control characters."""
-        return preview(self.redact(text), length)
+        """Return a server's text on one line, redacted, then shortened; of an HTML page only its title."""
+        title = _TITLE.search(text) if _HTML.match(text) else None
+        return preview(self.redact(f"the page {title[1].strip()!r}" if title else text), length)
+
+    def read(self, body: str, status: int) -> ErrorResponse:
+        """Return an error response, redacted."""
+        return ErrorResponse.from_body(json_or_text(self.redact(body)), status=status)
 
     def from_response(
-        self, response: ErrorResponse, *, model: str, retry_after_s: float | None = None, partial: str = ""
+        self, response: ErrorResponse, request: ChatRequest, *, retry_after_s: float | None = None, partial: str = ""
     ) -> RequestError:
         """Return the error for a server's error response; ``retry_after_s`` is the wait it asked for."""
         message = self.quote(response.message).rstrip(".") or "no explanation"
         said = f"{self.host} answered with HTTP {response.status}: {message}."
         if response.is_too_long:
             limit, requested = token_counts_in(response.message)
-            remedy = f"It is too long for {model!r}: set max_tokens, or shorten it with truncate() or summarize()."
             return errors.ContextWindowExceededError(
-                f"{said} {remedy}", limit_tokens=limit, request_tokens=requested, partial=partial
+                f"{said} {_too_long_remedy(request)}", limit_tokens=limit, request_tokens=requested, partial=partial
             )
-        kind, remedy = _kind_and_remedy(response, model=model, retry_after_s=retry_after_s)
-        error = kind(f"{said} {remedy}", partial=partial)
+        proxy = self._refusing_proxy(response)
+        if proxy is not None:
+            return errors.ProviderUnavailableError(f"{said} {proxy}", partial=partial)
+        kind, remedy = self._kind_and_remedy(response, request, retry_after_s)
+        error = kind(f"{said} {remedy}{self._hint(response)}", partial=partial)
         if isinstance(error, errors.RateLimitError):
             error.retry_after_s = retry_after_s
         return error
@@ -174,8 +216,8 @@ class ErrorMapper:
         beginning = self.quote(received, 80)
         what = repr(beginning) if beginning else "an empty reply"
         return errors.ProviderUnavailableError(
-            f"{self.host} sent {what} instead of a chat answer. Check base_url ({shown_url(self.base_url)}): it "
-            "usually ends in /v1.",
+            f"{self.host} sent {what} instead of a chat answer. Check base_url ({self.base_url}): it usually ends in "
+            "/v1.",
             partial=partial,
         )
 
@@ -190,38 +232,100 @@ class ErrorMapper:
     def timed_out(self, timeout_s: float) -> errors.ProviderError:
         """Return the error for a silence longer than the timeout."""
         return errors.ProviderTimeoutError(
-            f"{self.host} was silent for {timeout_s:g} s. Try again, or give the provider a longer timeout=."
+            f"{self.host} was silent for {timeout_s:g} s. Try again, or wait longer: %chat_setup --timeout 600, or "
+            "timeout= in Python."
         )
 
     def unreachable(self, reason: str) -> errors.ProviderError:
         """Return the error for a connection that failed."""
+        proxy = proxy_for(self.base_url)
+        if proxy is not None:
+            name, address = proxy
+            remedy = f"The request goes through the proxy {address} of {name}: correct it, or set NO_PROXY={self.host}."
+        elif _TLS_MIXED_UP.search(reason):
+            remedy = f"Check whether base_url ({self.base_url}) begins with {_other_scheme(self.base_url)} instead."
+        else:
+            remedy = f"Check the network and base_url ({self.base_url})."
+        return errors.ProviderUnavailableError(f"{self.host} cannot be reached ({self.quote(reason)}). {remedy}")
+
+    def no_models(self, reason: str) -> errors.ProviderError:
+        """Return the error for a server that does not list its models."""
         return errors.ProviderUnavailableError(
-            f"{self.host} cannot be reached ({self.quote(reason)}). Check the network and base_url "
-            f"({shown_url(self.base_url)})."
+            f"{self.host} does not list its models ({self.quote(reason, 120)}). Its documentation names them; choose "
+            "one with %chat_setup --model NAME."
         )
 
     def chained(self, error: RequestError, cause: BaseException) -> RequestError:
-        """Return the error with its cause, unless the cause, or a cause of it, quotes the key."""
+        """Return the error with its cause, unless the cause, or a cause of it, quotes a secret."""
         link: BaseException | None = cause
         while link is not None:
             shown = f"{link!s} {link!r} {vars(link)!r}"
             if self.redact(shown) != shown:
                 return error
             link = link.__cause__ or link.__context__
-        error.__cause__ = cause
+        error.__cause__ = without_frames(cause)
         return error
 
+    def _kind_and_remedy(  # noqa: PLR0911 - one line for each kind
+        self, response: ErrorResponse, request: ChatRequest, retry_after_s: float | None
+    ) -> tuple[type[errors.ProviderError], str]:
+        status = response.status
+        if status in {401, 403}:
+            remedy = f"Check {self.key_variable} (or api_key=), and that the key may use this model."
+            return errors.AuthenticationError, remedy
+        if response.is_quota_exhausted:
+            return (
+                errors.RateLimitError,
+                "The quota is used up: waiting does not help, see the provider's billing page.",
+            )
+        if status == 429:  # noqa: PLR2004 (Too Many Requests)
+            return errors.RateLimitError, _try_again(retry_after_s)
+        if status == 408:  # noqa: PLR2004 (Request Timeout)
+            return errors.ProviderTimeoutError, "Try again."
+        if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
+            return errors.ProviderUnavailableError, _try_again(retry_after_s)
+        if status == 404:  # noqa: PLR2004 (Not Found)
+            return errors.BadRequestError, f"Check the model's name ({request.model!r}) and base_url."
+        return errors.BadRequestError, _parameter_remedy(response, request) or "Change the request."
 
-def shown_url(base_url: str) -> str:
-    """Return the URL without its query, which holds the key for some servers."""
-    return base_url.partition("?")[0]
+    def _refusing_proxy(self, response: ErrorResponse) -> str | None:
+        """Return what to do if a proxy refused, and not the server: 407 is a proxy's, 403 if it is not JSON."""
+        is_407 = response.status == 407  # noqa: PLR2004 (Proxy Authentication Required)
+        proxy = proxy_for(self.base_url)
+        if not is_407 and not (proxy and response.status == 403 and not response.is_json):  # noqa: PLR2004 (Forbidden)
+            return None
+        which = f"the proxy {proxy[1]} of {proxy[0]}" if proxy else "a proxy"
+        return (
+            f"This is the answer of {which}, not of the server: correct HTTP_PROXY and HTTPS_PROXY, or set "
+            f"NO_PROXY={self.host}."
+        )
+
+    def _hint(self, response: ErrorResponse) -> str:
+        if _TLS_MIXED_UP.search(response.message):
+            return f" base_url ({self.base_url}) may have to begin with {_other_scheme(self.base_url)}."
+        if response.status == 404 and not _VERSION_PATH.search(urlsplit(self.base_url).path):  # noqa: PLR2004
+            return f" base_url ({self.base_url}) has no /v1, with which most end."
+        return ""
+
+
+def _too_long_remedy(request: ChatRequest) -> str:
+    if any(message.role == "assistant" for message in request.messages):
+        return f"It is too long for {request.model!r}: set max_tokens, or shorten it with truncate() or summarize()."
+    return (
+        f"This message alone is too long for {request.model!r}, so truncate() and summarize() cannot help: send less, "
+        "or choose a model with a larger window."
+    )
+
+
+def _other_scheme(base_url: str) -> str:
+    return "https://" if base_url.lower().startswith("http:") else "http://"
 
 
 def json_or_text(text: str) -> object:
     """Return the JSON value of a reply, or its text if it is not JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -230,23 +334,16 @@ def is_error(chunk: Mapping[str, object]) -> bool:
     return bool(chunk.get("error")) or chunk.get("object") == "error"
 
 
-def _kind_and_remedy(  # noqa: PLR0911 - one line for each kind
-    response: ErrorResponse, *, model: str, retry_after_s: float | None
-) -> tuple[type[errors.ProviderError], str]:
-    status = response.status
-    if status in {401, 403}:
-        return errors.AuthenticationError, "Check OPENAI_API_KEY (or api_key=), and that the key may use this model."
-    if response.is_quota_exhausted:
-        return errors.RateLimitError, "The quota is used up: waiting does not help, see the provider's billing page."
-    if status == 429:  # noqa: PLR2004 (Too Many Requests)
-        return errors.RateLimitError, _try_again(retry_after_s)
-    if status == 408:  # noqa: PLR2004 (Request Timeout)
-        return errors.ProviderTimeoutError, "Try again."
-    if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
-        return errors.ProviderUnavailableError, _try_again(retry_after_s)
-    if status == 404:  # noqa: PLR2004 (Not Found)
-        return errors.BadRequestError, f"Check the model's name ({model!r}) and base_url."
-    return errors.BadRequestError, "Change the request."
+def _parameter_remedy(response: ErrorResponse, request: ChatRequest) -> str:
+    """Return how to leave out the parameter that an error names, if the request has it."""
+    said = f"{response.message} {response.parameter}"
+    if any(name in said for name in _LIMIT_NAMES):
+        return "Ask for less output, or leave the limit out: --max-output-tokens N, or max_output_tokens= in Python."
+    named = [name for name in request.parameters if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)]
+    if not named:
+        return ""
+    option = " (in a cell: leave out -t)" if named[0] == "temperature" else ""
+    return f"Leave {named[0]!r} out of parameters={{…}} and of the pack{option}."
 
 
 def _try_again(retry_after_s: float | None) -> str:

@@ -394,7 +394,7 @@ class StateStore(Protocol):
         >>> [head.conversation_id for head in store.for_user("alice").list()]
         ['alice']
         """
-        check_user_id(user_id)
+        user_id = check_user_id(user_id)
         check_own_user(self.user_id, user_id)
         if self.user_id == user_id:
             return self

@@ -22,6 +22,7 @@ from promptkit_nb.errors import (
 )
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
+from promptkit_nb.plain import plain
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.stores.base import Duration, SortKey
 
@@ -147,16 +148,18 @@ def _check_values_of_summary(summary: Summary) -> None:
         raise InvalidArgumentError("A summary's time has no time zone; give aware ones, such as datetime.now(UTC).")
 
 
-def check_filters(prefix: str | None, user_id: str | None) -> None:
-    """Raise ``InvalidArgumentError`` unless both filters are text or ``None``."""
+def checked_filters(prefix: str | None, user_id: str | None) -> tuple[str | None, str | None]:
+    """Return both filters; raise ``InvalidArgumentError`` unless each is text or ``None``."""
     for name, value in (("prefix", prefix), ("user_id", user_id)):
         if value is not None and (not isinstance(value, str) or without_lone_surrogates(value) != value):
             raise InvalidArgumentError(f"{name}={value!a} is not text; leave it out to list all conversations.")
+    return plain(prefix), plain(user_id)
 
 
 def check_count(name: str, value: int) -> None:
     """Raise ``InvalidArgumentError`` unless the value is a whole number from 0."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    count = plain(value)
+    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
         return
     raise InvalidArgumentError(f"{name}={value!r} is out of range; give a whole number from 0.")
 
@@ -167,7 +170,7 @@ def seconds_of(name: str, duration: Duration) -> float:
     >>> seconds_of("ttl", timedelta(hours=24))
     86400.0
     """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else plain(duration)
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_DURATION_S:
         return float(seconds)
     raise InvalidArgumentError(
@@ -181,7 +184,7 @@ def ttl_s_of(ttl: Duration | None) -> float | None:
     >>> ttl_s_of(timedelta(hours=24)), ttl_s_of(0)
     (86400.0, None)
     """
-    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else plain(ttl)
     is_off = seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds <= 0)
     return None if is_off or ttl is None else seconds_of("ttl", ttl)
 
@@ -259,7 +262,7 @@ def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(scopes, Iterable) and not isinstance(scopes, str):
         found = tuple(scopes)
         if all(isinstance(scope, str) and scope and without_lone_surrogates(scope) == scope for scope in found):
-            return found
+            return tuple(map(plain, found))
     raise InvalidArgumentError(f'scopes={scopes!a} is not valid; give a tuple of texts, as in ("total", "user:alice").')
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 from msgspec import structs
 
-from promptkit_nb.codec import check_format, decode
+from promptkit_nb.codec import NEWEST_FORMAT, check_format, decode, format_of
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, Totals
 from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id, utc_now
@@ -103,6 +103,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             turn_count=self.turn_count + 1,
             next_place=next_free(self.next_place),
             totals=self.totals.plus(turn.usage, turn.cost) if turn.counts else self.totals,
+            format=max(self.format, format_of([turn])),
         )
 
 
@@ -168,7 +169,7 @@ class MetadataOnly:
 def record_of(stored: bytes, conversation_id: str) -> Record:
     """Return a record; ``StoreUnavailableError`` if a newer version of this package wrote it."""
     record = decode(stored, Record, conversation_id)
-    check_format(record.format, f"The conversation {conversation_id!r}")
+    check_format(record.format, f"The conversation {conversation_id!r}", NEWEST_FORMAT)
     if record.expires_at is None or record.ttl_s is not None:
         return record
     # version 0.1 did not write the TTL; this is the longest that it can have been
@@ -272,6 +273,7 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
         next_aside=aside,
         totals=state.totals,
         notebook=state.notebook,
+        format=format_of([*turns.values(), *state.summaries]),
     )
     frame = Frame(
         system_prompt=state.system_prompt,
@@ -313,7 +315,12 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
     """Put ``turn`` in the place of the one in ``row``; return record, frame, and the row for the turn."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
-    record = structs.replace(record, next_aside=next_free(new_row), totals=record.totals.plus_paid([turn]))
+    record = structs.replace(
+        record,
+        next_aside=next_free(new_row),
+        totals=record.totals.plus_paid([turn]),
+        format=max(record.format, format_of([turn])),
+    )
     return record, replace(frame, versions={**frame.versions, str(place): (*rows, new_row)}), new_row
 
 

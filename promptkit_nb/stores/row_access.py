@@ -19,6 +19,7 @@ from promptkit_nb.characters import composed, equal_forms, without_lone_surrogat
 from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
 from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id
+from promptkit_nb.plain import plain
 from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.index import notebook_entries, turn_entries, turn_entry
 from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, record_of, rows_of, state_of
@@ -44,7 +45,7 @@ def deleting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.backend.run(partial(method, self, *args, **kwargs), write=True)
+        return self.backend.run(partial(method, self, *map(plain, args), **kwargs), write=True)
 
     return run
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import structs
 
 from promptkit_nb.characters import printable
-from promptkit_nb.codec import decode_turn, encode, turn_and_line
+from promptkit_nb.codec import decode_turn, encode, format_of, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import StoreCorruptedError, StoreError
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
@@ -166,7 +166,9 @@ class RowStore(RowAccess, StateStore):
         summary = checks.checked_summary(summary)
         self._check_charge(charge)
         self._enter(charge)
-        record = structs.replace(record, totals=record.totals.plus_paid([summary]))
+        record = structs.replace(
+            record, totals=record.totals.plus_paid([summary]), format=max(record.format, format_of([summary]))
+        )
         return self._save(conversation_id, self._counted(record), replace(frame, summaries=(*frame.summaries, summary)))
 
     def head(self, conversation_id: str) -> Head:
@@ -188,7 +190,7 @@ class RowStore(RowAccess, StateStore):
         offset: int = 0,
     ) -> list[Head]:
         """Return the heads in a total and stable order."""
-        checks.check_filters(prefix, user_id)
+        prefix, user_id = checks.checked_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
         prefix = self.stored_prefix(prefix or "")
         user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))

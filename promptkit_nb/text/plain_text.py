@@ -8,7 +8,6 @@ from promptkit_nb.characters import printable
 
 PREVIEW_CHARACTERS = 60
 
-_SHORTEST_KEY = 6
 _ANY_KEY = re.compile(r"\bsk-[\w-]{6,}")
 
 
@@ -31,14 +30,12 @@ def preview(text: str, characters: int = PREVIEW_CHARACTERS) -> str:
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
-def without_key(text: str, key: str) -> str:
-    """Return the text without the key, and without anything that looks like an API key.
+def without_keys(text: str) -> str:
+    """Return the text without anything that looks like an API key.
 
-    >>> without_key("my-secret and sk-0123456", "my-secret")
-    '[key] and [key]'
+    >>> without_keys("It is sk-0123456")
+    'It is [key]'
     """
-    if len(key) >= _SHORTEST_KEY:
-        text = text.replace(key, "[key]")
     return _ANY_KEY.sub("[key]", text)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.turns import Usage
 
 MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'
 SMALL_STYLE = "color:var(--jp-ui-font-color2,#666);font-size:85%"
@@ -80,10 +81,9 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
     the seconds and the conversation, so that the same run gives the same output. An empty id is left out, too.
     ``turns_below`` turns come before it although their cells are below.
     """
-    usage = response.usage
     parts = [
         response.model,
-        f"{'~' if usage.estimated else ''}{usage.input_tokens:,}/{usage.output_tokens:,} tokens",
+        tokens_text(response.usage),
         *_cost_words(response),
     ]
     if not is_batch():
@@ -98,6 +98,21 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
     if turns_below:
         parts.append(f"said after {counted(turns_below, 'turn')} that {'is' if turns_below == 1 else 'are'} below")
     return one_line(" · ".join(parts))
+
+
+def tokens_text(usage: Usage) -> str:
+    """Return the tokens of a call, in and out, and how many of the input the provider's cache had or got.
+
+    >>> from promptkit_nb.turns import Usage
+    >>> tokens_text(Usage(2600, 300, cached_tokens=2000, cache_write_tokens=400))
+    '2,600/300 tokens (2,000 cached, 400 written to the cache)'
+    """
+    if usage.unknown:
+        return "tokens unknown"
+    kinds = {"cached": usage.cached_tokens, "written to the cache": usage.cache_write_tokens}
+    of_input = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+    tokens = f"{'~' if usage.estimated else ''}{usage.input_tokens:,}/{usage.output_tokens:,} tokens"
+    return f"{tokens} ({of_input})" if of_input else tokens
 
 
 def _cost_words(response: Response) -> list[str]:

@@ -17,7 +17,7 @@ from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, e
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.state import ConversationState, Summary, Totals
 from promptkit_nb.stores.layout import ASIDE, places_of
-from promptkit_nb.turns import INTERRUPTED, Message, Role, ToolCall, Turn
+from promptkit_nb.turns import INTERRUPTED, Message, Role, ToolCall, Turn, price_source_of
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
 
 if TYPE_CHECKING:
@@ -54,10 +54,12 @@ class _UsageLine(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = 0
+    unknown: bool = False
 
 
 _NO_USAGE = _UsageLine(0, 0)
-_UNKNOWN_USAGE = _UsageLine(MISSING, MISSING, MISSING, MISSING)
+_UNKNOWN_USAGE = _UsageLine(MISSING, MISSING, MISSING, MISSING, cache_write_tokens=MISSING, unknown=True)
 
 
 class _Spending(msgspec.Struct, gc=False):
@@ -95,7 +97,7 @@ class _TurnLine(msgspec.Struct, gc=False):
 class Batch:
     """Rows of some conversations: ``turns`` one per turn, ``messages`` one per message, in the same order.
 
-    Besides what is shown, ``turns`` has ``requested_model``, ``price_source``, ``cost`` and ``saved`` as decimals,
+    Besides what is shown, ``turns`` has ``requested_model``, ``cost`` and ``saved`` as decimals,
     ``paid``, the number of calls of a row that were paid for, and ``unpriced``, how many of those have no known price.
     """
 
@@ -228,7 +230,7 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
         "model": Names.of([turn.model or None for turn in turns]),
         "requested_model": Names.of([turn.requested_model for turn in turns]),
         "provider": Names.of([turn.provider or None for turn in turns]),
-        "price_source": Names.of([turn.price_source for turn in turns]),
+        "price_source": Names.of([price_source_of(turn.price_source) for turn in turns]),
         "finish_reason": Names.of([turn.finish_reason for turn in turns]),
         "cell_id": Names.of([turn.cell_id for turn in turns]),
         **_block_names(lines.blocks, inherited),
@@ -250,7 +252,7 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
 
 def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
     """Return tokens, costs, and how many calls of each row were paid for, and how many of them without a price."""
-    usages = [turn.usage or _UNKNOWN_USAGE for turn in turns]
+    usages = [_UNKNOWN_USAGE if turn.usage is None or turn.usage.unknown else turn.usage for turn in turns]
     input_tokens = np.array([usage.input_tokens for usage in usages], np.int64)
     output_tokens = np.array([usage.output_tokens for usage in usages], np.int64)
     total_tokens = np.where(input_tokens == MISSING, MISSING, input_tokens + output_tokens)
@@ -268,6 +270,7 @@ def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
         "output_tokens": output_tokens,
         "cached_tokens": np.array([usage.cached_tokens for usage in usages], np.int64),
         "reasoning_tokens": np.array([usage.reasoning_tokens for usage in usages], np.int64),
+        "cache_write_tokens": np.array([usage.cache_write_tokens for usage in usages], np.int64),
         "total_tokens": total_tokens,
         "estimated": np.array([usage.estimated for usage in usages], bool),
         "cost": np.array([turn.cost for turn in turns], object),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 import numpy as np
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.stores.checks import check_filters
+from promptkit_nb.plain import plain
+from promptkit_nb.stores.checks import checked_filters
 from promptkit_nb.views.batches import DROPPED
 from promptkit_nb.views.columns import Columns, times
 
@@ -69,7 +70,7 @@ class Filters:
         status: Status = "current",
     ) -> Filters:
         """Check filters as the caller gave them; raise ``InvalidArgumentError`` for an invalid one."""
-        check_filters(prefix, user_id)
+        prefix, user_id = checked_filters(prefix, user_id)
         for name, value in (("model", model), ("conversation_id", conversation_id)):
             if value is not None and not isinstance(value, str):
                 raise InvalidArgumentError(f"{name}={value!r:.80} is not text; leave it out for all.")
@@ -81,8 +82,8 @@ class Filters:
         return cls(
             user_id=user_id,
             prefix=prefix,
-            conversation_id=conversation_id,
-            model=model,
+            conversation_id=plain(conversation_id),
+            model=plain(model),
             since=begin,
             until=end,
             status=status,

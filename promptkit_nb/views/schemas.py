@@ -45,6 +45,7 @@ _USAGE = (
     Column("cached_tokens", "Int64", "the part of input_tokens that the provider read from its cache"),
     Column("reasoning_tokens", "Int64", "the part of output_tokens that the model reasoned with"),
     Column("total_tokens", "Int64", "input_tokens + output_tokens"),
+    Column("cache_write_tokens", "Int64", "the part of input_tokens that the provider wrote to its cache"),
 )
 
 CONVERSATIONS: Schema = (
@@ -77,6 +78,7 @@ TURNS: Schema = (
     Column("estimated", "bool", "whether the tokens were counted offline because the provider did not report them"),
     Column("cost_usd", "float64", "US dollars; missing if the price is unknown, 0 for a replay"),
     Column("saved_usd", "float64", "the original cost of a replayed answer, in US dollars"),
+    Column("price_source", "category", "reported (by the server), list (of prices), or yours; missing if unknown"),
     Column("latency_ms", "float64", "from the request to the end of the answer; of a replay, the recorded one"),
     Column("tokens_per_second", "float64", "output_tokens divided by latency_ms / 1000"),
     Column("finish_reason", "category", "why the answer ended: stop, length, interrupted, …"),

@@ -26,6 +26,7 @@ _SUMS = {
     "cached_tokens": "cached_tokens",
     "reasoning_tokens": "reasoning_tokens",
     "total_tokens": "total_tokens",
+    "cache_write_tokens": "cache_write_tokens",
     "cost": "cost",
     "unpriced_turns": "unpriced",
 }

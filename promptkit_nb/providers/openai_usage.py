@@ -1,0 +1,188 @@
+"""Reads what a server says a call used and cost, under the names and in the places that servers use.
+
+OpenAI counts cached and written input as part of the input, and reasoning as part of the output. Others report them
+beside it; then the total tells to which side the rest belongs. Figures that cannot be true are not believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+from promptkit_nb.turns import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MOST_TOKENS = 10**12
+MOST_USD = Decimal(10**9)
+_SMALLEST_USD = Decimal("1E-12")
+_TICK_USD = Decimal("1E-10")  # xAI's unit of cost
+
+Path = tuple[str, ...]
+
+_PROMPT = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details")
+_OUTPUT = ("completion_tokens_details", "completion_token_details", "output_tokens_details")
+_NAMES: dict[str, tuple[Path, ...]] = {
+    "input": (("prompt_tokens",), ("input_tokens",), ("inputTokens",)),
+    "output": (("completion_tokens",), ("output_tokens",), ("outputTokens",)),
+    "total": (("total_tokens",), ("totalTokens",)),
+    "cached": (
+        *((details, "cached_tokens") for details in _PROMPT),
+        ("cached_tokens",),  # Moonshot, Together
+        ("prompt_cache_hit_tokens",),  # DeepSeek
+        ("num_cached_tokens",),  # Mistral
+        ("cache_read_input_tokens",),  # Anthropic, and gateways to it
+        ("cacheReadInputTokens",),  # Bedrock
+    ),
+    "written": (
+        *((details, "cache_write_tokens") for details in _PROMPT),  # OpenAI, OpenRouter
+        *((details, "cache_creation_tokens") for details in _PROMPT),  # LiteLLM
+        *((details, "cache_creation_input_tokens") for details in _PROMPT),  # Qwen
+        ("cache_write_tokens",),
+        ("cache_creation_input_tokens",),
+        ("cacheWriteInputTokens",),
+    ),
+    "reasoning": (
+        *((details, "reasoning_tokens") for details in _OUTPUT),
+        ("reasoning_tokens",),  # Perplexity
+    ),
+}
+_BESIDE_INPUT = (
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
+    *("cacheReadInputTokens", "cacheWriteInputTokens"),  # Bedrock
+)
+"""Names of those who count cached and written input beside their input, instead of as part of it."""
+
+
+@dataclass(slots=True)
+class ReportedUsage:
+    """What the chunks of an answer report. Counts only grow, so the largest of each kind counts.
+
+    ``has_absurd_tokens`` and ``has_absurd_cost`` are whether a figure was reported that cannot be true.
+    """
+
+    has_absurd_tokens: bool = False
+    has_absurd_cost: bool = False
+    header_cost: str | None = None
+    _costs: list[Decimal] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _has_names_beside: bool = False
+    _has_openai_names: bool = False
+
+    def read(self, chunk: Mapping[str, object]) -> None:
+        """Take what a chunk of a stream, or a whole answer, says."""
+        for usage in _usages_in(chunk):
+            self._read_counts(usage)
+            self._read_cost(usage)
+        for holder in (chunk, *_choices_in(chunk)):
+            self._take_cost(_at(holder, ("provider_metadata", "gateway", "cost")))  # Vercel
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The cost in dollars: that of the answer itself, else that of the header, which is 0 if it came too early."""
+        if not self._costs and _number(self.header_cost):
+            self._take_cost(self.header_cost)
+        return max(self._costs, default=None)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage if input and output are known; a request always has input."""
+        counts = self._counts
+        if self.has_absurd_tokens or not counts.get("input") or "output" not in counts:
+            return None
+        output, reasoning = counts["output"], counts.get("reasoning", 0)
+        rest = counts.get("total", 0) - counts["input"] - output
+        beside = self._beside_input(rest)
+        input_tokens = counts["input"] + beside
+        if rest > beside:
+            output += rest - beside
+        elif reasoning > output:  # it cannot be a part of the output
+            output += reasoning
+        cached = min(counts.get("cached", 0), input_tokens)
+        return Usage(
+            input_tokens,
+            output,
+            cached_tokens=cached,
+            reasoning_tokens=min(reasoning, output),
+            cache_write_tokens=min(counts.get("written", 0), input_tokens - cached),
+        )
+
+    def _beside_input(self, rest: int) -> int:
+        """Return how many of the cached and written tokens are not in the reported input.
+
+        ``rest`` is what the reported total has beyond input and output: reasoning, unless it is just as much as these.
+        """
+        cached, written, reasoning = (self._counts.get(kind, 0) for kind in ("cached", "written", "reasoning"))
+        for beside in (cached + written, written, cached):
+            if beside and rest in {beside, beside + reasoning} and rest != reasoning:
+                return beside
+        is_impossible_within = not self._has_openai_names or cached + written > self._counts["input"]
+        return cached + written if rest <= 0 and self._has_names_beside and is_impossible_within else 0
+
+    def _read_counts(self, usage: Mapping[str, object]) -> None:
+        for kind, paths in _NAMES.items():
+            for value in (_at(usage, path) for path in paths):
+                number = _number(value)
+                if number is None:
+                    continue
+                if number.is_finite() and 0 <= number <= MOST_TOKENS and number == int(number):
+                    self._counts[kind] = max(int(number), self._counts.get(kind, 0))
+                elif kind in {"input", "output"}:
+                    self.has_absurd_tokens = True
+        self._has_names_beside |= any(name in usage for name in _BESIDE_INPUT)
+        self._has_openai_names |= "prompt_tokens" in usage
+
+    def _read_cost(self, usage: Mapping[str, object]) -> None:
+        cost = usage.get("cost")
+        if usage.get("is_byok") is True:  # OpenRouter bills its fee, and the provider bills the rest to the user's key
+            fee, upstream = _number(cost), _number(_at(usage, ("cost_details", "upstream_inference_cost")))
+            cost = upstream if fee is None else fee + (upstream or 0)
+        self._take_cost(cost)
+        self._take_cost(_at(usage, ("cost", "total_cost")))  # Perplexity
+        self._take_cost(usage.get("estimated_cost"))  # DeepInfra
+        ticks = _number(usage.get("cost_in_usd_ticks"))
+        self._take_cost(None if ticks is None else ticks * _TICK_USD)
+
+    def _take_cost(self, value: object) -> None:
+        cost = _number(value)
+        if cost is None:
+            return
+        if not (cost.is_finite() and 0 <= cost <= MOST_USD):
+            self.has_absurd_cost = True
+            return
+        self._costs.append(Decimal(f"{cost.quantize(_SMALLEST_USD):f}".rstrip("0").rstrip(".")))
+
+
+def _usages_in(chunk: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """Yield every usage: of the chunk, under a vendor's key such as ``x_groq``, and of its choices (Moonshot)."""
+    holders = (chunk, *(value for value in chunk.values() if isinstance(value, dict)), *_choices_in(chunk))
+    for holder in holders:
+        usage = holder.get("usage")
+        if isinstance(usage, dict):
+            yield usage
+
+
+def _choices_in(chunk: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            yield choice
+            yield from (choice[name] for name in ("delta", "message") if isinstance(choice.get(name), dict))
+
+
+def _at(holder: object, path: Path) -> object:
+    for name in path:
+        holder = holder.get(name) if isinstance(holder, dict) else None
+    return holder
+
+
+def _number(value: object) -> Decimal | None:
+    """Return a number, or one written as text; it may be NaN or infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+        return None
+    try:
+        return Decimal(str(value))
+    except (InvalidOperation, ValueError):  # text, or an integer with thousands of digits
+        return None
