@@ -12,6 +12,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from promptkit_nb import DiskStore, OpenAIProvider
+from promptkit_nb.providers.endpoints import VENDORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,11 +87,14 @@ def test_the_magics_named_in_the_text_exist(shell: InteractiveShell) -> None:
     assert named - set(shell.magics_manager.magics["line"]) == set()
 
 
-def test_the_table_of_servers_gives_base_urls() -> None:
-    """``OpenAIProvider`` accepts each address in the table."""
-    urls = re.findall(r"^\| .*? \| `(http.*?)` \|", README, re.MULTILINE)
-    assert len(urls) == 9
-    assert [OpenAIProvider("any", base_url=url).base_url for url in urls] == urls
+def test_the_table_of_servers_gives_names_and_keys() -> None:
+    """``--provider`` knows each name in the table, and reads the variable of its key."""
+    rows = re.findall(r"^\| .*? \| `(\w+)` \| `(http.*?)` \| (.*?) \|$", README, re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == sorted(VENDORS.keys() - {"openai"})
+    for name, base_url, key in rows:
+        assert OpenAIProvider("any", base_url=base_url).base_url == base_url
+        assert name == "azure" or VENDORS[name].base_url == base_url
+        assert key == "none" or f"`{VENDORS[name].key_variable}`" in key
 
 
 def test_the_table_of_tutorials_is_complete() -> None:
