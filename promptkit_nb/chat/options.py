@@ -132,4 +132,4 @@ def check_replay(mode: object) -> ReplayMode:
     """
     if mode not in get_args(ReplayMode):
         raise InvalidArgumentError(f"replay={mode!r} is unknown: use 'off', 'auto' or 'strict'.")
-    return cast("ReplayMode", str(mode))
+    return cast("ReplayMode", str.__str__(cast("str", mode)))
