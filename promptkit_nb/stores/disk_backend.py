@@ -18,6 +18,7 @@ from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores import disk_cache
 from promptkit_nb.stores.index import Entry
+from promptkit_nb.stores.disk_checkpoints import Checkpoints
 from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Table:
     def __init__(self, directory: Path, timeout_s: float) -> None:
         """Open the database, or create it."""
         self._directory = directory
+        self._log = f"{directory / disk_cache.DATABASE}-wal"
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._owner: int | None = None  # the thread whose transaction is open
@@ -158,8 +160,9 @@ class Table:
                 str(directory), timeout=timeout_s, disk=disk_cache.StrictDisk, **disk_cache.SETTINGS
             )
             self._disk: disk_cache.StrictDisk = self._cache.disk
-            self._connection = self._connected()
+            self._take(self._connected())
             self._file = WatchedFile(directory / disk_cache.DATABASE)
+            self._checkpoints = Checkpoints(directory / disk_cache.DATABASE)
             self._switches = 0  # between connections: each thread has its own
             self._uncounted = 0  # changes that the change counter leaves out
             self._simplify_schema()
@@ -182,6 +185,8 @@ class Table:
                 try:
                     result = work()
                     connection.execute("COMMIT")
+                    if write and (log_bytes := self._log_bytes()) > self._checkpoints.due_bytes:
+                        self._checkpoints.run(connection, log_bytes)
                 finally:
                     self._owner = None
                     if connection.in_transaction:
@@ -287,6 +292,7 @@ class Table:
                 return
             self._closed = True
             try:
+                self._checkpoints.close()
                 self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 self._cache.close()
@@ -314,6 +320,18 @@ class Table:
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - see the module's docstring
         return connection
 
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(self._log).st_size  # noqa: PTH116 - a third of the time of a Path's
+        except OSError:
+            return 0
+
+    def _take(self, connection: sqlite3.Connection) -> None:
+        """Use a connection of this thread for the first time; its log is moved when ``Checkpoints`` says so."""
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA journal_size_limit = 0")  # so that the log's size tells how much is in it
+        self._connection = connection
+
     def _begin(self, *, write: bool) -> sqlite3.Connection:
         """Begin a transaction on this thread's connection."""
         if self._closed:
@@ -323,7 +341,7 @@ class Table:
         connection = self._connected()
         if connection is not self._connection:
             self._file.check_is_at_its_path()
-            self._connection = connection
+            self._take(connection)
             self._switches += 1
         if connection.in_transaction:  # left open by an interrupt at the worst moment
             connection.rollback()

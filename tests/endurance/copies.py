@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import shutil
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from endurance.report import Report
 from promptkit_nb.errors import StoreError
+from promptkit_nb.stores import disk_checkpoints
 from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.disk import DiskStore
 from storing import said, texts
@@ -19,32 +22,38 @@ if TYPE_CHECKING:
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 4
+PADDING = 30_000
+PAUSE_S = 0.002
+PRICE = Decimal("0.001")
 
 
-def write(directory: Path, name: str, pause_s: float, stop: Event) -> None:
-    """Append numbered turns to a conversation of its own, and to one that all share, until stopped."""
+def write(directory: Path, name: str, stop: Event) -> None:
+    """Append numbered turns to a conversation of its own and to one that all share, and change a large value."""
     with DiskStore(directory) as store:
         number = 0
         while not stop.is_set():
             turn = said(f"{number}")
-            store.append(name, turn, charge=Charge((name,), turn.cost or 0))  # type: ignore[arg-type]  # it has a cost
+            store.append(name, turn, charge=Charge((name,), PRICE))
             store.append("shared", said(f"{name}:{number}"))
+            padding = f"{number % 10}" * PADDING  # fills the log, and not the database
+            store.update_metadata(name, number=number, padding=padding)
             number += 1
-            time.sleep(pause_s)
+            time.sleep(PAUSE_S)
 
 
-def run(directory: Path, copies: int, pause_s: float = 0.005) -> Report:
+def run(directory: Path, copies: int) -> Report:
     """Copy the directory this many times while four writers write, and check each copy."""
-    report, stop = Report("copies made while four writers write"), FORK.Event()
+    report, stop, chance = Report("copies made while four writers write"), FORK.Event(), random.Random(1)  # noqa: S311
+    disk_checkpoints.HELD_S = 0.5  # so that the log is moved between two copies
     source = directory / "store"
     DiskStore(source).close()
     names = [f"w{number}" for number in range(WRITERS)]
-    writers = [FORK.Process(target=write, args=(source, name, pause_s, stop)) for name in names]
+    writers = [FORK.Process(target=write, args=(source, name, stop), daemon=True) for name in names]
     for writer in writers:
         writer.start()
     counts = [0]
     for number in range(copies):
-        time.sleep(0.05)
+        time.sleep(chance.uniform(0, 1.5))
         copy = directory / f"copy{number}"
         shutil.copytree(source, copy)
         try:
@@ -69,6 +78,9 @@ def _checked(report: Report, directory: Path) -> int:
             if name != "shared":
                 expected = [f"{number}" for number in range(head.turn_count)]
                 report.expect(true=found == expected, otherwise=f"{name} in {directory.name} has gaps")
+                changes = head.metadata.get("number", -1)
+                done = f"{changes} in the metadata of {name}, which has {head.turn_count} turns"
+                report.expect(true=changes in {head.turn_count - 1, head.turn_count - 2}, otherwise=done)
                 spent = store.spending(name).spent
                 report.expect(true=spent == head.total_cost, otherwise=f"{name}: {spent} is not {head.total_cost}")
             report.expect(true=len(found) == head.turn_count, otherwise=f"{name} is shown shorter")

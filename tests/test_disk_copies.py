@@ -1,0 +1,114 @@
+"""A copy of the directory of a ``DiskStore`` that is made while it is written to opens and is consistent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from promptkit_nb.stores import disk_checkpoints
+from promptkit_nb.stores.disk import DiskStore
+from promptkit_nb.stores.disk_cache import DATABASE
+from storing import said, texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG = f"{DATABASE}-wal"
+
+
+def fill(store: DiskStore, megabytes: int) -> None:
+    """Append turns, and change a large value often enough to write this much to the log."""
+    for number in range(megabytes * 5):
+        store.append("a", said(f"{number}"))
+        store.update_metadata("a", number=number, padding=f"{number % 10}" * 200_000)
+
+
+def copy_file(source: Path, target: Path, name: str) -> None:
+    """Copy one file of a store, as a program does that copies the directory."""
+    target.mkdir(exist_ok=True)
+    if (source / name).exists():
+        shutil.copyfile(source / name, target / name)
+
+
+def log_size(store: DiskStore) -> int:
+    """Return the size of the log in bytes."""
+    return (store.directory / LOG).stat().st_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
+@pytest.mark.parametrize("names", [(DATABASE, LOG), (LOG, DATABASE)])
+def test_much_may_be_written_between_two_files(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Whichever file is copied first, and however the log grows, the copy has all that was written before."""
+    with DiskStore(tmp_path / "store") as store:
+        fill(store, 20)  # the log was moved into the database before
+        before = store.head("a").turn_count
+        copy_file(store.directory, tmp_path / "copy", "promptkit-store.json")
+        copy_file(store.directory, tmp_path / "copy", names[0])
+        fill(store, 60)
+        copy_file(store.directory, tmp_path / "copy", names[1])
+        after = store.head("a").turn_count
+    with DiskStore(tmp_path / "copy") as copy:
+        turns = texts(copy.get("a").turns)
+        assert before <= len(turns) <= after
+        assert turns == [f"{number}" for number in [*range(100), *range(300)][: len(turns)]]
+        copy.append("a", said("more"))
+        assert copy.head("a").turn_count == len(turns) + 1
+    with closing(sqlite3.connect(tmp_path / "copy" / DATABASE)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_log_does_not_grow_without_a_copy(tmp_path: Path) -> None:
+    """It is moved into the database whenever it has a certain size."""
+    with DiskStore(tmp_path) as store:
+        fill(store, 60)
+        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
+        assert (tmp_path / DATABASE).stat().st_size > 200_000
+
+
+def test_forked_child_moves_the_log_too(tmp_path: Path) -> None:
+    """With a reader and a watch of its own."""
+    with DiskStore(tmp_path) as store:
+        store.append("a", said("0"))
+        child = multiprocessing.get_context("fork").Process(target=fill, args=(store, 60))
+        child.start()
+        child.join(120)
+        assert child.exitcode == 0
+        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
+        fill(store, 1)
+        assert store.head("a").turn_count == 306
+
+
+def test_log_is_moved_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was begun is not waited for longer than it may take."""
+    monkeypatch.setattr(disk_checkpoints, "HELD_S", 0)
+    with DiskStore(tmp_path / "store") as store:
+        fill(store, 10)
+        copy_file(store.directory, tmp_path / "copy", DATABASE)
+        fill(store, 60)
+        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
+
+
+def test_log_that_has_grown_too_much_is_moved_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that open the files all the time do not fill the disk."""
+    monkeypatch.setattr(disk_checkpoints, "HELD_BYTES", 2 * disk_checkpoints.STEP_BYTES)
+    with DiskStore(tmp_path / "store") as store:
+        for number in range(10):
+            copy_file(store.directory, tmp_path / f"copy{number}", DATABASE)
+            fill(store, 10)
+        assert log_size(store) < 4 * disk_checkpoints.STEP_BYTES
+
+
+def test_deleted_text_is_in_no_file_after_a_copy(tmp_path: Path) -> None:
+    """Closing moves and empties the log, whoever copied the files."""
+    with DiskStore(tmp_path / "store") as store:
+        store.append("a", said("secret-words"))
+        copy_file(store.directory, tmp_path / "copy", DATABASE)
+        store.delete("a")
+    for path in (tmp_path / "store").iterdir():
+        assert b"secret-words" not in path.read_bytes()
