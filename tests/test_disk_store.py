@@ -1048,7 +1048,12 @@ class TestDiskcache:
             pragmas = {"journal_mode": "wal", "synchronous": 1, "secure_delete": 1, "wal_autocheckpoint": 0}
 
             def in_force() -> dict[str, object]:
-                return {name: store.backend._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
+                return store.backend.run(
+                    lambda: {
+                        name: store.backend._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas
+                    },
+                    write=False,
+                )
 
             seen: list[dict[str, object]] = [in_force()]
             thread = threading.Thread(target=lambda: seen.append(in_force()))
