@@ -17,8 +17,8 @@ from weakref import WeakSet, finalize
 from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores import disk_cache
-from promptkit_nb.stores.index import Entry
 from promptkit_nb.stores.disk_checkpoints import Checkpoints
+from promptkit_nb.stores.index import Entry
 from promptkit_nb.stores.layout import PLACE_BITS
 
 if TYPE_CHECKING:
