@@ -19,18 +19,18 @@ import msgspec
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.plain import plain
-from promptkit_nb.turns import NO_USAGE, Message, Turn, Usage
+from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Message, Turn, Usage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from promptkit_nb.state import ConversationState, Summary, Totals
+    from promptkit_nb.state import ConversationState, Settings, Summary, Totals
 
 FORMAT_VERSION = 1
 """The format of a store, of a file, and of a conversation that holds nothing new since."""
 
 NEWEST_FORMAT = 2
-"""Usage with ``cache_write_tokens`` or ``unknown``, which earlier versions would lose."""
+"""Usage with ``cache_write_tokens`` or ``unknown``, and imported turns, which earlier versions would lose."""
 
 SALVAGE = (
     "Nothing was changed; restore the store from a backup, or save what can be read with: "
@@ -132,7 +132,10 @@ def check_format(version: int, where: str, newest: int = FORMAT_VERSION) -> None
 
 def format_of(paid: Iterable[Turn | Summary]) -> int:
     """Return the format of a conversation with these turns and summaries: newer only if it holds something new."""
-    is_newer = any(each.usage.cache_write_tokens or each.usage.unknown for each in paid)
+    is_newer = any(
+        each.usage.cache_write_tokens or each.usage.unknown or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
+        for each in paid
+    )
     return NEWEST_FORMAT if is_newer else FORMAT_VERSION
 
 
@@ -317,6 +320,8 @@ def _without_defaults(record: DataclassInstance) -> dict[str, object]:
     line = {name: value for (name, default), value in both if value is not default and value != default}
     if "usage" in line:
         line["usage"] = _form_of_usage(line["usage"])
+    if "settings" in line:
+        line["settings"] = _form_of_settings(cast("Settings", line["settings"]))
     if "summaries" in line:
         line["summaries"] = [*map(_form_of_summary, cast("tuple[Summary, ...]", line["summaries"]))]
     return line
@@ -351,6 +356,17 @@ _UsageForm = msgspec.defstruct(
 def _form_of_usage(usage: object) -> object:
     is_written = isinstance(usage, Usage) and usage is not NO_USAGE
     return _UsageForm(*_values_of_usage(usage)) if is_written else usage
+
+
+def _form_of_settings(settings: Settings) -> object:
+    """Return settings within a record, which are written with all their fields; the kind only if it is no chat."""
+    kind: type = type(settings)
+    names_and_defaults, values_of = _stored_fields(kind)
+    values = zip(names_and_defaults, values_of(settings), strict=True)
+    return {name: value for (name, default), value in values if name not in _KIND or value != default}
+
+
+_KIND = ("kind", "source")
 
 
 def _form_of_summary(summary: Summary) -> object:

@@ -13,6 +13,7 @@ from promptkit_nb.chat.budgets import Budget, Spending
 from promptkit_nb.chat.options import AT_THE_END, CallOptions, CellCall, ReplayMode, Target, check_replay, check_text
 from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
 from promptkit_nb.chat.preview import Context, DryRun, context_and_cost
+from promptkit_nb.chat.request import check_can_continue
 from promptkit_nb.chat.stored_conversation import UNDONE, Snapshot, StoredConversation, VariableValues, stale_turns
 from promptkit_nb.chat.stream import ResponseStream
 from promptkit_nb.chat.summaries import find_applied_summaries, plan_summary
@@ -449,6 +450,7 @@ class Conversation:
         with self._sending:
             snapshot = self._stored.refresh()
             state, hashes = snapshot.state, snapshot.context_hashes
+            check_can_continue(state)
             turns = turns_until(state.turns, as_of)
             applied = find_applied_summaries(state, len(turns), hashes)
             plan = plan_summary(turns, applied, older_turns(turns, keep_last), hashes)

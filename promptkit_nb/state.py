@@ -10,9 +10,10 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from promptkit_nb.turns import NO_USAGE, Message, Turn, Usage, utc_now
+from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Message, Turn, Usage, utc_now
 
 ContextPolicy = Literal["truncate", "summarize", "error"]
+ConversationKind = Literal["chat", "rows", "imported"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class Settings:
     """The settings of a conversation, stored so that it can be resumed without the pack file.
 
     ``prompt`` is the pack's prompt when it was chosen (``Prompt.snapshot()``), ``variables`` the values that the user
-    set, ``max_tokens`` the context window in tokens.
+    set, ``max_tokens`` the context window in tokens. A conversation of the kind ``"imported"`` was read from another
+    tool, ``source``; it cannot be continued, but a fork of it can.
     """
 
     model: str | None = None
@@ -119,6 +121,12 @@ class Settings:
     context_policy: ContextPolicy = "truncate"
     prompt: Mapping[str, object] | None = None
     variables: Mapping[str, object] = field(default_factory=dict)
+    kind: ConversationKind = "chat"
+    source: str = OWN_SOURCE
+
+    def as_own(self) -> Settings:
+        """Return the settings for a copy of the conversation, which can be continued."""
+        return self if self.kind != "imported" else replace(self, kind="chat", source=OWN_SOURCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,8 @@ def carry_totals(state: ConversationState, former: ConversationState) -> Convers
 class Head:
     """A conversation without its turns; ``total_cost`` is in US dollars, ``None`` if no turn has a price.
 
+    ``kind`` is ``"imported"`` for a conversation that was read from another tool, ``source``.
+
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> manager = ConversationManager(DemoProvider())
     >>> _ = manager.new_conversation(conversation_id="hello").send("My name is Alice")
@@ -219,3 +229,5 @@ class Head:
     metadata: Mapping[str, object]
     revision: int
     notebook: NotebookNote | None = field(default=None, compare=False, repr=False)
+    kind: ConversationKind = "chat"
+    source: str = OWN_SOURCE

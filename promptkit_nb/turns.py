@@ -11,6 +11,9 @@ from typing import Literal
 
 from promptkit_nb.characters import without_lone_surrogates
 
+OWN_SOURCE = "promptkit_nb"
+"""The source of turns and conversations that this package made."""
+
 INTERRUPTED = "interrupted"
 """The finish reason of an answer that the user stopped."""
 
@@ -131,7 +134,7 @@ class Turn:
     ``cost`` is in US dollars, or ``None`` if the price is unknown. ``price_source`` says where it comes from:
     ``"reported"`` by the server, ``"list"`` (computed from the price list, whose version is ``price_list``), or
     ``"yours"`` (computed from prices that you gave). In turns of earlier versions it is the name of the price list,
-    ``user``, or the name of the provider.
+    ``user``, or the name of the provider. ``source`` is the tool whose conversation it was imported from.
     ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server. ``cell_id``,
     ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
     the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
@@ -167,6 +170,7 @@ class Turn:
     inherited: bool = False
     warnings: tuple[str, ...] = ()
     price_list: str | None = None
+    source: str = OWN_SOURCE
 
     @property
     def user_text(self) -> str:

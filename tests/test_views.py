@@ -180,6 +180,7 @@ class TestTurns:
             "messages": 2,
             "model": "small",
             "provider": "openai",
+            "source": "promptkit_nb",
             "input_tokens": 1000,
             "output_tokens": 200,
             "cached_tokens": 400,

@@ -14,7 +14,7 @@ from promptkit_nb import errors
 from promptkit_nb.chat.budgets import OpenCall, Spending
 from promptkit_nb.chat.options import CallOptions, ReplayMode, check_replay
 from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable, replayed
-from promptkit_nb.chat.request import ReceivedAnswer, RequestSettings, request_settings
+from promptkit_nb.chat.request import ReceivedAnswer, RequestSettings, check_can_continue, request_settings
 from promptkit_nb.chat.stored_conversation import Snapshot, StoredConversation
 from promptkit_nb.chat.summaries import find_applied_summaries
 from promptkit_nb.chat.summarizer import make_summary
@@ -97,6 +97,7 @@ class PendingTurn:
         self.response: Response | None = None
         self._services = services
         self._state = state = snapshot.state
+        check_can_continue(state)
         self._turn_id = new_turn_id()  # assigned once, which makes storing idempotent
         self._call: OpenCall | None = None
         self._ending = threading.RLock()

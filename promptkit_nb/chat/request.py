@@ -108,6 +108,15 @@ class ReceivedAnswer:
         return provider.price(completion.model, usage, at)
 
 
+def check_can_continue(state: ConversationState) -> None:
+    """Raise ``InvalidArgumentError`` for a conversation that was imported from another tool: a fork can continue it."""
+    if state.settings.kind == "imported":
+        raise InvalidArgumentError(
+            f"The conversation {state.conversation_id!r} was imported from {state.settings.source} and stays as it is: "
+            'continue in a copy, with .fork("my-copy").send(…) or %chat_fork my-copy.'
+        )
+
+
 def request_settings(state: ConversationState, options: CallOptions, *, model: str) -> RequestSettings:
     """Return the settings of the next request of a conversation.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from promptkit_nb.errors import PromptKitError
+from promptkit_nb.stores.listing import chats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +72,8 @@ def _options(shell: InteractiveShell, name: str) -> list[str]:
 def _ids(session: ChatSession) -> list[str]:
     settings = session.settings
     try:
-        return [head.conversation_id for head in settings.store.list(user_id=settings.user_id, limit=_MAX_IDS)]
+        heads = chats(settings.store, settings.user_id)
+        return [head.conversation_id for head in islice(heads, _MAX_IDS)]
     except PromptKitError:  # the magic reports a store that cannot be read; typing must not fail
         return []
 

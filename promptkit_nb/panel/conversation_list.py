@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.ids import new_conversation_id
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.state import ConversationState
+from promptkit_nb.stores.listing import chats
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def find(conversation: Conversation, search: str = "") -> list[dict[str, object]
     ``search`` is matched with ids and titles, ignoring case.
     """
     wanted = search.strip().casefold()
-    heads = conversation.store.list(user_id=conversation.user_id, limit=None if wanted else MAX_LISTED)
     listed: list[dict[str, object]] = []
-    for head in heads:
+    for head in chats(conversation.store, conversation.user_id):
         title = title_of(head.conversation_id, head.metadata)
         if wanted in f"{head.conversation_id}\n{title}".casefold():
             listed.append({"id": head.conversation_id, "title": title, "turns": head.turn_count})
-    return listed[:MAX_LISTED]
+        if len(listed) == MAX_LISTED:
+            break
+    return listed
 
 
 def start(conversation: Conversation, state: ConversationState) -> Conversation:
@@ -40,7 +42,7 @@ def start(conversation: Conversation, state: ConversationState) -> Conversation:
         conversation_id=new_conversation_id(now),
         user_id=state.user_id,
         system_prompt=state.system_prompt,
-        settings=state.settings,
+        settings=state.settings.as_own(),
         created_at=now,
         updated_at=now,
     )
@@ -58,7 +60,7 @@ def fork(conversation: Conversation) -> Conversation:
 
 def newest_other(conversation: Conversation) -> Conversation | None:
     """Return the user's newest conversation other than this one, or None."""
-    heads = conversation.store.list(user_id=conversation.user_id, limit=2)
+    heads = chats(conversation.store, conversation.user_id)
     others = (head.conversation_id for head in heads if head.conversation_id != conversation.id)
     other = next(others, None)
     return None if other is None else conversation.neighbor(other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
@@ -42,7 +42,8 @@ class HeadTable(list["Head"]):
         """Return the table as text."""
         if not self:
             return "no conversations"
-        rows = [_columns(), *map(_cells, self)]
+        with_titles = _have_titles(self)
+        rows = [_columns(with_titles), *(_cells(head, with_titles) for head in self)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -51,18 +52,28 @@ class HeadTable(list["Head"]):
     def _repr_html_(self) -> str:
         if not self:
             return note_html("no conversations")
-        heading = "".join(f"<th>{escape(name)}</th>" for name in _columns())
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head))}</tr>" for head in self)
+        with_titles = _have_titles(self)
+        heading = "".join(f"<th>{escape(name)}</th>" for name in _columns(with_titles))
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head, with_titles))}</tr>" for head in self
+        )
         return f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _columns() -> list[str]:
-    return ["conversation", "user", "turns", "tokens", "cost", *([] if is_batch() else ["updated (UTC)"])]
+def _have_titles(heads: Iterable[Head]) -> bool:
+    return any(head.metadata.get("title") for head in heads)
 
 
-def _cells(head: Head) -> list[str]:
+def _columns(with_titles: bool) -> list[str]:  # noqa: FBT001 - of this module
+    titles, times = ["title"] if with_titles else [], [] if is_batch() else ["updated (UTC)"]
+    return ["conversation", *titles, "user", "turns", "tokens", "cost", *times]
+
+
+def _cells(head: Head, with_titles: bool) -> list[str]:  # noqa: FBT001 - of this module
+    title = head.metadata.get("title")
     cells = [
         one_line(shown_id(head.conversation_id)),
+        *([preview(str(title or ""))] if with_titles else []),
         one_line(head.user_id),
         str(head.turn_count),
         f"{head.token_count:,}",

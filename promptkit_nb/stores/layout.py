@@ -21,8 +21,17 @@ from msgspec import structs
 
 from promptkit_nb.codec import NEWEST_FORMAT, check_format, decode, format_of
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, Totals
-from promptkit_nb.turns import NO_USAGE, Turn, new_turn_id, utc_now
+from promptkit_nb.state import (
+    Branch,
+    ConversationKind,
+    ConversationState,
+    Head,
+    NotebookNote,
+    Settings,
+    Summary,
+    Totals,
+)
+from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Turn, new_turn_id, utc_now
 
 PLACE_BITS = 24
 ASIDE = 1 << (PLACE_BITS - 1)
@@ -160,10 +169,19 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataOnly:
+class KindOnly:
+    """The part of ``Settings`` that ``list`` needs."""
+
+    kind: ConversationKind = "chat"
+    source: str = OWN_SOURCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFrame:
     """The part of a ``Frame`` that ``list`` needs, decoded without the rest."""
 
     metadata: Mapping[str, object] = field(default_factory=dict)
+    settings: KindOnly = field(default_factory=KindOnly)
 
 
 def record_of(stored: bytes, conversation_id: str) -> Record:
@@ -184,7 +202,9 @@ def next_free(place: int) -> int:
     return place + 1
 
 
-def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]) -> Head:
+def head_of(
+    conversation_id: str, record: Record, settings: Settings | KindOnly, metadata: Mapping[str, object]
+) -> Head:
     """Return the public head."""
     return Head(
         conversation_id=conversation_id,
@@ -198,6 +218,8 @@ def head_of(conversation_id: str, record: Record, metadata: Mapping[str, object]
         metadata=metadata,
         revision=record.revision,
         notebook=record.notebook,
+        kind=settings.kind,
+        source=settings.source,
     )
 
 
@@ -404,6 +426,7 @@ def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Re
     new = structs.replace(new, ttl_s=None, noticed_at=None, notebook=None)
     inherited = replace(
         frame,
+        settings=frame.settings.as_own(),
         summaries=summaries,
         dropped=Totals(),
         inherited_places=record.next_place,

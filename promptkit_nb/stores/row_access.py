@@ -22,7 +22,7 @@ from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.plain import plain
 from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.index import notebook_entries, turn_entries, turn_entry
-from promptkit_nb.stores.layout import Frame, MetadataOnly, Record, head_of, record_of, rows_of, state_of
+from promptkit_nb.stores.layout import Frame, HeadFrame, Record, head_of, record_of, rows_of, state_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
@@ -287,11 +287,12 @@ class RowAccess:
             raise self._incomplete(conversation_id)
         return decode(stored, Frame, conversation_id)
 
-    def _metadata(self, conversation_id: str) -> Mapping[str, object]:
+    def _head_at(self, conversation_id: str, record: Record) -> Head:
         stored = self.backend.frame(conversation_id)
         if stored is None:
             raise self._incomplete(conversation_id)
-        return decode(stored, MetadataOnly, conversation_id).metadata
+        frame = decode(stored, HeadFrame, conversation_id)
+        return head_of(conversation_id, record, frame.settings, frame.metadata)
 
     def _state(self, conversation_id: str, record: Record) -> ConversationState:
         turns = self._cache.turns_of(record.cid, self.backend.turns(record.cid), conversation_id)
@@ -404,9 +405,9 @@ class RowAccess:
         """Write the record, and the frame if it changed; return the head."""
         self._put_used(conversation_id, record)
         if frame is None:
-            return head_of(conversation_id, record, self._metadata(conversation_id))
+            return self._head_at(conversation_id, record)
         self.backend.put_frame(conversation_id, encode(frame))
-        return head_of(conversation_id, record, frame.metadata)
+        return head_of(conversation_id, record, frame.settings, frame.metadata)
 
     def _put_turn(self, conversation_id: str, record: Record, place: int, turn: Turn, line: bytes) -> None:
         """Write a turn, and its entry in the index if it may answer in another notebook, too."""
@@ -439,4 +440,4 @@ class RowAccess:
         self._cache.forget(conversation_id, record.cid)
 
     def _head(self, conversation_id: str, found: CachedConversation) -> Head:
-        return head_of(conversation_id, found.record, decode_json(found.metadata))
+        return head_of(conversation_id, found.record, found.frame.settings, decode_json(found.metadata))

@@ -176,7 +176,7 @@ class RowStore(RowAccess, StateStore):
         conversation_id = self.stored_id(check_conversation_id(conversation_id))
 
         def head() -> Head:
-            return head_of(conversation_id, self._visible(conversation_id), self._metadata(conversation_id))
+            return self._head_at(conversation_id, self._visible(conversation_id))
 
         return self.backend.run(head, write=False)
 
@@ -198,7 +198,7 @@ class RowStore(RowAccess, StateStore):
         def page() -> list[Head]:
             found = (each for each in self._records(prefix, user_id) if not self._is_expired(each[1]))
             chosen = checks.sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
-            return [head_of(each, record, self._metadata(each)) for each, record in chosen]
+            return [self._head_at(each, record) for each, record in chosen]
 
         return self.backend.run(page, write=False)
 
@@ -233,7 +233,7 @@ class RowStore(RowAccess, StateStore):
         if (record.notebook is None) != (notebook is None):
             self._enter_turns(conversation_id, record if notebook is None else noted, drop=notebook is None)
         self._put_used(conversation_id, noted)
-        return head_of(conversation_id, noted, frame.metadata)
+        return head_of(conversation_id, noted, frame.settings, frame.metadata)
 
     def find_notebooks(
         self, *, user_id: str, path: str | None = None, kernel: str | None = None
@@ -437,7 +437,7 @@ class RowStore(RowAccess, StateStore):
         for entry in self.backend.entries(key):
             conversation_id, record = entry.conversation_id, self._followed(entry, user_id)
             is_gone = record is None or entry not in notebook_entries(conversation_id, record)
-            head = None if record is None else head_of(conversation_id, record, self._metadata(conversation_id))
+            head = None if record is None else self._head_at(conversation_id, record)
             found.append((entry, None if is_gone else head))
         return found
 

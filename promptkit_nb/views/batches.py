@@ -17,7 +17,7 @@ from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, e
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.state import ConversationState, Summary, Totals
 from promptkit_nb.stores.layout import ASIDE, places_of
-from promptkit_nb.turns import INTERRUPTED, Message, Role, ToolCall, Turn, price_source_of
+from promptkit_nb.turns import INTERRUPTED, OWN_SOURCE, Message, Role, ToolCall, Turn, price_source_of
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
 
 if TYPE_CHECKING:
@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 DROPPED = "dropped"
 """The status of the spending on turns that the store was told to forget; only usage shows it."""
 
-_NAMES_OF_MESSAGES = ("conversation_id", "user_id", "model", "provider", "cell_id", "status", "branch")
+_NAMES_OF_MESSAGES = (
+    "conversation_id",
+    "user_id",
+    "model",
+    "provider",
+    "source",
+    "price_source",
+    "cell_id",
+    "status",
+    "branch",
+)
 _ARRAYS_OF_MESSAGES = ("turn_id", "position", "replayed", "interrupted")
 """Columns of a turn that its messages have, too."""
 
@@ -90,6 +100,7 @@ class _TurnLine(msgspec.Struct, gc=False):
     replayed: bool = False
     saved: Decimal | None = None
     inherited: bool = False
+    source: str = OWN_SOURCE
     spending: _Spending | None = msgspec.field(default=None, name=_SPENDING)
 
 
@@ -140,7 +151,7 @@ class TurnLines:
             own.add(map(encode_turn, former), "replaced")
         for branch in state.branches:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
-        own.add_unstored(state.summaries, state.dropped)
+        own.add_unstored(state.summaries, state.dropped, state.settings.source)
 
     def add_rows(self, conversation: ConversationRows) -> None:
         """Add the same from stored rows, or only what was appended since; ``KeyError`` if a row is missing."""
@@ -165,7 +176,7 @@ class TurnLines:
             add(rows[:-1], "replaced")
         for branch in frame.branches:
             add([frame.row_at(place) for place in places_of(branch.ranges, 0)], "archived", branch=branch.id)
-        own.add_unstored(frame.summaries, frame.dropped)
+        own.add_unstored(frame.summaries, frame.dropped, frame.settings.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +202,11 @@ class _Writer:
         count = len(self.to) - before
         self.to.blocks.append(_Block(self.conversation_id, self.user_id, status, count, position, branch, inherited))
 
-    def add_unstored(self, summaries: Iterable[Summary], dropped: Totals) -> None:
+    def add_unstored(self, summaries: Iterable[Summary], dropped: Totals, source: str) -> None:
         """Add lines for what was paid for and is not stored as a turn: summaries, and the sum for dropped turns."""
-        self.add(map(_summary_line, summaries), "summary")
+        self.add([_summary_line(summary, source) for summary in summaries], "summary")
         if dropped != Totals():
-            self.add([_dropped_line(dropped)], DROPPED)
+            self.add([_dropped_line(dropped, source)], DROPPED)
 
 
 def batch_of(lines: TurnLines) -> Batch:
@@ -230,6 +241,7 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
         "model": Names.of([turn.model or None for turn in turns]),
         "requested_model": Names.of([turn.requested_model for turn in turns]),
         "provider": Names.of([turn.provider or None for turn in turns]),
+        "source": Names.of([turn.source for turn in turns]),
         "price_source": Names.of([price_source_of(turn.price_source) for turn in turns]),
         "finish_reason": Names.of([turn.finish_reason for turn in turns]),
         "cell_id": Names.of([turn.cell_id for turn in turns]),
@@ -385,7 +397,7 @@ def _not_shown(conversation_ids: Iterable[str], error: Exception) -> StoreCorrup
     )
 
 
-def _summary_line(summary: Summary) -> bytes:
+def _summary_line(summary: Summary, source: str) -> bytes:
     """Return a summary as the line of a turn that the model wrote."""
     turn = Turn(
         id="",
@@ -394,15 +406,17 @@ def _summary_line(summary: Summary) -> bytes:
         cost=summary.cost,
         model=summary.model,
         created_at=summary.created_at,
+        source=source,
     )
     return encode_json(decode_json(encode_turn(turn)) | {_SPENDING: {"paid": int(summary.counts)}})
 
 
-def _dropped_line(dropped: Totals) -> bytes:
+def _dropped_line(dropped: Totals, source: str) -> bytes:
     """Return the sum for dropped turns as the line of a turn without time, model and kinds of tokens."""
     known: dict[str, object] = {
         "messages": [],
         "usage": None,
+        "source": source,
         _SPENDING: {
             "paid": dropped.priced + dropped.unpriced,
             "unpriced": dropped.unpriced,

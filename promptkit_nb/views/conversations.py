@@ -20,15 +20,29 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.turns import PriceSource
+
+
+_PRICE_SOURCES: tuple[PriceSource, ...] = ("list", "yours", "reported")
+"""Where costs come from, the least certain first."""
 
 
 class CurrentTurns(NamedTuple):
-    """What the head of a conversation does not say about its current turns; ``model`` is that of the newest answer."""
+    """What the head of a conversation does not say about its current turns; ``model`` is that of the newest answer.
+
+    ``price_source`` is an index of ``_PRICE_SOURCES``, their number if no turn has a price.
+    """
 
     messages: int = 0
     stale: int = 0
     model: str | None = None
     has_model: bool = False
+    price_source: int = len(_PRICE_SOURCES)
+
+    @property
+    def price_source_name(self) -> PriceSource | None:
+        """The least certain source of its costs; ``None`` if no turn has a price."""
+        return (*_PRICE_SOURCES, None)[self.price_source]
 
 
 @documents(CONVERSATIONS)
@@ -40,6 +54,8 @@ def conversations_df(
     since: Moment | None = None,
     until: Moment | None = None,
     model: str | None = None,
+    source: str | None = None,
+    price_source: PriceSource | None = None,
     conversation_id: str | None = None,
 ) -> pd.DataFrame:
     """Return one row per conversation, ordered by id, including those without turns.
@@ -58,6 +74,8 @@ def conversations_df(
         since: Only conversations last written at or after this moment; ``turns_df`` says what a moment can be.
         until: Only conversations created before this moment. With ``since``: those active in between.
         model: Only conversations in which this model answered a current turn, or was asked to answer one.
+        source: Only conversations of this source: ``"promptkit_nb"``, or the tool they were imported from.
+        price_source: Only conversations whose costs come from there.
         conversation_id: Only this conversation.
 
     Raises ``InvalidArgumentError`` for an invalid filter.
@@ -70,7 +88,14 @@ def conversations_df(
     0               a   alice      0
     """
     filters = Filters.of(
-        user_id=user_id, prefix=prefix, since=since, until=until, model=model, conversation_id=conversation_id
+        user_id=user_id,
+        prefix=prefix,
+        since=since,
+        until=until,
+        model=model,
+        source=source,
+        price_source=price_source,
+        conversation_id=conversation_id,
     )
     current = _current_turns(store, filters)
     heads = [
@@ -79,6 +104,8 @@ def conversations_df(
         if (filters.since is None or head.updated_at >= filters.since)
         and (filters.until is None or head.created_at < filters.until)
         and (model is None or current.get(head.conversation_id, CurrentTurns()).has_model)
+        and source in (None, head.source)
+        and price_source in (None, current.get(head.conversation_id, CurrentTurns()).price_source_name)
     ]
     columns = _columns(heads, [current.get(head.conversation_id, CurrentTurns()) for head in heads])
     return frame_of([columns], CONVERSATIONS)
@@ -93,6 +120,9 @@ def _current_turns(store: StateStore, filters: Filters) -> dict[str | None, Curr
         if not len(starts):
             continue
         has_models = np.zeros(len(codes), bool) if filters.model is None else has_model(turns, filters.model)
+        price_sources = np.full(len(codes), len(_PRICE_SOURCES))
+        for rank, name in enumerate(_PRICE_SOURCES):
+            price_sources[turns.names["price_source"].equals(name)] = rank
         newest = np.maximum.reduceat(np.where(models.codes >= 0, np.arange(len(codes)), 0), starts)
         rows = zip(
             turns.names["conversation_id"][starts].values(),
@@ -100,12 +130,17 @@ def _current_turns(store: StateStore, filters: Filters) -> dict[str | None, Curr
             np.add.reduceat(turns.arrays["stale"], starts, dtype=np.int64).tolist(),
             models[np.maximum(newest, starts)].values(),
             np.logical_or.reduceat(has_models, starts).tolist(),
+            np.minimum.reduceat(price_sources, starts).tolist(),
             strict=True,
         )
-        for conversation_id, messages, stale, model, of_model in rows:
+        for conversation_id, messages, stale, model, of_model, price_source in rows:
             before = found.get(conversation_id, CurrentTurns())
             found[conversation_id] = CurrentTurns(
-                before.messages + messages, before.stale + stale, model or before.model, before.has_model or of_model
+                before.messages + messages,
+                before.stale + stale,
+                model or before.model,
+                before.has_model or of_model,
+                min(before.price_source, price_source),
             )
     return found
 
@@ -115,6 +150,8 @@ def _columns(heads: Sequence[Head], current: Sequence[CurrentTurns]) -> Columns:
         "conversation_id": Names.of([head.conversation_id for head in heads]),
         "user_id": Names.of([head.user_id for head in heads]),
         "model": Names.of([turns.model for turns in current]),
+        "source": Names.of([head.source for head in heads]),
+        "price_source": Names.of([turns.price_source_name for turns in current]),
     }
     arrays = {
         "turns": np.array([head.turn_count for head in heads], np.int64),
@@ -123,8 +160,14 @@ def _columns(heads: Sequence[Head], current: Sequence[CurrentTurns]) -> Columns:
         "total_tokens": np.array([head.token_count for head in heads], np.int64),
         "cost_usd": dollars(np.array([head.total_cost for head in heads], object)),
         "unpriced_turns": np.array([head.unpriced_turns for head in heads], np.int64),
+        "title": texts([_title_of(head) for head in heads]),
         "metadata": texts([visible(encode_json(head.metadata).decode()) for head in heads]),
         "created_at": times([head.created_at for head in heads]),
         "updated_at": times([head.updated_at for head in heads]),
     }
     return Columns(names, arrays)
+
+
+def _title_of(head: Head) -> str | None:
+    title = head.metadata.get("title")
+    return visible(title) if isinstance(title, str) and title.strip() else None

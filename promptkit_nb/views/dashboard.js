@@ -2,10 +2,10 @@
 // Python, in the field named `html`.
 
 const LABELS = {
-  user_id: "User", model: "Model", prefix: "Ids that begin with", since: "Since", until: "Until", by: "Per", series: "Bars by",
+  user_id: "User", model: "Model", source: "Source", price_source: "Price", prefix: "Ids that begin with", since: "Since", until: "Until", by: "Per", series: "Bars by",
 };
 
-const NARROWING = ["user_id", "model"];
+const NARROWING = ["user_id", "model", "source", "price_source"];
 
 function render({ model, el }) {
   const fields = {};

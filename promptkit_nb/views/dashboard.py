@@ -18,8 +18,18 @@ from promptkit_nb.errors import PromptKitError
 from promptkit_nb.rendering.conversations import History
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import note_html, total_text
-from promptkit_nb.views.plots import PERIODS, UNKNOWN, draw_cost, draw_most_expensive, draw_tokens, figure_of
+from promptkit_nb.text.receipts import note_html, total_text, usd_text
+from promptkit_nb.turns import OWN_SOURCE
+from promptkit_nb.views.plots import (
+    ORIGIN,
+    PERIODS,
+    UNKNOWN,
+    draw_cost,
+    draw_most_expensive,
+    draw_tokens,
+    figure_of,
+    is_at_list_price,
+)
 from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df
 
@@ -62,14 +72,18 @@ class UsageReport:
         cls, store: StateStore, *, period: str = "day", series: str = "model", **filters: Unpack[FilterArguments]
     ) -> UsageReport:
         """Read a store; raise ``InvalidArgumentError`` for invalid filters."""
-        usage = usage_df(store, [period, "conversation_id", "user_id", "model"], **filters)
+        usage = usage_df(store, [period, "conversation_id", "user_id", "model", *ORIGIN], **filters)
         return cls(usage, period, series)
 
     def total(self) -> str:
         """Return turns, tokens and cost on one line."""
         turns, tokens = (int(self.usage[name].sum()) for name in ("turns", "total_tokens"))
-        cost_usd = self.usage["cost_usd"].sum(min_count=1) if turns else 0.0
+        at_list = is_at_list_price(self.usage)
+        paid = self.usage["cost_usd"][~at_list]
+        cost_usd = paid.sum(min_count=0 if at_list.any() else 1) if turns else 0.0
         cost_text = _cost_of({"cost_usd": cost_usd, "unpriced_turns": self.usage["unpriced_turns"].sum()})
+        if at_list.any():
+            cost_text += f" · {usd_text(Decimal(repr(float(self.usage['cost_usd'][at_list].sum()))))} at list price"
         return f"{turns:,} turn{'' if turns == 1 else 's'} · {tokens:,} tokens · {cost_text}"
 
     def pictures(self) -> list[Picture]:
@@ -81,18 +95,29 @@ class UsageReport:
         return figure_of(*self._drawings(), size=WHOLE)
 
     def tables(self) -> tuple[Table, ...]:
-        """Return usage and cost by model, by user and by conversation."""
-        return (self._by("Models", "model"), self._by("Users", "user_id"), self._conversations())
+        """Return usage and cost by model, by user, by source if there are others than ours, and by conversation."""
+        kinds = (self.usage["source"].astype("str") != OWN_SOURCE).any()
+        sources = [self._by("Sources", "source"), self._by("Prices", "price_source")] if kinds else []
+        return (self._by("Models", "model"), self._by("Users", "user_id"), *sources, self._conversations())
 
     def _drawings(self) -> list[Drawing]:
         return [
-            partial(draw_cost, usage=self._grouped(self.period, self.series), period=self.period, series=[self.series]),
+            partial(
+                draw_cost,
+                usage=self._grouped(self.period, self.series, *ORIGIN),
+                period=self.period,
+                series=[self.series],
+            ),
             partial(draw_tokens, usage=self._grouped(self.period), period=self.period),
             partial(draw_most_expensive, usage=self._grouped("conversation_id")),
         ]
 
     def _grouped(self, *keys: str) -> pd.DataFrame:
-        return self.usage.groupby([*keys], observed=True, dropna=False)[_FIGURES].sum(min_count=1).reset_index()
+        return (
+            self.usage.groupby([*dict.fromkeys(keys)], observed=True, dropna=False)[_FIGURES]
+            .sum(min_count=1)
+            .reset_index()
+        )
 
     def _by_cost(self, *keys: str) -> list[dict[str, Any]]:
         grouped = self._grouped(*keys).sort_values(["cost_usd", "total_tokens"], ascending=False, kind="stable")
@@ -144,11 +169,17 @@ def _count(value: Any) -> str:
 
 _HERE = Path(__file__).parent
 
-SERIES = {"model": "model", "user": "user_id", "conversation": "conversation_id"}
+SERIES = {
+    "model": "model",
+    "user": "user_id",
+    "source": "source",
+    "price": "price_source",
+    "conversation": "conversation_id",
+}
 NEWEST_TURNS = 50
 """The number of turns that are shown of an opened conversation."""
 
-_PAGE_FILTERS = ("user_id", "model", "prefix", "since", "until")
+_PAGE_FILTERS = ("user_id", "model", "source", "price_source", "prefix", "since", "until")
 _DEFAULT_FILTERS = {"by": "day", "series": "model"}
 
 
@@ -237,8 +268,8 @@ class UsageDashboard(NotebookWidget):
         )
 
     def _show(self, content: dict[str, Any]) -> None:
-        named = usage_df(self._store, by=["user_id", "model"])
-        names = {key: sorted(named[key].dropna().unique()) for key in ("user_id", "model")}
+        named = usage_df(self._store, by=["user_id", "model", *ORIGIN])
+        names = {key: sorted(named[key].dropna().unique()) for key in ("user_id", "model", *ORIGIN)}
         self.choices = {**names, "by": list(PERIODS), "series": list(SERIES)}
         for name, value in content.items():
             setattr(self, name, value)

@@ -11,6 +11,7 @@ import numpy as np
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.plain import plain
 from promptkit_nb.stores.checks import checked_filters
+from promptkit_nb.turns import PriceSource
 from promptkit_nb.views.batches import DROPPED
 from promptkit_nb.views.columns import Columns, times
 
@@ -32,6 +33,8 @@ class FilterArguments(TypedDict, total=False):
     since: Moment | None
     until: Moment | None
     model: str | None
+    source: str | None
+    price_source: PriceSource | None
     conversation_id: str | None
 
 
@@ -53,6 +56,8 @@ class Filters:
     prefix: str | None = None
     conversation_id: str | None = None
     model: str | None = None
+    source: str | None = None
+    price_source: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     status: Status = "current"
@@ -66,14 +71,20 @@ class Filters:
         since: Moment | None = None,
         until: Moment | None = None,
         model: str | None = None,
+        source: str | None = None,
+        price_source: str | None = None,
         conversation_id: str | None = None,
         status: Status = "current",
     ) -> Filters:
         """Check filters as the caller gave them; raise ``InvalidArgumentError`` for an invalid one."""
         prefix, user_id = checked_filters(prefix, user_id)
-        for name, value in (("model", model), ("conversation_id", conversation_id)):
+        for name, value in (("model", model), ("source", source), ("conversation_id", conversation_id)):
             if value is not None and not isinstance(value, str):
                 raise InvalidArgumentError(f"{name}={value!r:.80} is not text; leave it out for all.")
+        if price_source not in (None, *get_args(PriceSource)):
+            raise InvalidArgumentError(
+                f"price_source={price_source!r:.80} is unknown: use one of {', '.join(get_args(PriceSource))}."
+            )
         if status not in get_args(Status):
             raise InvalidArgumentError(f"status={status!r:.80} is unknown: use 'current' or 'all'.")
         begin, end = _moment("since", since), _moment("until", until, ends=True)
@@ -84,6 +95,8 @@ class Filters:
             prefix=prefix,
             conversation_id=plain(conversation_id),
             model=plain(model),
+            source=plain(source),
+            price_source=price_source,
             since=begin,
             until=end,
             status=status,
@@ -134,11 +147,14 @@ def _parsed(name: str, text: str) -> date | datetime:
 
 
 def passes(turns: Columns, filters: Filters) -> NDArray[np.bool_]:
-    """Return for each turn whether it passes the filters by model and time; an unknown value passes none."""
+    """Return for each turn whether it passes the filters by model, source and time; an unknown value passes none."""
     created_at = turns.arrays["created_at"]
     passing = np.ones(len(created_at), bool)
     if filters.model is not None:
         passing &= has_model(turns, filters.model)
+    for name, value in (("source", filters.source), ("price_source", filters.price_source)):
+        if value is not None:
+            passing &= turns.names[name].equals(value)
     if filters.since is not None:
         passing &= created_at >= times([filters.since])
     if filters.until is not None:

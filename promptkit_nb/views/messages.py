@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.turns import PriceSource
 
 CHARACTERS_BEFORE = 30
 SNIPPET_CHARACTERS = 100
@@ -41,6 +42,8 @@ def messages_df(
     since: Moment | None = None,
     until: Moment | None = None,
     model: str | None = None,
+    source: str | None = None,
+    price_source: PriceSource | None = None,
     conversation_id: str | None = None,
     status: Status = "current",
 ) -> pd.DataFrame:
@@ -68,6 +71,8 @@ def messages_df(
         since=since,
         until=until,
         model=model,
+        source=source,
+        price_source=price_source,
         conversation_id=conversation_id,
         status=status,
     )
@@ -84,6 +89,8 @@ def search(
     since: Moment | None = None,
     until: Moment | None = None,
     model: str | None = None,
+    source: str | None = None,
+    price_source: PriceSource | None = None,
     conversation_id: str | None = None,
     status: Status = "current",
 ) -> pd.DataFrame:
@@ -113,6 +120,8 @@ def search(
         since=since,
         until=until,
         model=model,
+        source=source,
+        price_source=price_source,
         conversation_id=conversation_id,
         status=status,
     )

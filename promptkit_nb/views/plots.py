@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.text.plain_text import counted, preview
+from promptkit_nb.turns import OWN_SOURCE
 from promptkit_nb.views.usage import usage_df
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from promptkit_nb.views.pictures import Drawing, Picture
 
 PERIODS = ("hour", "day", "week", "month")
+ORIGIN = ("source", "price_source")
+"""The keys that tell what was paid from what is only a list price."""
+
 MAX_SERIES = 7
 UNKNOWN = "unknown"
 OTHERS = "others"
@@ -52,16 +56,17 @@ def plot_cost(
             splits the bars into series.
         filters: Those of ``usage_df``.
 
-    Turns without a known price are not drawn; the title says how many there are. With more than eight series, all but
-    the seven largest are drawn as one, ``others``. Raises ``MissingDependencyError`` without matplotlib, and
-    ``InvalidArgumentError`` for other keys.
+    Turns without a known price are not drawn; the title says how many there are. Costs of imported turns that were
+    computed from the price list are hatched: what was really paid, perhaps a subscription, is unknown. With more than
+    eight series, all but the seven largest are drawn as one, ``others``. Raises ``MissingDependencyError`` without
+    matplotlib, and ``InvalidArgumentError`` for other keys.
 
     >>> from promptkit_nb import MemoryStore, plot_cost
     >>> plot_cost(MemoryStore(), by="month").axes[0].get_ylabel()
     'US dollars'
     """
     period, series = _keys(by)
-    usage = usage_df(store, [period, *series], **filters)
+    usage = usage_df(store, [*dict.fromkeys([period, *series, *ORIGIN])], **filters)
     return figure_of(partial(draw_cost, usage=usage, period=period, series=series))
 
 
@@ -88,14 +93,21 @@ def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArgu
 
 
 def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str] = ()) -> None:
-    """Draw the cost; ``usage`` has the period, the series and the columns of ``usage_df``."""
+    """Draw the cost; ``usage`` has the period, the series, ``ORIGIN`` and the columns of ``usage_df``."""
     unpriced = int(usage["unpriced_turns"].sum())
-    title = f"Cost: ${usage['cost_usd'].sum():,.4f}" + (
-        f", and {counted(unpriced, 'turn')} without a price" if unpriced else ""
-    )
-    _draw_bars(axes, _by_series(usage, period, series, "cost_usd"), period)
+    at_list = is_at_list_price(usage)
+    paid_usd, listed_usd = usage.loc[~at_list, "cost_usd"].sum(), usage.loc[at_list, "cost_usd"].sum()
+    title = f"Cost: ${paid_usd:,.4f}" + (f", and ${listed_usd:,.4f} at list price (hatched)" if listed_usd else "")
+    title += f", and {counted(unpriced, 'turn')} without a price" if unpriced else ""
+    table = _by_series(usage, period, series, "cost_usd")
+    _draw_bars(axes, table, period, hatched=_by_series(usage[at_list], period, series, "cost_usd", like=table))
     axes.set_title(title, loc="left")
     axes.set_ylabel("US dollars")
+
+
+def is_at_list_price(usage: pd.DataFrame) -> pd.Series[bool]:
+    """Return for each row whether its cost is that of imported turns at list price, and perhaps was never paid."""
+    return (usage["source"].astype("str") != OWN_SOURCE) & (usage["price_source"].astype("str") == "list")
 
 
 def draw_tokens(axes: Axes, usage: pd.DataFrame, period: str) -> None:
@@ -139,13 +151,19 @@ def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
     return periods[0], others
 
 
-def _by_series(usage: pd.DataFrame, period: str, series: Sequence[str], figure: str) -> pd.DataFrame:
-    """Return one figure with a row per period and a column per series, the largest series first."""
+def _by_series(
+    usage: pd.DataFrame, period: str, series: Sequence[str], figure: str, like: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return one figure with a row per period and a column per series, the largest series first, or as in ``like``."""
     known = usage.dropna(subset=[period, figure])
     if not series:
-        return known.set_index(period)[[figure]]
+        return known.groupby(period, observed=True)[[figure]].sum()
     named = known.assign(**{series[0]: known[series[0]].astype("str").fillna(UNKNOWN)})
     table = named.pivot_table(index=period, columns=series[0], values=figure, aggfunc="sum", fill_value=0)
+    if like is not None:
+        others = [name for name in table.columns if name not in like.columns]
+        table = table.assign(**({OTHERS: table[others].sum(axis="columns")} if others else {}))
+        return table.reindex(index=like.index, columns=like.columns, fill_value=0)
     table = table[table.sum().sort_values(ascending=False, kind="stable").index]
     if len(table.columns) <= MAX_SERIES + 1:
         return table
@@ -156,7 +174,8 @@ def _by_series(usage: pd.DataFrame, period: str, series: Sequence[str], figure: 
     return largest
 
 
-def _draw_bars(axes: Axes, table: pd.DataFrame, period: str) -> None:
+def _draw_bars(axes: Axes, table: pd.DataFrame, period: str, hatched: pd.DataFrame | None = None) -> None:
+    """Draw stacked bars; of each, the part that ``hatched`` has is hatched."""
     from promptkit_nb.views.pictures import add_legend, label_periods, say_nothing_was_paid  # noqa: PLC0415 - an extra
 
     if not len(table):
@@ -168,6 +187,10 @@ def _draw_bars(axes: Axes, table: pd.DataFrame, period: str) -> None:
         begins, width = table.index.to_numpy(), WIDTHS_DAYS[period]
         handles.append(axes.bar(begins, heights, width, bottom=below, label=name, color=color, align="edge"))
         below = below + heights
+        if hatched is not None and len(hatched) and (hatched[name] > 0).any():
+            parts = hatched[name].reindex(table.index, fill_value=0)
+            bottom = below - parts
+            axes.bar(begins, parts, width, bottom=bottom, align="edge", color="none", edgecolor="white", hatch="////")
     axes.grid(axis="y", alpha=0.3)
     label_periods(axes)
     if len(handles) > 1:

@@ -33,6 +33,10 @@ _TURN_ID = Column("turn_id", "str", "the turn; missing for a summary")
 _POSITION = Column("position", "Int64", "the turn's index in its conversation, from 0; missing if it is not current")
 _MODEL = Column("model", "category", "the model that answered, as the server reports it")
 _PROVIDER = Column("provider", "category", "the provider, such as openai")
+_SOURCE = Column("source", "category", "promptkit_nb, or the tool that the conversation was imported from")
+_PRICE_SOURCE = Column(
+    "price_source", "category", "reported (by the server), list (of prices), or yours; missing if unknown"
+)
 _CELL_ID = Column("cell_id", "category", "the notebook cell that made the turn, if any")
 _REPLAYED = Column("replayed", "bool", "whether the answer was replayed from the store, free of charge")
 _INTERRUPTED = Column("interrupted", "bool", "whether the answer was stopped before its end")
@@ -58,6 +62,9 @@ CONVERSATIONS: Schema = (
     Column("cost_usd", "float64", "all known costs ever spent in it, in US dollars; missing if none is known"),
     Column("unpriced_turns", "Int64", "turns that are not in cost_usd because their price is unknown"),
     Column("model", "category", "the model that answered the newest turn"),
+    _SOURCE,
+    Column("price_source", "category", "where its costs come from; list if any comes from the list, else yours if any"),
+    Column("title", "str", "its title; missing if it has none"),
     Column("metadata", "str", "its metadata, as JSON"),
     Column("created_at", TIME, "when it was created"),
     Column("updated_at", TIME, "when it was last written"),
@@ -74,11 +81,12 @@ TURNS: Schema = (
     Column("messages", "Int64", "the number of its messages"),
     _MODEL,
     _PROVIDER,
+    _SOURCE,
     *_USAGE,
     Column("estimated", "bool", "whether the tokens were counted offline because the provider did not report them"),
     Column("cost_usd", "float64", "US dollars; missing if the price is unknown, 0 for a replay"),
     Column("saved_usd", "float64", "the original cost of a replayed answer, in US dollars"),
-    Column("price_source", "category", "reported (by the server), list (of prices), or yours; missing if unknown"),
+    _PRICE_SOURCE,
     Column("latency_ms", "float64", "from the request to the end of the answer; of a replay, the recorded one"),
     Column("tokens_per_second", "float64", "output_tokens divided by latency_ms / 1000"),
     Column("finish_reason", "category", "why the answer ended: stop, length, interrupted, …"),
@@ -103,6 +111,8 @@ MESSAGES: Schema = (
     Column("created_at", TIME, "when it was written; if unknown, when its turn was answered"),
     _MODEL,
     _PROVIDER,
+    _SOURCE,
+    _PRICE_SOURCE,
     _CELL_ID,
     _REPLAYED,
     _INTERRUPTED,
@@ -119,6 +129,7 @@ SEARCH_RESULTS: Schema = (
     Column("snippet", "str", "the text around the first match, on one line"),
     Column("created_at", TIME, "when it was written; if unknown, when its turn was answered"),
     _MODEL,
+    _SOURCE,
     _STATUS,
 )
 
@@ -131,6 +142,8 @@ KEYS: Schema = (
     _USER_ID,
     _MODEL,
     _PROVIDER,
+    _SOURCE,
+    _PRICE_SOURCE,
     _CELL_ID,
     Column("finish_reason", "category", "why the answer ended: stop, length, interrupted, …"),
     _STATUS,

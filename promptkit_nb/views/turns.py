@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.turns import PriceSource
     from promptkit_nb.views.batches import Batch
 
 
@@ -27,6 +28,8 @@ def turns_df(
     since: Moment | None = None,
     until: Moment | None = None,
     model: str | None = None,
+    source: str | None = None,
+    price_source: PriceSource | None = None,
     conversation_id: str | None = None,
     status: Status = "current",
 ) -> pd.DataFrame:
@@ -43,6 +46,9 @@ def turns_df(
         since: Only turns answered at or after this moment: an aware ``datetime``, a date, or either as ISO 8601 text.
         until: Only turns answered before this moment; a date includes that whole day in UTC.
         model: Only turns that this model answered, or was asked to answer.
+        source: Only turns of this source: ``"promptkit_nb"``, or the tool they were imported from, such as ``"codex"``.
+        price_source: Only turns whose cost is ``"reported"`` by the server, from the ``"list"``, or by prices of
+            ``"yours"``.
         conversation_id: Only this conversation.
         status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds former
             versions, turns on branches, turns that a fork copied, and summaries.
@@ -62,6 +68,8 @@ def turns_df(
         since=since,
         until=until,
         model=model,
+        source=source,
+        price_source=price_source,
         conversation_id=conversation_id,
         status=status,
     )

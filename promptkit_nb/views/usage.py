@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.turns import PriceSource
 
 _SUMS = {
     "turns": "paid",
@@ -55,6 +56,8 @@ def usage_df(
     since: Moment | None = None,
     until: Moment | None = None,
     model: str | None = None,
+    source: str | None = None,
+    price_source: PriceSource | None = None,
     conversation_id: str | None = None,
 ) -> pd.DataFrame:
     """Return what was paid for, one row per group, sorted by group; with ``by=[]``, one row for everything.
@@ -70,12 +73,15 @@ def usage_df(
     Args:
         store: The store that holds the conversations.
         by: One or several of ``hour``, ``day``, ``week``, ``month`` (at most one of these, all in UTC),
-            ``conversation_id``, ``user_id``, ``model``, ``provider``, ``cell_id``, ``finish_reason``, ``status``.
+            ``conversation_id``, ``user_id``, ``model``, ``provider``, ``source``, ``price_source``, ``cell_id``,
+            ``finish_reason``, ``status``.
         user_id: Only conversations of this user; all filters, and the errors they raise, are those of ``turns_df``.
         prefix: Only conversations whose id starts with this.
         since: Only what was answered at or after this moment.
         until: Only what was answered before this moment; a date includes that whole day in UTC.
         model: Only what this model answered, or was asked to answer.
+        source: Only what came from ``"promptkit_nb"``, or from the tool it was imported from, such as ``"codex"``.
+        price_source: Only costs of this source: ``"reported"``, ``"list"`` or ``"yours"``.
         conversation_id: Only this conversation.
 
     >>> from decimal import Decimal
@@ -89,7 +95,14 @@ def usage_df(
     """
     keys = _checked(by)
     filters = Filters.of(
-        user_id=user_id, prefix=prefix, since=since, until=until, model=model, conversation_id=conversation_id
+        user_id=user_id,
+        prefix=prefix,
+        since=since,
+        until=until,
+        model=model,
+        source=source,
+        price_source=price_source,
+        conversation_id=conversation_id,
     )
     totals: dict[Group, list[Any]] = {}
     for batch in batches_of(store, filters):
