@@ -16,6 +16,7 @@ from .errors import (
     ConversationChangedError as ConversationChangedError,
     ConversationExistsError as ConversationExistsError,
     ConversationNotFoundError as ConversationNotFoundError,
+    ImportSourceError as ImportSourceError,
     InvalidArgumentError as InvalidArgumentError,
     InvalidConversationIdError as InvalidConversationIdError,
     MissingDependencyError as MissingDependencyError,
@@ -36,6 +37,8 @@ from .errors import (
 )
 from .exports.archives import export_store as export_store, import_store as import_store
 from .ids import scoped_id as scoped_id
+from .imports.chats import import_chats as import_chats
+from .imports.report import ImportReport as ImportReport
 from .manager import ConversationManager as ConversationManager
 from .packs.pack import Pack as Pack, Prompt as Prompt, load_pack as load_pack
 from .packs.validation import validate_pack as validate_pack

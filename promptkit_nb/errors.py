@@ -25,6 +25,7 @@
     ├── ContextWindowExceededError
     ├── BudgetExceededError
     ├── ReplayMissError
+    ├── ImportSourceError
     ├── InvalidArgumentError      (also a ValueError)
     └── MissingDependencyError    (also an ImportError)
 
@@ -386,6 +387,19 @@ class ReplayMissError(PromptKitError):
     Traceback (most recent call last):
         ...
     promptkit_nb.errors.ReplayMissError: No recorded answer to 'Hello' by 'demo': ...
+    """
+
+
+class ImportSourceError(PromptKitError):
+    """Another tool's conversations cannot be read: there is nothing that ``import_chats`` understands, or no access.
+
+    >>> import tempfile
+    >>> from promptkit_nb import ImportSourceError, MemoryStore, import_chats
+    >>> try:
+    ...     import_chats(tempfile.mkdtemp(), MemoryStore())
+    ... except ImportSourceError as error:
+    ...     print(type(error).__name__)
+    ImportSourceError
     """
 
 

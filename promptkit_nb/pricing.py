@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from genai_prices.types import ModelPrice, PriceCalculation
+
     from promptkit_nb.providers.base import Provider
 
 _PRICES_HINT = (
@@ -112,13 +114,15 @@ def price_of(
     at: datetime,
     prices: Mapping[str, Price | tuple[float, float]] | None = None,
     base_url: str | None = None,
+    cache_write_1h_tokens: int = 0,
 ) -> CallCost:
     """Return the cost of this usage with this model, at the prices of that time.
 
     ``prices`` maps exact model names to ``Price`` or to dollars per million tokens (input, output); these prices take
     precedence. The price list is searched for the server at ``base_url`` first, then for the name alone: the same model
     costs more at one server than at another. A name matches as a whole, apart from its version; names of local or free
-    variants, such as ``deepseek-r1:8b``, are other models. An unknown model, or contradictory usage, gives
+    variants, such as ``deepseek-r1:8b``, are other models. ``cache_write_1h_tokens`` are those of the written ones that
+    the provider keeps for an hour instead of minutes. An unknown model, or contradictory usage, gives
     ``CallCost(None, None)``.
 
     >>> from datetime import UTC, datetime
@@ -137,10 +141,27 @@ def price_of(
         return UNKNOWN_COST
     short = model.rpartition("/")[2]  # "openai/gpt-4o", as resellers call it, or "models/gemini-2.5-pro"
     for name, url in dict.fromkeys([(model, base_url), (short, base_url), (model, None), (short, None)]):
-        listed = _listed_usd(name, usage, at, url)
+        listed = _listed(name, usage, at, url, cache_write_1h_tokens)
         if listed is not None:
-            return CallCost(listed, "list", f"genai-prices {_list_version()}")
+            return CallCost(listed.total_price, "list", price_list_version())
     return UNKNOWN_COST
+
+
+def listed_prices(model: str, usage: Usage, at: datetime) -> ModelPrice | None:
+    """Return what the price list says of a model at that time, per million tokens of each kind; ``None`` if nothing.
+
+    ``usage`` is that of a call: a model without a price for a kind of tokens in it has no price. Also ``None`` if the
+    price depends on the time of the day.
+    """
+    if is_local_or_free(model):
+        return None
+    for name in dict.fromkeys([model, model.rpartition("/")[2]]):
+        listed = _listed(name, usage, at, None)
+        if listed is not None:
+            conditions = listed.model.prices if isinstance(listed.model.prices, list) else []
+            varies = any(hasattr(each.constraint, "start_time") for each in conditions)
+            return None if varies else listed.model_price
+    return None
 
 
 def check_prices(prices: Mapping[str, Price | tuple[float, float]]) -> dict[str, Price]:
@@ -226,7 +247,9 @@ def _is_whole_match(clause: Any, name: str) -> bool:
     return (not before or before[-1] in "/.:@") and _VERSION.fullmatch(after) is not None
 
 
-def _listed_usd(model: str, usage: Usage, at: datetime, base_url: str | None) -> Decimal | None:
+def _listed(
+    model: str, usage: Usage, at: datetime, base_url: str | None, cache_write_1h_tokens: int = 0
+) -> PriceCalculation | None:
     import genai_prices  # noqa: PLC0415 - 0.2 s, not needed with own prices or without calls
 
     tokens = genai_prices.Usage(
@@ -234,6 +257,7 @@ def _listed_usd(model: str, usage: Usage, at: datetime, base_url: str | None) ->
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=cache_write_1h_tokens,
     )
     try:
         listed = genai_prices.calc_price(tokens, model, provider_api_url=base_url, genai_request_timestamp=at)
@@ -247,13 +271,14 @@ def _listed_usd(model: str, usage: Usage, at: datetime, base_url: str | None) ->
         return None
     if usage.output_tokens and getattr(listed.model_price, "output_mtok", None) is None:
         return None
-    return listed.total_price
+    return listed
 
 
-def _list_version() -> str:
+def price_list_version() -> str:
+    """Return the name and version of the price list."""
     import genai_prices  # noqa: PLC0415 - already imported when this is called
 
-    return genai_prices.__version__
+    return f"genai-prices {genai_prices.__version__}"
 
 
 def usd_per_million(provider: Provider, model: str, at: datetime) -> tuple[Decimal | None, Decimal | None]:

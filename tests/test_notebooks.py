@@ -28,7 +28,10 @@ UNSTABLE = {
     "a generated id": r"\b(?:[0-9a-f]{32}|\d{8}T\d{6})",
 }
 
-DATED = {"05_cost_and_usage": ("a date", "a time of day")}
+DATED = {
+    "05_cost_and_usage": ("a date", "a time of day"),
+    "16_other_tools": ("a date", "a time of day"),
+}
 """Exceptions: values that come from the data of a tutorial."""
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+from other_tools import DATA
 from promptkit_nb import DiskStore, OpenAIProvider
 from promptkit_nb.providers.endpoints import VENDORS
 
@@ -25,7 +28,20 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer) -> Iterator[InteractiveShell]:
+def service_url(redis_url: str) -> Iterator[str]:
+    """The address of a PromptKit service's Redis with one conversation."""
+    url = f"{redis_url.removesuffix('/0')}/5"
+    with redis.Redis.from_url(url) as client:
+        client.set("promptkit:conversation:hello:meta", '{"id": "hello", "user_id": "alice"}')
+        client.rpush("promptkit:conversation:hello:messages", '{"role": "user", "content": "My name is Alice"}')
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer, service_url: str
+) -> Iterator[InteractiveShell]:
     """A fresh shell beside the tutorials' pack, with a temporary home and a chat server on the loopback."""
     for name in ("PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL", "JPY_SESSION_NAME"):
         monkeypatch.delenv(name, raising=False)
@@ -33,12 +49,16 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServ
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-5f3e9d")
     monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(DATA / "claude-code", tmp_path / ".claude")
+    shutil.copytree(DATA / "codex" / "sessions", tmp_path / ".codex" / "sessions")
     (tmp_path / "assistant.pack.json").symlink_to(ROOT / "notebooks" / "assistant.pack.json")
     monkeypatch.chdir(tmp_path)
     InteractiveShell.clear_instance()
     config = Config()
     config.HistoryManager.enabled = False
     fresh = InteractiveShell.instance(config=config)
+    fresh.user_ns["_service_url"] = service_url
     yield fresh
     fresh.run_line_magic("unload_ext", "promptkit_nb")
     InteractiveShell.clear_instance()
@@ -67,7 +87,7 @@ def test_the_commands_name_existing_files() -> None:
 def test_the_examples_run(shell: InteractiveShell) -> None:
     """All Python blocks run as cells of one notebook; the name is remembered without a key and with one."""
     ran, said = _run_all(shell)
-    assert ran == [True] * 9, said
+    assert ran == [True] * 11, said
     assert "[demo] Your name is Alice." in said
     assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
 
@@ -107,7 +127,9 @@ def test_the_table_of_tutorials_is_complete() -> None:
 def _run_all(shell: InteractiveShell) -> tuple[list[bool], str]:
     """Run the Python blocks; return whether each succeeded, and all output as text."""
     with capture_output() as captured:
-        cells = [text for language, text in BLOCKS if language == "python"]
+        service_url = shell.user_ns["_service_url"]
+        python = [text for language, text in BLOCKS if language == "python"]
+        cells = [text.replace("redis://localhost:6379/0", service_url) for text in python]
         ran = [shell.run_cell(cell).success for cell in cells]  # type: ignore[no-untyped-call]  # IPython's has no types
     shown = [output.data["text/plain"] for output in captured.outputs]
     return ran, "\n".join([captured.stdout, captured.stderr, *shown])

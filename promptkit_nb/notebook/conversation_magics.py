@@ -16,6 +16,7 @@ from promptkit_nb.text.plain_text import counted, one_line
 if TYPE_CHECKING:
     from promptkit_nb.chat.preview import Context
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.imports.report import ImportReport
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
@@ -60,10 +61,47 @@ class ConversationMagics(Magics):
         conversation_id = _required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
         _print_status(self._session.conversations.use(conversation_id, user_id=self._user_id))
 
+    @magic_arguments()
+    @argument("prefix", nargs="?", metavar="PREFIX", help="List only ids that begin with this.")
+    @argument("--all", action="store_true", help="List conversations that were imported from other tools, too.")
     @chat_line_magic
     def chat_list(self, line: str) -> HeadTable:
-        """List your conversations, newest first: %chat_list [PREFIX]. With a PREFIX, only ids that begin with it."""
-        return self._session.listed(parse_id(line))
+        """List your conversations, newest first: %chat_list [PREFIX] [--all]. With a PREFIX, only such ids.
+
+        --all adds those that %chat_import read from other tools.
+        """
+        options = parse_options(self.chat_list, line)
+        return self._session.listed(options.prefix, imported=options.all)
+
+    @magic_arguments()
+    @argument("source", metavar="SOURCE", help="A directory, a file, or the redis:// URL of a PromptKit service.")
+    @argument("--kind", metavar="KIND", help="Read only this: promptkit, claude-code, codex or llm.")
+    @argument("--prefix", metavar="PREFIX", help="The prefix of PromptKit's keys in Redis; default: promptkit.")
+    @argument("--id-prefix", metavar="TEXT", help="Put this before the ids of the conversations.")
+    @argument("--since", metavar="DATE", help="Only conversations last active on or after this date.")
+    @argument("--tool-output", metavar="HOW", default="cut", help="What to keep of it: cut, keep or drop.")
+    @argument("--dry-run", action="store_true", help="Only report what would be done.")
+    @chat_line_magic
+    def chat_import(self, line: str) -> ImportReport:
+        """Read another tool's conversations, such as %chat_import ~/.claude/projects, and report what became of them.
+
+        Nothing is changed there. Running it again adds what is new; %chat_list --all lists what is there.
+        """
+        from promptkit_nb.imports.chats import import_chats  # noqa: PLC0415 - only for imports
+
+        options = parse_options(self.chat_import, line)
+        settings = self._session.settings
+        return import_chats(
+            options.source,
+            settings.store,
+            kind=options.kind,
+            user_id=self._user_id,
+            prefix=options.prefix,
+            id_prefix=options.id_prefix,
+            since=options.since,
+            tool_output=options.tool_output,
+            dry_run=options.dry_run,
+        )
 
     @magic_arguments()
     @argument("conversation", nargs="?", metavar="ID", help="The conversation to show; default: the active one.")

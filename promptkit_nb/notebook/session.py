@@ -213,11 +213,12 @@ class ChatSession:
         shown = [name for name in names if containing is None or containing.casefold() in name.casefold()]
         return ModelTable(ModelRow(name, *usd_per_million(provider, name, utc_now())) for name in shown)
 
-    def listed(self, prefix: str | None) -> HeadTable:
-        """Return the user's conversations whose id begins with the prefix, newest first."""
+    def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
+        """Return the user's conversations whose id begins with the prefix, newest first; imported ones if asked for."""
         from promptkit_nb.rendering.conversations import HeadTable  # noqa: PLC0415 - as above
 
-        return HeadTable(self.settings.store.list(prefix=prefix, user_id=self.settings.user_id))
+        heads = self.settings.store.list(prefix=prefix, user_id=self.settings.user_id)
+        return HeadTable(head for head in heads if imported or head.kind != "imported")
 
     def watch(self) -> None:
         """Start watching the cells and completing the lines of chat magics."""

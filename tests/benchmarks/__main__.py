@@ -15,6 +15,7 @@ import disk_store
 import first_answer
 import frames
 import import_time
+import imports
 import packs
 import panel_in_browser
 import redis_store
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "frames": frames.measure,
     "redis": redis_store.measure,
     "packs": packs.measure,
+    "imports": imports.measure,
     "panel": chat_panel.measure,
     "browser": panel_in_browser.measure,
 }

@@ -1,0 +1,1 @@
+"""Other tools' conversations, read into any store: one file for each tool, and what they share."""

@@ -1,0 +1,107 @@
+"""Imports against the least work there is: a log against a pass over its lines, Redis against reading its keys.
+
+The log of Claude Code has 100 MB, mostly lines to skip, of a length that is usual for them. The service has 2,000
+conversations of 20 messages, on a real server. The third line is a run with nothing new on 1,000 files.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+
+from other_tools import claude_log
+from promptkit_nb import DiskStore, MemoryStore, import_chats
+from ratio import Ratio, medians_ms
+from redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOG_BYTES = 100 * 2**20
+SKIPPED_BYTES = 3000
+ANSWERED_EVERY = 250
+FILES = 1000
+CONVERSATIONS = 2000
+ROUNDS = 3
+
+
+def measure() -> list[Ratio]:
+    """Return the ratios."""
+    with tempfile.TemporaryDirectory() as directory:
+        return [_log(Path(directory)), _nothing_new(Path(directory)), _service(Path(directory))]
+
+
+def _log(directory: Path) -> Ratio:
+    log = claude_log(directory / "large")
+    progress = json.dumps({"type": "progress", "data": "x" * SKIPPED_BYTES}, separators=(",", ":"))
+    while len(log.lines) * SKIPPED_BYTES < LOG_BYTES:
+        if len(log.lines) % ANSWERED_EVERY == 0:
+            log.ask("What is next?")
+            log.answer("The next one. " * 20)
+        log.lines.append(progress)
+    log.write()
+
+    def pass_over() -> int:
+        with log.path.open("rb") as file:
+            return sum(1 for _ in file)
+
+    ours_ms, plain_ms = medians_ms(ROUNDS, lambda: import_chats(log.path, MemoryStore()), pass_over)
+    return Ratio("import of a log of 100 MB / a pass over its lines", ours_ms, plain_ms, 1.5)
+
+
+def _nothing_new(directory: Path) -> Ratio:
+    for number in range(FILES):
+        log = claude_log(directory / "many", f"session-{number}")
+        for _ in range(10):
+            log.ask("What is next?")
+            log.answer("The next one. " * 20)
+        log.write()
+    with DiskStore(directory / "store") as store:
+        run = partial(import_chats, directory / "many", store)
+        (first_ms,) = medians_ms(1, run)
+        (again_ms,) = medians_ms(ROUNDS, run)
+    return Ratio("import with nothing new, 1,000 files / the first one", again_ms, first_ms, 0.02)
+
+
+def _service(directory: Path) -> Ratio:
+    with _server(directory) as client:
+        ours_ms, plain_ms = medians_ms(ROUNDS, lambda: import_chats(client, MemoryStore()), lambda: _read(client))
+    return Ratio("import of 2,000 Go conversations / reading their keys", ours_ms, plain_ms, 3)
+
+
+@contextmanager
+def _server(directory: Path) -> Iterator[redis.Redis]:
+    """Start a server with conversations as PromptKit's Go service writes them."""
+    cost = {"input_tokens": 42, "output_tokens": 7, "total_cost_usd": 0.00048, "provider_name": "openai"}
+    with RedisServer(directory) as server, redis.Redis.from_url(server.url) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(CONVERSATIONS):
+            key = f"promptkit:conversation:user:{number}"
+            pipe.set(f"{key}:meta", json.dumps({"id": f"user:{number}", "user_id": f"user-{number % 100}"}))
+            for minute in range(10):
+                at = f"2026-03-02T10:{minute:02}:01.123456789Z"
+                asked = {"role": "user", "timestamp": at, "content": "Where is the harbor painting? " * 3}
+                said = {"role": "assistant", "timestamp": at, "cost_info": cost, "content": "In room 4. " * 40}
+                pipe.rpush(f"{key}:messages", json.dumps(asked), json.dumps(said))
+        pipe.execute()
+        yield client
+
+
+def _read(client: redis.Redis) -> int:
+    """Read the same keys with redis-py, and decode them with ``json``."""
+    keys = list(client.scan_iter(match="promptkit:conversation:*:meta", count=1000))
+    count = 0
+    for start in range(0, len(keys), 200):
+        pipe = client.pipeline(transaction=False)
+        for key in keys[start : start + 200]:
+            pipe.get(key)
+            pipe.lrange(key.removesuffix(b":meta") + b":messages", 0, -1)
+        for answer in pipe.execute():
+            count += len([json.loads(each) for each in (answer if isinstance(answer, list) else [answer])])
+    return count

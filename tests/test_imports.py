@@ -1,0 +1,503 @@
+"""``import_chats`` reads Claude Code, Codex and llm: exact results, at most once, and nothing changed at the source."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from other_tools import DATA, SESSION, START, checksums, claude_log, codex_log, codex_message, codex_tokens
+from promptkit_nb import (
+    ConversationState,
+    DiskStore,
+    ImportSourceError,
+    InvalidArgumentError,
+    MemoryStore,
+    Message,
+    Turn,
+    export_store,
+    import_chats,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from promptkit_nb import StateStore
+
+SAMPLES = [
+    (folder, name)
+    for folder in ("claude-code", "codex", "llm")
+    for name in json.loads((DATA / folder / "expected.json").read_text("utf-8"))["files"]
+]
+ID = f"claude-code:{SESSION}"
+
+
+def expected(folder: str, name: str) -> dict[str, Any]:
+    """Return what must come out of a sample."""
+    found: dict[str, Any] = json.loads((DATA / folder / "expected.json").read_text("utf-8"))["files"][name]
+    return found
+
+
+def told(message: Message) -> dict[str, Any]:
+    """Return a message in the form of ``expected.json``."""
+    calls = [{"id": c.id, "name": c.name, "arguments": json.loads(c.arguments)} for c in message.tool_calls]
+    optional = {"reasoning": message.reasoning, "tool_calls": calls, "tool_call_id": message.tool_call_id}
+    return {"role": message.role, "content": message.content} | {key: value for key, value in optional.items() if value}
+
+
+def wanted(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of ``expected.json`` without what ``told`` leaves out."""
+    return {key: value for key, value in message.items() if key not in ("name", "attachments")}
+
+
+@pytest.mark.parametrize(("folder", "name"), SAMPLES)
+def test_samples_give_exactly_what_is_in_them(store: StateStore, folder: str, name: str) -> None:
+    """Messages, tokens, costs to the nano-dollar, models, times and titles, in every store."""
+    want = expected(folder, name)
+    import_chats(DATA / folder / name, store)
+    found = {head.conversation_id: store.get(head.conversation_id) for head in store.list()}
+    assert set(found) == {each["conversation_id"] for each in want["conversations"]}
+    for conversation in want["conversations"]:
+        state = found[conversation["conversation_id"]]
+        assert state.created_at == datetime.fromisoformat(conversation["created_at"])
+        assert conversation.get("title") == state.metadata.get("title")
+        assert (state.settings.kind, state.settings.source) == ("imported", folder)
+        prompt = conversation.get("system_prompt", "")
+        assert prompt.startswith("(base_instructions") or (state.system_prompt or "") == prompt
+        for turn, one in zip(state.turns, conversation["turns"], strict=True):
+            assert [told(message) for message in turn.messages] == [wanted(message) for message in one["messages"]]
+            assert turn.created_at == datetime.fromisoformat(one["created_at"])
+            assert turn.model == one["model"]
+            assert turn.cost == (None if one["cost_usd"] is None else Decimal(one["cost_usd"]))
+            assert turn.price_source == one["cost_basis"]
+            assert turn.usage.unknown is (one["usage"] is None)
+            for count, value in (one["usage"] or {}).items():
+                assert count == "cache_write_1h_tokens" or getattr(turn.usage, count) == value
+
+
+@pytest.mark.parametrize(("folder", "name"), SAMPLES)
+def test_second_run_writes_nothing(tmp_path: Path, folder: str, name: str) -> None:
+    """Everything is unchanged, and no revision goes up."""
+    with DiskStore(tmp_path) as store:
+        first = import_chats(DATA / folder / name, store)
+        before = {head.conversation_id: head.revision for head in store.list()}
+        second = import_chats(DATA / folder / name, store)
+        assert sorted(second.unchanged) == sorted(first.created) == sorted(before)
+        assert {head.conversation_id: head.revision for head in store.list()} == before
+
+
+@pytest.mark.parametrize(("folder", "name"), SAMPLES)
+def test_source_stays_as_it_was(tmp_path: Path, folder: str, name: str) -> None:
+    """No byte and no time changes, and nothing is written beside it."""
+    copy = shutil.copytree(DATA / folder, tmp_path / "copy")
+    before = checksums(copy)
+    import_chats(copy / name, MemoryStore())
+    assert checksums(copy) == before
+
+
+def test_files_that_did_not_change_are_not_opened(tmp_path: Path) -> None:
+    """A file whose size and time are those of the previous import may even be unreadable."""
+    log = claude_log(tmp_path / "projects")
+    log.ask("My name is Alice")
+    log.answer("Nice to meet you, Alice!")
+    directory, store = log.write(), MemoryStore()
+    import_chats(directory, store)
+    stat = log.path.stat()
+    log.path.write_bytes(b"x" * stat.st_size)
+    os.utime(log.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert import_chats(directory, store).unchanged == (ID,)
+
+
+def test_grown_log_adds_turns_and_replaces_the_last(tmp_path: Path) -> None:
+    """A turn that was under way keeps its id, so that its tokens count once."""
+    log = claude_log(tmp_path)
+    log.ask("My name is Alice")
+    store = MemoryStore()
+    import_chats(log.write(), store)
+    (asked,) = store.get(ID).turns
+    log.answer("Nice to meet you, Alice!")
+    log.ask("Bye")
+    log.answer("Bye!")
+    report = import_chats(log.write(), store)
+    state = store.get(ID)
+    assert report.extended == (ID,)
+    assert [turn.text for turn in state.turns] == ["Nice to meet you, Alice!", "Bye!"]
+    assert state.turns[0].id == asked.id
+    assert state.token_count == 220
+    assert report.rows[0].new_turns == 2
+
+
+def test_what_was_done_here_stays(tmp_path: Path) -> None:
+    """A conversation that was changed here is left alone, and told; a title that was set here stays."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    log.ask("Two")
+    store = MemoryStore()
+    import_chats(log.write(), store)
+    store.update_metadata(ID, title="Mine")
+    log.ask("Three")
+    import_chats(log.write(), store)
+    assert store.head(ID).metadata["title"] == "Mine"
+    store.archive(ID, 2, 3, as_branch="mine")
+    log.ask("Four")
+    report = import_chats(log.write(), store)
+    assert report.changed_here == (ID,)
+    assert [turn.user_text for turn in store.get(ID).turns] == ["One", "Two"]
+
+
+def test_turns_that_the_source_no_longer_has_stay(tmp_path: Path) -> None:
+    """A file that was shortened adds its new turns, and takes none away."""
+    log = claude_log(tmp_path)
+    for text in ("One", "Two", "Three"):
+        log.ask(text)
+    store = MemoryStore()
+    import_chats(log.write(), store)
+    log.ask("Four")
+    del log.lines[1]
+    import_chats(log.write(), store)
+    assert [turn.user_text for turn in store.get(ID).turns] == ["One", "Two", "Three", "Four"]
+
+
+def test_own_conversations_are_never_overwritten(tmp_path: Path) -> None:
+    """A conversation of ours with the same id is skipped, and told; a prefix of ids makes room."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    store = MemoryStore()
+    store.create(ConversationState(ID, turns=(Turn(messages=(Message("user", "Ours"),)),)))
+    (row,) = import_chats(log.write(), store).rows
+    assert (row.outcome, row.detail) == ("skipped", "a conversation of your own has this id; give id_prefix=")
+    assert store.get(ID).turns[0].user_text == "Ours"
+    assert import_chats(log.write(), store, id_prefix="laptop:").created == (f"laptop:{ID}",)
+
+
+def test_narrowed_store_takes_its_own_user(tmp_path: Path) -> None:
+    """A narrowed store owns what the source gives to nobody, and another user's conversation stays hidden."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    store = MemoryStore()
+    import_chats(log.write(), store.for_user("alice"))
+    assert store.head(ID).user_id == "alice"
+    (row,) = import_chats(log.write(), store.for_user("bob")).rows
+    assert (row.outcome, row.detail) == ("skipped", "the id is taken by another user's conversation")
+    with pytest.raises(InvalidArgumentError, match="user_id='bob' is another user"):
+        import_chats(log.path, store.for_user("alice"), user_id="bob")
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    """The report is that of a real run."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    store = MemoryStore()
+    report = import_chats(log.write(), store, dry_run=True)
+    assert (report.created, store.list()) == ((ID,), [])
+    assert str(report).endswith("1 created · 1 new turn (dry run: nothing was written)")
+
+
+def test_since_leaves_older_conversations_out(tmp_path: Path) -> None:
+    """A conversation counts by its last activity."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    report = import_chats(log.write(), MemoryStore(), since="2026-03-03")
+    assert (report.rows, report.left_out) == ((), {"conversations before since=": 1})
+    assert import_chats(log.path, MemoryStore(), since="2026-03-02").created == (ID,)
+
+
+@pytest.mark.parametrize(("how", "kept"), [("keep", 10_000), ("cut", 4_024), ("drop", 27)])
+def test_tool_output_is_kept_cut_or_dropped(tmp_path: Path, how: Any, kept: int) -> None:
+    """Cut output keeps its beginning and its end; the report counts what was cut."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    log.answer("", content=[{"type": "tool_use", "id": "t1", "name": "Bash", "input": {}}])
+    log.add(
+        "user",
+        message={"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "x" * 10_000}]},
+    )
+    store = MemoryStore()
+    report = import_chats(log.write(), store, tool_output=how)
+    assert len(store.get(ID).turns[0].messages[-1].content) == kept
+    assert sum(report.left_out.values()) == (how != "keep")
+
+
+def test_own_prices_take_precedence(tmp_path: Path) -> None:
+    """They are marked as yours; a cost that the source recorded wins over both."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    log.answer("1", model="mine")
+    log.ask("Two")
+    log.answer("2", model="mine", costUSD=0.25)
+    store = MemoryStore()
+    import_chats(log.write(), store, prices={"mine": (1, 2)})
+    one, two = store.get(ID).turns
+    assert (one.cost, one.price_source) == (Decimal("0.00012"), "yours")
+    assert (two.cost, two.price_source) == (Decimal("0.25"), "reported")
+
+
+def test_each_call_is_priced_by_itself(tmp_path: Path) -> None:
+    """Ten calls of 60,000 tokens cost ten short requests, not one long one; one unknown model makes it unknown."""
+    log = claude_log(tmp_path)
+    log.ask("One")
+    for _ in range(10):
+        log.answer("1", usage={"input_tokens": 60_000, "output_tokens": 100})
+    log.ask("Two")
+    log.answer("2")
+    log.answer("2", model="no-such-model")
+    store = MemoryStore()
+    report = import_chats(log.write(), store)
+    one, two = store.get(ID).turns
+    assert (one.cost, one.price_source) == (Decimal("1.815"), "list")
+    assert (two.cost, two.price_source, two.usage.total_tokens) == (None, None, 220)
+    assert report.unpriced_models == {"no-such-model": 1}
+
+
+class TestClaudeCode:
+    """Sessions of Claude Code."""
+
+    def test_rewound_conversation_has_a_branch(self, tmp_path: Path) -> None:
+        """Of two typed messages with one parent the later is current."""
+        log = claude_log(tmp_path)
+        log.ask("One")
+        parent = log.answer("1")
+        log.ask("Two")
+        log.answer("2")
+        log.ask("Another two", parent=parent)
+        log.answer("another 2")
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        state = store.get(ID)
+        assert [turn.user_text for turn in state.turns] == ["One", "Another two"]
+        assert [(branch.start, [turn.user_text for turn in branch.turns]) for branch in state.branches] == [
+            (1, ["Two"])
+        ]
+        assert state.token_count == 330
+
+    def test_compaction_is_a_summary(self, tmp_path: Path) -> None:
+        """The message that carries it is not one of the user, and the conversation goes on."""
+        log = claude_log(tmp_path)
+        log.ask("One")
+        log.answer("1")
+        log.add("system", subtype="compact_boundary", parent=None)
+        log.ask("They counted to one.", isCompactSummary=True)
+        log.ask("Two")
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        state = store.get(ID)
+        assert [turn.user_text for turn in state.turns] == ["One", "Two"]
+        (summary,) = state.summaries
+        assert (summary.text, summary.first_turn, summary.last_turn) == (
+            "They counted to one.",
+            state.turns[0].id,
+            state.turns[0].id,
+        )
+
+    def test_resumed_session_repeats_nothing(self, tmp_path: Path) -> None:
+        """Lines of an earlier session belong to it, in one run and in two."""
+        other = "5b1f0c2e-0002-4a11-8a11-00000000000b"
+        first = claude_log(tmp_path)
+        first.ask("One")
+        first.answer("1")
+        store, later = MemoryStore(), MemoryStore()
+        import_chats(first.write(), later)
+        second = claude_log(tmp_path, other)
+        second.lines = [line.replace(SESSION, other) for line in first.lines]
+        second.ask("Two")
+        second.answer("2")
+        directory = second.write()
+        os.utime(first.path, (1, 1))
+        import_chats(directory, store)
+        import_chats(directory, later)
+        for each in (store, later):
+            assert [turn.user_text for turn in each.get(ID).turns] == ["One"]
+            assert [turn.user_text for turn in each.get(f"claude-code:{other}").turns] == ["Two"]
+
+    def test_old_sub_agents_in_the_same_file_are_conversations(self, tmp_path: Path) -> None:
+        """Each begins with a message without a parent, and its tokens are in no turn of the session."""
+        log = claude_log(tmp_path)
+        log.ask("Use an agent")
+        log.ask("Look around", parent=None, uuid="root-1", isSidechain=True)
+        log.answer("It is small", isSidechain=True)
+        log.answer("It says: small", parent=None)
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        assert store.get(f"{ID}:agent:root-1").turns[0].text == "It is small"
+        assert store.head(f"{ID}:agent:root-1").metadata["parent"] == ID
+        assert store.head(ID).token_count == 110
+
+    def test_messages_typed_while_it_worked_are_turns(self, tmp_path: Path) -> None:
+        """Newer versions attach them, older ones take them from a queue."""
+        log = claude_log(tmp_path)
+        log.ask("One")
+        log.add("attachment", attachment={"type": "queued_command", "prompt": "Faster"})
+        log.lines.append(json.dumps({"type": "queue-operation", "operation": "enqueue", "content": "Stop"}))
+        log.lines.append(json.dumps({"type": "queue-operation", "operation": "remove", "content": "Stop"}))
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        assert [turn.user_text for turn in store.get(ID).turns] == ["One", "Faster", "Stop"]
+
+    def test_interruption_ends_a_turn(self, tmp_path: Path) -> None:
+        """The note of the program is not a message."""
+        log = claude_log(tmp_path)
+        log.ask("One")
+        log.answer("1")
+        log.ask("[Request interrupted by user]")
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        (turn,) = store.get(ID).turns
+        assert (turn.finish_reason, len(turn.messages)) == ("interrupted", 2)
+
+    def test_title_of_a_summary_elsewhere_is_found(self, tmp_path: Path) -> None:
+        """Old versions write it at the beginning of a later file."""
+        log = claude_log(tmp_path)
+        leaf = log.ask("One")
+        log.write()
+        later = claude_log(tmp_path, "later")
+        later.lines = [json.dumps({"type": "summary", "summary": "Counting", "leafUuid": leaf})]
+        later.ask("Two")
+        store = MemoryStore()
+        import_chats(later.write(), store)
+        assert store.head(ID).metadata["title"] == "Counting"
+
+
+class TestCodex:
+    """Rollouts of Codex."""
+
+    def test_repeated_counts_of_tokens_count_once(self, tmp_path: Path) -> None:
+        """An event that repeats is skipped, and totals that start anew after a resume are not subtracted."""
+        path = codex_log(
+            tmp_path / "rollout-a.jsonl",
+            ("turn_context", {"model": "gpt-5-codex"}),
+            codex_message("user", "One"),
+            codex_tokens(2859, 2859),
+            codex_tokens(2859, 2859),
+            codex_tokens(5780, 2921),
+            codex_tokens(3025, 3025),
+            codex_message("assistant", "1"),
+        )
+        store = MemoryStore()
+        import_chats(path, store)
+        (turn,) = store.get("codex:01a2-thread").turns
+        assert (turn.usage.input_tokens, turn.usage.output_tokens) == (8805, 3)
+
+    def test_compressed_rollout_is_read_and_its_plain_sibling_wins(self, tmp_path: Path) -> None:
+        """Files that end in ``.zst`` are decompressed as they are read."""
+        import pyarrow as pa  # noqa: PLC0415 - for tests only
+
+        path = codex_log(tmp_path / "rollout-a.jsonl", codex_message("user", "One"))
+        with pa.CompressedOutputStream(str(tmp_path / "rollout-a.jsonl.zst"), "zstd") as file:
+            file.write(path.read_bytes())
+        assert len(import_chats(tmp_path, MemoryStore()).rows) == 1
+        path.unlink()
+        assert import_chats(tmp_path, MemoryStore()).created == ("codex:01a2-thread",)
+
+    def test_fork_without_its_parent_leaves_out_a_burst(self, tmp_path: Path) -> None:
+        """What was written within the first second is a copy."""
+        path = codex_log(
+            tmp_path / "rollout-b.jsonl",
+            ("session_meta", {"id": "gone"}),
+            codex_message("user", "One"),
+            codex_message("user", "Two"),
+            forked_from_id="gone",
+        )
+        store = MemoryStore()
+        lines = path.read_text("utf-8").splitlines()
+        lines[1:3] = [line.replace("09:00:01", "09:00:00").replace("09:00:02", "09:00:00") for line in lines[1:3]]
+        path.write_text("\n".join(lines), "utf-8")
+        import_chats(path, store)
+        state = store.get("codex:01a2-thread")
+        assert ([turn.user_text for turn in state.turns], state.metadata["forked_from"]) == (["Two"], "gone")
+
+    def test_compaction_is_a_summary(self, tmp_path: Path) -> None:
+        """The history that it repeats is not read."""
+        path = codex_log(
+            tmp_path / "rollout-c.jsonl",
+            codex_message("user", "One"),
+            ("compacted", {"message": "They counted.", "replacement_history": [{"type": "message"}]}),
+            codex_message("user", "Two"),
+        )
+        store = MemoryStore()
+        import_chats(path, store)
+        state = store.get("codex:01a2-thread")
+        assert ([summary.text for summary in state.summaries], len(state.turns)) == (["They counted."], 2)
+
+    def test_old_rollout_without_envelopes_is_read(self, tmp_path: Path) -> None:
+        """It has text, and no tokens."""
+        path = tmp_path / "rollout-old.jsonl"
+        records = [
+            {"id": "old", "timestamp": START.isoformat(), "instructions": None},
+            {"record_type": "state"},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "One"}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "1"}]},
+        ]
+        path.write_text("\n".join(map(json.dumps, records)), "utf-8")
+        store = MemoryStore()
+        import_chats(path, store)
+        (turn,) = store.get("codex:old").turns
+        assert (turn.user_text, turn.text, turn.usage.unknown, turn.created_at) == ("One", "1", True, START)
+
+    def test_priority_tier_has_no_known_price(self, tmp_path: Path) -> None:
+        """An unknown price rather than a wrong one."""
+        path = codex_log(
+            tmp_path / "rollout-d.jsonl",
+            ("turn_context", {"model": "gpt-5-codex"}),
+            ("event_msg", {"type": "thread_settings_applied", "thread_settings": {"service_tier": "priority"}}),
+            codex_message("user", "One"),
+            codex_tokens(10, 10),
+        )
+        store = MemoryStore()
+        import_chats(path, store)
+        assert store.head("codex:01a2-thread").total_cost is None
+
+
+class TestUnreadable:
+    """Sources that nobody can read, and arguments that nobody understands."""
+
+    def test_other_files_are_named(self, tmp_path: Path) -> None:
+        """The error says what is understood, and what was found."""
+        (tmp_path / "a.txt").write_text("hello", "utf-8")
+        with pytest.raises(
+            ImportSourceError, match=r"there are no conversations, only 1 of \.txt\. import_chats reads"
+        ):
+            import_chats(tmp_path, MemoryStore())
+        with pytest.raises(ImportSourceError, match="No such file"):
+            import_chats(tmp_path / "nothing", MemoryStore())
+
+    @pytest.mark.parametrize(
+        ("data", "what"),
+        [
+            (b"PK\x03\x04rest", "a ZIP archive, such as an export of ChatGPT"),
+            (b'[{"mapping": {}}]', "a JSON file of another kind"),
+            (b"", "an empty file"),
+            (b"SQLite format 3\0" + b"\0" * 100, "a SQLite database, but not one of llm"),
+        ],
+    )
+    def test_what_a_file_is_is_said(self, tmp_path: Path, data: bytes, what: str) -> None:
+        """A ZIP archive is not even opened."""
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        with pytest.raises(ImportSourceError, match=what):
+            import_chats(path, MemoryStore())
+
+    def test_own_exports_have_their_own_import(self, tmp_path: Path) -> None:
+        """The error names it."""
+        export_store(MemoryStore(), tmp_path / "store.jsonl")
+        with pytest.raises(ImportSourceError, match=r"read it with import_store\(path, store\)"):
+            import_chats(tmp_path / "store.jsonl", MemoryStore())
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"kind": "chatgpt"}, "kind='chatgpt' is unknown"),
+            ({"tool_output": "all"}, "tool_output='all' is unknown"),
+            ({"id_prefix": " "}, "id_prefix=' ' is not text"),
+            ({"since": "yesterday"}, "since='yesterday' is not a time"),
+            ({"prices": {"m": 1}}, "prices"),
+        ],
+    )
+    def test_arguments_are_checked(self, arguments: dict[str, Any], message: str) -> None:
+        """Each by an error that names the value."""
+        with pytest.raises(InvalidArgumentError, match=message):
+            import_chats(DATA, MemoryStore(), **arguments)
