@@ -24,6 +24,7 @@ from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Su
 from promptkit_nb.stores import checks, ledger
 from promptkit_nb.stores.backend import AccountChange, Appending
 from promptkit_nb.stores.base import Charge, Duration, PeriodicCleanup, Reservation, SortKey, StateStore, StoredTurn
+from promptkit_nb.stores.damage import Damage
 from promptkit_nb.stores.index import (
     Entry,
     answer_key,
@@ -189,16 +190,33 @@ class RowStore(RowAccess, StateStore):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Head]:
-        """Return the heads in a total and stable order."""
+        """Return the heads in a total and stable order; warn of conversations that cannot be read."""
+        heads, damage = self.readable_heads(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset)
+        damage.warn(self.backend.where)
+        return heads
+
+    def readable_heads(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> tuple[builtins.list[Head], Damage]:
+        """Return the same as ``list``, and what is left out of it."""
         prefix, user_id = checks.checked_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
         prefix = self.stored_prefix(prefix or "")
         user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
 
-        def page() -> list[Head]:
-            found = (each for each in self._records(prefix, user_id) if not self._is_expired(each[1]))
+        def page() -> tuple[list[Head], Damage]:
+            damage = Damage()
+            records = damage.readable(self.backend.records(prefix, user_id))
+            found = (each for each in records if not self._is_expired(each[1]))
             chosen = checks.sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
-            return [self._head_at(each, record) for each, record in chosen]
+            return [*self._heads(chosen, damage)], damage
 
         return self.backend.run(page, write=False)
 
@@ -267,11 +285,16 @@ class RowStore(RowAccess, StateStore):
 
     def delete_prefix(self, prefix: str) -> tuple[str, ...]:
         """Delete the conversations whose id has the prefix; return their ids, sorted."""
-        return self._erase_before(None, self.stored_prefix(check_conversation_id(prefix)))
+        ids, damage = self._erase_before(None, self.stored_prefix(check_conversation_id(prefix)))
+        damage.warn(self.backend.where)
+        return ids
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted."""
-        return self._erase_before(checks.cutoff_of("older_than", older_than, self._clock()), dry_run=dry_run)
+        cutoff = checks.cutoff_of("older_than", older_than, self._clock())
+        ids, damage = self._erase_before(cutoff, dry_run=dry_run)
+        damage.warn(self.backend.where)
+        return ids
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
         """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
@@ -317,10 +340,16 @@ class RowStore(RowAccess, StateStore):
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation, sorted by id."""
         check_own_user(self.user_id, user_id)
-        for head in self.list(prefix, user_id, "conversation_id", descending=False):
-            state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
+        heads, damage = self.readable_heads(prefix, user_id, "conversation_id", descending=False)
+        for head in heads:
+            try:
+                state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
+            except StoreCorruptedError as error:
+                damage.add(head.conversation_id, error)
+                continue
             if state is not None and state.user_id == head.user_id:  # neither deleted nor another user's since
                 yield from StoredTurn.all_of(state)
+        damage.warn(self.backend.where, stacklevel=2)
 
     def close(self) -> None:
         """Close files and connections and stop cleaning up; a narrowed store leaves the store open."""
@@ -348,6 +377,13 @@ class RowStore(RowAccess, StateStore):
         if (conversation_id, user_id) == (state.conversation_id, state.user_id):
             return state
         return replace(state, conversation_id=conversation_id, user_id=user_id)
+
+    def _heads(self, records: Iterable[tuple[str, Record]], damage: Damage) -> Iterator[Head]:
+        for conversation_id, record in records:
+            try:
+                yield self._head_at(conversation_id, record)
+            except StoreCorruptedError as error:
+                damage.add(conversation_id, error)
 
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
         found = self._with_new_ttl(conversation_id)
@@ -524,11 +560,13 @@ class RowStore(RowAccess, StateStore):
         return self._save(conversation_id, self._counted(record), frame)
 
     @deleting
-    def _erase_before(self, cutoff: datetime | None, prefix: str = "", *, dry_run: bool = False) -> tuple[str, ...]:
+    def _erase_before(
+        self, cutoff: datetime | None, prefix: str = "", *, dry_run: bool = False
+    ) -> tuple[tuple[str, ...], Damage]:
         """Delete what has the prefix and was last updated before the cutoff, if there is one, or has expired."""
-        chosen, ahead = {}, {}
+        chosen, ahead, damage = {}, {}, Damage()
         now = self._clock()
-        for conversation_id, record in self._records(prefix, self.user_id):
+        for conversation_id, record in damage.readable(self.backend.records(prefix, self.user_id)):
             if cutoff is None or _is_older(record, cutoff, now) or self._is_expired(record):
                 chosen[conversation_id] = record
             elif record.is_ahead(now):
@@ -539,7 +577,7 @@ class RowStore(RowAccess, StateStore):
             for conversation_id, record in ahead.items():
                 self._report_ahead(conversation_id, record, now)
                 self._put_record(conversation_id, record)  # so that it ages from now on
-        return tuple(sorted(chosen))
+        return tuple(sorted(chosen)), damage
 
 
 def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
