@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+import sys
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,36 @@ def _translated(text: str, table: Mapping[int, str | None]) -> str:
         return text
     text = without_lone_surrogates(text)
     return text.translate(table) if _UNSAFE.search(text) else text
+
+
+_PLAIN = {"…": "...", "·": "-", "≤": "<=", "—": "--", "\u2013": "-", "✎": "*", "␛": "^[", "⟨": "<", "⟩": ">"} | dict(
+    zip("└├─│", "`|-|", strict=True)
+)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding lacks: our own marks by plain ones, other characters by their code."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    codes = (_PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode() for each in missing)
+    return "".join(codes), error.end
+
+
+codecs.register_error("promptkit.plain", _plain)
+
+
+def terminal_text(text: str, encoding: str | None = None) -> str:
+    r"""Return the text as ``printable`` does, without what standard output cannot encode (or this ``encoding``).
+
+    >>> terminal_text("└─ 你好… · 2", encoding="latin-1")
+    '`- \\u4f60\\u597d... · 2'
+    """
+    text = printable(text)
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
+    if text.isascii() or encoding.lower().replace("-", "").startswith("utf"):
+        return text
+    return text.encode(encoding, "promptkit.plain").decode(encoding)
 
 
 def composed(text: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.budgets import Budget, Spending
 from promptkit_nb.chat.options import AT_THE_END, CallOptions, CellCall, ReplayMode, Target, check_replay, check_text
 from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
@@ -599,10 +600,14 @@ class Conversation:
         state = self._stored.get()
         return write_transcript(state, file, stale=stale_turns(state))
 
+    def __reduce__(self) -> tuple[Callable[[ConversationFactory, str], Conversation], tuple[ConversationFactory, str]]:
+        """Return how another process opens the same conversation."""
+        return ConversationFactory.open, (self._factory, self.id)
+
     def __repr__(self) -> str:
         """Return the id, the user and the number of turns."""
         count = len(self._stored.last_read.turns)
-        return f"<Conversation {shown_id(self.id)!r} of {self.user_id!r}, {counted(count, 'turn')}>"
+        return terminal_text(f"<Conversation {shown_id(self.id)!r} of {self.user_id!r}, {counted(count, 'turn')}>")
 
     def _repr_html_(self) -> str:
         return self.history()._repr_html_()

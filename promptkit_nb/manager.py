@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from itertools import count
 from typing import TYPE_CHECKING, Unpack, cast, get_args
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.budgets import Budget
 from promptkit_nb.chat.options import ReplayMode, check_model, check_replay, check_tokens
 from promptkit_nb.chat.request import rendered_prompt
@@ -18,11 +19,12 @@ from promptkit_nb.ids import is_same_id, new_conversation_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.pack import Pack, Prompt, load_pack
 from promptkit_nb.plain import plain
-from promptkit_nb.rendering.conversations import HeadTable
+from promptkit_nb.rendering.conversations import MAX_SHOWN_HEADS, HeadTable
 from promptkit_nb.state import ContextPolicy, ConversationState, Settings
 from promptkit_nb.stores.base import clock_of
 from promptkit_nb.stores.checks import check_store
 from promptkit_nb.stores.memory import MemoryStore
+from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.turns import Turn, utc_now
 
@@ -33,8 +35,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from promptkit_nb.providers.base import Provider
+    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import SortKey, StateStore
     from promptkit_nb.views.filters import FilterArguments, RowArguments
+
+
+LISTED_AT_ONCE = 60
+"""How many conversations are read at once to show the newest: a few more than are shown."""
 
 
 class ConversationManager:
@@ -276,8 +283,36 @@ class ConversationManager:
         """
         return HeadTable(self.store.list(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset))
 
-    def delete_conversation(self, conversation_id: str) -> None:
+    def newest_conversations(
+        self, prefix: str | None = None, user_id: str | None = None, *, imported: bool = True
+    ) -> HeadTable:
+        """Return the newest 50 of what ``list_conversations`` returns; the table says how many that has.
+
+        With ``imported=False``, conversations of other tools are left out.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> _ = [manager.new_conversation(conversation_id=f"chat-{number}") for number in range(60)]
+        >>> repr(manager.newest_conversations()).splitlines()[-1]
+        '50 of 60 conversations'
+        """
+        if not isinstance(self.store, RowStore):
+            listed = self.list_conversations(prefix, user_id)
+            return HeadTable(each for each in listed if imported or each.kind != "imported")
+        heads: list[Head] = []
+        for offset in count(0, LISTED_AT_ONCE):
+            page = self.store.list(prefix, user_id, limit=LISTED_AT_ONCE, offset=offset)
+            heads += [each for each in page if imported or each.kind != "imported"]
+            if len(heads) >= MAX_SHOWN_HEADS:
+                return HeadTable(heads[:MAX_SHOWN_HEADS], count=self.store.count(prefix, user_id))
+            if len(page) < LISTED_AT_ONCE:
+                return HeadTable(heads)
+        raise AssertionError
+
+    def delete_conversation(self, conversation_id: str, *, keep_spending: bool = True) -> None:
         """Delete a conversation permanently; raise ``ConversationNotFoundError`` if it does not exist.
+
+        ``usage_df`` still counts what it cost, without its id, unless ``keep_spending`` is false.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider())
@@ -286,7 +321,10 @@ class ConversationManager:
         >>> manager.list_conversations()
         no conversations
         """
-        self.store.delete(conversation_id)
+        if keep_spending:  # the default, which a store of your own may not have
+            self.store.delete(conversation_id)
+        else:
+            self.store.delete(conversation_id, keep_spending=False)
 
     def import_conversation(self, path: str | os.PathLike[str]) -> Conversation:
         """Create the conversation that ``Conversation.export`` wrote, with its versions, branches and summaries.
@@ -358,7 +396,7 @@ class ConversationManager:
 
     def __repr__(self) -> str:
         """Return the provider and the store."""
-        return printable(f"<ConversationManager: {self.provider!r}, {self.store!r}>")
+        return terminal_text(f"<ConversationManager: {self.provider!r}, {self.store!r}>")
 
     def _opened(self, conversation_id: str) -> Conversation:
         return self._factory.open(conversation_id)
@@ -375,12 +413,17 @@ class ConversationManager:
         )
 
     def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:
-        near = similar_names(conversation_id, (head.conversation_id for head in self.store.list()))
+        near = similar_names(conversation_id, _ids_in(self.store))
         if not near:
             return error
         return ConversationNotFoundError(
             f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
         )
+
+
+def _ids_in(store: StateStore) -> Iterable[str]:
+    """Return all ids; a store of this package need not read the conversations."""
+    return store.conversation_ids() if isinstance(store, RowStore) else (each.conversation_id for each in store.list())
 
 
 def _no_pack(remedy: str, prompt_name: object) -> InvalidArgumentError:

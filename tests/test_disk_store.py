@@ -783,21 +783,20 @@ class TestDamage:
             assert texts(store, "b") == ["other"]
 
     def test_missing_frame_is_never_an_empty_one(self, filled: Path) -> None:
-        """No call that needs it succeeds, and a list reports it."""
+        """No call succeeds without it."""
         sql(filled, "DELETE FROM Cache WHERE key = 'a:a'")
         with DiskStore(filled) as store:
             calls: list[Callable[[], object]] = [
                 lambda: store.get("a"),
                 lambda: store.recent("a", 1),
                 lambda: store.head("a"),
+                store.list,
                 lambda: store.append("a", said("x")),
                 lambda: store.update_metadata("a", x=1),
             ]
             for call in calls:
                 with pytest.raises(StoreCorruptedError, match="incomplete"):
                     call()
-            with pytest.warns(UserWarning, match=r"left out: 'a' \(.* is incomplete"):
-                assert [head.conversation_id for head in store.list()] == ["b"]
 
     def test_lost_counter_cannot_overwrite_conversations(self, filled: Path) -> None:
         """Counting from 1 again would overwrite the oldest turns."""
@@ -886,7 +885,7 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled value", "file of bytes", "file of pickle", "text", "number", "nothing"])
     def test_planted_value_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """A call for it raises, a list leaves it out and reports it; the file that it names is unchanged."""
+        """Every call that reads it raises ``StoreCorruptedError``; the file that it names is unchanged."""
         target = tmp_path / "target"
         named = kind.startswith("file")
         if named:
@@ -897,6 +896,9 @@ class TestPlantedRows:
                 lambda: store.get("b"),
                 lambda: store.recent("b", 1),
                 lambda: store.head("b"),
+                store.list,
+                lambda: store.list("b"),
+                lambda: store.list(user_id="default"),
                 lambda: store.append("b", said("x")),
                 lambda: store.set(ConversationState("b")),
                 lambda: store.create(ConversationState("b")),
@@ -906,19 +908,16 @@ class TestPlantedRows:
             for call in calls:
                 with pytest.raises(StoreCorruptedError, match=r"never writes.*neither executed nor followed"):
                     call()
-            for prefix, user_id, left in ((None, None, ["a"]), ("b", None, []), (None, "default", [])):
-                with pytest.warns(UserWarning, match=r"left out: 'b' \(.*another program wrote it"):
-                    assert [head.conversation_id for head in store.list(prefix, user_id)] == left
             assert len(texts(store)) == 50
         assert target.exists() is named
         assert not (tmp_path / "fired").exists()
 
     def test_planted_record_is_named_and_the_others_are_saved(self, filled: Path, tmp_path: Path) -> None:
-        """``export_store`` raises, or leaves out only that one."""
+        """A list that would include it raises and names the row; ``export_store`` leaves out only that one."""
         plant(filled, "pickled value", tmp_path / "target")
         with DiskStore(filled) as store:
             with pytest.raises(StoreCorruptedError, match=r"in the row 'h:b'.*on_damaged=print"):
-                export_store(store, tmp_path / "all.jsonl")
+                store.list()
             left_out: list[str] = []
             path = tmp_path / "some.jsonl"
             assert export_store(store, path, on_damaged=lambda name, _: left_out.append(name)) == 1
@@ -926,14 +925,14 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled key", "pickle named as text"])
     def test_planted_key_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """Among the ids it is reported, elsewhere it is ignored; it is never unpickled."""
+        """Among the ids it is an error, elsewhere it is ignored; it is never unpickled."""
         plant(filled, kind, tmp_path / "fired")
         with DiskStore(filled) as store:
             if kind == "pickle named as text":
-                with pytest.warns(UserWarning, match="another program wrote it"):
-                    assert store.list("b") == []
-            with pytest.warns(UserWarning, match="another program wrote it"):
-                assert store.list(user_id="default") == []
+                with pytest.raises(StoreCorruptedError, match="never writes"):
+                    store.list("b")
+            with pytest.raises(StoreCorruptedError, match="never writes"):
+                store.list(user_id="default")
             with pytest.raises(ConversationNotFoundError):
                 store.get("b")
             assert len(texts(store)) == 50
@@ -995,7 +994,7 @@ class TestDeletion:
 
     @pytest.mark.parametrize("way", ["delete", "set", "expired and created anew"])
     def test_text_is_in_no_byte_of_any_file(self, tmp_path: Path, way: str) -> None:
-        """After ``close`` neither question, answer, system prompt, metadata nor user is left; others are."""
+        """After ``close`` neither question, answer, system prompt nor metadata is left; others are."""
         now = [datetime(2026, 3, 1, tzinfo=UTC)]
         with DiskStore(tmp_path, ttl=60, clock=lambda: now[0]) as store:
             for number in range(30):
@@ -1004,9 +1003,9 @@ class TestDeletion:
             for size in (1, 10, 100, 3000, 50):
                 for number in range(0, 30, 3):
                     store.append(f"c{number}", said(f"keep {number}", "neighbour " * size))
-                    store.append("secret", said(f"{SECRET} {number} " * size, f"{SECRET}! " * size), user_id=SECRET)
+                    store.append("secret", said(f"{SECRET} {number} " * size, f"{SECRET}! " * size))
                 store.update_metadata("secret", note=f"{SECRET} {size}" * size)
-            store.set(ConversationState("other", SECRET, system_prompt=SECRET * 1000, turns=(said(SECRET * 99),)))
+            store.set(ConversationState("other", system_prompt=SECRET * 1000, turns=(said(SECRET * 99),)))
             if way == "expired and created anew":
                 now[0] += timedelta(seconds=61)
             for name in ("secret", "other"):
@@ -1029,7 +1028,7 @@ class TestDeletion:
         with DiskStore(tmp_path) as store:
             store.set(ConversationState("a", turns=tuple(said(str(n)) for n in range(100))))
             store.set(ConversationState("a", turns=(said("x"),)))
-            store.delete("a")
+            store.delete("a", keep_spending=False)
         keys = {key for (key,) in sql(tmp_path, "SELECT key FROM Cache")}
         assert keys == {"format", "c:cid"}
 

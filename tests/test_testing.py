@@ -159,8 +159,8 @@ class ReservesScopeByScope(MemoryStore):
 class SettlesAgainAndAgain(MemoryStore):
     """Adds up every settlement."""
 
-    def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        super().settle(reservation, usd)
+    def settle(self, reservation: Reservation, usd: Decimal, **options: Any) -> None:
+        super().settle(reservation, usd, **options)
         super().settle(super().reserve(reservation.scopes, usd, limit=None, lease=60), usd)
 
 
@@ -216,7 +216,7 @@ class AnswersEveryone(MemoryStore):
 class DeletesWhatChanged(MemoryStore):
     """Does not look at the revision."""
 
-    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:  # noqa: ARG002
+    def delete(self, conversation_id: str, **options: Any) -> None:  # noqa: ARG002
         super().delete(conversation_id)
 
 

@@ -194,7 +194,7 @@ class TestFilters:
         assert dashboard.problem == "The store is away."
         assert len(shown(dashboard)) == 3
         failing.fails = False
-        store.delete("bob's")
+        store.delete("bob's", keep_spending=False)
         dashboard.refresh()
         assert (dashboard.problem, shown(dashboard)) == ("", ["alice's", "carol's"])
 
@@ -213,7 +213,7 @@ class TestOpening:
     def test_deleted_conversation_shows_the_error(self, store: MemoryStore) -> None:
         """A deleted conversation shows the error."""
         dashboard = usage_dashboard(store)
-        store.delete("bob's")
+        store.delete("bob's", keep_spending=False)
         dashboard.chosen = "bob's"
         assert "There is no conversation" in dashboard.opened["note"]
         assert dashboard.opened["html"] == ""

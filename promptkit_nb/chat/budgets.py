@@ -16,10 +16,11 @@ from typing import get_args
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError, StoreError
 from promptkit_nb.plain import plain
 from promptkit_nb.stores.base import Charge, Reservation, StateStore
+from promptkit_nb.stores.kept_usage import KeptUsage
 from promptkit_nb.stores.ledger import Account, Per, scopes_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import amount_text
-from promptkit_nb.turns import utc_now
+from promptkit_nb.turns import Usage, utc_now
 
 LEASE = timedelta(minutes=15)
 """No call takes longer, retries included; a reservation that is not settled by then is shown as unconfirmed."""
@@ -176,11 +177,7 @@ class Spending:
         Raises:
             BudgetExceededError: The call could exceed a budget; nothing stays reserved.
             InvalidArgumentError: There is a budget and the price is unknown.
-            StoreUnavailableError: The answer could not be stored, because the store's server may evict it.
         """
-        check_keeps = getattr(self._store, "check_keeps", None)  # of stores on a server
-        if check_keeps is not None:
-            check_keeps()
         if estimate_usd is None and self._budgets:
             raise InvalidArgumentError(
                 f"The price of {model!r} is unknown, so a budget cannot be enforced; nothing was sent. Give dollars "
@@ -273,18 +270,26 @@ class OpenCall:
         self.is_settled = True
         return tuple(self._warnings())
 
-    def settle(self, cost_usd: Decimal | None) -> None:
-        """Enter the cost of a call that left no turn; a second time does nothing.
+    def settle(self, cost_usd: Decimal | None, paid: KeptUsage | None = None) -> None:
+        """Enter the cost of a call that left no turn, and what it used; a second time does nothing.
 
         A call that was never sent costs ``Decimal(0)``. Warnings are left to the next call. A ledger that fails is not
         reported: the error of the call itself matters more.
         """
         charge = self.charge(cost_usd)
+        if charge is None and paid is not None and not self.is_settled:  # nothing to charge, but usage to keep
+            charge = Charge(tuple(self.scopes.values()), _NOTHING)
         with suppress(StoreError):
             if charge is not None:
                 held = self.reservation or self.store.reserve(charge.scopes, charge.usd, limit=None, lease=LEASE)
-                self.store.settle(held, charge.usd)
+                keeps = paid is not None and hasattr(self.store, "kept_usage")
+                self.store.settle(held, charge.usd, **({"kept": paid} if keeps else {}))
             self.is_settled = True
+
+    def settle_used(self, usage: Usage, cost_usd: Decimal | None, *, provider: str, model: str) -> None:
+        """Settle a call that left no turn and used this; its day is that of its start."""
+        paid = KeptUsage.of(usage, cost_usd, user_id=self.user_id, at=self.opened_at, provider=provider, model=model)
+        self.settle(cost_usd, paid)
 
     def _warnings(self) -> Iterator[str]:
         scopes = self.scopes if self.budgets else {}

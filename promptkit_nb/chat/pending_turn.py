@@ -179,7 +179,7 @@ class PendingTurn:
         """Return whether to send the request; if it was abandoned meanwhile, release what is reserved."""
         with self._ending:
             if self._is_over:
-                self._settle(Decimal(0))
+                self._settle_unsent()
                 return False
             self._started_s = time.perf_counter()
             self._is_sent = True
@@ -199,7 +199,7 @@ class PendingTurn:
         """End the turn once: store what arrived, or settle what the call may have cost."""
         with self._ending:
             if not self._is_sent:  # it failed, or Ctrl-C came, while it was prepared
-                self._settle(Decimal(0))
+                self._settle_unsent()
                 return
             if self._is_over:
                 return
@@ -208,7 +208,7 @@ class PendingTurn:
                     self.response = self._store()
                 else:
                     may_be_billed = reason in ("stopped", "timeout") or bool(self.received.text)
-                    self._settle(self._cost_usd() if may_be_billed else Decimal(0))
+                    (self._settle if may_be_billed else self._settle_unsent)()
             self._is_over = True
 
     def abandon(self) -> None:
@@ -319,16 +319,28 @@ class PendingTurn:
                 return stored.branch_off(first, turn, since=since, charge=charge)
             return stored.append(turn, since=since, cell=self.options.cell, charge=charge)
         except (errors.StoreError, errors.InvalidArgumentError) as error:
-            self._settle(turn.cost)  # it is paid, stored or not
+            self._settle(turn)  # it is paid, stored or not
             failure = _with_response(error, response)
             if failure is error:
                 raise
             raise failure from error
 
-    def _settle(self, cost_usd: Decimal | None) -> None:
-        """Enter the cost of a call without a turn."""
+    def _settle_unsent(self) -> None:
+        """Release what is reserved for a call that costs nothing."""
         if self._call is not None:  # a replayed answer has none
-            self._call.settle(cost_usd)
+            self._call.settle(Decimal(0))
+
+    def _settle(self, turn: Turn | None = None) -> None:
+        """Enter a call that left no turn; ``turn`` is the one that could not be stored, if there is one."""
+        if self._call is None:
+            return
+        if turn is not None:
+            self._call.settle_used(turn.usage, turn.cost, provider=turn.provider, model=turn.model)
+            return
+        usage, completion = self.received.usage(self.request), self.received.completion
+        price = self.received.price(self.provider, self.request, usage, self._services.clock())
+        model = self.request.model if completion is None else completion.model
+        self._call.settle_used(usage, price.usd, provider=self.provider.name, model=model)
 
     def _turn(self, latency_ms: float) -> Turn:
         now, received, request = self._services.clock(), self.received, self.request
@@ -362,10 +374,6 @@ class PendingTurn:
             replay_key=self.replay_key,
             **self._cell_fields(),  # type: ignore[arg-type]  # the cell's fields of a Turn
         )
-
-    def _cost_usd(self) -> Decimal | None:
-        usage = self.received.usage(self.request)
-        return self.received.price(self.provider, self.request, usage, self._services.clock()).usd
 
     def _cell_fields(self) -> dict[str, object]:
         """Return the fields of the cell that asks, else those of the turn that is replaced."""

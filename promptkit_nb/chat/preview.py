@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.token_estimates import TokenEstimator, token_estimator_for
 from promptkit_nb.chat.window import Window, window_of
 from promptkit_nb.pricing import CostRange
@@ -94,7 +94,7 @@ class Context(Sequence["ContextLine"]):
             f"{_label(line):<9}  {preview(line.content):<{PREVIEW_CHARACTERS}}  {line.tokens:>{width},}"
             for line in self.lines
         ]
-        return printable("\n".join([*lines, self._total()]))
+        return terminal_text("\n".join([*lines, self._total()]))
 
     __repr__ = __str__
 
@@ -166,7 +166,7 @@ class DryRun:
 
     def __str__(self) -> str:
         """Return the request line by line, the cost, and a line per budget."""
-        return printable("\n".join([str(self.context), *self._footer()]))
+        return terminal_text("\n".join([str(self.context), *self._footer()]))
 
     __repr__ = __str__
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from promptkit_nb import errors
@@ -14,13 +15,14 @@ from promptkit_nb.context_hash import chain_of, context_hash_of, context_hashes_
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.plain import plain
 from promptkit_nb.state import Branch, ConversationState, Head, Settings, Summary
-from promptkit_nb.stores.checks import not_found
+from promptkit_nb.stores.base import StateStore
+from promptkit_nb.stores.checks import checked_settings, not_found
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
     from promptkit_nb.chat.options import CellCall, Target
-    from promptkit_nb.stores.base import Charge, StateStore
+    from promptkit_nb.stores.base import Charge
 
 S = TypeVar("S", Head, ConversationState)
 
@@ -51,6 +53,41 @@ class Snapshot:
         turns = (*self.state.turns, turn)
         state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
         return Snapshot(state, (*self.context_hashes, chain_of([turn], self.context_hashes[-1])))
+
+    def after_archiving(self, start: int, branch_id: str, head: Head) -> Snapshot:
+        """Return the snapshot after the turns from ``start`` became a branch, or itself if another process wrote."""
+        state = self.state
+        if head.revision != state.revision + 1:
+            return self
+        leaving = Branch(
+            id=branch_id,
+            turns=state.turns[start:],
+            start=start,
+            context_hash=state.context_hash,
+            created_at=head.updated_at,
+        )
+        changed = replace(
+            state,
+            turns=state.turns[:start],
+            branches=(*state.branches, leaving),
+            updated_at=head.updated_at,
+            revision=head.revision,
+            context_hash=state.context_hash if start else None,
+        )
+        return Snapshot(changed, self.context_hashes[: start + 1]) if start else Snapshot.of(changed)
+
+    def with_settings(self, settings: Settings, system_prompt: str | None, head: Head) -> Snapshot:
+        """Return the snapshot with these settings, or itself if another process wrote, too."""
+        if head.revision != self.state.revision + 1:
+            return self
+        changed = replace(
+            self.state,
+            settings=settings,
+            system_prompt=system_prompt,
+            updated_at=head.updated_at,
+            revision=head.revision,
+        )
+        return replace(self, state=changed)
 
     @property
     def stale(self) -> frozenset[str]:
@@ -237,15 +274,18 @@ class StoredConversation:
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt rendered with them."""
+        update = getattr(self.store, "update_settings", None) or partial(StateStore.update_settings, self.store)
         while True:
-            state = self.get()
-            settings = change(state.settings)
+            snapshot = self.refresh()
+            state = snapshot.state
+            settings = checked_settings(change(state.settings))
             system_prompt = state.system_prompt if settings.prompt is None else rendered_prompt(settings)
-            changed = replace(state, settings=settings, system_prompt=system_prompt)
             try:
-                self.store.set(changed, expected_revision=state.revision)
+                head = update(self.id, settings, system_prompt=system_prompt, expected_revision=state.revision)
             except errors.ConversationChangedError:
                 continue  # a turn was stored meanwhile: try again with it
+            with self._changing:
+                self._snapshot = snapshot.with_settings(settings, system_prompt, head)
             return
 
     def _checked(self, found: S) -> S:
@@ -276,11 +316,14 @@ class StoredConversation:
             taken = {branch.id for branch in snapshot.state.branches}
             branch_id = next(free for n in range(1, len(taken) + 2) if (free := f"{name}-{n}") not in taken)
             try:
-                self.store.archive(self.id, start, stop, as_branch=branch_id)
+                head = self.store.archive(self.id, start, stop, as_branch=branch_id)
             except errors.InvalidArgumentError:
                 if self.refresh() is snapshot:
                     raise
                 continue  # another process took the id or the turns: look again
+            if stop == len(snapshot.state.turns):
+                with self._changing:
+                    self._snapshot = snapshot.after_archiving(start, branch_id, head)
             return branch_id, stop - start
 
 

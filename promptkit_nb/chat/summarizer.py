@@ -156,7 +156,9 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
         completion = _receive(services.provider, request, received)
     except BaseException as error:
         may_be_billed = bool(received.pieces) or isinstance(error, (errors.ProviderTimeoutError, KeyboardInterrupt))
-        call.settle(_usage_and_cost(services, request, received)[1] if may_be_billed else Decimal(0))
+        if may_be_billed:
+            _settle(services, call, request, received)
+        call.settle(Decimal(0))
         raise
     usage, cost_usd = _usage_and_cost(services, request, received)
     try:
@@ -164,7 +166,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
             plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
         )
     except errors.ProviderError:
-        call.settle(cost_usd)
+        call.settle_used(usage, cost_usd, provider=services.provider.name, model=completion.model)
         raise
     _store(services.stored, summary, call)
     return summary
@@ -181,7 +183,7 @@ def _store(stored: StoredConversation, summary: Summary, call: OpenCall) -> None
                 stored.add_summary(summary, None)
             is_stored = summary in stored.refresh().state.summaries  # Ctrl-C may come after it was stored
         if not is_stored:
-            call.settle(summary.cost)
+            call.settle_used(summary.usage, summary.cost, provider="", model=summary.model)
         raise
 
 
@@ -212,6 +214,11 @@ def _collect(provider: Provider, request: ChatRequest, received: ReceivedAnswer)
     if received.completion is None:
         raise errors.ProviderError(f"{provider.name} ended its stream without a Completion; nothing was stored.")
     return received.completion
+
+
+def _settle(services: ChatServices, call: OpenCall, request: ChatRequest, received: ReceivedAnswer) -> None:
+    usage, cost_usd = _usage_and_cost(services, request, received)
+    call.settle_used(usage, cost_usd, provider=services.provider.name, model=request.model)
 
 
 def _usage_and_cost(

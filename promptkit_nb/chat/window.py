@@ -29,7 +29,7 @@ def turns_until(turns: tuple[Turn, ...], turn_id: str | None) -> tuple[Turn, ...
     """Return the turns up to and including this one, none if it is missing; all of them without an id."""
     if turn_id is None:
         return turns
-    return turns[: next((at for at, turn in enumerate(turns) if turn.id == turn_id), -1) + 1]
+    return turns[: next((at for at in range(len(turns), 0, -1) if turns[at - 1].id == turn_id), 0)]
 
 
 def older_turns(turns: tuple[Turn, ...], keep_last: int) -> int:

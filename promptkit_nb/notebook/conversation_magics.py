@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.notebook.magic_lines import chat_line_magic, parse_id, parse_options
@@ -138,6 +138,8 @@ class ConversationMagics(Magics):
         for budget in self._session.budget_lines():
             _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
+        if not options.by and self._session.has_kept_usage():
+            by += ",status"  # what is no longer stored has rows of its own
         return self._session.settings.manager.usage_df(by, user_id=self._user_id)
 
     @chat_line_magic
@@ -240,7 +242,7 @@ class ConversationMagics(Magics):
 
 
 def _print_status(line: str) -> None:
-    print(printable(line))  # noqa: T201 - a notebook's status line
+    print(terminal_text(line))  # noqa: T201 - a notebook's status line
 
 
 def _required_id(line: str, what: str, example: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import printable, terminal_text
 from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.notebook.saved_notebook import Mark
@@ -55,7 +55,7 @@ class AnswerDisplay:
     def note(self, line: str) -> None:
         """Print a line, unless it is empty."""
         if line and not self._quiet:
-            print(printable(line))  # noqa: T201 - a notebook's status line
+            print(terminal_text(line))  # noqa: T201 - a notebook's status line
 
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
         """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` once the partial answer is stored."""
@@ -93,7 +93,7 @@ class AnswerDisplay:
         if self._quiet:
             return
         if self._in_terminal:
-            print(printable(piece), end="", flush=True)  # noqa: T201 - as above
+            print(terminal_text(piece), end="", flush=True)  # noqa: T201 - as above
         elif self._can_update and (begun := time.monotonic()) >= self._next_update_at:
             self._show(stream.text, "…")
             ended = time.monotonic()

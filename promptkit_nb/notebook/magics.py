@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.notebook.magic_lines import fails_in_one_line, parse_options
 
@@ -184,7 +184,7 @@ class ChatMagics(Magics):
             self._set(before)
             raise
         self.session.update_panels()
-        print(printable(self._summary()))  # noqa: T201 - a notebook's status line
+        print(terminal_text(self._summary()))  # noqa: T201 - a notebook's status line
 
     def _apply(self, given: dict[str, str]) -> None:
         """Set the options, and use each once, so that a wrong one fails here and not at the first message."""

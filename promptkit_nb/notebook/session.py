@@ -214,11 +214,13 @@ class ChatSession:
         return ModelTable(ModelRow(name, *usd_per_million(provider, name, utc_now())) for name in shown)
 
     def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
-        """Return the user's conversations whose id begins with the prefix, newest first; imported ones if asked for."""
-        from promptkit_nb.rendering.conversations import HeadTable  # noqa: PLC0415 - as above
+        """Return the user's newest conversations whose id begins with the prefix; imported ones if asked for."""
+        return self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
 
-        heads = self.settings.store.list(prefix=prefix, user_id=self.settings.user_id)
-        return HeadTable(head for head in heads if imported or head.kind != "imported")
+    def has_kept_usage(self) -> bool:
+        """Return whether the user paid for turns that are no longer stored."""
+        read = getattr(self.settings.store, "kept_usage", None)
+        return read is not None and bool(read(user_id=self.settings.user_id))
 
     def watch(self) -> None:
         """Start watching the cells and completing the lines of chat magics."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from promptkit_nb.characters import printable, visible
+from promptkit_nb.characters import terminal_text, visible
 from promptkit_nb.text.near_names import did_you_mean
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import MATH_OFF
@@ -55,7 +55,7 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding on one line."""
         place = "" if self.line is None else f" ({self.line}:{self.column})"
-        return printable(f"{self.code} {self.severity} {self.pointer or '/'}{place}: {self.text}")
+        return terminal_text(f"{self.code} {self.severity} {self.pointer or '/'}{place}: {self.text}")
 
 
 class Findings(Sequence[Finding]):
@@ -120,7 +120,7 @@ class Findings(Sequence[Finding]):
 
     def __repr__(self) -> str:
         """Return the summary line and one line per finding."""
-        return printable("\n".join([f"{self.source}: {self.counts}", *self.lines(len(self))]))
+        return terminal_text("\n".join([f"{self.source}: {self.counts}", *self.lines(len(self))]))
 
     def lines(self, most: int = _SHOWN) -> list[str]:
         """Return one line for each of the first ``most`` findings, the number of others, and the advice."""

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import printable, terminal_text
 from promptkit_nb.errors import PackValidationError, PromptNotFoundError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.dialect import LoadContext, normalize_dialect, read_syntax
@@ -174,7 +174,9 @@ class Pack:
         warned = f"; {len(self.warnings)} warnings" if self.warnings else ""
         names = list(self.prompts)
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-        return printable(f"<Pack {self.id!r} {self.version}, prompts: {', '.join(names[:_SHOWN_NAMES])}{more}{warned}>")
+        return terminal_text(
+            f"<Pack {self.id!r} {self.version}, prompts: {', '.join(names[:_SHOWN_NAMES])}{more}{warned}>"
+        )
 
     def _repr_html_(self) -> str:
         return pack_html(self)

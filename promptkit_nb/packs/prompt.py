@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import MissingVariableError, PackValidationError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs import templates
@@ -337,7 +337,7 @@ class Prompt:
         text = " ".join(self.system_template.split())
         cut = text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
         variables = ", ".join(map(shown_variable, self.variables)) or "none"
-        return printable(f"<Prompt {self.name!r}, variables: {variables}; {cut!r}>")
+        return terminal_text(f"<Prompt {self.name!r}, variables: {variables}; {cut!r}>")
 
     def _repr_html_(self) -> str:
         return prompt_html(self)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.state import Branch, ConversationState, Head
@@ -35,29 +35,45 @@ def title_of(conversation_id: str, metadata: Mapping[str, object]) -> str:
     return preview(str(title) if has_title else conversation_id, MAX_TITLE_CHARACTERS)
 
 
+MAX_SHOWN_HEADS = 50
+
+
 class HeadTable(list["Head"]):
-    """Heads of conversations, shown as a table. In a batch run it has no times and no generated ids."""
+    """Heads of conversations, shown as a table of the first 50. In a batch run it has no times and no generated ids.
+
+    ``count`` is how many conversations there are, if the list has only some of them.
+    """
+
+    def __init__(self, heads: Iterable[Head] = (), *, count: int | None = None) -> None:
+        """Show these heads."""
+        super().__init__(heads)
+        self._count = count
 
     def __repr__(self) -> str:
         """Return the table as text."""
         if not self:
             return "no conversations"
-        with_titles = _have_titles(self)
-        rows = [_columns(with_titles), *(_cells(head, with_titles) for head in self)]
+        shown, with_titles = self[:MAX_SHOWN_HEADS], _have_titles(self)
+        rows = [_columns(with_titles), *(_cells(head, with_titles) for head in shown)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return terminal_text("\n".join([*lines, *self._rest()]))
 
     def _repr_html_(self) -> str:
         if not self:
             return note_html("no conversations")
-        with_titles = _have_titles(self)
+        shown, with_titles = self[:MAX_SHOWN_HEADS], _have_titles(self)
         heading = "".join(f"<th>{escape(name)}</th>" for name in _columns(with_titles))
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head, with_titles))}</tr>" for head in self
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head, with_titles))}</tr>" for head in shown
         )
-        return f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+        table = f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+        return "".join([table, *map(note_html, self._rest())])
+
+    def _rest(self) -> list[str]:
+        """Return a line that says how many conversations there are, if not all are shown."""
+        shown, count = min(len(self), MAX_SHOWN_HEADS), max(self._count or 0, len(self))
+        return [] if shown == count else [f"{shown} of {count:,} conversations"]
 
 
 def _have_titles(heads: Iterable[Head]) -> bool:
@@ -131,7 +147,7 @@ class History(Sequence["Message"]):
             f"{line.message.role:<9}  {preview(_message_text(line.message))}{f'  ({line.mark})' if line.mark else ''}"
             for line in self._shown_lines()
         ]
-        return printable("\n".join([*lines, self._totals()]))
+        return terminal_text("\n".join([*lines, self._totals()]))
 
     __repr__ = __str__
 
@@ -201,7 +217,7 @@ class BranchTree:
 
     def __str__(self) -> str:
         """Return the tree as text, with box characters."""
-        return printable("\n".join([self._title(), *_node_lines(self._nodes())]))
+        return terminal_text("\n".join([self._title(), *_node_lines(self._nodes())]))
 
     __repr__ = __str__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from promptkit_nb.characters import printable
+from promptkit_nb.characters import terminal_text
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.text.receipts import note_html, receipt_of
 from promptkit_nb.turns import Turn, Usage
@@ -71,7 +71,7 @@ class Response:
 
     def __repr__(self) -> str:
         """Return the text, without control characters."""
-        return printable(self.content)
+        return terminal_text(self.content)
 
     def _repr_html_(self) -> str:
         return answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from promptkit_nb.stores.base import SortKey
     from promptkit_nb.stores.index import Entry
 
 T = TypeVar("T")
+
+KeptKind = Literal["kept", "counted"]
+"""Amounts of deleted turns by user and day, and hashes of these turns."""
 
 
 class AccountChange(NamedTuple):
@@ -82,8 +86,18 @@ class Backend(Protocol):
         """Return id and record of the conversations whose id has the prefix, of one user or of all."""
         ...
 
-    def ids(self) -> Iterable[str]:
-        """Return the ids of all conversations, even if a record cannot be read or has just expired."""
+    def records_of(self, conversation_ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
+        """Return id and record of those conversations that exist."""
+        ...
+
+    def sorted_records(
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+    ) -> Iterable[tuple[str, bytes]]:
+        """Yield the same as ``records``, ordered by a key and then by id; what is not asked for need not be read."""
+        ...
+
+    def ids(self, prefix: str = "", user_id: str | None = None) -> Iterable[str]:
+        """Return the ids that have the prefix, even if a record cannot be read or has just expired."""
         ...
 
     def frame(self, conversation_id: str) -> bytes | None:
@@ -95,7 +109,14 @@ class Backend(Protocol):
         ...
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
-        """Delete a conversation of this user: record, frame and turns."""
+        """Delete a conversation of this user: record, frame and turns; the turns of a long one may take several steps.
+
+        From now on it cannot be read, in any case; ``erase_rest`` deletes what is left.
+        """
+        ...
+
+    def erase_rest(self) -> bool:
+        """Delete some turns of conversations that were deleted; return whether any are left."""
         ...
 
     def next_cid(self) -> int:
@@ -148,6 +169,18 @@ class Backend(Protocol):
 
     def drop_entry(self, entry: Entry) -> None:
         """Delete an entry of the index, if it is there."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Do what later commits would have to do after large changes; called between transactions."""
+        ...
+
+    def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
+        """Return the rows of this kind by name, or those of these names; no deletion of a conversation touches them."""
+        ...
+
+    def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:
+        """Write a row, or delete it if the value is ``None``."""
         ...
 
     def close(self) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Summary
+    from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary
+    from promptkit_nb.stores.kept_usage import KeptUsage
     from promptkit_nb.stores.ledger import Account
 
 SortKey = Literal["updated_at", "created_at", "conversation_id"]
@@ -209,6 +210,31 @@ class StateStore(Protocol):
         """
         ...
 
+    def update_settings(
+        self,
+        conversation_id: str,
+        settings: Settings,
+        *,
+        system_prompt: str | None,
+        expected_revision: int | None = None,
+    ) -> Head:
+        """Replace the settings and the system prompt; ``expected_revision`` as in ``set``.
+
+        A store that inherits it rewrites the whole conversation; those of this package leave the turns alone.
+
+        >>> from dataclasses import replace
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello"))
+        >>> settings = replace(store.get("hello").settings, variables={"city": "Porto"})
+        >>> store.update_settings("hello", settings, system_prompt="You live in Porto.").revision
+        2
+        """
+        state = self.get(conversation_id)
+        expected = state.revision if expected_revision is None else expected_revision
+        changed = replace(state, settings=settings, system_prompt=system_prompt)
+        return self.set(changed, expected_revision=expected)
+
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken.
 
@@ -283,8 +309,11 @@ class StateStore(Protocol):
         ]
         return tuple(sorted(found, key=lambda turn: (turn.created_at, turn.id))[:limit])
 
-    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
+    def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently.
+
+        What it cost is kept, without ids and text: see ``kept_usage``. With ``keep_spending=False`` it is not, which
+        lowers the figures of past days; accounts of budgets never fall.
 
         ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one.
 
@@ -297,8 +326,10 @@ class StateStore(Protocol):
         """
         ...
 
-    def delete_prefix(self, prefix: str) -> tuple[str, ...]:
+    def delete_prefix(self, prefix: str, *, keep_spending: bool = True) -> tuple[str, ...]:
         """Delete the conversations whose id has the prefix, permanently; return their ids, sorted.
+
+        ``keep_spending`` as in ``delete``.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
@@ -310,6 +341,8 @@ class StateStore(Protocol):
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted.
+
+        It works in batches, between which others can write. What the conversations cost is kept.
 
         >>> from datetime import UTC, datetime
         >>> from promptkit_nb import ConversationState, MemoryStore
@@ -348,8 +381,10 @@ class StateStore(Protocol):
         """
         ...
 
-    def settle(self, reservation: Reservation, usd: Decimal) -> None:
+    def settle(self, reservation: Reservation, usd: Decimal, *, kept: KeptUsage | None = None) -> None:
         """Replace the reserved amount by what the call cost; settling again changes nothing.
+
+        ``kept`` is the usage of a call that left no turn, such as a refused summary: ``kept_usage`` returns it.
 
         >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore
@@ -369,6 +404,23 @@ class StateStore(Protocol):
         Decimal('0')
         """
         ...
+
+    def kept_usage(self, *, user_id: str | None = None) -> tuple[KeptUsage, ...]:
+        """Return what was paid for turns that are not stored, of one user or of all.
+
+        These are turns of conversations that were deleted, cleaned up or have expired, and calls that left no turn. A
+        turn that is stored again, as from an export, is no longer among them. Imported, inherited and replayed turns
+        never are.
+
+        >>> from decimal import Decimal
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"),), cost=Decimal("0.01"), model="small")
+        >>> _ = store.append("hello", turn), store.delete("hello")
+        >>> [(kept.model, kept.calls, kept.cost) for kept in store.kept_usage()]
+        [('small', 1, Decimal('0.01'))]
+        """
+        check_own_user(self.user_id, user_id)
+        return ()
 
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation, sorted by id.

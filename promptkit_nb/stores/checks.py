@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.codec import SALVAGE, check_spent, check_totals, check_values_of, checked
@@ -23,11 +23,8 @@ from promptkit_nb.errors import (
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.plain import plain
-from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.state import ConversationState, Settings, Summary
 from promptkit_nb.stores.base import Duration, SortKey
-
-if TYPE_CHECKING:
-    from promptkit_nb.stores.layout import Record
 
 LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
 
@@ -74,12 +71,7 @@ def checked_state(state: ConversationState) -> ConversationState:
         raise InvalidArgumentError(f'A {type(state).__name__} is not a state; give ConversationState("id", ...).')
     check_conversation_id(state.conversation_id)
     check_user_id(state.user_id)
-    settings = replace(
-        state.settings,
-        parameters=json_copy(state.settings.parameters, "settings.parameters"),
-        prompt=json_copy(state.settings.prompt, "settings.prompt"),
-        variables=json_copy(state.settings.variables, "settings.variables"),
-    )
+    settings = _copied_settings(state.settings)
     found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
     check_values_of_state(found)
     return found
@@ -131,6 +123,22 @@ def _places_of_turns(state: ConversationState) -> Iterator[tuple[str, str]]:
         yield from ((turn.id, f"a turn of the branch {branch.id!a:.80}") for turn in branch.turns)
     for turn_id, former in state.versions.items():
         yield from ((turn.id, f"a former version of {turn_id!a:.80}") for turn in former)
+
+
+def checked_settings(settings: Settings) -> Settings:
+    """Return the settings as they will be read back; ``InvalidArgumentError`` if they cannot be stored."""
+    if not isinstance(settings, Settings):
+        raise InvalidArgumentError(f"A {type(settings).__name__} is not Settings; give replace(state.settings, …).")
+    return checked(_copied_settings(settings))
+
+
+def _copied_settings(settings: Settings) -> Settings:
+    return replace(
+        settings,
+        parameters=json_copy(settings.parameters, "settings.parameters"),
+        prompt=json_copy(settings.prompt, "settings.prompt"),
+        variables=json_copy(settings.variables, "settings.variables"),
+    )
 
 
 def checked_summary(summary: Summary) -> Summary:
@@ -189,22 +197,13 @@ def ttl_s_of(ttl: Duration | None) -> float | None:
     return None if is_off or ttl is None else seconds_of("ttl", ttl)
 
 
-def sorted_page(
-    found: Iterable[tuple[str, Record]], sort_by: SortKey, *, descending: bool, limit: int | None, offset: int
-) -> list[tuple[str, Record]]:
-    """Return one page of ids and records in their total order."""
+def check_page(sort_by: SortKey, limit: int | None, offset: int) -> None:
+    """Raise ``InvalidArgumentError`` unless these select a page of a list."""
     if sort_by not in get_args(SortKey):
         raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown; use one of {', '.join(get_args(SortKey))}.")
     if limit is not None:
         check_count("limit", limit)
     check_count("offset", offset)
-
-    def order(each: tuple[str, Record]) -> tuple[datetime | str, str]:
-        conversation_id, record = each
-        return conversation_id if sort_by == "conversation_id" else getattr(record, sort_by), conversation_id
-
-    ordered = sorted(found, key=order, reverse=descending)
-    return ordered[offset : None if limit is None else offset + limit]
 
 
 def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:

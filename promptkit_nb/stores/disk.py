@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, Store
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.stores.disk_backend import DiskBackend
 from promptkit_nb.stores.disk_cache import DATABASE, peek
+from promptkit_nb.stores.row_access import Reopening, reopened
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 
@@ -68,6 +70,7 @@ class DiskStore(RowStore):
     ) -> None:
         """Open the store, or create it."""
         self.directory = _chosen_directory(directory)
+        self._timeout_s = timeout_s
         initialized = _prepare(self.directory)
         _check_is_store(self.directory, timeout_s, initialized=initialized)
         super().__init__(DiskBackend(self.directory, timeout_s), ttl, clock)
@@ -77,14 +80,38 @@ class DiskStore(RowStore):
         """Return where it is."""
         return self._described(str(self.directory))
 
+    def __reduce__(self) -> Reopening[DiskStore]:
+        """Return how another process opens the same store."""
+        reopen = partial(type(self), self.directory, self.ttl_s, clock=self._clock, timeout_s=self._timeout_s)
+        return reopened, (reopen, self.user_id)
+
 
 def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
     if directory is not None and not str(directory).strip():
         raise InvalidArgumentError('DiskStore(directory="") names no directory; leave it out for the default one.')
     if directory is not None:
-        return path_of("directory", directory).expanduser().absolute()
+        return _absolute(path_of("directory", directory))
     home = os.environ.get("PROMPTKIT_HOME")
-    return Path(home).expanduser().absolute() if home else user_data_path("promptkit_nb") / "conversations"
+    if home:
+        return _absolute(Path(home))
+    try:
+        return _absolute(user_data_path("promptkit_nb") / "conversations")
+    except RuntimeError as error:  # of newer platformdirs; older ones return a path that begins with "~"
+        raise _no_home("The default directory") from error
+
+
+def _absolute(path: Path) -> Path:
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - pathlib raises for unknown users
+    if expanded.startswith("~"):
+        raise _no_home(str(path))
+    return Path(expanded).absolute()
+
+
+def _no_home(path: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{path} cannot be found: the home directory is unknown (no HOME, no entry in passwd). Set PROMPTKIT_HOME to a "
+        'directory that you may write to, or name one, as in DiskStore("conversations").'
+    )
 
 
 def _prepare(directory: Path) -> bool:

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]  # typeshed leaves it out
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from weakref import WeakSet, finalize
 
@@ -19,14 +20,15 @@ from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores import disk_cache
 from promptkit_nb.stores.disk_checkpoints import Checkpoints
 from promptkit_nb.stores.index import Entry
-from promptkit_nb.stores.layout import PLACE_BITS
+from promptkit_nb.stores.layout import PLACE_BITS, TIME_BYTES, sorted_records, time_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import FrameType
 
-    from promptkit_nb.stores.backend import Appending
+    from promptkit_nb.stores.backend import Appending, KeptKind
+    from promptkit_nb.stores.base import SortKey
 
 
 class InterruptsHeld:
@@ -109,6 +111,16 @@ T = TypeVar("T")
 _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
+_IS_RECORD = "typeof(tag) = 'text' AND substr(tag, 1, 2) = 'u:'"  # so written, the planner uses it for its index only
+# The same as stored_time of the layout, in SQL.
+_TIMES = {
+    name: f"replace(CAST(substr(value, instr(value, x'{mark.hex()}') + {len(mark)}, {TIME_BYTES}) AS TEXT), 'Z', '')"
+    for name, mark in (("created_at", time_mark("created_at")), ("updated_at", time_mark("updated_at")))
+}
+_INDEXES_BY_TIME = {
+    f"Promptkit_{name}": f"CREATE INDEX Promptkit_{name} ON Cache({time}, key, tag) WHERE {_IS_RECORD}"
+    for name, time in _TIMES.items()
+}
 _GET = "SELECT raw, mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 # Each row is written with raw = 1, mode = 1 and no file name: see StrictDisk. If a key is taken, the whole transaction
 # fails, so SQLite need not prepare to undo that statement alone. No index has the columns that _CHANGE changes.
@@ -127,6 +139,10 @@ _SLOW = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
     "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
 )
+
+
+ERASED_AT_ONCE = 2000
+"""How many turns are deleted in one transaction; all others wait for that long."""
 
 
 class Row(NamedTuple):
@@ -250,26 +266,42 @@ class Table:
         self._uncounted += 2
         return True
 
-    def between(
-        self, low: disk_cache.Key, high: disk_cache.Key, *, strict: bool = True
-    ) -> list[tuple[disk_cache.Key, bytes]]:
-        """Return the rows with ``low <= key < high``, ordered by key; foreign ones are empty unless ``strict``."""
+    def between(self, low: disk_cache.Key, high: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
+        """Return the rows with ``low <= key < high`` in the order of their keys."""
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
-        return self._read(select, low, high, strict=strict)
+        return self._read(select, low, high)
 
-    def texts_between(self, low: str, high: str) -> list[str]:
-        """Return the keys with ``low <= key < high``, even of rows that cannot be read."""
-        select = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text' ORDER BY key"
-        return [key for (key,) in self._connection.execute(select, (low, high))]
+    def texts_between(self, low: str, high: str, tag: str | None = None) -> list[str]:
+        """Return the keys with ``low <= key < high``, of one tag or of all, even of rows that cannot be read."""
+        where = "key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text'"
+        tagged = "" if tag is None else "AND tag = ?"
+        select = f"SELECT key FROM Cache WHERE {where} {tagged} ORDER BY key"  # noqa: S608 - constants
+        return [key for (key,) in self._connection.execute(select, (low, high) if tag is None else (low, high, tag))]
 
-    def tagged(self, tag: str, *, strict: bool = True) -> list[tuple[disk_cache.Key, bytes]]:
-        """Return the rows with this tag; foreign ones are empty unless ``strict``."""
-        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag, strict=strict)  # noqa: S608 - a constant
+    def in_order(
+        self, order: Sequence[str], where: str, *arguments: disk_cache.Key, descending: bool
+    ) -> Iterator[tuple[disk_cache.Key, bytes]]:
+        """Yield rows in the order of some expressions; those that are not asked for are not read."""
+        terms = ", ".join(f"{term} {'DESC' if descending else 'ASC'}" for term in order)
+        select = f"SELECT {_COLUMNS} FROM Cache WHERE {where} ORDER BY {terms}"  # noqa: S608 - constants
+        with closing(self._connection.execute(select, arguments)) as rows:
+            for row in rows:
+                yield self._disk.row(*row)
+
+    def tagged(self, tag: str) -> list[tuple[disk_cache.Key, bytes]]:
+        """Return the rows with this tag."""
+        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag)  # noqa: S608 - a constant
 
     def key_of_tag(self, tag: str, low: disk_cache.Key, high: disk_cache.Key) -> disk_cache.Key | None:
         """Return the key of the row with ``low <= key < high`` that has this tag."""
         select = "SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1"
         row = self._connection.execute(select, (tag, low, high)).fetchone()
+        return None if row is None else row[0]
+
+    def key_at(self, low: disk_cache.Key, high: disk_cache.Key, position: int) -> disk_cache.Key | None:
+        """Return the key at a position among those with ``low <= key < high``, or ``None`` if they are fewer."""
+        select = "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?"
+        row = self._connection.execute(select, (low, high, position)).fetchone()
         return None if row is None else row[0]
 
     def copy_between(self, low: int, high: int, shift: int) -> None:
@@ -286,6 +318,12 @@ class Table:
     def delete_between(self, low: disk_cache.Key, high: disk_cache.Key) -> None:
         """Delete the rows with ``low <= key < high``."""
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
+
+    def checkpoint(self) -> None:
+        """Move the log into the database, as far as nobody reads it, so that no later commit has to move much."""
+        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
+            if not self._closed:
+                self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Move the log into the database and close it, so that no deleted text stays in a file."""
@@ -305,19 +343,18 @@ class Table:
         """Whether ``close()`` was called."""
         return self._closed
 
-    def _read(self, select: str, *arguments: disk_cache.Key, strict: bool = True) -> list[tuple[disk_cache.Key, bytes]]:
-        return [
-            (key, value)
-            if raw
-            and mode == disk_cache.MODE_RAW
-            and filename is None
-            and type(value) is bytes
-            and type(key) in (str, int)
-            else self._disk.row(key, raw, mode, filename, value)  # raises: another program wrote it
-            if strict
-            else (key, b"")
-            for key, raw, mode, filename, value in self._connection.execute(select, arguments)
-        ]
+    def _read(self, select: str, *arguments: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
+        with closing(self._connection.execute(select, arguments)) as rows:  # a traceback may keep it open
+            return [
+                (key, value)
+                if raw
+                and mode == disk_cache.MODE_RAW
+                and filename is None
+                and type(value) is bytes
+                and type(key) in (str, int)
+                else self._disk.row(key, raw, mode, filename, value)  # raises: another program wrote it
+                for key, raw, mode, filename, value in rows
+            ]
 
     def _connected(self) -> sqlite3.Connection:
         """Return the connection of this thread and process."""
@@ -362,6 +399,10 @@ class Table:
         """
         execute = self._connection.execute
         execute(_INDEX)
+        found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+        for name in _INDEXES_BY_TIME.keys() - found:
+            with suppress(sqlite3.OperationalError):  # without it, such as on a full disk, listing only takes longer
+                execute(_INDEXES_BY_TIME[name])
         if not execute(_SLOW).fetchall():
             return
         execute("BEGIN IMMEDIATE")
@@ -392,6 +433,9 @@ class DiskBackend(Table):
         "l:" + scope         account of the ledger
         "s:" + name          what a store notes for itself
         "k:" + key + …       entry of the index: a conversation's id
+        "e:" + cid           a deleted conversation some of whose turns are still to be deleted
+        "kept:" + name       amounts of deleted turns, by day and user
+        "counted:" + name    hashes of these turns
     """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:
@@ -425,17 +469,44 @@ class DiskBackend(Table):
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
         if user_id is None:
-            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"), strict=False)
+            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"))
         else:
-            rows = self.tagged(f"u:{user_id}", strict=False)
+            rows = self.tagged(f"u:{user_id}")
         for key, value in rows:
             conversation_id = str(key).removeprefix("h:")
             if conversation_id.startswith(prefix):
                 yield conversation_id, value
 
-    def ids(self) -> list[str]:
-        """Return the ids of all conversations, even if a record cannot be read."""
-        return [key.removeprefix("h:") for key in self.texts_between("h:", after_prefix("h:"))]
+    def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield id and record of those conversations that exist."""
+        for each in conversation_ids:
+            found = self.record(each)
+            if found is not None:
+                yield each, found
+
+    def sorted_records(
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the same as ``records``, ordered by a key and then by id, reading only what is asked for."""
+        tags = () if user_id is None else (f"u:{user_id}",)
+        if sort_by == "conversation_id":
+            low = f"h:{prefix}"
+            where = "key >= ? AND key < ?" + (" AND tag = ?" if tags else "")
+            rows = self.in_order(["key"], where, low, after_prefix(low), *tags, descending=descending)
+        elif prefix:  # the index by time has no prefixes
+            yield from sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
+            return
+        else:
+            where = _IS_RECORD + (" AND +tag = ?" if tags else "")  # the plus keeps the planner from the index by tag
+            rows = self.in_order([_TIMES[sort_by], "key"], where, *tags, descending=descending)
+        for key, value in rows:
+            yield str(key).removeprefix("h:"), value
+
+    def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:
+        """Return the ids that have the prefix, even if a record cannot be read."""
+        low = f"h:{prefix}"
+        tag = None if user_id is None else f"u:{user_id}"
+        return [key.removeprefix("h:") for key in self.texts_between(low, after_prefix(low), tag)]
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
@@ -446,10 +517,19 @@ class DiskBackend(Table):
         self.put(f"a:{conversation_id}", value)
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:  # noqa: ARG002 - the record says it here
-        """Delete a conversation: record, frame and turns."""
-        self.delete_between(*_bounds_of(cid))
+        """Delete a conversation: record, frame and turns; those of a long one are left to ``erase_rest``."""
         self.delete(f"a:{conversation_id}")
         self.delete(f"h:{conversation_id}")
+        if self._erase_turns(cid):
+            self.put(f"e:{cid}", b"")
+
+    def erase_rest(self) -> bool:
+        """Delete some turns of conversations that were deleted; return whether any are left."""
+        for key in self.texts_between("e:", after_prefix("e:")):
+            if self._erase_turns(int(key.removeprefix("e:"))):
+                return True
+            self.delete(key)
+        return False
 
     def next_cid(self) -> int:
         """Return a number that was never used for a conversation."""
@@ -522,6 +602,28 @@ class DiskBackend(Table):
     def drop_entry(self, entry: Entry) -> None:
         """Delete an entry of the index, if it is there."""
         self.delete(_key_of_entry(entry))
+
+    def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
+        """Return the rows of this kind by name, or those of these names."""
+        low = f"{kind}:"
+        if names is None:
+            return {str(key).removeprefix(low): value for key, value in self.between(low, after_prefix(low))}
+        found = ((name, self.get(low + name)) for name in names)
+        return {name: value for name, value in found if value is not None}
+
+    def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:
+        """Write a row, or delete it if the value is ``None``."""
+        if value is None:
+            self.delete(f"{kind}:{name}")
+        else:
+            self.put(f"{kind}:{name}", value)
+
+    def _erase_turns(self, cid: int) -> bool:
+        """Delete the first turns of a conversation; return whether any are left."""
+        low, high = _bounds_of(cid)
+        last = self.key_at(low, high, ERASED_AT_ONCE)
+        self.delete_between(low, high if last is None else last)
+        return last is not None
 
     def _is_empty(self) -> bool:
         return self.get("format") is None

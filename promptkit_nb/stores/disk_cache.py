@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from diskcache import Cache, Disk
@@ -128,12 +128,17 @@ SETTINGS: dict[str, str | int] = {
 _SETS = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings", "UPDATE Settings SET value = ?")
 
 
+def connected(directory: Path, timeout_s: float) -> sqlite3.Connection:
+    """Return a connection to the database."""
+    return sqlite3.connect(directory / DATABASE, timeout=timeout_s)  # a second positional argument warns from 3.13 on
+
+
 def peek(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
     """Return whether the database has any rows, and the value of one of them, without changing anything.
 
     diskcache writes its settings when it opens a database, and so would change the cache of another program.
     """
-    with translating(directory, timeout_s), closing(sqlite3.connect(directory / DATABASE, timeout_s)) as connection:
+    with translating(directory, timeout_s), closing(connected(directory, timeout_s)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "Cache" not in tables:
             return bool(tables - {"Settings"}), None  # another process may be creating it
@@ -142,12 +147,33 @@ def peek(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
         return has_rows, row and row[0]
 
 
+class Closer:
+    """Closes a connection when it is deleted itself: with the values of its thread, and in this thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Close this connection later; closing it twice is fine."""
+        self.connection = connection
+
+    def __del__(self) -> None:
+        """Close it; Python 3.13 warns of connections that are not closed."""
+        with suppress(sqlite3.Error):  # a thread that outlives the interpreter's end is not ours to close
+            self.connection.close()
+
+
 class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
     """A ``Cache`` that writes its settings only if they differ.
 
     Writing them each time it is opened would wait for other writers, and fail on a full disk, although the rows can be
     read there.
     """
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        """The connection of this thread, which is closed when the thread ends."""
+        connection: sqlite3.Connection = super()._con
+        if getattr(self._local, "closer", None) is None or self._local.closer.connection is not connection:
+            self._local.closer = Closer(connection)
+        return connection
 
     @property
     def _sql_retry(self) -> Callable[..., Any]:

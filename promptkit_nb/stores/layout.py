@@ -9,18 +9,19 @@ branch has the ranges that were moved to it. So no turn is ever moved or rewritt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import chain
-from typing import Literal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import structs
 
-from promptkit_nb.codec import NEWEST_FORMAT, SALVAGE, check_format, decode, format_of
-from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
+from promptkit_nb.codec import NEWEST_FORMAT, check_format, decode, format_of
+from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.state import (
     Branch,
     ConversationKind,
@@ -32,6 +33,9 @@ from promptkit_nb.state import (
     Totals,
 )
 from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Turn, new_turn_id, utc_now
+
+if TYPE_CHECKING:
+    from promptkit_nb.stores.base import SortKey
 
 PLACE_BITS = 24
 ASIDE = 1 << (PLACE_BITS - 1)
@@ -148,8 +152,6 @@ class Frame:
     def current_rows(self, next_place: int) -> list[int]:
         """Return the rows of the current turns, in order."""
         places = places_of(self.order, next_place)
-        if sum((next_place if stop is None else stop) - start for start, stop in self.order) > 2 * ASIDE:
-            raise KeyError(self.order)  # such rows are not there
         return [self.row_at(place) for place in places] if self.versions else [*places]
 
     def newest_rows(self, next_place: int, n: int) -> list[int]:
@@ -190,16 +192,39 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
     """Return a record; ``StoreUnavailableError`` if a newer version of this package wrote it."""
     record = decode(stored, Record, conversation_id)
     check_format(record.format, f"The conversation {conversation_id!r}", NEWEST_FORMAT)
-    counts = record.turn_count, record.next_place, record.next_aside - ASIDE, record.revision
-    if min(counts) < 0 or max(counts[:3]) > ASIDE:
-        raise StoreCorruptedError(
-            f"A stored Record of the conversation {conversation_id!r} has absurd numbers: {record!r:.300}. {SALVAGE}"
-        )
     if record.expires_at is None or record.ttl_s is not None:
         return record
     # version 0.1 did not write the TTL; this is the longest that it can have been
     longest_s = max(0.0, (record.expires_at - record.updated_at).total_seconds())
     return structs.replace(record, ttl_s=longest_s)
+
+
+def sorted_records(
+    found: Iterable[tuple[str, bytes]], sort_by: SortKey, *, descending: bool
+) -> list[tuple[str, bytes]]:
+    """Return ids and stored records ordered by a key and then by id, without decoding the records."""
+    if sort_by == "conversation_id":
+        return sorted(found, key=itemgetter(0), reverse=descending)
+    mark = time_mark(sort_by)
+    return sorted(found, key=lambda each: (stored_time(each[1], mark), each[0]), reverse=descending)
+
+
+TIME_BYTES = 27
+"""The length of ``2026-03-01T12:00:00.123456Z``."""
+
+
+def time_mark(name: Literal["created_at", "updated_at"]) -> bytes:
+    """Return what comes before a time in a stored record; text in it cannot look the same: its quotes are escaped."""
+    return f'"{name}":"'.encode()
+
+
+def stored_time(record: bytes, mark: bytes) -> bytes:
+    """Return the time after the mark, so that stored times sort as bytes; ``TIMES`` of disk_backend is the same in SQL.
+
+    Without the ``Z``, a time without a fraction sorts before those with one: what follows then is ``"``.
+    """
+    start = record.find(mark) + len(mark)
+    return record[start : start + TIME_BYTES].replace(b"Z", b"")
 
 
 def next_free(place: int) -> int:
@@ -294,8 +319,8 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
     record = Record(
         cid=cid,
         user_id=state.user_id,
-        created_at=state.created_at,
-        updated_at=state.updated_at,
+        created_at=state.created_at.astimezone(UTC),  # stored times are compared as text
+        updated_at=state.updated_at.astimezone(UTC),
         revision=revision,
         turn_count=len(state.turns),
         next_place=len(state.turns),
@@ -371,18 +396,18 @@ def versions_at(frame: Frame, row: int) -> tuple[int, tuple[int, ...]]:
 
 
 def archived(
-    record: Record, frame: Frame, start: int, stop: int, *, branch_id: str, chain: str, now: datetime
+    record: Record, frame: Frame, start: int, stop: int, *, branch_id: str, chain: str | None, now: datetime
 ) -> tuple[Record, Frame]:
-    """Move the turns at these positions to a branch.
+    """Move the turns at these positions to a branch, at a cost that does not grow with the others.
 
-    ``chain`` is the hash of the context up to ``stop``: turns that leave at the front remain in the context that the
-    others were answered in.
+    ``chain`` is the hash of the context up to ``stop``, needed only if others follow the turns that leave at the front:
+    these remain in the context that the others were answered in.
     """
-    places = current_places(record, frame)
-    leaves_tail = stop == len(places)
+    current = _current_ranges(record, frame)
+    leaves_tail = stop == record.turn_count
     branch = BranchRecord(
         id=branch_id,
-        ranges=_ranges_of(places[start:stop]),
+        ranges=_cut(current, start, stop),
         start=start,
         kind="tail" if leaves_tail else "head",
         context_hash=frame.context_hash,
@@ -396,31 +421,30 @@ def archived(
         others = _shifted(others, start, start - stop)
     elif start == 0:
         frame = replace(frame, context_hash=None)  # no turn is left, so the next one has no context
-    return _arranged(record, frame, places[:start] + places[stop:], (*others, branch))
+    rest = (*_cut(current, 0, start), *_cut(current, stop, record.turn_count))
+    return _arranged(record, frame, rest, (*others, branch))
 
 
 def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: datetime) -> tuple[Record, Frame]:
     """Bring a branch back: a tail is swapped with the current tail, other turns are inserted where they were."""
-    places = current_places(record, frame)
-    back = list(places_of(branch.ranges, 0))
+    current = _current_ranges(record, frame)
+    count = sum(stop - first for first, stop in branch.ranges if stop is not None)
     others = tuple(each for each in frame.branches if each.id != branch.id)
-    start = min(max(branch.start, 0), len(places))
+    start = min(max(branch.start, 0), record.turn_count)
+    before, after = _cut(current, 0, start), _cut(current, start, record.turn_count)
     former = frame.context_hash
     if start == 0:
         frame = replace(frame, context_hash=branch.context_hash)
     if branch.kind == "head" and start == 0:
-        others = _rebased(others, 0, by=len(back), former=former, now=branch.context_hash)
+        others = _rebased(others, 0, by=count, former=former, now=branch.context_hash)
     elif branch.kind == "head":
-        others = _shifted(others, start, len(back))
+        others = _shifted(others, start, count)
     if branch.kind == "head":
-        return _arranged(record, frame, places[:start] + back + places[start:], others)
-    leaving = places[start:]
-    if leaving:
-        left = BranchRecord(
-            id=new_turn_id(), ranges=_ranges_of(leaving), start=start, context_hash=former, created_at=now
-        )
+        return _arranged(record, frame, (*before, *branch.ranges, *after), others)
+    if after:
+        left = BranchRecord(id=new_turn_id(), ranges=after, start=start, context_hash=former, created_at=now)
         others = (*others, left)
-    return _arranged(record, frame, places[:start] + back, others)
+    return _arranged(record, frame, (*before, *branch.ranges), others)
 
 
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
@@ -442,32 +466,48 @@ def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Re
     return new, inherited
 
 
-def current_places(record: Record, frame: Frame) -> list[int]:
-    """Return the places of the current turns, in order."""
-    return list(places_of(frame.order, record.next_place))
+def _current_ranges(record: Record, frame: Frame) -> tuple[tuple[int, int], ...]:
+    """Return the places of the current turns as closed ranges, in order."""
+    return tuple(_closed(frame.order, record.next_place))
+
+
+def _closed(ranges: Iterable[Range], end: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges that are not empty; an open one ends before ``end``."""
+    for start, stop in ranges:
+        closed = end if stop is None else stop
+        if start < closed:
+            yield start, closed
+
+
+def _cut(ranges: Iterable[tuple[int, int]], start: int, stop: int) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of the places at positions from ``start`` up to ``stop`` (excluded).
+
+    >>> _cut([(0, 3), (7, 9)], 2, 4)
+    ((2, 3), (7, 8))
+    """
+    found = []
+    before = 0  # the number of places in the ranges before this one
+    for first, end in ranges:
+        low, high = max(start - before, 0), min(stop - before, end - first)
+        if low < high:
+            found.append((first + low, first + high))
+        before += end - first
+    return tuple(found)
 
 
 def _arranged(
-    record: Record, frame: Frame, places: Sequence[int], branches: Iterable[BranchRecord]
+    record: Record, frame: Frame, ranges: Iterable[Range], branches: Iterable[BranchRecord]
 ) -> tuple[Record, Frame]:
-    """Return both with these places current; the next turn is appended after them."""
-    ranges = list(_ranges_of(places))
-    if ranges and ranges[-1][1] == record.next_place:
-        ranges[-1] = (ranges[-1][0], None)
-    else:
-        ranges.append((record.next_place, None))
-    arranged = replace(frame, order=tuple(ranges), branches=tuple(branches))
-    return structs.replace(record, turn_count=len(places)), arranged
-
-
-def _ranges_of(places: Sequence[int]) -> tuple[Range, ...]:
-    ranges: list[Range] = []
-    for place in places:
-        if ranges and ranges[-1][1] == place:
-            ranges[-1] = (ranges[-1][0], place + 1)
-        else:
-            ranges.append((place, place + 1))
-    return tuple(ranges)
+    """Return both with the places of these ranges current; the next turn is appended after them."""
+    order: list[Range] = []
+    turn_count = 0
+    for start, stop in _closed(ranges, record.next_place):
+        turn_count += stop - start
+        adjacent = order and order[-1][1] == start
+        order.append((order.pop()[0] if adjacent else start, stop))
+    last = order.pop()[0] if order and order[-1][1] == record.next_place else record.next_place
+    arranged = replace(frame, order=(*order, (last, None)), branches=tuple(branches))
+    return structs.replace(record, turn_count=turn_count), arranged
 
 
 def _shifted(branches: Iterable[BranchRecord], at: int, by: int) -> tuple[BranchRecord, ...]:

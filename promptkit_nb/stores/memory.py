@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from promptkit_nb.errors import StoreUnavailableError
+from promptkit_nb.errors import InvalidArgumentError, StoreUnavailableError
+from promptkit_nb.stores.layout import sorted_records
 from promptkit_nb.stores.row_store import RowStore
 from promptkit_nb.turns import utc_now
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from promptkit_nb.stores.backend import Appending
-    from promptkit_nb.stores.base import Duration
+    from promptkit_nb.stores.backend import Appending, KeptKind
+    from promptkit_nb.stores.base import Duration, SortKey
     from promptkit_nb.stores.index import Entry
 
 T = TypeVar("T")
@@ -46,6 +47,13 @@ class MemoryStore(RowStore):
         """Return what it is."""
         return self._described()
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise InvalidArgumentError(
+            "A MemoryStore cannot be pickled, because other processes have no part in its memory; use "
+            "DiskStore(directory), which they open again."
+        )
+
 
 class MemoryBackend:
     """Rows in dicts; the writes of a failing transaction are undone."""
@@ -63,6 +71,7 @@ class MemoryBackend:
         self._accounts: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
         self._entries: dict[str, tuple[Entry, ...]] = {}
+        self._kept: dict[KeptKind, dict[str, bytes]] = {"kept": {}, "counted": {}}
         self._last_cid = 0
         self._closed = False
 
@@ -110,9 +119,21 @@ class MemoryBackend:
             if conversation_id.startswith(prefix) and user_id in (None, owner):
                 yield conversation_id, value
 
-    def ids(self) -> list[str]:
-        """Return the ids of all conversations."""
-        return list(self._records)
+    def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield id and record of those conversations that exist."""
+        for each in conversation_ids:
+            if each in self._records:
+                yield each, self._records[each][1]
+
+    def sorted_records(
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+    ) -> list[tuple[str, bytes]]:
+        """Return the same as ``records``, ordered by a key and then by id."""
+        return sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
+
+    def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:
+        """Return the ids that have the prefix."""
+        return [each for each, _ in self.records(prefix, user_id)]
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
@@ -128,6 +149,10 @@ class MemoryBackend:
         self._drop(self._frames, conversation_id)
         self._drop(self._turns, cid)
         self._drop(self._places, cid)
+
+    def erase_rest(self) -> bool:
+        """Return False: nothing is left."""
+        return False
 
     def next_cid(self) -> int:
         """Return a number that was never used for a conversation."""
@@ -190,6 +215,21 @@ class MemoryBackend:
         else:
             self._drop(self._entries, entry.key)
 
+    def checkpoint(self) -> None:
+        """Do nothing: commits have no work to do later."""
+
+    def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
+        """Return the rows of this kind by name, or those of these names."""
+        rows = self._kept[kind]
+        return dict(rows) if names is None else {name: rows[name] for name in names if name in rows}
+
+    def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:
+        """Write a row, or delete it if the value is ``None``."""
+        if value is None:
+            self._drop(self._kept[kind], name)
+        else:
+            self._put(self._kept[kind], name, value)
+
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
@@ -197,6 +237,8 @@ class MemoryBackend:
             for rows in (self._records, self._frames, self._turns, self._places, self._accounts, self._notes):
                 rows.clear()
             self._entries.clear()
+            for kept in self._kept.values():
+                kept.clear()
 
     @property
     def closed(self) -> bool:

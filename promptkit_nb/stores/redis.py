@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptedError
 from promptkit_nb.stores.checks import seconds_of, ttl_s_of
+from promptkit_nb.stores.row_access import Reopening, reopened
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
@@ -89,30 +90,32 @@ class RedisStore(RowStore):
         within_s = seconds_of("timeout_s", timeout_s)
         ttl_s = ttl_s_of(ttl)
         rows = RedisBackend(url, password=password, prefix=prefix, client=client, timeout_s=within_s)
+        is_public = password is None and client is None and clock is None and "@" not in url
+        reopen = partial(type(self), url, prefix=prefix, ttl=ttl_s, timeout_s=within_s)
+        self._reopen = reopen if is_public else None
         super().__init__(rows, ttl_s, clock or rows.now)
+
+    def __reduce__(self) -> Reopening[RedisStore]:
+        """Return how another process opens the same store; a password is in no pickle."""
+        if self._reopen is None:
+            raise InvalidArgumentError(
+                "A RedisStore with a password, a client, or a clock of its own cannot be pickled; open it in each "
+                "process, as in RedisStore(url, password=…)."
+            )
+        return reopened, (self._reopen, self.user_id)
 
     def __repr__(self) -> str:
         """Return where it is, without the password."""
         return self._described(self.backend.where)
 
-    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
+    def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently; what the server has left of one that it evicted in part, too."""
         try:
-            super().delete(conversation_id, expected_revision=expected_revision)
+            super().delete(conversation_id, keep_spending=keep_spending, expected_revision=expected_revision)
         except StoreCorruptedError:
             erase = partial(self.backend.erase_damaged, conversation_id, self.user_id)
             if not self.backend.run(erase, write=True):
                 raise
-
-    def check_keeps(self) -> None:
-        """Raise ``StoreUnavailableError`` if the server may evict what would be stored; asked before a call is paid.
-
-        >>> from promptkit_nb import RedisStore
-        >>> def check(url: str) -> None:
-        ...     with RedisStore(url, prefix="team:") as store:
-        ...         store.check_keeps()
-        """
-        self.backend.run(self._check_keeps, write=False)
 
     def move_old_keys(self) -> int:
         """Move what still has the keys of version 0.1; return how many conversations that were.

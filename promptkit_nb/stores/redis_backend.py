@@ -34,6 +34,7 @@ from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.checks import incomplete
 from promptkit_nb.stores.index import Entry
+from promptkit_nb.stores.layout import sorted_records
 from promptkit_nb.stores.redis_client import LOST, MOVING, Node, address_of, checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Keys, Numbered
 from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, RedisLists
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from promptkit_nb.stores.backend import Appending
+    from promptkit_nb.stores.backend import Appending, KeptKind
+    from promptkit_nb.stores.base import SortKey
 
 
 T = TypeVar("T")
@@ -218,9 +220,28 @@ class RedisBackend:
                 else:
                     yield each.conversation_id, record
 
-    def ids(self) -> list[str]:
-        """Return the ids of all conversations, even if a record cannot be read or has expired."""
-        return [each.conversation_id for each in self._lists.find(self._reader, "", None)]
+    def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield id and record of those conversations that exist."""
+        for start in range(0, len(conversation_ids), AT_ONCE):
+            part = conversation_ids[start : start + AT_ONCE]
+            names = [f"h:{each}" for each in part]
+            found = self._reader.mget(self._keys.both(names))
+            width = len(found) // len(names)
+            for index, each in enumerate(part):
+                record, _ = self._picked(each, found[index * width : (index + 1) * width])
+                self._now.unwatched[names[index]] = record
+                if record is not None:
+                    yield each, record
+
+    def sorted_records(
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+    ) -> list[tuple[str, bytes]]:
+        """Return the same as ``records``, ordered by a key and then by id."""
+        return sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
+
+    def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:
+        """Return the ids that have the prefix, even if a record cannot be read or has expired."""
+        return [each.conversation_id for each in self._lists.find(self._reader, prefix, user_id)]
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
@@ -239,6 +260,10 @@ class RedisBackend:
         self._now.changed.add(f"h:{conversation_id}")
         self._write("UNLINK", *self._keys.both(Numbered(conversation_id, cid).names))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
+
+    def erase_rest(self) -> bool:
+        """Return False: the server deletes long conversations on a thread of its own."""
+        return False
 
     def next_cid(self) -> int:
         """Return a number that was never used for a conversation: one of 2 to the power of 62, at random."""
@@ -360,6 +385,26 @@ class RedisBackend:
                     cid = int(key.rpartition(b":")[2])
                     self._write("UNLINK", key, self._keys(f"i:{cid}"))
         return bool(listed)
+
+    def checkpoint(self) -> None:
+        """Do nothing: commits have no work to do later."""
+
+    def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
+        """Return the rows of this kind by name, or those of these names."""
+        key = self._keys(kind)
+        self._now.pipeline.watch(key)
+        self._now.watched.add(kind)
+        if names is None:
+            return {name.decode(): value for name, value in self._reader.hgetall(key).items()}
+        found = self._reader.hmget(key, [name.encode() for name in names]) if names else []
+        return {name: value for name, value in zip(names, found, strict=True) if value is not None}
+
+    def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:
+        """Write a row, or delete it if the value is ``None``."""
+        if value is None:
+            self._write("HDEL", self._keys(kind), name.encode())
+        else:
+            self._write("HSET", self._keys(kind), name.encode(), value)
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""

@@ -8,10 +8,11 @@ turns are not read at all.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from msgspec import structs
 
@@ -27,7 +28,7 @@ from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState, Head
@@ -38,6 +39,18 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="RowAccess")
+
+
+R = TypeVar("R", bound="RowAccess")
+Reopening = tuple[Callable[[Callable[[], R], str | None], R], tuple[Callable[[], R], str | None]]
+"""What ``__reduce__`` of a store returns."""
+
+
+def reopened(reopen: Callable[[], R], user_id: str | None) -> R:
+    """Return a store as it was pickled: opened again, and narrowed to its user."""
+    store = reopen()
+    store.user_id = user_id
+    return store
 
 
 def deleting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -64,7 +77,6 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
 _TTL = "shortest_ttl_s"
 
-MOST_REPORTS = 10
 MOST_CONVERSATIONS = 1000
 MOST_BYTES = 4 * 2**20
 """How much JSON of turns is cached; decoded, it takes about four times as much memory."""
@@ -183,6 +195,12 @@ class RowAccess:
         if self.ttl_s is not None:
             self._announce_ttl(self.ttl_s)
 
+    def __copy__(self) -> Self:
+        """Return another handle of the same store; pickling opens it again instead."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     def now(self) -> datetime:
         """Return the time by the clock that decides about ages and the days of budgets."""
         return self._clock()
@@ -196,7 +214,7 @@ class RowAccess:
         if not self._is_expired(record):
             return record
         if erase_expired:
-            self._erase(conversation_id, record)
+            self._erase_expired(conversation_id, record)
         return None
 
     def stored_id(self, conversation_id: str) -> str:
@@ -278,6 +296,10 @@ class RowAccess:
         record, stored = self._put_used(conversation_id, found.record)
         return found._replace(stored=stored, record=record)
 
+    def _records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, Record]]:
+        for conversation_id, stored in self.backend.records(prefix, user_id):
+            yield conversation_id, record_of(stored, conversation_id)
+
     def _frame(self, conversation_id: str) -> Frame:
         stored = self.backend.frame(conversation_id)
         if stored is None:
@@ -328,18 +350,15 @@ class RowAccess:
         return record
 
     def _report_ahead(self, conversation_id: str, record: Record, now: datetime) -> None:
-        """Warn once of a time that counts as now, and only of some conversations if there are many."""
-        if conversation_id in self._reported or len(self._reported) >= MOST_REPORTS:
+        """Warn once of a time that counts as now."""
+        if conversation_id in self._reported:
             return
         self._reported.add(conversation_id)
-        is_last = len(self._reported) == MOST_REPORTS
         latest = max(record.updated_at, record.expires_at or record.updated_at)
         warnings.warn(
             f"A time of the conversation {conversation_id!r} in {self.backend.where} is more than a day ahead "
             f"({latest:%Y-%m-%d %H:%M} UTC, now is {now:%Y-%m-%d %H:%M}), so it counts as now. A clock is or was "
-            "wrong: check the clocks of the machines that use this store."
-            + " Further conversations are not reported."
-            * is_last,
+            "wrong: check the clocks of the machines that use this store.",
             stacklevel=2,
         )
 
@@ -429,6 +448,9 @@ class RowAccess:
         stored = self._put_record(state.conversation_id, record)
         self.backend.put_frame(state.conversation_id, encode(frame))
         return CachedConversation.of(stored, record, frame)
+
+    def _erase_expired(self, conversation_id: str, record: Record) -> None:
+        self._erase(conversation_id, record)
 
     def _erase(self, conversation_id: str, record: Record) -> None:
         for entry in notebook_entries(conversation_id, record):

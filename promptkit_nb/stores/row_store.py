@@ -10,21 +10,22 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from itertools import islice
+from sys import maxsize
 from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from promptkit_nb.characters import printable
-from promptkit_nb.codec import decode_turn, encode, format_of, turn_and_line
+from promptkit_nb.characters import terminal_text
+from promptkit_nb.codec import checked, decode_turn, encode, format_of, turn_and_line
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import StoreCorruptedError, StoreError
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
-from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Summary, carry_totals
+from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, carry_totals
 from promptkit_nb.stores import checks, ledger
 from promptkit_nb.stores.backend import AccountChange, Appending
-from promptkit_nb.stores.base import Charge, Duration, PeriodicCleanup, Reservation, SortKey, StateStore, StoredTurn
-from promptkit_nb.stores.damage import Damage
+from promptkit_nb.stores.base import Charge, Duration, Reservation, SortKey, StateStore, StoredTurn
 from promptkit_nb.stores.index import (
     Entry,
     answer_key,
@@ -33,17 +34,20 @@ from promptkit_nb.stores.index import (
     turn_entries,
     turn_entry,
 )
+from promptkit_nb.stores.kept_usage import KeptUsage, PaidCalls, check_kept
 from promptkit_nb.stores.layout import (
     Record,
     archived,
     forked,
     head_of,
     inherited,
+    record_of,
     replaced,
     restored_branch,
     restored_version,
 )
-from promptkit_nb.stores.row_access import CachedConversation, RowAccess, deleting, writing
+from promptkit_nb.stores.row_access import CachedConversation, writing
+from promptkit_nb.stores.row_erasure import RowErasure
 from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-class RowStore(RowAccess, StateStore):
+class RowStore(RowErasure, StateStore):
     """A store over any ``Backend``; the docstrings of ``StateStore`` apply."""
 
     def get(self, conversation_id: str) -> ConversationState:
@@ -95,6 +99,7 @@ class RowStore(RowAccess, StateStore):
         check_own_user(self.user_id, state.user_id)
         if self._find(state.conversation_id, erase_expired=True) is not None:
             raise checks.exists_already(state.conversation_id)
+        self._count_again(PaidCalls.of_state(state))
         return self._head(state.conversation_id, self._write(state, revision=1))
 
     @writing
@@ -112,6 +117,7 @@ class RowStore(RowAccess, StateStore):
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
+        self._count_again(PaidCalls.of_state(state))
         return self._head(conversation_id, self._write(state, revision + 1, record))
 
     @writing
@@ -127,6 +133,7 @@ class RowStore(RowAccess, StateStore):
         record, frame, new_place = replaced(record, frame, place, turn)
         self._put_turn(conversation_id, record, new_place, turn, line)
         self._enter(charge)
+        self._count_turn_again(record.user_id, turn)
         return self._save(conversation_id, self._counted(record), frame)
 
     @writing
@@ -138,11 +145,13 @@ class RowStore(RowAccess, StateStore):
         checks.check_branch_id(as_branch, [branch.id for branch in frame.branches])
         if start == stop:
             return self._save(conversation_id, record)
-        leaving = self._state(conversation_id, record).turns[start:stop]
-        chain = chain_of(leaving, frame.context_hash)
-        now = self._clock()
+        record = self._counted(record)
+        chain = None
+        if start == 0 and stop < record.turn_count:  # the hash of what leaves at the front, which has to be read
+            chain = chain_of(self._state(conversation_id, record).turns[:stop], frame.context_hash)
+        now = record.updated_at
         record, frame = archived(record, frame, start, stop, branch_id=as_branch, chain=chain, now=now)
-        return self._save(conversation_id, self._counted(record), frame)
+        return self._save(conversation_id, record, frame)
 
     @writing
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
@@ -190,33 +199,21 @@ class RowStore(RowAccess, StateStore):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Head]:
-        """Return the heads in a total and stable order; warn of conversations that cannot be read."""
-        heads, damage = self.readable_heads(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset)
-        damage.warn(self.backend.where)
-        return heads
-
-    def readable_heads(
-        self,
-        prefix: str | None = None,
-        user_id: str | None = None,
-        sort_by: SortKey = "updated_at",
-        *,
-        descending: bool = True,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> tuple[builtins.list[Head], Damage]:
-        """Return the same as ``list``, and what is left out of it."""
+        """Return the heads in a total and stable order."""
         prefix, user_id = checks.checked_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
         prefix = self.stored_prefix(prefix or "")
         user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
 
-        def page() -> tuple[list[Head], Damage]:
-            damage = Damage()
-            records = damage.readable(self.backend.records(prefix, user_id))
-            found = (each for each in records if not self._is_expired(each[1]))
-            chosen = checks.sorted_page(found, sort_by, descending=descending, limit=limit, offset=offset)
-            return [*self._heads(chosen, damage)], damage
+        checks.check_page(sort_by, limit, offset)
+
+        def page() -> list[Head]:
+            records = self.backend.sorted_records(sort_by, prefix, user_id, descending=descending)
+            found = ((each, record_of(stored, each)) for each, stored in records)
+            live = ((each, record) for each, record in found if not self._is_expired(record))
+            end = maxsize if limit is None else min(offset + limit, maxsize)
+            chosen = islice(live, min(offset, maxsize), end)
+            return [self._head_at(each, record) for each, record in chosen]
 
         return self.backend.run(page, write=False)
 
@@ -224,6 +221,19 @@ class RowStore(RowAccess, StateStore):
         """Merge JSON values into the metadata."""
         conversation_id = self.stored_id(check_conversation_id(conversation_id))
         return self._update_metadata(conversation_id, json_copy(changes, "metadata"))
+
+    def update_settings(
+        self,
+        conversation_id: str,
+        settings: Settings,
+        *,
+        system_prompt: str | None,
+        expected_revision: int | None = None,
+    ) -> Head:
+        """Replace the settings and the system prompt, without reading or writing the turns."""
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
+        settings = checks.checked_settings(settings)
+        return self._update_settings(conversation_id, settings, system_prompt, expected_revision)
 
     @writing
     def fork(self, conversation_id: str, new_id: str) -> Head:
@@ -275,33 +285,6 @@ class RowStore(RowAccess, StateStore):
         key = answer_key(user_id, provider, replay_key)
         return self.backend.run(partial(self._find_answers, key, replay_key, user_id, limit), write=False)
 
-    @deleting
-    def delete(self, conversation_id: str, *, expected_revision: int | None = None) -> None:
-        """Delete the conversation permanently."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record = self._visible(conversation_id)
-        checks.check_revision(conversation_id, record.revision, expected_revision)
-        self._erase(conversation_id, record)
-
-    def delete_prefix(self, prefix: str) -> tuple[str, ...]:
-        """Delete the conversations whose id has the prefix; return their ids, sorted."""
-        ids, damage = self._erase_before(None, self.stored_prefix(check_conversation_id(prefix)))
-        damage.warn(self.backend.where)
-        return ids
-
-    def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Delete what was last updated before then, and what has expired; return the ids, sorted."""
-        cutoff = checks.cutoff_of("older_than", older_than, self._clock())
-        ids, damage = self._erase_before(cutoff, dry_run=dry_run)
-        damage.warn(self.backend.where)
-        return ids
-
-    def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
-        self.cleanup(older_than, dry_run=True)  # raises errors here, before they are only logged in the background
-        self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), checks.seconds_of("every", every)))
-        return self._cleanups[-1]
-
     def reserve(
         self, scopes: Sequence[str], usd: Decimal, *, limit: Decimal | Mapping[str, Decimal] | None, lease: Duration
     ) -> Reservation:
@@ -320,12 +303,18 @@ class RowStore(RowAccess, StateStore):
         return reservation
 
     @writing
-    def settle(self, reservation: Reservation, usd: Decimal) -> None:
-        """Replace the reserved amount with what the call cost."""
+    def settle(self, reservation: Reservation, usd: Decimal, *, kept: KeptUsage | None = None) -> None:
+        """Replace the reserved amount with what the call cost; ``kept`` is the usage of a call without a turn."""
         ledger.check_reservation(reservation)
         checks.check_usd("usd", usd)
+        if kept is not None:
+            check_kept(kept)
+            check_own_user(self.user_id, kept.user_id)
         scopes = self._checked_scopes(reservation.scopes)
-        self._put_accounts(ledger.changes_by_settling(reservation, usd, self.backend.accounts(scopes)))
+        changes = ledger.changes_by_settling(reservation, usd, self.backend.accounts(scopes))
+        self._put_accounts(changes)
+        if kept is not None and changes:
+            self._keep_amounts([kept])
 
     def spending(self, scope: str) -> ledger.Account:
         """Return what was spent and is reserved in a scope of the ledger."""
@@ -333,23 +322,13 @@ class RowStore(RowAccess, StateStore):
         (stored,) = self.backend.run(partial(self.backend.accounts, [scope]), write=False)
         return ledger.account_of(stored)
 
-    def conversation_ids(self) -> tuple[str, ...]:
-        """Return the ids of all conversations, sorted; unlike ``list``, even if one of them is damaged."""
-        return self.backend.run(self._ids, write=False)
-
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation, sorted by id."""
         check_own_user(self.user_id, user_id)
-        heads, damage = self.readable_heads(prefix, user_id, "conversation_id", descending=False)
-        for head in heads:
-            try:
-                state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
-            except StoreCorruptedError as error:
-                damage.add(head.conversation_id, error)
-                continue
+        for head in self.list(prefix, user_id, "conversation_id", descending=False):
+            state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
             if state is not None and state.user_id == head.user_id:  # neither deleted nor another user's since
                 yield from StoredTurn.all_of(state)
-        damage.warn(self.backend.where, stacklevel=2)
 
     def close(self) -> None:
         """Close files and connections and stop cleaning up; a narrowed store leaves the store open."""
@@ -378,13 +357,6 @@ class RowStore(RowAccess, StateStore):
             return state
         return replace(state, conversation_id=conversation_id, user_id=user_id)
 
-    def _heads(self, records: Iterable[tuple[str, Record]], damage: Damage) -> Iterator[Head]:
-        for conversation_id, record in records:
-            try:
-                yield self._head_at(conversation_id, record)
-            except StoreCorruptedError as error:
-                damage.add(conversation_id, error)
-
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
         found = self._with_new_ttl(conversation_id)
         return self._state(conversation_id, found.record), found
@@ -395,7 +367,7 @@ class RowStore(RowAccess, StateStore):
         """Append in one step if the conversation is unchanged since this handle read it, else read it first."""
         self._check_keeps()
         known = self._cache.take(conversation_id)
-        if known is not None and self._can_append_to(known.record):
+        if known is not None and self._can_append_to(known.record, turn):
             former = known.record
             record = self._used(conversation_id, former.appended(turn, self._clock()))
             stored = encode(record)
@@ -419,6 +391,7 @@ class RowStore(RowAccess, StateStore):
         user_id = self._stored_user(check_user_id(user_id))
         now = self._clock()
         self._enter(charge)
+        self._count_turn_again(user_id, turn)
         return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
 
     def _reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
@@ -426,8 +399,13 @@ class RowStore(RowAccess, StateStore):
         stored = self.backend.accounts(reservation.scopes)
         self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, stored))
 
-    def _can_append_to(self, known: Record) -> bool:
-        """Return whether a conversation, as it is known, is still there for this store."""
+    def _can_append_to(self, known: Record, turn: Turn) -> bool:
+        """Return whether a conversation, as it is known, is still there, and only the rows of one turn would change.
+
+        A turn that is older than the last write may have been deleted elsewhere: then its kept amounts change, too.
+        """
+        if turn.created_at < known.updated_at:
+            return False
         return not self._is_expired(known) and not self._is_hidden(known)
 
     def _append_to_stored(
@@ -437,6 +415,7 @@ class RowStore(RowAccess, StateStore):
         if self.backend.place_of(record.cid, turn.id) is None:
             self._put_turn(conversation_id, record, record.next_place, turn, line)
             self._enter(charge)
+            self._count_turn_again(record.user_id, turn)
             record = record.appended(turn, self._clock())
         record, stored = self._put_used(conversation_id, record)
         return found._replace(stored=stored, record=record)
@@ -521,7 +500,7 @@ class RowStore(RowAccess, StateStore):
         closed = ["closed"] if self.backend.closed else []
         user = [] if self.user_id is None else [f"narrowed to {self.user_id!r}"]
         words = ", ".join((*closed, *details, *user))
-        return printable(f"<{type(self).__name__}{words and ': '}{words}>")
+        return terminal_text(f"<{type(self).__name__}{words and ': '}{words}>")
 
     def _owner_of(self, user_id: str) -> str:
         """Return the user that a conversation is created for."""
@@ -546,10 +525,14 @@ class RowStore(RowAccess, StateStore):
             ledger.check_visible(self.user_id, found)
         return found
 
-    def _ids(self) -> tuple[str, ...]:
-        if self.user_id is None:
-            return tuple(sorted(set(self.backend.ids())))
-        return tuple(sorted({each for each, _ in self.backend.records("", self.user_id)}))
+    @writing
+    def _update_settings(
+        self, conversation_id: str, settings: Settings, system_prompt: str | None, expected_revision: int | None
+    ) -> Head:
+        record, frame = self._visible_with_frame(conversation_id)
+        checks.check_revision(conversation_id, record.revision, expected_revision)
+        changed = checked(replace(frame, settings=settings, system_prompt=system_prompt))
+        return self._save(conversation_id, self._counted(record), changed)
 
     @writing
     def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
@@ -558,28 +541,3 @@ class RowStore(RowAccess, StateStore):
             return self._save(conversation_id, record)
         frame = replace(frame, metadata={**frame.metadata, **changes})
         return self._save(conversation_id, self._counted(record), frame)
-
-    @deleting
-    def _erase_before(
-        self, cutoff: datetime | None, prefix: str = "", *, dry_run: bool = False
-    ) -> tuple[tuple[str, ...], Damage]:
-        """Delete what has the prefix and was last updated before the cutoff, if there is one, or has expired."""
-        chosen, ahead, damage = {}, {}, Damage()
-        now = self._clock()
-        for conversation_id, record in damage.readable(self.backend.records(prefix, self.user_id)):
-            if cutoff is None or _is_older(record, cutoff, now) or self._is_expired(record):
-                chosen[conversation_id] = record
-            elif record.is_ahead(now):
-                ahead[conversation_id] = structs.replace(record, noticed_at=record.noticed_at or now)
-        if not dry_run:
-            for conversation_id, record in chosen.items():
-                self._erase(conversation_id, record)
-            for conversation_id, record in ahead.items():
-                self._report_ahead(conversation_id, record, now)
-                self._put_record(conversation_id, record)  # so that it ages from now on
-        return tuple(sorted(chosen)), damage
-
-
-def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
-    """Return whether a conversation was last used before the cutoff, if that is a time that has come."""
-    return (record.last_used(now) if cutoff <= now else record.updated_at) < cutoff

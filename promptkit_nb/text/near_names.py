@@ -45,10 +45,11 @@ def similar_names(name: str, known: Iterable[str], least: float = 0.6) -> tuple[
 
     candidates = [other for other in known if other != name]
     likeness = Indel.normalized_similarity
-    close = extract(name, candidates, scorer=OSA.distance, processor=str.casefold, score_cutoff=2, limit=_MOST)
-    close = [found for found in close if likeness(name, found[0], processor=str.casefold) >= least]
-    like = extract(name, candidates, scorer=likeness, processor=str.casefold, score_cutoff=least, limit=_MOST)
-    return tuple(dict.fromkeys(other for other, _, _ in [*close, *like]))[:_MOST]
+    wanted, folded = name.casefold(), [other.casefold() for other in candidates]  # once, as there may be very many
+    close = extract(wanted, folded, scorer=OSA.distance, score_cutoff=2, limit=_MOST)
+    close = [found for found in close if likeness(wanted, found[0]) >= least]
+    like = extract(wanted, folded, scorer=likeness, score_cutoff=least, limit=_MOST)
+    return tuple(dict.fromkeys(candidates[at] for _, _, at in [*close, *like]))[:_MOST]
 
 
 class Suggestions:

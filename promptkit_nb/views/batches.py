@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal  # noqa: TC003 - msgspec reads the annotations
 from functools import cache
 from itertools import chain
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from promptkit_nb.stores.kept_usage import KeptUsage
     from promptkit_nb.stores.row_reader import ConversationRows
+
+KEPT = "kept"
+"""The status of what was paid for without a stored turn; only usage shows it."""
 
 DROPPED = "dropped"
 """The status of the spending on turns that the store was told to forget; only usage shows it."""
@@ -119,7 +123,7 @@ class Batch:
 class _Block(NamedTuple):
     """Consecutive lines of one conversation; ``position`` is that of the first, if they are current."""
 
-    conversation_id: str
+    conversation_id: str | None
     user_id: str
     status: str
     line_count: int
@@ -140,8 +144,8 @@ class TurnLines:
         return len(self.lines)
 
     def conversation_ids(self) -> list[str]:
-        """Return the conversation of each line."""
-        return [block.conversation_id for block in self.blocks for _ in range(block.line_count)]
+        """Return the conversation of each line; ``""`` if it has none."""
+        return [block.conversation_id or "" for block in self.blocks for _ in range(block.line_count)]
 
     def add_state(self, state: ConversationState) -> None:
         """Add the current turns in their order, then former versions, branches, summaries and dropped spending."""
@@ -152,6 +156,11 @@ class TurnLines:
         for branch in state.branches:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
         own.add_unstored(state.summaries, state.dropped, state.settings.source)
+
+    def add_kept(self, kept: Iterable[KeptUsage]) -> None:
+        """Add what was paid for without a stored turn."""
+        for each in kept:
+            _Writer(self, None, each.user_id).add([_kept_line(each)], KEPT)
 
     def add_rows(self, conversation: ConversationRows) -> None:
         """Add the same from stored rows, or only what was appended since; ``KeyError`` if a row is missing."""
@@ -184,7 +193,7 @@ class _Writer:
     """Adds the lines of one conversation."""
 
     to: TurnLines
-    conversation_id: str
+    conversation_id: str | None
     user_id: str
 
     def add(
@@ -409,6 +418,21 @@ def _summary_line(summary: Summary, source: str) -> bytes:
         source=source,
     )
     return encode_json(decode_json(encode_turn(turn)) | {_SPENDING: {"paid": int(summary.counts)}})
+
+
+def _kept_line(kept: KeptUsage) -> bytes:
+    """Return the amounts of calls without a stored turn as the line of a turn, answered when their day began."""
+    line: dict[str, object] = {
+        "messages": [],
+        "usage": None if kept.other_tokens else kept.usage,
+        "cost": kept.known_cost,
+        "model": kept.model,
+        "provider": kept.provider,
+        "source": kept.source,
+        "created_at": None if kept.day is None else datetime.combine(kept.day, time(), UTC),
+        _SPENDING: {"paid": kept.calls, "unpriced": kept.unpriced, "total_tokens": kept.total_tokens},
+    }
+    return encode_json(line)
 
 
 def _dropped_line(dropped: Totals, source: str) -> bytes:

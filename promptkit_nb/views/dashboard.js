@@ -83,7 +83,7 @@ function render({ model, el }) {
 
   function tableNode({ name, columns, rows, opens }) {
     const cells = (row, place) => row.map((text, column) =>
-      make("td", {}, opens.length && column === 0 ? opener(text, opens[place]) : text));
+      make("td", {}, opens[place] && column === 0 ? opener(text, opens[place]) : text));
     return make("div", { class: opens.length ? "promptkit-table promptkit-wide" : "promptkit-table" },
       make("table", {}, make("caption", {}, name),
         make("thead", {}, make("tr", {}, ...columns.map((column) => make("th", { scope: "col" }, column)))),

@@ -21,6 +21,7 @@ from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import note_html, total_text, usd_text
 from promptkit_nb.turns import OWN_SOURCE
 from promptkit_nb.views.plots import (
+    KEPT_NAME,
     ORIGIN,
     PERIODS,
     UNKNOWN,
@@ -51,7 +52,7 @@ _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of texts; ``opens`` are the ids of the conversations that its rows open, if any."""
+    """A table of texts; ``opens`` are the ids of the conversations that its rows open, ``""`` for a row without one."""
 
     name: str
     columns: tuple[str, ...]
@@ -128,7 +129,7 @@ class UsageReport:
         rows_by_cost = self._by_cost("conversation_id", "user_id")[:MAX_ROWS]
         rows = tuple(
             (
-                one_line(row["conversation_id"]),
+                _name(row["conversation_id"], KEPT_NAME),
                 one_line(row["user_id"]),
                 _count(row["turns"]),
                 _count(row["total_tokens"]),
@@ -137,9 +138,8 @@ class UsageReport:
             for row in rows_by_cost
         )
         columns = ("conversation", "user", "turns", "tokens", "cost")
-        return Table(
-            "Most expensive conversations", columns, rows, tuple(row["conversation_id"] for row in rows_by_cost)
-        )
+        opens = tuple(row["conversation_id"] if isinstance(row["conversation_id"], str) else "" for row in rows_by_cost)
+        return Table("Most expensive conversations", columns, rows, opens)
 
     def _by(self, name: str, key: str) -> Table:
         rows = tuple(
@@ -159,8 +159,8 @@ def _cost_of(row: dict[str, Any]) -> str:
     return total_text(Decimal(repr(float(cost_usd))), int(row["unpriced_turns"]))
 
 
-def _name(value: object) -> str:
-    return one_line(value) if isinstance(value, str) else UNKNOWN
+def _name(value: object, missing: str = UNKNOWN) -> str:
+    return one_line(value) if isinstance(value, str) else missing
 
 
 def _count(value: Any) -> str:

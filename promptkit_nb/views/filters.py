@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
@@ -101,6 +101,10 @@ class Filters:
             until=end,
             status=status,
         )
+
+    def by_day(self) -> Filters:
+        """Return the filters for amounts of whole days, which have the time at which their day began."""
+        return self if self.since is None else replace(self, since=datetime.combine(self.since.date(), time(), UTC))
 
     @property
     def selects_some_conversations(self) -> bool:

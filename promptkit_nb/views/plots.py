@@ -30,6 +30,7 @@ ORIGIN = ("source", "price_source")
 MAX_SERIES = 7
 UNKNOWN = "unknown"
 OTHERS = "others"
+KEPT_NAME = "(no longer stored)"
 NAME_CHARACTERS = 28
 
 # Okabe and Ito's colors: distinct for color-blind people, on white and on black.
@@ -133,7 +134,10 @@ def draw_most_expensive(axes: Axes, usage: pd.DataFrame) -> None:
         say_nothing_was_paid(axes)
         return
     axes.barh(range(len(shown)), shown["cost_usd"], 0.7, color=COLORS[0])
-    axes.set_yticks(range(len(shown)), [preview(name, NAME_CHARACTERS) for name in shown["conversation_id"]])
+    axes.set_yticks(
+        range(len(shown)),
+        [preview(name, NAME_CHARACTERS) for name in shown["conversation_id"].astype("str").fillna(KEPT_NAME)],
+    )
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("US dollars")
@@ -158,7 +162,8 @@ def _by_series(
     known = usage.dropna(subset=[period, figure])
     if not series:
         return known.groupby(period, observed=True)[[figure]].sum()
-    named = known.assign(**{series[0]: known[series[0]].astype("str").fillna(UNKNOWN)})
+    missing = KEPT_NAME if series[0] == "conversation_id" else UNKNOWN
+    named = known.assign(**{series[0]: known[series[0]].astype("str").fillna(missing)})
     table = named.pivot_table(index=period, columns=series[0], values=figure, aggfunc="sum", fill_value=0)
     if like is not None:
         others = [name for name in table.columns if name not in like.columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -146,7 +147,7 @@ KEYS: Schema = (
     _PRICE_SOURCE,
     _CELL_ID,
     Column("finish_reason", "category", "why the answer ended: stop, length, interrupted, …"),
-    _STATUS,
+    Column("status", "category", "that of the turns, or dropped, or kept (no turn is stored any more)"),
 )
 
 USAGE: Schema = (
@@ -161,7 +162,10 @@ def documents(schema: Schema) -> Callable[[F], F]:
     """Replace ``{columns}`` in a function's docstring with the table of a schema, indented like code."""
 
     def describe(function: F) -> F:
-        function.__doc__ = (function.__doc__ or "").replace("    {columns}", indent(table_of(schema), " " * 8))
+        # Python 3.13 removes the indentation of docstrings.
+        place = re.compile(r"^( *)\{columns\}", re.MULTILINE)
+        table = table_of(schema)
+        function.__doc__ = place.sub(lambda found: indent(table, f"{found[1]}    "), function.__doc__ or "")
         return function
 
     return describe

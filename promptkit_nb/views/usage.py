@@ -11,7 +11,7 @@ import numpy as np
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, dollars, frame_of, integers
 from promptkit_nb.views.filters import Filters, Moment, passes
-from promptkit_nb.views.reading import batches_of
+from promptkit_nb.views.reading import batches_of, kept_batch, kept_usage_of
 from promptkit_nb.views.schemas import KEYS, USAGE, documents
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import PriceSource
+    from promptkit_nb.views.batches import Batch
 
 _SUMS = {
     "turns": "paid",
@@ -41,6 +42,9 @@ _MONDAY = np.timedelta64(4, "D")
 """The first Monday, counted from numpy's origin, a Thursday."""
 
 _EXACT = Context(prec=100)
+
+MAX_READS = 3
+"""How often a store is read in which conversations are being deleted."""
 
 Group = tuple[Any, ...]
 """The values of the keys: names, times, or ``None``."""
@@ -69,6 +73,10 @@ def usage_df(
     Everything that was paid for counts, including replaced and archived turns and summaries; replays and turns that a
     fork copied do not. Sums are exact. The spending on turns that the store was told to forget has no day and no model:
     both are missing, its ``status`` is ``dropped``, and only its ``total_tokens`` are known.
+
+    Deleted and expired conversations count, too, and so do calls that left no turn, such as a refused summary: their
+    ``status`` is ``kept``, their ``conversation_id`` is missing, and of their time only the day is known. A filter by
+    id excludes them.
 
     Args:
         store: The store that holds the conversations.
@@ -104,16 +112,34 @@ def usage_df(
         price_source=price_source,
         conversation_id=conversation_id,
     )
-    totals: dict[Group, list[Any]] = {}
-    for batch in batches_of(store, filters):
-        paid = batch.turns.select(passes(batch.turns, filters) & (batch.turns.arrays["paid"] > 0))
-        with localcontext(_EXACT):
-            for group, sums in _sums_by_group(paid, keys):
-                before = totals.get(group)
-                totals[group] = sums if before is None else [*map(_sum_of_known, before, sums)]
+    totals = _totals(store, filters, keys)
     if not keys and not totals:
         totals[()] = [0] * len(_SUMS)
     return frame_of([_columns(totals, keys)], (*(_KEYS[key] for key in keys), *USAGE))
+
+
+def _totals(store: StateStore, filters: Filters, keys: Sequence[str]) -> dict[Group, list[Any]]:
+    """Return the sums by group; start over if conversations were deleted meanwhile, so that none is missed."""
+    kept = kept_usage_of(store, filters)
+    totals: dict[Group, list[Any]] = {}
+    for _ in range(MAX_READS):
+        totals = {}
+        for batch in batches_of(store, filters):
+            _add(totals, batch, filters, keys)
+        _add(totals, kept_batch(kept), filters.by_day(), keys)
+        now = kept_usage_of(store, filters)
+        if now == kept:
+            break
+        kept = now
+    return totals
+
+
+def _add(totals: dict[Group, list[Any]], batch: Batch, filters: Filters, keys: Sequence[str]) -> None:
+    paid = batch.turns.select(passes(batch.turns, filters) & (batch.turns.arrays["paid"] > 0))
+    with localcontext(_EXACT):
+        for group, sums in _sums_by_group(paid, keys):
+            before = totals.get(group)
+            totals[group] = sums if before is None else [*map(_sum_of_known, before, sums)]
 
 
 def _checked(by: str | Sequence[str]) -> list[str]:

@@ -71,7 +71,7 @@ def _turn(number: int = 0) -> Turn:
 def _turns(directory: Path) -> Iterator[Ratio]:
     with DiskStore(directory / "turns") as store:
         for name, length in {"of 10": 10, "of 1,000": 1000, "of 100,000": LONG}.items():
-            _fill(store, [ConversationState(name)], turns=length)
+            fill(store, [ConversationState(name)], turns=length)
         raw = _raw(directory / "raw.db")
         lines = iter([json.loads(encode_turn(_turn(number))) for number in range(ROUNDS)])
 
@@ -112,7 +112,7 @@ def _conversations(directory: Path) -> Iterator[Ratio]:
     with DiskStore(directory / "few") as few, DiskStore(directory / "many") as many:
         for store, conversations in ((few, 10_000), (many, 100_000)):
             ids = (f"user:{number // 10}:session:{number % 10}" for number in range(conversations))
-            _fill(store, (ConversationState(each, each.split(":")[1]) for each in ids), turns=0)
+            fill(store, (ConversationState(each, each.split(":")[1]) for each in ids), turns=0)
         many_ms, few_ms = medians_ms(
             READS * 5, lambda: many.list("user:777:", limit=20), lambda: few.list("user:777:", limit=20)
         )
@@ -149,7 +149,7 @@ async def _beside_session(directory: Path) -> list[Ratio]:
     turns = iter([_turn(number) for number in range(SESSION_ROUNDS)])
     items = iter([_items(number) for number in range(SESSION_ROUNDS)])
     with DiskStore(directory / "beside") as store:
-        _fill(store, [ConversationState("a")], turns=1000)
+        fill(store, [ConversationState("a")], turns=1000)
         await theirs.add_items([item for number in range(1000) for item in _items(number)])
         append = await _awaited_ms(
             SESSION_ROUNDS, lambda: store.append("b", next(turns)), lambda: others.add_items(next(items))
@@ -201,7 +201,7 @@ async def _awaited_ms(
     return median(ours_ms), median(theirs_ms)
 
 
-def _fill(store: DiskStore, states: Iterator[ConversationState] | list[ConversationState], turns: int) -> None:
+def fill(store: DiskStore, states: Iterator[ConversationState] | list[ConversationState], turns: int) -> None:
     """Write conversations with this many turns in one transaction: appending them would take minutes."""
 
     def work() -> None:

@@ -1,0 +1,279 @@
+"""What was paid for turns that are no longer stored: amounts without ids and without text.
+
+When a conversation is deleted, its amounts are added to those of the same user and day, and the hashes of its turns are
+kept: if such a turn is stored again, as from an export, its amounts leave the kept ones, so it does not count twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from promptkit_nb.codec import decode, encode_json
+from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
+from promptkit_nb.state import ConversationState, Summary, Totals
+from promptkit_nb.stores.checks import check_usd
+from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Turn, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from promptkit_nb.stores.layout import Frame, Record
+
+_HASH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptUsage:
+    """What calls of one user, day (in UTC), provider, model and source cost, whose turns are not stored.
+
+    ``usage`` and ``cost`` are sums, ``cost`` in US dollars, without the ``unpriced`` calls, whose price is unknown.
+    ``other_tokens`` are tokens of which it is not known whether they were input or output; their day is unknown, too.
+
+    >>> from datetime import date
+    >>> KeptUsage(user_id="alice", day=date(2026, 11, 22), model="gpt-4o-mini", usage=Usage(8, 2)).total_tokens
+    10
+    """
+
+    user_id: str
+    day: date | None
+    provider: str = ""
+    model: str = ""
+    source: str = OWN_SOURCE
+    calls: int = 1
+    unpriced: int = 0
+    usage: Usage = NO_USAGE
+    other_tokens: int = 0
+    cost: Decimal = Decimal(0)
+
+    @classmethod
+    def of(
+        cls,
+        usage: Usage,
+        cost: Decimal | None,
+        *,
+        user_id: str,
+        at: datetime,
+        provider: str,
+        model: str,
+        source: str = OWN_SOURCE,
+    ) -> KeptUsage:
+        """Return the amounts of one call; ``cost`` is ``None`` if its price is unknown."""
+        return cls(
+            user_id=user_id,
+            day=at.astimezone(UTC).date(),
+            provider=provider,
+            model=model,
+            source=source,
+            unpriced=int(cost is None),
+            usage=replace(usage, estimated=False, unknown=False),
+            cost=cost or Decimal(0),
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens."""
+        return self.usage.total_tokens + self.other_tokens
+
+    @property
+    def known_cost(self) -> Decimal | None:
+        """The sum of the known costs in US dollars; ``None`` if no call has a known price."""
+        return None if self.unpriced == self.calls else self.cost
+
+    @property
+    def row(self) -> str:
+        """The name of the row that has the amounts of this user and day."""
+        return f"{'' if self.day is None else self.day.isoformat()}:{self.user_id}"
+
+    def plus(self, other: KeptUsage, sign: int = 1) -> KeptUsage:
+        """Return the sum of both, or the difference with ``sign=-1``."""
+        usage, more = self.usage, other.usage
+        return replace(
+            self,
+            calls=self.calls + sign * other.calls,
+            unpriced=self.unpriced + sign * other.unpriced,
+            usage=Usage(
+                usage.input_tokens + sign * more.input_tokens,
+                usage.output_tokens + sign * more.output_tokens,
+                usage.cached_tokens + sign * more.cached_tokens,
+                usage.reasoning_tokens + sign * more.reasoning_tokens,
+                cache_write_tokens=usage.cache_write_tokens + sign * more.cache_write_tokens,
+            ),
+            other_tokens=self.other_tokens + sign * other.other_tokens,
+            cost=self.cost + sign * other.cost,
+        )
+
+
+class PaidCall(NamedTuple):
+    """One call that was paid for, by the hash of its turn; ``at`` is when it was answered, if known."""
+
+    hash: int
+    amounts: KeptUsage
+    at: datetime | None = None
+
+
+class _PaidTurn(msgspec.Struct):
+    """The fields of a stored turn that its amounts are made of."""
+
+    id: str
+    created_at: datetime
+    usage: Usage = NO_USAGE
+    cost: Decimal | None = None
+    model: str = ""
+    provider: str = ""
+    source: str = OWN_SOURCE
+    replayed: bool = False
+    inherited: bool = False
+
+
+@dataclass(slots=True)
+class PaidCalls:
+    """The calls that a conversation paid for."""
+
+    user_id: str
+    calls: list[PaidCall] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+
+    @classmethod
+    def of_rows(
+        cls, conversation_id: str, record: Record, frame: Frame | None, lines: Mapping[int, bytes]
+    ) -> PaidCalls:
+        """Return those of a stored conversation.
+
+        The amounts of what cannot be read are what the totals of the conversation lack; only their day and model are
+        lost.
+        """
+        found = cls(record.user_id)
+        if frame is not None and frame.settings.kind == "imported":
+            return found  # another tool paid for it
+        for place, line in lines.items():
+            try:
+                turn = decode(line, _PaidTurn, conversation_id)
+            except StoreCorruptedError:
+                continue
+            if frame is None or not frame.is_inherited(place):
+                found.add_turn(turn)
+        found.add_summaries(() if frame is None else frame.summaries)
+        found.add_rest(conversation_id, record.created_at, record.totals)
+        return found
+
+    @classmethod
+    def of_state(cls, state: ConversationState) -> PaidCalls:
+        """Return those of a conversation that is about to be stored."""
+        found = cls(state.user_id)
+        if state.settings.kind == "imported":
+            return found
+        for turn in state.stored_turns:
+            found.add_turn(turn)
+        found.add_summaries(state.summaries)
+        found.add_rest(state.conversation_id, state.created_at, state.totals)
+        return found
+
+    def add_turn(self, turn: Turn | _PaidTurn) -> None:
+        """Add a turn, unless it was replayed or inherited."""
+        if not (turn.replayed or turn.inherited):
+            origin = {"provider": turn.provider, "model": turn.model, "source": turn.source}
+            self._add(turn.id, turn.usage, turn.cost, turn.created_at, **origin)
+
+    def add_summaries(self, summaries: Iterable[Summary]) -> None:
+        """Add those that were paid for."""
+        for each in summaries:
+            if each.counts:
+                name = f"summary {each.first_turn} {each.last_turn} {each.created_at.timestamp()}"
+                self._add(name, each.usage, each.cost, each.created_at, provider="", model=each.model)
+
+    def add_rest(self, conversation_id: str, created_at: datetime, totals: Totals) -> None:
+        """Add what the totals have beyond what was added, such as turns that ``set`` dropped."""
+        calls = totals.priced + totals.unpriced - self.totals.priced - self.totals.unpriced
+        tokens, cost = totals.tokens - self.totals.tokens, totals.cost - self.totals.cost
+        if calls <= 0 or tokens < 0 or cost < 0:
+            return
+        unpriced = min(max(totals.unpriced - self.totals.unpriced, 0), calls)
+        amounts = KeptUsage(
+            user_id=self.user_id, day=None, calls=calls, unpriced=unpriced, other_tokens=tokens, cost=cost
+        )
+        name = f"rest {conversation_id} {created_at.timestamp()} {calls} {tokens} {cost}"
+        self.calls.append(PaidCall(self._hash(name), amounts))
+
+    def _add(self, name: str, usage: Usage, cost: Decimal | None, at: datetime, **origin: str) -> None:
+        amounts = KeptUsage.of(usage, cost, user_id=self.user_id, at=at, **origin)
+        self.calls.append(PaidCall(self._hash(name), amounts, at))
+        self.totals = self.totals.plus(usage, cost)
+
+    def _hash(self, name: str) -> int:
+        """Return a hash of a call: with its user, because amounts are kept by user."""
+        digest = blake2b(f"{self.user_id}\n{name}".encode(), digest_size=_HASH_BYTES)
+        return int.from_bytes(digest.digest(), "little")
+
+
+def summed(amounts: Iterable[KeptUsage], sign: int = 1, to: Iterable[KeptUsage] = ()) -> list[KeptUsage]:
+    """Return the sums of amounts of the same user, day, provider, model and source, added to those of ``to``.
+
+    With ``sign=-1`` they are subtracted; what is left of nothing is left out.
+    """
+    sums = {_group_of(each): each for each in to}
+    for each in amounts:
+        group = _group_of(each)
+        before = sums.get(group)
+        if before is None:
+            before = KeptUsage(
+                user_id=each.user_id,
+                day=each.day,
+                provider=each.provider,
+                model=each.model,
+                source=each.source,
+                calls=0,
+            )
+        sums[group] = before.plus(each, sign)
+    return [each for each in sums.values() if each.calls > 0]
+
+
+def _group_of(each: KeptUsage) -> tuple[str, date | None, str, str, str]:
+    return each.user_id, each.day, each.provider, each.model, each.source
+
+
+def by_row(amounts: Iterable[KeptUsage]) -> dict[str, list[KeptUsage]]:
+    """Return the amounts by the name of their row."""
+    rows: dict[str, list[KeptUsage]] = {}
+    for each in amounts:
+        rows.setdefault(each.row, []).append(each)
+    return rows
+
+
+class KeptRow(msgspec.Struct, frozen=True):
+    """A stored row of amounts, all of one user and day."""
+
+    amounts: tuple[KeptUsage, ...]
+
+
+def amounts_in(stored: bytes | None) -> tuple[KeptUsage, ...]:
+    """Return the amounts of a stored row; none if there is no row."""
+    return () if stored is None else decode(stored, KeptRow).amounts
+
+
+def row_of(amounts: Iterable[KeptUsage]) -> bytes:
+    """Return a row of amounts as it is stored."""
+    return encode_json(KeptRow(tuple(amounts)))
+
+
+def packed(hashes: Iterable[int]) -> bytes:
+    """Return hashes as they are stored, eight bytes each."""
+    return b"".join(each.to_bytes(_HASH_BYTES, "little") for each in hashes)
+
+
+def unpacked(stored: bytes) -> tuple[int, ...]:
+    """Return the hashes of a stored row."""
+    return struct.unpack(f"<{len(stored) // _HASH_BYTES}Q", stored)
+
+
+def check_kept(kept: KeptUsage) -> None:
+    """Raise ``InvalidArgumentError`` unless these are the amounts of calls."""
+    if not isinstance(kept, KeptUsage):
+        raise InvalidArgumentError(f"kept={kept!r:.80} is not KeptUsage; give KeptUsage.of(usage, cost, …).")
+    check_usd("kept.cost", kept.cost)

@@ -1,0 +1,303 @@
+"""How a store deletes: one conversation, those of a prefix, or old ones in batches; what they cost is kept.
+
+What has to be read of the conversations is read before the transaction that deletes them, because other writers wait
+for that one.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from promptkit_nb.errors import StoreCorruptedError
+from promptkit_nb.ids import check_conversation_id, check_own_user
+from promptkit_nb.stores import checks
+from promptkit_nb.stores.base import Duration, PeriodicCleanup
+from promptkit_nb.stores.kept_usage import (
+    KeptUsage,
+    PaidCall,
+    PaidCalls,
+    amounts_in,
+    by_row,
+    packed,
+    row_of,
+    summed,
+    unpacked,
+)
+from promptkit_nb.stores.layout import Record, record_of
+from promptkit_nb.stores.row_access import RowAccess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from promptkit_nb.turns import Turn
+
+BATCH_IDS = 500
+BATCH_TURNS = 2000
+BUSY_S = 0.03
+"""How long one batch of a cleanup keeps others waiting."""
+
+PAUSE_S = 0.03
+"""How long others can write between two batches: a writer that waits in SQLite looks again within 25 ms, at first."""
+
+NEWEST = "newest"
+"""The row with the time of the newest turn whose hash is kept, in seconds: a turn that is newer is a new one."""
+
+
+class RowErasure(RowAccess):
+    """Deletes conversations; the docstrings of ``StateStore`` apply."""
+
+    def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
+        """Delete the conversation permanently; what it cost is kept."""
+        conversation_id = self.stored_id(check_conversation_id(conversation_id))
+        paid = self._paid_by([conversation_id]) if keep_spending else {}
+
+        def delete() -> None:
+            record = self._visible(conversation_id)
+            checks.check_revision(conversation_id, record.revision, expected_revision)
+            self._erase_all({conversation_id: record}, paid, keep_spending=keep_spending)
+
+        self.backend.run(delete, write=True)
+        self._erase_rest()
+
+    def delete_prefix(self, prefix: str, *, keep_spending: bool = True) -> tuple[str, ...]:
+        """Delete the conversations whose id has the prefix, in one transaction; return their ids, sorted."""
+        prefix = self.stored_prefix(check_conversation_id(prefix))
+        ids = self.backend.run(partial(self._ids, prefix), write=False)
+        paid: dict[bytes, PaidCalls] = {}
+        for part in _batches(ids, BATCH_IDS) if keep_spending else ():
+            paid |= self._paid_by(part)
+
+        def delete() -> tuple[str, ...]:
+            found = dict(self._records(prefix, self.user_id))
+            self._erase_all(found, paid, keep_spending=keep_spending)
+            return tuple(sorted(found))
+
+        deleted = self.backend.run(delete, write=True)
+        self._erase_rest()
+        return deleted
+
+    def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete what was last updated before then, and what has expired; return the ids, sorted."""
+        cutoff = checks.cutoff_of("older_than", older_than, self._clock())
+        deleted: list[str] = []
+        for part in _batches(self.backend.run(self._ids, write=False), BATCH_IDS):
+            old, ahead = self.backend.run(partial(self._old, part, cutoff), write=False)
+            if dry_run:
+                deleted += old
+                continue
+            if ahead:
+                self.backend.run(partial(self._age, [*ahead], cutoff), write=True)
+            for some in _parts_by_turns(old):
+                paid = self._paid_by(some)
+                left: Sequence[str] = some
+                while left:
+                    done, left = self.backend.run(partial(self._erase_old, left, cutoff, paid), write=True)
+                    deleted += done
+                    self._let_others_write()
+        self._erase_rest()
+        return tuple(sorted(deleted))
+
+    def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
+        """Clean up periodically on a thread, until its ``stop()`` or ``close()``."""
+        self.cleanup(older_than, dry_run=True)  # raises errors here, before they are only logged in the background
+        self._cleanups.append(PeriodicCleanup(lambda: self.cleanup(older_than), checks.seconds_of("every", every)))
+        return self._cleanups[-1]
+
+    def kept_usage(self, *, user_id: str | None = None) -> tuple[KeptUsage, ...]:
+        """Return what was paid for turns that are not stored."""
+        check_own_user(self.user_id, user_id)
+        user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
+        return self.backend.run(partial(self._kept_usage, user_id), write=False)
+
+    def conversation_ids(self) -> tuple[str, ...]:
+        """Return the ids of all conversations, sorted; unlike ``list``, even if one of them is damaged."""
+        return self.backend.run(self._ids, write=False)
+
+    def count(self, prefix: str | None = None, user_id: str | None = None) -> int:
+        """Return how many conversations ``list`` would return."""
+        prefix, user_id = checks.checked_filters(prefix, user_id)
+        check_own_user(self.user_id, user_id)
+        user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
+        return self.backend.run(partial(self._count, self.stored_prefix(prefix or ""), user_id), write=False)
+
+    def _count(self, prefix: str, user_id: str | None) -> int:
+        return sum(
+            not self._may_expire(stored) or not self._is_expired(record_of(stored, conversation_id))
+            for conversation_id, stored in self.backend.records(prefix, user_id)
+        )
+
+    def _may_expire(self, stored: bytes) -> bool:
+        return self.ttl_s is not None or b'"expires_at"' in stored
+
+    def _ids(self, prefix: str = "") -> tuple[str, ...]:
+        return tuple(sorted(set(self.backend.ids(prefix, self.user_id))))
+
+    def _old(self, conversation_ids: Sequence[str], cutoff: datetime) -> tuple[dict[str, Record], dict[str, Record]]:
+        """Return those that were last updated before the cutoff or have expired, and those whose times are ahead."""
+        old, ahead = {}, {}
+        now = self._clock()
+        for conversation_id, stored in self.backend.records_of(conversation_ids):
+            record = record_of(stored, conversation_id)
+            if self._is_hidden(record):
+                continue
+            if _is_older(record, cutoff, now) or self._is_expired(record):
+                old[conversation_id] = record
+            elif record.is_ahead(now):
+                ahead[conversation_id] = structs.replace(record, noticed_at=record.noticed_at or now)
+        return old, ahead
+
+    def _age(self, conversation_ids: Sequence[str], cutoff: datetime) -> None:
+        """Write down when a time that is ahead was noticed, so that the conversation ages from then on."""
+        for conversation_id, record in self._old(conversation_ids, cutoff)[1].items():
+            self._report_ahead(conversation_id, record, self._clock())
+            self._put_record(conversation_id, record)
+
+    def _paid_by(self, conversation_ids: Sequence[str]) -> dict[bytes, PaidCalls]:
+        """Return what conversations paid for, by their stored records."""
+
+        def read() -> list[tuple[bytes, Callable[[], PaidCalls]]]:
+            return [
+                (stored, self._paid_by_rows(each, stored)) for each, stored in self.backend.records_of(conversation_ids)
+            ]
+
+        return {stored: calls() for stored, calls in self.backend.run(read, write=False)}
+
+    def _paid_by_rows(self, conversation_id: str, stored: bytes) -> Callable[[], PaidCalls]:
+        """Read the rows of a conversation, and return a function that makes its paid calls of them."""
+        record = record_of(stored, conversation_id)
+        if not record.totals.priced + record.totals.unpriced:
+            return partial(PaidCalls, record.user_id)
+        frame, lines = None, {}
+        with suppress(StoreCorruptedError):  # its totals are known, and it can be deleted
+            frame = self._frame(conversation_id)
+            lines = dict(self.backend.turns(record.cid))
+        return partial(PaidCalls.of_rows, conversation_id, record, frame, lines)
+
+    def _erase_old(
+        self, conversation_ids: Sequence[str], cutoff: datetime, paid: Mapping[bytes, PaidCalls]
+    ) -> tuple[list[str], Sequence[str]]:
+        """Delete those that are still old, for ``BUSY_S``; return the ids of these, and what is left to do."""
+        started_s = time.monotonic()
+        erased: list[str] = []
+        calls: list[PaidCall] = []
+        left = [*conversation_ids]
+        while left:
+            for conversation_id, record in self._old([left.pop(0)], cutoff)[0].items():
+                calls += self._erase_paid(conversation_id, record, paid)
+                erased.append(conversation_id)
+            if time.monotonic() - started_s >= BUSY_S:
+                break
+        self._keep(calls)
+        return erased, left
+
+    def _erase_all(
+        self, records: Mapping[str, Record], paid: Mapping[bytes, PaidCalls], *, keep_spending: bool
+    ) -> None:
+        calls: list[PaidCall] = []
+        for conversation_id, record in records.items():
+            if keep_spending:
+                calls += self._erase_paid(conversation_id, record, paid)
+            else:
+                self._erase(conversation_id, record)
+        self._keep(calls)
+
+    def _erase_paid(self, conversation_id: str, record: Record, paid: Mapping[bytes, PaidCalls]) -> list[PaidCall]:
+        """Delete a conversation; return what it paid for, which is read now if it changed since ``paid`` was."""
+        stored = self.backend.record(conversation_id) or b""
+        found = paid.get(stored) or self._paid_by_rows(conversation_id, stored)()
+        self._erase(conversation_id, record)
+        return found.calls
+
+    def _erase_expired(self, conversation_id: str, record: Record) -> None:
+        self._keep(self._erase_paid(conversation_id, record, {}))
+
+    def _erase_rest(self) -> None:
+        """Delete what is left of long conversations, step by step."""
+        while self.backend.run(self.backend.erase_rest, write=True):
+            self._let_others_write()
+
+    def _let_others_write(self) -> None:
+        self.backend.checkpoint()
+        time.sleep(PAUSE_S)
+
+    def _keep(self, calls: Sequence[PaidCall]) -> None:
+        """Keep the amounts and hashes of calls whose turns are deleted."""
+        if not calls:
+            return
+        self._keep_amounts(each.amounts for each in calls)
+        self.backend.put_kept_row(
+            "counted", f"{time.time_ns():020}-{calls[0].hash:x}", packed(each.hash for each in calls)
+        )
+        newest_s = max(self._newest_kept_s(), *(each.at.timestamp() for each in calls if each.at is not None), 0.0)
+        self.backend.put_kept_row("counted", NEWEST, repr(newest_s).encode())
+
+    def _keep_amounts(self, amounts: Iterable[KeptUsage], sign: int = 1) -> None:
+        """Add amounts to the kept ones, or subtract them."""
+        changes = by_row(amounts)
+        stored = self.backend.kept_rows("kept", [*changes])
+        for name, change in changes.items():
+            left = summed(change, sign, to=amounts_in(stored.get(name)))
+            self.backend.put_kept_row("kept", name, row_of(left) if left else None)
+
+    def _count_again(self, paid: PaidCalls) -> None:
+        """Take calls out of the kept amounts, because their turns are stored again."""
+        if not paid.calls:
+            return
+        newest_s = self._newest_kept_s()
+        if all(each.at is not None and each.at.timestamp() > newest_s for each in paid.calls):
+            return
+        wanted = {each.hash: each for each in paid.calls}
+        back: list[KeptUsage] = []
+        for name, stored in self.backend.kept_rows("counted").items():
+            hashes = () if name == NEWEST else unpacked(stored)
+            found = wanted.keys() & set(hashes)
+            if found:
+                back += [wanted.pop(each).amounts for each in found]
+                left = [each for each in hashes if each not in found]
+                self.backend.put_kept_row("counted", name, packed(left) if left else None)
+        self._keep_amounts(back, -1)
+
+    def _count_turn_again(self, user_id: str, turn: Turn) -> None:
+        paid = PaidCalls(user_id)
+        paid.add_turn(turn)
+        self._count_again(paid)
+
+    def _newest_kept_s(self) -> float:
+        return float(self.backend.kept_rows("counted", [NEWEST]).get(NEWEST, b"0"))
+
+    def _kept_usage(self, user_id: str | None) -> tuple[KeptUsage, ...]:
+        kept = [each for row in self.backend.kept_rows("kept").values() for each in amounts_in(row)]
+        for conversation_id, stored in self.backend.records("", user_id):
+            if self._may_expire(stored) and self._is_expired(record_of(stored, conversation_id)):  # not deleted yet
+                kept += [each.amounts for each in self._paid_by_rows(conversation_id, stored)().calls]
+        return tuple(summed(each for each in kept if user_id in (None, each.user_id)))
+
+
+def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
+    """Return whether a conversation was last used before the cutoff, if that is a time that has come."""
+    return (record.last_used(now) if cutoff <= now else record.updated_at) < cutoff
+
+
+def _batches(ids: Sequence[str], count: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), count):
+        yield ids[start : start + count]
+
+
+def _parts_by_turns(records: Mapping[str, Record]) -> Iterator[list[str]]:
+    """Yield the ids in parts of some thousand turns, so that their rows fit in memory; a long one is alone."""
+    part: list[str] = []
+    turns = 0
+    for conversation_id, record in records.items():
+        if part and turns + record.next_place > BATCH_TURNS:
+            yield part
+            part, turns = [], 0
+        part.append(conversation_id)
+        turns += record.next_place
+    if part:
+        yield part

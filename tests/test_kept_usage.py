@@ -1,0 +1,338 @@
+"""Spending outlives deletion: what deleted turns cost stays in the usage, without ids and without text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from promptkit_nb import (
+    Budget,
+    ConversationManager,
+    ConversationNotFoundError,
+    DiskStore,
+    MemoryStore,
+    Message,
+    Turn,
+    Usage,
+    export_store,
+    import_store,
+    plot_cost,
+    usage_dashboard,
+    usage_df,
+)
+from promptkit_nb.providers.base import Completion
+from promptkit_nb.providers.demo import DemoProvider
+from storing import START, rich_state, said
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from promptkit_nb.providers.base import ChatRequest, StreamEvent
+    from promptkit_nb.stores.base import StateStore
+    from promptkit_nb.stores.kept_usage import KeptUsage
+    from storing import Clock, OpenStore
+
+DAY = timedelta(days=1)
+
+
+def spent(store: StateStore, **filters: Any) -> tuple[int, int, float]:
+    """Return turns, tokens and dollars of the whole usage."""
+    frame = usage_df(store, by=[], **filters)
+    return int(frame["turns"][0]), int(frame["total_tokens"][0]), round(float(frame["cost_usd"].fillna(0)[0]), 9)
+
+
+def statuses(store: StateStore, **filters: Any) -> dict[str, int]:
+    """Return the number of turns by status."""
+    frame = usage_df(store, by="status", **filters)
+    return dict(zip(frame["status"], frame["turns"], strict=True))
+
+
+class TestDeletion:
+    """Whatever deletes a conversation, its amounts stay."""
+
+    @pytest.mark.parametrize(
+        "delete",
+        [
+            lambda store: store.delete("rich"),
+            lambda store: store.delete_prefix("ri"),
+            lambda store: store.cleanup(START + DAY),
+            lambda store: store.for_user("alice").delete("rich"),
+        ],
+        ids=["delete", "prefix", "cleanup", "narrowed"],
+    )
+    def test_usage_does_not_fall(self, store: StateStore, delete: Callable[[StateStore], object]) -> None:
+        """Versions, branches, summaries and dropped turns count as before; all have the status ``kept``."""
+        store.create(rich_state())
+        store.set(replace(store.get("rich"), versions={}))
+        before = spent(store)
+        by_model = usage_df(store, by=["day", "model", "user_id"])
+        delete(store)
+        assert before == spent(store) == (6, 56, 0.006)
+        assert statuses(store) == {"kept": 6}
+        assert usage_df(store, by=["day", "model", "user_id"]).equals(by_model)
+        assert usage_df(store, by="conversation_id")["conversation_id"].isna().all()
+
+    def test_expired_conversations_count(self, open_store: OpenStore, clock: Clock) -> None:
+        """At once when they expire, and after they are swept or their id is taken again."""
+        store = open_store(60)
+        if not isinstance(store, (MemoryStore, DiskStore)):
+            pytest.skip("the server's clock decides: see test_redis_store.py")
+        for name in ("swept", "again"):
+            store.append(name, said(name))
+        clock.pass_s(61)
+        assert statuses(store) == {"kept": 2}
+        store.append("again", said("new"))
+        assert statuses(store) == {"current": 1, "kept": 2}
+        assert store.cleanup(1000) == ("swept",)
+        assert statuses(store) == {"current": 1, "kept": 2}
+
+    def test_spending_may_be_deleted_too(self, store: StateStore) -> None:
+        """It leaves the views; the accounts of budgets stay."""
+        manager = ConversationManager(PricedDemo(), store, budget=Budget(5, per="user"))
+        for name in ("a", "b:1", "b:2"):
+            manager.new_conversation(conversation_id=name, user_id="alice").send("Hello")
+        account = store.spending("user:alice")
+        assert account.spent > 0
+        manager.delete_conversation("a", keep_spending=False)
+        store.delete_prefix("b:", keep_spending=False)
+        assert store.kept_usage() == ()
+        assert spent(store) == (0, 0, 0.0)
+        assert store.spending("user:alice") == account
+
+    def test_only_what_was_paid_is_kept(self, store: StateStore) -> None:
+        """Replayed and inherited turns leave no amounts, nor does a conversation without turns."""
+        store.append("a", said("x", replayed=True, cost=Decimal(0)))
+        store.append("b", said("y"))
+        store.fork("b", "c")
+        for name in "ac":
+            store.delete(name)
+        assert store.kept_usage() == ()
+
+    def test_amounts_have_neither_id_nor_text(self, tmp_path: Path) -> None:
+        """After a deletion, the files hold user, day and model of the turn, and nothing else of it."""
+        turn = said("a secret question", model="small-model", provider="somewhere", cell_id="cell-1")
+        with DiskStore(tmp_path) as store:
+            store.append("secret-id", turn, user_id="alice")
+            store.delete("secret-id")
+        files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert [files.count(each) > 0 for each in (b"alice", b"2026-03-01", b"small-model", b"somewhere")] == [True] * 4
+        assert [files.count(each) for each in (b"secret", turn.id.encode(), b"cell-1")] == [0, 0, 0]
+
+    def test_damaged_turns_keep_the_totals(self, tmp_path: Path) -> None:
+        """If a turn cannot be read, what it cost is still known, without its day and model."""
+        with DiskStore(tmp_path) as store:
+            store.append("a", said("x", model="m"))
+            store.append("a", said("y", model="m"))
+            backend = store.backend
+            row = f"UPDATE Cache SET value = CAST('no JSON' AS BLOB) WHERE key = {1 << 24}"  # noqa: S608 - a constant
+            backend.run(lambda: backend._connection.execute(row), write=True)
+            store.delete("a")
+            assert [(each.model, each.calls, each.total_tokens, each.cost) for each in store.kept_usage()] == [
+                ("m", 1, 10, Decimal("0.001")),
+                ("", 1, 10, Decimal("0.001")),
+            ]
+
+
+class TestStoredAgain:
+    """A deleted turn that is stored again counts once."""
+
+    def test_import_counts_once(self, store: StateStore, tmp_path: Path) -> None:
+        """An export of the whole conversation, imported after it was deleted, replaces its kept amounts."""
+        store.create(rich_state())
+        before = spent(store)
+        export_store(store, tmp_path / "all.jsonl")
+        for _ in range(2):
+            store.delete("rich")
+            assert (spent(store), [*statuses(store)]) == (before, ["kept"])
+            import_store(tmp_path / "all.jsonl", store)
+            assert (spent(store), store.kept_usage()) == (before, ())
+
+    def test_older_export_counts_once(self, store: StateStore) -> None:
+        """What came after the export stays kept."""
+        first, second = said("x"), said("y", cost=None)
+        store.append("a", first)
+        exported = store.get("a")
+        store.append("a", second)
+        store.delete("a")
+        store.create(exported)
+        assert statuses(store) == {"current": 1, "kept": 1}
+        assert [(each.calls, each.unpriced, each.cost) for each in store.kept_usage()] == [(1, 1, Decimal(0))]
+
+    @pytest.mark.parametrize("way", ["create", "set", "append", "append to another"])
+    def test_any_way_counts_once(self, store: StateStore, clock: Clock, way: str) -> None:
+        """Under another id, too, and with newer turns beside it."""
+        clock.pass_s(1)
+        turn, newer = said("x"), said("newer", created_at=START + DAY)
+        store.append("a", turn)
+        store.append("other", newer)
+        state = store.get("a")
+        store.delete("a")
+        if way == "append":
+            store.append("b", turn)
+        elif way == "append to another":
+            store.get("other")
+            store.append("other", turn)
+        else:
+            {"create": store.create, "set": store.set}[way](replace(state, conversation_id="b"))
+        assert statuses(store) == {"current": 2}
+
+    def test_forgotten_spending_counts_when_it_is_imported(self, store: StateStore) -> None:
+        """Nothing was kept, so the stored turn counts as any other."""
+        store.append("a", said("x"))
+        state = store.get("a")
+        store.delete("a", keep_spending=False)
+        store.create(state)
+        assert statuses(store) == {"current": 1}
+
+
+class TestCallsWithoutTurn:
+    """What a call used counts even if it left no turn."""
+
+    def test_answer_to_a_deleted_conversation(self, store: StateStore) -> None:
+        """It is paid for and kept, in the usage and in the ledger."""
+        manager = ConversationManager(PricedDemo(), store, budget=Budget(5, per="total"))
+        conv = manager.new_conversation(conversation_id="a", user_id="alice")
+        stream = conv.stream("Hello")
+        next(stream)
+        store.delete("a")
+        with pytest.raises(ConversationNotFoundError) as caught:
+            list(stream)
+        assert caught.value.response is not None
+        (kept,) = store.kept_usage(user_id="alice")
+        assert (kept.calls, kept.cost, kept.model) == (1, Decimal("0.25"), "demo")
+        assert kept.usage.total_tokens == caught.value.response.usage.total_tokens
+        assert store.spending("total").spent == Decimal("0.25")
+
+    def test_refused_summary(self, store: StateStore) -> None:
+        """An empty summary is an error, and its tokens are kept, even if their price is unknown."""
+        manager = ConversationManager(EmptySummaries(), store)
+        conv = manager.new_conversation()
+        for number in range(12):
+            conv.send(f"My day {number} is sunny")
+        with pytest.raises(Exception, match="empty summary"):
+            conv.summarize(keep_last=2)
+        (kept,) = store.kept_usage()
+        assert (kept.calls, kept.unpriced, kept.usage.output_tokens) == (1, 1, 0)
+        assert kept.usage.input_tokens > 0
+        assert statuses(store) == {"current": 12, "kept": 1}
+
+
+class TestViews:
+    """Kept amounts in the views."""
+
+    @pytest.fixture
+    def kept(self) -> MemoryStore:
+        """A store in which alice's conversation is stored, and bob's and alice's older one were deleted."""
+        store = MemoryStore()
+        for name, user, days, model in (
+            ("a", "alice", 0, "small"),
+            ("b", "bob", 1, "large"),
+            ("c", "alice", 2, "large"),
+        ):
+            turn = said(name, model=model, created_at=START + days * DAY, provider="openai")
+            store.append(name, turn, user_id=user)
+        store.delete("b")
+        store.delete("c")
+        return store
+
+    def test_filters_apply(self, kept: MemoryStore) -> None:
+        """By user, model and day; filters by id exclude what has no id."""
+        assert statuses(kept) == {"current": 1, "kept": 2}
+        assert statuses(kept, user_id="alice") == {"current": 1, "kept": 1}
+        assert statuses(kept.for_user("bob")) == {"kept": 1}
+        assert statuses(kept, model="large") == {"kept": 2}
+        assert statuses(kept, since="2026-03-02", until="2026-03-02") == {"kept": 1}
+        assert statuses(kept, since=START + DAY + timedelta(hours=5)) == {"kept": 2}, "the whole day counts"
+        assert statuses(kept, prefix="a") == {"current": 1}
+        assert statuses(kept, conversation_id="a") == {"current": 1}
+
+    def test_charts_and_dashboard_have_rows_of_their_own(self, kept: MemoryStore) -> None:
+        """They name what is no longer stored, and a click on it opens nothing."""
+        legend = plot_cost(kept, by=["day", "status"]).axes[0].get_legend()
+        labels = [] if legend is None else [each.get_text().strip() for each in legend.get_texts()]
+        assert sorted(labels) == ["current", "kept"]
+        assert plot_cost(kept).axes[0].get_title(loc="left") == "Cost: $0.0030"
+        dashboard = usage_dashboard(kept)
+        assert dashboard.total == "3 turns · 30 tokens · $0.0030"
+        table = dashboard.tables[-1]
+        assert [row[0] for row in table["rows"]] == ["a", "(no longer stored)", "(no longer stored)"]
+        assert table["opens"] == ("a", "", "")
+
+    def test_deletion_while_reading_is_not_missed(self) -> None:
+        """A conversation that is deleted after it was listed counts once."""
+
+        class Deleting(MemoryStore):
+            is_first = True
+
+            def kept_usage(self, *, user_id: str | None = None) -> tuple[KeptUsage, ...]:
+                found = super().kept_usage(user_id=user_id)
+                if self.is_first:
+                    self.is_first = False
+                    self.delete("a")
+                return found
+
+        store = Deleting()
+        store.append("a", said("x"))
+        assert statuses(store) == {"kept": 1}
+
+    def test_store_of_your_own_may_keep_nothing(self) -> None:
+        """A store without ``kept_usage`` is shown as before."""
+
+        class Own:
+            def __init__(self) -> None:
+                self.store = MemoryStore()
+
+            def __getattr__(self, name: str) -> Any:
+                if name == "kept_usage":
+                    raise AttributeError(name)
+                return getattr(self.store, name)
+
+        own: Any = Own()
+        own.append("a", said("x"))
+        assert statuses(own) == {"current": 1}
+
+
+def test_sums_are_exact() -> None:
+    """Amounts of the same user, day, provider and model are added; the day is that in UTC."""
+    store = MemoryStore()
+    for number in range(10):
+        at = START.replace(hour=23) + timedelta(minutes=number)
+        turn = Turn(messages=(Message("user", "x"),), usage=Usage(8, 2, 4, 1), cost=Decimal("0.1"), created_at=at)
+        store.append(f"{number}", turn, user_id="alice")
+        store.delete(f"{number}")
+    (kept,) = store.kept_usage()
+    assert (kept.day, kept.calls, kept.usage, kept.cost) == (
+        date(2026, 3, 1),
+        10,
+        Usage(80, 20, 40, 10),
+        Decimal("1.0"),
+    )
+
+
+class PricedDemo(DemoProvider):
+    """A demo whose calls cost a quarter of a dollar."""
+
+    def price(self, model: str, usage: Usage, at: Any) -> Any:
+        """Return the price of one call."""
+        return replace(super().price(model, usage, at), usd=Decimal("0.25"))
+
+
+class EmptySummaries(DemoProvider):
+    """A demo without prices that answers requests for summaries with nothing."""
+
+    def price(self, model: str, usage: Usage, at: Any) -> Any:
+        """Return an unknown price."""
+        return replace(super().price(model, usage, at), usd=None)
+
+    def stream(self, request: ChatRequest) -> Any:
+        """Leave out the text of a summary."""
+        is_summary = "You summarize conversations" in request.messages[0].content
+        events: list[StreamEvent] = [*super().stream(request)]
+        if is_summary:
+            events = [Completion(model=request.model, finish_reason="stop", usage=Usage(50, 0))]
+        yield from events
