@@ -34,15 +34,15 @@ class Secret:
     reveal: Callable[[], str]
     """Return the text: a function, so that nothing that shows attributes shows it."""
 
-    def __init__(self, text: str = "") -> None:
-        """Hold the text, without whitespace around it."""
-        stripped = text.strip()
-        self.reveal = lambda: stripped
+    def __init__(self, text: str = "", *, strips: bool = True) -> None:
+        """Hold the text, without whitespace around it unless ``strips`` is false."""
+        held = text.strip() if strips else text
+        self.reveal = lambda: held
 
     @classmethod
-    def of(cls, value: object) -> Self | None:
+    def of(cls, value: object, *, strips: bool = True) -> Self | None:
         """Return the secret that an argument holds, ``None`` if it is not text."""
-        return cls(str.__str__(value)) if isinstance(value, str) else None
+        return cls(str.__str__(value), strips=strips) if isinstance(value, str) else None
 
     def __repr__(self) -> str:
         """Say whether there is one."""

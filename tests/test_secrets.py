@@ -58,7 +58,7 @@ def replies_that_quote_the_key() -> list[Reply]:
 
 
 SETUP = """
-from promptkit_nb import ConversationManager, OpenAIProvider
+from promptkit_nb import ConversationManager, OpenAIProvider, RedisStore
 provider = OpenAIProvider("m", max_retries=0)
 conv = ConversationManager(provider).new_conversation()
 """
@@ -94,6 +94,12 @@ WRONG_CELLS: list[tuple[str, dict[str, str]]] = [
     ("ask(OpenAIProvider('m'))", {"OPENAI_CUSTOM_HEADERS": f"X-Token: {KEY}ü"}),
     ("ask(OpenAIProvider('m'))", {"OPENAI_BASE_URL": f"http://[::1/v1?key={KEY}"}),
     ("OpenAIProvider('m').models()", {}),
+    ("RedisStore('redis://127.0.0.1:1/0', password=key())", {}),
+    ("RedisStore('redis://:' + key() + '@127.0.0.1:1/0')", {}),
+    ("RedisStore('redis://:' + key() + '@host/zero')", {}),
+    ("RedisStore('redis://:' + key() + '@host:port/0')", {}),
+    ("RedisStore(password=key(), timeout_s=-1)", {}),
+    ("RedisStore(password=key().encode())", {}),
 ]
 
 
@@ -228,6 +234,9 @@ def test_server_quotes_it():
 def test_server_breaks_off():
     ask(pk.OpenAIProvider("m", base_url={chat_server.url!r}, max_retries=0))
 
+def test_redis_is_down():
+    pk.RedisStore("redis://:" + pk.load_pack.__globals__["os"].environ["OPENAI_API_KEY"] + "@127.0.0.1:1/0")
+
 def test_argument_is_wrong():
     pk.OpenAIProvider("m", headers={{"X-Token": pk.load_pack.__globals__["os"].environ["OPENAI_API_KEY"]}}, timeout=-1)
 """,
@@ -248,7 +257,7 @@ def test_argument_is_wrong():
     ]
     environment = {"OPENAI_API_KEY": KEY, "PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "3 failed" in ran.stdout
+    assert "4 failed" in ran.stdout
     assert "stopped before its end" in ran.stdout
     assert KEY not in ran.stdout
 
@@ -259,6 +268,18 @@ def test_disk_store_has_no_key(chat_server: ChatServer, tmp_path: Path) -> None:
         provider = OpenAIProvider("m", api_key=KEY, base_url=f"{chat_server.url}?key={KEY}", headers={"X-Token": KEY})
         ConversationManager(provider, store).new_conversation(conversation_id="hello").send("Hi")
     assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_password_that_redis_refuses_is_not_shown(notebook: Notebook, redis_url: str) -> None:
+    """Not by the frames of the client, either, which hold what it sent."""
+    notebook.run(SETUP)
+    notebook.run("def key():\n    import os\n    return os.environ['OPENAI_API_KEY']")
+    for mode in MODES:
+        notebook.run(f"%xmode {mode}")
+        ran = notebook.run(f"RedisStore({redis_url.replace('//', '//nobody@')!r}, password=key())")
+        assert isinstance(ran.error, PromptKitError)
+        assert "check the password" in ran.everything
+        assert KEY not in ran.everything
 
 
 @pytest.mark.parametrize("cut", range(1, len(KEY)))

@@ -19,6 +19,7 @@ from promptkit_nb.imports.promptkit_messages import (
 )
 from promptkit_nb.imports.reader import Unit
 from promptkit_nb.imports.records import BROKEN, decoded_value
+from promptkit_nb.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -195,5 +196,6 @@ def open_reader(source: Source, reading: Reading) -> PromptKitRedis:
     except ImportError as error:
         raise MissingDependencyError("Reading from Redis needs redis: pip install 'promptkit-nb[redis]'") from error
     location = source.location
-    client = client_of(location, None, 60) if isinstance(location, str) else checked_client(location)
+    address = Secret.of(location, strips=False)  # a URL may have a password
+    client = checked_client(location) if address is None else client_of(address, None, 60)
     return PromptKitRedis(client, address_of(client), source.prefix or DEFAULT_PREFIX, reading)

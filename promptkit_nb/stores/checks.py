@@ -243,7 +243,7 @@ def check_store(store: object) -> None:
 
 def path_of(name: str, path: object) -> Path:
     """Return a path that was given as a path or as text, with ``~`` expanded; else raise ``InvalidArgumentError``."""
-    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    text = os.fspath(path) if isinstance(path, os.PathLike) else plain(path)
     if isinstance(text, str) and text.strip() and "\0" not in text:
         return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for unknown users
     raise InvalidArgumentError(f"{name}={path!a:.80} is not a path; give text or a pathlib.Path.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptedError
+from promptkit_nb.secret import Secret
 from promptkit_nb.stores.checks import seconds_of, ttl_s_of
 from promptkit_nb.stores.row_access import Reopening, reopened
 from promptkit_nb.stores.row_store import RowStore
@@ -82,6 +83,9 @@ class RedisStore(RowStore):
         timeout_s: float = 10,
     ) -> None:
         """Connect, and make an empty prefix a store."""
+        address, is_password = Secret.of(url, strips=False), password is not None
+        key = Secret.of(password, strips=False)
+        url = password = ""  # tracebacks may show arguments
         try:
             from promptkit_nb.stores.redis_backend import RedisBackend  # noqa: PLC0415 - an extra, imported when chosen
         except ImportError as error:
@@ -89,10 +93,12 @@ class RedisStore(RowStore):
         _check_prefix(prefix)
         within_s = seconds_of("timeout_s", timeout_s)
         ttl_s = ttl_s_of(ttl)
-        rows = RedisBackend(url, password=password, prefix=prefix, client=client, timeout_s=within_s)
-        is_public = password is None and client is None and clock is None and "@" not in url
-        reopen = partial(type(self), url, prefix=prefix, ttl=ttl_s, timeout_s=within_s)
-        self._reopen = reopen if is_public else None
+        if is_password and key is None:
+            raise InvalidArgumentError("password is not text; give a string, or leave it out.")
+        rows = RedisBackend(address, password=key, prefix=prefix, client=client, timeout_s=within_s)
+        is_public = not is_password and client is None and clock is None and _is_public(address)
+        shown = "" if address is None or not is_public else address.reveal()
+        self._reopen = partial(type(self), shown, prefix=prefix, ttl=ttl_s, timeout_s=within_s) if is_public else None
         super().__init__(rows, ttl_s, clock or rows.now)
 
     def __reduce__(self) -> Reopening[RedisStore]:
@@ -146,6 +152,11 @@ class RedisStore(RowStore):
 
     def _may_touch(self) -> bool:
         return self.backend.keeps(expiring=True)
+
+
+def _is_public(address: Secret | None) -> bool:
+    """Return whether a URL has no password, before its host or in its query."""
+    return address is not None and "@" not in address.reveal() and "password" not in address.reveal()
 
 
 def _check_prefix(prefix: str) -> None:

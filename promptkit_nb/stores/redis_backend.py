@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from promptkit_nb.secret import Secret
     from promptkit_nb.stores.backend import Appending, KeptKind
     from promptkit_nb.stores.base import SortKey
 
@@ -83,9 +84,9 @@ class RedisBackend:
 
     def __init__(
         self,
-        url: str,
+        url: Secret | None,
         *,
-        password: str | None,
+        password: Secret | None,
         prefix: str,
         client: Redis | RedisCluster | None,
         timeout_s: float,

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.secret import Secret, without_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ _DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError, exception
 _ELSEWHERE = (exceptions.ReadOnlyError, exceptions.AskError)  # a replica, or a node of a cluster without our slot
 
 
-def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
+def client_of(url: Secret | None, password: Secret | None, timeout_s: float) -> redis.Redis:
     """Return a client for this URL; options in its query, such as ``?ssl_ca_certs=``, are passed to the client.
 
     Raises ``InvalidArgumentError`` if it is not a valid URL, without quoting it: it may have a password.
@@ -41,11 +42,12 @@ def client_of(url: str, password: str | None, timeout_s: float) -> redis.Redis:
     # because that would only take several times as long.
     options: dict[str, Any] = {"retry": Retry(NoBackoff(), 1, (exceptions.ConnectionError,))}
     options |= {"socket_connect_timeout": min(CONNECT_WITHIN_S, timeout_s), "socket_timeout": timeout_s}
-    if password is not None:
-        options["password"] = password
     try:
-        _check_address(url)
-        return checked_client(redis.Redis.from_url(url, **options))
+        if url is None or not _is_address(url):
+            raise _no_address()
+        if password is not None:  # revealed in the call, so that no variable holds it
+            return checked_client(redis.Redis.from_url(url.reveal(), password=password.reveal(), **options))
+        return checked_client(redis.Redis.from_url(url.reveal(), **options))
     except (ValueError, AttributeError, TypeError) as error:
         if isinstance(error, InvalidArgumentError):
             raise
@@ -140,27 +142,27 @@ def translated(where: str, node: Node, keys: Keys) -> Iterator[None]:
         raise StoreUnavailableError(
             f"{server} refused a command, because its user {node.user!r} lacks a right ({_words_of(error)}). Grant it: "
             f"ACL SETUSER {node.user} {right}"
-        ) from error
+        ) from without_frames(error)
     except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
         raise StoreUnavailableError(
             f"{server} refused access ({_words_of(error)}); check the password, as in RedisStore(url, password=…)."
-        ) from error
+        ) from without_frames(error)
     except _DOWN as error:
         raise StoreUnavailableError(
             f"{server} cannot be used: {_words_of(error)}. Acknowledged writes are safe; "
             "check that it is running (redis-cli ping) and try again."
-        ) from error
+        ) from without_frames(error)
     except exceptions.OutOfMemoryError as error:
         raise StoreUnavailableError(
             f"{server} is full; nothing was changed. Give it more memory (maxmemory)."
-        ) from error
+        ) from without_frames(error)
     except _ELSEWHERE as error:
         raise StoreUnavailableError(
             f"{server} does not serve these keys ({_words_of(error)}); give the address of the primary, "
             "in a cluster a url of any node or client=RedisCluster(…)."
-        ) from error
+        ) from without_frames(error)
     except exceptions.ResponseError as error:
-        raise _refusal_of(server, error) from error
+        raise _refusal_of(server, error) from without_frames(error)
 
 
 def _missing_right(words: str, keys: Keys) -> str:
@@ -171,14 +173,13 @@ def _missing_right(words: str, keys: Keys) -> str:
     return f"{keys.pattern} {keys.old_pattern} (the latter for keys of version 0.1)" if keys.has_old else keys.pattern
 
 
-def _check_address(url: str) -> None:
-    """Raise ``InvalidArgumentError`` for a URL that the client would silently misread."""
-    parts = urlsplit(url)
+def _is_address(url: Secret) -> bool:
+    """Return whether the client would read a URL as it is meant."""
+    parts = urlsplit(url.reveal())
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # after a password with a "/", "?" or "#" in it
-        raise _no_address()
+        return False
     database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isdecimal():  # the client would take 0 instead
-        raise _no_address()
+    return parts.scheme == "unix" or not database or database.isdecimal()  # the client would take 0 instead
 
 
 def _refusal_of(server: str, error: exceptions.ResponseError) -> StoreCorruptedError | StoreUnavailableError:
