@@ -7,15 +7,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import genai_prices
 import pytest
 
 from chat_server import ChatServer, Reply
-from promptkit_nb import Conversation, ConversationManager, DemoProvider, OpenAIProvider
+from promptkit_nb import Conversation, ConversationManager, DemoProvider, OpenAIProvider, Price
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.pricing import CallCost, check_prices, price_of
+from promptkit_nb.pricing import CallCost, check_prices, parse_price, price_of
 from promptkit_nb.turns import Usage
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -206,6 +206,148 @@ def test_malformed_prices_are_refused_by_value_and_shape(prices: dict[str, tuple
         check_prices(prices)
     assert named in str(caught.value)
     assert 'prices={"my-model": (0.15, 0.60)}' in str(caught.value)
+
+
+GROQ = "https://api.groq.com/openai/v1"
+LATE = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url", "usd"),
+    [
+        ("openai/gpt-oss-120b", GROQ, "0.075"),
+        ("openai/gpt-oss-120b", None, "0.0219"),
+        ("llama-3.3-70b-versatile", GROQ, "0.138"),
+        ("models/gemini-2.5-flash", "https://generativelanguage.googleapis.com/v1beta/openai", "0.28"),
+        ("gpt-4o-mini", "https://mine.openai.azure.com/openai/v1", "0.075"),
+        ("gpt-4o-mini", "http://127.0.0.1:4000/v1", "0.075"),
+        ("a-model-of-nobody", GROQ, None),
+    ],
+)
+def test_price_is_that_of_the_server(model: str, base_url: str | None, usd: str | None) -> None:
+    """The same model costs several times more at one server than at another; else the name alone decides."""
+    found = price_of(model, Usage(100_000, 100_000), at=LATE, base_url=base_url)
+    assert found.usd == (None if usd is None else Decimal(usd))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+        "deepseek-r1-distill-qwen-32b",
+        "claude-3-haiku.gguf",
+        "claude-3-haiku-q4_k_m",
+        "my-claude-3-5-haiku-clone",
+        "gemini-1.5-flash-8b",
+        "gemini-3.6-flash-lite",
+        "kimi-k2.5-abliterated",
+        "deepseek-r1:8b",
+        "deepseek-r1:latest",
+        "deepseek/deepseek-r1:free",
+        "deepseek-v4-flash:q4_0",
+        "deepseek-r1:1.5b-qwen-distill-q4_K_M",
+        "mixtral-8x7b:8x7b",
+        "gpt-4o:latest",
+        "gpt-4o:fp16",
+    ],
+)
+def test_relative_of_a_listed_model_is_another_model(model: str) -> None:
+    """Distilled, quantized, local, and free ones do not cost what the model costs that they are named after."""
+    assert price_of(model, Usage(1000, 500), at=LATE) == CallCost(None, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url"),
+    [
+        ("claude-3-haiku-20240307", None),
+        ("claude-sonnet-4-5@20250929", None),
+        ("anthropic/claude-sonnet-4.5", None),
+        ("deepseek-ai/DeepSeek-R1", None),
+        ("deepseek-r1-0528", None),
+        ("gemini-2.5-pro-exp-03-25", None),
+        ("gpt-5.2-20251211", None),
+        ("ft:gpt-4o-mini-2024-07-18:me::abc", "https://api.openai.com/v1"),
+        ("us.anthropic.claude-3-haiku-20240307-v1:0", "https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1"),
+        ("anthropic/claude-3.7-sonnet:thinking", "https://openrouter.ai/api/v1"),
+    ],
+)
+def test_versions_and_names_of_vendors_keep_the_price(model: str, base_url: str | None) -> None:
+    """Dates, previews, vendors before a slash, and fine-tuned and cloud names with colons."""
+    assert price_of(model, Usage(1000, 500), at=LATE, base_url=base_url).source == "list"
+
+
+@pytest.mark.parametrize("name", ["ollama", "lmstudio", "vllm", "llamacpp"])
+def test_local_server_sells_nothing(name: str) -> None:
+    """Any model of it is unknown to the list, whatever its name; the user's own price counts."""
+    provider = OpenAIProvider.of_vendor(name, "gpt-4o-mini", prices={"mine": (0, 0)})
+    assert provider.price("gpt-4o-mini", Usage(1000, 500), AT) == CallCost(None, None)
+    assert provider.price("mine", Usage(1000, 500), AT) == CallCost(Decimal(0), "yours")
+
+
+def test_written_input_has_a_price_of_its_own() -> None:
+    """GPT-5.6 bills it at 1.25 times the price of input; models without such a price bill it as input."""
+    usage = Usage(18_014, 0, cache_write_tokens=18_011)
+    assert price_of("gpt-5.6-luna", usage, at=AT).usd == Decimal("0.02251675")
+    assert price_of("claude-sonnet-4-5", usage, at=AT).usd == Decimal("0.06755025")
+    assert price_of("gpt-4o-mini", usage, at=AT) == price_of("gpt-4o-mini", Usage(18_014, 0), at=AT)
+
+
+def test_own_prices_of_cached_and_written_input() -> None:
+    """Each kind of input has its own price; without one, it costs as much as other input."""
+    usage = Usage(2600, 300, cached_tokens=2000, cache_write_tokens=400)
+    prices: dict[str, Any] = {
+        "all": Price(1, 6, cached_input=0.1, cache_write=1.25),
+        "some": Price(input=1, output=6),
+        "pair": (1, 6),
+    }
+    found = [price_of(model, usage, at=AT, prices=prices).usd for model in ("all", "some", "pair")]
+    assert found == [Decimal("0.0027"), Decimal("0.0044"), Decimal("0.0044")]
+
+
+def test_unknown_usage_has_no_price() -> None:
+    """Its counts are 0, and its cost is not."""
+    assert price_of("gpt-4o-mini", Usage(0, 0, unknown=True), at=AT) == CallCost(None, None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"input": -1, "output": 1},
+        {"input": 1, "output": "2"},
+        {"input": 1, "output": None},
+        {"input": 1, "output": 1, "cached_input": float("nan")},
+        {"input": 1, "output": 1, "cache_write": float("inf")},
+        {"input": True, "output": 1},
+    ],
+)
+def test_wrong_price_is_refused_by_name(arguments: dict[str, Any]) -> None:
+    """The error names the argument and shows its value."""
+    with pytest.raises(InvalidArgumentError, match=r"is not a price; give US dollars per million tokens"):
+        Price(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("0.15/0.60", Price(Decimal("0.15"), Decimal("0.60"))),
+        ("$1 / $2", Price(1, 2)),
+        ("0/0", Price(0, 0)),
+        (".5/1/0.1", Price(Decimal("0.5"), 1, cached_input=Decimal("0.1"))),
+        ("1/6/0.1/1.25", Price(1, 6, cached_input=Decimal("0.1"), cache_write=Decimal("1.25"))),
+    ],
+)
+def test_price_is_read_from_an_option(text: str, price: Price) -> None:
+    """In, out, cached, and written, exactly as typed."""
+    assert parse_price(text) == price
+
+
+def test_answering_model_is_asked_if_the_requested_one_is_unknown(chat_server: ChatServer) -> None:
+    """As with deployments on Azure; but a name with the tag of a local model decides alone."""
+    provider = OpenAIProvider("my-deployment", api_key="unused", base_url=chat_server.url)
+    conversation = ConversationManager(provider).new_conversation()
+    chat_server.usual = lambda _: Reply(text="Yes.", model="gpt-4o-mini-2024-07-18")
+    assert conversation.send("Really?").cost == Decimal("0.0000045")
+    assert conversation.send("Really?", model="gpt-4o-mini:latest").cost is None
 
 
 def _conversation(chat_server: ChatServer) -> Conversation:
