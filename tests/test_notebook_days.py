@@ -19,19 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.utils.capture import capture_output
 
-from promptkit_nb import MemoryStore, Usage
+from promptkit_nb import ConversationManager, MemoryStore, Usage
 from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.notebook import notebook_file
 from promptkit_nb.notebook.session import ChatSession
-from promptkit_nb.pricing import Price
+from promptkit_nb.notebook.settings import NotebookSettings
+from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.providers.base import Completion, TextDelta
 from shells import new_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-
-    from IPython.core.interactiveshell import InteractiveShell
 
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
@@ -71,9 +70,9 @@ class Numbered:
         yield TextDelta(f"answer {len(self.asked)}")
         yield Completion(model=request.model, finish_reason="stop", usage=Usage(10, 5))
 
-    def price(self, model: str, usage: Usage, at: datetime) -> Price:  # noqa: ARG002 - unknown for every model
-        """Return an unknown price."""
-        return Price(None, None)
+    def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - unknown for every model
+        """Return an unknown cost."""
+        return UNKNOWN_COST
 
 
 @dataclass
@@ -106,10 +105,11 @@ class Notebook:
 class Day:
     """One person's notebooks, one store, and the kernels."""
 
-    def __init__(self, shell: InteractiveShell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, shell: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Begin with one new notebook."""
         self.provider = Numbered()
         self.store = MemoryStore()
+        self.manager = ConversationManager(self.provider, self.store, replay="auto")
         self.shell = shell
         self.folder = folder
         self.patch = monkeypatch
@@ -178,7 +178,7 @@ class Day:
             notebook.session.cell._source, notebook.session.cell._calls = cell.source, 0
             for at, line in enumerate(cell.lines):
                 notebook.said.add(line)
-                with capture_output() as captured:  # type: ignore[no-untyped-call]  # IPython's has no types
+                with capture_output() as captured:
                     response = notebook.session.ask(line, CallOptions())
                 assert response is not None
                 cell.had[at] = line, response.turn.id
@@ -203,11 +203,9 @@ class Day:
 
     def session(self) -> ChatSession:
         """Start a kernel."""
-        session = ChatSession(self.shell)
-        settings_ = session.settings
-        self.patch.setattr(type(settings_), "store", property(lambda _: self.store))
-        self.patch.setattr("promptkit_nb.notebook.settings._provider_named", lambda *_: self.provider)
-        return session
+        self.patch.setattr(NotebookSettings, "store", property(lambda _: self.store))
+        self.patch.setattr(NotebookSettings, "manager", property(lambda _: self.manager))
+        return ChatSession(self.shell)
 
     def settle(self, notebook: Notebook) -> None:
         """Run all cells until nothing is asked any more: turns that were said later may have changed meanwhile."""

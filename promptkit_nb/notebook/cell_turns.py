@@ -158,10 +158,11 @@ class _Search:
         return self._first_after_last(same or [turn for turn in gone if turn.user_text == self._message])
 
     def _of_this_cell_before_it_was_edited(self) -> Turn | None:
-        """Rule 5: this id made it, from another source that no other cell has."""
+        """Rule 5: this id made it, from another source that no other cell has; no other call says its message."""
         if not self._call.has_lasting_id and self._saved is None:
             return None
-        made = (turn for turn in self._made_by_id() if turn.cell_source != self._call.cell_source)
+        edited = (turn for turn in self._made_by_id() if turn.cell_source != self._call.cell_source)
+        made = (turn for turn in edited if not self._says(turn.user_text))
         return next((turn for turn in made if self._is_free(turn) and not self._is_of_another_cell(turn)), None)
 
     def _in_this_place(self) -> Turn | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from chat_server import ChatServer, Reply, Request
 from promptkit_nb import DiskStore, Head
@@ -27,7 +29,6 @@ os.environ["OPENAI_API_KEY"] = "sk-test-1"
 %load_ext promptkit_nb
 %chat_setup --base-url {url} --model gpt-4o-mini
 """
-TALK = ("%%chat\nalpha", "%%chat\nbeta", "%%chat\ngamma")
 ANSWERS = ["answer 1", "answer 2", "answer 3"]
 
 
@@ -55,13 +56,16 @@ def heads(lab: LabServer) -> Callable[[str], list[Head]]:
 
 def opened(lab: LabServer, page: Page, server: ChatServer, name: str) -> LabNotebook:
     """Write a notebook with cells that were made in JupyterLab, open it, run all, and save it."""
-    sources = [SETUP.format(url=server.url), *TALK]
-    notebook = lab.open_notebook(page, sources, name)
-    saved = json.loads(notebook.path.read_text("utf-8"))
-    for number, cell in enumerate(saved["cells"]):
-        cell["id"] = f"{number}a1b2c3d-6d0b-4a53-9a4f-{sum(map(ord, name)):012x}"
-    notebook.path.write_text(json.dumps(saved), "utf-8")
-    notebook.command("docmanager:reload")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
+    talk = [f"%%chat\n{text} of {name}" for text in ("alpha", "beta", "gamma")]  # what no other test has asked
+    for source in (SETUP.format(url=server.url), *talk):
+        notebook.cells.append(new_code_cell(source, id=str(uuid4())))  # type: ignore[no-untyped-call]  # same
+    nbformat.write(notebook, lab.directory / name)  # type: ignore[no-untyped-call]  # same
+    return _ran(lab.reopen_notebook(page, name))
+
+
+def _ran(notebook: LabNotebook) -> LabNotebook:
     notebook.run_all()
     notebook.save()
     return notebook
@@ -146,7 +150,7 @@ def test_a_notebook_of_format_4_4(
         notebook = lab.reopen_notebook(page, "old.ipynb")
         notebook.run_all()
         assert answers(notebook) == ANSWERS
-        assert "id" not in nbformat.reader.reads(json.dumps(notebook.save()))["cells"][0]  # type: ignore[no-untyped-call]  # nbformat has no annotations
+        assert "id" not in nbformat.reader.reads(json.dumps(notebook.save()))["cells"][0]  # type: ignore[no-untyped-call]  # same
     assert (len(server.requests), [head.turn_count for head in heads("old")]) == (3, [3])
 
 
