@@ -177,6 +177,19 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path) -> None:
     assert {"noise.jsonl"} <= {row.place.rpartition("/")[2] for row in report.skipped}
 
 
+def test_damaged_row_of_a_database_stops_only_its_conversation(tmp_path: Path) -> None:
+    """It is told with the id of the conversation."""
+    path = shutil.copy(DATA / "llm" / "logs-0.27.db", tmp_path / "logs.db")
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "UPDATE responses SET token_details = '{' WHERE conversation_id = '01m8fdym10dw5vxn5p80tv4ehh'"
+        )
+    database.close()
+    report = import_chats(path, MemoryStore())
+    assert len(report.created) == 6
+    assert [row.place for row in report.damaged] == ["logs.db:01m8fdym10dw5vxn5p80tv4ehh"]
+
+
 def test_database_in_wal_mode_is_read_with_its_newest_rows(tmp_path: Path) -> None:
     """They are in the file beside it, and nothing is written there."""
     path = tmp_path / "logs.db"

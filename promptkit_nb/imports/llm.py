@@ -19,6 +19,7 @@ import msgspec
 from promptkit_nb.imports.building import Call, ConversationBuilder, DraftTurn, Reading, tool_call
 from promptkit_nb.imports.reader import recognized
 from promptkit_nb.imports.records import (
+    BROKEN,
     DamagedRecordError,
     count_of,
     decode_record,
@@ -60,12 +61,12 @@ class _Database:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """List the tables, and index what is looked up."""
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.row_factory = sqlite3.Row
         connection.text_factory = _text
         self._connection = connection
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         self.tables = {str(row[0]) for row in names}
-        connection.execute("PRAGMA trusted_schema = OFF")
         for table, column in _INDEXES.items():
             if table in self.tables:
                 connection.execute(f'CREATE INDEX "import_{table}" ON "{table}" ("{column}")')
@@ -316,12 +317,20 @@ class LlmReader:
                 if not (database.tables & {"responses", "turns"}):
                     raise DamagedRecordError("llm before 0.5 wrote it; a newer llm converts it when it opens it")
                 for conversation_id in database.conversation_ids():
-                    builder = ConversationBuilder(self.source, conversation_id, self._reading)
-                    state = _Conversation(database, builder).state()
+                    state = self._state(database, conversation_id, unit)
                     if state is not None:
                         yield state
         except sqlite3.Error as error:
             raise DamagedRecordError(f"not a whole SQLite database: {error}") from error
+
+    def _state(self, database: _Database, conversation_id: str, unit: Unit) -> ConversationState | None:
+        """Return a conversation; ``None``, and a note, if one of its rows is damaged."""
+        builder = ConversationBuilder(self.source, conversation_id, self._reading)
+        try:
+            return _Conversation(database, builder).state()
+        except (*BROKEN, sqlite3.DatabaseError) as error:
+            self._reading.notes.is_damaged(f"{unit.name}:{conversation_id}", f"{type(error).__name__}: {error}")
+            return None
 
 
 @contextmanager

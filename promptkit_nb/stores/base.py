@@ -238,6 +238,8 @@ class StateStore(Protocol):
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken.
 
+        The copy of a conversation that was imported from another tool is one of ours (``Settings.as_own``).
+
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
         >>> _ = store.append("hello", turn)
