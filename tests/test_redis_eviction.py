@@ -11,6 +11,8 @@ import pytest
 
 from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError, StoreError, StoreUnavailableError
 from promptkit_nb.exports.archives import export_store
+from promptkit_nb.manager import ConversationManager
+from promptkit_nb.providers.demo import DemoProvider
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.stores import redis_status
 from promptkit_nb.stores.base import Charge, Reservation
@@ -21,6 +23,8 @@ from storing import said, texts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
 ALL_KEYS = ["allkeys-lru", "allkeys-lfu", "allkeys-random"]
 VOLATILE = ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"]
@@ -234,6 +238,26 @@ class TestEvicted:
                 except ConversationNotFoundError:
                     assert keys_of(server, f"h:c{number}") == keys_of(server, f"a:c{number}") == []
         assert damaged > 0
+
+
+def test_nothing_is_asked_that_could_not_be_stored(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to the model is refused before it is sent, so nothing is paid; replayed answers are still shown."""
+    monkeypatch.setattr(redis_status, "VALID_S", 0)
+    asked: list[object] = []
+
+    class Counting(DemoProvider):
+        def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
+            asked.append(request)
+            return super().stream(request)
+
+    with RedisStore(server.url) as store:
+        conversation = ConversationManager(Counting(), store, replay="auto").new_conversation()
+        first = conversation.send("hello")
+        set_policy(server, "allkeys-lru")
+        with pytest.raises(StoreUnavailableError, match="CONFIG SET maxmemory-policy noeviction"):
+            conversation.send("hello again")
+        assert len(asked) == 1
+        assert conversation.rerun(first.turn).content == first.content
 
 
 def keys_of(server: RedisServer, name: str) -> list[bytes]:

@@ -151,6 +151,17 @@ class TestAhead:
             store.append("a", said("three"))
             assert store.cleanup(60) == ()
 
+    def test_many_are_not_all_reported(self, store: StateStore, clock: Clock) -> None:
+        """The tenth warning says that it is the last one."""
+        clock.pass_s(YEAR)
+        for number in range(12):
+            store.append(f"c{number}", said("x"))
+        clock.pass_s(-YEAR)
+        with pytest.warns(UserWarning, match="more than a day ahead") as caught:
+            store.cleanup(60)
+        assert len(caught) == 10
+        assert [str(each.message).endswith("are not reported.") for each in caught] == [False] * 9 + [True]
+
     def test_ttl_counts_from_when_it_was_noticed(self, open_store: OpenStore, clock: Clock) -> None:
         """Reading the conversation under the right clock notices it."""
         store = open_store(600)

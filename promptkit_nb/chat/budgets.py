@@ -177,7 +177,11 @@ class Spending:
         Raises:
             BudgetExceededError: The call could exceed a budget; nothing stays reserved.
             InvalidArgumentError: There is a budget and the price is unknown.
+            StoreUnavailableError: The answer could not be stored, because the store's server may evict it.
         """
+        check_keeps = getattr(self._store, "check_keeps", None)  # of stores on a server
+        if check_keeps is not None:
+            check_keeps()
         if estimate_usd is None and self._budgets:
             raise InvalidArgumentError(
                 f"The price of {model!r} is unknown, so a budget cannot be enforced; nothing was sent. Give dollars "

@@ -123,6 +123,16 @@ class RedisStore(RowStore):
             if not self.backend.run(erase, write=True):
                 raise
 
+    def check_keeps(self) -> None:
+        """Raise ``StoreUnavailableError`` if the server may evict what would be stored; asked before a call is paid.
+
+        >>> from promptkit_nb import RedisStore
+        >>> def check(url: str) -> None:
+        ...     with RedisStore(url, prefix="team:") as store:
+        ...         store.check_keeps()
+        """
+        self.backend.run(self._check_keeps, write=False)
+
     def move_old_keys(self) -> int:
         """Move what still has the keys of version 0.1; return how many conversations that were.
 

@@ -77,6 +77,7 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
 _TTL = "shortest_ttl_s"
 
+MOST_REPORTS = 10
 MOST_CONVERSATIONS = 1000
 MOST_BYTES = 4 * 2**20
 """How much JSON of turns is cached; decoded, it takes about four times as much memory."""
@@ -350,15 +351,18 @@ class RowAccess:
         return record
 
     def _report_ahead(self, conversation_id: str, record: Record, now: datetime) -> None:
-        """Warn once of a time that counts as now."""
-        if conversation_id in self._reported:
+        """Warn once of a time that counts as now, and only of some conversations if there are many."""
+        if conversation_id in self._reported or len(self._reported) >= MOST_REPORTS:
             return
         self._reported.add(conversation_id)
+        is_last = len(self._reported) == MOST_REPORTS
         latest = max(record.updated_at, record.expires_at or record.updated_at)
         warnings.warn(
             f"A time of the conversation {conversation_id!r} in {self.backend.where} is more than a day ahead "
             f"({latest:%Y-%m-%d %H:%M} UTC, now is {now:%Y-%m-%d %H:%M}), so it counts as now. A clock is or was "
-            "wrong: check the clocks of the machines that use this store.",
+            "wrong: check the clocks of the machines that use this store."
+            + " Further conversations are not reported."
+            * is_last,
             stacklevel=2,
         )
 
