@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from datetime import datetime
+import sqlite3
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -450,6 +451,40 @@ class TestCodex:
         store = MemoryStore()
         import_chats(path, store)
         assert store.head("codex:01a2-thread").total_cost is None
+
+
+class TestLlm:
+    """Databases of llm."""
+
+    def test_conversation_continued_after_an_upgrade_has_both_parts(self, tmp_path: Path) -> None:
+        """Its old rows come first, what the new ones repeat of them is left out, and its old name stays."""
+        path = shutil.copy(DATA / "llm" / "logs-0.36.db", tmp_path / "logs.db")
+        thread = "01m8fdxxvrqmt1ddb1e3v6k9b5"
+        with sqlite3.connect(path) as database:
+            database.execute("INSERT INTO conversations VALUES (?, 'Before the upgrade', 'gpt-4o-mini')", (thread,))
+            old = ("01a00000000000000000000000", "Hello", "Be kind.", "Hi!", thread, "2025-01-01T10:00:00.5", 10, 2)
+            database.execute(
+                "INSERT INTO responses (id, prompt, system, response, conversation_id, datetime_utc, input_tokens, "
+                "output_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                old,
+            )
+            repeated = [("h1", None, "user", "Hello"), ("h2", "h1", "assistant", "Hi!")]
+            for key, parent, role, text in repeated:
+                database.execute("INSERT INTO messages VALUES (?, ?, ?, NULL)", (key, parent, role))
+                database.execute(
+                    "INSERT INTO parts (message_hash, position, type, text) VALUES (?, 0, 'text', ?)", (key, text)
+                )
+            database.execute(
+                "UPDATE messages SET parent_hash = 'h2' WHERE hash = 'b2:b7805801c281d83fd27963992ab93d7c'"
+            )
+        database.close()
+        store = MemoryStore()
+        import_chats(path, store)
+        state = store.get(f"llm:{thread}")
+        asked = ["Hello", "My name is Alice", "Please think about the harbour"]
+        assert [turn.user_text for turn in state.turns] == asked
+        assert (state.system_prompt, state.metadata["title"]) == ("Be kind.", "Before the upgrade")
+        assert state.turns[0].created_at == datetime(2025, 1, 1, 10, 0, 0, 500_000, tzinfo=UTC)
 
 
 class TestUnreadable:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.context_hash import chain_of
 from promptkit_nb.errors import ConversationExistsError, InvalidArgumentError
-from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.state import ConversationState, Settings, Summary
 from promptkit_nb.testing.expectations import LONG_AGO, PRICE_USD, expect, expect_refusal, full_state, said, texts
 from promptkit_nb.turns import Turn, Usage
 
@@ -162,6 +162,18 @@ def fork_overwrites_nothing(store: StateStore) -> None:
     expect("owner", store.head("b").user_id, "user of b")
 
 
+def fork_of_an_imported_conversation_can_be_continued(store: StateStore) -> None:
+    """Its kind and source are stored, and shown by the head; a fork is a chat of ours, with turns of that source."""
+    turn = replace(said("one"), source="elsewhere")
+    store.create(ConversationState("a", turns=(turn,), settings=Settings(kind="imported", source="elsewhere")))
+    expect("head", [(head.kind, head.source) for head in store.list()], [("imported", "elsewhere")])
+    expect("settings", store.get("a").settings, Settings(kind="imported", source="elsewhere"))
+    head = store.fork("a", "copy")
+    expect("head of the fork", (head.kind, head.source), ("chat", "promptkit_nb"))
+    expect("settings of the fork", store.get("copy").settings, Settings())
+    expect("turns of the fork", [turn.source for turn in store.get("copy").turns], ["elsewhere"])
+
+
 def _spoken(store: StateStore, said_now: str) -> tuple[Turn, ...]:
     turns = tuple(said(text) for text in said_now.split())
     for turn in turns:
@@ -181,4 +193,5 @@ CHECKS = (
     fork_is_an_independent_copy,
     forked_turns_are_inherited,
     fork_overwrites_nothing,
+    fork_of_an_imported_conversation_can_be_continued,
 )

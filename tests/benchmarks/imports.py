@@ -94,14 +94,11 @@ def _server(directory: Path) -> Iterator[redis.Redis]:
 
 
 def _read(client: redis.Redis) -> int:
-    """Read the same keys with redis-py, and decode them with ``json``."""
-    keys = list(client.scan_iter(match="promptkit:conversation:*:meta", count=1000))
+    """Read the same keys with redis-py, as Go's ``Load`` does, and decode them with ``json``."""
     count = 0
-    for start in range(0, len(keys), 200):
-        pipe = client.pipeline(transaction=False)
-        for key in keys[start : start + 200]:
-            pipe.get(key)
-            pipe.lrange(key.removesuffix(b":meta") + b":messages", 0, -1)
-        for answer in pipe.execute():
-            count += len([json.loads(each) for each in (answer if isinstance(answer, list) else [answer])])
+    for meta in client.scan_iter(match="promptkit:conversation:*:meta", count=1000):
+        key = meta.removesuffix(b":meta")
+        lists = [client.lrange(key + part, 0, -1) for part in (b":messages", b":summaries")]
+        found = [client.get(meta) or b"{}", *lists[0], *lists[1], *client.hgetall(key + b":metadata").values()]
+        count += len([json.loads(each) for each in found])
     return count
