@@ -323,7 +323,7 @@ class Table:
         """Move the log into the database, as far as nobody reads it, so that no later commit has to move much."""
         with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if not self._closed:
-                self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._checkpoints.run(self._connected(), self._log_bytes())
 
     def close(self) -> None:
         """Move the log into the database and close it, so that no deleted text stays in a file."""
