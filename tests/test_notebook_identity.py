@@ -424,6 +424,17 @@ def test_reading_magics_write_nothing(home: Path, work: Path, server: ChatServer
     assert [head.turn_count for head in heads(home)] == [3, 2]
 
 
+def test_a_notebook_with_a_panel_alone(home: Path, work: Path, server: ChatServer) -> None:
+    """No cell made its turns: the output of the panel names the conversation."""
+    cells = ("panel = get_ipython().run_line_magic('chat_panel', '')\npanel", "panel.conversation.send('alone'); None")
+    ran(work / "eda.ipynb", cells).shut_down()
+    with FrontEnd.opened(work / "eda.ipynb") as notebook:
+        assert anonymous(lines(notebook.run(0))) == "resumed 'nb:eda:…', 1 turn, $0.0000045\n"
+    FrontEnd(work / "eda.ipynb", cells).save()
+    with FrontEnd.opened(work / "eda.ipynb") as another:
+        assert "is of another notebook that had this name" in lines(another.run(0))
+
+
 def test_a_message_that_was_just_typed_is_asked(work: Path, server: ChatServer) -> None:
     """Another notebook's answer is used only for a cell that was saved; never with ``--fresh``."""
     ran(work / "a.ipynb", ("%%chat\nalpha",)).shut_down()

@@ -133,6 +133,7 @@ class ChatSession:
         """Return a panel of the notebook's conversation, which is started if needed."""
         from promptkit_nb.chat.options import CallOptions  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
+        from promptkit_nb.notebook.saved_notebook import Mark  # noqa: PLC0415 - as above
         from promptkit_nb.panel.widget import ChatPanel  # noqa: PLC0415 - anywidget, imported when used
 
         options = CallOptions()
@@ -140,6 +141,8 @@ class ChatSession:
         conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
         panel = ChatPanel(conversation, model=self.options.model or None)
+        if self.conversations.is_own(conversation):
+            panel.output_metadata = Mark(conversation.id).metadata
         self._panels.add(panel)
         return panel
 

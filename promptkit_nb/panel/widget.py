@@ -89,7 +89,7 @@ class ChatPanel(NotebookWidget):
     def save_transcript(self, snapshot: Snapshot) -> None:
         """Update the transcript in the saved notebook."""
         if self._saved is not None:
-            self._saved.update(_static_output(snapshot), raw=True)
+            self._saved.update(_static_output(snapshot), metadata=self.output_metadata, raw=True)
 
     def close(self) -> None:
         """Remove the panel; an answer that is still streaming is stored."""

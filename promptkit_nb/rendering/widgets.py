@@ -32,6 +32,8 @@ class NotebookWidget(anywidget.AnyWidget):
     """A widget that leaves a static output below it in the saved notebook; a batch run gets the static output alone."""
 
     _saved: Any = None  # IPython's DisplayHandle
+    output_metadata: dict[str, Any] = {}  # noqa: RUF012 - replaced as a whole
+    """The metadata of the output that stays in the saved notebook."""
 
     def open(self) -> None:
         """Connect to the pages. A batch run has none, and would save the widget's state in the notebook's metadata."""
@@ -59,4 +61,6 @@ class NotebookWidget(anywidget.AnyWidget):
             return
         hint = f"{self!r} needs a running kernel: run this cell again to continue."
         display({"text/plain": hint} | self._view_output(), raw=True)  # type: ignore[no-untyped-call]  # as above
-        self._saved = display(self._saved_output(), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as above
+        self._saved = display(  # type: ignore[no-untyped-call]  # as above
+            self._saved_output(), metadata=self.output_metadata, raw=True, display_id=True
+        )
