@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from endurance.report import Report
 from endurance.verbs import OLD, SHARED, VERBS, Entry, Writer, read_journal, repeat
+from promptkit_nb import usage_df
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.redis import RedisStore
 from redis_server import RedisServer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FORK = multiprocessing.get_context("fork")  # the libraries are imported already
 WRITERS = 4
+NANO_USD = 1e-9
 DIES_WITHIN_S = 60
 TTL_S = 7 * 86400
 DELETING = {"delete", "delete_prefix", "cleanup"}
@@ -56,6 +58,7 @@ class Checker:
         self._report = report
         self.alive: dict[str, Paid] = {}
         self.spent: Counter[str] = Counter()
+        self.paid = Decimal(0)
         self.open = 0
         self.maybe_open = 0
 
@@ -82,6 +85,11 @@ class Checker:
         reserved = store.spending("total").reserved
         most = self.open + self.maybe_open
         self._expect(self.open <= reserved <= most, f"{reserved} reserved, not {self.open} to {most}")
+
+    def check_usage(self, store: StateStore) -> None:
+        """Compare what people report with all turns and summaries ever paid, those of deleted conversations too."""
+        found = float(usage_df(store).cost_usd.sum())
+        self._expect(abs(found - float(self.paid)) < NANO_USD, f"usage_df says {found}, {self.paid} was paid")
 
     def _check(self, store: StateStore, name: str, paid: Paid) -> None:
         head, state = store.head(name), store.get(name)
@@ -119,6 +127,7 @@ class Checker:
     def _enter(self, entry: Entry, name: str) -> None:
         first = entry.names[0] if entry.names else ""
         usd = Decimal(entry.usd)
+        self.paid += usd * (entry.verb != "settle")  # which leaves neither a turn nor a summary
         if entry.verb in {"append", "replace"}:
             self.alive.setdefault(first, Paid()).turns[entry.key] = usd
         elif entry.verb == "add_summary":
@@ -172,6 +181,7 @@ def run(kind: str, directory: Path, kills: int, seed: int = 1) -> Report:
                 checker.check(store, {each for each in checker.alive if each.startswith(tuple(names))} | {SHARED})
         with open_store() as store:
             checker.check(store, set(checker.alive))
+            checker.check_usage(store)
     shutil.rmtree(directory / "s", ignore_errors=True)
     turns = sum(len(paid.turns) for paid in checker.alive.values())
     report.figures = {"writers killed": kills, "servers killed": server_kills, "turns kept": turns}
