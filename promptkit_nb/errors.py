@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptkit_nb.packs.findings import Finding
+    from promptkit_nb.providers.base import Completion
     from promptkit_nb.rendering.responses import Response
 
 
@@ -228,7 +229,7 @@ class ProviderError(PromptKitError):
     """The provider failed to answer.
 
     ``partial`` is the text received before the failure (``""`` if none). ``unsent`` is the user's message, ready to be
-    sent again.
+    sent again. ``completion`` is what the server reported of the failed answer, such as its usage; ``None`` if nothing.
 
     >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderError
     >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # nothing listens there
@@ -242,6 +243,7 @@ class ProviderError(PromptKitError):
 
     partial: str = ""
     unsent: str | None = None
+    completion: Completion | None = None
 
     def __init__(self, message: str, *, partial: str = "") -> None:
         """Store the partial text."""
@@ -343,7 +345,7 @@ class ContextWindowExceededError(PromptKitError):
     """The request does not fit into the context window: ``max_tokens``, or the model's own.
 
     ``limit_tokens`` is the size of the window and ``request_tokens`` that of the request, each ``None`` if unknown.
-    ``partial`` and ``unsent`` are as in ``ProviderError``.
+    ``partial``, ``unsent`` and ``completion`` are as in ``ProviderError``.
 
     >>> from promptkit_nb import ContextWindowExceededError, ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider()).new_conversation(max_tokens=12)
@@ -356,6 +358,7 @@ class ContextWindowExceededError(PromptKitError):
 
     partial: str = ""
     unsent: str | None = None
+    completion: Completion | None = None
 
     def __init__(
         self, message: str, *, limit_tokens: int | None = None, request_tokens: int | None = None, partial: str = ""

@@ -156,11 +156,11 @@ def count_one_message_tokens(message: Message, model: str | None = None) -> int:
 
 def message_hash(message: Message) -> int:
     """Return a hash of everything that is sent of a message, valid in this process."""
-    return hash((message.content, message.parts, message.tool_calls, message.name))
+    return hash((message.role == "assistant", message.content, message.parts, message.tool_calls, message.name))
 
 
 def _tokens_of(message: Message, model: str | None) -> int:
-    text = message.content or "".join(part.text for part in message.parts)
+    text = message.text or "".join(part.text for part in message.parts)
     count = FRAMING_TOKENS + count_tokens(text, model)
     if message.name is not None:
         count += _NAME_TOKENS + count_tokens(message.name, model)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from promptkit_nb.characters import without_lone_surrogates
+from promptkit_nb.thinking import MAY_BE_THINKING, split_thinking
 
 OWN_SOURCE = "promptkit_nb"
 """The source of turns and conversations that this package made."""
@@ -100,7 +101,8 @@ class Message:
     """One message of a turn.
 
     ``content`` is always the text; ``parts`` is empty unless the message has images. ``reasoning`` is stored for
-    reading and never sent back to the model.
+    reading and never sent back to the model. Version 0.1 stored thinking within the content of some answers: ``text``
+    is the content without it, and ``thinking`` is the reasoning wherever it is stored.
 
     >>> from promptkit_nb import Message
     >>> Message("user", "My name is Alice").content
@@ -126,6 +128,20 @@ class Message:
         if isinstance(self.reasoning, str) and not self.reasoning.isascii():
             object.__setattr__(self, "reasoning", without_lone_surrogates(self.reasoning))
 
+    @property
+    def text(self) -> str:
+        """The content without thinking."""
+        if self.role != "assistant" or not self.content.startswith(MAY_BE_THINKING):
+            return self.content
+        return split_thinking(self.content)[1]
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before it answered; empty if unknown."""
+        if self.reasoning or self.role != "assistant" or not self.content.startswith(MAY_BE_THINKING):
+            return self.reasoning or ""
+        return split_thinking(self.content)[0]
+
 
 @dataclass(frozen=True, kw_only=True)  # no slots, as in Message
 class Turn:
@@ -135,7 +151,8 @@ class Turn:
     ``"reported"`` by the server, ``"list"`` (computed from the price list, whose version is ``price_list``), or
     ``"yours"`` (computed from prices that you gave). In turns of earlier versions it is the name of the price list,
     ``user``, or the name of the provider. ``source`` is the tool whose conversation it was imported from.
-    ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server. ``cell_id``,
+    ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server.
+    ``thinking_ms`` is how long the model thought before its text, if it showed its thinking. ``cell_id``,
     ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
     the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
     request (SHA-256, hexadecimal). ``saved`` is the original cost of a replayed answer. ``counted_input_tokens`` is the
@@ -171,6 +188,7 @@ class Turn:
     warnings: tuple[str, ...] = ()
     price_list: str | None = None
     source: str = OWN_SOURCE
+    thinking_ms: float | None = None
 
     @property
     def user_text(self) -> str:
@@ -179,8 +197,13 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The text of the model's last message."""
-        return next((message.content for message in reversed(self.messages) if message.role == "assistant"), "")
+        """The text of the model's last message, without thinking."""
+        return next((message.text for message in reversed(self.messages) if message.role == "assistant"), "")
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought, in all of its messages; ``None`` if unknown."""
+        return "\n\n".join(filter(None, [message.thinking for message in self.messages])) or None
 
     @property
     def has_tool_calls(self) -> bool:

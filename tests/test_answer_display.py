@@ -25,12 +25,12 @@ def test_display_takes_at_most_a_fifth_of_the_time(
     now = [100.0]
     shown: list[float] = []
 
-    def show(*_: str) -> None:
+    def show(*_: str, **__: object) -> None:
         shown.append(now[0])
         now[0] += showing_s
 
-    monkeypatch.setattr("promptkit_nb.notebook.display.time", SimpleNamespace(monotonic=lambda: now[0]))
     display = AnswerDisplay()
+    monkeypatch.setattr("promptkit_nb.notebook.display.time", SimpleNamespace(monotonic=lambda: now[0]))
     display._can_update = True
     monkeypatch.setattr(display, "_show", show)
     stream: ResponseStream = ConversationManager(provider=DemoProvider()).new_conversation().stream("Hi")
@@ -52,7 +52,7 @@ def test_answer_that_a_bug_in_the_provider_ends_is_shown_as_not_stored(monkeypat
 
     shown: list[tuple[str, ...]] = []
     display = AnswerDisplay()
-    monkeypatch.setattr(display, "_show", lambda *values: shown.append(values))
+    monkeypatch.setattr(display, "_show", lambda *values, **_: shown.append(values))
     with pytest.raises(RuntimeError, match="no ChatRequest today"):
         display.follow(ConversationManager(provider=Broken()).new_conversation().stream("Hi"), "talk")
     assert shown == [("half", NOT_STORED)]

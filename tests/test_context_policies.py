@@ -278,11 +278,11 @@ class TestTooLongForTheServer:
         conv.summarize(keep_last=10)
         chat_server.usual = counting(SERVERS["o200k"], limit=100)
         response = conv.send("And now?")
-        assert roles_and_texts(chat_server)[1] == (
+        assert roles_and_texts(chat_server)[0] == (
             "system",
-            "Summary of 5 earlier turns of this conversation:\n\nThey talked.",
+            "You help.\n\nSummary of 5 earlier turns of this conversation:\n\nThey talked.",
         )
-        assert (response.truncated, len(on_the_wire(chat_server))) == (3, 7)
+        assert (response.truncated, len(on_the_wire(chat_server))) == (3, 6)
 
 
 class TestSummarize:
@@ -298,15 +298,14 @@ class TestSummarize:
         response = conv.send("And now?")
         asked_for_summary, asked = (request.body for request in chat_server.requests)
         assert asked_for_summary["messages"][1]["content"].startswith("[user]: Question 0 word\n[assistant]: Answer 0")
-        assert asked["messages"][0]["content"] == "You help."
         (made,) = store.get("long").summaries
         count = int(str(made.last_turn)[1:]) + 1
-        assert asked["messages"][1] == {
+        assert asked["messages"][0] == {
             "role": "system",
-            "content": f"Summary of {count} earlier turns of this conversation:\n\nThey counted.",
+            "content": f"You help.\n\nSummary of {count} earlier turns of this conversation:\n\nThey counted.",
         }
-        assert asked["messages"][2]["content"] == f"Question {count} word"
-        assert len(asked["messages"]) == 2 + 2 * (40 - count) + 1
+        assert asked["messages"][1]["content"] == f"Question {count} word"
+        assert len(asked["messages"]) == 1 + 2 * (40 - count) + 1
         assert (made.first_turn, made.text, made.usage) == ("t000", "They counted.", Usage(1000, 500))
         assert (made.cost, made.model) == (Decimal("0.00045"), "gpt-4o-mini")
         assert [turn.user_text for turn in conv.turns] == [
@@ -355,7 +354,7 @@ class TestSummarize:
         conv.send("What was said?")
         assert [text for _, text in roles_and_texts(chat_server)][3:5] == ["Question 1 word", "Answer 1 word"]
         conv.restore(changed)
-        assert [line.kind for line in conv.context()][:3] == ["system", "summary", "turn"]
+        assert [line.kind for line in conv.context()][:2] == ["summary", "turn"]
 
     def test_summary_is_folded_in_after_restored_turns(self, chat_server: ChatServer) -> None:
         """The restored turns come before the summarized ones: one summary covers both and is paid for once."""
@@ -364,7 +363,7 @@ class TestSummarize:
         conv.summarize(keep_last=4)
         conv.restore(conv.branches()[0])
         conv.summarize(keep_last=6)
-        assert [line.kind for line in conv.context()] == ["system", "summary", *["turn"] * 4]
+        assert [line.kind for line in conv.context()] == ["summary", *["turn"] * 4]
         assert conv.summarize(keep_last=6) is None
         assert len(chat_server.requests) == 2
 

@@ -31,18 +31,18 @@ def context(max_tokens: int | None = None, estimator: TokenEstimator = EXACT) ->
 def test_text_has_a_line_a_message_and_the_total() -> None:
     """Role, content and tokens; then the size, the limit, and the number of turns left out."""
     assert str(context(max_tokens=50)).splitlines() == [
-        f"{'system':<9}  {'You help.':<60}   7",
-        f"{'summary':<9}  {'Summary of 1 earlier turn of this conversation: A greeting.':<60}  17",
+        f"{'system':<9}  You help.",
+        f"{'summary':<9}  {'Summary of 1 earlier turn of this conversation: A greeting.':<60}  20",
         f"{'user':<9}  {'Hi':<60}   5",
         f"{'assistant':<9}  {'x' * 59}…  12",
-        "44 of 50 tokens · 2 turns left out",
+        "40 of 50 tokens · 2 turns left out",
     ]
 
 
 def test_without_a_limit_everything_is_there() -> None:
     """Its size counts nevertheless."""
     whole = context()
-    assert (len(whole), whole.max_tokens, whole.left_out) == (8, None, ())
+    assert (len(whole), whole.max_tokens, whole.left_out) == (7, None, ())
     assert whole.token_count == 3 + sum(line.tokens for line in whole)
     assert str(whole).endswith(f"\n{whole.token_count} tokens")
 
@@ -59,18 +59,17 @@ def test_lines_have_a_kind() -> None:
         ("user", "question", None),
     ]
     assert (lines[3], lines[3:]) == (lines.lines[3], lines.lines[3:])
-    assert context()[1] == ContextLine(
-        "system", "summary", "Summary of 1 earlier turn of this conversation:\n\nA greeting.", 17
-    )
+    note = "Summary of 1 earlier turn of this conversation:\n\nA greeting."
+    assert context()[0] == ContextLine("system", "summary", f"You help.\n\n{note}", 20, prompt="You help.")
 
 
 def test_other_models_counts_are_estimates() -> None:
     """It is marked as an estimate, with the upper limit that is assumed until the server reports its own count."""
     whole = context(estimator=TokenEstimator.of("llama3.2"))
-    assert (whole.estimated, whole.token_count, whole.most_tokens) == (True, 64, 141)
-    assert str(whole).endswith("\n64 tokens (estimate, 141 at most)")
+    assert (whole.estimated, whole.token_count, whole.most_tokens) == (True, 60, 133)
+    assert str(whole).endswith("\n60 tokens (estimate, 133 at most)")
     cut = context(max_tokens=120, estimator=TokenEstimator.of("llama3.2"))
-    assert str(cut).endswith("\n44 of 120 tokens · 2 turns left out (estimate, 103 at most)")
+    assert str(cut).endswith("\n40 of 120 tokens · 2 turns left out (estimate, 95 at most)")
 
 
 def test_an_empty_context_has_only_a_total() -> None:
@@ -81,7 +80,8 @@ def test_an_empty_context_has_only_a_total() -> None:
 def test_tool_calls_are_shown() -> None:
     """With their arguments."""
     call = Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city": "Paris"}'),))
-    talk = (Turn(messages=(Message("user", "Hi"), call)),)
+    result = Message("tool", "Rain", tool_call_id="1")
+    talk = (Turn(messages=(Message("user", "Hi"), call, result, Message("assistant", "It rains."))),)
     line = Context.of(fit(None, talk, [], None, estimator=EXACT), talk, estimator=EXACT)[1]
     assert isinstance(line, ContextLine)
     assert line.content == 'weather({"city": "Paris"})'

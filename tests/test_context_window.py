@@ -125,11 +125,11 @@ class TestSummaries:
     """Which summaries are used, and which turns they cover."""
 
     def test_note_comes_before_the_turns_that_remain(self) -> None:
-        """The turns stay; the summary says how many they are."""
+        """The turns stay; the summary says how many they are. One system message has the prompt and the summary."""
         talk = state(4, summary(0, 2))
         window = fit("You help.", talk.turns, find_applied_summaries(talk), HI, estimator=EXACT)
-        note = Message("system", "Summary of 3 earlier turns of this conversation:\n\nAlice.")
-        assert window.messages == (Message("system", "You help."), note, *talk.turns[3].messages, HI)
+        system = Message("system", "You help.\n\nSummary of 3 earlier turns of this conversation:\n\nAlice.")
+        assert window.messages == (system, *talk.turns[3].messages, HI)
         assert window.left_out == ()
 
     def test_newer_summary_replaces_the_older(self) -> None:
@@ -262,7 +262,7 @@ class TestPlan:
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[ConversationState, int]:
     """Draw a conversation with tools, summaries and a limit."""
-    said = [turn(number, draw(st.integers(0, 60))) for number in range(draw(st.integers(0, 12)))]
+    said = [turn(number, draw(st.integers(2, 60))) for number in range(draw(st.integers(0, 12)))]
     for at, each in enumerate(said):
         if draw(st.booleans()):
             call = Message("assistant", tool_calls=(ToolCall("c", "look", "{}"),))
@@ -299,9 +299,10 @@ def check_invariants(window: Window, state: ConversationState, max_tokens: int) 
     assert window.messages[-1] == HI
     system = [] if state.system_prompt is None else [state.system_prompt]
     notes = [applied.note.content for applied in window.applied_summaries]
-    assert [each.content for each in window.messages if each.role == "system"] == [*system, *notes]
+    one = ["\n\n".join([*system, *notes])] if system or notes else []
+    assert [each.content for each in window.messages if each.role == "system"] == one
     said = tuple(message for each in window.turns for message in each.messages)
-    assert window.messages[len(system) + len(notes) : -1] == said
+    assert window.messages[len(one) : -1] == said
     covered = {each.id for applied in window.applied_summaries for each in state.turns[applied.start : applied.stop]}
     ordered = [each.id for each in state.turns if each.id not in covered]
     assert [each.id for each in (*window.left_out, *window.turns)] == ordered

@@ -348,7 +348,10 @@ class TestFailures:
         """An answer without text is an answer, with a warning."""
         chat_server.reply(Reply(text=""))
         response = conv.send("Say nothing")
-        assert (response.content, response.warnings) == ("", ("The model answered without any text.",))
+        assert (response.content, response.warnings) == (
+            "",
+            ("The model answered without any text. Later requests leave this turn out.",),
+        )
         assert len(conv.turns) == 1
 
     def test_key_is_in_no_file_of_the_store(self, chat_server: ChatServer, tmp_path: Path) -> None:

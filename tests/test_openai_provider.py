@@ -457,7 +457,7 @@ def test_reply_that_is_not_an_answer_is_an_error(
     chat_server: ChatServer, provider: OpenAIProvider, body: bytes, quoted: str
 ) -> None:
     """For HTML, an empty body or other JSON with status 200 the error quotes the reply and says to check base_url."""
-    chat_server.reply(Reply(body=body))
+    chat_server.reply(Reply(body=body), Reply(body=body))
     with pytest.raises(ProviderUnavailableError, match="Check base_url") as caught:
         list(provider.stream(ASK))
     assert quoted in str(caught.value)

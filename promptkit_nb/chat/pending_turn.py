@@ -21,12 +21,13 @@ from promptkit_nb.chat.summarizer import make_summary
 from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token_estimator_for
 from promptkit_nb.chat.window import Window, fit, plan_to_fit, window_of
 from promptkit_nb.context_hash import EMPTY_HASH
+from promptkit_nb.endings import USUAL_REASONS, ending_warning
 from promptkit_nb.pricing import CostRange, cost_range
 from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent, Waiting
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
-from promptkit_nb.turns import INTERRUPTED, Message, Turn, Usage, new_turn_id
+from promptkit_nb.turns import INTERRUPTED, Message, ToolCall, Turn, Usage, new_turn_id
 
 if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState, Summary
@@ -142,6 +143,7 @@ class PendingTurn:
             )
             stale = self._put(turn, Response.replay_of(turn, conversation_id), None)
         self.received.pieces.append(recorded.text)
+        self.received.thoughts.append(recorded.reasoning or "")
         self.response = Response.replay_of(turn, conversation_id, stale_turns=stale)
 
     def prepare(self) -> None:
@@ -190,7 +192,7 @@ class PendingTurn:
         with self._ending:
             if self._is_over:
                 return False
-            self.received.take(event)
+            self.received.take(event, source=self.provider.name)
         if isinstance(event, Waiting) and self.options.on_waiting is not None:
             self.options.on_waiting(event.seconds, event.reason)
         return True
@@ -207,7 +209,7 @@ class PendingTurn:
                 if reason in ("complete", "stopped") and (self.received.completion is not None or self.received.text):
                     self.response = self._store()
                 else:
-                    may_be_billed = reason in ("stopped", "timeout") or bool(self.received.text)
+                    may_be_billed = reason in ("stopped", "timeout") or self.received.has_begun
                     (self._settle if may_be_billed else self._settle_unsent)()
             self._is_over = True
 
@@ -352,7 +354,7 @@ class PendingTurn:
             received.text,
             timestamp=now,
             tool_calls=() if completion is None else completion.tool_calls,
-            reasoning="".join(received.reasoning) or None,
+            reasoning=received.reasoning or None,
         )
         return Turn(
             id=self._turn_id,
@@ -365,6 +367,7 @@ class PendingTurn:
             requested_model=request.model,
             provider=self.provider.name,
             latency_ms=round(latency_ms, 3),
+            thinking_ms=received.thinking_ms,
             finish_reason=INTERRUPTED if completion is None else completion.finish_reason,
             created_at=now,
             warnings=self._turn_warnings(usage),
@@ -387,9 +390,14 @@ class PendingTurn:
         completion = self.received.completion
         if completion is None:
             return warnings
-        if self.received.text or completion.tool_calls:
-            return (*completion.warnings, *warnings)
-        return (*completion.warnings, "The model answered without any text.", *warnings)
+        found = [*completion.warnings]
+        if completion.finish_reason not in USUAL_REASONS:
+            found += filter(None, [ending_warning(completion.finish_reason)])
+        if completion.tool_calls:
+            found.append(_unasked_calls(completion.tool_calls))
+        if not self.received.text.strip():
+            found.append("The model answered without any text. Later requests leave this turn out.")
+        return (*found, *warnings)
 
 
 def _with_response(error: errors.StoreError | errors.InvalidArgumentError, response: Response) -> errors.StoreError:
@@ -405,6 +413,11 @@ def _with_response(error: errors.StoreError | errors.InvalidArgumentError, respo
         )
     error.response = response
     return error
+
+
+def _unasked_calls(calls: Sequence[ToolCall]) -> str:
+    names = ", ".join(dict.fromkeys(repr(call.name) for call in calls))
+    return f"The model called {names}, though no tools were offered. Nothing was run; later requests leave it out."
 
 
 def _cut_warnings(window: Window, model: str, usage: Usage) -> tuple[str, ...]:

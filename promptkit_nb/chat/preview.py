@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.token_estimates import TokenEstimator, token_estimator_for
-from promptkit_nb.chat.window import Window, window_of
+from promptkit_nb.chat.window import Window, sent_messages, window_of
 from promptkit_nb.pricing import CostRange
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.text.plain_text import PREVIEW_CHARACTERS, counted, preview
@@ -28,13 +28,25 @@ _FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
 
 @dataclass(frozen=True, slots=True)
 class ContextLine:
-    """One message of the request; ``turn`` is the index of its turn in the conversation, ``None`` outside of turns."""
+    """One message of the request; ``turn`` is the index of its turn in the conversation, ``None`` outside of turns.
+
+    The kind of a system message with a summary in it is ``summary``; ``prompt`` is then the system prompt before it.
+    """
 
     role: str
     kind: Kind
     content: str
     tokens: int
     turn: int | None = None
+    prompt: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """What to show of the message: a label and a text, or two if it has a prompt and a summary."""
+        if self.kind != "summary":
+            return [(self.role, self.content)]
+        summary = ("summary", self.content.removeprefix(self.prompt).strip())
+        return [(self.role, self.prompt), summary] if self.prompt else [summary]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +74,11 @@ class Context(Sequence["ContextLine"]):
         ``has_question`` says that the last message is the question.
         """
         positions = {turn.id: at for at, turn in enumerate(turns)}
-        history = [(message, positions[turn.id]) for turn in window.turns for message in turn.messages]
+        history = [(message, positions[turn.id]) for turn in window.turns for message in sent_messages(turn)]
         asked = window.messages[-1:] if has_question else ()
-        before = len(window.messages) - len(asked) - len(history) - len(window.applied_summaries)
+        before = len(window.messages) - len(asked) - len(history)
         lines = (
-            *(_line(message, "system", estimator) for message in window.messages[:before]),
-            *(_line(applied.note, "summary", estimator) for applied in window.applied_summaries),
+            *(_system_line(message, window, estimator) for message in window.messages[:before]),
             *(_line(message, "turn", estimator, at) for message, at in history),
             *(_line(message, "question", estimator) for message in asked),
         )
@@ -88,13 +99,14 @@ class Context(Sequence["ContextLine"]):
         return iter(self.lines)
 
     def __str__(self) -> str:
-        """Return one line per message, then the total."""
+        """Return one line per message, two for a system message with a summary, then the total."""
         width = max((len(f"{line.tokens:,}") for line in self.lines), default=0)
-        lines = [
-            f"{_label(line):<9}  {preview(line.content):<{PREVIEW_CHARACTERS}}  {line.tokens:>{width},}"
+        rows = [
+            f"{label:<9}  {preview(text):<{PREVIEW_CHARACTERS}}  {tokens:>{width}}".rstrip()
             for line in self.lines
+            for (label, text), tokens in zip(line.rows, ["", f"{line.tokens:,}"][-len(line.rows) :], strict=True)
         ]
-        return terminal_text("\n".join([*lines, self._total()]))
+        return terminal_text("\n".join([*rows, self._total()]))
 
     __repr__ = __str__
 
@@ -142,17 +154,22 @@ def context_and_cost(
 
 def _line(message: Message, kind: Kind, estimator: TokenEstimator, turn: int | None = None) -> ContextLine:
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
-    content = message.content or "\n\n".join(part.text for part in message.parts if part.text)
+    content = message.text or "\n\n".join(part.text for part in message.parts if part.text)
     text = "\n\n".join(part for part in (content, *calls) if part)
     return ContextLine(message.role, kind, text, estimator.of_message(message).likely, turn)
 
 
-def _label(line: ContextLine) -> str:
-    return "summary" if line.kind == "summary" else line.role
+def _system_line(message: Message, window: Window, estimator: TokenEstimator) -> ContextLine:
+    line = _line(message, "summary" if window.applied_summaries else "system", estimator)
+    if not window.applied_summaries:
+        return line
+    notes = "\n\n".join(applied.note.content for applied in window.applied_summaries)
+    return replace(line, prompt=message.content.removesuffix(notes).strip())
 
 
 def _line_html(line: ContextLine) -> str:
-    head = f"{_label(line)} · {line.tokens:,} tokens · {preview(line.content)}"
+    _, text = line.rows[-1]
+    head = f"{' and '.join(label for label, _ in line.rows)} · {line.tokens:,} tokens · {preview(text)}"
     return f"<details><summary {MATH_OFF}>{escape(head)}</summary>{to_html(line.content)}</details>"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from promptkit_nb.endings import is_replayable
 from promptkit_nb.errors import ReplayMissError
 from promptkit_nb.text.plain_text import preview
 from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
-    """Return the first turn that answers this request, or ``None``. Interrupted answers do not count."""
+    """Return the first turn that answers this request, or ``None``. Only answers that ended well count."""
     return next((turn for turn in turns if _answers(turn, replay_key)), None)
 
 
@@ -78,6 +79,8 @@ def _reason(model: str, alike: list[Turn]) -> str:
         return f"it was recorded with {', '.join(sorted(map(repr, models)))}"
     if all(turn.finish_reason == INTERRUPTED for turn in alike):
         return "the recorded answer was interrupted"
+    if not any(is_replayable(turn.finish_reason) for turn in alike):
+        return "the recorded answer did not end well"
     return "it was recorded in another context (system prompt, earlier turns) or with other parameters"
 
 
@@ -86,4 +89,4 @@ def _newest_first(turns: Iterable[Turn]) -> list[Turn]:
 
 
 def _answers(turn: Turn, replay_key: str) -> bool:
-    return turn.replay_key == replay_key and turn.finish_reason != INTERRUPTED
+    return turn.replay_key == replay_key and is_replayable(turn.finish_reason)

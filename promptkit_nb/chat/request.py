@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from promptkit_nb.chat.options import CallOptions, check_tokens
 from promptkit_nb.context_hash import context_hash_of, replay_key_of
+from promptkit_nb.endings import USUAL_REASONS, failure_of
 from promptkit_nb.errors import InvalidArgumentError, MissingVariableError
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs.prompt import Prompt
@@ -61,33 +63,70 @@ class RequestSettings:
 
 @dataclass(slots=True)
 class ReceivedAnswer:
-    """What has arrived of an answer."""
+    """What has arrived of an answer, and how long the model thought before its text."""
 
     pieces: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     completion: Completion | None = None
+    _thinking_since_s: float | None = None
+    _thought_until_s: float | None = None
 
-    def take(self, event: StreamEvent) -> None:
-        """Add what a provider sent."""
+    def take(self, event: StreamEvent, *, source: str) -> None:
+        """Add what a provider sent.
+
+        Raises a ``ProviderError`` if that is the end of an answer that failed; ``source`` is the provider's name.
+        """
         if isinstance(event, TextDelta):
+            self._end_thinking()
             self.pieces.append(event.text)
         elif isinstance(event, ReasoningDelta):
-            self.reasoning.append(event.text)
+            if self._thinking_since_s is None:
+                self._thinking_since_s = time.perf_counter()
+            self.thoughts.append(event.text)
         elif isinstance(event, Completion):
+            self._end_thinking()
             self.completion = event
+            if event.finish_reason not in USUAL_REASONS:
+                failure = failure_of(event.finish_reason, self.text, source)
+                if failure is not None:
+                    raise failure
 
     @property
     def text(self) -> str:
         """The text so far."""
         return "".join(self.pieces)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has arrived that may be billed."""
+        return bool(self.pieces or self.thoughts or self.completion)
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought so far."""
+        return "".join(self.thoughts).strip()
+
+    @property
+    def thinking_ms(self) -> float | None:
+        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        if self._thinking_since_s is None or not self.reasoning:
+            return None
+        until_s = time.perf_counter() if self._thought_until_s is None else self._thought_until_s
+        return round((until_s - self._thinking_since_s) * 1000, 3)
+
+    def _end_thinking(self) -> None:
+        if self._thinking_since_s is not None and self._thought_until_s is None:
+            self._thought_until_s = time.perf_counter()
+
     def usage(self, request: ChatRequest) -> Usage:
-        """Return what the provider reported, else a count of the request and the text."""
+        """Return what the provider reported, else a count of the request, the thinking, and the text."""
         if self.completion is not None and self.completion.usage is not None:
             return self.completion.usage
+        reasoning_tokens = count_tokens(self.reasoning, request.model) if self.thoughts else 0
         return Usage(
             input_tokens=count_message_tokens(request.messages, request.model),
-            output_tokens=count_tokens(self.text, request.model),
+            output_tokens=reasoning_tokens + count_tokens(self.text, request.model),
+            reasoning_tokens=reasoning_tokens,
             estimated=True,
         )
 

@@ -55,6 +55,16 @@ class ResponseStream:
         """The text that has arrived so far."""
         return self._pending.received.text
 
+    @property
+    def reasoning(self) -> str:
+        """What the model has thought so far."""
+        return self._pending.received.reasoning
+
+    @property
+    def thinking_ms(self) -> float | None:
+        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        return self._pending.received.thinking_ms
+
     def close(self) -> None:
         """Stop: drop the connection, and store what has arrived."""
         self._is_closed = True
@@ -93,6 +103,7 @@ class ResponseStream:
         except BaseException as error:
             if isinstance(error, (ProviderError, ContextWindowExceededError)):
                 error.unsent = pending.question.content
+                pending.received.completion = pending.received.completion or error.completion
             pending.end("timeout" if isinstance(error, ProviderTimeoutError) else "failed")
             raise
 

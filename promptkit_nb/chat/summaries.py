@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from promptkit_nb.context_hash import context_hashes_of
 from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.text.plain_text import counted
+from promptkit_nb.thinking import split_thinking
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class AppliedSummary:
         if not count and isinstance(first, int) and isinstance(last, int):
             count = last - first + 1
         turns = counted(count, "earlier turn") if count else "earlier turns"
-        return Message("system", f"Summary of {turns} of this conversation:\n\n{self.summary.text}")
+        return Message("system", f"Summary of {turns} of this conversation:\n\n{text_of(self.summary)}")
 
     def overlaps(self, other: AppliedSummary) -> bool:
         """Return whether both cover the same turn; for turns that are gone, by their ids or positions."""
@@ -61,6 +62,11 @@ class AppliedSummary:
             )
         # Ids begin with the time, so they compare by age.
         return str(ours.first_turn) <= str(theirs.last_turn) and str(theirs.first_turn) <= str(ours.last_turn)
+
+
+def text_of(summary: Summary) -> str:
+    """Return the text of a summary without thinking, which version 0.1 stored with it."""
+    return split_thinking(summary.text)[1] or summary.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb import errors
 from promptkit_nb.chat.request import ReceivedAnswer
+from promptkit_nb.chat.summaries import text_of
+from promptkit_nb.endings import ending_of, ending_words, is_whole
 from promptkit_nb.pricing import cost_range
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider
 from promptkit_nb.state import Summary
@@ -47,7 +49,7 @@ def summary_request(
     middle if necessary. The rest is summarized by a later request, which folds this summary in. Raises
     ``ContextWindowExceededError`` if no turn fits.
     """
-    former = [f"{_FORMER}{summary.text}" for summary in plan.former]
+    former = [f"{_FORMER}{text_of(summary)}" for summary in plan.former]
     texts = [transcript(turn.messages) for turn in plan.turns]
     if max_tokens is not None:
         room = max_tokens - (estimator.of_frame() + estimator.of_messages(_messages(former))).expected
@@ -70,11 +72,26 @@ def summary_request(
 
 
 def summary_of(
-    plan: SummaryPlan, text: str, *, usage: Usage, cost: Decimal | None, model: str, created_at: datetime
+    plan: SummaryPlan,
+    text: str,
+    *,
+    usage: Usage,
+    cost: Decimal | None,
+    model: str,
+    created_at: datetime,
+    finish_reason: str = "stop",
 ) -> Summary:
-    """Return the summary that the model wrote; raise ``ProviderError`` if it is empty."""
+    """Return the summary that the model wrote; raise ``ProviderError`` if it is empty, or not whole."""
     if not text.strip():
-        raise errors.ProviderError(f"{model} returned an empty summary. Try again.")
+        thought = " apart from its thinking" if usage.reasoning_tokens else ""
+        raise errors.ProviderError(f"{model} returned an empty summary{thought}. Try again, or with another model.")
+    if not is_whole(finish_reason):
+        raise errors.ProviderError(
+            f"The summary by {model} is not used, because it is not whole ({ending_words(finish_reason)}"
+            f"{f' of {plan.max_tokens} tokens' if ending_of(finish_reason) == 'cut' else ''}). Its call is paid. Try "
+            "again, or with another model.",
+            partial=text,
+        )
     return Summary(
         plan.first_turn,
         plan.last_turn,
@@ -93,13 +110,14 @@ def transcript(messages: Sequence[Message]) -> str:
     >>> transcript([Message("user", "My name is Alice"), Message("assistant", "Hello")])
     '[user]: My name is Alice\n[assistant]: Hello'
     """
-    return "\n".join(f"[{message.role}]: {_text(message)}" for message in messages)
+    texts = ((message.role, _text(message)) for message in messages)
+    return "\n".join(f"[{role}]: {text}" for role, text in texts if text)
 
 
 def _text(message: Message) -> str:
     image_count = sum(part.type == "image_url" for part in message.parts)
     pieces = [
-        message.content or "\n".join(part.text for part in message.parts if part.text),
+        message.text or "\n".join(part.text for part in message.parts if part.text),
         f"({counted(image_count, 'image')})" if image_count else "",
         *(f"(calls {call.name} with {call.arguments})" for call in message.tool_calls),
     ]
@@ -155,15 +173,22 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
     try:
         completion = _receive(services.provider, request, received)
     except BaseException as error:
-        may_be_billed = bool(received.pieces) or isinstance(error, (errors.ProviderTimeoutError, KeyboardInterrupt))
-        if may_be_billed:
+        if isinstance(error, (errors.ProviderError, errors.ContextWindowExceededError)):
+            received.completion = received.completion or error.completion
+        if received.has_begun or isinstance(error, (errors.ProviderTimeoutError, KeyboardInterrupt)):
             _settle(services, call, request, received)
         call.settle(Decimal(0))
         raise
     usage, cost_usd = _usage_and_cost(services, request, received)
     try:
         summary = summary_of(
-            plan, received.text, usage=usage, cost=cost_usd, model=completion.model, created_at=services.clock()
+            plan,
+            received.text,
+            usage=usage,
+            cost=cost_usd,
+            model=completion.model,
+            created_at=services.clock(),
+            finish_reason=completion.finish_reason,
         )
     except errors.ProviderError:
         call.settle_used(usage, cost_usd, provider=services.provider.name, model=completion.model)
@@ -210,7 +235,7 @@ def _receive(provider: Provider, request: ChatRequest, received: ReceivedAnswer)
 
 def _collect(provider: Provider, request: ChatRequest, received: ReceivedAnswer) -> Completion:
     for event in provider.stream(request):
-        received.take(event)
+        received.take(event, source=provider.name)
     if received.completion is None:
         raise errors.ProviderError(f"{provider.name} ended its stream without a Completion; nothing was stored.")
     return received.completion

@@ -55,8 +55,8 @@ def profile_of(message: Message) -> MessageProfile:
     profile = _profiles.get(key)
     if profile is None:
         calls = (f"{call.name}{call.arguments}" for call in message.tool_calls)
-        parts = () if message.content else (part.text for part in message.parts)
-        text = without_lone_surrogates("".join([message.content, message.name or "", *parts, *calls]))
+        parts = () if message.text else (part.text for part in message.parts)
+        text = without_lone_surrogates("".join([message.text, message.name or "", *parts, *calls]))
         bound = _bound(text) + _FRAMING_TOKENS * (1 + len(message.tool_calls))
         profile = MessageProfile(_script_of(text), bound)
         if len(_profiles) >= _MAX_PROFILES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.summaries import (
@@ -62,9 +63,10 @@ _SHORTEST_QUESTION = Message("user", "?")
 class Window:
     """The messages of one request, and where they come from.
 
-    ``messages`` are in the order in which they are sent: system prompt, a note for each of ``applied_summaries``, the
-    messages of ``turns``, the question. ``left_out`` are turns that are neither sent nor summarized. ``token_count`` is
-    the most that the server will count, ``counted_tokens`` our own count; both are ``None`` without a limit.
+    ``messages`` are in the order in which they are sent: one system message with the prompt and a note for each of
+    ``applied_summaries``, the messages of ``turns``, the question. ``left_out`` are turns that are neither sent nor
+    summarized; turns that no server accepts, such as those without text, are in neither. ``token_count`` is the most
+    that the server will count, ``counted_tokens`` our own count; both are ``None`` without a limit.
     """
 
     messages: tuple[Message, ...]
@@ -99,26 +101,32 @@ def fit(
     >>> fit("You help.", [], [], hi, estimator=TokenEstimator.of("gpt-4o"), max_tokens=100).token_count
     15
     """
-    system = () if system_prompt is None else (Message("system", system_prompt),)
     asked = () if question is None else (question,)
     if max_tokens is None:
-        sent = uncovered(turns, applied_summaries) if applied_summaries else tuple(turns)
-        return _window(system, applied_summaries, sent, asked)
-    fixed = estimator.of_frame(tools) + estimator.of_messages((*system, *asked))
+        sent = uncovered(turns, applied_summaries) if applied_summaries else turns
+        return _window(system_prompt, applied_summaries, sent, asked)
+    frame = estimator.of_frame(tools) + estimator.of_messages(asked)
+    system = _system_message(system_prompt, ())
+    fixed = frame + estimator.of_messages(system)
     if fixed.likely > max_tokens:
         raise _prompt_too_long(system, asked, fixed, max_tokens, estimator)
-    # An upper bound alone is no reason to refuse a request that probably fits.
-    size = TokenEstimate(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
     usable = max_tokens if asked else max_tokens - estimator.of_message(_SHORTEST_QUESTION).expected
-    summaries = _fitting(applied_summaries, turns, usable - size.expected, estimator)
-    size += estimator.of_messages(applied.note for applied in summaries)
+    summaries, size = _fitting(applied_summaries, turns, system_prompt, usable=usable, frame=frame, estimator=estimator)
+    if not summaries:  # an upper bound alone is no reason to refuse a request that probably fits
+        size = TokenEstimate(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
     candidates = uncovered(turns, summaries)
     kept, size = _newest(candidates, size, usable, estimator)
     if policy == "error" and (kept < len(candidates) or len(summaries) < len(applied_summaries)):
         raise _history_too_long(turns, applied_summaries, fixed, max_tokens, estimator)
     split = len(candidates) - kept
     return _window(
-        system, summaries, candidates[split:], asked, left_out=candidates[:split], max_tokens=max_tokens, size=size
+        system_prompt,
+        summaries,
+        candidates[split:],
+        asked,
+        left_out=candidates[:split],
+        max_tokens=max_tokens,
+        size=size,
     )
 
 
@@ -166,7 +174,7 @@ def plan_to_fit(
     # Two summaries without room may fit as one; a single one would not get shorter.
     if len(applied_summaries) == 1 and not window.applied_summaries:
         return None
-    taken = sum((estimator.of_turn(turn) for turn in window.turns), TokenEstimate())
+    taken = sum((estimator.of_messages(sent_messages(turn)) for turn in window.turns), TokenEstimate())
     notes = estimator.of_messages(applied.note for applied in window.applied_summaries)
     room = window.max_tokens - (window.token_count - taken.expected - notes.expected)
     most = min(SUMMARY_TOKENS, room // _SUMMARY_SHARE)
@@ -182,7 +190,7 @@ def _newest(
 ) -> tuple[int, TokenEstimate]:
     """Return how many of the newest turns fit, and the estimate including them."""
     for kept, turn in enumerate(reversed(turns)):
-        larger = size + estimator.of_turn(turn)
+        larger = size + estimator.of_messages(sent_messages(turn))
         if larger.expected > max_tokens:
             return kept, size
         size = larger
@@ -190,34 +198,93 @@ def _newest(
 
 
 def _fitting(
-    applied_summaries: Sequence[AppliedSummary], turns: Sequence[Turn], room: int, estimator: TokenEstimator
-) -> tuple[AppliedSummary, ...]:
-    """Return the summaries, without the oldest if necessary, such that they and the newest turn fit."""
+    applied_summaries: Sequence[AppliedSummary],
+    turns: Sequence[Turn],
+    system_prompt: str | None,
+    *,
+    usable: int,
+    frame: TokenEstimate,
+    estimator: TokenEstimator,
+) -> tuple[tuple[AppliedSummary, ...], TokenEstimate]:
+    """Return the summaries, without the oldest if necessary, such that they and the newest turn fit, and the size."""
+    without = frame + estimator.of_messages(_system_message(system_prompt, ()))
     for dropped in range(len(applied_summaries)):
         rest = tuple(applied_summaries[dropped:])
+        size = frame + estimator.of_messages(_system_message(system_prompt, rest))
         left = uncovered(turns, rest)
-        newest = estimator.of_turn(left[-1]).expected if left else 0
-        notes = estimator.of_messages(applied.note for applied in rest).expected
-        if notes + (newest if newest <= room else 0) <= room:
-            return rest
-    return ()
+        newest = estimator.of_messages(sent_messages(left[-1])).expected if left else 0
+        if size.expected + (newest if without.expected + newest <= usable else 0) <= usable:
+            return rest, size
+    return (), without
+
+
+def sent_messages(turn: Turn) -> tuple[Message, ...]:
+    """Return what a request carries of a turn: a question, any answered tool calls, and an answer.
+
+    What some server would refuse is left out, since it would block the conversation for good: empty messages, tool
+    calls without a result, results without a call. Messages in a row by the same side become one. A turn without a
+    question or without an answer is left out as a whole.
+
+    >>> sent_messages(Turn(messages=(Message("user", "Hi"), Message("assistant", " "))))
+    ()
+    """
+    if len(turn.messages) == 2:  # noqa: PLR2004 - the usual turn
+        asked, answer = turn.messages
+        if (asked.role, answer.role) == ("user", "assistant") and not answer.tool_calls and answer.text.strip():
+            return turn.messages if asked.content.strip() or asked.parts else ()
+    messages = _joined(_answered_calls([message for message in turn.messages if message.role != "system"]))
+    is_whole = messages and messages[0].role == "user" and messages[-1].role == "assistant"
+    return tuple(messages) if is_whole and not messages[-1].tool_calls else ()
+
+
+def _answered_calls(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with only those tool calls that have a result, and only those results that have a call."""
+    found: list[Message] = []
+    for at, message in enumerate(messages):
+        if message.role == "tool":
+            continue  # comes with its call
+        results = list(takewhile(lambda following: following.role == "tool", messages[at + 1 :]))
+        by_id = {result.tool_call_id: result for result in results}
+        calls = message.tool_calls if all(call.id in by_id for call in message.tool_calls) else ()
+        found.append(replace(message, tool_calls=calls))
+        found.extend(by_id[call.id] for call in calls)
+    return [message for message in found if message.text.strip() or message.parts or message.tool_calls]
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    found: list[Message] = []
+    for message in messages:
+        last = found[-1] if found else None
+        if last is None or last.role != message.role or message.role == "tool" or last.tool_calls:
+            found.append(message)
+        else:
+            text = "\n\n".join(filter(None, (last.text, message.text)))
+            parts = (*last.parts, *message.parts)
+            found[-1] = replace(message, content=text, parts=parts)
+    return found
+
+
+def _system_message(system_prompt: str | None, applied_summaries: Sequence[AppliedSummary]) -> tuple[Message, ...]:
+    """Return the one system message: servers refuse a second one."""
+    texts = [*filter(None, [system_prompt]), *(applied.note.content for applied in applied_summaries)]
+    return (Message("system", "\n\n".join(texts)),) if texts else ()
 
 
 def _window(
-    system: tuple[Message, ...],
+    system_prompt: str | None,
     applied_summaries: Sequence[AppliedSummary],
-    turns: tuple[Turn, ...],
+    turns: Sequence[Turn],
     asked: tuple[Message, ...],
     *,
     left_out: tuple[Turn, ...] = (),
     max_tokens: int | None = None,
     size: TokenEstimate | None = None,
 ) -> Window:
-    notes = tuple(applied.note for applied in applied_summaries)
-    history = (message for turn in turns for message in turn.messages)
+    sent = [(turn, messages) for turn in turns if (messages := sent_messages(turn))]
+    history = (message for _, messages in sent for message in messages)
     return Window(
-        messages=(*system, *notes, *history, *asked),
-        turns=turns,
+        messages=(*_system_message(system_prompt, applied_summaries), *history, *asked),
+        turns=tuple(turn for turn, _ in sent),
         left_out=left_out,
         applied_summaries=tuple(applied_summaries),
         max_tokens=max_tokens,
@@ -252,7 +319,7 @@ def _history_too_long(
     estimator: TokenEstimator,
 ) -> ContextWindowExceededError:
     left = uncovered(turns, applied_summaries)
-    history = sum((estimator.of_turn(turn).expected for turn in left), 0)
+    history = sum((estimator.of_messages(sent_messages(turn)).expected for turn in left), 0)
     history += estimator.of_messages(applied.note for applied in applied_summaries).expected
     total = fixed.expected + history
     return ContextWindowExceededError(

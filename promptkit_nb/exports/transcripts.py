@@ -118,12 +118,16 @@ def export_path(path: object) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A text with its label, such as ``user``, and the addresses of its images; ``is_data`` if it is not Markdown."""
+    """A text with its label, such as ``user``, and the addresses of its images.
+
+    ``is_data`` says that it is not Markdown, ``is_thinking`` that it is what the model thought, which is folded.
+    """
 
     label: str
     text: str
     is_data: bool = False
     images: tuple[str, ...] = ()
+    is_thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +157,11 @@ class Outline:
 def entries_of(message: Message) -> Iterator[Entry]:
     """Yield the parts of a message: its reasoning, its content with the images, and each tool call."""
     name = f" · {one_line(message.name)}" if message.name else ""
-    if message.reasoning:
-        yield Entry(f"{message.role}, thinking", message.reasoning)
+    if message.thinking:
+        yield Entry(f"{message.role}, thinking", message.thinking, is_thinking=True)
     images = tuple(part.url for part in message.parts if part.type == "image_url")
-    if message.content or images or not message.tool_calls:
-        yield Entry(f"{message.role}{name}", message.content, message.role == "tool", images)
+    if message.text or images or not message.tool_calls:
+        yield Entry(f"{message.role}{name}", message.text, message.role == "tool", images)
     for call in message.tool_calls:
         yield Entry(f"{message.role}, calling a tool", f"{call.name}({call.arguments})", is_data=True)
 
@@ -255,6 +259,9 @@ def _entry_html(entry: Entry) -> str:
     text = f"<pre>{escape(printable(entry.text))}</pre>" if entry.is_data else to_html(entry.text)
     kind = "entry user" if entry.label == "user" else "entry"
     images = "".join(map(_image_html, entry.images))
+    if entry.is_thinking:
+        label = f'<summary class="label">{escape(entry.label)}</summary>'
+        return f'<details class="entry">{label}{text}</details>\n'
     return f'<div class="{kind}"><div class="label">{escape(entry.label)}</div>{text}{images}</div>\n'
 
 

@@ -27,6 +27,7 @@ _CHOICES = {
         "demo",
     ),
     "--replay": ("auto", "strict", "off"),
+    "--thinking": ("fold", "show", "hide"),
     "--store": ("disk", "memory", "redis://localhost:6379/0"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,22 @@ from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.notebook.saved_notebook import Mark
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import receipt_of
+from promptkit_nb.text.receipts import receipt_of, seconds_text, thinking_words
+from promptkit_nb.text.waiting import Retry, waiting_words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promptkit_nb.chat.stream import ResponseStream
-    from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.rendering.responses import Response, ThinkingMode
 
 
 UPDATE_EVERY_S = 0.1
 IDLE_PER_UPDATE = 4
 """The least pause between updates, in durations of the last one: a long answer is updated less often."""
+
+TICK_EVERY_S = 1.0
+"""How often the line is updated that says how long an answer has been waited for."""
 
 NOT_STORED = "not finished, and not stored"
 
@@ -34,20 +41,34 @@ class StoppedByUser(KeyboardInterrupt):
 class AnswerDisplay:
     """One answer on the screen, as sanitized HTML, updated at most ten times a second.
 
-    A terminal gets the text as it arrives. A batch run gets one final output, which is compared with the saved one.
+    Until its first text, a line says how long it has been waited for, or how long the model has been thinking. A
+    terminal gets the text as it arrives. A batch run gets one final output, which is compared with the saved one.
     """
 
-    def __init__(self, *, quiet: bool = False, is_marked: bool = False, turns_below: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        is_marked: bool = False,
+        turns_below: int = 0,
+        thinking: ThinkingMode = "fold",
+    ) -> None:
         """Show nothing yet, or nothing at all if ``quiet``.
 
         An output that is marked names its conversation and turn in its metadata, except in a batch run. ``turns_below``
-        is the number of turns that come before this one although their cells are below.
+        is the number of turns that come before this one although their cells are below. ``thinking`` is how to show
+        what the model thinks.
         """
         self._quiet = quiet
         self._is_marked = is_marked
         self._turns_below = turns_below
+        self._thinking = thinking
         self._metadata: dict[str, dict[str, str]] = {}
         self._handle: Any = None  # IPython's DisplayHandle
+        self._showing = threading.Lock()
+        self._is_over = False
+        self._since_s = time.monotonic()
+        self._retry: Retry | None = None
         self._next_update_at = 0.0
         self._in_terminal = is_terminal()
         self._can_update = can_update()
@@ -60,6 +81,7 @@ class AnswerDisplay:
     def follow(self, stream: ResponseStream, conversation_id: str) -> None:
         """Show the stream to its end; Ctrl-C raises ``StoppedByUser`` once the partial answer is stored."""
         pieces = iter(stream)  # keep a reference: garbage collection would end the stream and lose its errors
+        ticker = None if self._quiet or not self._can_update else _Ticker(lambda: self._tick(stream))
         try:
             for piece in pieces:
                 self._piece(piece, stream)
@@ -73,29 +95,36 @@ class AnswerDisplay:
             raise
         except Exception:
             if stream.text or self._handle is not None:
-                self._finish(stream.text, NOT_STORED)
+                self._finish(stream.text, NOT_STORED, reasoning=(stream.reasoning, "thought"))
             raise
+        finally:
+            if ticker is not None:
+                ticker.stop()
+                with self._showing:  # a tick that is under way shows nothing more
+                    self._is_over = True
         if stream.response is not None:
             self._mark(stream.response)
             self._answered(stream.response, self._receipt(stream.response, conversation_id))
 
     def waiting(self, seconds: float, reason: str) -> None:
         """Show that the provider waits before a retry, and why."""
-        footer = one_line(f"waiting {seconds:.1f} s: {reason}")
+        self._retry = Retry(seconds, reason)
         if self._quiet:
             return
         if self._in_terminal:
-            print(footer)  # noqa: T201 - output of a terminal
+            print(self._retry.words)  # noqa: T201 - output of a terminal
         elif self._can_update:
-            self._show("", footer)
+            self._show("", self._waiting_words(None))
 
     def _piece(self, piece: str, stream: ResponseStream) -> None:
         if self._quiet:
             return
         if self._in_terminal:
+            if stream.text == piece and stream.reasoning and self._thinking != "hide":
+                print(_thought(stream))  # noqa: T201 - as above
             print(terminal_text(piece), end="", flush=True)  # noqa: T201 - as above
         elif self._can_update and (begun := time.monotonic()) >= self._next_update_at:
-            self._show(stream.text, "…")
+            self._show(stream.text, "…", reasoning=(stream.reasoning, _thought(stream)))
             ended = time.monotonic()
             self._next_update_at = ended + max(UPDATE_EVERY_S, IDLE_PER_UPDATE * (ended - begun))
 
@@ -104,7 +133,7 @@ class AnswerDisplay:
 
         if stream.response is None:
             if self._handle is not None:
-                self._finish("", "stopped")
+                self._finish("", "stopped", reasoning=(stream.reasoning, "thought"))
             return StoppedByUser("Stopped before any text arrived; the conversation is unchanged.")
         self._mark(stream.response)
         self._answered(stream.response, self._receipt(stream.response, conversation_id))
@@ -121,25 +150,49 @@ class AnswerDisplay:
             self._metadata = Mark(response.conversation_id, response.turn.id).metadata
 
     def _answered(self, response: Response, footer: str) -> None:
-        self._finish(response.content, footer, *response.warnings)
+        thought = (response.reasoning or "", thinking_words(response))
+        self._finish(response.content, footer, *response.warnings, reasoning=thought)
 
-    def _finish(self, text: str, footer: str, *warnings: str) -> None:
+    def _tick(self, stream: ResponseStream) -> None:
+        """Show what is happening, on the thread of the ticker, as long as there is no text."""
+        with self._showing:
+            if not self._is_over and not stream.text:
+                words = self._waiting_words(stream.thinking_ms)
+                is_above = bool(stream.reasoning) and self._thinking != "hide"
+                self._publish("", "" if is_above else words, reasoning=(stream.reasoning, words))
+
+    def _waiting_words(self, thinking_ms: float | None) -> str:
+        return waiting_words(time.monotonic() - self._since_s, thinking_ms, self._retry)
+
+    def _finish(self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str] = ("", "")) -> None:
         if self._quiet:
             return
         if self._in_terminal:
             print("\n" + _below(footer, warnings))  # noqa: T201 - as above
         else:
-            self._show(text, footer, *warnings)
+            self._show(text, footer, *warnings, reasoning=reasoning, is_last=True)
 
-    def _show(self, text: str, footer: str, *warnings: str) -> None:
+    def _show(
+        self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str] = ("", ""), is_last: bool = False
+    ) -> None:
+        """Show a text with what is below it; ``reasoning`` is what the model thought, and the line above it."""
+        with self._showing:
+            self._is_over = is_last
+            self._publish(text, footer, *warnings, reasoning=reasoning)
+
+    def _publish(self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str]) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
-        from promptkit_nb.rendering.responses import answer_html  # noqa: PLC0415 - %load_ext takes no time for it
+        from promptkit_nb.rendering.responses import (  # noqa: PLC0415 - %load_ext takes no time for it
+            answer_html,
+            thinking_html,
+        )
 
-        below = _below(footer, warnings)
+        above = reasoning[1] if reasoning[0] and self._thinking != "hide" else ""
+        shown = [above, printable(text), _below(footer, warnings)]
         bundle = {
-            "text/plain": f"{printable(text)}\n\n{below}" if text else below,
-            "text/html": answer_html(text, footer, warnings),
+            "text/plain": "\n\n".join(filter(None, shown)),
+            "text/html": thinking_html(*reasoning, self._thinking) + answer_html(text, footer, warnings),
         }
         if not self._can_update:
             display(bundle, metadata=self._metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
@@ -150,4 +203,32 @@ class AnswerDisplay:
 
 
 def _below(footer: str, warnings: tuple[str, ...]) -> str:
-    return "\n".join([*(f"⚠ {one_line(warning)}" for warning in warnings), footer])
+    return "\n".join([*(f"⚠ {one_line(warning)}" for warning in warnings), *([footer] if footer else [])])
+
+
+def _thought(stream: ResponseStream) -> str:
+    """Return how long the model thought before the text that arrives."""
+    return "thought" if stream.thinking_ms is None else f"thought {seconds_text(stream.thinking_ms / 1000)}"
+
+
+class _Ticker:
+    """Calls a function every second on a daemon thread, from the first second on, until it is stopped."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        """Start."""
+        self._tick = tick
+        self._is_over = threading.Event()
+        threading.Thread(target=self._run, name="promptkit-waiting", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop after a call that is under way."""
+        self._is_over.set()
+
+    def _run(self) -> None:
+        import promptkit_nb.rendering.responses  # noqa: F401, PLC0415 - not while an update is timed
+
+        pause_s = TICK_EVERY_S
+        while not self._is_over.wait(pause_s):
+            began = time.monotonic()
+            self._tick()
+            pause_s = max(TICK_EVERY_S, IDLE_PER_UPDATE * (time.monotonic() - began))  # a long text is shown less often

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SETUP_OPTIONS = (
     *("provider", "model", "base_url", "timeout", "retries", "price", "header", "store", "user", "pack", "prompt"),
-    *("max_tokens", "budget", "replay", "recording"),
+    *("max_tokens", "budget", "replay", "recording", "thinking"),
 )
 
 
@@ -118,10 +118,13 @@ class ChatMagics(Magics):
 
     def _put_code(self, response: Response) -> None:
         """Put the answer's code into the next cell; a replayed answer's code was put there the first time."""
+        from promptkit_nb.endings import ending_words, is_whole  # noqa: PLC0415 - imported when used
         from promptkit_nb.rendering.markdown import code_blocks  # noqa: PLC0415 - imported when used
 
         code = "\n\n".join(code_blocks(response.content))
-        if not code:
+        if not is_whole(response.finish_reason):
+            print(f"The answer is not whole ({ending_words(response.finish_reason)}): no code was taken from it.")  # noqa: T201
+        elif not code:
             print("There is no code block in the answer.")  # noqa: T201 - a notebook's status line
         elif not response.replayed:
             self.session.shell.set_next_input(code)
@@ -154,6 +157,7 @@ class ChatMagics(Magics):
     @argument("--budget", metavar="USD[/PER]", help="What may be spent, such as 0.50, 2/user, 5/day or 20/total.")
     @argument("--replay", help="Stored answers: auto replays them, strict never asks, off always asks.")
     @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be replayed.")
+    @argument("--thinking", help="What the model thinks before it answers: fold (one line), show, or hide.")
     @line_magic
     @fails_in_one_line
     def chat_setup(self, line: str) -> None:
@@ -192,7 +196,7 @@ class ChatMagics(Magics):
         if {"pack", "prompt"} & given.keys():
             self.session.settings.check_pack()
         if given:
-            _ = self.session.settings.manager, self.session.settings.max_tokens
+            _ = self.session.settings.manager, self.session.settings.max_tokens, self.session.settings.thinking
 
     def _is_same_server(self, provider: str) -> bool:
         return (provider or "openai") == (self.session.options.provider or "openai")
@@ -219,6 +223,7 @@ class ChatMagics(Magics):
             "replay": "" if options.replay == "auto" else options.replay,
             "price": ", ".join((options.price or "").splitlines()),
             "header": ", ".join((options.header or "").splitlines()),
+            "thinking": "" if options.thinking == "fold" else options.thinking,
         }
         repair = getattr(settings.manager.provider, "repair", "")
         return " · ".join([*(f"{name} {value}" for name, value in values.items() if value), *filter(None, [repair])])

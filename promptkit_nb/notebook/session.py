@@ -53,6 +53,7 @@ class PromptKit(Configurable):
     budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day' or '20/total'.")
     replay = _option("auto", "Stored answers: 'auto' replays them, 'strict' never asks, 'off' always asks.")
     recording = _option("", "An exported conversation whose answers may be replayed.")
+    thinking = _option("fold", "What the model thinks before it answers: 'fold' (one line), 'show' or 'hide'.")
     pack = _option("", "The PromptPack file whose prompt new conversations use.")
     prompt = _option("", "Which prompt of that pack; optional if it has only one.")
 
@@ -99,6 +100,7 @@ class ChatSession:
             quiet=options.quiet,
             is_marked=cell.cell_id is not None and self.conversations.is_own(conversation),
             turns_below=self._turns_below(cell, snapshot, target),
+            thinking=self.settings.thinking,
         )
         display.note(self.conversations.repeatable(opened, conversation))
         asked_before = self.conversations.may_answer_from_another(conversation, cell)
@@ -140,7 +142,7 @@ class ChatSession:
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
-        panel = ChatPanel(conversation, model=self.options.model or None)
+        panel = ChatPanel(conversation, model=self.options.model or None, thinking=self.settings.thinking)
         if self.conversations.is_own(conversation):
             panel.output_metadata = Mark(conversation.id).metadata
         self._panels.add(panel)
@@ -152,7 +154,11 @@ class ChatSession:
         for panel in [*self._panels]:
             with suppress(ConversationNotFoundError):
                 if manager is not None and panel.conversation.store is manager.store:
-                    panel.follow(manager.get_conversation(panel.conversation.id), model=self.options.model or None)
+                    panel.follow(
+                        manager.get_conversation(panel.conversation.id),
+                        model=self.options.model or None,
+                        thinking=self.settings.thinking,
+                    )
 
     def budget_lines(self) -> tuple[str, ...]:
         """Return one line for each budget of the options, for the notebook's conversation."""

@@ -16,6 +16,7 @@ from promptkit_nb.manager import ConversationManager
 from promptkit_nb.packs.pack import load_pack
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost, Price, parse_price
 from promptkit_nb.providers.endpoints import AZURE_VARIABLE, KEY_VARIABLES, VENDORS, environment_key, parse_headers
+from promptkit_nb.rendering.responses import check_thinking
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.text.near_names import similar_names
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.session import PromptKit
     from promptkit_nb.packs.prompt import Prompt
     from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent
+    from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import Usage
 
@@ -164,6 +166,11 @@ class NotebookSettings:
         """The context window of calls that name none, in tokens; ``InvalidArgumentError`` if it is not a number."""
         text = (self.options.max_tokens or "").strip()
         return check_tokens("max_tokens", int(text) if text.isdecimal() else text or None)
+
+    @property
+    def thinking(self) -> ThinkingMode:
+        """How to show what a model thinks: ``fold``, ``show`` or ``hide``; else ``InvalidArgumentError``."""
+        return check_thinking(self.options.thinking or "fold")
 
     def check_pack(self) -> None:
         """Raise a ``PackError`` unless the options' pack can be read and has the options' prompt."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.turns import ContentPart
 
 POLL_INTERVAL_S = 0.5
@@ -34,8 +35,10 @@ Command = dict[str, str]
 class PanelController:
     """Controls one panel, on a thread that starts with the first command."""
 
-    def __init__(self, conversation: Conversation, screen: Screen, *, model: str | None = None) -> None:
-        """Show the conversation; every call uses ``model``."""
+    def __init__(
+        self, conversation: Conversation, screen: Screen, *, model: str | None = None, thinking: ThinkingMode = "fold"
+    ) -> None:
+        """Show the conversation, and what the model thinks in this way; every call uses ``model``."""
         self.conversation = conversation
         self._model = model
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they go on while another one is shown
@@ -58,7 +61,7 @@ class PanelController:
             "fork": self._fork,
             "delete": self._delete,
         }
-        self._view = PanelView(screen, conversation.snapshot())
+        self._view = PanelView(screen, conversation.snapshot(), thinking=thinking)
         self._worker = Worker(poll=self._poll, poll_interval_s=self._poll_interval_s, on_error=self._view.show_error)
 
     def post(self, command: Command) -> None:
@@ -69,12 +72,13 @@ class PanelController:
         """
         self._worker.post(lambda: self._run(command), copy_context())
 
-    def follow(self, conversation: Conversation, *, model: str | None) -> None:
+    def follow(self, conversation: Conversation, *, model: str | None, thinking: ThinkingMode) -> None:
         """Use this conversation for the next call, unless another one is shown meanwhile; call it from any thread."""
 
         def follow() -> None:
             if conversation.id == self.conversation.id:
                 self.conversation, self._model = conversation, model
+                self._view.thinking = thinking
                 self._refresh(report_error=False)
 
         self._worker.post(follow, copy_context())

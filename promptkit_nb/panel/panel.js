@@ -252,6 +252,8 @@ function render({ model, el }) {
         make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-label" }, "assistant"), streamed.answer));
     }
     const body = sanitizedNode(answer.html);
+    const isUnfolded = streamed.answer.querySelector(".promptkit-thinking")?.open;
+    if (isUnfolded !== undefined) body.querySelector(".promptkit-thinking")?.toggleAttribute("open", isUnfolded);
     if (!answer.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
     streamed.answer.replaceChildren(body);
     scrolling.settle();

@@ -37,13 +37,13 @@ function sanitizedNode(html) {
   return body;
 }
 
-function entryNode({ label, text, html }) {
+function entryNode({ label, text, html, fold }) {
   const role = label.split(/[, ]/)[0];
   const body = make("div", { class: "promptkit-entry" });
   if (text && (role === "user" || !html)) body.append(make("div", { class: "promptkit-text" }, text));
   if (html) body.append(sanitizedNode(html));
-  if (role === "tool" || label.includes(",")) {
-    return make("details", { class: "promptkit-folded" }, make("summary", {}, label), body);
+  if (fold) {
+    return make("details", { class: "promptkit-folded", open: fold === "open" }, make("summary", {}, label), body);
   }
   return make("div", { class: `promptkit-message promptkit-${role}` }, make("div", { class: "promptkit-label" }, label), body);
 }

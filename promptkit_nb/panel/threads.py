@@ -8,6 +8,8 @@ from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from promptkit_nb.text.waiting import Retry, waiting_words
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -105,8 +107,8 @@ class AnswerThread:
         self._on_end = on_end
         self._stream: ResponseStream | None = None
         self._is_stopped = False
-        self._wait_reason = ""
-        self._waits_until = 0.0
+        self._since_s = time.monotonic()
+        self._retry: Retry | None = None
         self._starting = threading.Lock()
 
     def start(self) -> None:
@@ -119,9 +121,23 @@ class AnswerThread:
         return "" if self._stream is None else self._stream.text
 
     @property
+    def reasoning(self) -> str:
+        """What the model has thought so far."""
+        return "" if self._stream is None else self._stream.reasoning
+
+    @property
+    def thinking_ms(self) -> float | None:
+        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        return None if self._stream is None else self._stream.thinking_ms
+
+    @property
     def waiting(self) -> str:
-        """How long the provider waits before it tries again, and why; empty if it does not wait."""
-        return self._wait_reason if time.monotonic() < self._waits_until else ""
+        """What is happening until the first text, and since when; empty after it, and in the first second."""
+        waited_s = time.monotonic() - self._since_s
+        if self.text or (waited_s < 1 and self._retry is None):
+            return ""
+        words = waiting_words(waited_s, self.thinking_ms, self._retry)
+        return words[:1].upper() + words[1:]
 
     @property
     def is_stored(self) -> bool:
@@ -151,5 +167,4 @@ class AnswerThread:
             self._on_end(self)
 
     def _wait(self, seconds: float, reason: str) -> None:
-        self._wait_reason = f"Waiting {seconds:.1f} s: {reason}"
-        self._waits_until = time.monotonic() + seconds
+        self._retry = Retry(seconds, reason)

@@ -5,6 +5,7 @@ Only the ``html`` fields hold HTML, all of it made by ``to_html``; the page show
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,14 @@ from promptkit_nb.exports.transcripts import Entry, entries_of
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.rendering.responses import Response
+from promptkit_nb.rendering.responses import Response, thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
-from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of
+from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of, thinking_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.state import ConversationState
     from promptkit_nb.turns import Turn
 
@@ -30,16 +32,21 @@ STATIC_TURNS = 50
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
-def turn_fields(turn: Turn, index: int, *, is_stale: bool) -> dict[str, object]:
+def turn_fields(turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMode = "fold") -> dict[str, object]:
     """Return a turn for the page: ``{"id", "index", "question", "entries", "notes"}``.
 
-    An entry is ``{"label", "text", "html"}``; ``html`` is empty if the page shows the text as it is.
+    An entry is ``{"label", "text", "html", "fold"}``; ``html`` is empty if the page shows the text as it is, and
+    ``fold`` is ``"closed"`` or ``"open"`` if only the label is always shown.
     """
     return {
         "id": turn.id,
         "index": index,
         "question": turn.user_text,
-        "entries": [_entry_fields(entry) for entry in _entries(turn)],
+        "entries": [
+            _entry_fields(entry, _fold(entry, thinking))
+            for entry in _entries(turn)
+            if not (entry.is_thinking and thinking == "hide")
+        ],
         "notes": list(_notes(turn, is_stale=is_stale)),
     }
 
@@ -66,17 +73,25 @@ def _heading(state: ConversationState) -> Iterator[str]:
 
 
 def _entries(turn: Turn) -> Iterator[Entry]:
+    words = thinking_words(Response.of(turn, ""))
     for message in turn.messages:
-        yield from entries_of(message)
+        for entry in entries_of(message):
+            yield replace(entry, label=words) if entry.is_thinking else entry
 
 
-def _entry_fields(entry: Entry) -> dict[str, str]:
+def _fold(entry: Entry, thinking: ThinkingMode) -> str:
+    if entry.is_thinking:
+        return "open" if thinking == "show" else "closed"
+    return "closed" if entry.label == "tool" or "," in entry.label else ""
+
+
+def _entry_fields(entry: Entry, fold: str = "") -> dict[str, str]:
     text = printable(entry.text)
     if entry.is_data and len(text) > MAX_DATA_CHARACTERS:
         text = f"{text[:MAX_DATA_CHARACTERS]}…"
     html = "" if _is_plain(entry) else to_html(entry.text)
     images = "".join(to_html(f"![image]({url})") for url in entry.images)
-    return {"label": one_line(entry.label), "text": text, "html": html + images}
+    return {"label": one_line(entry.label), "text": text, "html": html + images, "fold": fold}
 
 
 def _is_plain(entry: Entry) -> bool:
@@ -89,6 +104,8 @@ def _turn_html(turn: Turn, *, is_stale: bool) -> str:
 
 
 def _entry_html(entry: Entry) -> str:
+    if entry.is_thinking:
+        return thinking_html(entry.text, entry.label)
     fields = _entry_fields(entry)
     text = f'<div {MATH_OFF} style="{_TEXT_STYLE}">{escape(fields["text"])}</div>' if _is_plain(entry) else ""
     return f"{note_html(fields['label'], 'font-weight:600')}{text}{fields['html']}"

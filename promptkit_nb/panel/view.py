@@ -11,8 +11,9 @@ from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.transcript import turn_fields
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
-from promptkit_nb.text.receipts import total_text
+from promptkit_nb.text.receipts import seconds_text, total_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.threads import AnswerThread
+    from promptkit_nb.rendering.responses import ThinkingMode
 
 CHUNK_TURNS = 20
 """How many turns a page gets at a time: the newest ones, then older ones as it scrolls up."""
@@ -54,12 +56,13 @@ class PanelView:
     another epoch are out of date.
     """
 
-    def __init__(self, screen: Screen, snapshot: Snapshot) -> None:
-        """Show the newest turns of a conversation."""
+    def __init__(self, screen: Screen, snapshot: Snapshot, *, thinking: ThinkingMode = "fold") -> None:
+        """Show the newest turns of a conversation, and what the model thinks in this way."""
         self.snapshot = snapshot
         self._screen = screen
         self._epoch = 0
-        self._shown_text = ""
+        self.thinking = thinking
+        self._shown_text = ("", "")
         self._next_update_at = 0.0
         self._error_count = 0
         self._search_result = ""
@@ -87,19 +90,19 @@ class PanelView:
 
     def show_question(self, answer: AnswerThread) -> None:
         """Show a question that is being asked."""
-        self._shown_text = ""
-        self._screen.show(streaming=_answer_fields(answer, ""), busy=True, status=ANSWERING, error={})
+        self._shown_text = ("", "")
+        self._screen.show(streaming=self._answer_fields(answer), busy=True, status=ANSWERING, error={})
 
     def show_progress(self, answer: AnswerThread) -> None:
         """Show the answer so far, unless that was done a moment ago."""
         begin = time.monotonic()
         if begin < self._next_update_at:
             return
-        text = answer.text
+        text = answer.text, answer.reasoning
         changes: dict[str, object] = {"status": self._status(answer), "busy": True}
         if text != self._shown_text:
             self._shown_text = text
-            changes["streaming"] = _answer_fields(answer, text)
+            changes["streaming"] = self._answer_fields(answer)
         self._screen.show(**changes)
         end = time.monotonic()
         self._next_update_at = end + max(UPDATE_INTERVAL_S, IDLE_PER_UPDATE * (end - begin))
@@ -138,7 +141,7 @@ class PanelView:
         self._screen.show(
             conversation_id=state.conversation_id,
             title=title_of(state.conversation_id, state.metadata),
-            streaming=None if answer is None else _answer_fields(answer, answer.text),
+            streaming=None if answer is None else self._answer_fields(answer),
             busy=answer is not None,
             status=self._status(answer),
             turns=self._turn_fields(first, len(state.turns)),
@@ -151,7 +154,17 @@ class PanelView:
 
     def _turn_fields(self, start: int, stop: int) -> list[dict[str, object]]:
         turns, stale = self.snapshot.state.turns, self.snapshot.stale
-        return [turn_fields(turns[index], index, is_stale=turns[index].id in stale) for index in range(start, stop)]
+        return [
+            turn_fields(turns[index], index, is_stale=turns[index].id in stale, thinking=self.thinking)
+            for index in range(start, stop)
+        ]
+
+    def _answer_fields(self, answer: AnswerThread) -> dict[str, object]:
+        """Return a streaming answer for the page, which shows the question as plain text."""
+        text, thinking_ms = answer.text, answer.thinking_ms
+        words = "" if thinking_ms is None else f"{'thought' if text else 'thinking'} {seconds_text(thinking_ms / 1000)}"
+        html = thinking_html(answer.reasoning, words, self.thinking) + (to_html(text) if text else "")
+        return {"question": printable(answer.question), "html": html, **answer.replaces}
 
 
 def footer_lines(conversation: Conversation, *, model: str | None = None) -> list[str]:
@@ -187,8 +200,3 @@ def _is_changed_above_the_end(before: Snapshot, after: Snapshot) -> bool:
 
 def _first_shown(snapshot: Snapshot) -> int:
     return max(0, len(snapshot.state.turns) - CHUNK_TURNS)
-
-
-def _answer_fields(answer: AnswerThread, text: str) -> dict[str, object]:
-    """Return a streaming answer for the page, which shows the question as plain text."""
-    return {"question": printable(answer.question), "html": to_html(text) if text else "", **answer.replaces}

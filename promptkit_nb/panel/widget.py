@@ -11,6 +11,7 @@ from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.panel.controller import PanelController
 from promptkit_nb.panel.transcript import static_html, static_text
+from promptkit_nb.rendering.responses import ThinkingMode, check_thinking
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ class ChatPanel(NotebookWidget):
     Args:
         conversation: The conversation to show first; the panel can switch to others of the same user.
         model: The model of every call; by default the conversation's, else the provider's.
+        thinking: How to show what the model thinks before it answers: ``"fold"`` (one line that unfolds), ``"show"``
+            or ``"hide"``.
 
     Raises:
-        InvalidArgumentError: ``conversation`` is not a ``Conversation``.
+        InvalidArgumentError: ``conversation`` is not a ``Conversation``, or ``thinking`` is unknown.
 
     >>> from promptkit_nb import ChatPanel, ConversationManager, DemoProvider
     >>> panel = ChatPanel(ConversationManager(DemoProvider()).new_conversation(conversation_id="hello"))
@@ -56,15 +59,18 @@ class ChatPanel(NotebookWidget):
     footer = List(Unicode()).tag(sync=True)
     conversations = List(Dict()).tag(sync=True)
 
-    def __init__(self, conversation: Conversation, *, model: str | None = None) -> None:
+    def __init__(
+        self, conversation: Conversation, *, model: str | None = None, thinking: ThinkingMode = "fold"
+    ) -> None:
         """Show a conversation."""
         if not isinstance(conversation, Conversation):
             raise InvalidArgumentError(
                 f"conversation={conversation!r:.80} is not a Conversation: pass one from a ConversationManager."
             )
+        mode = check_thinking(thinking)
         super().__init__()
         self.panel_id = "" if self.comm is None else self.model_id
-        self._controller = PanelController(conversation, self, model=model)
+        self._controller = PanelController(conversation, self, model=model, thinking=mode)
         self.on_msg(self._on_message)
 
     @property
@@ -72,9 +78,9 @@ class ChatPanel(NotebookWidget):
         """The conversation that is shown."""
         return self._controller.conversation
 
-    def follow(self, conversation: Conversation, *, model: str | None = None) -> None:
+    def follow(self, conversation: Conversation, *, model: str | None = None, thinking: ThinkingMode = "fold") -> None:
         """Ask with the provider of this conversation, which is the one that is shown, from the next message on."""
-        self._controller.follow(conversation, model=model)
+        self._controller.follow(conversation, model=model, thinking=check_thinking(thinking))
 
     def show(self, **changes: object) -> None:
         """Change these traits in one message to the pages."""

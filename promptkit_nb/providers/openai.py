@@ -15,7 +15,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from promptkit_nb.errors import AuthenticationError, BadRequestError, InvalidArgumentError, ProviderError
+from promptkit_nb.errors import (
+    AuthenticationError,
+    BadRequestError,
+    InvalidArgumentError,
+    ProviderError,
+    ProviderUnavailableError,
+)
 from promptkit_nb.plain import plain
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost, Price, check_prices, price_of
 from promptkit_nb.providers.base import ChatRequest, Completion, Retrying, StreamEvent, Waiting
@@ -153,6 +159,7 @@ class OpenAIProvider:
         read = base_url_of(address)
         self.base_url, self._query, self.repair = read.url, read.query, read.repair
         self._format = RequestFormat("max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens")
+        self._formats: dict[str, RequestFormat] = {}  # what was learned about single models
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 
@@ -184,12 +191,7 @@ class OpenAIProvider:
                 f"No model is chosen for {self.name}: %chat_models lists what it offers, and %chat_setup --model NAME "
                 "chooses one."
             )
-        connection = self._connect()
-        reply = yield from self._send(connection, request)
-        with closing(reply):
-            parser = AnswerParser(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
-            for event in parser.events(connection.iter_bytes(reply)):
-                yield self._noted(event, request) if isinstance(event, Completion) else event
+        yield from self._answer(self._connect(), request, self._formats.get(request.model, self._format))
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
         """Return what the usage costs at that time, according to ``prices``, else to the price list.
@@ -258,19 +260,44 @@ class OpenAIProvider:
             timeout_s=self.timeout_s,
         )
 
+    def _answer(
+        self, connection: Connection, request: ChatRequest, request_format: RequestFormat
+    ) -> Generator[StreamEvent, None, None]:
+        """Send the request and yield the answer. If the stream is empty, ask once without one: its words decide."""
+        reply, request_format = yield from self._send(connection, request, request_format)
+        parser = AnswerParser(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
+        with closing(reply):
+            try:
+                for event in parser.events(connection.iter_bytes(reply)):
+                    yield self._learned(event, request, request_format) if isinstance(event, Completion) else event
+            except ProviderUnavailableError:
+                if not (parser.is_empty and request_format.is_streamed):
+                    raise
+        if parser.is_empty:
+            yield from self._answer(connection, request, request_format.without_stream())
+
+    def _learned(self, completion: Completion, request: ChatRequest, request_format: RequestFormat) -> Completion:
+        """Remember the format that the model accepted, and say once if it has no system role."""
+        completion = self._noted(completion, request)
+        former = self._formats.get(request.model, self._format)
+        self._formats[request.model] = request_format
+        if request_format.has_system_role or not former.has_system_role:
+            return completion
+        said = f"{request.model} has no system role: the system prompt is sent with the first message of the user."
+        return replace(completion, warnings=(*completion.warnings, said))
+
     def _send(
-        self, connection: Connection, request: ChatRequest
-    ) -> Generator[Waiting | Retrying, None, httpx2.Response]:
-        """Send the request, again if that may help, and return the reply, its body not read yet."""
+        self, connection: Connection, request: ChatRequest, request_format: RequestFormat
+    ) -> Generator[Waiting | Retrying, None, tuple[httpx2.Response, RequestFormat]]:
+        """Send the request, again if that may help; return the reply, its body not read yet, and the format it took."""
         retry = 0
         while True:
-            request_format = self._format
             reply = connection.post(encode_request(request, request_format), request)
             if not isinstance(reply, FailedAttempt):
-                return reply
+                return reply, request_format
             adapted = request_format.adapted_to(reply.response)
             if adapted is not None:
-                self._format = adapted
+                request_format = adapted
                 continue
             wait_s = self.retries.wait_s(retry, reply.retry_after_s)
             if not reply.is_transient or wait_s is None:

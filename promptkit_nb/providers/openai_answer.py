@@ -1,7 +1,8 @@
 """Parses the answers of OpenAI-compatible servers, which do not always follow the format.
 
-A stream of events or one JSON object, missing ids, choices or usage, numbers as text and half emojis are all accepted.
-A reply that is not an answer, or that stops before its end, is an error: a partial answer must not pass for a whole.
+A stream of events or one JSON object, missing ids, choices or usage, numbers as text, half emojis, and messages that
+repeat what was streamed are all accepted. A reply that is not an answer, that reports an error anywhere, or that stops
+before its end, is an error: a partial answer must not pass for a whole.
 """
 
 from __future__ import annotations
@@ -11,53 +12,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import without_lone_surrogates
-from promptkit_nb.errors import ProviderError
+from promptkit_nb.endings import UNKNOWN, decisive_reason, failure_of
+from promptkit_nb.errors import ContextWindowExceededError, ProviderError
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, TextDelta
-from promptkit_nb.providers.openai_errors import ErrorMapper, ErrorResponse, is_error, json_or_text
+from promptkit_nb.providers.openai_errors import (
+    ErrorMapper,
+    ErrorResponse,
+    RequestError,
+    is_error,
+    json_or_text,
+)
+from promptkit_nb.providers.openai_events import DONE, ServerEvent, read_events
 from promptkit_nb.providers.openai_usage import ReportedUsage
 from promptkit_nb.secret import StreamHider
+from promptkit_nb.thinking import ThinkingSplitter
 from promptkit_nb.turns import ToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-def event_data(received: Iterator[bytes]) -> Iterator[str]:
-    """Yield the data of each server-sent event; if there are none, the whole body once it has arrived.
-
-    Only line feeds end a line: text may contain other characters that Python treats as line ends. An event that the end
-    of the reply cuts short is yielded too.
-    """
-    data: list[str] = []
-    body: list[str] = []
-    has_events = False
-    for line in _lines(received):
-        name, _, value = line.partition(":")
-        if name == "data":
-            has_events = True
-            data.append(value.removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []
-        elif not has_events and name not in ("", "event", "id", "retry"):
-            body.append(line)
-    if data:
-        yield "\n".join(data)
-    if body and not has_events:
-        yield "\n".join(body)
-
-
-def _lines(received: Iterator[bytes]) -> Iterator[str]:
-    rest = b""
-    for block in received:
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", "replace").rstrip("\r").removeprefix("\ufeff")
-    if rest:
-        yield rest.decode("utf-8", "replace").rstrip("\r").removeprefix("\ufeff")
-
-
-_DONE = "[DONE]"
+_REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_NO_REASONS = frozenset({"", "null", "none"})
 
 
 @dataclass(slots=True)
@@ -65,10 +40,11 @@ class _TextBuffer:
     """Text that arrives in pieces. Half an emoji (a high surrogate) is held back until its other half arrives."""
 
     hide: StreamHider[str]
-    pieces: list[str] = field(default_factory=list)
+    _said: list[str] = field(default_factory=list)
     _half: str = ""
 
     def add(self, piece: str) -> str:
+        self._said.append(piece)
         piece, self._half = self._half + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
             piece, self._half = piece[:-1], piece[-1]
@@ -78,11 +54,15 @@ class _TextBuffer:
         half, self._half = self._half, ""
         return self._kept(half, self.hide.rest)
 
+    def rest_of(self, whole: str, *, is_only: bool) -> str:
+        """Return what a repeated message adds to the text; ``is_only`` if its chunk carries nothing else."""
+        said = "".join(self._said)
+        if whole.startswith(said):
+            return whole[len(said) :]
+        return whole if is_only else ""
+
     def _kept(self, piece: str, rest: Callable[[], str] = str) -> str:
-        piece = self.hide(without_lone_surrogates(piece)) + rest()
-        if piece:
-            self.pieces.append(piece)
-        return piece
+        return self.hide(without_lone_surrogates(piece)) + rest()
 
 
 @dataclass(slots=True)
@@ -105,79 +85,144 @@ class AnswerParser:
         self._errors = errors
         self._request = request
         self._answering_model = ""
-        self._text = _TextBuffer(errors.hider(""))
+        self._content = _TextBuffer(errors.hider(""))
         self._reasoning = _TextBuffer(errors.hider(""))
+        self._splitter = ThinkingSplitter()
+        self._texts: list[str] = []
         self._calls: list[_PartialToolCall] = []
         self._finish_reason = ""
+        self._vendor_reasons: list[str] = []
         self._reported = ReportedUsage(header_cost=header_cost)
-        self._has_choice = False
-        self._is_done = False
+        self._has_choice = self._is_done = self._has_data = self._is_read = False
 
     @property
     def text(self) -> str:
-        """The text that has arrived."""
-        return "".join(self._text.pieces)
+        """The text that has arrived, without thinking."""
+        return "".join(self._texts)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the whole reply consists of nothing at all, or of the end of a stream."""
+        return self._is_read and not self._has_data
 
     def events(self, received: Iterator[bytes]) -> Iterator[TextDelta | ReasoningDelta | Completion]:
         """Yield the pieces of the answer as the bytes of the reply arrive, a ``Completion`` last.
 
-        Raises a ``ProviderError`` with ``partial`` set, also if reading the bytes raises one.
+        Raises a ``ProviderError`` with ``partial`` and ``completion`` set, also if reading the bytes raises one.
         """
+        try:
+            yield from self._read(received)
+        except (ProviderError, ContextWindowExceededError) as error:
+            error.partial = self.text
+            error.completion = self._completion() if self._reported.usage is not None else None
+            raise
+        yield self._completion()
+
+    def _read(self, received: Iterator[bytes]) -> Iterator[TextDelta | ReasoningDelta]:
         data = ""
-        for data in event_data(self._until_complete(received)):
-            if data.startswith(_DONE):
+        for event in read_events(self._until_complete(received)):
+            data = event.data
+            if data.startswith(DONE):
                 self._is_done = True
                 continue  # read to the end of the reply, so that the connection can be reused
-            yield from self._deltas(data)
+            yield from self._deltas(event)
+        self._is_read = True
         if not self._has_choice:
             raise self._errors.unreadable(data)
         if not self._is_complete:
-            raise self._errors.incomplete(partial=self.text)
+            raise self._errors.incomplete()
         yield from self._remainder()
-        yield self._completion()
+        failure = failure_of(self._decisive_reason, self.text, self._errors.host)
+        if failure is not None:
+            raise failure
 
     @property
     def _is_complete(self) -> bool:
         return self._is_done or bool(self._finish_reason)
 
+    @property
+    def _decisive_reason(self) -> str:
+        if not self._finish_reason and self._calls:
+            return "tool_calls"
+        return decisive_reason(self._finish_reason, self._vendor_reasons)
+
     def _until_complete(self, received: Iterator[bytes]) -> Iterator[bytes]:
         """Pass the bytes on. A connection that fails after the answer is complete does no harm."""
         try:
             yield from received
-        except ProviderError as error:
+        except ProviderError:
             if not self._is_complete:
-                error.partial = self.text
                 raise
 
-    def _deltas(self, data: str) -> Iterator[TextDelta | ReasoningDelta]:
-        chunk = json_or_text(data)
-        if not isinstance(chunk, dict) and self._is_complete:
-            return  # a usage chunk cut short; the answer itself is whole
+    def _deltas(self, event: ServerEvent) -> Iterator[TextDelta | ReasoningDelta]:
+        chunk = json_or_text(event.data)
+        is_answer = isinstance(chunk, dict) and "choices" in chunk
+        if event.kind != "error" and (not event.data.strip() or (event.kind == "other" and not is_answer)):
+            return  # a sign of life, or something that only some clients understand
+        if event.kind == "error" or (isinstance(chunk, dict) and is_error(chunk)):
+            self._has_data = True
+            raise self._reported_error(chunk)
+        self._has_data = True
         if not isinstance(chunk, dict):
-            raise self._errors.unreadable(data, partial=self.text)
-        if is_error(chunk):
-            response = ErrorResponse.from_body(chunk)
-            raise self._errors.from_response(response, self._request, partial=self.text)
+            if self._is_complete:
+                return  # a usage chunk cut short; the answer itself is whole
+            raise self._errors.incomplete() if self._has_choice else self._errors.unreadable(event.data)
         self._answering_model = self._answering_model or _text(chunk.get("model"))
         self._reported.read(chunk)
         for choice in _mappings(chunk.get("choices")):
             if choice.get("index") in (None, 0):
+                self._is_done = self._is_done or event.kind == "body"  # whole JSON is a whole reply
                 yield from self._deltas_of_choice(choice)
 
     def _deltas_of_choice(self, choice: dict[str, object]) -> Iterator[TextDelta | ReasoningDelta]:
         self._has_choice = True
-        self._finish_reason = _text(choice.get("finish_reason")) or self._finish_reason
-        delta = choice.get("delta") or choice.get("message")
-        if not isinstance(delta, dict):
-            return
-        reasoning = self._reasoning.add(_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")))
+        self._read_reasons(choice)
+        delta, message = (_mapping(choice.get(name)) for name in ("delta", "message"))
+        failed = next((holder for holder in (choice, delta, message) if holder.get("error")), None)
+        yield from self._pieces(_reasoning_of(delta), _content_of(delta))
+        if message:  # the whole answer, or once more what was streamed, or a piece of it in another place
+            is_only = "delta" not in choice
+            yield from self._pieces(
+                self._reasoning.rest_of(_reasoning_of(message), is_only=is_only),
+                self._content.rest_of(_content_of(message), is_only=is_only),
+            )
+        calls = _mappings(delta.get("tool_calls")) or ([] if self._calls else _mappings(message.get("tool_calls")))
+        for call in calls:
+            self._read_tool_call(call)
+        if failed is not None:
+            raise self._reported_error(failed)
+
+    def _read_reasons(self, choice: dict[str, object]) -> None:
+        """Read the finish reason, and what vendors call it: ``native_finish_reason`` and similar names."""
+        vendor_fields = _mapping(choice.get("provider_specific_fields"))
+        for name, value in (*choice.items(), *vendor_fields.items()):
+            reason = _text(value) if name.endswith("finish_reason") else ""
+            if reason.casefold() in _NO_REASONS:
+                continue
+            if name == "finish_reason":
+                self._finish_reason = reason
+            else:
+                self._vendor_reasons.append(reason)
+
+    def _reported_error(self, body: object) -> RequestError:
+        return self._errors.from_response(ErrorResponse.from_body(body), self._request)
+
+    def _pieces(self, reasoning: str, content: str) -> Iterator[TextDelta | ReasoningDelta]:
+        """Yield what two pieces say; thinking within the content is reasoning, too."""
+        yield from self._events_of(self._reasoning.add(reasoning), "")
+        yield from self._events_of(*self._splitter.feed(self._content.add(content)))
+
+    def _remainder(self) -> Iterator[TextDelta | ReasoningDelta]:
+        yield from self._events_of(self._reasoning.flush(), "")
+        yield from self._events_of(*self._splitter.feed(self._content.flush()))
+        yield from self._events_of(*self._splitter.flush())
+
+    def _events_of(self, reasoning: str, text: str) -> Iterator[TextDelta | ReasoningDelta]:
         if reasoning:
             yield ReasoningDelta(reasoning)
-        text = self._text.add(_text(delta.get("content")) + _text(delta.get("refusal")))
         if text:
+            self._texts.append(text)
             yield TextDelta(text)
-        for call in _mappings(delta.get("tool_calls")):
-            self._read_tool_call(call)
 
     def _read_tool_call(self, delta: dict[str, object]) -> None:
         """Add a piece of a tool call to the call with its index; without an index, a new id starts a new call."""
@@ -189,23 +234,16 @@ class AnswerParser:
         if call is None:
             call = _PartialToolCall(index if isinstance(index, int) else len(self._calls))
             self._calls.append(call)
-        function = delta.get("function")
-        function = function if isinstance(function, dict) else {}
+        function = _mapping(delta.get("function"))
         call.id = call.id or call_id
         call.name = call.name or _text(function.get("name"))
         arguments = function.get("arguments")
         call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
-    def _remainder(self) -> Iterator[TextDelta | ReasoningDelta]:
-        if reasoning := self._reasoning.flush():
-            yield ReasoningDelta(reasoning)
-        if text := self._text.flush():
-            yield TextDelta(text)
-
     def _completion(self) -> Completion:
         return Completion(
             model=self._answering_model or self._request.model,
-            finish_reason=self._finish_reason or ("tool_calls" if self._calls else "unknown"),
+            finish_reason=self._decisive_reason or UNKNOWN,
             usage=self._reported.usage,
             cost_usd=self._reported.cost_usd,
             warnings=self._warnings(),
@@ -221,6 +259,24 @@ class AnswerParser:
         if reported.has_absurd_cost:
             warnings.append(f"{host} reported a cost that cannot be true; it is not used.")
         return tuple(warnings)
+
+
+def _content_of(delta: dict[str, object]) -> str:
+    return _text(delta.get("content")) + _text(delta.get("refusal"))
+
+
+def _reasoning_of(delta: dict[str, object]) -> str:
+    """Return the reasoning of a delta or message, which some servers send under two names at once."""
+    named = next((text for name in _REASONING_NAMES if (text := _text(delta.get(name)))), "")
+    within = "".join(_text(part.get("thinking")) for part in _mappings(delta.get("content")))  # Mistral
+    details = "".join(
+        _text(part.get("text")) or _text(part.get("summary")) for part in _mappings(delta.get("reasoning_details"))
+    )
+    return named or within or details
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _mappings(value: object) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, AnyStr
 from urllib.parse import urlsplit
 
 from promptkit_nb import errors
+from promptkit_nb.endings import ending_of
 from promptkit_nb.providers.client_environment import proxy_for
 from promptkit_nb.secret import Secret, StreamHider, without_frames
 from promptkit_nb.text.plain_text import preview, without_keys
@@ -65,6 +66,8 @@ _MODEL_UNKNOWN = re.compile(
 )
 _VERSION_PATH = re.compile(r"/v\d")
 _LIMIT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_CODE_FIELDS = ("code", "type", "status_code")
+_MESSAGE_FIELDS = ("message", "detail", "error", "status_msg", "msg", "error_msg", "errors")
 _LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields beside its message
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
@@ -138,7 +141,9 @@ class ErrorResponse:
 
     @classmethod
     def from_body(cls, body: object, *, status: int | None = None) -> ErrorResponse:
-        """Read the formats in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, plain text.
+        """Read the formats in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, MiniMax's, plain text.
+
+        A gateway's error (OpenRouter's) has the vendor's words, too.
 
         Without an HTTP status (an error in the middle of a stream) the status follows from the error's code, else it is
         500.
@@ -146,11 +151,14 @@ class ErrorResponse:
         >>> ErrorResponse.from_body({"error": {"message": "No such key", "code": "invalid_api_key"}})
         ErrorResponse(status=401, message='No such key', code='invalid_api_key', parameter='', is_json=True)
         """
-        error = body.get("error", body) if isinstance(body, dict) else body
+        error = (body.get("error") or body.get("base_resp") or body) if isinstance(body, dict) else body
         if not isinstance(error, dict):
             return cls(status or 500, _as_text(error), is_json=isinstance(body, dict))
-        codes = [str(error[name]) for name in ("code", "type") if error.get(name) not in (None, "")]
-        message = _as_text(next((error[name] for name in ("message", "detail", "error") if error.get(name)), error))
+        codes = [str(error[name]) for name in _CODE_FIELDS if error.get(name) not in (None, "")]
+        message = _as_text(next((error[name] for name in _MESSAGE_FIELDS if error.get(name)), error))
+        metadata = error.get("metadata")
+        if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
+            message += f" ({metadata['raw']})"
         message += "".join(f", {name} {error[name]}" for name in _LLAMA_CPP_COUNTS if isinstance(error.get(name), int))
         known = next((_STATUS_OF_CODE[code] for code in codes if code in _STATUS_OF_CODE), None)
         numeric = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
@@ -270,6 +278,8 @@ class ErrorMapper:
         self, response: ErrorResponse, request: ChatRequest, retry_after_s: float | None
     ) -> tuple[type[errors.ProviderError], str]:
         status = response.status
+        if status not in {401, 429} and ending_of(response.code) == "filtered":
+            return errors.ContentFilteredError, "The provider's filter refused it. Ask in other words."
         if status in {401, 403}:
             remedy = f"Check {self.key_variable} (or api_key=), and that the key may use this model."
             return errors.AuthenticationError, remedy
@@ -330,8 +340,20 @@ def json_or_text(text: str) -> object:
 
 
 def is_error(chunk: Mapping[str, object]) -> bool:
-    """Whether a chunk of a stream is an error: ``{"error": …}``, or vLLM's ``{"object": "error", …}``."""
-    return bool(chunk.get("error")) or chunk.get("object") == "error"
+    """Whether a chunk of a stream is an error: ``{"error": …}``, ``{"object": "error", …}`` (vLLM), and the like.
+
+    >>> is_error({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), is_error({"choices": []})
+    (True, False)
+    """
+    if chunk.get("error") or "error" in (chunk.get("object"), chunk.get("type")):
+        return True
+    base_resp = chunk.get("base_resp")
+    if isinstance(base_resp, dict) and base_resp.get("status_code"):
+        return True
+    is_failure = str(chunk.get("code") or 0) not in {"0", "200"}
+    return "choices" not in chunk and any(
+        chunk.get(name) and (is_failure or name not in {"message", "msg"}) for name in _MESSAGE_FIELDS
+    )
 
 
 def _parameter_remedy(response: ErrorResponse, request: ChatRequest) -> str:

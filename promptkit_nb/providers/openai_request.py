@@ -15,18 +15,21 @@ import msgspec
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.turns import ContentPart, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.providers.openai_errors import ErrorResponse
-    from promptkit_nb.turns import ContentPart, Message
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
 _LIMIT_NAMES: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 _RESERVED = ("messages", "model", "stream")
+_REJECTED = frozenset({400, 422})
+_REJECTED_BY_TEMPLATE = frozenset({403, 404, 500, 501})  # a chat template that fails is an internal error for some
+_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _UNSUPPORTED = re.compile(
     r"not supported|unsupported|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra_forbidden|invalid"
     r" (?:parameter|field|argument)",
@@ -34,16 +37,33 @@ _UNSUPPORTED = re.compile(
 )
 
 
+# What servers say if a model cannot stream: "does not support streaming", "must be verified to stream this model" …
+_NO_STREAM = re.compile(
+    r"verified to stream|\bstream(?:ing)?\b[^.]{0,40}(?:not (?:supported|available|allowed)|unsupported)"
+    r"|\bstream\b[^.]{0,10}(?:does not|doesn't) support|(?:not|n't) support[^.]{0,20}\bstream",
+    re.IGNORECASE,
+)
+# And if its chat template has no system role. Some templates only say that user and assistant must alternate.
+_NO_SYSTEM = re.compile(
+    r"system (?:role|message|prompt)s?\b[^.]{0,30}(?:not |un)(?:supported|allowed|available)|roles? must alternate"
+    r"|(?:not|n't) support[^.]{0,30}\bsystem\b|only (?:support )?user and assistant roles"
+    r"|developer instruction is not enabled",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """What differs between servers: the name of the output limit, and whether they accept ``stream_options``."""
+    """What differs between models: the name of the output limit, ``stream_options``, streaming, the system role."""
 
     limit_name: LimitName = "max_tokens"
     is_limit_renamed: bool = False
     has_stream_options: bool = True
+    is_streamed: bool = True
+    has_system_role: bool = True
 
     def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
-        """Return the format to try next if the error rejects one of the two, else ``None``.
+        """Return the format to try next if the error rejects one of these, else ``None``.
 
         Each is changed once only, so that retrying ends.
 
@@ -51,31 +71,61 @@ class RequestFormat:
         >>> RequestFormat().adapted_to(ErrorResponse(400, "Unsupported parameter: 'max_tokens'")).limit_name
         'max_completion_tokens'
         """
-        if response is None or response.status not in {400, 422}:
+        if response is None:
             return None
         message = f"{response.message} {response.code}"
-        if self.has_stream_options and ("stream_options" in message or "include_usage" in message):
-            return replace(self, has_stream_options=False)
-        if self.is_limit_renamed or self.limit_name not in message or not _UNSUPPORTED.search(message):
-            return None
-        other = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
-        return replace(self, limit_name=other, is_limit_renamed=True)
+        if response.status in _REJECTED:
+            if self.has_stream_options and ("stream_options" in message or "include_usage" in message):
+                return replace(self, has_stream_options=False)
+            if not self.is_limit_renamed and self.limit_name in message and _UNSUPPORTED.search(message):
+                other = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
+                return replace(self, limit_name=other, is_limit_renamed=True)
+        if response.status in {*_REJECTED, *_REJECTED_BY_TEMPLATE}:
+            if self.has_system_role and _NO_SYSTEM.search(message):
+                return replace(self, has_system_role=False)
+            if self.is_streamed and _NO_STREAM.search(message):
+                return replace(self, is_streamed=False)
+        return None
+
+    def without_stream(self) -> RequestFormat:
+        """Return the format for an answer in one piece."""
+        return replace(self, is_streamed=False)
 
 
 def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes:
-    """Return the request as JSON in OpenAI's chat format, with a streamed answer.
+    """Return the request as JSON in OpenAI's chat format.
 
     Raises ``InvalidArgumentError`` if parameters or tools are not JSON, or if a parameter is one that the request sets.
     """
     head = _encode_options(_options(request, request_format))
-    body = msgspec.json.encode({"messages": [encode_message(message) for message in request.messages]})
+    messages = request.messages if request_format.has_system_role else fold_system_message(request.messages)
+    body = msgspec.json.encode({"messages": [encode_message(message) for message in messages]})
     return head[:-1] + b"," + body[1:]
 
 
+def fold_system_message(messages: Sequence[Message]) -> list[Message]:
+    r"""Return the messages without system role: what it says begins the first message of the user.
+
+    >>> fold_system_message([Message("system", "You help."), Message("user", "Hi")])[0].content
+    'You help.\n\nHi'
+    """
+    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    rest = [message for message in messages if message.role != "system"]
+    at = next((at for at, message in enumerate(rest) if message.role == "user"), None)
+    if not system:
+        return rest
+    if at is None:
+        return [Message("user", system), *rest]
+    asked = rest[at]
+    parts = (ContentPart("text", text=system), *asked.parts) if asked.parts else ()
+    rest[at] = replace(asked, content=f"{system}\n\n{asked.content}".strip(), parts=parts)
+    return rest
+
+
 def encode_message(message: Message) -> dict[str, object]:
-    """Return the message in OpenAI's chat format; its reasoning is not sent."""
+    """Return the message in OpenAI's chat format; its thinking is not sent."""
     if not (message.parts or message.tool_calls or message.tool_call_id or message.name):
-        return {"role": message.role, "content": message.content}
+        return {"role": message.role, "content": message.text}
     encoded: dict[str, object] = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
         encoded["tool_calls"] = [
@@ -88,14 +138,14 @@ def encode_message(message: Message) -> dict[str, object]:
         ]
     if message.tool_call_id:
         encoded["tool_call_id"] = message.tool_call_id
-    if message.name:
+    if message.name and _NAME.fullmatch(message.name):  # servers refuse others
         encoded["name"] = message.name
     return encoded
 
 
 def _content(message: Message) -> str | list[dict[str, object]] | None:
     if not message.parts:
-        return None if message.tool_calls and not message.content else message.content
+        return None if message.tool_calls and not message.text else message.text
     parts = [_part(part) for part in message.parts]
     if message.content and all(part.type != "text" for part in message.parts):
         parts.insert(0, {"type": "text", "text": message.content})
@@ -118,8 +168,8 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
     limits = [parameters.pop(name) for name in _LIMIT_NAMES if name in parameters]
     if request.max_output_tokens is not None:
         limits = [request.max_output_tokens]
-    options: dict[str, object] = {"model": request.model, "stream": True}
-    if request_format.has_stream_options:
+    options: dict[str, object] = {"model": request.model, "stream": request_format.is_streamed}
+    if request_format.is_streamed and request_format.has_stream_options:
         options["stream_options"] = {"include_usage": True}
     if request.tools:
         options["tools"] = [dict(tool) for tool in request.tools]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
@@ -153,7 +154,8 @@ class History(Sequence["Message"]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<div style="margin:0.5em 0">{_line_heading(line)}{to_html(_message_text(line.message))}</div>'
+            f'<div style="margin:0.5em 0">{_line_heading(line)}{thinking_html(line.message.thinking, "thought")}'
+            f"{to_html(_message_text(line.message))}</div>"
             for line in self._shown_lines()
         )
         return f"{rows}{note_html(self._totals())}"
@@ -192,7 +194,7 @@ def _line_heading(line: Line) -> str:
 
 def _message_text(message: Message) -> str:
     calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
-    return "\n\n".join(filter(None, (message.content, *calls)))
+    return "\n\n".join(filter(None, (message.text, *calls)))
 
 
 @dataclass(frozen=True, slots=True)

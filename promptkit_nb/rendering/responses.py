@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from html import escape
+from typing import Literal, cast, get_args
 
 from promptkit_nb.characters import terminal_text
+from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.receipts import note_html, receipt_of
+from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, receipt_of, thinking_words
 from promptkit_nb.turns import Turn, Usage
+
+ThinkingMode = Literal["fold", "show", "hide"]
+
+_THINKING_STYLE = f"{SMALL_STYLE};margin:0 0 0.4em"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """One answer, shown as sanitized HTML with a receipt in a notebook and as its text elsewhere.
 
+    ``content`` is the text, and ``reasoning`` what the model thought before it, or ``None`` if it does not show that.
     ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed answer.
     ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and ``stale_turns``
     the number of later turns that were answered before this change.
@@ -31,11 +39,13 @@ class Response:
     turn: Turn
     conversation_id: str
     content: str
+    reasoning: str | None = None
     usage: Usage
     cost: Decimal | None
     model: str
     finish_reason: str
     latency_ms: float
+    thinking_ms: float | None = None
     saved: Decimal | None = None
     truncated: int = 0
     replayed: bool = False
@@ -49,11 +59,13 @@ class Response:
             turn=turn,
             conversation_id=conversation_id,
             content=turn.text,
+            reasoning=turn.reasoning,
             usage=turn.usage,
             cost=turn.cost,
             model=turn.model,
             finish_reason=turn.finish_reason or "stop",
             latency_ms=turn.latency_ms or 0.0,
+            thinking_ms=turn.thinking_ms,
             truncated=turn.truncated,
             replayed=turn.replayed,
             warnings=turn.warnings,
@@ -74,7 +86,8 @@ class Response:
         return terminal_text(self.content)
 
     def _repr_html_(self) -> str:
-        return answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)
+        thinking = thinking_html(self.reasoning or "", thinking_words(self))
+        return thinking + answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)
 
 
 def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
@@ -82,3 +95,25 @@ def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
     lines = [f"⚠ {warning}" for warning in warnings] + [footer]
     below = "".join(note_html(line, "margin-top:0.4em") for line in lines if line)
     return f"{to_html(text) if text else ''}{below}"
+
+
+def check_thinking(mode: object) -> ThinkingMode:
+    """Return the mode, or raise ``InvalidArgumentError`` if it is unknown.
+
+    >>> check_thinking("fold")
+    'fold'
+    """
+    if mode not in get_args(ThinkingMode):
+        raise InvalidArgumentError(f"thinking={mode!r:.80} is unknown: use 'fold', 'show' or 'hide'.")
+    return cast("ThinkingMode", mode)
+
+
+def thinking_html(reasoning: str, words: str, mode: ThinkingMode = "fold") -> str:
+    """Return what the model thought as one line that unfolds; empty if it is unknown, or hidden."""
+    if mode == "hide" or not reasoning.strip():
+        return ""
+    opened = " open" if mode == "show" else ""
+    return (
+        f'<details class="promptkit-thinking" style="{_THINKING_STYLE}"{opened}>'
+        f"<summary {MATH_OFF}>{escape(words)}</summary>{to_html(reasoning)}</details>"
+    )

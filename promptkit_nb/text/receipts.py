@@ -9,6 +9,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from promptkit_nb.endings import USUAL_REASONS, ending_words
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.text.plain_text import counted, one_line
 
@@ -88,8 +89,8 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
     ]
     if not is_batch():
         parts += [f"{response.latency_ms / 1000:.1f} s", *filter(None, [conversation_id])]
-    if response.finish_reason not in ("stop", "tool_calls"):
-        parts.append(_finish_words(response.finish_reason))
+    if response.finish_reason not in USUAL_REASONS:
+        parts += filter(None, [ending_words(response.finish_reason)])
     if response.truncated:
         parts.append(f"{counted(response.truncated, 'turn')} left out")
     if response.stale_turns:
@@ -115,17 +116,25 @@ def tokens_text(usage: Usage) -> str:
     return f"{tokens} ({of_input})" if of_input else tokens
 
 
+def thinking_words(response: Response) -> str:
+    """Return ``thought 12 s · 1,204 tokens``, as far as both are known; a batch run leaves out the seconds."""
+    seconds = "" if response.thinking_ms is None or is_batch() else f" {seconds_text(response.thinking_ms / 1000)}"
+    tokens = response.usage.reasoning_tokens
+    about = "~" if response.usage.estimated else ""
+    return f"thought{seconds}" + (f" · {about}{tokens:,} tokens" if tokens else "")
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration to read: whole seconds, with one decimal below ten.
+
+    >>> seconds_text(0.42), seconds_text(12.3)
+    ('0.4 s', '12 s')
+    """
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"  # noqa: PLR2004 - rounds to ten
+
+
 def _cost_words(response: Response) -> list[str]:
     if not response.replayed:
         return [usd_text(response.cost)]
     saved = f" (saved {usd_text(response.saved)})" if response.saved else ""
     return ["replayed", f"{usd_text(response.cost)}{saved}"]
-
-
-def _finish_words(finish_reason: str) -> str:
-    words = {
-        "length": "cut at the output limit",
-        "content_filter": "cut by the provider's filter",
-        "unknown": "the server gave no finish reason",
-    }
-    return words.get(finish_reason, finish_reason)

@@ -17,6 +17,7 @@ from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, e
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.state import ConversationState, Summary, Totals
 from promptkit_nb.stores.layout import ASIDE, places_of
+from promptkit_nb.thinking import MAY_BE_THINKING, split_thinking
 from promptkit_nb.turns import INTERRUPTED, OWN_SOURCE, Message, Role, ToolCall, Turn, price_source_of
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
 
@@ -331,20 +332,29 @@ def _message_columns(turns: Columns, decoded: Iterable[_TurnLine]) -> Columns:
     messages = [message for turn in decoded for message in turn.messages]
     turn_of = np.repeat(np.arange(len(turns.arrays["messages"])), turns.arrays["messages"])
     created_at = times([message.timestamp for message in messages])
+    said = [*map(_text_and_thinking, messages)]
     names = {name: turns.names[name][turn_of] for name in _NAMES_OF_MESSAGES}
     arrays = {name: turns.arrays[name][turn_of] for name in _ARRAYS_OF_MESSAGES}
     return Columns(
         names | {"role": Names.of([message.role for message in messages])},
         arrays
         | {
-            "content": texts([message.content for message in messages]),
-            "reasoning": texts([message.reasoning for message in messages]),
+            "content": texts([text for text, _ in said]),
+            "reasoning": texts([thinking or None for _, thinking in said]),
             "tool_calls": texts(
                 [visible(encode_json(each.tool_calls).decode()) if each.tool_calls else None for each in messages]
             ),
             "created_at": np.where(np.isnat(created_at), turns.arrays["created_at"][turn_of], created_at),
         },
     )
+
+
+def _text_and_thinking(message: _MessageLine) -> tuple[str, str | None]:
+    """Return the text and the thinking of a message, which version 0.1 stored together for some models."""
+    if message.role != "assistant" or not message.content.startswith(MAY_BE_THINKING):
+        return message.content, message.reasoning
+    thinking, text = split_thinking(message.content)
+    return text, message.reasoning or thinking
 
 
 @cache
