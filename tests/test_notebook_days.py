@@ -295,10 +295,16 @@ class Day:
                 if more % 2:
                     self.open.insert(0, self.new())
         elif verb == "copy notebook":
+            self.save(notebook)
             new = self.folder / f"copy-{self.words()}.ipynb"
             new.write_text(notebook.path.read_text())
             self.said_at[new] = {*notebook.said}
             self.open.insert(0, self.read(new))
+            if at % 2:  # the copy goes its own way, and then the original goes on
+                self.notebook.cells.append(Cell([self.words()]))
+                self.run(self.notebook, *self.notebook.cells)
+                cells.append(Cell([self.words()]))
+                self.run(notebook, cells[-1])
         elif verb == "new notebook":
             self.open.insert(0, self.from_template() if more % 2 else self.new())
         elif verb == "second kernel":
