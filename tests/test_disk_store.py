@@ -783,20 +783,21 @@ class TestDamage:
             assert texts(store, "b") == ["other"]
 
     def test_missing_frame_is_never_an_empty_one(self, filled: Path) -> None:
-        """No call succeeds without it."""
+        """No call that needs it succeeds, and a list reports it."""
         sql(filled, "DELETE FROM Cache WHERE key = 'a:a'")
         with DiskStore(filled) as store:
             calls: list[Callable[[], object]] = [
                 lambda: store.get("a"),
                 lambda: store.recent("a", 1),
                 lambda: store.head("a"),
-                store.list,
                 lambda: store.append("a", said("x")),
                 lambda: store.update_metadata("a", x=1),
             ]
             for call in calls:
                 with pytest.raises(StoreCorruptedError, match="incomplete"):
                     call()
+            with pytest.warns(UserWarning, match=r"left out: 'a' \(.* is incomplete"):
+                assert [head.conversation_id for head in store.list()] == ["b"]
 
     def test_lost_counter_cannot_overwrite_conversations(self, filled: Path) -> None:
         """Counting from 1 again would overwrite the oldest turns."""
@@ -885,7 +886,7 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled value", "file of bytes", "file of pickle", "text", "number", "nothing"])
     def test_planted_value_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """Every call that reads it raises ``StoreCorruptedError``; the file that it names is unchanged."""
+        """A call for it raises, a list leaves it out and reports it; the file that it names is unchanged."""
         target = tmp_path / "target"
         named = kind.startswith("file")
         if named:
@@ -896,9 +897,6 @@ class TestPlantedRows:
                 lambda: store.get("b"),
                 lambda: store.recent("b", 1),
                 lambda: store.head("b"),
-                store.list,
-                lambda: store.list("b"),
-                lambda: store.list(user_id="default"),
                 lambda: store.append("b", said("x")),
                 lambda: store.set(ConversationState("b")),
                 lambda: store.create(ConversationState("b")),
@@ -908,16 +906,19 @@ class TestPlantedRows:
             for call in calls:
                 with pytest.raises(StoreCorruptedError, match=r"never writes.*neither executed nor followed"):
                     call()
+            for prefix, user_id, left in ((None, None, ["a"]), ("b", None, []), (None, "default", [])):
+                with pytest.warns(UserWarning, match=r"left out: 'b' \(.*another program wrote it"):
+                    assert [head.conversation_id for head in store.list(prefix, user_id)] == left
             assert len(texts(store)) == 50
         assert target.exists() is named
         assert not (tmp_path / "fired").exists()
 
     def test_planted_record_is_named_and_the_others_are_saved(self, filled: Path, tmp_path: Path) -> None:
-        """A list that would include it raises and names the row; ``export_store`` leaves out only that one."""
+        """``export_store`` raises, or leaves out only that one."""
         plant(filled, "pickled value", tmp_path / "target")
         with DiskStore(filled) as store:
             with pytest.raises(StoreCorruptedError, match=r"in the row 'h:b'.*on_damaged=print"):
-                store.list()
+                export_store(store, tmp_path / "all.jsonl")
             left_out: list[str] = []
             path = tmp_path / "some.jsonl"
             assert export_store(store, path, on_damaged=lambda name, _: left_out.append(name)) == 1
@@ -925,14 +926,14 @@ class TestPlantedRows:
 
     @pytest.mark.parametrize("kind", ["pickled key", "pickle named as text"])
     def test_planted_key_is_refused(self, filled: Path, tmp_path: Path, kind: str) -> None:
-        """Among the ids it is an error, elsewhere it is ignored; it is never unpickled."""
+        """Among the ids it is reported, elsewhere it is ignored; it is never unpickled."""
         plant(filled, kind, tmp_path / "fired")
         with DiskStore(filled) as store:
             if kind == "pickle named as text":
-                with pytest.raises(StoreCorruptedError, match="never writes"):
-                    store.list("b")
-            with pytest.raises(StoreCorruptedError, match="never writes"):
-                store.list(user_id="default")
+                with pytest.warns(UserWarning, match="another program wrote it"):
+                    assert store.list("b") == []
+            with pytest.warns(UserWarning, match="another program wrote it"):
+                assert store.list(user_id="default") == []
             with pytest.raises(ConversationNotFoundError):
                 store.get("b")
             assert len(texts(store)) == 50

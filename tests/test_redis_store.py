@@ -405,12 +405,14 @@ class TestDamage:
     def test_damaged_record_is_named_and_the_others_are_saved(
         self, store: RedisStore, client: redis.Redis, prefix: str, tmp_path: Path
     ) -> None:
-        """A list that would include it raises; ``export_store`` leaves out only that one."""
+        """A list reports it; ``export_store`` raises, or leaves out only that one."""
         for name in ("a", "b"):
             store.append(name, said("hello"))
         client.set(key_of(prefix, "h:b"), b"{")
+        with pytest.warns(UserWarning, match=r"left out: 'b' \(.*on_damaged=print"):
+            assert [head.conversation_id for head in store.list()] == ["a"]
         with pytest.raises(StoreCorruptedError, match=r"conversation 'b'.*on_damaged=print"):
-            store.list()
+            export_store(store, tmp_path / "all.jsonl")
         left_out: list[str] = []
         assert export_store(store, tmp_path / "some.jsonl", on_damaged=lambda name, _: left_out.append(name)) == 1
         assert left_out == ["b"]

@@ -266,10 +266,12 @@ class Table:
         self._uncounted += 2
         return True
 
-    def between(self, low: disk_cache.Key, high: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
-        """Return the rows with ``low <= key < high`` in the order of their keys."""
+    def between(
+        self, low: disk_cache.Key, high: disk_cache.Key, *, strict: bool = True
+    ) -> list[tuple[disk_cache.Key, bytes]]:
+        """Return the rows with ``low <= key < high``, ordered by key; foreign ones are empty unless ``strict``."""
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
-        return self._read(select, low, high)
+        return self._read(select, low, high, strict=strict)
 
     def texts_between(self, low: str, high: str, tag: str | None = None) -> list[str]:
         """Return the keys with ``low <= key < high``, of one tag or of all, even of rows that cannot be read."""
@@ -281,16 +283,19 @@ class Table:
     def in_order(
         self, order: Sequence[str], where: str, *arguments: disk_cache.Key, descending: bool
     ) -> Iterator[tuple[disk_cache.Key, bytes]]:
-        """Yield rows in the order of some expressions; those that are not asked for are not read."""
+        """Yield rows in the order of some expressions, foreign ones empty; only those that are asked for are read."""
         terms = ", ".join(f"{term} {'DESC' if descending else 'ASC'}" for term in order)
         select = f"SELECT {_COLUMNS} FROM Cache WHERE {where} ORDER BY {terms}"  # noqa: S608 - constants
         with closing(self._connection.execute(select, arguments)) as rows:
             for row in rows:
-                yield self._disk.row(*row)
+                try:
+                    yield self._disk.row(*row)
+                except StoreCorruptedError:  # another program wrote it
+                    yield row[0], b""
 
-    def tagged(self, tag: str) -> list[tuple[disk_cache.Key, bytes]]:
-        """Return the rows with this tag."""
-        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag)  # noqa: S608 - a constant
+    def tagged(self, tag: str, *, strict: bool = True) -> list[tuple[disk_cache.Key, bytes]]:
+        """Return the rows with this tag; foreign ones are empty unless ``strict``."""
+        return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag, strict=strict)  # noqa: S608 - a constant
 
     def key_of_tag(self, tag: str, low: disk_cache.Key, high: disk_cache.Key) -> disk_cache.Key | None:
         """Return the key of the row with ``low <= key < high`` that has this tag."""
@@ -343,7 +348,7 @@ class Table:
         """Whether ``close()`` was called."""
         return self._closed
 
-    def _read(self, select: str, *arguments: disk_cache.Key) -> list[tuple[disk_cache.Key, bytes]]:
+    def _read(self, select: str, *arguments: disk_cache.Key, strict: bool = True) -> list[tuple[disk_cache.Key, bytes]]:
         with closing(self._connection.execute(select, arguments)) as rows:  # a traceback may keep it open
             return [
                 (key, value)
@@ -353,6 +358,8 @@ class Table:
                 and type(value) is bytes
                 and type(key) in (str, int)
                 else self._disk.row(key, raw, mode, filename, value)  # raises: another program wrote it
+                if strict
+                else (key, b"")
                 for key, raw, mode, filename, value in rows
             ]
 
@@ -469,9 +476,9 @@ class DiskBackend(Table):
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
         if user_id is None:
-            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"))
+            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"), strict=False)
         else:
-            rows = self.tagged(f"u:{user_id}")
+            rows = self.tagged(f"u:{user_id}", strict=False)
         for key, value in rows:
             conversation_id = str(key).removeprefix("h:")
             if conversation_id.startswith(prefix):
@@ -480,7 +487,10 @@ class DiskBackend(Table):
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of those conversations that exist."""
         for each in conversation_ids:
-            found = self.record(each)
+            try:
+                found = self.record(each)
+            except StoreCorruptedError:  # another program wrote it
+                found = b""
             if found is not None:
                 yield each, found
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import structs
 
-from promptkit_nb.codec import NEWEST_FORMAT, check_format, decode, format_of
-from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.codec import NEWEST_FORMAT, SALVAGE, check_format, decode, format_of
+from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
 from promptkit_nb.state import (
     Branch,
     ConversationKind,
@@ -152,6 +152,8 @@ class Frame:
     def current_rows(self, next_place: int) -> list[int]:
         """Return the rows of the current turns, in order."""
         places = places_of(self.order, next_place)
+        if sum((next_place if stop is None else stop) - start for start, stop in self.order) > 2 * ASIDE:
+            raise KeyError(self.order)  # such rows are not there
         return [self.row_at(place) for place in places] if self.versions else [*places]
 
     def newest_rows(self, next_place: int, n: int) -> list[int]:
@@ -192,6 +194,11 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
     """Return a record; ``StoreUnavailableError`` if a newer version of this package wrote it."""
     record = decode(stored, Record, conversation_id)
     check_format(record.format, f"The conversation {conversation_id!r}", NEWEST_FORMAT)
+    counts = record.turn_count, record.next_place, record.next_aside - ASIDE, record.revision
+    if min(counts) < 0 or max(counts[:3]) > ASIDE:
+        raise StoreCorruptedError(
+            f"A stored Record of the conversation {conversation_id!r} has absurd numbers: {record!r:.300}. {SALVAGE}"
+        )
     if record.expires_at is None or record.ttl_s is not None:
         return record
     # version 0.1 did not write the TTL; this is the longest that it can have been

@@ -28,7 +28,7 @@ from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState, Head
@@ -296,10 +296,6 @@ class RowAccess:
             return found
         record, stored = self._put_used(conversation_id, found.record)
         return found._replace(stored=stored, record=record)
-
-    def _records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, Record]]:
-        for conversation_id, stored in self.backend.records(prefix, user_id):
-            yield conversation_id, record_of(stored, conversation_id)
 
     def _frame(self, conversation_id: str) -> Frame:
         stored = self.backend.frame(conversation_id)

@@ -17,6 +17,7 @@ from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.ids import check_conversation_id, check_own_user
 from promptkit_nb.stores import checks
 from promptkit_nb.stores.base import Duration, PeriodicCleanup
+from promptkit_nb.stores.damage import Damage
 from promptkit_nb.stores.kept_usage import (
     KeptUsage,
     PaidCall,
@@ -70,24 +71,27 @@ class RowErasure(RowAccess):
         prefix = self.stored_prefix(check_conversation_id(prefix))
         ids = self.backend.run(partial(self._ids, prefix), write=False)
         paid: dict[bytes, PaidCalls] = {}
+        damage = Damage()
         for part in _batches(ids, BATCH_IDS) if keep_spending else ():
             paid |= self._paid_by(part)
 
         def delete() -> tuple[str, ...]:
-            found = dict(self._records(prefix, self.user_id))
+            found = dict(damage.readable(self.backend.records(prefix, self.user_id)))
             self._erase_all(found, paid, keep_spending=keep_spending)
             return tuple(sorted(found))
 
         deleted = self.backend.run(delete, write=True)
         self._erase_rest()
+        damage.warn(self.backend.where)
         return deleted
 
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted."""
         cutoff = checks.cutoff_of("older_than", older_than, self._clock())
         deleted: list[str] = []
+        damage = Damage()
         for part in _batches(self.backend.run(self._ids, write=False), BATCH_IDS):
-            old, ahead = self.backend.run(partial(self._old, part, cutoff), write=False)
+            old, ahead = self.backend.run(partial(self._old, part, cutoff, damage), write=False)
             if dry_run:
                 deleted += old
                 continue
@@ -101,6 +105,7 @@ class RowErasure(RowAccess):
                     deleted += done
                     self._let_others_write()
         self._erase_rest()
+        damage.warn(self.backend.where)
         return tuple(sorted(deleted))
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
@@ -128,22 +133,26 @@ class RowErasure(RowAccess):
 
     def _count(self, prefix: str, user_id: str | None) -> int:
         return sum(
-            not self._may_expire(stored) or not self._is_expired(record_of(stored, conversation_id))
+            not self._has_expired(conversation_id, stored)
             for conversation_id, stored in self.backend.records(prefix, user_id)
         )
 
-    def _may_expire(self, stored: bytes) -> bool:
-        return self.ttl_s is not None or b'"expires_at"' in stored
+    def _has_expired(self, conversation_id: str, stored: bytes) -> bool:
+        """Return whether a conversation is known to have expired; of a damaged one, it is not known."""
+        if self.ttl_s is None and b'"expires_at"' not in stored:
+            return False
+        return any(self._is_expired(record) for _, record in Damage().readable([(conversation_id, stored)]))
 
     def _ids(self, prefix: str = "") -> tuple[str, ...]:
         return tuple(sorted(set(self.backend.ids(prefix, self.user_id))))
 
-    def _old(self, conversation_ids: Sequence[str], cutoff: datetime) -> tuple[dict[str, Record], dict[str, Record]]:
+    def _old(
+        self, conversation_ids: Sequence[str], cutoff: datetime, damage: Damage
+    ) -> tuple[dict[str, Record], dict[str, Record]]:
         """Return those that were last updated before the cutoff or have expired, and those whose times are ahead."""
         old, ahead = {}, {}
         now = self._clock()
-        for conversation_id, stored in self.backend.records_of(conversation_ids):
-            record = record_of(stored, conversation_id)
+        for conversation_id, record in damage.readable(self.backend.records_of(conversation_ids)):
             if self._is_hidden(record):
                 continue
             if _is_older(record, cutoff, now) or self._is_expired(record):
@@ -154,7 +163,7 @@ class RowErasure(RowAccess):
 
     def _age(self, conversation_ids: Sequence[str], cutoff: datetime) -> None:
         """Write down when a time that is ahead was noticed, so that the conversation ages from then on."""
-        for conversation_id, record in self._old(conversation_ids, cutoff)[1].items():
+        for conversation_id, record in self._old(conversation_ids, cutoff, Damage())[1].items():
             self._report_ahead(conversation_id, record, self._clock())
             self._put_record(conversation_id, record)
 
@@ -162,9 +171,9 @@ class RowErasure(RowAccess):
         """Return what conversations paid for, by their stored records."""
 
         def read() -> list[tuple[bytes, Callable[[], PaidCalls]]]:
-            return [
-                (stored, self._paid_by_rows(each, stored)) for each, stored in self.backend.records_of(conversation_ids)
-            ]
+            stored = dict(self.backend.records_of(conversation_ids))
+            readable = [each for each, _ in Damage().readable(stored.items())]
+            return [(stored[each], self._paid_by_rows(each, stored[each])) for each in readable]
 
         return {stored: calls() for stored, calls in self.backend.run(read, write=False)}
 
@@ -188,7 +197,7 @@ class RowErasure(RowAccess):
         calls: list[PaidCall] = []
         left = [*conversation_ids]
         while left:
-            for conversation_id, record in self._old([left.pop(0)], cutoff)[0].items():
+            for conversation_id, record in self._old([left.pop(0)], cutoff, Damage())[0].items():
                 calls += self._erase_paid(conversation_id, record, paid)
                 erased.append(conversation_id)
             if time.monotonic() - started_s >= BUSY_S:
@@ -274,7 +283,7 @@ class RowErasure(RowAccess):
     def _kept_usage(self, user_id: str | None) -> tuple[KeptUsage, ...]:
         kept = [each for row in self.backend.kept_rows("kept").values() for each in amounts_in(row)]
         for conversation_id, stored in self.backend.records("", user_id):
-            if self._may_expire(stored) and self._is_expired(record_of(stored, conversation_id)):  # not deleted yet
+            if self._has_expired(conversation_id, stored):  # not deleted yet
                 kept += [each.amounts for each in self._paid_by_rows(conversation_id, stored)().calls]
         return tuple(summed(each for each in kept if user_id in (None, each.user_id)))
 

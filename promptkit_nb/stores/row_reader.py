@@ -7,12 +7,14 @@ what it read compares the records, and reads only what is new.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from promptkit_nb.codec import decode
+from promptkit_nb.errors import StoreError
 from promptkit_nb.stores.layout import Frame, Record, record_of
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class RowReader:
     def records(self, prefix: str | None, user_id: str | None) -> dict[str, bytes]:
         """Return the stored records of conversations that have not expired, sorted by id."""
         found = self._backend.run(partial(self._records, prefix or "", user_id), write=False)
-        return {each: stored for each, stored in sorted(found) if not self._is_expired(each, stored)}
+        return {each: stored for each, stored in sorted(found) if not self._is_known_to_be_expired(each, stored)}
 
     def record(self, conversation_id: str) -> bytes | None:
         """Return the stored record of one conversation, or ``None`` if there is none."""
@@ -79,6 +81,11 @@ class RowReader:
         """Return a conversation as an object, or ``None`` if it is gone."""
         find = self._store._find_state  # noqa: SLF001 - of the same package
         return self._backend.run(partial(find, conversation_id), write=False)
+
+    @property
+    def where(self) -> str:
+        """Where the store is, for messages."""
+        return self._backend.where
 
     def incomplete(self, conversation_id: str) -> StoreCorruptedError:
         """Return the error of a conversation that lacks a row."""
@@ -112,6 +119,11 @@ class RowReader:
         lines = zip(new, self._backend.turns_at(record.cid, new), strict=True)
         found = {place: line for place, line in lines if line is not None}
         return ConversationRows(conversation_id, record, frame, found, now, since=before)
+
+    def _is_known_to_be_expired(self, conversation_id: str, stored: bytes) -> bool:
+        with suppress(StoreError):  # a damaged one is reported when it is read
+            return self._is_expired(conversation_id, stored)
+        return False
 
     def _is_expired(self, conversation_id: str, stored: bytes) -> bool:
         if b'"expires_at"' not in stored and self._store.ttl_s is None:

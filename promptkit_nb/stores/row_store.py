@@ -26,6 +26,7 @@ from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Se
 from promptkit_nb.stores import checks, ledger
 from promptkit_nb.stores.backend import AccountChange, Appending
 from promptkit_nb.stores.base import Charge, Duration, Reservation, SortKey, StateStore, StoredTurn
+from promptkit_nb.stores.damage import Damage
 from promptkit_nb.stores.index import (
     Entry,
     answer_key,
@@ -41,7 +42,6 @@ from promptkit_nb.stores.layout import (
     forked,
     head_of,
     inherited,
-    record_of,
     replaced,
     restored_branch,
     restored_version,
@@ -199,7 +199,22 @@ class RowStore(RowErasure, StateStore):
         limit: int | None = None,
         offset: int = 0,
     ) -> list[Head]:
-        """Return the heads in a total and stable order."""
+        """Return the heads in a total and stable order; warn of conversations that cannot be read."""
+        heads, damage = self.readable_heads(prefix, user_id, sort_by, descending=descending, limit=limit, offset=offset)
+        damage.warn(self.backend.where)
+        return heads
+
+    def readable_heads(
+        self,
+        prefix: str | None = None,
+        user_id: str | None = None,
+        sort_by: SortKey = "updated_at",
+        *,
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> tuple[builtins.list[Head], Damage]:
+        """Return the same as ``list``, and what is left out of it."""
         prefix, user_id = checks.checked_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
         prefix = self.stored_prefix(prefix or "")
@@ -207,13 +222,13 @@ class RowStore(RowErasure, StateStore):
 
         checks.check_page(sort_by, limit, offset)
 
-        def page() -> list[Head]:
+        def page() -> tuple[list[Head], Damage]:
+            damage = Damage()
             records = self.backend.sorted_records(sort_by, prefix, user_id, descending=descending)
-            found = ((each, record_of(stored, each)) for each, stored in records)
-            live = ((each, record) for each, record in found if not self._is_expired(record))
+            live = (each for each in damage.readable(records) if not self._is_expired(each[1]))
             end = maxsize if limit is None else min(offset + limit, maxsize)
             chosen = islice(live, min(offset, maxsize), end)
-            return [self._head_at(each, record) for each, record in chosen]
+            return [*self._heads(chosen, damage)], damage
 
         return self.backend.run(page, write=False)
 
@@ -325,10 +340,16 @@ class RowStore(RowErasure, StateStore):
     def iter_turns(self, *, prefix: str | None = None, user_id: str | None = None) -> Iterator[StoredTurn]:
         """Yield every stored turn, conversation by conversation, sorted by id."""
         check_own_user(self.user_id, user_id)
-        for head in self.list(prefix, user_id, "conversation_id", descending=False):
-            state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
+        heads, damage = self.readable_heads(prefix, user_id, "conversation_id", descending=False)
+        for head in heads:
+            try:
+                state = self.backend.run(partial(self._find_state, head.conversation_id), write=False)
+            except StoreCorruptedError as error:
+                damage.add(head.conversation_id, error)
+                continue
             if state is not None and state.user_id == head.user_id:  # neither deleted nor another user's since
                 yield from StoredTurn.all_of(state)
+        damage.warn(self.backend.where, stacklevel=2)
 
     def close(self) -> None:
         """Close files and connections and stop cleaning up; a narrowed store leaves the store open."""
@@ -356,6 +377,13 @@ class RowStore(RowErasure, StateStore):
         if (conversation_id, user_id) == (state.conversation_id, state.user_id):
             return state
         return replace(state, conversation_id=conversation_id, user_id=user_id)
+
+    def _heads(self, records: Iterable[tuple[str, Record]], damage: Damage) -> Iterator[Head]:
+        for conversation_id, record in records:
+            try:
+                yield self._head_at(conversation_id, record)
+            except StoreCorruptedError as error:
+                damage.add(conversation_id, error)
 
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
         found = self._with_new_ttl(conversation_id)

@@ -8,9 +8,10 @@ import numpy as np
 
 from promptkit_nb.characters import visible
 from promptkit_nb.codec import encode_json
+from promptkit_nb.stores.damage import Damage
 from promptkit_nb.views.columns import MISSING, Columns, Names, dollars, frame_of, texts, times
 from promptkit_nb.views.filters import Filters, Moment, has_model
-from promptkit_nb.views.reading import batches_of, heads_of
+from promptkit_nb.views.reading import batches_of, heads_of, where_of
 from promptkit_nb.views.schemas import CONVERSATIONS, documents
 
 if TYPE_CHECKING:
@@ -97,23 +98,26 @@ def conversations_df(
         price_source=price_source,
         conversation_id=conversation_id,
     )
-    current = _current_turns(store, filters)
+    damage = Damage()
+    current = _current_turns(store, filters, damage)
     heads = [
         head
-        for head in heads_of(store, filters)
-        if (filters.since is None or head.updated_at >= filters.since)
+        for head in heads_of(store, filters, damage)
+        if head.conversation_id not in damage.errors
+        and (filters.since is None or head.updated_at >= filters.since)
         and (filters.until is None or head.created_at < filters.until)
         and (model is None or current.get(head.conversation_id, CurrentTurns()).has_model)
         and source in (None, head.source)
         and price_source in (None, current.get(head.conversation_id, CurrentTurns()).price_source_name)
     ]
+    damage.warn(where_of(store))
     columns = _columns(heads, [current.get(head.conversation_id, CurrentTurns()) for head in heads])
     return frame_of([columns], CONVERSATIONS)
 
 
-def _current_turns(store: StateStore, filters: Filters) -> dict[str | None, CurrentTurns]:
+def _current_turns(store: StateStore, filters: Filters, damage: Damage) -> dict[str | None, CurrentTurns]:
     found: dict[str | None, CurrentTurns] = {}
-    for batch in batches_of(store, filters, with_stale=True):
+    for batch in batches_of(store, filters, damage, with_stale=True):
         turns = batch.turns.select(batch.turns.arrays["position"] != MISSING)
         codes, models = turns.names["conversation_id"].codes, turns.names["model"]
         starts = np.flatnonzero(np.diff(codes, prepend=-1))  # a conversation's rows are consecutive

@@ -8,9 +8,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.stored_conversation import stale_turns
-from promptkit_nb.errors import ConversationNotFoundError
+from promptkit_nb.errors import ConversationNotFoundError, StoreCorruptedError
 from promptkit_nb.ids import check_own_user
 from promptkit_nb.stores.checks import check_store
+from promptkit_nb.stores.damage import Damage
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.layout import record_of
 from promptkit_nb.stores.row_reader import RowReader
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
     from promptkit_nb.views.filters import Filters
 
 
-def heads_of(store: StateStore, filters: Filters) -> list[Head]:
-    """Return the heads of the selected conversations, ordered by id."""
+def heads_of(store: StateStore, filters: Filters, damage: Damage) -> list[Head]:
+    """Return the heads of the selected conversations, ordered by id; those that cannot be read are in the damage."""
     check_store(store)
     check_own_user(_user_of(store), filters.user_id)
     filters = _as_stored(store, filters)
+    if filters.conversation_id is None and isinstance(store, RowStore):
+        heads, left_out = store.readable_heads(filters.prefix, filters.user_id, "conversation_id", descending=False)
+        damage.include(left_out)
+        return heads
     if filters.conversation_id is None:
         return store.list(filters.prefix, filters.user_id, "conversation_id", descending=False)
     with suppress(ConversationNotFoundError):
@@ -40,8 +45,28 @@ def heads_of(store: StateStore, filters: Filters) -> list[Head]:
     return []
 
 
-def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False) -> Iterator[Batch]:
-    """Yield the selected conversations, ordered by id; at least one batch, which may be empty."""
+def batches_of(
+    store: StateStore, filters: Filters, damage: Damage | None = None, *, with_stale: bool = False
+) -> Iterator[Batch]:
+    """Yield the selected conversations, ordered by id; at least one batch, which may be empty.
+
+    Conversations that cannot be read are added to the damage, if the caller has one to warn of; else they are warned of
+    at the end. A single one that is asked for raises its error.
+    """
+    found = Damage() if damage is None else damage
+    yield from _all_batches(store, filters, found, with_stale=with_stale)
+    if filters.conversation_id is not None and found.errors:
+        raise next(iter(found.errors.values()))
+    if damage is None:
+        found.warn(where_of(store), stacklevel=4)
+
+
+def where_of(store: StateStore) -> str:
+    """Return where a store is, for messages."""
+    return store.backend.where if isinstance(store, RowStore) else repr(store)
+
+
+def _all_batches(store: StateStore, filters: Filters, damage: Damage, *, with_stale: bool) -> Iterator[Batch]:
     check_store(store)
     yield _empty_batch()
     user_id = _user_of(store)
@@ -50,9 +75,9 @@ def batches_of(store: StateStore, filters: Filters, *, with_stale: bool = False)
     if user_id is not None:
         filters = replace(filters, user_id=user_id)
     if isinstance(store, RowStore):
-        yield from _batches_of_rows(store, filters, with_stale=with_stale)
+        yield from _batches_of_rows(store, filters, damage, with_stale=with_stale)
     else:
-        yield from _batches_of_states(store, filters, with_stale=with_stale)
+        yield from _batches_of_states(store, filters, damage, with_stale=with_stale)
 
 
 def _as_stored(store: StateStore, filters: Filters) -> Filters:
@@ -93,16 +118,16 @@ def _empty_batch() -> Batch:
     return batch_of(TurnLines())
 
 
-def _batches_of_rows(store: RowStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+def _batches_of_rows(store: RowStore, filters: Filters, damage: Damage, *, with_stale: bool) -> Iterator[Batch]:
     """Yield the rows of a store without making objects of them; those of a store on disk are cached."""
     reader = RowReader(store)
     records = _records(reader, filters)
     if isinstance(store, DiskStore):
-        yield from row_cache_of(store).batches(reader, records, filters, with_stale=with_stale)
+        yield from row_cache_of(store).batches(reader, records, filters, damage, with_stale=with_stale)
         return
-    for group in read_in_groups(records):
+    for group in read_in_groups(records, damage):
         read = {each: records[each] for each in group}
-        yield from RowCache().batches(reader, read, filters, with_stale=with_stale)
+        yield from RowCache().batches(reader, read, filters, damage, with_stale=with_stale)
 
 
 def _records(reader: RowReader, filters: Filters) -> dict[str, bytes]:
@@ -115,11 +140,11 @@ def _records(reader: RowReader, filters: Filters) -> dict[str, bytes]:
     return {conversation_id: stored}
 
 
-def _batches_of_states(store: StateStore, filters: Filters, *, with_stale: bool) -> Iterator[Batch]:
+def _batches_of_states(store: StateStore, filters: Filters, damage: Damage, *, with_stale: bool) -> Iterator[Batch]:
     """Yield the conversations of any store, read through its public methods."""
     lines = TurnLines()
     stale: set[tuple[str, str]] = set()
-    for state in _states_of(store, filters):
+    for state in _states_of(store, filters, damage):
         lines.add_state(state)
         if with_stale:
             stale |= {(state.conversation_id, turn_id) for turn_id in stale_turns(state)}
@@ -129,9 +154,14 @@ def _batches_of_states(store: StateStore, filters: Filters, *, with_stale: bool)
     yield with_stale_turns(batch_of(lines), stale)
 
 
-def _states_of(store: StateStore, filters: Filters) -> Iterator[ConversationState]:
-    for head in heads_of(store, filters):
-        with suppress(ConversationNotFoundError):  # deleted since it was listed
+def _states_of(store: StateStore, filters: Filters, damage: Damage) -> Iterator[ConversationState]:
+    for head in heads_of(store, filters, damage):
+        try:
             state = store.get(head.conversation_id)
-            if state.user_id == head.user_id:  # else another user took the id since
-                yield state
+        except ConversationNotFoundError:  # deleted since it was listed
+            continue
+        except StoreCorruptedError as error:
+            damage.add(head.conversation_id, error)
+            continue
+        if state.user_id == head.user_id:  # else another user took the id since
+            yield state

@@ -10,14 +10,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from promptkit_nb.chat.stored_conversation import stale_turns
+from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.stores.layout import record_of
 from promptkit_nb.views.batches import Batch, TurnLines, batch_of, with_stale_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from promptkit_nb.stores.backend import Backend
+    from promptkit_nb.stores.damage import Damage
     from promptkit_nb.stores.row_reader import ConversationRows, ReadPosition, RowReader
     from promptkit_nb.stores.row_store import RowStore
     from promptkit_nb.views.filters import Filters
@@ -92,17 +93,21 @@ class RowCache:
         self._lines_read = 0
 
     def batches(
-        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters, *, with_stale: bool
+        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters, damage: Damage, *, with_stale: bool
     ) -> Iterator[Batch]:
-        """Read what changed in these conversations; yield them in this order, consecutive rows of a batch together."""
-        cached = self._refreshed(reader, records, filters)  # not the shared one, which another thread may replace
+        """Read what changed in these conversations; yield them in this order, consecutive rows of a batch together.
+
+        Conversations that cannot be read are added to the damage instead.
+        """
+        cached = self._refreshed(reader, records, filters, damage)  # not the shared one, which others may replace
         ids = [each for each in records if each in cached]
-        stale = {(each, turn_id) for each in ids if with_stale for turn_id in _stale_of(cached, reader, each)}
+        stale = _stale_turns(cached, reader, ids, damage) if with_stale else set()
+        ids = [each for each in ids if each not in damage.errors]
         for rows in _joined(each_slice for each in ids for each_slice in cached[each].slices):
             yield with_stale_turns(rows.rows(), stale)
 
     def _refreshed(
-        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters
+        self, reader: RowReader, records: Mapping[str, bytes], filters: Filters, damage: Damage
     ) -> dict[str, CachedConversation]:
         cached = {
             each: found
@@ -112,8 +117,8 @@ class RowCache:
         if self._lines_read > LINES_PER_BATCH + 2 * sum(found.line_count for found in cached.values()):
             cached, self._lines_read = {}, 0  # most rows in memory are outdated ones, which their batches keep alive
         changed = {each: stored for each, stored in records.items() if not _is_unchanged(cached.get(each), stored)}
-        for group in read_in_groups(changed, cached):
-            found = _read(reader, group, cached, filters.user_id)
+        for group in read_in_groups(changed, damage, cached):
+            found = _read(reader, group, cached, filters.user_id, damage)
             self._lines_read += sum(each.line_count for each in found.values())
             before = {each: cached.pop(each, None) for each in group}  # a conversation that was deleted stays out
             for each, new in found.items():
@@ -132,16 +137,16 @@ def row_cache_of(store: RowStore) -> RowCache:
 
 
 def read_in_groups(
-    records: Mapping[str, bytes], cached: Mapping[str, CachedConversation] = MappingProxyType({})
+    records: Mapping[str, bytes], damage: Damage, cached: Mapping[str, CachedConversation] = MappingProxyType({})
 ) -> Iterator[list[str]]:
     """Yield conversations to read together: about ``LINES_PER_BATCH`` turns, or one with more. Show a progress bar."""
     groups: list[tuple[list[str], int]] = []
     group: list[str] = []
     turns = 0
-    for each, stored in records.items():
+    for each, record in damage.readable(records.items()):
         group.append(each)
         already = cached[each].position.next_place if each in cached else 0
-        turns += max(0, record_of(stored, each).next_place - already)
+        turns += max(0, record.next_place - already)
         if turns >= LINES_PER_BATCH:
             groups.append((group, turns))
             group, turns = [], 0
@@ -166,6 +171,25 @@ def _progress(turns: int) -> Iterator[Callable[[int], object]]:
 
 
 def _read(
+    reader: RowReader,
+    conversation_ids: Sequence[str],
+    cached: Mapping[str, CachedConversation],
+    user_id: str | None,
+    damage: Damage,
+) -> dict[str, CachedConversation]:
+    """Read conversations; if one of them is damaged, read each half, until it is alone."""
+    try:
+        return _read_together(reader, conversation_ids, cached, user_id)
+    except StoreCorruptedError as error:
+        if len(conversation_ids) == 1:
+            damage.add(conversation_ids[0], error)
+            return {}
+    middle = len(conversation_ids) // 2
+    halves = conversation_ids[:middle], conversation_ids[middle:]
+    return {each: found for half in halves for each, found in _read(reader, half, cached, user_id, damage).items()}
+
+
+def _read_together(
     reader: RowReader, conversation_ids: Sequence[str], cached: Mapping[str, CachedConversation], user_id: str | None
 ) -> dict[str, CachedConversation]:
     """Read conversations, or what was appended to them since, as slices of one batch."""
@@ -206,6 +230,19 @@ def _cached(
         stop - start,
         is_appended=before is not None,
     )
+
+
+def _stale_turns(
+    cached: dict[str, CachedConversation], reader: RowReader, conversation_ids: Iterable[str], damage: Damage
+) -> set[tuple[str, str]]:
+    """Return the stale turns of these conversations, by conversation and id."""
+    stale: set[tuple[str, str]] = set()
+    for each in conversation_ids:
+        try:
+            stale |= {(each, turn_id) for turn_id in _stale_of(cached, reader, each)}
+        except StoreCorruptedError as error:
+            damage.add(each, error)
+    return stale
 
 
 def _stale_of(cached: dict[str, CachedConversation], reader: RowReader, conversation_id: str) -> frozenset[str]:
