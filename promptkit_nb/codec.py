@@ -44,8 +44,10 @@ MOST_COUNT = 10**12
 MOST_USD = Decimal(10**9)
 """More tokens and dollars than one call ever takes: a mistake, which would break sums and what they decide."""
 
-MOST_TOTAL = 10**18
-"""More than any sum, and what 64 bits can hold."""
+MOST_TOTAL = 10**15
+"""More than any sum of them; 64 bits can hold it."""
+
+_UNKNOWN_COUNTS = (("truncated", 0), ("cell_call", 0), ("counted_input_tokens", None))
 
 MOST_DECIMALS = 100
 MOST_TYPES = 1000
@@ -117,8 +119,43 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
 
 
 def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
-    """Return the turn that ``encode_turn`` wrote; errors as of ``decode``."""
-    return decode(data, Turn, conversation_id)
+    """Return the turn that ``encode_turn`` wrote, with absurd values unknown; errors as of ``decode``."""
+    turn = decode(data, Turn, conversation_id)
+    changes: dict[str, Any] = {} if has_known_spending(turn) else _known_spending(turn)
+    counts = ((name, unknown, getattr(turn, name) or 0) for name, unknown in _UNKNOWN_COUNTS)
+    changes |= {name: unknown for name, unknown, count in counts if not 0 <= count <= MOST_COUNT}
+    if turn.saved is not None and is_absurd_cost(turn.saved):
+        changes["saved"] = None
+    if turn.latency_ms is not None and not abs(turn.latency_ms) <= MOST_COUNT:
+        changes["latency_ms"] = None
+    return replace(turn, **changes) if changes else turn
+
+
+def has_known_spending(paid: Turn | Summary) -> bool:
+    """Return whether usage and cost are not absurd; earlier versions stored any number."""
+    return not (is_absurd_usage(paid.usage) or (paid.cost is not None and is_absurd_cost(paid.cost)))
+
+
+def summary_as_read(summary: Summary) -> Summary:
+    """Return a stored summary, with absurd values unknown."""
+    return summary if has_known_spending(summary) else replace(summary, **_known_spending(summary))
+
+
+def totals_as_read(totals: Totals) -> Totals:
+    """Return stored totals, with absurd values unknown."""
+    if not _are_absurd_totals(totals):
+        return totals
+    tokens = totals.tokens if 0 <= totals.tokens <= MOST_TOTAL else 0
+    return replace(totals, tokens=tokens, cost=Decimal(0), priced=0, unpriced=1)
+
+
+def _known_spending(paid: Turn | Summary) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if is_absurd_usage(paid.usage):
+        changes["usage"] = Usage(0, 0, unknown=True)
+    if paid.cost is not None and is_absurd_cost(paid.cost):
+        changes["cost"] = None
+    return changes
 
 
 def check_format(version: int, where: str, newest: int = FORMAT_VERSION) -> None:
@@ -228,7 +265,7 @@ def check_values_of(turn: Turn) -> None:
 def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
     """Raise ``InvalidArgumentError`` for negative or absurd tokens, or such a cost."""
     _check_cost(what, "cost", cost)
-    if _is_absurd_usage(usage):
+    if is_absurd_usage(usage):
         raise InvalidArgumentError(
             f"A {what}'s usage cannot be {usage}; give each number of tokens from 0 to {MOST_COUNT:,}."
         )
@@ -243,18 +280,20 @@ def check_totals(totals: Totals) -> None:
 
 
 def _check_cost(what: str, name: str, cost: Decimal | None) -> None:
-    if cost is not None and _is_absurd_cost(cost):
+    if cost is not None and is_absurd_cost(cost):
         raise InvalidArgumentError(
             f"A {what}'s {name} cannot be {cost!s:.80}; give US dollars from 0 to {MOST_USD:,}, or None if unknown."
         )
 
 
-def _is_absurd_usage(usage: Usage) -> bool:
+def is_absurd_usage(usage: Usage) -> bool:
+    """Return whether a count is negative, or more than a call ever takes."""
     counts: tuple[int, ...] = _values_of_usage(usage)
     return min(counts) < 0 or max(counts) > MOST_COUNT
 
 
-def _is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
+def is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
+    """Return whether a cost is negative, not a number, or more than a call ever costs."""
     if not cost.is_finite() or not 0 <= cost <= most_usd:
         return True
     exponent = cost.as_tuple().exponent
@@ -263,7 +302,7 @@ def _is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
 
 def _are_absurd_totals(totals: Totals) -> bool:
     counts = totals.tokens, totals.priced, totals.unpriced
-    return min(counts) < 0 or max(counts) > MOST_TOTAL or _is_absurd_cost(totals.cost, Decimal(MOST_TOTAL))
+    return min(counts) < 0 or max(counts) > MOST_TOTAL or is_absurd_cost(totals.cost, Decimal(MOST_TOTAL))
 
 
 def _turn_line(turn: Turn) -> object:

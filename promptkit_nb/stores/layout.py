@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import structs
 
-from promptkit_nb.codec import NEWEST_FORMAT, SALVAGE, check_format, decode, format_of
+from promptkit_nb.codec import NEWEST_FORMAT, SALVAGE, check_format, decode, format_of, summary_as_read, totals_as_read
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
 from promptkit_nb.state import (
     Branch,
@@ -199,11 +199,24 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
         raise StoreCorruptedError(
             f"A stored Record of the conversation {conversation_id!r} has absurd numbers: {record!r:.300}. {SALVAGE}"
         )
+    totals = totals_as_read(record.totals)
+    if totals is not record.totals:
+        record = structs.replace(record, totals=totals)
     if record.expires_at is None or record.ttl_s is not None:
         return record
     # version 0.1 did not write the TTL; this is the longest that it can have been
     longest_s = max(0.0, (record.expires_at - record.updated_at).total_seconds())
     return structs.replace(record, ttl_s=longest_s)
+
+
+def frame_of(stored: bytes, conversation_id: str) -> Frame:
+    """Return a frame, with absurd values unknown."""
+    frame = decode(stored, Frame, conversation_id)
+    summaries = tuple(map(summary_as_read, frame.summaries))
+    dropped = totals_as_read(frame.dropped)
+    if summaries == frame.summaries and dropped is frame.dropped:
+        return frame
+    return replace(frame, summaries=summaries, dropped=dropped)
 
 
 def sorted_records(

@@ -23,7 +23,7 @@ from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.plain import plain
 from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.index import notebook_entries, turn_entries, turn_entry
-from promptkit_nb.stores.layout import Frame, HeadFrame, Record, head_of, record_of, rows_of, state_of
+from promptkit_nb.stores.layout import Frame, HeadFrame, Record, frame_of, head_of, record_of, rows_of, state_of
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
@@ -301,7 +301,7 @@ class RowAccess:
         stored = self.backend.frame(conversation_id)
         if stored is None:
             raise self._incomplete(conversation_id)
-        return decode(stored, Frame, conversation_id)
+        return frame_of(stored, conversation_id)
 
     def _head_at(self, conversation_id: str, record: Record) -> Head:
         stored = self.backend.frame(conversation_id)

@@ -13,9 +13,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from promptkit_nb.codec import decode
 from promptkit_nb.errors import StoreError
-from promptkit_nb.stores.layout import Frame, Record, record_of
+from promptkit_nb.stores.layout import Frame, Record, frame_of, record_of
 
 if TYPE_CHECKING:
     from promptkit_nb.errors import StoreCorruptedError
@@ -110,7 +109,7 @@ class RowReader:
         stored_frame = self._backend.frame(conversation_id)
         if stored_frame is None:
             raise self.incomplete(conversation_id)
-        frame = decode(stored_frame, Frame, conversation_id)
+        frame = frame_of(stored_frame, conversation_id)
         digest = blake2b(stored_frame, digest_size=16).digest()
         now = ReadPosition(stored, digest, record.cid, record.next_place, record.next_aside, record.turn_count)
         if before is None or not before.was_appended_to(now):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
-from decimal import Decimal  # noqa: TC003 - msgspec reads the annotations
+from decimal import Decimal
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,7 +13,17 @@ import msgspec
 import numpy as np
 
 from promptkit_nb.characters import visible
-from promptkit_nb.codec import SALVAGE, decode_json, decode_turn, encode_json, encode_turn
+from promptkit_nb.codec import (
+    MOST_COUNT,
+    MOST_TOTAL,
+    MOST_USD,
+    SALVAGE,
+    decode_json,
+    decode_turn,
+    encode_json,
+    encode_turn,
+    is_absurd_cost,
+)
 from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.state import ConversationState, Summary, Totals
 from promptkit_nb.stores.layout import ASIDE, places_of
@@ -263,7 +273,7 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
         "created_at": times([turn.created_at for turn in turns]),
         "messages": np.array([len(turn.messages) for turn in turns], np.int64),
         "latency_ms": np.array([turn.latency_ms for turn in turns], np.float64),
-        "truncated": np.array([turn.truncated for turn in turns], np.int64),
+        "truncated": np.array([turn.truncated if 0 <= turn.truncated <= MOST_COUNT else 0 for turn in turns], np.int64),
         "replayed": np.array([turn.replayed for turn in turns], bool),
         "interrupted": names["finish_reason"].equals(INTERRUPTED),
         "has_context": np.array([turn.context_hash is not None for turn in turns], bool),
@@ -274,12 +284,13 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
 
 def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
     """Return tokens, costs, and how many calls of each row were paid for, and how many of them without a price."""
-    usages = [_UNKNOWN_USAGE if turn.usage is None or turn.usage.unknown else turn.usage for turn in turns]
+    usages = [*map(_known_usage, turns)]
+    costs = [_known_cost(turn.cost, is_sum=turn.spending is not None) for turn in turns]
     input_tokens = np.array([usage.input_tokens for usage in usages], np.int64)
     output_tokens = np.array([usage.output_tokens for usage in usages], np.int64)
     total_tokens = np.where(input_tokens == MISSING, MISSING, input_tokens + output_tokens)
     paid = np.where(are_free, 0, 1)
-    unpriced = np.where([turn.cost is None for turn in turns], paid, 0)
+    unpriced = np.where([cost is None for cost in costs], paid, 0)
     for index, spending in [(index, turn.spending) for index, turn in enumerate(turns) if turn.spending is not None]:
         paid[index] = spending.paid
         unpriced[index] = spending.paid if turns[index].cost is None else 0
@@ -295,11 +306,31 @@ def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
         "cache_write_tokens": np.array([usage.cache_write_tokens for usage in usages], np.int64),
         "total_tokens": total_tokens,
         "estimated": np.array([usage.estimated for usage in usages], bool),
-        "cost": np.array([turn.cost for turn in turns], object),
-        "saved": np.array([turn.saved for turn in turns], object),
+        "cost": np.array(costs, object),
+        "saved": np.array([_known_cost(turn.saved) for turn in turns], object),
         "paid": paid,
         "unpriced": unpriced,
     }
+
+
+def _known_usage(turn: _TurnLine) -> _UsageLine:
+    """Return the usage of a turn; an absurd one, which earlier versions stored, is unknown."""
+    usage = turn.usage
+    if usage is None or usage.unknown:
+        return _UNKNOWN_USAGE
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.cache_write_tokens,
+    )
+    return usage if min(counts) >= 0 and max(counts) <= MOST_COUNT else _UNKNOWN_USAGE
+
+
+def _known_cost(cost: Decimal | None, *, is_sum: bool = False) -> Decimal | None:
+    most_usd = Decimal(MOST_TOTAL) if is_sum else MOST_USD
+    return None if cost is None or is_absurd_cost(cost, most_usd) else cost
 
 
 def _block_names(blocks: Sequence[_Block], inherited: Array) -> dict[str, Names]:
