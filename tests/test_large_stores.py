@@ -20,7 +20,7 @@ from promptkit_nb import (
     MemoryStore,
 )
 from promptkit_nb.chat.stored_conversation import Snapshot
-from promptkit_nb.stores import disk_backend, layout, row_erasure, row_store
+from promptkit_nb.stores import damage, disk_backend, layout, row_erasure
 from storing import START, Foreign, said
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class TestListing:
             decoded.append(conversation_id)
             return layout.record_of(stored, conversation_id)
 
-        monkeypatch.setattr(row_store, "record_of", counted)
+        monkeypatch.setattr(damage, "record_of", counted)
         newest = [head.conversation_id for head in store.list(sort_by=sort_by, limit=10)]
         assert newest == ids[: -10 - 1 : -1] == decoded
         assert [head.conversation_id for head in store.list(sort_by=sort_by, user_id="a", limit=2, offset=1)] == [
