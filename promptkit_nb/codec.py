@@ -248,8 +248,10 @@ def check_values_of(turn: Turn) -> None:
     """Raise ``InvalidArgumentError`` for a blank id, an absurd number or cost, or a time without a time zone."""
     if not turn.id.strip():
         raise InvalidArgumentError("A turn's id is blank; leave it out to get a new one, or give any text.")
-    check_spent("turn", turn.usage, turn.cost)
-    _check_cost("turn", "saved", turn.saved)
+    costs = [cost for cost in (turn.cost, turn.saved) if cost is not None]
+    if is_absurd_usage(turn.usage) or any(map(is_absurd_cost, costs)):
+        check_spent("turn", turn.usage, turn.cost)
+        _check_cost("turn", "saved", turn.saved)
     for name in ("truncated", "cell_call", "counted_input_tokens"):
         if not 0 <= (getattr(turn, name) or 0) <= MOST_COUNT:
             raise InvalidArgumentError(
