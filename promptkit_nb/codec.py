@@ -143,7 +143,7 @@ def summary_as_read(summary: Summary) -> Summary:
 
 def totals_as_read(totals: Totals) -> Totals:
     """Return stored totals, with absurd values unknown."""
-    if not _are_absurd_totals(totals):
+    if not are_absurd_totals(totals):
         return totals
     tokens = totals.tokens if 0 <= totals.tokens <= MOST_TOTAL else 0
     return replace(totals, tokens=tokens, cost=Decimal(0), priced=0, unpriced=1)
@@ -275,7 +275,7 @@ def check_spent(what: str, usage: Usage, cost: Decimal | None) -> None:
 
 def check_totals(totals: Totals) -> None:
     """Raise ``InvalidArgumentError`` for negative or absurd totals."""
-    if _are_absurd_totals(totals):
+    if are_absurd_totals(totals):
         raise InvalidArgumentError(
             f"A conversation's totals cannot be {totals}; give each number from 0, or leave it out."
         )
@@ -302,9 +302,11 @@ def is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
     return not (isinstance(exponent, int) and abs(exponent) <= MOST_DECIMALS)  # to write it takes as many characters
 
 
-def _are_absurd_totals(totals: Totals) -> bool:
-    counts = totals.tokens, totals.priced, totals.unpriced
-    return min(counts) < 0 or max(counts) > MOST_TOTAL or is_absurd_cost(totals.cost, Decimal(MOST_TOTAL))
+def are_absurd_totals(totals: Totals) -> bool:
+    """Return whether a sum is negative, not a number, or more than any; it is called for each record that is read."""
+    counts, cost = (totals.tokens, totals.priced, totals.unpriced), totals.cost
+    is_sum = cost.is_finite() and 0 <= cost <= MOST_TOTAL and abs(cost.adjusted()) <= MOST_DECIMALS
+    return min(counts) < 0 or max(counts) > MOST_TOTAL or not is_sum
 
 
 def _turn_line(turn: Turn) -> object:

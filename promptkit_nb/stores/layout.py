@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import structs
 
-from promptkit_nb.codec import NEWEST_FORMAT, SALVAGE, check_format, decode, format_of, summary_as_read, totals_as_read
+from promptkit_nb.codec import (
+    NEWEST_FORMAT,
+    SALVAGE,
+    are_absurd_totals,
+    check_format,
+    decode,
+    format_of,
+    summary_as_read,
+    totals_as_read,
+)
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
 from promptkit_nb.state import (
     Branch,
@@ -199,9 +208,8 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
         raise StoreCorruptedError(
             f"A stored Record of the conversation {conversation_id!r} has absurd numbers: {record!r:.300}. {SALVAGE}"
         )
-    totals = totals_as_read(record.totals)
-    if totals is not record.totals:
-        record = structs.replace(record, totals=totals)
+    if are_absurd_totals(record.totals):
+        record = structs.replace(record, totals=totals_as_read(record.totals))
     if record.expires_at is None or record.ttl_s is not None:
         return record
     # version 0.1 did not write the TTL; this is the longest that it can have been
