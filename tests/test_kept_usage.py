@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -16,6 +17,7 @@ from promptkit_nb import (
     DiskStore,
     MemoryStore,
     Message,
+    RedisStore,
     Turn,
     Usage,
     export_store,
@@ -90,6 +92,21 @@ class TestDeletion:
         assert statuses(store) == {"current": 1, "kept": 2}
         assert store.cleanup(1000) == ("swept",)
         assert statuses(store) == {"current": 1, "kept": 2}
+
+    def test_what_redis_expires_counts(self, redis_url: str) -> None:
+        """The server drops the conversation; its amounts were written with its turns, and nothing else is left."""
+        with RedisStore(redis_url, prefix="expiring:", ttl=0.2) as store:
+            store.append("a", said("x", model="m"), user_id="alice")
+            store.append("a", said("y", model="m"))
+            exported = store.get("a")
+            assert statuses(store) == {"current": 2}
+            time.sleep(0.5)
+            assert (statuses(store), spent(store)) == ({"kept": 2}, (2, 20, 0.002))
+            assert store.cleanup(1000) == ()
+            assert statuses(store) == {"kept": 2}
+            assert [(each.user_id, each.model, each.calls) for each in store.kept_usage()] == [("alice", "m", 2)]
+            store.create(exported)
+            assert statuses(store) == {"current": 2}
 
     def test_spending_may_be_deleted_too(self, store: StateStore) -> None:
         """It leaves the views; the accounts of budgets stay."""

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from promptkit_nb.codec import decode, encode_json
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError
@@ -118,7 +119,7 @@ class PaidCall(NamedTuple):
     at: datetime | None = None
 
 
-class _PaidTurn(msgspec.Struct):
+class _PaidTurn(msgspec.Struct, omit_defaults=True):
     """The fields of a stored turn that its amounts are made of."""
 
     id: str
@@ -130,6 +131,17 @@ class _PaidTurn(msgspec.Struct):
     source: str = OWN_SOURCE
     replayed: bool = False
     inherited: bool = False
+
+
+def log_line(user_id: str, line: bytes) -> bytes:
+    """Return what a stored turn cost as a line of a log, without its id and text; nothing if it cost nothing."""
+    try:
+        turn = decode(line, _PaidTurn)
+    except StoreCorruptedError:
+        return b""
+    if turn.replayed or turn.inherited:
+        return b""
+    return encode_json(structs.replace(turn, id=str(PaidCalls(user_id).hash_of(turn.id)))) + b"\n"
 
 
 @dataclass(slots=True)
@@ -161,6 +173,16 @@ class PaidCalls:
                 found.add_turn(turn)
         found.add_summaries(() if frame is None else frame.summaries)
         found.add_rest(conversation_id, record.created_at, record.totals)
+        return found
+
+    @classmethod
+    def of_log(cls, user_id: str, log: bytes) -> PaidCalls:
+        """Return those of a conversation of which only the log is left."""
+        found = cls(user_id)
+        for line in log.splitlines():
+            turn = decode(line, _PaidTurn)
+            found.add_turn(turn)
+            found.calls[-1] = found.calls[-1]._replace(hash=int(turn.id))
         return found
 
     @classmethod
@@ -199,14 +221,14 @@ class PaidCalls:
             user_id=self.user_id, day=None, calls=calls, unpriced=unpriced, other_tokens=tokens, cost=cost
         )
         name = f"rest {conversation_id} {created_at.timestamp()} {calls} {tokens} {cost}"
-        self.calls.append(PaidCall(self._hash(name), amounts))
+        self.calls.append(PaidCall(self.hash_of(name), amounts))
 
     def _add(self, name: str, usage: Usage, cost: Decimal | None, at: datetime, **origin: str) -> None:
         amounts = KeptUsage.of(usage, cost, user_id=self.user_id, at=at, **origin)
-        self.calls.append(PaidCall(self._hash(name), amounts, at))
+        self.calls.append(PaidCall(self.hash_of(name), amounts, at))
         self.totals = self.totals.plus(usage, cost)
 
-    def _hash(self, name: str) -> int:
+    def hash_of(self, name: str) -> int:
         """Return a hash of a call: with its user, because amounts are kept by user."""
         digest = blake2b(f"{self.user_id}\n{name}".encode(), digest_size=_HASH_BYTES)
         return int.from_bytes(digest.digest(), "little")

@@ -9,6 +9,7 @@ from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptedError
 from promptkit_nb.secret import Secret
 from promptkit_nb.stores.checks import seconds_of, ttl_s_of
+from promptkit_nb.stores.kept_usage import PaidCall, PaidCalls
 from promptkit_nb.stores.row_access import Reopening, reopened
 from promptkit_nb.stores.row_store import RowStore
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import Duration
     from promptkit_nb.stores.layout import Record
     from promptkit_nb.stores.redis_backend import RedisBackend
+    from promptkit_nb.turns import Turn
 
 
 class RedisStore(RowStore):
@@ -149,7 +151,16 @@ class RedisStore(RowStore):
     def _put_record(self, conversation_id: str, record: Record) -> bytes:
         stored = super()._put_record(conversation_id, record)
         self.backend.keep(conversation_id, record.cid, self._lifetime_s(record))
+        self.backend.list_paid(record.cid, record.user_id)
         return stored
+
+    def _put_turn(self, conversation_id: str, record: Record, place: int, turn: Turn, line: bytes) -> None:
+        super()._put_turn(conversation_id, record, place, turn, line)
+        self.backend.log_paid(record.cid, record.user_id, line)
+
+    def _dropped_calls(self, user_id: str | None, *, forget: bool) -> list[PaidCall]:
+        logs = self.backend.unlisted_logs(user_id, forget=forget)
+        return [call for owner, log in logs for call in PaidCalls.of_log(owner, log).calls]
 
     def _used(self, conversation_id: str, record: Record) -> Record:
         record = super()._used(conversation_id, record)

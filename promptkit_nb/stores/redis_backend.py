@@ -10,6 +10,7 @@ Names of keys, before which ``redis_keys`` puts the prefix:
     h:ID       record                          a:ID      frame
     t:CID      hash of turns by place          i:CID     hash of places by turn id
     l:SCOPE    account of the ledger           s:NAME    what a store notes for itself
+    p:CID      log of what its turns cost            paid     set of CID + 0xff + USER that have a log
     k:KEY      sorted set of CID:PLACE:ID, by age: the entries of a key of the index
 
 ``t:CID`` also says under ``of`` whose turns it has. CID is a random number: a server that evicted a counter would give
@@ -34,6 +35,7 @@ from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
 from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores.checks import incomplete
 from promptkit_nb.stores.index import Entry
+from promptkit_nb.stores.kept_usage import log_line
 from promptkit_nb.stores.layout import sorted_records
 from promptkit_nb.stores.redis_client import LOST, MOVING, Node, address_of, checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Keys, Numbered
@@ -56,21 +58,24 @@ SCANNED_AT_ONCE = 10_000
 MOST_MOVES = 5  # of a cluster's slot, during one call
 PAUSE_S = 0.02  # while they are being moved
 _OF = b"of"
+_OF_USER = b"\xff"
 # Appends a turn if its conversation's record and its accounts (KEYS[6] and following) have their former values, none of
 # its keys is missing (ARGV[7] says whose turns they are) and the turn is new; returns 1 if it did. ARGV[6] is when the
 # server drops the conversation, 0 for never. KEYS[5] is the turn's key in the index, ARGV[8] and ARGV[9] are age and
 # member of its entry; the member is "" if it has none. An account's former and new value are two arguments, from
-# ARGV[10] on; the former is "" if there is none.
+# ARGV[10] on; the former is "" if there is none. The last key is the log of what its turns cost, and the last argument
+# is the line that is added.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
 if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
-for i = 6, #KEYS do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
+for i = 6, #KEYS - 1 do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
 if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIREAT', KEYS[i], ARGV[6]) end end
-for i = 6, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
+for i = 6, #KEYS - 1 do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
+redis.call('APPEND', KEYS[#KEYS], ARGV[#ARGV])
 if ARGV[9] ~= '' then
   redis.call('ZADD', KEYS[5], ARGV[8], ARGV[9])
   if ARGV[6] ~= '0' then redis.call('PEXPIREAT', KEYS[5], ARGV[6]) else redis.call('PERSIST', KEYS[5]) end
@@ -165,7 +170,7 @@ class RedisBackend:
         """
         if not self._may_script:
             return False
-        conversation_id, _, former, record, cid, place, turn_id, line, accounts, lifetime_s, entry = appending
+        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, lifetime_s, entry = appending
         keys = [*self._keys_of(conversation_id, cid), self._keys(f"k:{entry.key if entry else ''}")]
         at = 0 if lifetime_s is None else self._expiry_ms(lifetime_s)
         args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, at, conversation_id.encode()]
@@ -173,6 +178,8 @@ class RedisBackend:
         for scope, former_account, changed in accounts:
             keys.append(self._keys(f"l:{scope}"))
             args += (former_account or b"", changed)
+        keys.append(self._keys(f"p:{cid}"))
+        args.append(log_line(user_id, line))
         try:
             return bool(self._append(keys=keys, args=args, client=self._client))
         except exceptions.NoPermissionError:
@@ -259,7 +266,8 @@ class RedisBackend:
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
         """Delete a conversation: record, frame, turns, and its entries in the lists."""
         self._now.changed.add(f"h:{conversation_id}")
-        self._write("UNLINK", *self._keys.both(Numbered(conversation_id, cid).names))
+        self._write("UNLINK", *self._keys.both(Numbered(conversation_id, cid).names), self._keys(f"p:{cid}"))
+        self._write("SREM", self._keys("paid"), _paid_member(cid, user_id))
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def erase_rest(self) -> bool:
@@ -301,6 +309,37 @@ class RedisBackend:
         """Write a turn."""
         self._write("HSET", self._keys(f"t:{cid}"), place, value)
         self._write("HSET", self._keys(f"i:{cid}"), turn_id.encode(), place)
+
+    def log_paid(self, cid: int, user_id: str, line: bytes) -> None:
+        """Add what a turn cost to the log of its conversation."""
+        self._write("APPEND", self._keys(f"p:{cid}"), log_line(user_id, line))
+
+    def list_paid(self, cid: int, user_id: str) -> None:
+        """Note that a conversation has a log of what its turns cost, which the server never drops."""
+        self._write("SADD", self._keys("paid"), _paid_member(cid, user_id))
+
+    def unlisted_logs(self, user_id: str | None, *, forget: bool) -> list[tuple[str, bytes]]:
+        """Return user and log of conversations that the server has dropped, and forget them if asked to."""
+        logged = [_paid_of(each) for each in self._client.smembers(self._keys("paid"))]  # before the conversations
+        logged = [each for each in logged if user_id in (None, each[1])]
+        alive = {self._cid_of(each, record) for each, record in (self.records("", user_id) if logged else ())}
+        gone = [each for each in logged if each[0] not in alive]
+        if not gone:
+            return []
+        logs = self._reader.mget([self._keys(f"p:{cid}") for cid, _ in gone])
+        for cid, owner in gone if forget else ():
+            self._now.pipeline.watch(self._keys(f"p:{cid}"))
+            self._now.watched.add(f"p:{cid}")
+            self._write("UNLINK", self._keys(f"p:{cid}"))
+            self._write("SREM", self._keys("paid"), _paid_member(cid, owner))
+        return [(owner, log or b"") for (_, owner), log in zip(gone, logs, strict=True)]
+
+    @staticmethod
+    def _cid_of(conversation_id: str, record: bytes) -> int | None:
+        try:
+            return decode(record, Owner, conversation_id).cid
+        except StoreCorruptedError:
+            return None
 
     def copy_turns(self, cid: int, new_cid: int) -> None:
         """Copy all turns to another conversation, to the same places."""
@@ -567,6 +606,15 @@ class RedisBackend:
 def _literal(key: bytes) -> bytes:
     """Return a pattern that matches just this key."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", key)
+
+
+def _paid_member(cid: int, user_id: str) -> bytes:
+    return str(cid).encode() + _OF_USER + user_id.encode()
+
+
+def _paid_of(member: Any) -> tuple[int, str]:
+    cid, _, user_id = member.partition(_OF_USER)
+    return int(cid), user_id.decode()
 
 
 def _member_of(entry: Entry) -> bytes:

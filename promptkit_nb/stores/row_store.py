@@ -99,6 +99,8 @@ class RowStore(RowErasure, StateStore):
         check_own_user(self.user_id, state.user_id)
         if self._find(state.conversation_id, erase_expired=True) is not None:
             raise checks.exists_already(state.conversation_id)
+        if state.turns:
+            self._keep_dropped()  # one of these turns may be among them
         self._count_again(PaidCalls.of_state(state))
         return self._head(state.conversation_id, self._write(state, revision=1))
 
