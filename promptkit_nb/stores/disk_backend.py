@@ -169,6 +169,7 @@ class Table:
         self._log = f"{directory / disk_cache.DATABASE}-wal"
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
+        self._closers = threading.local()
         self._owner: int | None = None  # the thread whose transaction is open
         self._closed = False
         with disk_cache.translating(directory, timeout_s), self._lock:
@@ -364,8 +365,11 @@ class Table:
             ]
 
     def _connected(self) -> sqlite3.Connection:
-        """Return the connection of this thread and process."""
+        """Return the connection of this thread and process, which is closed when the thread ends."""
         connection: sqlite3.Connection = self._cache._con  # noqa: SLF001 - see the module's docstring
+        closer = getattr(self._closers, "mine", None)
+        if closer is None or closer.connection is not connection:
+            self._closers.mine = disk_cache.Closer(connection)
         return connection
 
     def _log_bytes(self) -> int:

@@ -168,14 +168,6 @@ class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
     """
 
     @property
-    def _con(self) -> sqlite3.Connection:
-        """The connection of this thread, which is closed when the thread ends."""
-        connection: sqlite3.Connection = super()._con
-        if getattr(self._local, "closer", None) is None or self._local.closer.connection is not connection:
-            self._local.closer = Closer(connection)
-        return connection
-
-    @property
     def _sql_retry(self) -> Callable[..., Any]:
         execute = super()._sql_retry
 
