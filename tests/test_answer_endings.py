@@ -269,7 +269,7 @@ def test_cut_answer_is_stored_with_a_warning(conv: Conversation, chat_server: Ch
 
 
 UNKNOWN: dict[str, Reply] = {
-    "a word that nobody knows": streamed(chunk({}, finish_reason="because")),
+    "an unknown word": streamed(chunk({}, finish_reason="because")),
     "[DONE] without a reason": streamed(),
     "null as text": streamed(chunk({}, finish_reason="null")),
     "a filter that cut the text": streamed(chunk({}, finish_reason="content_filter")),

@@ -684,7 +684,8 @@ class TestDamage:
             import os, signal, sys
             from promptkit_nb.stores.disk import DiskStore
             from promptkit_nb.turns import Message, Turn
-            DiskStore(sys.argv[1]).append("a", Turn(messages=(Message("user", sys.argv[2]),)))
+            store = DiskStore(sys.argv[1])
+            store.append("a", Turn(messages=(Message("user", sys.argv[2]),)))
             os.kill(os.getpid(), signal.SIGKILL)
         """
         run_python(code, tmp_path, SECRET, check=False)

@@ -48,7 +48,7 @@ class Checkpoints:
         self._opened = OpenedFiles(database)
 
     def run(self, connection: sqlite3.Connection, log_bytes: int) -> None:
-        """Move a log of this size into the database, unless somebody may be copying both; set ``due_bytes``."""
+        """Move a log of this size into the database, unless another program may be copying both; set ``due_bytes``."""
         if os.getpid() != self._pid:
             self._begin_anew()
         self.due_bytes = log_bytes + STEP_BYTES
