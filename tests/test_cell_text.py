@@ -329,7 +329,7 @@ def test_a_large_structure_is_an_error() -> None:
         ({1: "a", "1": "b"}, "it has two keys with the same text"),
         (Broken(), "OSError: no picture"),
     ],
-    ids=str,
+    ids=["object", "function", "list", "remote-image", "bytes", "keys", "broken"],
 )  # fmt: skip
 def test_a_value_without_a_text_is_an_error(value: object, why: str) -> None:
     """Text that means nothing to a model is not sent."""
