@@ -102,7 +102,7 @@ class NotebookNote:
 
     @property
     def is_of_batch_run(self) -> bool:
-        """Whether a program executed the notebook, so that nobody comes back to the conversation."""
+        """Whether a program executed the notebook, so that the conversation is not continued."""
         return not (self.path or self.kernel)
 
 

@@ -1,4 +1,4 @@
-"""Where an import reads: a server, a file, or the files below a directory, and what is said if nobody can read it."""
+"""Where an import reads: a server, a file, or the files below a directory, and the errors for what cannot be read."""
 
 from __future__ import annotations
 

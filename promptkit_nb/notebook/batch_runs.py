@@ -54,7 +54,7 @@ class BatchRuns:
 
 
 def discard_unpaid(store: StateStore, conversation_id: str) -> None:
-    """Delete a conversation if all of its turns are replayed ones, and nobody writes to it meanwhile.
+    """Delete a conversation if all of its turns are replayed ones, and no other process writes to it meanwhile.
 
     If the store cannot be used now, a later run deletes it.
     """

@@ -40,7 +40,7 @@ class KernelMemory:
     last: str | None = None
 
     def in_a_new_run(self) -> KernelMemory:
-        """Return the memory at the begin of a run of a cell."""
+        """Return the memory at the beginning of a run of a cell."""
         return replace(self, current=frozenset())
 
     def with_turn(self, turn_id: str, call: CellCall, version: tuple[int, int] | None) -> KernelMemory:

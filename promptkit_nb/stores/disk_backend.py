@@ -326,7 +326,7 @@ class Table:
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def checkpoint(self) -> None:
-        """Move the log into the database, as far as nobody reads it, so that no later commit has to move much."""
+        """Move the log into the database, except what is being read, so that no later commit has to move much."""
         with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if not self._closed:
                 self._checkpoints.run(self._connected(), self._log_bytes())
