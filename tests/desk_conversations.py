@@ -188,6 +188,7 @@ class Desk:
             usage=usage,
             cost=price.usd,
             price_source=price.source,
+            price_list=price.price_list,
             model=plan.model,
             requested_model=plan.model,
             provider="openai",

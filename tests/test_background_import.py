@@ -85,21 +85,23 @@ def test_first_answer_waits_for_the_import(output_of: Callable[..., str], chat_s
 
 
 def test_failed_import_is_raised_at_first_use(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """The background thread is silent; the first request raises what the import raises."""
+    """The background thread is silent; the first request raises an error of ours with the words of the import's."""
     script = """
 import threading
-from promptkit_nb import ConversationManager, OpenAIProvider
+from promptkit_nb import ConversationManager, OpenAIProvider, ProviderUnavailableError
 conversation = ConversationManager(OpenAIProvider("m", api_key="key")).new_conversation()
 for thread in threading.enumerate():
     if thread is not threading.main_thread():
         thread.join()
 try:
     conversation.send("Hi")
-except ImportError as error:
-    print(error)
+except ProviderUnavailableError as error:
+    print(str(error).partition(" Check ")[0])  # names variables of the environment, if any is set
+    print(repr(error.__cause__))
 """
     ended = run(script, client='raise ImportError("libssl is missing")')
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "libssl is missing\n", "")
+    words = "The HTTP client cannot be made: libssl is missing.\nImportError('libssl is missing')\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, words, "")
 
 
 def test_exit_does_not_wait_for_the_import(output_of: Callable[..., str]) -> None:

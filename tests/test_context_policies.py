@@ -172,7 +172,7 @@ class TestTruncate:
             Message("tool", "sunny", tool_call_id="c1"),
             Message("assistant", "Sunny."),
         )
-        talk = (*numbered(2), Turn(messages=messages), *numbered(1))
+        talk = (*numbered(2), Turn(messages=messages), *numbered(3)[2:])
         seen = set()
         for max_tokens in range(20, 140, 3):
             list(opened(chat_server, talk, max_tokens=max_tokens).stream("And now?"))

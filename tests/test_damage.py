@@ -92,7 +92,7 @@ def test_views_leave_it_out(damaged: RowStore, view: Any) -> None:
     """They show the others, and one warning names it with a count."""
     with pytest.warns(UserWarning, match=r"^1 conversation in .* cannot be read and is left out: 'bad' \(.*on_damaged"):
         frame = view(damaged)
-    assert list(frame["conversation_id"].unique()) == ["good"]
+    assert list(frame["conversation_id"].dropna().unique()) == ["good"]  # Redis keeps what the damaged one cost
 
 
 @pytest.mark.parametrize("view", VIEWS[:-1])

@@ -616,7 +616,7 @@ class TestExpiry:
     """The server drops expired conversations."""
 
     def test_nothing_is_left(self, redis_url: str, client: redis.Redis, prefix: str) -> None:
-        """After the TTL, neither keys nor entries in the lists are left."""
+        """After the TTL, neither keys nor entries in the lists are left, only what the conversations cost."""
         with RedisStore(redis_url, prefix=prefix, ttl=2) as store:
             store.append("a", said("one"), user_id="alice")
             store.append("a", said("two"))
@@ -625,9 +625,9 @@ class TestExpiry:
             store.create(ConversationState("c", "alice"))
             assert len(store.list(user_id="alice")) == 3
             time.sleep(2.1)
-            assert keys_of(client, prefix) <= {"format", "s:shortest_ttl_s", "ids", "u:alice"}
+            assert not {name for name in keys_of(client, prefix) if name[:2] in {"h:", "a:", "t:", "i:"}}
             assert store.list() == []
-            assert keys_of(client, prefix) == {"format", "s:shortest_ttl_s"}
+            assert keys_of(client, prefix).isdisjoint({"ids", "u:alice"})
             with pytest.raises(ConversationNotFoundError):
                 store.get("a")
 
