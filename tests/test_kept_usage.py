@@ -79,11 +79,10 @@ class TestDeletion:
         assert usage_df(store, by=["day", "model", "user_id"]).equals(by_model)
         assert usage_df(store, by="conversation_id")["conversation_id"].isna().all()
 
+    @pytest.mark.parametrize("open_store", ["memory", "disk"], indirect=True)  # on Redis, the server's clock decides
     def test_expired_conversations_count(self, open_store: OpenStore, clock: Clock) -> None:
         """At once when they expire, and after they are swept or their id is taken again."""
         store = open_store(60)
-        if not isinstance(store, (MemoryStore, DiskStore)):
-            pytest.skip("the server's clock decides: see test_redis_store.py")
         for name in ("swept", "again"):
             store.append(name, said(name))
         clock.pass_s(61)

@@ -16,7 +16,7 @@ from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.row_access import MOST_BYTES, MOST_CONVERSATIONS
-from storing import said, texts
+from storing import Clock, said, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ class TestTurns:
 
     def test_newest_turns_are_not_read_if_nothing_changed(self, tmp_path: Path) -> None:
         """One query tells that nothing changed, even after our own appends; our other writes make it read again."""
-        with DiskStore(tmp_path) as store:
+        with DiskStore(tmp_path, clock=Clock()) as store:  # a turn older than the last write is looked up
             for name in ("one", "two"):
                 store.append("a", said(name))
             store.recent("a", 5)

@@ -14,6 +14,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 APART = timedelta(days=2)
 SHORT_S, LONG_S = 3600.0, 10 * 86400.0
 DAY_S = 86400.0
+REPLY = timedelta(seconds=1)
+"""How late a machine may read the server's answer what time it is: by so much, it believes the server to be behind."""
 
 
 def open_store(address: str, ttl_s: float | None) -> StateStore:
@@ -113,11 +116,14 @@ def run(kind: str, directory: Path, rounds: int) -> Report:
 def _check(report: Report, store: StateStore, written: list[str], ttl_s: float) -> None:
     found = texts(store.get("shared").turns)
     report.expect(true=found == written, otherwise=f"the order of {len(found)} turns is not that of writing")
-    listed = [head.conversation_id for head in store.list("own:")]
+    listed = {head.conversation_id: head.updated_at for head in store.list("own:")}
     report.expect(true=len(listed) == len(written), otherwise=f"{len(written) - len(listed)} expired early")
     if isinstance(store, RedisStore):
-        newest_first = [f"own:{text}" for text in reversed(written)]
-        report.expect(true=listed == newest_first, otherwise="the list is not in the order of writing")
+        at = [listed[name] for text in written if (name := f"own:{text}") in listed]
+        is_ordered = all(later >= earlier - REPLY for earlier, later in zip(accumulate(at, max), at, strict=True))
+        report.expect(true=is_ordered, otherwise="the times are not in the order of writing")
+        newest_first = sorted(at, reverse=True)
+        report.expect(true=[*listed.values()] == newest_first, otherwise="the list is not in the order of its times")
     times = [head.updated_at for head in store.list("shared")]
     latest = datetime.now(UTC) + (timedelta(seconds=60) if isinstance(store, RedisStore) else APART + timedelta(60))
     report.expect(true=all(each <= latest for each in times), otherwise=f"{times} are ahead")
