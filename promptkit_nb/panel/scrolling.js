@@ -69,10 +69,12 @@ function makeScrolling(log, list, fetchOlder) {
 
   function onScroll() {
     if (!log.clientHeight) return;
-    if (log.scrollHeight !== height) return settle(); // the content changed size; the reader did not scroll
-    const rest = log.scrollHeight - log.scrollTop - log.clientHeight;
-    following = rest < 2 || (rest < END_PX && log.scrollTop >= top);
-    top = log.scrollTop;
+    if (log.scrollHeight !== height) settle(); // the content changed size, and may have moved by itself
+    else {
+      const rest = log.scrollHeight - log.scrollTop - log.clientHeight;
+      following = rest < 2 || (rest < END_PX && log.scrollTop >= top);
+      top = log.scrollTop;
+    }
     fillNearby();
     if (!following && top < 2 * log.clientHeight) fetchOlder();
   }
