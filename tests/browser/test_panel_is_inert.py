@@ -102,7 +102,7 @@ def test_attacks_in_saved_files(page: Page, canary: Canary, tmp_path: Path, note
     for address in (None, tmp_path / "hostile.html", *exported):
         if address is not None:
             page.goto(address.as_uri(), wait_until="domcontentloaded")
-        page.locator(".promptkit-markdown").nth(30).wait_for()
+        page.locator(".promptkit-markdown:visible").nth(30).wait_for()  # what the model thought is folded
         page.evaluate(TOUCH_EVERYTHING)
         assert is_untouched(page, canary), address
         assert page.locator(".promptkit-panel").count() == 0
