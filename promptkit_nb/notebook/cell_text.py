@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.notebook.values import value_text
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
+from promptkit_nb.text.values import value_text
 from promptkit_nb.turns import ContentPart
 
 if TYPE_CHECKING:

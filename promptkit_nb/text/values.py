@@ -1,4 +1,4 @@
-"""Converting a notebook's values to text that a model can read, or to images."""
+"""Converting values to text that a model can read, or to images."""
 
 from __future__ import annotations
 
