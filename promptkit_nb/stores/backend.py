@@ -37,7 +37,7 @@ class Appending(NamedTuple):
     line: bytes
     accounts: Sequence[AccountChange] = ()
     lifetime_s: float | None = None
-    """In how many seconds the conversation expires; ``None`` if it never does."""
+    """Seconds until the conversation expires; ``None`` if it never does."""
     entry: Entry | None = None
 
 
@@ -87,13 +87,13 @@ class Backend(Protocol):
         ...
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
-        """Return id and record of those conversations that exist."""
+        """Return id and record of each of these conversations that exists."""
         ...
 
     def sorted_records(
         self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
     ) -> Iterable[tuple[str, bytes]]:
-        """Yield the same as ``records``, ordered by a key and then by id; what is not asked for need not be read."""
+        """Yield the same as ``records``, ordered by a key and then by id; a backend may read only what is consumed."""
         ...
 
     def ids(self, prefix: str = "", user_id: str | None = None) -> Iterable[str]:
@@ -109,14 +109,14 @@ class Backend(Protocol):
         ...
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:
-        """Delete a conversation of this user: record, frame and turns; the turns of a long one may take several steps.
+        """Delete a conversation of this user: record, frame, and turns. Long ones may be deleted in several steps.
 
-        From now on it cannot be read, in any case; ``erase_rest`` deletes what is left.
+        It cannot be read any more after this call; ``erase_rest`` deletes the remaining turns.
         """
         ...
 
     def erase_rest(self) -> bool:
-        """Delete some turns of conversations that were deleted; return whether any are left."""
+        """Delete some remaining turns of deleted conversations; return whether any are left."""
         ...
 
     def next_cid(self) -> int:
@@ -152,11 +152,11 @@ class Backend(Protocol):
         ...
 
     def note(self, name: str) -> bytes | None:
-        """Return what the store noted for itself under this name."""
+        """Return the store's own note of this name."""
         ...
 
     def put_note(self, name: str, value: bytes) -> None:
-        """Note something under this name."""
+        """Save a note of the store under this name."""
         ...
 
     def entries(self, key: str) -> Sequence[Entry]:
@@ -164,7 +164,7 @@ class Backend(Protocol):
         ...
 
     def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:
-        """Write an entry of the index, which may be forgotten after ``lifetime_s``."""
+        """Write an entry of the index, which may be dropped after ``lifetime_s``."""
         ...
 
     def drop_entry(self, entry: Entry) -> None:
@@ -172,11 +172,11 @@ class Backend(Protocol):
         ...
 
     def checkpoint(self) -> None:
-        """Do what later commits would have to do after large changes; called between transactions."""
+        """Do work that later commits would otherwise do after large changes; called between transactions."""
         ...
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
-        """Return the rows of this kind by name, or those of these names; no deletion of a conversation touches them."""
+        """Return the rows of this kind by name, or those with these names; deleting conversations leaves them alone."""
         ...
 
     def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:

@@ -220,7 +220,7 @@ class StateStore(Protocol):
     ) -> Head:
         """Replace the settings and the system prompt; ``expected_revision`` as in ``set``.
 
-        A store that inherits it rewrites the whole conversation; those of this package leave the turns alone.
+        This default rewrites the whole conversation; the stores of this package leave the turns alone.
 
         >>> from dataclasses import replace
         >>> from promptkit_nb import ConversationState, MemoryStore
@@ -238,7 +238,7 @@ class StateStore(Protocol):
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken.
 
-        The copy of a conversation that was imported from another tool is one of ours (``Settings.as_own``).
+        A fork of an imported conversation can be continued (``Settings.as_own``).
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -249,7 +249,7 @@ class StateStore(Protocol):
         ...
 
     def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
-        """Record the notebook that the conversation belongs to; its metadata does not show it.
+        """Record the notebook that the conversation belongs to; this is not part of ``metadata``.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> from promptkit_nb.state import NotebookNote
@@ -267,7 +267,7 @@ class StateStore(Protocol):
     def find_notebooks(
         self, *, user_id: str, path: str | None = None, kernel: str | None = None
     ) -> builtins.list[Head]:
-        """Return the heads of a user's notebooks with this path, or of this kernel, oldest first.
+        """Return the heads of a user's notebook conversations with this path or this kernel, oldest first.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> from promptkit_nb.state import NotebookNote
@@ -289,9 +289,9 @@ class StateStore(Protocol):
         ]
 
     def find_answers(self, replay_key: str, *, provider: str, user_id: str, limit: int = 10) -> tuple[Turn, ...]:
-        """Return turns of a user's notebooks that answer exactly this request, oldest first, at most ``limit``.
+        """Return up to ``limit`` turns of a user's notebooks that answer exactly this request, oldest first.
 
-        Interrupted answers do not count, and neither do conversations without a notebook (``set_notebook``).
+        Interrupted answers and conversations without a notebook (``set_notebook``) are left out.
 
         >>> from promptkit_nb import ConversationState, MemoryStore, Message, Turn
         >>> from promptkit_nb.state import NotebookNote
@@ -314,10 +314,10 @@ class StateStore(Protocol):
     def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
         """Delete the conversation permanently.
 
-        What it cost is kept, without ids and text: see ``kept_usage``. With ``keep_spending=False`` it is not, which
-        lowers the figures of past days; accounts of budgets never fall.
+        Its cost is kept, without ids and text: see ``kept_usage``. ``keep_spending=False`` deletes it, too, and so
+        lowers the figures of past days; budget accounts never fall.
 
-        ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one.
+        Raises ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one.
 
         >>> from promptkit_nb import ConversationState, MemoryStore
         >>> store = MemoryStore()
@@ -344,7 +344,7 @@ class StateStore(Protocol):
     def cleanup(self, older_than: Duration | datetime, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete what was last updated before then, and what has expired; return the ids, sorted.
 
-        It works in batches, between which others can write. What the conversations cost is kept.
+        It works in batches, between which others can write. The cost of the conversations is kept.
 
         >>> from datetime import UTC, datetime
         >>> from promptkit_nb import ConversationState, MemoryStore
@@ -408,11 +408,11 @@ class StateStore(Protocol):
         ...
 
     def kept_usage(self, *, user_id: str | None = None) -> tuple[KeptUsage, ...]:
-        """Return what was paid for turns that are not stored, of one user or of all.
+        """Return what was paid for turns that are not stored any more, for one user or all users.
 
-        These are turns of conversations that were deleted, cleaned up or have expired, and calls that left no turn. A
-        turn that is stored again, as from an export, is no longer among them. Imported, inherited and replayed turns
-        never are.
+        It covers conversations that were deleted, cleaned up, or have expired, and calls that left no turn. A turn is
+        removed from it when it is stored again, for example from an export. Imported, inherited, and replayed turns are
+        never included.
 
         >>> from decimal import Decimal
         >>> from promptkit_nb import MemoryStore, Message, Turn
@@ -476,7 +476,7 @@ class StateStore(Protocol):
 
 
 def clock_of(store: StateStore, clock: Callable[[], datetime]) -> Callable[[], datetime]:
-    """Return the clock of a store, for ages and the days of budgets, unless another than this machine's was given."""
+    """Return the store's own clock for ages and budget days, unless a clock other than this machine's was given."""
     return getattr(store, "now", clock) if clock is utc_now else clock
 
 

@@ -46,7 +46,7 @@ def exists_already(conversation_id: str) -> ConversationExistsError:
 
 
 def incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
-    """Return the error for a conversation of which rows are missing."""
+    """Return the error for a conversation with missing rows."""
     return StoreCorruptedError(
         f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
     )
@@ -78,9 +78,9 @@ def checked_state(state: ConversationState) -> ConversationState:
 
 
 def check_values_of_state(state: ConversationState) -> None:
-    """Raise ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for what a store never writes.
+    """Raise ``InvalidConversationIdError`` for an invalid id, ``InvalidArgumentError`` for invalid contents.
 
-    That is a turn, a summary, a counter or a time that is not valid, and a turn or a branch that is there twice.
+    Invalid are turns, summaries, counters, or times out of range, and a turn or branch that occurs twice.
     """
     check_conversation_id(state.conversation_id)
     check_user_id(state.user_id)
@@ -117,7 +117,7 @@ def _check_nothing_is_twice(state: ConversationState) -> None:
 
 
 def _places_of_turns(state: ConversationState) -> Iterator[tuple[str, str]]:
-    """Yield each turn's id, and in words where it is."""
+    """Yield each turn's id, and a description of its place."""
     yield from ((turn.id, "a current turn") for turn in state.turns)
     for branch in state.branches:
         yield from ((turn.id, f"a turn of the branch {branch.id!a:.80}") for turn in branch.turns)
@@ -198,7 +198,7 @@ def ttl_s_of(ttl: Duration | None) -> float | None:
 
 
 def check_page(sort_by: SortKey, limit: int | None, offset: int) -> None:
-    """Raise ``InvalidArgumentError`` unless these select a page of a list."""
+    """Raise ``InvalidArgumentError`` unless these arguments select a page of a list."""
     if sort_by not in get_args(SortKey):
         raise InvalidArgumentError(f"sort_by={sort_by!r} is unknown; use one of {', '.join(get_args(SortKey))}.")
     if limit is not None:
@@ -242,7 +242,7 @@ def check_store(store: object) -> None:
 
 
 def path_of(name: str, path: object) -> Path:
-    """Return a path that was given as a path or as text, with ``~`` expanded; else raise ``InvalidArgumentError``."""
+    """Return a path given as ``Path`` or text, with ``~`` expanded; raise ``InvalidArgumentError`` for other types."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else plain(path)
     if isinstance(text, str) and text.strip() and "\0" not in text:
         return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for unknown users

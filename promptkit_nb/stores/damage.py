@@ -1,4 +1,4 @@
-"""What a call leaves out because it cannot be read: one bad conversation hides no other, and is not passed over."""
+"""Unreadable conversations that a call leaves out: each is reported, and the others are still returned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASON_CHARACTERS = 200
 
 
 class Damage:
-    """The conversations that a call leaves out, by id, each with its error.
+    """The unreadable conversations that a call leaves out, by id, each with its error.
 
     >>> from promptkit_nb import StoreCorruptedError
     >>> damage = Damage()
@@ -30,19 +30,19 @@ class Damage:
     """
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self.errors: dict[str, StoreError] = {}
 
     def add(self, conversation_id: str, error: StoreError) -> None:
-        """Leave out a conversation."""
+        """Add a conversation that is left out."""
         self.errors.setdefault(conversation_id, error)
 
     def include(self, other: Damage) -> None:
-        """Leave out what another part of the call leaves out."""
+        """Add what another part of the call left out."""
         self.errors = other.errors | self.errors
 
     def readable(self, stored: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, Record]]:
-        """Yield ids and records, without those that are damaged, or that a newer version wrote."""
+        """Yield ids and records, except damaged ones and those that a newer version wrote."""
         for conversation_id, value in stored:
             if not value:
                 self.add(conversation_id, StoreCorruptedError("the server evicted it, or another program wrote it"))
@@ -55,7 +55,7 @@ class Damage:
             yield conversation_id, record
 
     def warn(self, where: str, *, stacklevel: int = 3) -> None:
-        """Warn of what was left out, if anything; ``where`` is the store."""
+        """Warn of conversations that were left out, if any; ``where`` is the store."""
         if self.errors:
             warnings.warn(self.text(where), stacklevel=stacklevel)
 

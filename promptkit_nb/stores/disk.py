@@ -96,7 +96,7 @@ def _chosen_directory(directory: str | os.PathLike[str] | None) -> Path:
         return _absolute(Path(home))
     try:
         return _absolute(user_data_path("promptkit_nb") / "conversations")
-    except RuntimeError as error:  # of newer platformdirs; older ones return a path that begins with "~"
+    except RuntimeError as error:  # newer versions of platformdirs; older ones return a path that begins with "~"
         raise _no_home("The default directory") from error
 
 

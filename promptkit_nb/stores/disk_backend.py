@@ -111,8 +111,8 @@ T = TypeVar("T")
 _INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
-_IS_RECORD = "typeof(tag) = 'text' AND substr(tag, 1, 2) = 'u:'"  # so written, the planner uses it for its index only
-# The same as stored_time of the layout, in SQL.
+_IS_RECORD = "typeof(tag) = 'text' AND substr(tag, 1, 2) = 'u:'"  # as the index has it, so that the planner uses that
+# The same as stored_time in layout.py, in SQL.
 _TIMES = {
     name: f"replace(CAST(substr(value, instr(value, x'{mark.hex()}') + {len(mark)}, {TIME_BYTES}) AS TEXT), 'Z', '')"
     for name, mark in (("created_at", time_mark("created_at")), ("updated_at", time_mark("updated_at")))
@@ -142,7 +142,7 @@ _SLOW = (
 
 
 ERASED_AT_ONCE = 2000
-"""How many turns are deleted in one transaction; all others wait for that long."""
+"""How many turns are deleted in one transaction, during which other writers wait."""
 
 
 class Row(NamedTuple):
@@ -275,7 +275,7 @@ class Table:
         return self._read(select, low, high, strict=strict)
 
     def texts_between(self, low: str, high: str, tag: str | None = None) -> list[str]:
-        """Return the keys with ``low <= key < high``, of one tag or of all, even of rows that cannot be read."""
+        """Return the keys with ``low <= key < high``, of one tag or all tags, including unreadable rows."""
         where = "key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text'"
         tagged = "" if tag is None else "AND tag = ?"
         select = f"SELECT key FROM Cache WHERE {where} {tagged} ORDER BY key"  # noqa: S608 - constants
@@ -284,7 +284,7 @@ class Table:
     def in_order(
         self, order: Sequence[str], where: str, *arguments: disk_cache.Key, descending: bool
     ) -> Iterator[tuple[disk_cache.Key, bytes]]:
-        """Yield rows in the order of some expressions, foreign ones empty; only those that are asked for are read."""
+        """Yield rows in the order of some expressions, foreign ones empty; rows are read as they are consumed."""
         terms = ", ".join(f"{term} {'DESC' if descending else 'ASC'}" for term in order)
         select = f"SELECT {_COLUMNS} FROM Cache WHERE {where} ORDER BY {terms}"  # noqa: S608 - constants
         with closing(self._connection.execute(select, arguments)) as rows:
@@ -305,7 +305,7 @@ class Table:
         return None if row is None else row[0]
 
     def key_at(self, low: disk_cache.Key, high: disk_cache.Key, position: int) -> disk_cache.Key | None:
-        """Return the key at a position among those with ``low <= key < high``, or ``None`` if they are fewer."""
+        """Return the key at a position among those with ``low <= key < high``, or ``None`` if there are too few."""
         select = "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?"
         row = self._connection.execute(select, (low, high, position)).fetchone()
         return None if row is None else row[0]
@@ -326,7 +326,7 @@ class Table:
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
     def checkpoint(self) -> None:
-        """Move the log into the database, except what is being read, so that no later commit has to move much."""
+        """Move the log into the database, except for parts being read, so that later commits move little."""
         with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
             if not self._closed:
                 self._checkpoints.run(self._connected(), self._log_bytes())
@@ -374,14 +374,14 @@ class Table:
 
     def _log_bytes(self) -> int:
         try:
-            return os.stat(self._log).st_size  # noqa: PTH116 - a third of the time of a Path's
+            return os.stat(self._log).st_size  # noqa: PTH116 - three times as fast as Path.stat
         except OSError:
             return 0
 
     def _take(self, connection: sqlite3.Connection) -> None:
-        """Use a connection of this thread for the first time; its log is moved when ``Checkpoints`` says so."""
+        """Set up a new connection of this thread; ``Checkpoints`` decides when the log is moved."""
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA journal_size_limit = 0")  # so that the log's size tells how much is in it
+        connection.execute("PRAGMA journal_size_limit = 0")  # so that the log file is as large as its contents
         self._connection = connection
 
     def _begin(self, *, write: bool) -> sqlite3.Connection:
@@ -412,7 +412,7 @@ class Table:
         execute(_INDEX)
         found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
         for name in _INDEXES_BY_TIME.keys() - found:
-            with suppress(sqlite3.OperationalError):  # without it, such as on a full disk, listing only takes longer
+            with suppress(sqlite3.OperationalError):  # e.g. on a full disk; listing then only takes longer
                 execute(_INDEXES_BY_TIME[name])
         if not execute(_SLOW).fetchall():
             return
@@ -442,9 +442,9 @@ class DiskBackend(Table):
         "a:" + id            frame
         (cid << 24) | place  a turn                             tag "t:" + turn id
         "l:" + scope         account of the ledger
-        "s:" + name          what a store notes for itself
+        "s:" + name          a note of the store itself
         "k:" + key + …       entry of the index: a conversation's id
-        "e:" + cid           a deleted conversation some of whose turns are still to be deleted
+        "e:" + cid           a deleted conversation with turns that are still to be deleted
         "kept:" + name       amounts of deleted turns, by day and user
         "counted:" + name    hashes of these turns
     """
@@ -489,7 +489,7 @@ class DiskBackend(Table):
                 yield conversation_id, value
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of those conversations that exist."""
+        """Yield id and record of each of these conversations that exists."""
         for each in conversation_ids:
             try:
                 found = self.record(each)
@@ -501,7 +501,7 @@ class DiskBackend(Table):
     def sorted_records(
         self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
     ) -> Iterator[tuple[str, bytes]]:
-        """Yield the same as ``records``, ordered by a key and then by id, reading only what is asked for."""
+        """Yield the same as ``records``, ordered by a key and then by id, reading only what is consumed."""
         tags = () if user_id is None else (f"u:{user_id}",)
         if sort_by == "conversation_id":
             low = f"h:{prefix}"
@@ -531,14 +531,14 @@ class DiskBackend(Table):
         self.put(f"a:{conversation_id}", value)
 
     def erase(self, conversation_id: str, cid: int, user_id: str) -> None:  # noqa: ARG002 - the record says it here
-        """Delete a conversation: record, frame and turns; those of a long one are left to ``erase_rest``."""
+        """Delete a conversation: record, frame, and turns; ``erase_rest`` deletes the turns of long ones."""
         self.delete(f"a:{conversation_id}")
         self.delete(f"h:{conversation_id}")
         if self._erase_turns(cid):
             self.put(f"e:{cid}", b"")
 
     def erase_rest(self) -> bool:
-        """Delete some turns of conversations that were deleted; return whether any are left."""
+        """Delete some remaining turns of deleted conversations; return whether any are left."""
         for key in self.texts_between("e:", after_prefix("e:")):
             if self._erase_turns(int(key.removeprefix("e:"))):
                 return True
@@ -596,11 +596,11 @@ class DiskBackend(Table):
         self.put(f"l:{scope}", value, counts=False)
 
     def note(self, name: str) -> bytes | None:
-        """Return what was noted under this name."""
+        """Return the store's own note of this name."""
         return self.get(f"s:{name}")
 
     def put_note(self, name: str, value: bytes) -> None:
-        """Note something under this name."""
+        """Save a note of the store under this name."""
         self.put(f"s:{name}", value)
 
     def entries(self, key: str) -> list[Entry]:
@@ -609,7 +609,7 @@ class DiskBackend(Table):
         found = [(str(name).split(":"), value) for name, value in self.between(low, after_prefix(low))]
         return [Entry(key, int(at), int(cid), int(place), value.decode()) for (_, _, at, cid, place), value in found]
 
-    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - it goes with its conversation
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - deleted with its conversation
         """Write an entry of the index."""
         self.put(_key_of_entry(entry), entry.conversation_id.encode())
 
@@ -618,7 +618,7 @@ class DiskBackend(Table):
         self.delete(_key_of_entry(entry))
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
-        """Return the rows of this kind by name, or those of these names."""
+        """Return the rows of this kind by name, or those with these names."""
         low = f"{kind}:"
         if names is None:
             return {str(key).removeprefix(low): value for key, value in self.between(low, after_prefix(low))}

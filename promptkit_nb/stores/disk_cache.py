@@ -148,15 +148,15 @@ def peek(directory: Path, key: Key, timeout_s: float) -> tuple[bool, object]:
 
 
 class Closer:
-    """Closes a connection when it is deleted itself: with the values of its thread, and in this thread."""
+    """Closes a connection when this object is deleted, which happens in its own thread when that ends."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Close this connection later; closing it twice is fine."""
+        """Close this connection on deletion; closing it twice is fine."""
         self.connection = connection
 
     def __del__(self) -> None:
-        """Close it; Python 3.13 warns of connections that are not closed."""
-        with suppress(sqlite3.Error):  # a thread that outlives the interpreter's end is not ours to close
+        """Close the connection: Python 3.13 warns of connections that are not closed."""
+        with suppress(sqlite3.Error):  # the connection belongs to a thread that is still running
             self.connection.close()
 
 

@@ -1,8 +1,8 @@
-"""When SQLite's log is moved into the database: now and then, but not while the directory is being copied.
+"""Decides when SQLite's log is moved into the database: regularly, but not while the directory is being copied.
 
 A copy of the database and its log, made one after the other, is consistent unless the log was moved into the database,
-or overwritten, in between. So while a program that opened one of the files may still be copying, the log grows instead.
-Only Linux tells who opens a file; elsewhere, and after ``HELD_BYTES``, the log is moved anyway.
+or overwritten, in between. While a program that opened one of the files may still be copying, the log grows instead.
+Only Linux reports opened files; on other systems, and after ``HELD_BYTES``, the log is moved anyway.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _EVENT = struct.Struct("iIII")
 
 
 class Checkpoints:
-    """The checkpoints of one database, by one process; all calls are made while no other thread uses the store."""
+    """The checkpoints that one process makes of a database; it is only called while no other thread uses the store."""
 
     def __init__(self, database: Path) -> None:
-        """Start to watch the database, which exists."""
+        """Start watching the database, which must exist."""
         self._database = database
         self.due_bytes = STEP_BYTES
         self._held_until = 0.0
@@ -74,7 +74,7 @@ class Checkpoints:
         self._release_reader()
 
     def _begin_anew(self) -> None:
-        """Use a reader and a watch of its own in a forked child, where those of the parent must not be used."""
+        """Open a new reader and watch in a forked child, which must not use those of its parent."""
         self._release_reader.detach()
         _OF_PARENTS.append(self._reader)
         self._opened.close()
@@ -91,7 +91,7 @@ class Checkpoints:
 
 
 class OpenedFiles:
-    """Tells whether a database or its log was opened, by any program, if the system can tell."""
+    """Reports whether any program opened a database or its log, if the system supports that."""
 
     def __init__(self, database: Path) -> None:
         """Watch the database's directory."""
@@ -101,19 +101,19 @@ class OpenedFiles:
             return
         libc = ctypes.CDLL(None)
         descriptor: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if descriptor < 0:  # this user watches too many directories already
+        if descriptor < 0:  # the user's limit of watches is reached
             return
         self._descriptor = descriptor
         self._release = finalize(self, os.close, descriptor)
         libc.inotify_add_watch(descriptor, os.fsencode(database.parent), _IN_OPEN)
 
     def since_last_time(self) -> bool:
-        """Return whether one was opened since the last call, or since watching began."""
+        """Return whether a file was opened since the last call, or since watching began."""
         was_opened = False
         while self._descriptor >= 0:
             try:
                 events = os.read(self._descriptor, 1 << 16)
-            except OSError:  # there are no more
+            except OSError:  # no more events
                 break
             was_opened = was_opened or any(name in self._names for name in _names_in(events))
         return was_opened

@@ -1,7 +1,7 @@
-"""What can be found without its conversation's id: notebooks by path and kernel, and their answers by replay key.
+"""The index: conversations of notebooks by path and kernel, and their answers by replay key.
 
-An entry leads from a key to a conversation, or to one of its turns. What an entry leads to is checked, so one that is
-left over does no harm. Only conversations of notebooks have entries; the others are stored as fast as ever.
+An entry maps a key to a conversation, or to one of its turns. Readers check the target, so outdated entries are
+harmless. Only conversations of notebooks have entries, so storing other conversations costs nothing more.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 NO_PLACE = -1
-"""The place of an entry that leads to a conversation, not to a turn."""
+"""The place in an entry that maps to a conversation, not to a turn."""
 
 
 class Entry(NamedTuple):
-    """From ``key`` to the turn in a place of a conversation; ``at_us`` orders the entries of a key by age."""
+    """Maps ``key`` to the turn at a place of a conversation; ``at_us`` orders the entries of a key by age."""
 
     key: str
     at_us: int
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class _Answer(msgspec.Struct):
-    """The fields of a stored turn that its entry is made of."""
+    """The fields of a stored turn that its entry needs."""
 
     created_at: datetime
     replay_key: str | None = None
@@ -45,7 +45,7 @@ class _Answer(msgspec.Struct):
 
 
 def notebook_key(user_id: str, *, path: str | None = None, kernel: str | None = None) -> str:
-    """Return the key of a user's notebooks with this path, or of this kernel."""
+    """Return the key of a user's notebook conversations with this path, or this kernel."""
     if path is None:
         return _digest("kernel", user_id, kernel or "")
     return _digest("path", user_id, normalize("NFC", path))
@@ -57,7 +57,7 @@ def answer_key(user_id: str, provider: str, replay_key: str) -> str:
 
 
 def notebook_entries(conversation_id: str, record: Record) -> list[Entry]:
-    """Return the entries that lead to the conversation of a notebook; another conversation has none."""
+    """Return the entries that map to the conversation of a notebook; other conversations have none."""
     note = record.notebook
     if note is None:
         return []
@@ -69,7 +69,7 @@ def notebook_entries(conversation_id: str, record: Record) -> list[Entry]:
 
 
 def turn_entry(conversation_id: str, record: Record, place: int, turn: Turn | _Answer) -> Entry | None:
-    """Return the entry that leads to a turn which may answer the same request elsewhere; ``None`` if it may not."""
+    """Return the entry for a turn that may answer the same request in another notebook, else ``None``."""
     if record.notebook is None or turn.replay_key is None or turn.finish_reason == INTERRUPTED:
         return None
     key = answer_key(record.user_id, turn.provider, turn.replay_key)
@@ -77,7 +77,7 @@ def turn_entry(conversation_id: str, record: Record, place: int, turn: Turn | _A
 
 
 def turn_entries(conversation_id: str, record: Record, lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry]:
-    """Yield the entries of stored turns; one that cannot be read has none."""
+    """Yield the entries of stored turns; unreadable turns have none."""
     if record.notebook is None:
         return
     for place, line in lines:

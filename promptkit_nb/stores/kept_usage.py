@@ -1,7 +1,7 @@
 """What was paid for turns that are no longer stored: amounts without ids and without text.
 
-When a conversation is deleted, its amounts are added to those of the same user and day, and the hashes of its turns are
-kept: if such a turn is stored again, as from an export, its amounts leave the kept ones, so it does not count twice.
+When a conversation is deleted, its amounts are added to those of the same user and day, and hashes of its turns are
+kept. If a turn is stored again, for example from an export, its amounts are subtracted, so it does not count twice.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _HASH_BYTES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptUsage:
-    """What calls of one user, day (in UTC), provider, model and source cost, whose turns are not stored.
+    """Usage and cost of calls without stored turns, for one user, UTC day, provider, model, and source.
 
     ``usage`` and ``cost`` are sums, ``cost`` in US dollars, without the ``unpriced`` calls, whose price is unknown.
-    ``other_tokens`` are tokens of which it is not known whether they were input or output; their day is unknown, too.
+    ``other_tokens`` were input or output, which is unknown; so is their day.
 
     >>> from datetime import date
     >>> KeptUsage(user_id="alice", day=date(2026, 11, 22), model="gpt-4o-mini", usage=Usage(8, 2)).total_tokens
@@ -89,7 +89,7 @@ class KeptUsage:
 
     @property
     def row(self) -> str:
-        """The name of the row that has the amounts of this user and day."""
+        """The name of the row with the amounts of this user and day."""
         return f"{'' if self.day is None else self.day.isoformat()}:{self.user_id}"
 
     def plus(self, other: KeptUsage, sign: int = 1) -> KeptUsage:
@@ -120,7 +120,7 @@ class PaidCall(NamedTuple):
 
 
 class _PaidTurn(msgspec.Struct, omit_defaults=True):
-    """The fields of a stored turn that its amounts are made of."""
+    """The fields of a stored turn that determine its amounts."""
 
     id: str
     created_at: datetime
@@ -134,7 +134,7 @@ class _PaidTurn(msgspec.Struct, omit_defaults=True):
 
 
 def log_line(user_id: str, line: bytes) -> bytes:
-    """Return what a stored turn cost as a line of a log, without its id and text; nothing if it cost nothing."""
+    """Return the log line for the cost of a stored turn, without its id and text; empty if it cost nothing."""
     try:
         turn = decode(line, _PaidTurn)
     except StoreCorruptedError:
@@ -156,10 +156,10 @@ class PaidCalls:
     def of_rows(
         cls, conversation_id: str, record: Record, frame: Frame | None, lines: Mapping[int, bytes]
     ) -> PaidCalls:
-        """Return those of a stored conversation.
+        """Return the paid calls of a stored conversation.
 
-        The amounts of what cannot be read are what the totals of the conversation lack; only their day and model are
-        lost.
+        For unreadable turns, the amounts are computed from the conversation's totals; only their day and model are
+        unknown.
         """
         found = cls(record.user_id)
         if frame is not None and frame.settings.kind == "imported":
@@ -177,7 +177,7 @@ class PaidCalls:
 
     @classmethod
     def of_log(cls, user_id: str, log: bytes) -> PaidCalls:
-        """Return those of a conversation of which only the log is left."""
+        """Return the paid calls of a conversation of which only the log is left."""
         found = cls(user_id)
         for line in log.splitlines():
             turn = decode(line, _PaidTurn)
@@ -187,7 +187,7 @@ class PaidCalls:
 
     @classmethod
     def of_state(cls, state: ConversationState) -> PaidCalls:
-        """Return those of a conversation that is about to be stored."""
+        """Return the paid calls of a conversation that is about to be stored."""
         found = cls(state.user_id)
         if state.settings.kind == "imported":
             return found
@@ -204,14 +204,14 @@ class PaidCalls:
             self._add(turn.id, turn.usage, turn.cost, turn.created_at, **origin)
 
     def add_summaries(self, summaries: Iterable[Summary]) -> None:
-        """Add those that were paid for."""
+        """Add the summaries that were paid for."""
         for each in summaries:
             if each.counts:
                 name = f"summary {each.first_turn} {each.last_turn} {each.created_at.timestamp()}"
                 self._add(name, each.usage, each.cost, each.created_at, provider="", model=each.model)
 
     def add_rest(self, conversation_id: str, created_at: datetime, totals: Totals) -> None:
-        """Add what the totals have beyond what was added, such as turns that ``set`` dropped."""
+        """Add the part of the totals that is not yet covered, such as turns that ``set`` dropped."""
         calls = totals.priced + totals.unpriced - self.totals.priced - self.totals.unpriced
         tokens, cost = totals.tokens - self.totals.tokens, totals.cost - self.totals.cost
         if calls <= 0 or tokens < 0 or cost < 0:
@@ -229,15 +229,15 @@ class PaidCalls:
         self.totals = self.totals.plus(usage, cost)
 
     def hash_of(self, name: str) -> int:
-        """Return a hash of a call: with its user, because amounts are kept by user."""
+        """Return a hash of a call and its user, because amounts are kept per user."""
         digest = blake2b(f"{self.user_id}\n{name}".encode(), digest_size=_HASH_BYTES)
         return int.from_bytes(digest.digest(), "little")
 
 
 def summed(amounts: Iterable[KeptUsage], sign: int = 1, to: Iterable[KeptUsage] = ()) -> list[KeptUsage]:
-    """Return the sums of amounts of the same user, day, provider, model and source, added to those of ``to``.
+    """Return ``to`` with these amounts added, summed by user, day, provider, model, and source.
 
-    With ``sign=-1`` they are subtracted; what is left of nothing is left out.
+    With ``sign=-1`` they are subtracted; empty results are left out.
     """
     sums = {_group_of(each): each for each in to}
     for each in amounts:
@@ -280,22 +280,22 @@ def amounts_in(stored: bytes | None) -> tuple[KeptUsage, ...]:
 
 
 def row_of(amounts: Iterable[KeptUsage]) -> bytes:
-    """Return a row of amounts as it is stored."""
+    """Encode a row of amounts."""
     return encode_json(KeptRow(tuple(amounts)))
 
 
 def packed(hashes: Iterable[int]) -> bytes:
-    """Return hashes as they are stored, eight bytes each."""
+    """Encode hashes, eight bytes each."""
     return b"".join(each.to_bytes(_HASH_BYTES, "little") for each in hashes)
 
 
 def unpacked(stored: bytes) -> tuple[int, ...]:
-    """Return the hashes of a stored row."""
+    """Decode the hashes of a stored row."""
     return struct.unpack(f"<{len(stored) // _HASH_BYTES}Q", stored)
 
 
 def check_kept(kept: KeptUsage) -> None:
-    """Raise ``InvalidArgumentError`` unless these are the amounts of calls."""
+    """Raise ``InvalidArgumentError`` unless this is ``KeptUsage``."""
     if not isinstance(kept, KeptUsage):
         raise InvalidArgumentError(f"kept={kept!r:.80} is not KeptUsage; give KeptUsage.of(usage, cost, …).")
     check_usd("kept.cost", kept.cost)

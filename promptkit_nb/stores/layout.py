@@ -52,7 +52,7 @@ ASIDE = 1 << (PLACE_BITS - 1)
 Range = tuple[int, int | None]
 
 AHEAD = timedelta(days=1)
-"""A stored time that is later than now by more than this comes from a wrong clock, and counts as now."""
+"""A stored time that is further ahead than this comes from a wrong clock, and counts as now."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,9 +60,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     It is read, changed and written with every turn; a dataclass would take three times as long for that.
 
-    Times never go back, because the clocks of several writers differ: one that is behind makes nothing look old, or
-    expire. Of a time that is far ahead, ``noticed_at`` is when it was last found to be, so that it ages from then on.
-    ``ttl_s`` is the TTL in seconds that made ``expires_at``.
+    Times never go back, so a writer with a slow clock cannot make a conversation look old or expire. ``noticed_at`` is
+    when a time far in the future was last noticed; the conversation ages from that moment. ``ttl_s`` is the TTL in
+    seconds from which ``expires_at`` was computed.
     """
 
     cid: int
@@ -81,25 +81,25 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     noticed_at: datetime | None = None
 
     def last_used(self, now: datetime) -> datetime:
-        """Return when the conversation was last written; a time that is far ahead counts as when it was noticed."""
+        """Return when the conversation was last written, or, if that is far in the future, when it was noticed."""
         return self.updated_at if self.updated_at <= now + AHEAD else self._noticed(now)
 
     def expiry(self, now: datetime, ttl_s: float | None) -> datetime | None:
-        """Return when the conversation expires, for a store with this TTL: it fills in what is not written."""
+        """Return when the conversation expires; the TTL of the store applies if no expiry is stored."""
         if self.expires_at is None:
             return None if ttl_s is None else self.last_used(now) + timedelta(seconds=ttl_s)
         after = timedelta(seconds=self.ttl_s or 0)
         return self.expires_at if self.expires_at <= now + after + AHEAD else self._noticed(now) + after
 
     def is_ahead(self, now: datetime) -> bool:
-        """Return whether one of its times is far ahead."""
+        """Return whether one of its times is far in the future."""
         latest = self.updated_at
         if self.expires_at is not None:
             latest = max(latest, self.expires_at - timedelta(seconds=self.ttl_s or 0))
         return latest > now + AHEAD
 
     def used(self, now: datetime, ttl_s: float | None) -> Record:
-        """Return the record after a read or write by a store with this TTL; without one, the written TTL holds."""
+        """Return the record after a read or write by a store with this TTL; without one, the stored TTL applies."""
         noticed_at = now if self.is_ahead(now) else None
         ttl_s = self.ttl_s if ttl_s is None else ttl_s
         if ttl_s is None:
@@ -162,7 +162,7 @@ class Frame:
         """Return the rows of the current turns, in order."""
         places = places_of(self.order, next_place)
         if sum((next_place if stop is None else stop) - start for start, stop in self.order) > 2 * ASIDE:
-            raise KeyError(self.order)  # such rows are not there
+            raise KeyError(self.order)  # no rows are stored in this order
         return [self.row_at(place) for place in places] if self.versions else [*places]
 
     def newest_rows(self, next_place: int, n: int) -> list[int]:
@@ -212,13 +212,13 @@ def record_of(stored: bytes, conversation_id: str) -> Record:
         record = structs.replace(record, totals=totals_as_read(record.totals))
     if record.expires_at is None or record.ttl_s is not None:
         return record
-    # version 0.1 did not write the TTL; this is the longest that it can have been
+    # version 0.1 did not store the TTL; this is its upper bound
     longest_s = max(0.0, (record.expires_at - record.updated_at).total_seconds())
     return structs.replace(record, ttl_s=longest_s)
 
 
 def frame_of(stored: bytes, conversation_id: str) -> Frame:
-    """Return a frame, with absurd values unknown."""
+    """Return a frame, with absurd values made unknown."""
     frame = decode(stored, Frame, conversation_id)
     summaries = tuple(map(summary_as_read, frame.summaries))
     dropped = totals_as_read(frame.dropped)
@@ -242,14 +242,14 @@ TIME_BYTES = 27
 
 
 def time_mark(name: Literal["created_at", "updated_at"]) -> bytes:
-    """Return what comes before a time in a stored record; text in it cannot look the same: its quotes are escaped."""
+    """Return the bytes before a time in a stored record; they cannot occur in text, because its quotes are escaped."""
     return f'"{name}":"'.encode()
 
 
 def stored_time(record: bytes, mark: bytes) -> bytes:
-    """Return the time after the mark, so that stored times sort as bytes; ``TIMES`` of disk_backend is the same in SQL.
+    """Return the time after the mark, such that times sort as bytes; ``TIMES`` in disk_backend.py is the same in SQL.
 
-    Without the ``Z``, a time without a fraction sorts before those with one: what follows then is ``"``.
+    The ``Z`` is cut, so that a time without a fraction, which ``"`` follows, sorts before times with one.
     """
     start = record.find(mark) + len(mark)
     return record[start : start + TIME_BYTES].replace(b"Z", b"")
@@ -426,10 +426,10 @@ def versions_at(frame: Frame, row: int) -> tuple[int, tuple[int, ...]]:
 def archived(
     record: Record, frame: Frame, start: int, stop: int, *, branch_id: str, chain: str | None, now: datetime
 ) -> tuple[Record, Frame]:
-    """Move the turns at these positions to a branch, at a cost that does not grow with the others.
+    """Move the turns at these positions to a branch; the cost does not depend on the number of other turns.
 
-    ``chain`` is the hash of the context up to ``stop``, needed only if others follow the turns that leave at the front:
-    these remain in the context that the others were answered in.
+    ``chain`` is the hash of the context up to ``stop``. It is needed only if turns leave at the front and others
+    follow, because those others were answered in that context.
     """
     current = _current_ranges(record, frame)
     leaves_tail = stop == record.turn_count
@@ -476,9 +476,9 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
 
 
 def forked(record: Record, frame: Frame, *, cid: int, now: datetime) -> tuple[Record, Frame]:
-    """Return record and frame of an independent copy; its turns are inherited, and not in its totals.
+    """Return record and frame of an independent copy; its turns are inherited and not part of its totals.
 
-    It belongs to no notebook.
+    The copy does not belong to a notebook.
     """
     summaries = tuple(replace(summary, usage=NO_USAGE, cost=Decimal(0)) for summary in frame.summaries)
     new = structs.replace(record, cid=cid, created_at=now, updated_at=now, revision=1, totals=Totals(), expires_at=None)
@@ -526,7 +526,7 @@ def _cut(ranges: Iterable[tuple[int, int]], start: int, stop: int) -> tuple[tupl
 def _arranged(
     record: Record, frame: Frame, ranges: Iterable[Range], branches: Iterable[BranchRecord]
 ) -> tuple[Record, Frame]:
-    """Return both with the places of these ranges current; the next turn is appended after them."""
+    """Return record and frame with these ranges as the current turns; the next turn is appended after them."""
     order: list[Range] = []
     turn_count = 0
     for start, stop in _closed(ranges, record.next_place):

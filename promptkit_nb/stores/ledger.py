@@ -146,7 +146,7 @@ def check_reservation(reservation: Reservation) -> None:
 
 
 def check_charge(charge: Charge) -> None:
-    """Raise ``InvalidArgumentError`` unless this is a charge whose amount and reservation are valid."""
+    """Raise ``InvalidArgumentError`` unless this is a charge with a valid amount and reservation."""
     if not isinstance(charge, Charge):
         raise InvalidArgumentError(f"charge={charge!r:.80} is not a charge; give Charge(scopes, usd, reservation).")
     check_usd("charge.usd", charge.usd)

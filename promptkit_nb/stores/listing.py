@@ -14,7 +14,7 @@ PAGE = 200
 
 
 def chats(store: StateStore, user_id: str) -> Iterator[Head]:
-    """Yield the heads of a user's conversations, without those that were imported from other tools."""
+    """Yield the heads of a user's conversations, except imported ones."""
     offset = 0
     while page := store.list(user_id=user_id, limit=PAGE, offset=offset):
         yield from (head for head in page if head.kind != "imported")

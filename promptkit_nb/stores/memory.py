@@ -50,8 +50,8 @@ class MemoryStore(RowStore):
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
         raise InvalidArgumentError(
-            "A MemoryStore cannot be pickled, because other processes have no part in its memory; use "
-            "DiskStore(directory), which they open again."
+            "A MemoryStore cannot be pickled, because other processes cannot access its memory; use "
+            "DiskStore(directory), which other processes open again."
         )
 
 
@@ -120,7 +120,7 @@ class MemoryBackend:
                 yield conversation_id, value
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of those conversations that exist."""
+        """Yield id and record of each of these conversations that exists."""
         for each in conversation_ids:
             if each in self._records:
                 yield each, self._records[each][1]
@@ -151,7 +151,7 @@ class MemoryBackend:
         self._drop(self._places, cid)
 
     def erase_rest(self) -> bool:
-        """Return False: nothing is left."""
+        """Return False: ``erase`` deletes all turns at once."""
         return False
 
     def next_cid(self) -> int:
@@ -191,18 +191,18 @@ class MemoryBackend:
         self._put(self._accounts, scope, value)
 
     def note(self, name: str) -> bytes | None:
-        """Return what was noted under this name."""
+        """Return the store's own note of this name."""
         return self._notes.get(name)
 
     def put_note(self, name: str, value: bytes) -> None:
-        """Note something under this name."""
+        """Save a note of the store under this name."""
         self._put(self._notes, name, value)
 
     def entries(self, key: str) -> list[Entry]:
         """Return the entries of a key of the index, oldest first."""
         return sorted(self._entries.get(key, ()))
 
-    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - it goes with its conversation
+    def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:  # noqa: ARG002 - deleted with its conversation
         """Write an entry of the index."""
         self.drop_entry(entry)
         self._put(self._entries, entry.key, (*self._entries.get(entry.key, ()), entry))
@@ -216,10 +216,10 @@ class MemoryBackend:
             self._drop(self._entries, entry.key)
 
     def checkpoint(self) -> None:
-        """Do nothing: commits have no work to do later."""
+        """Do nothing: no work is postponed."""
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
-        """Return the rows of this kind by name, or those of these names."""
+        """Return the rows of this kind by name, or those with these names."""
         rows = self._kept[kind]
         return dict(rows) if names is None else {name: rows[name] for name in names if name in rows}
 

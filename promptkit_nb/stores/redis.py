@@ -32,34 +32,34 @@ class RedisStore(RowStore):
         url: ``redis://host:port/db``, or ``rediss://`` for TLS.
         password: The password, if it is not in the URL.
         prefix: The prefix of all keys; stores with different prefixes are separate.
-        ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for as long expires, and the
-            server drops it. ``None`` or 0 keeps it.
-        client: A ``redis.Redis`` or ``redis.RedisCluster`` of your own instead of the URL; ``close()`` leaves it open.
-        clock: Returns the current time; by default it is the server's, because clocks of several machines differ.
-        timeout_s: How long to wait for an answer of the server, in seconds.
+        ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for that long expires, and the
+        server deletes it. ``None`` or 0 keeps it.
+        client: Your own ``redis.Redis`` or ``redis.RedisCluster`` instead of the URL; ``close()`` leaves it open.
+        clock: Returns the current time; by default the server's, because the clocks of several machines differ.
+        timeout_s: How long to wait for the server's answer, in seconds.
 
     Raises ``MissingDependencyError`` without the package ``redis``, and ``StoreUnavailableError``, naming host and
     port, if the server cannot be used; calls work again once the server does. A turn that was not acknowledged may be
     appended again: it is stored once.
 
-    All keys begin with the prefix, so a user of the server needs no more than this:
+    All keys begin with the prefix, so a user of the server needs only these rights:
 
         ACL SETUSER notebooks on >secret ~team:* -@all +@read +@write +@transaction +@connection +time +info
 
     ``+evalsha +script|load`` makes an append one round trip instead of several. Without ``+info`` a warning says that
-    the eviction policy could not be checked. Version 0.1 had other keys: they are read, and move when they are first
-    written; see ``move_old_keys``.
+    the eviction policy could not be checked. Keys of version 0.1 are still read, and are moved on the first write; see
+    ``move_old_keys``.
 
-    The prefix also follows in braces, which Redis calls a hash tag. So in a cluster a prefix is in one slot, on one
-    node, and its calls are atomic; the URL may name any node. A prefix cannot outgrow that node: allow 0.6 kB per turn
-    beside its text, and 1 kB per conversation; a fork copies its turns. For more than one node, spread users over
-    several prefixes, each a store of its own:
+    Each key repeats the prefix in braces, which Redis calls a hash tag. In a cluster, all keys of a prefix are
+    therefore in one slot, on one node, and calls are atomic; the URL may name any node. A prefix cannot outgrow its
+    node: allow 0.6 kB per turn in addition to its text, and 1 kB per conversation; a fork copies its turns. To use
+    several nodes, spread users over several prefixes, each with its own store:
 
         stores = [RedisStore(url, prefix=f"promptkit-{number}:") for number in range(16)]
         store = stores[crc32(user_id.encode()) % 16]
 
     Durability is set on the server: ``appendonly yes`` with ``appendfsync always`` loses nothing, with ``everysec`` up
-    to a second of turns if the machine fails. With ``maxmemory``, keep ``maxmemory-policy noeviction``. If the server
+    to a second of turns if the machine fails. With ``maxmemory``, use ``maxmemory-policy noeviction``. If the server
     may evict keys of the store (``allkeys-*``, or ``volatile-*`` with a TTL), reading, exporting and deleting work,
     and every other write is refused. Deleted text is gone from the server's memory at once, and from its files after it
     next rewrites them (``BGREWRITEAOF``, ``BGSAVE``).
@@ -104,7 +104,7 @@ class RedisStore(RowStore):
         super().__init__(rows, ttl_s, clock or rows.now)
 
     def __reduce__(self) -> Reopening[RedisStore]:
-        """Return how another process opens the same store; a password is in no pickle."""
+        """Return how another process opens the same store; passwords are never pickled."""
         if self._reopen is None:
             raise InvalidArgumentError(
                 "A RedisStore with a password, a client, or a clock of its own cannot be pickled; open it in each "
@@ -117,7 +117,7 @@ class RedisStore(RowStore):
         return self._described(self.backend.where)
 
     def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
-        """Delete the conversation permanently; what the server has left of one that it evicted in part, too."""
+        """Delete the conversation permanently, including the rest of one that the server evicted in part."""
         try:
             super().delete(conversation_id, keep_spending=keep_spending, expected_revision=expected_revision)
         except StoreCorruptedError:
@@ -126,7 +126,7 @@ class RedisStore(RowStore):
                 raise
 
     def check_keeps(self) -> None:
-        """Raise ``StoreUnavailableError`` if the server may evict what would be stored; asked before a call is paid.
+        """Raise ``StoreUnavailableError`` if the server may evict new turns; called before a call is paid for.
 
         >>> from promptkit_nb import RedisStore
         >>> def check(url: str) -> None:
@@ -136,10 +136,10 @@ class RedisStore(RowStore):
         self.backend.run(self._check_keeps, write=False)
 
     def move_old_keys(self) -> int:
-        """Move what still has the keys of version 0.1; return how many conversations that were.
+        """Move all keys of version 0.1; return the number of conversations moved.
 
-        A conversation moves by itself when it is first written. Call this once, as a user of the server who may use
-        the old keys, to move everything, so that users who are limited to ``~prefix*`` see all of it.
+        Conversations are also moved when they are first written. Call this once, as a server user who may use the old
+        keys, so that users who are limited to ``~prefix*`` see all conversations.
 
         >>> from promptkit_nb import RedisStore
         >>> def move(url: str) -> int:

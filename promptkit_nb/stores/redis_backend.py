@@ -1,22 +1,22 @@
-"""The rows of ``RedisStore``, and transactions that start over if someone else wrote in between.
+"""The rows of ``RedisStore``, and transactions that start over if another client wrote in between.
 
-Names of keys, before which ``redis_keys`` puts the prefix:
+Names of keys, without the prefix that ``redis_keys`` adds:
 
 ::
 
-    format     the format's version; not before all keys of version 0.1 have moved
+    format     the format's version; set once all keys of version 0.1 have moved
     ids        sorted set of ID + 0xff + USER, for listing by prefix
     u:USER     set of a user's ids
     h:ID       record                          a:ID      frame
     t:CID      hash of turns by place          i:CID     hash of places by turn id
-    l:SCOPE    account of the ledger           s:NAME    what a store notes for itself
-    p:CID      log of what its turns cost            paid     set of CID + 0xff + USER that have a log
-    k:KEY      sorted set of CID:PLACE:ID, by age: the entries of a key of the index
+    l:SCOPE    account of the ledger           s:NAME    a note of the store itself
+    p:CID      log of what its turns cost      paid      set of CID + 0xff + USER that have a log
+    k:KEY      sorted set of CID:PLACE:ID, by age: entries of the index
 
-``t:CID`` also says under ``of`` whose turns it has. CID is a random number: a server that evicted a counter would give
-out the same numbers again. Every write to a conversation changes its record, so a transaction watches the records that
-it read and the accounts it writes. A conversation that still has the keys of version 0.1 is read from there, and moved
-in the transaction that first writes it.
+The field ``of`` in ``t:CID`` holds the conversation's id. CID is random, because a counter that the server evicted
+would start again at numbers in use. Every write to a conversation changes its record, so a transaction watches the
+records that it read and the accounts that it writes. A conversation with keys of version 0.1 is read from those keys,
+and moved in the transaction that first writes it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCANNED_AT_ONCE = 10_000
-MOST_MOVES = 5  # of a cluster's slot, during one call
-PAUSE_S = 0.02  # while they are being moved
+MOST_MOVES = 5  # moves of the slot to another node, during one call
+PAUSE_S = 0.02  # between attempts while the slot is being moved
 _OF = b"of"
 _OF_USER = b"\xff"
-# Appends a turn if its conversation's record and its accounts (KEYS[6] and following) have their former values, none of
-# its keys is missing (ARGV[7] says whose turns they are) and the turn is new; returns 1 if it did. ARGV[6] is when the
-# server drops the conversation, 0 for never. KEYS[5] is the turn's key in the index, ARGV[8] and ARGV[9] are age and
-# member of its entry; the member is "" if it has none. An account's former and new value are two arguments, from
-# ARGV[10] on; the former is "" if there is none. The last key is the log of what its turns cost, and the last argument
-# is the line that is added.
+# Appends a turn if its conversation's record and its accounts (KEYS[6] and following) are unchanged, none of its keys
+# is missing (ARGV[7] is the expected value of the field "of"), and the turn is new; returns 1 if it did. ARGV[6] is
+# when the server deletes the conversation, 0 for never. KEYS[5] is the turn's key in the index; ARGV[8] and ARGV[9] are
+# age and member of its entry, with "" as member if it has no entry. From ARGV[10] on, each account has two arguments:
+# the previous value ("" if none) and the new one. The last key is the log of what the conversation's turns cost, and
+# the last argument is the line to add to it.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
 if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
@@ -147,13 +147,13 @@ class RedisBackend:
         self._status.check_keeps(self._reader, expiring=expiring)
 
     def keeps(self, *, expiring: bool) -> bool:
-        """Return whether the server keeps what is about to be written, as far as is known."""
+        """Return whether the server keeps keys with this expiry, or is not known to evict them."""
         return self._status.keeps(self._reader, expiring=expiring)
 
     def keep(self, conversation_id: str, cid: int, lifetime_s: float | None) -> None:
-        """Say whose turns these are, and when the server drops the conversation, ``None`` for never.
+        """Write the field ``of``, and when the server deletes the conversation (``None`` for never).
 
-        All keys expire at the same moment, so that none of them is ever missing alone.
+        All keys expire at the same moment, so that a conversation is never left in part.
         """
         self._now.writes.append(("HSET", self._keys(f"t:{cid}"), _OF, conversation_id.encode()))
         if lifetime_s is not None:
@@ -166,7 +166,7 @@ class RedisBackend:
     def append(self, appending: Appending) -> bool:
         """Append a turn if record and accounts are unchanged and the turn is new, in one round trip.
 
-        If the user may not run scripts, it is never appended here.
+        If the user may not run scripts, this always returns False.
         """
         if not self._may_script:
             return False
@@ -229,7 +229,7 @@ class RedisBackend:
                     yield each.conversation_id, record
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield id and record of those conversations that exist."""
+        """Yield id and record of each of these conversations that exists."""
         for start in range(0, len(conversation_ids), AT_ONCE):
             part = conversation_ids[start : start + AT_ONCE]
             names = [f"h:{each}" for each in part]
@@ -271,11 +271,11 @@ class RedisBackend:
         self._now.writes += self._lists.removed(Listed(conversation_id, user_id))
 
     def erase_rest(self) -> bool:
-        """Return False: the server deletes long conversations on a thread of its own."""
+        """Return False: the server deletes long conversations in the background."""
         return False
 
     def next_cid(self) -> int:
-        """Return a number that was never used for a conversation: one of 2 to the power of 62, at random."""
+        """Return a random 62-bit number for a new conversation."""
         return 1 << 62 | secrets.randbits(62)
 
     def turns(self, cid: int) -> Mapping[int, bytes]:
@@ -315,11 +315,11 @@ class RedisBackend:
         self._write("APPEND", self._keys(f"p:{cid}"), log_line(user_id, line))
 
     def list_paid(self, cid: int, user_id: str) -> None:
-        """Note that a conversation has a log of what its turns cost, which the server never drops."""
+        """Register that a conversation has a log of what its turns cost; the log never expires."""
         self._write("SADD", self._keys("paid"), _paid_member(cid, user_id))
 
     def unlisted_logs(self, user_id: str | None, *, forget: bool) -> list[tuple[str, bytes]]:
-        """Return user and log of conversations that the server has dropped, and forget them if asked to."""
+        """Return user and log of expired conversations, and delete the logs if ``forget`` is set."""
         logged = [_paid_of(each) for each in self._client.smembers(self._keys("paid"))]  # before the conversations
         logged = [each for each in logged if user_id in (None, each[1])]
         alive = {self._cid_of(each, record) for each, record in (self.records("", user_id) if logged else ())}
@@ -361,11 +361,11 @@ class RedisBackend:
         self._put(f"l:{scope}", value)
 
     def note(self, name: str) -> bytes | None:
-        """Return what was noted under this name."""
+        """Return the store's own note of this name."""
         return self._values([f"s:{name}"])[0]
 
     def put_note(self, name: str, value: bytes) -> None:
-        """Note something under this name."""
+        """Save a note of the store under this name."""
         self._put(f"s:{name}", value)
 
     def entries(self, key: str) -> list[Entry]:
@@ -377,7 +377,7 @@ class RedisBackend:
         return found
 
     def put_entry(self, entry: Entry, lifetime_s: float | None) -> None:
-        """Write an entry of the index; the server may drop the entries of a key together with the newest one."""
+        """Write an entry of the index; all entries of a key expire together with the newest one."""
         key = self._keys(f"k:{entry.key}")
         self._write("ZADD", key, entry.at_us, _member_of(entry))
         at = None if lifetime_s is None else self._expiry_ms(lifetime_s)
@@ -388,7 +388,7 @@ class RedisBackend:
         self._write("ZREM", self._keys(f"k:{entry.key}"), _member_of(entry))
 
     def move_old(self) -> int:
-        """Move what still has keys of version 0.1; return how many conversations that were."""
+        """Move all keys of version 0.1; return the number of conversations moved."""
         if not self._keys.has_old:
             return 0
         ids = self.run(lambda: self._lists.find_old(self._reader), write=False)
@@ -407,9 +407,9 @@ class RedisBackend:
         return moved
 
     def erase_damaged(self, conversation_id: str, user_id: str | None) -> bool:
-        """Delete what is left of a conversation whose record is gone or damaged; return False if nothing is listed.
+        """Delete the rest of a conversation with a missing or damaged record; return False if the id is not listed.
 
-        Its turns are found by the name in them; those that version 0.1 wrote have none.
+        Its turns are found by their field ``of``, which version 0.1 did not write.
         """
         listed = [
             each
@@ -427,10 +427,10 @@ class RedisBackend:
         return bool(listed)
 
     def checkpoint(self) -> None:
-        """Do nothing: commits have no work to do later."""
+        """Do nothing: no work is postponed."""
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
-        """Return the rows of this kind by name, or those of these names."""
+        """Return the rows of this kind by name, or those with these names."""
         key = self._keys(kind)
         self._now.pipeline.watch(key)
         self._now.watched.add(kind)
@@ -492,13 +492,13 @@ class RedisBackend:
         except PromptKitError:
             for commands in (self._now.moves, self._now.writes, self._now.expiries):
                 commands.clear()
-            self._now.commit(self._keys)  # the error counts only if nothing changed between two reads
+            self._now.commit(self._keys)  # the error may come from a change between two reads; then start over
             raise
         self._now.commit(self._keys)
         return result
 
     def _open(self) -> None:
-        """Make an empty prefix a store; one of version 0.1 stays one until all of its keys have moved."""
+        """Make an empty prefix a store; a prefix of version 0.1 keeps its format until all of its keys have moved."""
         client = self._client
         stored, old = client.get(self._keys("format")), None
         try:
@@ -516,7 +516,7 @@ class RedisBackend:
         self._status.now(client)
 
     def _sees_old_keys(self, client: Redis) -> bool:
-        """Return whether there are keys of version 0.1, for a user who may not read them; names can be seen anyway."""
+        """Return whether there are keys of version 0.1, for a user who may list but not read them."""
         try:
             return any(client.scan_iter(match=_literal(self._keys.old("format")), count=SCANNED_AT_ONCE))
         except exceptions.NoPermissionError:
@@ -529,13 +529,13 @@ class RedisBackend:
             return False
 
     def _picked(self, conversation_id: str, found: Sequence[bytes | None]) -> tuple[bytes | None, Owner | None]:
-        """Return the record that was found and its owner, and remember under which keys the conversation is."""
+        """Return the record that was found and its owner, and remember which keys the conversation has."""
         (value,) = self._keys.values(found)
         if value is None:
             return None, None
         try:
             owner = decode(value, Owner, conversation_id)
-        except StoreCorruptedError:  # whoever needs it will say so
+        except StoreCorruptedError:  # reported by the calls that need it
             return value, None
         self._now.owners[owner.cid] = conversation_id, owner
         if found[0] is None:
@@ -543,7 +543,7 @@ class RedisBackend:
         return value, owner
 
     def _move(self, conversation_id: str) -> None:
-        """Move a conversation that has keys of version 0.1, if it was read from there."""
+        """Move a conversation that was read from keys of version 0.1."""
         now = self._now
         cid = now.old.get(conversation_id)
         if cid is None or conversation_id in now.moved:
@@ -555,7 +555,7 @@ class RedisBackend:
         now.moves += self._lists.added(Listed(conversation_id, now.owners[cid][1].user_id))
 
     def _move_listed(self, listed: Listed) -> bool:
-        """Move a listed conversation; if it has expired, it leaves the lists."""
+        """Move a listed conversation; if it has expired, remove it from the lists."""
         if self.record(listed.conversation_id) is None:
             self._now.gone.append((listed, None))
             return False
@@ -579,7 +579,7 @@ class RedisBackend:
             self._write("UNLINK", self._keys.old(name))
 
     def _check_owner(self, cid: int, stored: bytes | None) -> None:
-        """Raise if rows were found that belong to another conversation; version 0.1 did not say whose they are."""
+        """Raise if rows were found that belong to another conversation; version 0.1 did not write the field ``of``."""
         conversation_id, _ = self._now.owners.get(cid, ("", None))
         if stored is not None and conversation_id and stored.decode() != conversation_id:
             raise incomplete(conversation_id, self.where)
@@ -604,7 +604,7 @@ class RedisBackend:
 
 
 def _literal(key: bytes) -> bytes:
-    """Return a pattern that matches just this key."""
+    """Return a pattern that matches only this key."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", key)
 
 

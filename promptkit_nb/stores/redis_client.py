@@ -27,7 +27,7 @@ LOST = (exceptions.ConnectionError, exceptions.TimeoutError)
 """What the client raises if it does not know whether the server executed a command."""
 
 MOVING = (exceptions.AskError, exceptions.TryAgainError)
-"""What a node of a cluster answers while it hands over our keys to another."""
+"""Errors of a cluster's node while it moves our keys to another node."""
 
 _DOWN = (*LOST, exceptions.ClusterDownError, exceptions.TryAgainError, exceptions.RedisClusterException)
 _ELSEWHERE = (exceptions.ReadOnlyError, exceptions.AskError)  # a replica, or a node of a cluster without our slot
@@ -55,7 +55,7 @@ def client_of(url: Secret | None, password: Secret | None, timeout_s: float) -> 
 
 
 def checked_client(client: C) -> C:
-    """Return the client; ``InvalidArgumentError`` unless it is redis-py's, not its async one, and returns bytes."""
+    """Return the client; ``InvalidArgumentError`` unless it is a synchronous redis-py client that returns bytes."""
     if not isinstance(client, (redis.Redis, redis.RedisCluster)):
         raise InvalidArgumentError(
             f"client is a {type(client).__name__}; give a redis.Redis, a redis.RedisCluster, or a url."
@@ -68,12 +68,12 @@ def checked_client(client: C) -> C:
 class Node:
     """The server that has the keys of a store: in a cluster, the node that serves their slot.
 
-    All commands go to it with a plain client, because a ``RedisCluster`` that loses a connection would repeat a
+    All commands go to it with a plain client, because a ``RedisCluster`` that loses its connection would repeat a
     transaction without its watched keys.
     """
 
     def __init__(self, client: redis.Redis | redis.RedisCluster, key: bytes, *, is_ours: bool) -> None:
-        """Find the node of this key; a client that ``is_ours`` may be replaced by that of another node."""
+        """Find the node of this key; a client that ``is_ours`` may be replaced by a client of another node."""
         self._cluster: Any = client if isinstance(client, redis.RedisCluster) else None  # it has no types
         self._first = client if isinstance(client, redis.Redis) else None
         self._key = key
@@ -93,7 +93,7 @@ class Node:
         return str(self.client.connection_pool.connection_kwargs.get("username") or "default")
 
     def follow(self, moved: exceptions.MovedError) -> bool:
-        """Turn to the node that serves the keys now; return False if a client that was given cannot."""
+        """Switch to the node that serves the keys now; return False if the caller's client cannot."""
         if self._first is None:
             self.lost()
             return True
@@ -106,20 +106,20 @@ class Node:
         return True
 
     def lost(self) -> None:
-        """Ask where the keys are when they are next used, because the node did not answer."""
+        """Look up the node again at the next use, because it did not answer."""
         if self._first is None:
             self._cluster.nodes_manager.initialize()
         self._close_followed()
         self._current = self._first
 
     def close(self) -> None:
-        """Close the connections, unless they are the caller's; other threads may finish what they are doing."""
+        """Close our connections, not those of the caller; other threads may finish their commands."""
         self._close_followed()
         if self._is_ours and self._first is not None:
             self._first.connection_pool.disconnect(inuse_connections=False)
 
     def _close_followed(self) -> None:
-        """Close the connections to a node that a URL led to."""
+        """Close the connections to a node that was found through a URL."""
         if self._is_ours and self._current is not None and self._current is not self._first:
             self._current.connection_pool.disconnect(inuse_connections=False)
 
@@ -133,7 +133,7 @@ def address_of(client: redis.Redis) -> str:
 
 @contextmanager
 def translated(where: str, node: Node, keys: Keys) -> Iterator[None]:
-    """Raise our errors for those of the client; the node's user and the keys say which right is missing."""
+    """Translate errors of the client to ours; the node's user and the keys are needed to name a missing right."""
     server = f"The Redis server at {where}"
     try:
         yield
@@ -174,7 +174,7 @@ def _missing_right(words: str, keys: Keys) -> str:
 
 
 def _is_address(url: Secret) -> bool:
-    """Return whether the client would read a URL as it is meant."""
+    """Return whether the client reads the URL as intended."""
     parts = urlsplit(url.reveal())
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # after a password with a "/", "?" or "#" in it
         return False

@@ -1,7 +1,7 @@
-"""The keys of a store on Redis, today's and those of version 0.1.
+"""The keys of a store on Redis: the current ones and those of version 0.1.
 
-A key is the prefix, then the prefix in braces, then a name: ``team:{team:}h:ID``. It begins with the prefix, so that a
-user of the server can be limited to ``~team:*``. The braces are a hash tag: in a cluster, all keys are in one slot.
+A key is the prefix, then the prefix in braces, then a name: ``team:{team:}h:ID``. It begins with the prefix, so that
+users of the server can be limited to ``~team:*``. The braces are a hash tag: in a cluster, all keys are in one slot.
 Version 0.1 left out the first prefix: ``{team:}h:ID``, which is in the same slot.
 """
 
@@ -17,7 +17,7 @@ CONVERSATION = ("h", "a", "t", "i")
 
 
 class Numbered(NamedTuple):
-    """A conversation with the number that its turns are stored under."""
+    """A conversation, and the number under which its turns are stored."""
 
     conversation_id: str
     cid: int
@@ -32,7 +32,7 @@ class Keys:
     """The keys of one prefix."""
 
     def __init__(self, prefix: str) -> None:
-        """Name keys of this prefix; ``has_old`` says whether some may still have a name of version 0.1."""
+        """Name the keys of this prefix; ``has_old`` is set if keys of version 0.1 may exist."""
         self._old = f"{{{prefix}}}".encode()
         self._new = prefix.encode() + self._old
         self.has_old = False
@@ -40,7 +40,7 @@ class Keys:
         self.old_pattern = f"~{{{prefix}}}*"
 
     def __call__(self, name: str) -> bytes:
-        """Return today's key of this name."""
+        """Return the current key of this name."""
         return self._new + name.encode()
 
     def old(self, name: str) -> bytes:
@@ -48,15 +48,15 @@ class Keys:
         return self._old + name.encode()
 
     def renamed(self, old: bytes) -> bytes:
-        """Return today's key of what has an old one."""
+        """Return the current key for an old one."""
         return self._new + old.removeprefix(self._old)
 
     def both(self, names: Iterable[str]) -> list[bytes]:
-        """Return the keys that have a value of these names, or had one in version 0.1."""
+        """Return the current keys of these names, and those of version 0.1."""
         return [key for name in names for key in ((self(name), self.old(name)) if self.has_old else (self(name),))]
 
     def values(self, found: Iterable[bytes | None]) -> Iterator[bytes | None]:
-        """Yield one value for each name, from the values of ``both``: an old key counts if the new one is missing."""
+        """Yield one value per name from the values of ``both``; old keys are used if the current ones are missing."""
         each = iter(found)
         for value in each:
             old = next(each) if self.has_old else None

@@ -38,7 +38,7 @@ class RedisLists:
         self._keys = keys
 
     def added(self, listed: Listed) -> list[Command]:
-        """Return the commands that list an id, which leaves the lists of version 0.1."""
+        """Return the commands that list an id, and remove it from the lists of version 0.1."""
         return [
             ("ZADD", self._keys("ids"), 0, listed.member),
             ("SADD", self._keys(f"u:{listed.user_id}"), listed.conversation_id.encode()),
@@ -46,7 +46,7 @@ class RedisLists:
         ]
 
     def removed(self, listed: Listed) -> list[Command]:
-        """Return the commands that take an id off the lists."""
+        """Return the commands that remove an id from the lists."""
         old = self._removed(listed, self._keys.old) if self._keys.has_old else []
         return [*self._removed(listed, self._keys), *old]
 
@@ -54,7 +54,7 @@ class RedisLists:
         """Return the ids that have the prefix, of one user or of all, sorted."""
         if not self._keys.has_old:
             return self._find(reader, self._keys, prefix, user_id)
-        # the old lists first: an id that is moved in between is in both
+        # the old lists first, so that an id that is moved in between is not missed
         found = {*self._find(reader, self._keys.old, prefix, user_id)}
         return sorted(found.union(self._find(reader, self._keys, prefix, user_id)))
 
@@ -63,9 +63,9 @@ class RedisLists:
         return self._find(reader, self._keys.old, "", None)
 
     def forget(self, client: Any, gone: Sequence[tuple[Listed, bytes | None]]) -> None:
-        """Take ids off the lists whose conversation is gone, each given with the record that was found instead.
+        """Remove ids of deleted conversations from the lists; each comes with the record that was found instead.
 
-        If one of these records is written meanwhile, its part of the ids stays listed until the next time.
+        If one of these records is written meanwhile, its group of ids stays listed until the next attempt.
         """
         for start in range(0, len(gone), AT_ONCE):
             part = gone[start : start + AT_ONCE]

@@ -1,4 +1,4 @@
-"""What a Redis server says about itself: the time, and whether it may evict the keys of a store."""
+"""The status of a Redis server: its time, and whether it may evict the keys of a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis import exceptions
 from promptkit_nb.errors import StoreUnavailableError
 
 VALID_S = 1.0
-"""How long an answer is used, in seconds: a burst of writes asks once, and a changed setting is noticed soon."""
+"""How long an answer is reused, in seconds: a burst of writes asks once; a changed setting is noticed soon."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -22,8 +22,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Answer:
     """The server's time and settings, and this machine's clocks when they arrived.
 
-    Clocks of machines differ, so only the time that has passed since is measured here. If the two clocks disagree about
-    that, one of them was set, or the machine slept.
+    Clocks of machines differ, so only the time since then is measured on this machine, with two clocks. If they
+    disagree, one of them was set, or the machine was suspended.
     """
 
     time: datetime
@@ -59,7 +59,7 @@ class ServerStatus:
         return answer.time + timedelta(seconds=age_s)
 
     def keeps(self, reader: Any, *, expiring: bool) -> bool:
-        """Return whether the server keeps keys, with or without an expiry, as far as is known."""
+        """Return whether the server keeps keys, with or without an expiry, or is not known to evict them."""
         return not self._current(reader)[0].may_evict(expiring=expiring)
 
     def check_keeps(self, reader: Any, *, expiring: bool) -> None:

@@ -1,4 +1,4 @@
-"""One transaction of a store on Redis: what it has read, and what it is going to write."""
+"""One transaction of a store on Redis: its reads and pending writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The part of a record that tells whose it is, and which turns belong to it."""
+    """The part of a record that identifies its owner and its turns."""
 
     user_id: str
     cid: int
@@ -25,13 +25,13 @@ class Owner:
 
     @property
     def has_turns(self) -> bool:
-        """Whether rows of turns were ever written for it."""
+        """Whether rows of turns were ever written for this conversation."""
         return self.next_place > 0 or self.next_aside > ASIDE
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What one run of some work has read, and what it is going to write."""
+    """The reads and pending writes of one attempt of a transaction."""
 
     # Any: the client types every answer as bytes or text or both; here it returns only bytes
     pipeline: Any
@@ -48,7 +48,7 @@ class Transaction:
     moved: set[str] = field(default_factory=set)
 
     def commit(self, keys: Keys) -> None:
-        """Write what the work wrote; without writes, just check that all it read was valid at one moment."""
+        """Commit the writes; without writes, only check that all reads were valid at one moment."""
         self._watch_changed(keys)
         if not self.watched and not self.writes:
             return
@@ -58,7 +58,7 @@ class Transaction:
         self.pipeline.execute()
 
     def _watch_changed(self, keys: Keys) -> None:
-        """Start over if a key that is about to change was read without watching it, and has changed since."""
+        """Start over if a key that will be written was read without watching it, and has changed since."""
         unwatched = self.changed - self.watched
         names = [name for name in self.unwatched if name in unwatched]
         if not names:

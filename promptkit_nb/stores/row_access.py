@@ -43,11 +43,11 @@ S = TypeVar("S", bound="RowAccess")
 
 R = TypeVar("R", bound="RowAccess")
 Reopening = tuple[Callable[[Callable[[], R], str | None], R], tuple[Callable[[], R], str | None]]
-"""What ``__reduce__`` of a store returns."""
+"""The result of ``__reduce__`` of a store."""
 
 
 def reopened(reopen: Callable[[], R], user_id: str | None) -> R:
-    """Return a store as it was pickled: opened again, and narrowed to its user."""
+    """Restore a pickled store: opened again, and narrowed to its user."""
     store = reopen()
     store.user_id = user_id
     return store
@@ -64,7 +64,7 @@ def deleting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
 
 
 def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method as one transaction that stores something, which is refused if it would not be kept."""
+    """Run a method as one transaction that stores something; refuse it if the server might evict it."""
 
     @deleting
     @wraps(method)
@@ -203,7 +203,7 @@ class RowAccess:
         return copied
 
     def now(self) -> datetime:
-        """Return the time by the clock that decides about ages and the days of budgets."""
+        """Return the time by the store's clock, which is used for ages and budget days."""
         return self._clock()
 
     def _find(self, conversation_id: str, *, erase_expired: bool = False) -> Record | None:
@@ -219,19 +219,19 @@ class RowAccess:
         return None
 
     def stored_id(self, conversation_id: str) -> str:
-        """Return an id as it is stored: as it is given, else as another text that looks equal; a new one composed."""
+        """Return an id in its stored form: as given, or a canonically equivalent one; new ids are composed."""
         return self._read_form(conversation_id, self._stored_id)
 
     def stored_user(self, user_id: str) -> str:
-        """Return a user id as it is stored, likewise."""
+        """Return a user id in its stored form."""
         return self._read_form(user_id, self._stored_user)
 
     def stored_prefix(self, prefix: str) -> str:
-        """Return a prefix as stored ids begin, likewise."""
+        """Return a prefix in its stored form."""
         return self._read_form(prefix, self._stored_prefix)
 
     def _read_form(self, text: str, stored_form: Callable[[str], str]) -> str:
-        """Return the stored form of a text; only one that has several is looked up."""
+        """Return the stored form of a text; a text with only one form is not looked up."""
         return text if len(equal_forms(text)) == 1 else self.backend.run(partial(stored_form, text), write=False)
 
     def _stored_id(self, conversation_id: str) -> str:
@@ -339,7 +339,7 @@ class RowAccess:
         return record.counted(self._clock())
 
     def _used(self, conversation_id: str, record: Record) -> Record:
-        """Return the record after a read or write: its TTL starts again; report times that are far ahead."""
+        """Return the record after a read or write: its TTL starts again. Warn of times far in the future."""
         now = self._clock()
         record = record.used(now, self.ttl_s)
         if record.noticed_at is not None:
@@ -347,7 +347,7 @@ class RowAccess:
         return record
 
     def _report_ahead(self, conversation_id: str, record: Record, now: datetime) -> None:
-        """Warn once of a time that counts as now, and only of some conversations if there are many."""
+        """Warn once per conversation of a time that counts as now, and only for the first few conversations."""
         if conversation_id in self._reported or len(self._reported) >= MOST_REPORTS:
             return
         self._reported.add(conversation_id)
@@ -363,9 +363,9 @@ class RowAccess:
         )
 
     def _announce_ttl(self, ttl_s: float) -> None:
-        """Warn if a TTL is the first one of this store, or shorter than any before, and conversations expire at once.
+        """Warn if a first or shorter TTL makes conversations of this store expire at once.
 
-        It is noted, so that later openings need not look again.
+        The TTL is noted, so that later openings do not check again.
         """
         noted = self.backend.run(partial(self.backend.note, _TTL), write=False)
         if noted is not None and float(noted) <= ttl_s:
@@ -382,7 +382,7 @@ class RowAccess:
             self.backend.run(partial(self._note_ttl, ttl_s), write=True)
 
     def _count_expired(self) -> tuple[int, int]:
-        """Return how many conversations expire without an expiry that was written, and how many there are."""
+        """Return how many conversations without a stored expiry expire at once, and the number of all conversations."""
         expired = total = 0
         for conversation_id, stored in self.backend.records("", None):
             with suppress(StoreError):  # a damaged one is reported by the calls that need it
@@ -396,21 +396,21 @@ class RowAccess:
         self.backend.put_note(_TTL, str(ttl_s).encode())
 
     def _check_keeps(self) -> None:
-        """Raise ``StoreUnavailableError`` if what is about to be written may be evicted."""
+        """Raise ``StoreUnavailableError`` if a conversation that is about to be written may be evicted."""
 
     def _may_touch(self) -> bool:
         """Return whether reading may restart the TTL."""
         return True
 
     def _lifetime_s(self, record: Record) -> float | None:
-        """Return in how many seconds a record that is written now expires, ``None`` for never."""
+        """Return the seconds until a record that is written now expires, ``None`` for never."""
         if record.expires_at is None:
             return None
         now = self._clock()
         return ((record.expiry(now, self.ttl_s) or now) - now).total_seconds()
 
     def _put_used(self, conversation_id: str, record: Record) -> tuple[Record, bytes]:
-        """Write the record, after a read or write; return it as it was written, and its bytes."""
+        """Write the record after a read or write; return the written record, and its bytes."""
         record = self._used(conversation_id, record)
         return record, self._put_record(conversation_id, record)
 
@@ -429,14 +429,14 @@ class RowAccess:
         return head_of(conversation_id, record, frame.settings, frame.metadata)
 
     def _put_turn(self, conversation_id: str, record: Record, place: int, turn: Turn, line: bytes) -> None:
-        """Write a turn, and its entry in the index if it may answer in another notebook, too."""
+        """Write a turn, and its entry in the index if it may also answer in another notebook."""
         self.backend.put_turn(record.cid, place, turn.id, line)
         entry = None if record.notebook is None else turn_entry(conversation_id, record, place, turn)
         if entry is not None:
             self.backend.put_entry(entry, self._lifetime_s(record))
 
     def _write(self, state: ConversationState, revision: int, former: Record | None = None) -> CachedConversation:
-        """Write a whole conversation; the expiry of a ``former`` record holds on."""
+        """Write a whole conversation; the expiry of a previous record still applies."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
         if former is not None:
             record = structs.replace(record, expires_at=former.expires_at, ttl_s=former.ttl_s)
@@ -444,7 +444,7 @@ class RowAccess:
         for place, turn in turns.items():
             self._put_turn(state.conversation_id, record, place, turn, encode_turn(turn))
         for entry in notebook_entries(state.conversation_id, record):
-            self.backend.put_entry(entry, None)  # it is found as long as it is used
+            self.backend.put_entry(entry, None)  # never expires: reading extends the conversation's expiry
         stored = self._put_record(state.conversation_id, record)
         self.backend.put_frame(state.conversation_id, encode(frame))
         return CachedConversation.of(stored, record, frame)

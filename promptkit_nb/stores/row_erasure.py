@@ -1,7 +1,6 @@
-"""How a store deletes: one conversation, those of a prefix, or old ones in batches; what they cost is kept.
+"""How a store deletes one conversation, those of a prefix, or old ones in batches. Their cost is kept.
 
-What has to be read of the conversations is read before the transaction that deletes them, because other writers wait
-for that one.
+Conversations are read before the transaction that deletes them, because other writers wait for that transaction.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ if TYPE_CHECKING:
 BATCH_IDS = 500
 BATCH_TURNS = 2000
 BUSY_S = 0.03
-"""How long one batch of a cleanup keeps others waiting."""
+"""How long one batch of a cleanup blocks other writers, in seconds."""
 
 PAUSE_S = 0.03
-"""How long others can write between two batches: a writer that waits in SQLite looks again within 25 ms, at first."""
+"""Pause between two batches in seconds: a writer that waits in SQLite first tries again within 25 ms."""
 
 NEWEST = "newest"
-"""The row with the time of the newest turn whose hash is kept, in seconds: a turn that is newer is a new one."""
+"""The row with the time of the newest turn with a kept hash, in seconds: any newer turn is a new one."""
 
 
 class RowErasure(RowAccess):
     """Deletes conversations; the docstrings of ``StateStore`` apply."""
 
     def delete(self, conversation_id: str, *, keep_spending: bool = True, expected_revision: int | None = None) -> None:
-        """Delete the conversation permanently; what it cost is kept."""
+        """Delete the conversation permanently; its cost is kept."""
         conversation_id = self.stored_id(check_conversation_id(conversation_id))
         paid = self._paid_by([conversation_id]) if keep_spending else {}
 
@@ -117,13 +116,13 @@ class RowErasure(RowAccess):
         return self._cleanups[-1]
 
     def kept_usage(self, *, user_id: str | None = None) -> tuple[KeptUsage, ...]:
-        """Return what was paid for turns that are not stored."""
+        """Return what was paid for turns that are not stored any more."""
         check_own_user(self.user_id, user_id)
         user_id = self.user_id or (None if user_id is None else self.stored_user(user_id))
         return self.backend.run(partial(self._kept_usage, user_id), write=False)
 
     def conversation_ids(self) -> tuple[str, ...]:
-        """Return the ids of all conversations, sorted; unlike ``list``, even if one of them is damaged."""
+        """Return the ids of all conversations, sorted, including damaged ones."""
         return self.backend.run(self._ids, write=False)
 
     def count(self, prefix: str | None = None, user_id: str | None = None) -> int:
@@ -140,7 +139,7 @@ class RowErasure(RowAccess):
         )
 
     def _has_expired(self, conversation_id: str, stored: bytes) -> bool:
-        """Return whether a conversation is known to have expired; of a damaged one, it is not known."""
+        """Return whether a conversation has expired; False for a damaged one."""
         if self.ttl_s is None and b'"expires_at"' not in stored:
             return False
         return any(self._is_expired(record) for _, record in Damage().readable([(conversation_id, stored)]))
@@ -151,7 +150,7 @@ class RowErasure(RowAccess):
     def _old(
         self, conversation_ids: Sequence[str], cutoff: datetime, damage: Damage
     ) -> tuple[dict[str, Record], dict[str, Record]]:
-        """Return those that were last updated before the cutoff or have expired, and those whose times are ahead."""
+        """Return the ids last updated before the cutoff or expired, and those with times far in the future."""
         old, ahead = {}, {}
         now = self._clock()
         for conversation_id, record in damage.readable(self.backend.records_of(conversation_ids)):
@@ -164,13 +163,13 @@ class RowErasure(RowAccess):
         return old, ahead
 
     def _age(self, conversation_ids: Sequence[str], cutoff: datetime) -> None:
-        """Write down when a time that is ahead was noticed, so that the conversation ages from then on."""
+        """Record when a time in the future was noticed, so that the conversation ages from that moment."""
         for conversation_id, record in self._old(conversation_ids, cutoff, Damage())[1].items():
             self._report_ahead(conversation_id, record, self._clock())
             self._put_record(conversation_id, record)
 
     def _paid_by(self, conversation_ids: Sequence[str]) -> dict[bytes, PaidCalls]:
-        """Return what conversations paid for, by their stored records."""
+        """Return the paid calls of conversations, by their stored records."""
 
         def read() -> list[tuple[bytes, Callable[[], PaidCalls]]]:
             stored = dict(self.backend.records_of(conversation_ids))
@@ -180,7 +179,7 @@ class RowErasure(RowAccess):
         return {stored: calls() for stored, calls in self.backend.run(read, write=False)}
 
     def _paid_by_rows(self, conversation_id: str, stored: bytes) -> Callable[[], PaidCalls]:
-        """Read the rows of a conversation, and return a function that makes its paid calls of them."""
+        """Read the rows of a conversation, and return a function that decodes its paid calls."""
         record = record_of(stored, conversation_id)
         if not record.totals.priced + record.totals.unpriced:
             return partial(PaidCalls, record.user_id)
@@ -193,7 +192,7 @@ class RowErasure(RowAccess):
     def _erase_old(
         self, conversation_ids: Sequence[str], cutoff: datetime, paid: Mapping[bytes, PaidCalls]
     ) -> tuple[list[str], Sequence[str]]:
-        """Delete those that are still old, for ``BUSY_S``; return the ids of these, and what is left to do."""
+        """Delete conversations that are still old, for ``BUSY_S``; return their ids, and the remaining work."""
         started_s = time.monotonic()
         erased: list[str] = []
         calls: list[PaidCall] = []
@@ -219,7 +218,7 @@ class RowErasure(RowAccess):
         self._keep(calls)
 
     def _erase_paid(self, conversation_id: str, record: Record, paid: Mapping[bytes, PaidCalls]) -> list[PaidCall]:
-        """Delete a conversation; return what it paid for, which is read now if it changed since ``paid`` was."""
+        """Delete a conversation; return its paid calls, which are read again if it changed after ``paid`` was read."""
         stored = self.backend.record(conversation_id) or b""
         found = paid.get(stored) or self._paid_by_rows(conversation_id, stored)()
         self._erase(conversation_id, record)
@@ -229,7 +228,7 @@ class RowErasure(RowAccess):
         self._keep(self._erase_paid(conversation_id, record, {}))
 
     def _erase_rest(self) -> None:
-        """Delete what is left of long conversations, step by step."""
+        """Delete the remaining turns of long conversations, step by step."""
         while self.backend.run(self.backend.erase_rest, write=True):
             self._let_others_write()
 
@@ -257,7 +256,7 @@ class RowErasure(RowAccess):
             self.backend.put_kept_row("kept", name, row_of(left) if left else None)
 
     def _count_again(self, paid: PaidCalls) -> None:
-        """Take calls out of the kept amounts, because their turns are stored again."""
+        """Subtract calls from the kept amounts, because their turns are stored again."""
         if not paid.calls:
             return
         newest_s = self._newest_kept_s()
@@ -283,7 +282,7 @@ class RowErasure(RowAccess):
         return float(self.backend.kept_rows("counted", [NEWEST]).get(NEWEST, b"0"))
 
     def _dropped_calls(self, user_id: str | None, *, forget: bool) -> list[PaidCall]:  # noqa: ARG002 - for a server
-        """Return what conversations paid for that a server has dropped by itself; there is none in other stores."""
+        """Return the paid calls of conversations that expired on a server; other stores have none."""
         return []
 
     def _keep_dropped(self) -> None:
@@ -299,7 +298,7 @@ class RowErasure(RowAccess):
 
 
 def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
-    """Return whether a conversation was last used before the cutoff, if that is a time that has come."""
+    """Return whether a conversation is older than the cutoff; for a future cutoff, its stored time is compared."""
     return (record.last_used(now) if cutoff <= now else record.updated_at) < cutoff
 
 
@@ -309,7 +308,7 @@ def _batches(ids: Sequence[str], count: int) -> Iterator[Sequence[str]]:
 
 
 def _parts_by_turns(records: Mapping[str, Record]) -> Iterator[list[str]]:
-    """Yield the ids in parts of some thousand turns, so that their rows fit in memory; a long one is alone."""
+    """Yield the ids in groups of some thousand turns, so that their rows fit in memory; a long one is alone."""
     part: list[str] = []
     turns = 0
     for conversation_id, record in records.items():

@@ -149,7 +149,7 @@ class RowStore(RowErasure, StateStore):
             return self._save(conversation_id, record)
         record = self._counted(record)
         chain = None
-        if start == 0 and stop < record.turn_count:  # the hash of what leaves at the front, which has to be read
+        if start == 0 and stop < record.turn_count:  # turns leave at the front, so read them for their hash
             chain = chain_of(self._state(conversation_id, record).turns[:stop], frame.context_hash)
         now = record.updated_at
         record, frame = archived(record, frame, start, stop, branch_id=as_branch, chain=chain, now=now)
@@ -216,7 +216,7 @@ class RowStore(RowErasure, StateStore):
         limit: int | None = None,
         offset: int = 0,
     ) -> tuple[builtins.list[Head], Damage]:
-        """Return the same as ``list``, and what is left out of it."""
+        """Return the same as ``list``, and the conversations that are left out of it."""
         prefix, user_id = checks.checked_filters(prefix, user_id)
         check_own_user(self.user_id, user_id)
         prefix = self.stored_prefix(prefix or "")
@@ -267,14 +267,14 @@ class RowStore(RowErasure, StateStore):
 
     @writing
     def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
-        """Record whose conversation it is; its revision and times stay as they are."""
+        """Record the notebook of the conversation; its revision and times do not change."""
         conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         noted = structs.replace(record, notebook=notebook)
         for entry in notebook_entries(conversation_id, record):
             self.backend.drop_entry(entry)
         for entry in notebook_entries(conversation_id, noted):
-            self.backend.put_entry(entry, None)  # it is found as long as it is used
+            self.backend.put_entry(entry, None)  # never expires: reading extends the conversation's expiry
         if (record.notebook is None) != (notebook is None):
             self._enter_turns(conversation_id, record if notebook is None else noted, drop=notebook is None)
         self._put_used(conversation_id, noted)
@@ -283,14 +283,14 @@ class RowStore(RowErasure, StateStore):
     def find_notebooks(
         self, *, user_id: str, path: str | None = None, kernel: str | None = None
     ) -> builtins.list[Head]:
-        """Return the heads of a user's notebooks with this path, or of this kernel, oldest first."""
+        """Return the heads of a user's notebook conversations with this path or this kernel, oldest first."""
         check_own_user(self.user_id, user_id)
         user_id = self.stored_user(user_id)
         key = notebook_key(user_id, path=path, kernel=kernel)
         found = self.backend.run(partial(self._find_notebooks, key, user_id), write=False)
         gone = [entry for entry, head in found if head is None]
         if gone:  # they expired, or a server evicted them
-            with suppress(StoreError):  # looking writes nothing that matters
+            with suppress(StoreError):  # the lookup succeeded without it
                 self.backend.run(partial(self._drop_gone, gone, user_id), write=True)
         return [head for _, head in found if head is not None]
 
@@ -374,7 +374,7 @@ class RowStore(RowErasure, StateStore):
         return super().for_user(self.stored_user(check_user_id(user_id)))
 
     def _as_stored(self, state: ConversationState) -> ConversationState:
-        """Return a state with the ids that are stored; new ones are composed."""
+        """Return a state with ids in their stored form; new ids are composed."""
         conversation_id, user_id = self._stored_id(state.conversation_id), self._stored_user(state.user_id)
         if (conversation_id, user_id) == (state.conversation_id, state.user_id):
             return state
@@ -430,9 +430,9 @@ class RowStore(RowErasure, StateStore):
         self._put_accounts(ledger.changes_by_reserving(reservation, expires_at, limits, stored))
 
     def _can_append_to(self, known: Record, turn: Turn) -> bool:
-        """Return whether a conversation, as it is known, is still there, and only the rows of one turn would change.
+        """Return whether the known conversation is current, and only the rows of one turn would change.
 
-        A turn that is older than the last write may have been deleted elsewhere: then its kept amounts change, too.
+        A turn older than the last write may have been deleted elsewhere; its kept amounts would then change, too.
         """
         if turn.created_at < known.updated_at:
             return False
@@ -477,7 +477,7 @@ class RowStore(RowErasure, StateStore):
                 self.backend.put_entry(entry, lifetime_s)
 
     def _find_notebooks(self, key: str, user_id: str) -> builtins.list[tuple[Entry, Head | None]]:
-        """Return each entry with the head of the notebook, ``None`` if that is gone."""
+        """Return each entry with the head of its conversation, ``None`` if that was deleted."""
         found: builtins.list[tuple[Entry, Head | None]] = []
         for entry in self.backend.entries(key):
             conversation_id, record = entry.conversation_id, self._followed(entry, user_id)
@@ -499,13 +499,13 @@ class RowStore(RowErasure, StateStore):
             (line,) = self.backend.turns_at(entry.cid, [entry.place]) if self._followed(entry, user_id) else (None,)
             if line is None:
                 continue
-            with suppress(StoreCorruptedError):  # another notebook that is damaged is no answer
+            with suppress(StoreCorruptedError):  # a damaged conversation of another notebook has no answers
                 turn = decode_turn(line, entry.conversation_id)
                 found += [turn] if turn.replay_key == replay_key else []
         return tuple(found)
 
     def _followed(self, entry: Entry, user_id: str) -> Record | None:
-        """Return the record of the notebook that an entry of the index leads to, unless it is gone or damaged."""
+        """Return the record of an index entry's conversation, unless it is deleted or damaged."""
         with suppress(StoreCorruptedError):
             record = self._find(entry.conversation_id)
             if record is not None and record.notebook and (record.cid, record.user_id) == (entry.cid, user_id):
