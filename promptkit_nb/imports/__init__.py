@@ -1,1 +1,1 @@
-"""Other tools' conversations, read into any store: one file for each tool, and what they share."""
+"""Imports other tools' conversations into any store: one reader for each tool, and shared parts."""

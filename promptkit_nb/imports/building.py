@@ -1,4 +1,4 @@
-"""Builds turns and conversations from what the readers find, message by message and call by call."""
+"""Builds turns and conversations from the records of the readers, message by message and call by call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ToolOutput = Literal["keep", "cut", "drop"]
 
 TOOL_OUTPUT_CHARACTERS = 4000
-"""How much of a tool's output is kept if it is cut: three quarters from its beginning, one from its end."""
+"""Characters that are kept of a tool output that is cut: three quarters from its beginning, the rest from its end."""
 
 LONGEST_LATENCY_MS = 1e12
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ UNKNOWN_USAGE = Usage(0, 0, unknown=True)
 
 
 def turn_id_of(source: str, conversation_id: str, native_id: str, at: datetime | None, row: int) -> str:
-    """Return the id of a turn, the same at every import: its time, or its row, and a hash of where it is from."""
+    """Return a turn id that is the same at every import: the time or the row, and a hash of the origin."""
     since = None if at is None else at - EPOCH
     time_ns = row if since is None else ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000
     digest = hashlib.sha256(f"{source}\x00{conversation_id}\x00{native_id}".encode("utf-8", "replace"))
@@ -40,10 +40,10 @@ def turn_id_of(source: str, conversation_id: str, native_id: str, at: datetime |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of a model's API, as its source tells it.
+    """One API call, as recorded by the source.
 
-    ``input_tokens`` are all that went in, cached ones included, ``output_tokens`` all that came out. ``cost`` is what
-    the source recorded. A call that ``is_unpriceable`` was paid at rates that no list has.
+    ``input_tokens`` includes cached tokens. ``cost`` is the recorded cost. ``is_unpriceable`` marks a call at rates
+    that are not in the price list.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Call:
 
     @property
     def usage(self) -> Usage:
-        """Its tokens, as we store them."""
+        """The tokens as ``Usage``."""
         if not self.has_usage:
             return UNKNOWN_USAGE
         return Usage(
@@ -74,7 +74,7 @@ class Call:
 
 @dataclass(slots=True)
 class DraftMessage:
-    """A message that may still grow: one answer of a model is often written in several records."""
+    """A message under construction: tools often write one answer as several records."""
 
     role: Role
     at: datetime | None = None
@@ -86,7 +86,7 @@ class DraftMessage:
 
     @property
     def is_blank(self) -> bool:
-        """Whether the message says nothing; such an answer is not kept."""
+        """Whether the message is empty; an empty answer is not kept."""
         return self.role == "assistant" and not (any(self.texts) or any(self.reasoning) or self.tool_calls)
 
     def message(self) -> Message:
@@ -110,7 +110,7 @@ def tool_call(call_id: str, name: str, arguments: object) -> ToolCall:
 
 @dataclass(slots=True)
 class DraftTurn:
-    """A turn that may still grow."""
+    """A turn under construction."""
 
     id: str
     at: datetime | None
@@ -122,7 +122,7 @@ class DraftTurn:
     provider: str = ""
 
     def answer(self, at: datetime | None) -> DraftMessage:
-        """Add a message of the model."""
+        """Add a message from the model."""
         self.messages.append(DraftMessage("assistant", at))
         return self.messages[-1]
 
@@ -134,7 +134,7 @@ class DraftTurn:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What all conversations of one import share: the notes for its report, prices, and what becomes of tool output."""
+    """Shared by all conversations of an import: notes for the report, prices, and how to treat tool output."""
 
     notes: Notes
     prices: CallPrices
@@ -142,7 +142,7 @@ class Reading:
     id_prefix: str = ""
 
     def shortened(self, text: str) -> str:
-        """Return the output of a tool, cut or dropped as the import was asked to."""
+        """Return the output of a tool, whole, cut, or dropped, depending on ``tool_output``."""
         if self.tool_output == "drop" and text:
             self.notes.left_out("tool outputs dropped")
             return f"[{len(text):,} characters dropped]"
@@ -155,7 +155,7 @@ class Reading:
 
 @dataclass(slots=True)
 class ConversationBuilder:
-    """Collects one conversation of a source; ``native_id`` is its id there."""
+    """Builds one conversation; ``native_id`` is its id at the source."""
 
     source: str
     native_id: str
@@ -184,25 +184,25 @@ class ConversationBuilder:
         return self.turns[-1]
 
     def ask(self, text: str, native_id: str, at: datetime | None) -> DraftTurn:
-        """Start a turn with a message of the user."""
+        """Start a turn with a user message."""
         turn = self.start_turn(native_id, at)
         turn.messages.append(DraftMessage("user", turn.at, [text]))
         return turn
 
     def current(self, native_id: str, at: datetime | None) -> DraftTurn:
-        """Return the turn under way; before the first message of a user, one without such a message."""
+        """Return the current turn; before the first user message, a new turn without one."""
         self.saw(at)
         return self.turns[-1] if self.turns else self.start_turn(native_id, at)
 
     def saw(self, at: datetime | None) -> None:
-        """Remember the time of a record: one without a time is taken to be as late as its neighbor before."""
+        """Remember the time of a record; a record without one gets the time of the previous record."""
         if at is not None and (self.last_at is None or at > self.last_at):
             self.last_at = at
 
     def add_result(
         self, turn: DraftTurn, call_id: str, text: str, at: datetime | None, name: str | None = None
     ) -> None:
-        """Add the result of a tool to a turn, after its call and the other results of that answer."""
+        """Add a tool result to a turn, after its call and the other results of the same answer."""
         shown = self.reading.shortened(text)
         result = DraftMessage("tool", at, [shown], tool_call_id=call_id, name=name)
         for index in range(len(turn.messages) - 1, -1, -1):
@@ -227,7 +227,7 @@ class ConversationBuilder:
             self.summaries.append(Summary(self.turns[0].id, self.turns[-1].id, text, created_at=made_at))
 
     def state(self) -> ConversationState | None:
-        """Return the conversation, or ``None`` if nothing was said in it."""
+        """Return the conversation, or ``None`` if it has no messages."""
         branches = tuple(
             Branch(id=f"branch-{number}", turns=kept, start=start, created_at=kept[0].created_at)
             for number, (start, drafts) in enumerate(self.branches, 1)
@@ -272,7 +272,7 @@ class ConversationBuilder:
 
 
 def sum_of_usages(usages: Iterable[Usage]) -> Usage:
-    """Return the tokens of calls together; unknown if none of them tells any."""
+    """Return the total usage of calls; unknown if no call has a recorded usage."""
     known = [usage for usage in usages if not usage.unknown]
     if not known:
         return UNKNOWN_USAGE
@@ -286,7 +286,7 @@ def sum_of_usages(usages: Iterable[Usage]) -> Usage:
 
 
 def sum_of_costs(costs: Sequence[CallCost]) -> CallCost:
-    """Return the costs of calls together; unknown if one of them is, and from the least certain of their sources."""
+    """Return the total cost of calls, with the least certain of their price sources; unknown if any cost is."""
     known = [cost.usd for cost in costs if cost.usd is not None]
     if not costs or len(known) < len(costs):
         return UNKNOWN_COST
@@ -308,7 +308,7 @@ def imported_state(
     created_at: datetime | None = None,
     last_at: datetime | None = None,
 ) -> ConversationState | None:
-    """Return an imported conversation, or ``None`` if nothing was said in it."""
+    """Return an imported conversation, or ``None`` if it has no messages."""
     if not turns and not branches:
         return None
     times = [turn.created_at for turn in (*turns, *(turn for branch in branches for turn in branch.turns))]

@@ -1,4 +1,4 @@
-"""``import_chats``: recognizes a source by its content, reads it, and writes its conversations into a store."""
+"""``import_chats``: recognizes a source by its contents, reads it, and stores its conversations."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ READERS = {
     "codex": "promptkit_nb.imports.codex",
     "llm": "promptkit_nb.imports.llm",
 }
-"""The readers, each a module with ``open_reader``, in the order in which they look at a source."""
+"""The readers, each a module with ``open_reader``, in the order in which they are tried."""
 
 READER_VERSION = 1
-"""Part of the stamps: after a change of what readers find, everything is read again."""
+"""Part of each stamp: increase it if readers find more than before, so that everything is read again."""
 
 PROGRESS_DELAY_S = 2
 
@@ -57,25 +57,26 @@ def import_chats(
     prices: Mapping[str, Price | tuple[float, float]] | None = None,
     dry_run: bool = False,
 ) -> ImportReport:
-    """Read the conversations of another tool into a store, and report what became of each.
+    """Import another tool's conversations into a store, and report the outcome of each.
 
     Args:
         source: PromptKit's Redis (a URL or a client) or its files, the sessions of Claude Code
-            (``~/.claude/projects``) or Codex (``~/.codex/sessions``), or a ``logs.db`` of llm; recognized by content.
+            (``~/.claude/projects``) or Codex (``~/.codex/sessions``), or a ``logs.db`` of llm; it is recognized
+            by its contents.
         store: Where to write. Through ``for_user``, conversations of other users are skipped.
         kind: ``"promptkit"``, ``"claude-code"``, ``"codex"`` or ``"llm"``, to read only what that tool wrote.
-        user_id: The owner of conversations whose source names none.
+        user_id: The owner of conversations without a recorded user.
         prefix: The prefix of PromptKit's keys in Redis; by default ``"promptkit"``.
-        id_prefix: Put before the ids, which are ``SOURCE:ID``, such as ``codex:01a21ee0-…``.
-        since: Only conversations last active at or after this moment; ``turns_df`` says what a moment can be.
+        id_prefix: Added in front of the ids, which are ``SOURCE:ID``, such as ``codex:01a21ee0-…``.
+        since: Only conversations last active at or after this moment, given as in ``turns_df``.
         tool_output: ``"cut"`` keeps 4,000 characters of each tool's output, ``"keep"`` all, ``"drop"`` none.
         prices: Your own prices, as in ``OpenAIProvider``; they take precedence over the list.
         dry_run: Only report what would be done.
 
-    Nothing is changed at the source. Running it again adds what is new, and never overwrites what was done here. Costs
-    are those that the source recorded, else computed from the list prices of each call's day, and marked so in
-    ``price_source``; tokens that the source does not tell are missing. Logs may hold whatever the tools read, files and
-    keys among it. Raises ``ImportSourceError`` if there is nothing to read.
+    The source is only read. Running the import again adds new turns and conversations, and never overwrites changes
+    made in the store. Costs are those recorded by the source; otherwise they are computed from the list prices on the
+    day of each call, and ``price_source`` says so. Tokens that were not recorded are missing. Logs may contain
+    anything that the tool has read, including files and keys. Raises ``ImportSourceError`` if there is nothing to read.
 
     >>> import json, tempfile
     >>> from pathlib import Path
@@ -114,7 +115,7 @@ def import_chats(
 
 
 class _Import:
-    """One import: what every reader finds, in turn, with what is known of earlier imports."""
+    """One import: runs each reader in turn, with the records of previous imports."""
 
     def __init__(
         self,
@@ -141,9 +142,9 @@ class _Import:
         return any(self._seen.values())
 
     def plan(self, readers: Sequence[Reader]) -> None:
-        """Find what each reader has to read; what is unchanged since the previous import is only reported.
+        """Let each reader find its units; units unchanged since the previous import are only reported.
 
-        A file that one reader knows is not opened by any other.
+        A file that one reader recognizes is not opened by the others.
         """
         found = [(reader, *self._known(reader)) for reader in readers]
         for reader, changed, unchanged in found:
@@ -153,7 +154,7 @@ class _Import:
                 self._planned.append((reader, unit))
 
     def _known(self, reader: Reader) -> tuple[list[Unit], dict[Unit, list[Head]]]:
-        """Return the units that a reader may have to read, and those that are unchanged, with what they gave."""
+        """Return the units that may have to be read, and the unchanged ones with what was imported from them."""
         prefix = f"{self._reading.id_prefix}{reader.source}:"
         heads = self._store.list(prefix, sort_by="conversation_id", descending=False)
         self._writer.heads.update({head.conversation_id: head for head in heads})
@@ -185,7 +186,7 @@ class _Import:
                 show(len(self.rows))
 
     def unrecognized(self) -> list[ReportRow]:
-        """Return a row for each file that looked like one to read, and is not."""
+        """Return a row for each file that has a matching name, but not a supported format."""
         recognized = {place for place, is_recognized in self._seen.items() if is_recognized}
         return [
             ReportRow(outcome="skipped", place=place, detail="not in a format that is understood")
@@ -194,7 +195,7 @@ class _Import:
         ]
 
     def _import_unit(self, reader: Reader, unit: Unit, advance: Callable[[int], object]) -> None:
-        """Write a unit's conversations; the last one is written with the stamp that says that all are here."""
+        """Write a unit's conversations; the last one gets the stamp, which marks the unit as complete."""
         held: ConversationState | None = None
         for state in reader.read(unit, advance):
             if self._since is not None and state.updated_at < self._since:
@@ -253,7 +254,7 @@ def _check_words(*, kind: object, tool_output: object, prefix: object, id_prefix
 
 @contextmanager
 def _progress(size: int) -> Iterator[tuple[Callable[[int], object], Callable[[int], object]]]:
-    """Show a progress bar of bytes and conversations after two seconds; not in a batch run, which would save it."""
+    """Show a progress bar of bytes and conversations after two seconds, except in a batch run, which would save it."""
     if is_batch():
         yield (lambda _: None), (lambda _: None)
         return

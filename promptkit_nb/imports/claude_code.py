@@ -1,7 +1,7 @@
-"""Claude Code: a session is a file of JSON lines in ``~/.claude/projects``; sub-agents have files of their own.
+"""Claude Code: a session is a file of JSON lines in ``~/.claude/projects``; sub-agents have separate files.
 
-Layouts of versions 1.0 to 2.1. The tokens of one answer are repeated on each of its lines, and count once; lines that
-a resumed session repeats from an earlier one belong to the earlier one.
+This reader knows the layouts of versions 1.0 to 2.1. All lines of an answer repeat its tokens, which count once. Lines
+that a resumed session copied from an earlier session belong to the earlier one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IGNORED = {
     *("system", "progress", "file-history-snapshot", "last-prompt", "permission-mode", "mode", "agent-name"),
     *("agent-color", "agent-setting", "pr-link", "tag", "worktree-state", "bridge-session"),
 }
-"""Types of records that say nothing of a conversation; all others are reported."""
+"""Types of records without conversation contents; other unknown types are reported."""
 
 _FIRST_TIME = re.compile(rb'"timestamp": ?"([^"]+)"')
 _SESSION_ID = re.compile(rb'"sessionId": ?"([^"\\]+)"')
@@ -65,7 +65,7 @@ class ClaudeCodeReader:
         self._calls_of_agents: dict[str, str] = {}
 
     def units(self) -> list[Unit]:
-        """Return the session files; records of workflows are told, not read."""
+        """Return the session files; workflow files are counted but not read."""
         units = []
         for file in self._source.files:
             if not file.location.endswith(".jsonl"):
@@ -77,7 +77,7 @@ class ClaudeCodeReader:
         return units
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:
-        """Return sessions by their first time, then sub-agents; what they may repeat is looked up first."""
+        """Return sessions by their first time, then sub-agents; lines that they may repeat are looked up first."""
         heads = recognized(changed, _FileHead.of, self._reading.notes)
         found = [(unit, head) for unit, head in heads if head.is_session]
         for _, head in found:
@@ -125,7 +125,7 @@ class ClaudeCodeReader:
         return session
 
     def _take(self, session: Session, unit: Unit, line: SessionLine, place: str) -> None:
-        """Take a line: a message, unless an earlier session has it, too, or something else."""
+        """Process a line: a message, unless it belongs to an earlier session, or another record."""
         if line.type == "queue-operation":
             session.take_queue(line)
         elif line.type not in ("user", "assistant", "attachment"):
@@ -135,7 +135,7 @@ class ClaudeCodeReader:
             self._note_agent(line)
 
     def _take_other(self, session: Session, line: SessionLine) -> None:
-        """Take a record that is not a message: a title, or something that is only counted."""
+        """Process a record that is not a message: use a title, count unknown types."""
         if line.type == "ai-title":
             session.builder.title = text_of(line.ai_title) or session.builder.title
         elif line.type == "custom-title":
@@ -146,7 +146,7 @@ class ClaudeCodeReader:
             self._reading.notes.has_unknown_type(f"{self.source}: {line.type}")
 
     def _owns(self, unit: Unit, line: SessionLine) -> bool:
-        """Return whether a record is of this file; one that an earlier session has, too, belongs to that."""
+        """Return whether a record belongs to this file, and not to an earlier session that has it, too."""
         if not text_of(line.uuid):
             return True
         if line.uuid in self._owners:
@@ -156,7 +156,7 @@ class ClaudeCodeReader:
         return True
 
     def _note_agent(self, line: SessionLine) -> None:
-        """Remember which tool call started a sub-agent, for files that do not say it."""
+        """Remember which tool call started a sub-agent, for files that do not record it."""
         told = bytes(line.tool_use_result)
         if b"agentId" not in told:
             return
@@ -179,7 +179,7 @@ class ClaudeCodeReader:
 
 @dataclass(frozen=True, slots=True)
 class _FileHead:
-    """What the first bytes of a file say, before it is read: whose it is, and when it began."""
+    """The session or sub-agent of a file and when it began, from its first bytes."""
 
     is_session: bool
     is_agent: bool
@@ -211,7 +211,7 @@ class _FileHead:
 
 
 def _titles_in(data: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the titles at the beginning of a file, which are of earlier sessions, by their last record."""
+    """Yield the titles of earlier sessions at the beginning of a file, by the last record of each session."""
     for row in data.split(b"\n"):
         if not row.startswith(_SUMMARY):
             return
@@ -221,7 +221,7 @@ def _titles_in(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _agent_of(line: SessionLine, head: _FileHead, agent_of: dict[str, str]) -> str:
-    """Return the sub-agent of a line; "" if it is of the session itself.
+    """Return the sub-agent of a line; "" if it belongs to the session itself.
 
     Old versions write sub-agents into the file of the session, where each begins with a message without a parent.
     """
@@ -236,14 +236,14 @@ def _agent_of(line: SessionLine, head: _FileHead, agent_of: dict[str, str]) -> s
 
 
 def _meta_of(unit: Unit) -> Mapping[str, Any]:
-    """Return the file beside that of a sub-agent, which names the tool call that started it."""
+    """Return the contents of a sub-agent's metadata file, which names the tool call that started it."""
     with suppress(OSError, ValueError, RecursionError):
         return mapping_of(json.loads(unit.path.with_suffix(".meta.json").read_text("utf-8")))
     return {}
 
 
 def _may_repeat(unit: Unit, head: _FileHead, other: Unit, imported: Sequence[Head]) -> bool:
-    """Return whether a session may have lines of another one: it began while that was under way, or with it."""
+    """Return whether a session may repeat lines of another one, because it began during that one or before it."""
     began = time_of(head.began)
     return (
         began is not None

@@ -1,4 +1,4 @@
-"""A session of Claude Code, or a sub-agent of one: a conversation, built from its lines."""
+"""Builds a conversation from the lines of a session of Claude Code, or of a sub-agent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FINISH_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool
 
 
 class SessionLine(msgspec.Struct, gc=False):
-    """What a line may have; other fields are not decoded."""
+    """The fields of a line that are used; others are not decoded."""
 
     type: Any = None
     subtype: Any = None
@@ -73,7 +73,7 @@ LINE = msgspec.json.Decoder(SessionLine)
 
 @dataclass(slots=True)
 class _Answer:
-    """One answer of the API, written as a line for each of its blocks."""
+    """One answer of the API; each of its blocks is a line."""
 
     turn: DraftTurn
     message: DraftMessage
@@ -84,7 +84,7 @@ class _Answer:
     cost: Decimal | None = None
 
     def take_usage(self, line: SessionLine, message: Mapping[str, Any]) -> None:
-        """Keep the best of the usages of its lines: not of a sub-agent, with a reason to stop, the greatest."""
+        """Keep the best usage of the lines: one outside sub-agents, then one with a stop reason, then the largest."""
         usage = mapping_of(message.get("usage"))
         if usage:
             total = _input_tokens(usage) + count_of(usage.get("output_tokens"))
@@ -95,7 +95,7 @@ class _Answer:
         self.cost = cost if self.cost is None or (cost is not None and cost > self.cost) else self.cost
 
     def calls(self) -> Iterator[Call]:
-        """Yield the call, and those of advisors within it, which come on top."""
+        """Yield the call, and additional calls by advisors within it."""
         yield _call_of(self.model, self.at, self.usage, self.cost)
         for each in map(mapping_of, list_of(self.usage.get("iterations"))):
             if each.get("type") == "advisor_message":
@@ -123,7 +123,7 @@ def _call_of(model: str, at: datetime | None, usage: Mapping[str, Any], cost: De
 
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
-    """Return all tokens that went in: in this format, cached and written ones are counted apart."""
+    """Return all input tokens: this format counts cached and written ones separately."""
     return sum(
         count_of(usage.get(name)) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     )
@@ -133,7 +133,7 @@ class Session:
     """One conversation: a session, or a sub-agent of it."""
 
     def __init__(self, builder: ConversationBuilder, owner: str) -> None:
-        """Start without messages; ``owner`` tells its records from those of other conversations."""
+        """Start without messages; ``owner`` distinguishes its records from those of other conversations."""
         self.builder = builder
         self.owner = owner
         self.custom_title = ""
@@ -145,7 +145,7 @@ class Session:
         self._removed: list[str] = []
 
     def take(self, line: SessionLine, place: str, owners: dict[object, str]) -> None:
-        """Take a line of the conversation itself."""
+        """Process a line of the conversation itself."""
         builder, at = self.builder, time_of(line.timestamp)
         builder.saw(at)
         self._uuids.append(text_of(line.uuid))
@@ -160,7 +160,7 @@ class Session:
             self._take_attachment(line, at)
 
     def take_queue(self, line: SessionLine) -> None:
-        """Take a message that was typed while the model worked, as versions before 2.1.101 record it."""
+        """Process a message that was typed while the model worked, as recorded by versions before 2.1.101."""
         text = text_of(line.content)
         if line.operation == "enqueue" and text:
             self._queued.append(text)
@@ -172,7 +172,7 @@ class Session:
                 self._ask(removed, f"queue:{text_of(line.timestamp)}", time_of(line.timestamp), None)
 
     def state(self, titles: Mapping[str, str]) -> ConversationState | None:
-        """Return the conversation with the calls of all answers; ``titles`` are those of summaries, by their record."""
+        """Return the conversation with the calls of all answers; ``titles`` maps records to the titles in summaries."""
         for answer in self._answers.values():
             answer.turn.calls.extend(answer.calls())
         self._answers = {}
@@ -198,10 +198,10 @@ class Session:
             self._ask(text, text_of(line.uuid) or place, at, line.parent_uuid)
 
     def _ask(self, text: str, native_id: str, at: datetime | None, parent: object) -> None:
-        """Start a turn; of two typed messages with one parent, the earlier one and what follows it are a branch."""
+        """Start a turn; if two typed messages have the same parent, the earlier one starts a branch."""
         if isinstance(parent, str) and parent in self._turn_after:
             index, asked_at = self._turn_after[parent]
-            if asked_at != at:  # records with one time are repetitions
+            if asked_at != at:  # records with the same time are repetitions
                 self.builder.branch_from(index)
                 self._turn_after = {key: value for key, value in self._turn_after.items() if value[0] < index}
         if isinstance(parent, str):
@@ -209,7 +209,7 @@ class Session:
         self.builder.ask(text, native_id, at)
 
     def _typed_text(self, content: object) -> str:
-        """Return what the user typed; "" if it is only what the program put in."""
+        """Return what the user typed; "" if the program inserted all of it."""
         if isinstance(content, str):
             return "" if content.lstrip().startswith(NOT_TYPED) else content
         texts: list[str] = []
@@ -255,7 +255,7 @@ class Session:
             turn = self.builder.current(text_of(line.uuid), at)
             turn.provider = "anthropic"
             answer = _Answer(turn, turn.answer(at), text_of(message.get("model")), at)
-            if key in self._answers:  # a gateway's id, used again
+            if key in self._answers:  # a gateway reused the id
                 key = (key, len(self._answers))
             self._answers[key] = answer
         self._last_key = key
@@ -282,7 +282,7 @@ class Session:
 
 
 def key_of(message: Mapping[str, Any], line: SessionLine) -> object:
-    """Return what tells an answer from others: ids of Anthropic's API are unique, those of gateways are not."""
+    """Return a key that identifies an answer: ids of Anthropic's API are unique, those of gateways are not."""
     message_id, request_id = text_of(message.get("id")), text_of(line.request_id)
     if message_id.startswith("msg_"):
         return message_id

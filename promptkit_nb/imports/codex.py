@@ -1,7 +1,7 @@
 """Codex CLI: a session is a file of JSON lines, ``rollout-*.jsonl`` or ``.jsonl.zst``, in ``~/.codex/sessions``.
 
-Every visible text is there twice, as an item of the API and as an event; the items count. Tokens are those of
-``token_usage_record``, or in older files of ``token_count`` events, which repeat. Files of forks and sub-agents begin
+Each visible text is recorded twice, as an item of the API and as an event; this reader uses the items. Tokens come from
+``token_usage_record``, or in older files from ``token_count`` events, which repeat. Files of forks and sub-agents begin
 with a copy of their parent's records, which belong to the parent.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 64 * 1024
 SUFFIXES = (".jsonl", ".jsonl.zst")
 COPYING_TIME = timedelta(seconds=1)
-"""How long copying the parent's records takes at most, if the parent itself is gone."""
+"""The longest time that copying the parent's records takes; used if the parent's file is missing."""
 
 NOT_TYPED = (
     "<environment_context>",
@@ -58,7 +58,7 @@ class _Line(msgspec.Struct, gc=False):
 
 
 class _Compacted(msgspec.Struct, gc=False):
-    """A compaction, without the history that it repeats."""
+    """A compaction, without the repeated history."""
 
     message: Any = None
     compaction_response_id: Any = None
@@ -70,7 +70,7 @@ _decode_compacted = msgspec.json.Decoder(_Compacted)
 
 
 class _Rollout:
-    """One session, as its records come in."""
+    """One session, built from its records."""
 
     def __init__(self, builder: ConversationBuilder) -> None:
         """Start before its first record."""
@@ -86,7 +86,7 @@ class _Rollout:
         self._waiting: list[Call] = []
 
     def begin(self, meta: Mapping[str, Any]) -> None:
-        """Take the first ``session_meta``, which is its own; a second one is its parent's."""
+        """Process the first ``session_meta``, which describes this session; a second one describes its parent."""
         builder = self.builder
         builder.created_at = time_of(meta.get("timestamp"))
         builder.saw(builder.created_at)
@@ -99,7 +99,7 @@ class _Rollout:
             builder.metadata["parent"] = f"{builder.reading.id_prefix}{builder.source}:{parent}"
 
     def take(self, line: _Line, place: str) -> None:
-        """Take a record."""
+        """Process a record."""
         at, kind = time_of(line.timestamp), line.type
         if kind == "compacted":
             self._take_compaction(decode_line(bytes(line.payload), _decode_compacted), at)
@@ -117,7 +117,7 @@ class _Rollout:
             self.builder.reading.notes.has_unknown_type(f"{self.builder.source}: {kind}")
 
     def pass_over(self, line: _Line) -> None:
-        """Take from a record of the parent only what goes on: the model, and the total that an event may repeat."""
+        """Process a copied record of the parent: only the model and the token total still apply."""
         if line.type not in ("event_msg", "turn_context"):
             return
         payload = decode_line(bytes(line.payload), _decode_any)
@@ -127,7 +127,7 @@ class _Rollout:
             self._total = mapping_of(payload.get("info")).get("total_token_usage") or self._total
 
     def state(self) -> ConversationState | None:
-        """Return the conversation; a call after the last message of a user, such as a compaction, is of that turn."""
+        """Return the conversation; calls after the last user message, such as compactions, belong to the last turn."""
         if self.builder.turns:
             self.builder.turns[-1].calls += self._waiting
         for turn in self.builder.turns:
@@ -135,7 +135,7 @@ class _Rollout:
         return self.builder.state()
 
     def take_item(self, item: Mapping[str, Any], at: datetime | None, place: str) -> None:
-        """Take an item of the API: a message, reasoning, a tool call, or a result."""
+        """Process an item of the API: a message, reasoning, a tool call, or a result."""
         kind = text_of(item.get("type"))
         native_id = text_of(item.get("id")) or f"{self.builder.native_id}:{place.rpartition(':')[2]}"
         if kind == "message":
@@ -170,7 +170,7 @@ class _Rollout:
                 self._turn_ids.add(text_of(passed.get("turn_id")))
 
     def _typed_text(self, content: object, kinds: Sequence[object]) -> str:
-        """Return what the user typed, "" if it is only context; newer versions say what each part is."""
+        """Return what the user typed, "" if it is only context; newer versions record the kind of each part."""
         texts: list[str] = []
         images: list[str] = []
         for index, part in enumerate(map(mapping_of, list_of(content))):
@@ -195,7 +195,7 @@ class _Rollout:
         return "\n".join(text_of(part.get("text")) for part in parts if "text" in part)
 
     def _open_answer(self, native_id: str, at: datetime | None) -> DraftMessage:
-        """Return the answer under way: reasoning, text and tool calls up to the next result are one message."""
+        """Return the current answer: reasoning, text, and tool calls up to the next result are one message."""
         turn = self.builder.current(native_id, at)
         if self._answer is None:
             self._answer = turn.answer(at)
@@ -220,7 +220,7 @@ class _Rollout:
             self.builder.turns[-1].warnings.append(text_of(event.get("message")))
 
     def _take_record(self, record: Mapping[str, Any], at: datetime | None) -> None:
-        """Take the usage of one response; that of a compaction may come before the message of its turn."""
+        """Process the usage of one response; the usage of a compaction may precede the message of its turn."""
         self._has_records = True
         response_id, turn_id = text_of(record.get("response_id")), text_of(record.get("turn_id"))
         if response_id not in self._responses:
@@ -254,13 +254,13 @@ class _Rollout:
 
 
 def parent_of(meta: Mapping[str, Any]) -> str:
-    """Return the thread that a sub-agent was started from."""
+    """Return the id of the thread that started a sub-agent."""
     spawned = mapping_of(mapping_of(mapping_of(meta.get("source")).get("subagent")).get("thread_spawn"))
     return text_of(meta.get("parent_thread_id")) or text_of(spawned.get("parent_thread_id"))
 
 
 def _call_in(item: Mapping[str, Any]) -> Any:
-    """Return the tool call of an item, ``None`` if it is none."""
+    """Return the tool call of an item, ``None`` if it is not a tool call."""
     kind = text_of(item.get("type"))
     call_id = text_of(item.get("call_id")) or text_of(item.get("id"))
     if kind == "local_shell_call":
@@ -282,14 +282,14 @@ class CodexReader:
         self._path_of: dict[str, Unit] = {}
 
     def units(self) -> list[Unit]:
-        """Return the files; of a compressed one and its plain sibling, the plain one."""
+        """Return the files; if a file is there both plain and compressed, the plain one."""
         files = [file for file in self._source.files if file.location.endswith(SUFFIXES)]
         plain = {file.location for file in files}
         units = (self._source.unit_of(file) for file in files)
         return [unit for unit in units if not (unit.location.endswith(".zst") and unit.location[:-4] in plain)]
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:
-        """Return the rollouts by name, which begins with their time."""
+        """Return the rollouts sorted by name, which begins with their time."""
         self._path_of = {unit.path.name.partition(".")[0][-36:]: unit for unit in (*unchanged, *changed)}
         found = [unit for unit, is_own in recognized(changed, _is_rollout, self._reading.notes) if is_own]
         return sorted(found, key=lambda unit: (unit.path.name, unit.name))
@@ -318,10 +318,10 @@ class CodexReader:
     def _without_copy(
         self, lines: Iterator[tuple[_Line, str]], meta: Mapping[str, Any], rollout: _Rollout
     ) -> Iterator[tuple[_Line, str]]:
-        """Yield the records of this session; those that were copied from its parent are only passed over.
+        """Yield the records of this session; records copied from its parent go to ``pass_over`` instead.
 
-        The copy ends with the first item that differs from the parent's. Without the parent's file, it is what was
-        written within a second.
+        The copy ends at the first item that differs from the parent's. If the parent's file is missing, all records of
+        the first second count as copied.
         """
         parent = text_of(meta.get("forked_from_id")) or parent_of(meta)
         began, is_copy = rollout.builder.created_at, bool(parent) and "history_base" not in meta
@@ -348,7 +348,7 @@ class CodexReader:
                 rollout.pass_over(line)
 
     def _items_of(self, thread_id: str) -> Iterator[object]:
-        """Yield the items of another session; none if its file is not there."""
+        """Yield the items of another session; none if its file is missing."""
         unit = self._path_of.get(thread_id)
         if unit is not None:
             silent = Reading(Notes(), self._reading.prices)
@@ -357,7 +357,7 @@ class CodexReader:
                     yield decode_line(bytes(line.payload), _decode_any)
 
     def _lines(self, unit: Unit, advance: Callable[[int], object], reading: Reading) -> Iterator[tuple[_Line, str]]:
-        """Yield the records of a file with their places; those of old files without an envelope get one."""
+        """Yield the records of a file with their places; records of old files, which have no envelope, get one."""
         with open_counted(unit.path, advance) as file:
             for number, data in lines_of(file):
                 place = f"{unit.name}:{number}"
@@ -380,7 +380,7 @@ def _is_within(line: _Line, began: datetime | None, time: timedelta) -> bool:
 
 
 def _is_rollout(unit: Unit) -> bool:
-    """Return whether the first bytes of a file are those of a rollout."""
+    """Return whether a file is a rollout, by its first bytes."""
     with open_counted(unit.path, lambda _: None) as file:
         head = file.read(HEAD_BYTES)
     return _IS_ROLLOUT.search(head) is not None or _IS_OLD.match(head) is not None

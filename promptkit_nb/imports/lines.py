@@ -1,4 +1,4 @@
-"""Files read a line at a time: memory is bounded by a line, and a line that does not matter is never decoded."""
+"""Reads files line by line: memory is bounded by the longest line, and skipped lines are never decoded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_LINE_BYTES = 32 * 2**20
-"""A longer line is not decoded: the longest that was seen in real logs has 13 million characters."""
+"""Longer lines are not decoded; the longest line seen in real logs has 13 million characters."""
 
 BUFFER_BYTES = 2**20
 HEAD_BYTES = 400
 
 
 class CountedFile(io.FileIO):
-    """A file that reports how many bytes were read, without a cost for each line."""
+    """A file that reports how many bytes were read, without overhead for each line."""
 
     def __init__(self, path: Path, advance: Callable[[int], object]) -> None:
         """Open a file for reading."""
@@ -39,12 +39,12 @@ class CountedFile(io.FileIO):
 
 
 def open_counted(path: Path, advance: Callable[[int], object]) -> io.BufferedReader:
-    """Open a file whose progress is reported; one that ends in ``.zst`` is decompressed as it is read."""
+    """Open a file and report the progress of reading it; ``.zst`` files are decompressed on the fly."""
     raw = CountedFile(path, advance)
     if path.suffix != ".zst":
         return io.BufferedReader(raw, BUFFER_BYTES)
     try:
-        import pyarrow as pa  # noqa: PLC0415 - not a dependency, and needed for compressed files only
+        import pyarrow as pa  # noqa: PLC0415 - not a dependency; only compressed files need it
     except ImportError as error:
         raw.close()
         raise DamagedRecordError("reading compressed files needs pyarrow: pip install pyarrow") from error
@@ -52,18 +52,18 @@ def open_counted(path: Path, advance: Callable[[int], object]) -> io.BufferedRea
 
 
 def skipping(types: Sequence[str]) -> tuple[bytes, ...]:
-    """Return how the type of a record is written in JSON, with and without a blank."""
+    """Return the JSON of a record's type, with and without a space."""
     return tuple(f'"type":{blank}"{name}"'.encode() for name in types for blank in ("", " "))
 
 
 def lines_of(file: io.BufferedReader, skipped: Sequence[bytes] = ()) -> Iterator[tuple[int, bytes]]:
-    """Yield number (from 1) and bytes of each line that is not blank; ``skipped`` are types of records to leave out.
+    """Yield number (from 1) and bytes of each line that is not blank; records of the ``skipped`` types are left out.
 
-    A line longer than ``LONGEST_LINE_BYTES`` is yielded as its beginning only, which ``decode_line`` refuses.
+    Of a line longer than ``LONGEST_LINE_BYTES``, only the beginning is yielded, which ``decode_line`` refuses.
     """
     usual = skipped[0] if skipped else b"\n"
     for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE_BYTES), b""), 1):
-        at = line.find(usual, 0, HEAD_BYTES)  # most lines of a log are of one type, which is found in one step
+        at = line.find(usual, 0, HEAD_BYTES)  # most lines of a log have the same type; one search finds it
         if at < 0:
             for other in skipped:
                 at = line.find(other, 0, HEAD_BYTES)
@@ -72,14 +72,14 @@ def lines_of(file: io.BufferedReader, skipped: Sequence[bytes] = ()) -> Iterator
                     break
         if len(line) == LONGEST_LINE_BYTES:
             _skip_rest(file, line)
-        if at >= 0 and skipped and line.find(b"{", 1, at) < 0:  # else the type of something within the record
+        if at >= 0 and skipped and line.find(b"{", 1, at) < 0:  # otherwise it is the type of a nested object
             continue
         if not line.isspace():
             yield number, line
 
 
 def decode_line(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return a decoded line; raise ``DamagedRecordError`` if it is too long, or not what the decoder wants."""
+    """Decode a line; raise ``DamagedRecordError`` if it is too long, or does not match the decoder."""
     if len(line) == LONGEST_LINE_BYTES:
         raise DamagedRecordError(f"a line of more than {LONGEST_LINE_BYTES // 2**20} MB is not read")
     try:
@@ -91,7 +91,7 @@ def decode_line(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _skip_rest(file: io.BufferedReader, line: bytes) -> None:
-    """Read to the end of a long line."""
+    """Skip the rest of a long line."""
     part = line
     while part and not part.endswith(b"\n"):
         part = file.readline(BUFFER_BYTES)

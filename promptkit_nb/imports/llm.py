@@ -1,8 +1,8 @@
-"""llm: its ``logs.db``, a SQLite database, as versions 0.5 to 0.36 write it.
+"""llm: reads ``logs.db``, the SQLite database of versions 0.5 to 0.36.
 
-Up to 0.31 a row of ``responses`` is one call of the API; from 0.32 on a row of ``turns`` is, over a store of messages
-that are linked by hashes. A file that was upgraded has both, also in one conversation. The file is copied before it is
-opened, because SQLite may write beside a database that it only reads.
+Up to 0.31, one call of the API is a row of ``responses``; from 0.32 on, it is a row of ``turns``, with messages that
+are linked by hashes. An upgraded file has both, even within one conversation. The file is copied before it is opened,
+because SQLite may create files next to a database even if it only reads it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESPONSES = {"responses", "conversations"}
 THREADS = {"threads", "turns", "messages", "parts"}
 BEFORE_0_5 = {"log", "logs"}
 BESIDE = ("-wal", "-journal")
-"""Files beside a database that hold its newest rows, or what an interrupted write left."""
+"""Suffixes of files next to a database with its newest rows, or the rest of an interrupted write."""
 
 COPY_BYTES = 2**20
 _INDEXES = {
@@ -57,10 +57,10 @@ Row = dict[str, Any]
 
 
 class _Database:
-    """A copy of a database, with the tables and columns that it has."""
+    """A copy of a database, and the tables and columns in it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """List the tables, and index what is looked up."""
+        """List the tables, and index the columns used for lookups."""
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.row_factory = sqlite3.Row
         connection.text_factory = _text
@@ -72,10 +72,10 @@ class _Database:
                 connection.execute(f'CREATE INDEX "import_{table}" ON "{table}" ("{column}")')
 
     def rows(self, table: str, where: str = "", *values: object, order: str = "rowid") -> Iterator[Row]:
-        """Yield rows as mappings; none if the table is not there."""
+        """Yield rows as mappings; none if the table does not exist."""
         if table in self.tables:
             condition = f"WHERE {where}" if where else ""
-            query = f'SELECT * FROM "{table}" {condition} ORDER BY {order}'  # noqa: S608 - names of our own
+            query = f'SELECT * FROM "{table}" {condition} ORDER BY {order}'  # noqa: S608 - our own names only
             for row in self._connection.execute(query, values):
                 yield {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
 
@@ -89,7 +89,7 @@ class _Database:
         return [text_of(self.first("fragments", "id = ?", row["fragment_id"]).get("content")) for row in found]
 
     def conversation_ids(self) -> Iterator[str]:
-        """Yield the ids of conversations, the one that was active last at the end."""
+        """Yield the ids of conversations; the most recently active one comes last."""
         queries = {
             "responses": "SELECT coalesce(conversation_id, id) AS id, max(id) AS last FROM responses GROUP BY 1",
             "turns": "SELECT coalesce(thread_id, id) AS id, max(id) AS last FROM turns GROUP BY 1",
@@ -130,7 +130,7 @@ class _Conversation:
         return self.builder.state()
 
     def _take_response(self, row: Row) -> DraftTurn:
-        """Take a row of ``responses``; after a tool call the next row has no prompt, and is of the same turn."""
+        """Process a row of ``responses``; a row after a tool call has no prompt, and belongs to the same turn."""
         database, row_id, at = self._database, row["id"], time_of(row.get("datetime_utc"))
         prompt = text_of(row.get("prompt"))
         texts = [*database.texts("prompt_fragments", "response_id", row_id), *([prompt] if prompt else [])]
@@ -154,7 +154,7 @@ class _Conversation:
         return turn
 
     def _take_turn(self, row: Row) -> DraftTurn:
-        """Take a row of ``turns``: the messages after its parent, and those of user and tools just before."""
+        """Process a row of ``turns``: the messages after its parent, and user and tool messages just before them."""
         at = time_of(row.get("datetime_utc"))
         parent, tip = row.get("parent_message_hash"), row.get("tip_message_hash")
         answers = list(self._chain(tip, until=parent))[::-1]
@@ -210,7 +210,7 @@ class _Conversation:
                 self._notes.left_out("attachments (not copied)" if kind == "attachment" else f"parts of type {kind}")
 
     def _take_system(self, texts: Sequence[str]) -> None:
-        """Take the system prompt, which is recorded with the first call only."""
+        """Process the system prompt, which is only recorded with the first call."""
         text = "\n\n".join(each.strip() for each in texts if each.strip())
         if text and self.builder.system_prompt is None:
             self.builder.system_prompt = text
@@ -249,7 +249,7 @@ class _Conversation:
             yield part | {"payload": decode_record(payload, _decoder) if payload else {}}
 
     def _text_of_part(self, part: Row) -> str:
-        """Return the text of a part, which may be made of fragments and literal texts."""
+        """Return the text of a part, which may consist of fragments and literal texts."""
         references = mapping_of(part["payload"]).get("text_ref")
         if text_of(part.get("text")) or references is None:
             return text_of(part.get("text"))
@@ -261,7 +261,7 @@ class _Conversation:
 
 
 def _call_of(row: Row) -> Call:
-    """Return the call of a row; providers other than OpenAI count cached input apart."""
+    """Return the call of a row; providers other than OpenAI count cached input separately."""
     details = text_of(row.get("token_details"))
     told = mapping_of(decode_record(details, _decoder)) if details else {}
     input_tokens, output_tokens = count_of(row.get("input_tokens")), count_of(row.get("output_tokens"))
@@ -324,7 +324,7 @@ class LlmReader:
             raise DamagedRecordError(f"not a whole SQLite database: {error}") from error
 
     def _state(self, database: _Database, conversation_id: str, unit: Unit) -> ConversationState | None:
-        """Return a conversation; ``None``, and a note, if one of its rows is damaged."""
+        """Return a conversation; if one of its rows is damaged, note that and return ``None``."""
         builder = ConversationBuilder(self.source, conversation_id, self._reading)
         try:
             return _Conversation(database, builder).state()
@@ -335,7 +335,7 @@ class LlmReader:
 
 @contextmanager
 def _copied(path: Path, advance: Callable[[int], object]) -> Iterator[sqlite3.Connection]:
-    """Open a copy of a database, with what stands beside it."""
+    """Open a copy of a database, including its journal files."""
     with TemporaryDirectory(prefix="promptkit-import-") as directory:
         copy = Path(directory) / "logs.db"
         for suffix in ("", *BESIDE):
@@ -349,7 +349,7 @@ def _copied(path: Path, advance: Callable[[int], object]) -> Iterator[sqlite3.Co
 
 
 def _is_logs(unit: Unit) -> bool:
-    """Return whether a file is a database with tables of llm; ``immutable`` keeps SQLite from writing beside it."""
+    """Return whether a file is a database of llm; ``immutable`` keeps SQLite from creating files next to it."""
     path = unit.path
     if not head_bytes_of(path).startswith(SQLITE):
         return False

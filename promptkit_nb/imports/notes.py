@@ -1,4 +1,4 @@
-"""What an import notes for its report while it reads: damaged records, unknown types, and what was left out."""
+"""Notes for the report of an import: damaged records, unknown types, and what was left out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 MOST_DAMAGED = 1000
-"""More damaged records are counted, but not listed."""
+"""Further damaged records are counted, but not listed."""
 
 
 @dataclass(slots=True)
 class Notes:
-    """Collected for the report of one import."""
+    """Notes for the report of one import."""
 
     damaged: list[tuple[str, str]] = field(default_factory=list)
     unknown_types: Counter[str] = field(default_factory=Counter)
@@ -34,5 +34,5 @@ class Notes:
         self.unpriced_models[model or "(no model)"] += 1
 
     def left_out(self, what: str, count: int = 1) -> None:
-        """Note something that is not imported as it is."""
+        """Note something that is not imported, or not in full."""
         self.omissions[what] += count

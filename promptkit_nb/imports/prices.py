@@ -1,7 +1,7 @@
-"""Costs of single calls: as the source recorded them, by the user's prices, or by the list of the call's day.
+"""Costs of single calls: recorded by the source, or computed from the user's prices or the list prices of that day.
 
-Each call is priced by itself, because prices depend on the length of a request. Looking a model up takes a third of a
-millisecond, so what the list says of it is kept for a day of calls, after it was compared with the list's own result.
+Each call is priced separately, because prices depend on the length of a request. A lookup in the price list takes a
+third of a millisecond, so the prices of a model are cached per day, once they gave the same result as the lookup.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CallPrices:
 
 
 def _usd_of(call: Call, listed: Any) -> Decimal | None:
-    """Return the cost of a call by prices per million tokens, ``None`` if there is none for its tokens."""
+    """Return the cost of a call from prices per million tokens, ``None`` if a kind of its tokens has no price."""
     input_mtok, output_mtok = (_at_length(getattr(listed, name), call) for name in ("input_mtok", "output_mtok"))
     if (call.input_tokens and input_mtok is None) or (call.output_tokens and output_mtok is None):
         return None
@@ -80,7 +80,7 @@ def _usd_of(call: Call, listed: Any) -> Decimal | None:
 
 
 def _at_length(price: Any, call: Call) -> Decimal | None:
-    """Return the price for a request of this length: beyond each threshold, another one is for all of its tokens."""
+    """Return the price for a request of this length: above a threshold, another price applies to all of its tokens."""
     if price is None or isinstance(price, Decimal):
         return price
     reached = [tier.price for tier in price.tiers if call.input_tokens > tier.start]

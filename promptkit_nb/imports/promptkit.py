@@ -1,4 +1,4 @@
-"""PromptKit (Go): the reader of its conversations in Redis, or in files."""
+"""PromptKit (Go): chooses the reader for conversations in Redis or in files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_reader(source: Source, reading: Reading) -> Reader | None:
-    """Return a reader of a server, or of files if there may be any of PromptKit."""
+    """Return a reader for a server, or for files if some may be PromptKit's."""
     if source.root is None:
         return promptkit_redis.open_reader(source, reading)
     return promptkit_files.open_reader(source, reading)

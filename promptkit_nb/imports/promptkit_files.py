@@ -38,7 +38,7 @@ class PromptKitFiles:
         self._reading = reading
 
     def units(self) -> list[Unit]:
-        """Return a unit for each directory of a conversation; its stamp is that of all of its files."""
+        """Return a unit for each directory of a conversation; its stamp covers all of its files."""
         files: dict[str, list[FoundFile]] = {}
         for file in self._source.files:
             directory, _, name = file.location.rpartition("/")
@@ -94,6 +94,6 @@ class PromptKitFiles:
 
 
 def open_reader(source: Source, reading: Reading) -> PromptKitFiles | None:
-    """Return a reader if there is a state of a conversation."""
+    """Return a reader if there is a state file of a conversation."""
     found = any(file.location.endswith(f"/{STATE}") for file in source.files)
     return PromptKitFiles(source, reading) if found else None

@@ -1,7 +1,7 @@
-"""A conversation of PromptKit (Go): its state, messages and summaries as JSON, from Redis or from files.
+"""Builds a conversation of PromptKit (Go) from its state, messages, and summaries in JSON, from Redis or files.
 
-A conversation may still be one document with Go's names of fields, or half of it: what the newer layout lacks is taken
-from the document.
+An older conversation is a single document with Go's field names. If a conversation has both layouts, parts that are
+missing in the newer one are taken from the document.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Reasoning(msgspec.Struct, gc=False):
 
 
 class StoredMessage(msgspec.Struct, gc=False):
-    """A message as Go writes it; other fields are not decoded."""
+    """A message as written by PromptKit; other fields are not decoded."""
 
     role: str = ""
     content: str = ""
@@ -104,7 +104,7 @@ class StoredMessage(msgspec.Struct, gc=False):
 
 
 class StoredSummary(msgspec.Struct, gc=False):
-    """A summary as Go writes it; its range is one of messages."""
+    """A summary as written by PromptKit; its range counts messages."""
 
     start: int = msgspec.field(default=0, name="StartTurn")
     end: int = msgspec.field(default=0, name="EndTurn")
@@ -113,7 +113,7 @@ class StoredSummary(msgspec.Struct, gc=False):
 
 
 class _Document(msgspec.Struct, gc=False):
-    """The lists of a conversation that is one document."""
+    """The lists of a conversation that is a single document."""
 
     messages: list[StoredMessage] | None = msgspec.field(default=None, name="Messages")
     summaries: list[StoredSummary] | None = msgspec.field(default=None, name="Summaries")
@@ -127,7 +127,7 @@ OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 @dataclass(slots=True)
 class StoredConversation:
-    """What is stored of one conversation: the state, the lists, and a document if one is left."""
+    """The stored parts of one conversation: the state, the lists, and the document if there is one."""
 
     conversation_id: str
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class StoredConversation:
     prefix: str = DEFAULT_PREFIX
 
     def conversation(self, reading: Reading) -> ConversationState | None:
-        """Return the conversation as ours, ``None`` if it has no messages."""
+        """Return the conversation, ``None`` if it has no messages."""
         state, place = self.state, self.conversation_id
         whole = decoded(self.document, OBJECT, place, reading.notes) or {}
         lists = (decoded(self.document, DOCUMENT, place, reading.notes) if whole else None) or _Document()
@@ -171,7 +171,7 @@ class StoredConversation:
 
 @dataclass(slots=True)
 class _DraftTurn:
-    """A turn under way."""
+    """A turn under construction."""
 
     id: str
     at: datetime
@@ -188,7 +188,7 @@ class _Turns:
     """The turns of a conversation, built from its messages; ``turn_of`` is the turn of each message, if it has one."""
 
     def __init__(self, native_id: str, reading: Reading, fallback_at: datetime) -> None:
-        """Start without messages; ``fallback_at`` is for those before the first time."""
+        """Start without messages; ``fallback_at`` is the time of messages before the first recorded time."""
         self.native_id = native_id
         self.system_texts: list[str] = []
         self.turn_of: list[_DraftTurn | None] = []
@@ -198,7 +198,7 @@ class _Turns:
         self._turns: list[_DraftTurn] = []
 
     def take(self, index: int, message: StoredMessage) -> None:
-        """Take the next message; one of a user starts a turn, and leading ones of the system are the prompt."""
+        """Process the next message; a user message starts a turn, and leading system messages are the prompt."""
         role = _ROLES.get(message.role)
         self._at = at = time_of(message.timestamp) or self._at
         if role is None:
@@ -263,15 +263,15 @@ class _Turns:
         turn.costs.append(cost)
 
     def _spent(self, turn: _DraftTurn, info: _CostInfo | None, at: datetime | None) -> tuple[Usage, CallCost]:
-        """Return usage and cost of an answer; one without ``cost_info`` has neither.
+        """Return usage and cost of an answer; without ``cost_info``, both are unknown.
 
-        A cost of 0 for tokens means that the service knew no price: then the list is asked.
+        A cost of 0 for tokens means that the service did not know the price: the price list is used instead.
         """
         if info is None:
             return UNKNOWN_USAGE, UNKNOWN_COST
         turn.provider = info.provider_name or turn.provider
         input_tokens, cached = count_of(info.input_tokens), count_of(info.cached_tokens)
-        if cached > input_tokens:  # this provider counts them apart
+        if cached > input_tokens:  # this provider counts them separately
             input_tokens += cached
         usage = Usage(input_tokens, count_of(info.output_tokens), cached_tokens=cached)
         usd = usd_of(info.total_cost_usd)
@@ -287,14 +287,14 @@ class _Turns:
         return usage, self._reading.prices.of(call, at or turn.at)
 
     def _text_of(self, message: StoredMessage) -> str:
-        """Return the text of a message: of its parts if it has any, because ``content`` is then only a digest."""
+        """Return the text of a message: that of its parts if it has any, because ``content`` is then only a digest."""
         if not message.parts:
             return message.content
         text = self._text_in(message.parts)
         return text or " ".join(f"[{part.type}]" for part in message.parts if part.type in MEDIA)
 
     def _result(self, message: StoredMessage, at: datetime | None) -> Message:
-        """Return the result of a tool: its parts, else its error, else what old versions have."""
+        """Return the result of a tool: its parts, or else its error, or else the field of old versions."""
         result = message.tool_result or _ToolResult()
         text = self._text_in(result.parts or ()) or result.error or result.content or message.content
         shown = self._reading.shortened(text)
@@ -311,7 +311,7 @@ class _Turns:
 
 
 def _summaries_of(stored: Sequence[StoredSummary], turn_of: Sequence[_DraftTurn | None]) -> Iterable[Summary]:
-    """Yield the summaries, whose ranges are of messages, mapped to the turns that hold these.
+    """Yield the summaries, with their ranges of messages mapped to ranges of turns.
 
     The end of a range is included if the next one starts right after it, and excluded otherwise.
     """
@@ -324,7 +324,7 @@ def _summaries_of(stored: Sequence[StoredSummary], turn_of: Sequence[_DraftTurn 
 
 
 def decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> T | None:
-    """Return a decoded value; ``None``, and a note, if it is damaged."""
+    """Return a decoded value; if it is damaged, note that and return ``None``."""
     if not data:
         return None
     try:
@@ -335,6 +335,6 @@ def decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, no
 
 
 def all_decoded(lines: Iterable[bytes], decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> list[T]:
-    """Return the decoded values of a list; one that is damaged is noted, and left out."""
+    """Return the decoded values of a list; damaged ones are noted and left out."""
     found = [decoded(line, decoder, f"{place}:{number}", notes) for number, line in enumerate(lines, 1)]
     return [each for each in found if each is not None]

@@ -1,4 +1,4 @@
-"""PromptKit's conversations in Redis, read with SCAN and in pipelines: no key is changed, and no expiry renewed."""
+"""Reads PromptKit's conversations in Redis, with SCAN and pipelines; it changes no keys and renews no expiries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 200
 MOST_MESSAGES_AT_ONCE = 10_000
-"""How much one pipeline fetches: memory is bounded by it, or by one conversation."""
+"""The most that one pipeline fetches, which bounds memory unless a single conversation is larger."""
 
 SCAN_COUNT = 1000
 USER_FIELD = b"user."
@@ -55,7 +55,7 @@ class PromptKitRedis:
         self._reading = reading
 
     def units(self) -> list[Unit]:
-        """Return one unit: a server tells nothing of what has changed."""
+        """Return one unit for the server, which does not report what has changed."""
         return [Unit(f"{self._where} {self._prefix}", f"redis://{self._where}#{self._prefix}")]
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:
@@ -74,7 +74,7 @@ class PromptKitRedis:
                 yield from self._conversations(group, advance)
 
     def _conversation_ids(self) -> list[bytes]:
-        """Return the ids by their keys, because no index has all of them; note parts that belong to none."""
+        """Return the ids found in keys, because no index has all of them; note parts without a conversation."""
         ids: set[bytes] = set()
         parts: set[bytes] = set()
         pattern = _GLOB.sub(r"\\\1", self._start.decode()) + "*"
@@ -92,7 +92,7 @@ class PromptKitRedis:
         return sorted(ids)
 
     def _groups(self, ids: Sequence[bytes]) -> Iterator[list[bytes]]:
-        """Yield ids to fetch together."""
+        """Yield groups of ids to fetch together."""
         for start in range(0, len(ids), MOST_AT_ONCE):
             some = ids[start : start + MOST_AT_ONCE]
             pipe = self._client.pipeline(transaction=False)
@@ -165,7 +165,7 @@ class PromptKitRedis:
         )
 
     def _nothing(self) -> ImportSourceError:
-        """Return the error for a prefix without conversations, which names others."""
+        """Return the error for a prefix without conversations, which names prefixes that have some."""
         others = set()
         for key in self._client.scan_iter(match="*:conversation:*:meta", count=SCAN_COUNT):
             others.add(key.partition(b":conversation:")[0].decode("utf-8", "replace"))
@@ -190,7 +190,7 @@ class PromptKitRedis:
 
 
 def open_reader(source: Source, reading: Reading) -> PromptKitRedis:
-    """Return a reader of a URL, or of a client."""
+    """Return a reader for a URL or a client."""
     try:
         from promptkit_nb.stores.redis_client import address_of, checked_client, client_of  # noqa: PLC0415 - an extra
     except ImportError as error:

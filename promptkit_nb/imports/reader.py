@@ -1,4 +1,4 @@
-"""What a reader of another tool's conversations does, and the source that it reads."""
+"""The protocol of readers of other tools' conversations, and the source that they read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where to read: ``location`` as the user gave it, a path, a URL or a client; ``files`` are those at a path.
+    """A source: ``location`` is the path, URL, or client given by the user; ``files`` are the files at a path.
 
     ``root`` is a file, or a directory whose files are listed; ``None`` if the location is not a path.
     """
@@ -33,7 +33,7 @@ class Source:
     prefix: str | None = None
 
     def name_of(self, location: str) -> str:
-        """Return how a file or directory is named: by its path below the root."""
+        """Return the name of a file or directory in the report: its path relative to the root."""
         root = str(self.root)
         below = location.removeprefix(f"{root}/")
         name: str = clean(below if below != location else os.path.basename(location))  # noqa: PTH119 - a Path is slow
@@ -47,7 +47,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file of a source, with its size in bytes and when it was changed, as the directory tells."""
+    """A file of a source, with its size in bytes and its modification time."""
 
     location: str
     size: int
@@ -56,10 +56,10 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is read in one go, such as a file; ``stamp`` changes whenever its content may have changed.
+    """A part of a source that is read at once, such as a file; ``stamp`` changes whenever its contents may have.
 
-    ``name`` is for the report, ``key`` the same at every import. A unit whose stamp is that of the previous import is
-    not read again.
+    ``name`` is for the report; ``key`` is the same at every import. A unit with the same stamp as at the previous
+    import is not read again.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Unit:
 
     @property
     def path(self) -> Path:
-        """The file or directory; of thousands, only those that are opened need it."""
+        """The file or directory; computed only for units that are opened."""
         return Path(self.location)
 
 
 def recognized(units: Iterable[Unit], look: Callable[[Unit], T], notes: Notes) -> Iterator[tuple[Unit, T]]:
-    """Yield each unit with what its first bytes say; one that cannot be opened is noted, and left out."""
+    """Yield each unit with the result of ``look``; units that cannot be opened are noted and left out."""
     for unit in units:
         try:
             yield unit, look(unit)
@@ -84,32 +84,32 @@ def recognized(units: Iterable[Unit], look: Callable[[Unit], T], notes: Notes) -
 
 
 class Reader(Protocol):
-    """Reads one tool's conversations; the module of a reader has ``open_reader(source, reading)``.
+    """Reads one tool's conversations; each reader's module defines ``open_reader(source, reading)``.
 
-    ``source`` is the tool's name, with which the ids of its conversations begin.
+    ``source`` is the tool's name; the ids of its conversations begin with it.
     """
 
     source: ClassVar[str]
 
     def units(self) -> Sequence[Unit]:
-        """Return what there may be to read, without opening it."""
+        """Return the units that may have to be read, without opening them."""
         ...
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> Sequence[Unit]:
-        """Return those of the changed units that are this tool's, in the order to read them.
+        """Return the changed units that this tool wrote, in the order in which to read them.
 
-        ``unchanged`` are units that will not be read, with what was imported from them before.
+        ``unchanged`` maps units that will not be read to the conversations imported from them earlier.
         """
         ...
 
     def read(self, unit: Unit, advance: Callable[[int], object]) -> Iterator[ConversationState]:
-        """Yield the conversations of a unit, the one that was active last at the end; ``advance`` takes bytes read."""
+        """Yield the conversations of a unit, the most recently active one last; ``advance`` takes the bytes read."""
         ...
 
 
 class OpenReader(Protocol):
-    """Opens a reader, or returns ``None`` if this tool cannot have written such a source."""
+    """Opens a reader, or returns ``None`` if this tool cannot have written the source."""
 
     def __call__(self, source: Source, reading: Reading) -> Reader | None:
-        """Look at the location, or at the files; nothing has to be opened."""
+        """Decide by the location or the names of the files, without opening them."""
         ...

@@ -1,4 +1,4 @@
-"""Values from other tools' files: JSON lines, texts, counts, times, and amounts, none of which can be trusted."""
+"""Reads untrusted values from other tools' files: JSON lines, texts, counts, times, and amounts."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ COST_PLACES = 12
 LARGEST_INTEGER = 2**63
 
 BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-"""What a damaged or hostile file may raise in a reader; it never stops the others."""
+"""Exceptions that a damaged or hostile file may raise in a reader; they do not stop the import."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
 
 class DamagedRecordError(ValueError):
-    """A line, a row, or a file is not what its format says; the message names the problem."""
+    """A line, a row, or a file violates its format; the message names the problem."""
 
 
 def decode_record(data: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return a decoded record; raise ``DamagedRecordError`` if it is not JSON, or has other types of values."""
+    """Decode a record; raise ``DamagedRecordError`` if it is not JSON, or has values of other types."""
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -44,7 +44,7 @@ def decode_record(data: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _decoded_leniently(data: bytes | str, decoder: msgspec.json.Decoder[T], first_error: Exception) -> T:
-    """Decode JSON with half of a surrogate pair, or a number that JSON does not have, which other tools write."""
+    """Decode JSON with lone surrogates, or numbers such as NaN that JSON does not allow; some tools write them."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     try:
         found: T = msgspec.convert(clean(json.loads(text)), decoder.type, strict=True)
@@ -54,7 +54,7 @@ def _decoded_leniently(data: bytes | str, decoder: msgspec.json.Decoder[T], firs
 
 
 def decoded_value(data: bytes) -> Any:
-    """Return a JSON value; data that is not JSON as text."""
+    """Decode a JSON value; return data that is not JSON as text."""
     try:
         return clean(msgspec.json.decode(data))
     except _UNDECODABLE:
@@ -62,7 +62,7 @@ def decoded_value(data: bytes) -> Any:
 
 
 def clean(value: object) -> Any:
-    """Return a JSON value that can be stored: whole characters, finite numbers, integers of 64 bits."""
+    """Return a JSON value that can be stored: no lone surrogates, finite numbers, 64-bit integers."""
     if isinstance(value, str):
         return without_lone_surrogates(value)
     if isinstance(value, dict):
@@ -93,7 +93,7 @@ def list_of(value: object) -> list[Any]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a JSON value is a number; true and false are none."""
+    """Return whether a JSON value is a number; true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

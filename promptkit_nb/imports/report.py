@@ -1,4 +1,4 @@
-"""The report of an import: what became of each conversation, and what could not be read."""
+"""The report of an import: the outcome of each conversation, and what could not be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Outcome = Literal["created", "extended", "unchanged", "changed here", "skipped",
 
 OUTCOMES: tuple[Outcome, ...] = ("created", "extended", "unchanged", "changed here", "skipped", "damaged")
 MOST_ROWS = 20
-"""How many problems the text and the table list; ``to_df()`` has all rows."""
+"""The most problems that the text and the table list; ``to_df()`` has all rows."""
 
 DETAIL_CHARACTERS = 160
 _COLUMNS = ("outcome", "source", "conversation_id", "place", "detail", "turns", "new_turns")
@@ -26,9 +26,9 @@ _COLUMNS = ("outcome", "source", "conversation_id", "place", "detail", "turns", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRow:
-    """What became of one conversation, or a damaged record or file, at its place.
+    """The outcome of one conversation, or a damaged record or file and its place.
 
-    ``turns`` are those of the conversation, ``new_turns`` those that were added or had grown.
+    ``turns`` counts the turns of the conversation, ``new_turns`` those that were added or extended.
     """
 
     outcome: Outcome
@@ -42,11 +42,11 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What ``import_chats`` did; shown as a table in notebooks, as text elsewhere.
+    """The result of ``import_chats``, shown as a table in notebooks and as text elsewhere.
 
     ``rows`` has a row for each conversation, and for each file or record that could not be read. ``unknown_types``
-    counts records of types that no reader knows, ``unpriced_models`` calls of models without a known price, and
-    ``left_out`` what was cut, dropped or only counted. With ``dry_run`` nothing was written.
+    counts records of unknown types, ``unpriced_models`` calls of models without a known price, and ``left_out`` parts
+    that were cut, dropped, or only counted. With ``dry_run``, nothing was written.
 
     >>> from promptkit_nb import ImportReport
     >>> ImportReport(source="~/.codex", dry_run=True)
@@ -62,22 +62,22 @@ class ImportReport:
 
     @property
     def created(self) -> tuple[str, ...]:
-        """The ids of conversations that are new here."""
+        """The ids of new conversations."""
         return self._ids("created")
 
     @property
     def extended(self) -> tuple[str, ...]:
-        """The ids of conversations with new or grown turns."""
+        """The ids of conversations with new or extended turns."""
         return self._ids("extended")
 
     @property
     def unchanged(self) -> tuple[str, ...]:
-        """The ids of conversations that were here already."""
+        """The ids of conversations that did not change since the previous import."""
         return self._ids("unchanged")
 
     @property
     def changed_here(self) -> tuple[str, ...]:
-        """The ids of conversations that were changed here, and were left alone."""
+        """The ids of conversations that were changed in the store, and therefore left alone."""
         return self._ids("changed here")
 
     @property

@@ -1,4 +1,4 @@
-"""Where an import reads: a server, a file, or the files below a directory, and the errors for what cannot be read."""
+"""Finds the source of an import: a server, a file, or the files in a directory; and errors for unreadable ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 def source_of(location: object, prefix: str | None) -> Source:
-    """Return a source; raise ``ImportSourceError`` if there is none at the location."""
+    """Return the source at a location; raise ``ImportSourceError`` if there is none."""
     if isinstance(location, str) and location.startswith(_REDIS_SCHEMES):
         return Source(location, prefix=prefix)
     if callable(getattr(location, "scan_iter", None)):
@@ -42,7 +42,7 @@ def source_of(location: object, prefix: str | None) -> Source:
 
 
 def name_of(source: Source) -> str:
-    """Return how the report names a source, without the password of a URL."""
+    """Return the name of a source for the report, without the password of a URL."""
     location = source.location
     if isinstance(location, str) and "://" in location:
         scheme, _, rest = location.partition("://")
@@ -51,7 +51,7 @@ def name_of(source: Source) -> str:
 
 
 def not_understood(source: Source) -> ImportSourceError:
-    """Return the error for a source that no reader can read: what is understood, and what was found."""
+    """Return the error for a source that no reader supports: what was found, and what is supported."""
     if source.root is None:
         return ImportSourceError(f"{name_of(source)} has no conversations. {UNDERSTOOD}.")
     if source.root.is_file():
@@ -81,7 +81,7 @@ def _described(path: Path) -> str:
 
 
 def _files_at(root: Path) -> Iterator[FoundFile]:
-    """Yield a file, or the files below a directory in the order of their names; links to directories stay closed."""
+    """Yield a file, or all files in a directory, sorted by name; links to directories are not followed."""
     if not root.is_dir():
         stat = root.stat()
         yield FoundFile(str(root), stat.st_size, stat.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Writes imported conversations: new ones are created, grown ones replaced, and nothing that was done here is lost."""
+"""Writes imported conversations: creates new ones and extends grown ones, without losing changes in the store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 RECORD = "imported_from"
-"""The key of metadata with what the next import needs: unit, stamp, digest of what was written, and its title."""
+"""The key in the metadata for the next import: unit, stamp, digest of what was written, and title."""
 
 _REFUSED = (errors.InvalidArgumentError, errors.InvalidConversationIdError, errors.ConversationChangedError)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a conversation was read: its unit, and what to remember of it; a stamp once all of the unit is written."""
+    """The origin of a conversation: its unit, and the unit's stamp once all of the unit is written."""
 
     unit: str
     place: str
@@ -33,14 +33,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes the conversations of one import into a store; with ``dry_run``, only tells what it would do."""
+    """Writes the conversations of one import into a store; with ``dry_run``, only reports what it would do."""
 
     store: StateStore
     user_id: str
     id_prefix: str
     dry_run: bool
     heads: dict[str, Head] = field(default_factory=dict)
-    """What the store has under the ids of this import."""
+    """The heads in the store with ids of this import."""
 
     def write(self, found: ConversationState, origin: Origin) -> ReportRow:
         """Create or extend a conversation."""
@@ -102,7 +102,7 @@ class Writer:
 
 
 def digest_of(state: ConversationState) -> str:
-    """Return a hash of all that an import writes of a conversation, except its metadata."""
+    """Return a hash of everything that an import writes for a conversation, except its metadata."""
     digest = hashlib.blake2b(repr(state.system_prompt).encode("utf-8", "replace"), digest_size=16)
     for turn in state.turns:
         digest.update(encode_turn(turn))
@@ -122,7 +122,7 @@ def digest_of(state: ConversationState) -> str:
 def _recorded(
     state: ConversationState, origin: Origin, digest: str, stored: ConversationState | None = None
 ) -> ConversationState:
-    """Return the state with what the next import needs; metadata and titles that were set here stay."""
+    """Return the state with the metadata for the next import; metadata and titles set in the store stay."""
     title = state.metadata.get("title")
     record: dict[str, object] = {"unit": origin.unit, "digest": digest, "title": title}
     if origin.stamp is not None:
@@ -140,7 +140,7 @@ def _recorded(
 
 
 def _merged(found: ConversationState, stored: ConversationState) -> ConversationState:
-    """Return what the source has now, and the turns that it no longer has, in their order."""
+    """Return the current turns of the source, and stored turns that it does not have any more, in order."""
     seen = {turn.id for turn in found.stored_turns}
     gone = [turn for turn in stored.turns if turn.id not in seen]
     branches = [branch for branch in stored.branches if not any(turn.id in seen for turn in branch.turns)]
