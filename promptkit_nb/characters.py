@@ -1,4 +1,4 @@
-"""Characters of text from models, servers and files: what can be encoded, and what a terminal can show safely."""
+"""Makes text from models, servers, and files safe to encode, and safe to show in terminals and DataFrames."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def without_lone_surrogates(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return the text as a terminal can show it: it cannot control the terminal, or show itself in another order.
+    r"""Return the text in a form that is safe to print: it cannot control a terminal, or change the order of its text.
 
-    Control characters are left out, except line breaks and tabs. Bidirectional overrides, embeddings and isolates
-    become visible.
+    Control characters are removed, except line breaks and tabs. Bidirectional overrides, embeddings, and isolates
+    are made visible.
 
     >>> printable("\x1b[31mred\r\n"), printable("moc.\u202eexample")
     ('[31mred\n', 'moc.⟨RLO⟩example')
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return the text as a DataFrame holds it: as of ``printable``, but escapes stay visible, as ``␛``.
+    r"""Return the text for a DataFrame: as ``printable`` does, but with escapes shown as ``␛``.
 
     >>> visible("\x1b[31mred\r\n")
     '␛[31mred\n'
@@ -64,7 +64,7 @@ _PLAIN = {"…": "...", "·": "-", "≤": "<=", "—": "--", "\u2013": "-", "✎
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Replace what an encoding lacks: our own marks by plain ones, other characters by their code."""
+    """Replace characters that an encoding lacks: our own symbols by ASCII ones, others by their escape codes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
@@ -76,7 +76,7 @@ codecs.register_error("promptkit.plain", _plain)
 
 
 def terminal_text(text: str, encoding: str | None = None) -> str:
-    r"""Return the text as ``printable`` does, without what standard output cannot encode (or this ``encoding``).
+    r"""Return ``printable`` text, with replacements for characters that standard output (or ``encoding``) lacks.
 
     >>> terminal_text("└─ 你好… · 2", encoding="latin-1")
     '`- \\u4f60\\u597d... · 2'
@@ -89,7 +89,7 @@ def terminal_text(text: str, encoding: str | None = None) -> str:
 
 
 def composed(text: str) -> str:
-    r"""Return the text with composed accents (Unicode's NFC), so that texts that look equal are equal.
+    r"""Return the text in Unicode's NFC form, with composed accents, so that equivalent texts are equal.
 
     >>> composed("e\u0301") == "\u00e9"
     True
@@ -98,7 +98,7 @@ def composed(text: str) -> str:
 
 
 def equal_forms(text: str) -> tuple[str, ...]:
-    r"""Return the text as it is, composed, and decomposed; each form once.
+    r"""Return the distinct forms of the text: as given, composed, and decomposed.
 
     >>> equal_forms("eda"), [len(form) for form in equal_forms("e\u0301")]
     (('eda',), [2, 1])
@@ -109,7 +109,7 @@ def equal_forms(text: str) -> tuple[str, ...]:
 
 
 def folded(text: str) -> str:
-    r"""Return the text to compare it without regard to case, in every writing system, and to how accents are encoded.
+    r"""Return a form of the text for comparisons that ignore case, in every script, and the encoding of accents.
 
     >>> folded("E\u0301COLE") == folded("\u00e9cole"), folded("Straße")
     (True, 'strasse')

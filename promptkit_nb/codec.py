@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState, Settings, Summary, Totals
 
 FORMAT_VERSION = 1
-"""The format of a store, of a file, and of a conversation that holds nothing new since."""
+"""The format of stores and files, and of conversations without fields that were added later."""
 
 NEWEST_FORMAT = 2
-"""Usage with ``cache_write_tokens`` or ``unknown``, and imported turns, which earlier versions would lose."""
+"""The format of conversations with imported turns, or usage with ``cache_write_tokens`` or ``unknown``."""
 
 SALVAGE = (
     "Nothing was changed; restore the store from a backup, or save what can be read with: "
@@ -42,10 +42,10 @@ D = TypeVar("D", bound="DataclassInstance")
 
 MOST_COUNT = 10**12
 MOST_USD = Decimal(10**9)
-"""More tokens and dollars than one call ever takes: a mistake, which would break sums and what they decide."""
+"""The most tokens and dollars of one call; more is a mistake that would spoil totals and budgets."""
 
 MOST_TOTAL = 10**15
-"""More than any sum of them; 64 bits can hold it."""
+"""The largest valid total, which fits into 64 bits."""
 
 _UNKNOWN_COUNTS = (("truncated", 0), ("cell_call", 0), ("counted_input_tokens", None))
 
@@ -56,7 +56,7 @@ _STABLE_TYPES: set[tuple[type | str, ...]] = set()
 
 
 def _plain_or_refused(value: object) -> object:
-    """Return a value that JSON does not know as a plain one; raise ``TypeError`` if it is not almost that."""
+    """Return a value such as ``numpy.int64`` as a type that JSON has; raise ``TypeError`` for other values."""
     found = plain(value)
     if found is value:
         raise TypeError(f"a {type(value).__name__} is not a value of JSON")
@@ -119,7 +119,7 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
 
 
 def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
-    """Return the turn that ``encode_turn`` wrote, with absurd values unknown; errors as of ``decode``."""
+    """Return a turn from ``encode_turn``, with absurd values made unknown; raises the same errors as ``decode``."""
     turn = decode(data, Turn, conversation_id)
     changes: dict[str, Any] = {} if has_known_spending(turn) else _known_spending(turn)
     counts = ((name, unknown, getattr(turn, name) or 0) for name, unknown in _UNKNOWN_COUNTS)
@@ -132,17 +132,17 @@ def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
 
 
 def has_known_spending(paid: Turn | Summary) -> bool:
-    """Return whether usage and cost are not absurd; earlier versions stored any number."""
+    """Return whether usage and cost are plausible; earlier versions stored any number."""
     return not (is_absurd_usage(paid.usage) or (paid.cost is not None and is_absurd_cost(paid.cost)))
 
 
 def summary_as_read(summary: Summary) -> Summary:
-    """Return a stored summary, with absurd values unknown."""
+    """Return a stored summary, with absurd values made unknown."""
     return summary if has_known_spending(summary) else replace(summary, **_known_spending(summary))
 
 
 def totals_as_read(totals: Totals) -> Totals:
-    """Return stored totals, with absurd values unknown."""
+    """Return stored totals, with absurd values made unknown."""
     if not are_absurd_totals(totals):
         return totals
     tokens = totals.tokens if 0 <= totals.tokens <= MOST_TOTAL else 0
@@ -168,7 +168,7 @@ def check_format(version: int, where: str, newest: int = FORMAT_VERSION) -> None
 
 
 def format_of(paid: Iterable[Turn | Summary]) -> int:
-    """Return the format of a conversation with these turns and summaries: newer only if it holds something new."""
+    """Return the format of a conversation with these turns and summaries, newer only if they use later fields."""
     is_newer = any(
         each.usage.cache_write_tokens or each.usage.unknown or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
         for each in paid
@@ -289,21 +289,21 @@ def _check_cost(what: str, name: str, cost: Decimal | None) -> None:
 
 
 def is_absurd_usage(usage: Usage) -> bool:
-    """Return whether a count is negative, or more than a call ever takes."""
+    """Return whether a count is negative, or larger than that of any call."""
     counts: tuple[int, ...] = _values_of_usage(usage)
     return min(counts) < 0 or max(counts) > MOST_COUNT
 
 
 def is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
-    """Return whether a cost is negative, not a number, or more than a call ever costs."""
+    """Return whether a cost is negative, not a number, or larger than that of any call."""
     if not cost.is_finite() or not 0 <= cost <= most_usd:
         return True
     exponent = cost.as_tuple().exponent
-    return not (isinstance(exponent, int) and abs(exponent) <= MOST_DECIMALS)  # to write it takes as many characters
+    return not (isinstance(exponent, int) and abs(exponent) <= MOST_DECIMALS)  # as many characters as that when written
 
 
 def are_absurd_totals(totals: Totals) -> bool:
-    """Return whether a sum is negative, not a number, or more than any; it is called for each record that is read."""
+    """Return whether a total is negative, not a number, or too large; called for each record that is read."""
     counts, cost = (totals.tokens, totals.priced, totals.unpriced), totals.cost
     is_sum = cost.is_finite() and 0 <= cost <= MOST_TOTAL and abs(cost.adjusted()) <= MOST_DECIMALS
     return min(counts) < 0 or max(counts) > MOST_TOTAL or not is_sum
@@ -393,7 +393,7 @@ _UsageForm = msgspec.defstruct(
     ],
     omit_defaults=True,
 )
-"""Usage as it is written: all fields of format 1, and later ones only if they say something."""
+"""Usage as stored: all fields of format 1, and later fields only if they are set."""
 
 
 def _form_of_usage(usage: object) -> object:
@@ -402,7 +402,7 @@ def _form_of_usage(usage: object) -> object:
 
 
 def _form_of_settings(settings: Settings) -> object:
-    """Return settings within a record, which are written with all their fields; the kind only if it is no chat."""
+    """Return the stored form of settings: all fields, but ``kind`` only if it is not ``"chat"``."""
     kind: type = type(settings)
     names_and_defaults, values_of = _stored_fields(kind)
     values = zip(names_and_defaults, values_of(settings), strict=True)
@@ -413,7 +413,7 @@ _KIND = ("kind", "source")
 
 
 def _form_of_summary(summary: Summary) -> object:
-    """Return a summary within a record, which is written with all its fields."""
+    """Return the stored form of a summary, with all its fields."""
     kind: type = type(summary)
     names_and_defaults, values_of = _stored_fields(kind)
     values = zip(names_and_defaults, values_of(summary), strict=True)

@@ -1,7 +1,7 @@
-"""How an answer ended: the one place that decides whether it is whole.
+"""Decides how an answer ended, and whether it is whole.
 
-Servers report the end in many words. An answer is whole only if its reason is a known one and no error came with it;
-replay, summaries, and code that is taken from an answer go by this verdict.
+Servers use many finish reasons. An answer is whole only if its reason is a known one and no error came with it. Replay,
+summaries, and ``--code`` use only such answers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 Ending = Literal["whole", "cut", "unknown", "filtered", "broken", "interrupted"]
 
 UNKNOWN = "unknown"
-"""The finish reason of an answer whose server gave none."""
+"""The finish reason to store if the server gave none."""
 
 USUAL_REASONS = ("stop", "tool_calls")
-"""Finish reasons of OpenAI for whole answers; nothing has to be decided about them."""
+"""OpenAI's finish reasons for whole answers, which need no further check."""
 
 _WHOLE = frozenset(
     {
@@ -71,7 +71,7 @@ def ending_of(finish_reason: str | None) -> Ending:
     words = re.sub(r"[\s-]+", "_", finish_reason.strip()).casefold().removeprefix("finish_reason_")
     if words in _WHOLE:
         return "whole"
-    # Filters come first: "ERROR_TOXIC" is one.
+    # Filters come first, because of reasons such as "ERROR_TOXIC".
     patterns: tuple[tuple[Ending, re.Pattern[str]], ...] = (
         ("filtered", _FILTERED),
         ("broken", _BROKEN),
@@ -81,17 +81,17 @@ def ending_of(finish_reason: str | None) -> Ending:
 
 
 def is_whole(finish_reason: str | None) -> bool:
-    """Return whether the answer is all that the model had to say: it may become a summary, a value, or code."""
+    """Return whether the answer is complete, so that it may be used as a summary, a value, or code."""
     return ending_of(finish_reason) == "whole"
 
 
 def is_replayable(finish_reason: str | None) -> bool:
-    """Return whether the same request may be answered with this answer again: it is whole, or cut at a limit."""
+    """Return whether the answer may be replayed: it is whole, or cut at the output limit."""
     return ending_of(finish_reason) in ("whole", "cut")
 
 
 def decisive_reason(finish_reason: str, vendor_reasons: Iterable[str]) -> str:
-    """Return the reason that decides: a gateway may report ``stop`` for an answer that its vendor calls failed.
+    """Return the decisive finish reason: a gateway may report ``stop`` although the vendor reports a failure.
 
     >>> decisive_reason("stop", ["network_error"]), decisive_reason("stop", ["STOP_REASON_EOS"])
     ('network_error', 'stop')
@@ -107,7 +107,7 @@ def decisive_reason(finish_reason: str, vendor_reasons: Iterable[str]) -> str:
 def failure_of(finish_reason: str | None, text: str, source: str) -> ProviderError | None:
     """Return the error for an answer that failed, or that a filter refused; ``None`` if it can be stored.
 
-    ``source`` is who answered: a host, or the name of a provider.
+    ``source`` names the host or the provider.
     """
     ending = ending_of(finish_reason)
     if ending == "broken":
@@ -125,7 +125,7 @@ def failure_of(finish_reason: str | None, text: str, source: str) -> ProviderErr
 
 
 def ending_words(finish_reason: str | None) -> str:
-    """Return in a few words why an answer is not whole; empty if it is.
+    """Return a short reason why an answer is not whole; empty if it is.
 
     >>> ending_words("max_tokens"), ending_words("stop")
     ('cut at the output limit', '')

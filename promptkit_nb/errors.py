@@ -58,7 +58,7 @@ class PromptKitError(Exception):
     """
 
     def __str__(self) -> str:
-        """Return the message; names and paths in it cannot control a terminal."""
+        """Return the message, in a form that is safe to print in a terminal."""
         return printable(super().__str__())
 
 
@@ -229,7 +229,7 @@ class ProviderError(PromptKitError):
     """The provider failed to answer.
 
     ``partial`` is the text received before the failure (``""`` if none). ``unsent`` is the user's message, ready to be
-    sent again. ``completion`` is what the server reported of the failed answer, such as its usage; ``None`` if nothing.
+    sent again. ``completion`` is what the server reported about the failed answer, such as its usage, or ``None``.
 
     >>> from promptkit_nb import ConversationManager, OpenAIProvider, ProviderError
     >>> provider = OpenAIProvider("any", base_url="http://127.0.0.1:1/v1", max_retries=0)  # nothing listens there
@@ -394,7 +394,7 @@ class ReplayMissError(PromptKitError):
 
 
 class ImportSourceError(PromptKitError):
-    """Another tool's conversations cannot be read: there is nothing that ``import_chats`` understands, or no access.
+    """``import_chats`` cannot read a source: it is not in a supported format, or cannot be accessed.
 
     >>> import tempfile
     >>> from promptkit_nb import ImportSourceError, MemoryStore, import_chats

@@ -21,7 +21,7 @@ def check_conversation_id(conversation_id: str) -> str:
     """Return the id, or raise ``InvalidConversationIdError``; any text is valid that is neither blank nor too long."""
     problem = _problem_of(conversation_id)
     if problem is None:
-        return str.__str__(conversation_id)  # of a subclass, too, the plain text
+        return str.__str__(conversation_id)  # plain text, even for a subclass
     raise InvalidConversationIdError(
         f"{_shortened(conversation_id)} cannot be a conversation id: {problem}. "
         'Use any text, for example "user:alice:session:1".'
@@ -43,7 +43,7 @@ def check_own_user(owner: str | None, user_id: str | None) -> None:
 
 
 def is_same_id(one: object, other: str) -> bool:
-    r"""Return whether two ids are the same text, however their accents are encoded.
+    r"""Return whether two ids are equal, regardless of how their accents are encoded.
 
     >>> is_same_id("Zoe\u0308", "Zo\u00eb"), is_same_id("zoe", "Zoe")
     (True, False)

@@ -1,4 +1,4 @@
-"""Values that are almost Python's own, such as ``numpy.int64`` or a subclass of ``str``, made plain."""
+"""Converts values such as ``numpy.int64``, or a subclass of ``str``, to Python's built-in types."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
-def plain(value: Any) -> Any:  # the type of the result is the plain one of what was given
-    """Return a text or a number as Python's own type; any other value unchanged.
+def plain(value: Any) -> Any:  # the result's type depends on the value
+    """Return text and numbers as built-in types; return any other value unchanged.
 
-    A subclass of ``str`` may format, compare, or hash as it likes, and libraries refuse the numbers of NumPy.
+    A subclass of ``str`` may change formatting, comparison, or hashing, and some libraries refuse NumPy's numbers.
 
     >>> class Shouting(str):
     ...     def __str__(self):

@@ -32,7 +32,7 @@ _PRICES_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """The cost of a call in US dollars, and where it comes from; ``usd`` is ``None`` if it is unknown.
+    """The cost of a call in US dollars, and its source; ``usd`` is ``None`` if it is unknown.
 
     ``source`` is ``"reported"`` (by the server), ``"list"`` (the price list, whose version is ``price_list``) or
     ``"yours"``.
@@ -69,7 +69,7 @@ class Price:
 
     def __init__(
         self,
-        input: Decimal | float,  # noqa: A002 - the word of every price list
+        input: Decimal | float,  # noqa: A002 - the usual word in price lists
         output: Decimal | float,
         cached_input: Decimal | float | None = None,
         cache_write: Decimal | float | None = None,
@@ -100,7 +100,7 @@ class Price:
 def _exact_usd(name: str, usd: object) -> Decimal:
     usd = plain(usd)
     if isinstance(usd, (int, float, Decimal)) and not isinstance(usd, bool) and isfinite(usd) and usd >= 0:
-        return Decimal(str(usd)).copy_abs()  # through text, so that 0.15 is exactly fifteen hundredths
+        return Decimal(str(usd)).copy_abs()  # from text, so that 0.15 is exact
     raise InvalidArgumentError(
         f"{name}={usd!r:.80} is not a price; give US dollars per million tokens, as in Price(input=0.15, output=0.60). "
         "(A provider's price() returns CallCost(usd, source).)"
@@ -119,11 +119,11 @@ def price_of(
     """Return the cost of this usage with this model, at the prices of that time.
 
     ``prices`` maps exact model names to ``Price`` or to dollars per million tokens (input, output); these prices take
-    precedence. The price list is searched for the server at ``base_url`` first, then for the name alone: the same model
-    costs more at one server than at another. A name matches as a whole, apart from its version; names of local or free
-    variants, such as ``deepseek-r1:8b``, are other models. ``cache_write_1h_tokens`` are those of the written ones that
-    the provider keeps for an hour instead of minutes. An unknown model, or contradictory usage, gives
-    ``CallCost(None, None)``.
+    precedence. The price list is searched for the server at ``base_url`` first, then for the name alone, because
+    servers charge different prices for the same model. A name must match as a whole, apart from its version; names of
+    local or free variants, such as ``deepseek-r1:8b``, are other models. ``cache_write_1h_tokens`` is the part of the
+    written tokens that the provider caches for an hour instead of minutes. An unknown model, or contradictory usage,
+    gives ``CallCost(None, None)``.
 
     >>> from datetime import UTC, datetime
     >>> from promptkit_nb.turns import Usage
@@ -148,10 +148,9 @@ def price_of(
 
 
 def listed_prices(model: str, usage: Usage, at: datetime) -> ModelPrice | None:
-    """Return what the price list says of a model at that time, per million tokens of each kind; ``None`` if nothing.
+    """Return the list prices of a model at that time, per million tokens of each kind; ``None`` if it is not listed.
 
-    ``usage`` is that of a call: a model without a price for a kind of tokens in it has no price. Also ``None`` if the
-    price depends on the time of the day.
+    Also ``None`` if a kind of tokens in ``usage`` has no price, or if the price depends on the time of day.
     """
     if is_local_or_free(model):
         return None
@@ -210,12 +209,12 @@ def _checked_price(model: str, price: object) -> Price:
         ) from error
 
 
-# Tags of Ollama (a size, a quantization, or latest) and of OpenRouter's free models, which are not the listed model.
+# Tags of Ollama (a size, a quantization, or latest) and of OpenRouter's free models: these are not the listed models.
 _LOCAL_OR_FREE = re.compile(
     r":(?:latest|free|e?\d+(?:\.\d+)?[bm]\b|\d+x\d+b\b|i?q\d|fp?\d|bf16|int\d|[\w.-]*-(?:i?q\d|fp\d))", re.IGNORECASE
 )
 
-# What may follow a model's name in the list: a date, a version, or a stage. Anything else makes it another model.
+# Suffixes that a listed model's name may have: a date, a version, or a stage. Any other suffix makes another model.
 _VERSION = re.compile(r"(?:[-@._:]?(?:v?\d+|latest|preview|exp|experimental|beta|instruct|thinking|maas)(?![a-z]))*")
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=\D|$)")
 
@@ -224,7 +223,7 @@ _LITERAL_CLAUSES = frozenset({"starts_with", "contains", "ends_with"})
 
 
 def is_local_or_free(model: str) -> bool:
-    """Whether a name has the tag of a local or free variant, which the price list does not know.
+    """Return whether a name has the tag of a local or free variant, which is not in the price list.
 
     >>> is_local_or_free("deepseek-r1:8b"), is_local_or_free("deepseek-r1")
     (True, False)
@@ -233,7 +232,7 @@ def is_local_or_free(model: str) -> bool:
 
 
 def _is_whole_match(clause: Any, name: str) -> bool:
-    """Return whether a clause of the price list matches the whole name, apart from its version and its vendor."""
+    """Return whether a clause of the price list matches the whole name, apart from its version and vendor."""
     if hasattr(clause, "or_"):
         return any(_is_whole_match(each, name) for each in clause.or_)
     if hasattr(clause, "and_"):
@@ -284,7 +283,7 @@ def price_list_version() -> str:
 def usd_per_million(provider: Provider, model: str, at: datetime) -> tuple[Decimal | None, Decimal | None]:
     """Return the price of a model in US dollars per million input and output tokens, ``None`` if it is unknown.
 
-    It is that of short requests: for long ones, some models cost more.
+    The price applies to short requests; some models cost more for long ones.
     """
     costs = (provider.price(model, usage, at).usd for usage in (Usage(1000, 0), Usage(0, 1000)))
     input_usd, output_usd = (None if usd is None else usd * 1000 for usd in costs)
@@ -358,7 +357,7 @@ def cost_range(
         low_usd = high_usd = None
     else:
         written_usd = expected_usd(provider, model, Usage(most, output_tokens, cache_write_tokens=most), at)
-        high_usd = max(high_usd, written_usd or high_usd)  # some providers charge extra for writing to their cache
+        high_usd = max(high_usd, written_usd or high_usd)  # some providers charge more for cache writes
         again_usd = (_cost_again(turn, provider, model, output_tokens, at) for turn in recent)
         high_usd = max([high_usd, *(usd for usd in again_usd if usd is not None)])
     return CostRange(
@@ -371,7 +370,7 @@ def cost_range(
 
 
 def expected_usd(provider: Provider, model: str, usage: Usage, at: datetime) -> Decimal | None:
-    """Return what the usage will cost: its price, else what a server that reports costs asked for earlier calls."""
+    """Return the expected cost: by price, or else by earlier costs that the server reported."""
     known = provider.price(model, usage, at).usd
     reported = getattr(provider, "expected_usd", None)
     return reported(model, usage) if known is None and reported is not None else known

@@ -1,4 +1,4 @@
-"""Regular files: read with a limit, and replaced atomically. Devices, pipes and directories are neither."""
+"""Reads regular files with a size limit, and replaces them atomically; refuses devices, pipes, and directories."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _KINDS = {
 
 @contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to read it; ``OSError`` if it is not a regular file. It never waits for the writer of a pipe."""
+    """Open a file for reading; ``OSError`` if it is not a regular file. It never waits for the writer of a pipe."""
     with open(path, "rb", opener=_open_at_once) as file:
         _check_is_regular(os.fstat(file.fileno()).st_mode)
         yield file
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """Return the contents of a file; ``OSError`` if it is larger, or not a regular file."""
+    """Return the contents of a file; ``OSError`` if it is larger than that, or not a regular file."""
     with reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= most_bytes and len(data := file.read(most_bytes + 1)) <= most_bytes:
@@ -42,7 +42,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def lines_of(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
-    """Yield the lines that are left of an open file; ``OSError`` if one is longer."""
+    """Yield the remaining lines of an open file; ``OSError`` if one is longer than that."""
     while line := file.readline(most_bytes + 1):
         if len(line) > most_bytes:
             raise OSError(errno.EFBIG, f"it has a line of more than {most_bytes:,} bytes")
@@ -53,8 +53,8 @@ def lines_of(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file, readable by its owner only, that replaces ``path`` when everything is written.
 
-    If the path is a symbolic link, the file that it leads to is replaced. Raises ``StoreUnavailableError`` if that is
-    not a regular file, or cannot be written.
+    If the path is a symbolic link, its target is replaced. Raises ``StoreUnavailableError`` if that is not a regular
+    file, or cannot be written.
     """
     target = path.absolute()
     try:
@@ -78,7 +78,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has neither pipes in directories nor the flag
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows, which has no such pipes
 
 
 def _check_is_regular(mode: int) -> None:

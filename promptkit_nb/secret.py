@@ -1,4 +1,4 @@
-"""Keys and passwords, held so that nothing that shows a value shows them."""
+"""Wraps keys and passwords, so that they never appear in outputs, tracebacks, logs, or pickles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 SHORTEST_CHARACTERS = 6
-"""Shorter ones are not looked for in texts, where they could be part of any word."""
+"""Shorter secrets are not replaced in texts, because they could be part of any word."""
 
 SHOWN = "[key]"
 _SHORTEST_WITH_DIGIT = 8
@@ -19,10 +19,9 @@ _SHORTEST_OF_LETTERS = 20
 
 
 class Secret:
-    """A key or a password. Only ``reveal()`` returns it; it is in no repr, no attribute, no pickle.
+    """A key or a password. Only ``reveal()`` returns it; it is not part of any repr, attribute, or pickle.
 
-    Functions that take a key as an argument put it into one at once, because tracebacks may show arguments and local
-    variables.
+    Functions that take a key as an argument wrap it at once, because tracebacks may show arguments and local variables.
 
     >>> key = Secret("sk-0123456789")
     >>> key, len(key.reveal())
@@ -32,20 +31,20 @@ class Secret:
     __slots__ = ("__weakref__", "reveal")
 
     reveal: Callable[[], str]
-    """Return the text: a function, so that nothing that shows attributes shows it."""
+    """Return the text; this is a function, so that listing the attributes does not show it."""
 
     def __init__(self, text: str = "", *, strips: bool = True) -> None:
-        """Hold the text, without whitespace around it unless ``strips`` is false."""
+        """Wrap the text, without whitespace around it unless ``strips`` is false."""
         held = text.strip() if strips else text
         self.reveal = lambda: held
 
     @classmethod
     def of(cls, value: object, *, strips: bool = True) -> Self | None:
-        """Return the secret that an argument holds, ``None`` if it is not text."""
+        """Wrap an argument; return ``None`` if it is not text."""
         return cls(str.__str__(value), strips=strips) if isinstance(value, str) else None
 
     def __repr__(self) -> str:
-        """Say whether there is one."""
+        """Show whether there is a secret."""
         return f"Secret({SHOWN if self else ''!r})"
 
     def __bool__(self) -> bool:
@@ -61,28 +60,28 @@ class Secret:
         return hash(self.reveal())
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Return this one, which never changes."""
+        """Return this object, which is immutable."""
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[()]]:
-        """Pickle as an empty one."""
+        """Pickle as an empty secret."""
         return Secret, ()
 
     def hidden_in(self, text: str) -> str:
-        """Return the text without it."""
+        """Return the text with the secret replaced."""
         found = self.reveal()
         return text.replace(found, SHOWN) if len(found) >= SHORTEST_CHARACTERS else text
 
 
 def hide_in_logs(secrets: Iterable[Secret], loggers: Iterable[str]) -> None:
-    """Replace these secrets in what the loggers of libraries log from now on, such as URLs and a server's headers."""
+    """From now on, replace these secrets in records of these loggers, such as URLs and a server's headers."""
     _hidden.add(secrets)
     for name in loggers:
         logging.getLogger(name).addFilter(_hidden)  # adding it again changes nothing
 
 
 class StreamHider(Generic[AnyStr]):
-    """Replaces secrets in text or bytes that arrive in pieces; what may be the beginning of one is held back.
+    """Replaces secrets in text or bytes that arrive in pieces; the possible beginning of a secret is held back.
 
     >>> hide = StreamHider([Secret("sk-0123456789")], "")
     >>> hide("It is sk-01"), hide("23456789!"), hide.rest()
@@ -90,7 +89,7 @@ class StreamHider(Generic[AnyStr]):
     """
 
     def __init__(self, secrets: Iterable[Secret], empty: AnyStr) -> None:
-        """Replace what looks like a key: a word such as ``ollama``, which local servers get, is left alone."""
+        """Replace secrets that look like keys; words such as ``ollama``, as used for local servers, are left alone."""
         self._held: AnyStr = empty
         self._hidden: list[Callable[[], AnyStr]] = []
         for secret in secrets:
@@ -99,7 +98,7 @@ class StreamHider(Generic[AnyStr]):
         self._shown: AnyStr = SHOWN.encode() if isinstance(empty, bytes) else SHOWN
 
     def __call__(self, piece: AnyStr) -> AnyStr:
-        """Return the piece, with what was held back, as far as it cannot be the beginning of a secret."""
+        """Return the text held back so far and the piece, up to a possible beginning of a secret."""
         if not self._hidden:
             return piece
         piece = self._held + piece
@@ -112,13 +111,13 @@ class StreamHider(Generic[AnyStr]):
         return piece[:cut]
 
     def rest(self) -> AnyStr:
-        """Return what is held back, at the end."""
+        """Return the text held back, at the end of the stream."""
         held, self._held = self._held, self._held[:0]
         return held
 
 
 def is_distinctive(text: str) -> bool:
-    """Whether a key is unlike any word, so that it can be replaced in answers."""
+    """Return whether a key is unlike any word, so that it can be replaced in answers."""
     has_digit = any(character.isdigit() for character in text)
     return len(text) >= (_SHORTEST_WITH_DIGIT if has_digit else _SHORTEST_OF_LETTERS)
 
@@ -128,7 +127,7 @@ def _as_type_of(empty: AnyStr, reveal: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _overlap(text: AnyStr, reveal: Callable[[], AnyStr]) -> int:
-    """Return how much of the end of the text is the beginning of the secret."""
+    """Return how many characters at the end of the text are the beginning of the secret."""
     lengths = range(min(len(text), len(reveal()) - 1), 0, -1)
     return next((length for length in lengths if text.endswith(reveal()[:length])), 0)
 
@@ -141,11 +140,11 @@ class _HidingFilter(logging.Filter):
         self._secrets: list[ReferenceType[Secret]] = []
 
     def add(self, secrets: Iterable[Secret]) -> None:
-        """Replace these, too, as long as they are in use."""
+        """Also replace these secrets, as long as they are in use."""
         self._secrets = [*(known for known in self._secrets if known() is not None), *map(ref, secrets)]
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Pass every record on, without the secrets."""
+        """Pass on every record, without the secrets."""
         said = record.getMessage()
         hidden = said
         for secret in (known() for known in self._secrets):

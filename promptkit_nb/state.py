@@ -90,10 +90,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class NotebookNote:
-    """The notebook that a conversation belongs to, as it was last seen.
+    """The last known notebook of a conversation.
 
-    ``path`` is its absolute path and ``host`` the machine; ``kernel`` is the name of the kernel, which lasts over
-    restarts. Without a path the front end did not tell it; a batch run has no kernel's name either.
+    ``path`` is its absolute path, and ``host`` the machine; ``kernel`` is the name of the kernel, which survives
+    restarts. ``path`` is empty if the front end did not report it; in a batch run, ``kernel`` is empty, too.
     """
 
     path: str = ""
@@ -102,7 +102,7 @@ class NotebookNote:
 
     @property
     def is_of_batch_run(self) -> bool:
-        """Whether a program executed the notebook, so that the conversation is not continued."""
+        """Whether a program executed the notebook; such a conversation is not continued."""
         return not (self.path or self.kernel)
 
 
@@ -111,8 +111,8 @@ class Settings:
     """The settings of a conversation, stored so that it can be resumed without the pack file.
 
     ``prompt`` is the pack's prompt when it was chosen (``Prompt.snapshot()``), ``variables`` the values that the user
-    set, ``max_tokens`` the context window in tokens. A conversation of the kind ``"imported"`` was read from another
-    tool, ``source``; it cannot be continued, but a fork of it can.
+    set, ``max_tokens`` the context window in tokens. A conversation of the kind ``"imported"`` comes from another tool,
+    ``source``; it cannot be continued, but forked.
     """
 
     model: str | None = None
@@ -125,7 +125,7 @@ class Settings:
     source: str = OWN_SOURCE
 
     def as_own(self) -> Settings:
-        """Return the settings for a copy of the conversation, which can be continued."""
+        """Return the settings for a fork of the conversation, which can be continued."""
         return self if self.kind != "imported" else replace(self, kind="chat", source=OWN_SOURCE)
 
 
@@ -136,7 +136,7 @@ class ConversationState:
     ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
     ``context_hash`` is the hash of the turns that were removed at the front. ``metadata`` has JSON values; times are in
     UTC. Three fields belong to the store and are not compared: ``dropped``, the totals of turns that were deleted from
-    the state (totals never fall), ``revision``, the number of writes, and ``notebook``, whose conversation it is.
+    the state (totals never fall), ``revision``, the number of writes, and ``notebook``.
 
     >>> from promptkit_nb import ConversationState
     >>> state = ConversationState("persistent-chat", "alice", system_prompt="You help.")
@@ -208,7 +208,7 @@ def carry_totals(state: ConversationState, former: ConversationState) -> Convers
 class Head:
     """A conversation without its turns; ``total_cost`` is in US dollars, ``None`` if no turn has a price.
 
-    ``kind`` is ``"imported"`` for a conversation that was read from another tool, ``source``.
+    ``kind`` is ``"imported"`` for a conversation from another tool, ``source``.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> manager = ConversationManager(DemoProvider())

@@ -1,6 +1,6 @@
-"""Thinking that a model writes at the beginning of its text, as in ``<think>…</think>``: it is not part of the answer.
+"""Separates thinking that a model writes at the beginning of its text, as in ``<think>…</think>``, from the answer.
 
-Many servers report it apart from the text; others, and conversations stored by version 0.1, have it in the text.
+Many servers report it separately; other servers, and conversations stored by version 0.1, have it in the text.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Literal
 _NAMES = ("think", "thinking", "thought", "seed:think")
 _PAIRS = {f"<{name}>": f"</{name}>" for name in _NAMES} | {"[think]": "[/think]"}
 MAY_BE_THINKING = ("<", "[t", "[T", " ", "\n", "\t", "\r")
-"""How a text begins if it may begin with thinking; a quick test, as most texts do not."""
+"""Possible beginnings of a text that starts with thinking; a quick test, because most texts do not."""
 
 _OPENING = re.compile(rf"\s*({'|'.join(map(re.escape, _PAIRS))})", re.IGNORECASE)
 _CLOSING = re.compile("|".join(map(re.escape, _PAIRS.values())), re.IGNORECASE)
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """Return the thinking at the beginning of a text, and the rest; a block that is not closed takes all of it.
+    """Return the thinking at the beginning of a text, and the rest; an unclosed block takes the whole text.
 
     >>> split_thinking("<think>Hmm, 6 times 7.</think>It is 42.")
     ('Hmm, 6 times 7.', 'It is 42.')
@@ -33,14 +33,14 @@ def split_thinking(text: str) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class ThinkingSplitter:
-    """Separates thinking from text that arrives in pieces; what may be the beginning of a tag is held back."""
+    """Separates thinking from text that arrives in pieces; the possible beginning of a tag is held back."""
 
     _state: Literal["start", "opened", "thinking", "closed", "text"] = "start"
     _held: str = ""
     _close: str = ""
 
     def feed(self, piece: str) -> tuple[str, str]:
-        """Return how much of the thinking, and of the text, is certain now."""
+        """Return the further thinking and text that are certain now."""
         if self._state == "text":
             return "", piece
         self._held += piece
@@ -52,7 +52,7 @@ class ThinkingSplitter:
         return thinking, self._more_text()
 
     def flush(self) -> tuple[str, str]:
-        """Return what was held back, at the end of the answer."""
+        """Return the text held back, at the end of the answer."""
         held, self._held = self._held, ""
         return ("", held) if self._state in ("start", "text") else (held, "")
 
@@ -61,7 +61,7 @@ class ThinkingSplitter:
         if opened is not None:
             self._state, self._close = "opened", _PAIRS[opened[1].lower()]
             self._held = self._held[opened.end() :]
-        elif closed := _CLOSING.match(self._held.lstrip()):  # its opening tag was in the prompt, or read by the server
+        elif closed := _CLOSING.match(self._held.lstrip()):  # the prompt or the server consumed the opening tag
             self._state = "closed"
             self._held = self._held.lstrip()[closed.end() :]
         elif not self._may_be_tag(self._held.lstrip()):
@@ -94,6 +94,6 @@ class ThinkingSplitter:
         return any(tag.startswith(lower) for pair in _PAIRS.items() for tag in pair)
 
     def _length_of_tag_begun(self) -> int:
-        """Return how many of the last characters may begin the closing tag."""
+        """Return how many of the last characters may be the beginning of the closing tag."""
         tail = self._held[-len(self._close) + 1 :].lower()
         return next((len(tail) - at for at in range(len(tail)) if self._close.startswith(tail[at:])), 0)

@@ -13,7 +13,7 @@ from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.thinking import MAY_BE_THINKING, split_thinking
 
 OWN_SOURCE = "promptkit_nb"
-"""The source of turns and conversations that this package made."""
+"""The source of turns and conversations made by this package."""
 
 INTERRUPTED = "interrupted"
 """The finish reason of an answer that the user stopped."""
@@ -36,8 +36,8 @@ class Usage:
     """Token counts of one call: reported by the provider, or counted offline (``estimated``).
 
     ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` (written to it) are included in
-    ``input_tokens``, and ``reasoning_tokens`` in ``output_tokens``. ``unknown`` means that the source of a turn tells
-    no usage: all counts are then 0, and DataFrames show them as missing.
+    ``input_tokens``, and ``reasoning_tokens`` in ``output_tokens``. ``unknown`` means that the source of a turn did not
+    record its usage: all counts are then 0, and DataFrames show them as missing.
 
     >>> from promptkit_nb import Usage
     >>> Usage(1000, 500, cached_tokens=400).total_tokens
@@ -61,11 +61,11 @@ class Usage:
 NO_USAGE = Usage(0, 0)
 
 PriceSource = Literal["reported", "list", "yours"]
-"""Where the cost of a turn comes from: the server, the list of prices, or prices that the user gave."""
+"""The source of a turn's cost: the server, the price list, or prices given by the user."""
 
 
 def price_source_of(stored: str | None) -> PriceSource | None:
-    """Return the price source of a turn; earlier versions stored the list, ``user``, or the name of the provider.
+    """Return the price source of a turn; earlier versions stored the list's name, ``user``, or the provider's name.
 
     >>> [price_source_of(stored) for stored in ("list", "genai-prices 0.2.3", "user", "openai")]
     ['list', 'list', 'yours', 'reported']
@@ -101,8 +101,8 @@ class Message:
     """One message of a turn.
 
     ``content`` is always the text; ``parts`` is empty unless the message has images. ``reasoning`` is stored for
-    reading and never sent back to the model. Version 0.1 stored thinking within the content of some answers: ``text``
-    is the content without it, and ``thinking`` is the reasoning wherever it is stored.
+    reading and never sent back to the model. Version 0.1 stored thinking in the content of some answers: ``text`` is
+    the content without it, and ``thinking`` is the reasoning from either field.
 
     >>> from promptkit_nb import Message
     >>> Message("user", "My name is Alice").content
@@ -137,7 +137,7 @@ class Message:
 
     @property
     def thinking(self) -> str:
-        """What the model thought before it answered; empty if unknown."""
+        """The model's thinking before its answer; empty if unknown."""
         if self.reasoning or self.role != "assistant" or not self.content.startswith(MAY_BE_THINKING):
             return self.reasoning or ""
         return split_thinking(self.content)[0]
@@ -147,10 +147,10 @@ class Message:
 class Turn:
     """One user message and everything the model produced for it; stored whole or not at all.
 
-    ``cost`` is in US dollars, or ``None`` if the price is unknown. ``price_source`` says where it comes from:
-    ``"reported"`` by the server, ``"list"`` (computed from the price list, whose version is ``price_list``), or
-    ``"yours"`` (computed from prices that you gave). In turns of earlier versions it is the name of the price list,
-    ``user``, or the name of the provider. ``source`` is the tool whose conversation it was imported from.
+    ``cost`` is in US dollars, or ``None`` if the price is unknown. ``price_source`` is ``"reported"`` (by the server),
+    ``"list"`` (computed from the price list, whose version is ``price_list``), or ``"yours"`` (computed from prices
+    that you gave). In turns of earlier versions it is the name of the price list, ``user``, or the name of the
+    provider. ``source`` is ``"promptkit_nb"``, or the tool from which the turn was imported.
     ``requested_model`` is the model asked for, ``model`` the one that answered, according to the server.
     ``thinking_ms`` is how long the model thought before its text, if it showed its thinking. ``cell_id``,
     ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
@@ -202,12 +202,12 @@ class Turn:
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought, in all of its messages; ``None`` if unknown."""
+        """The model's thinking in all of its messages; ``None`` if unknown."""
         return "\n\n".join(filter(None, [message.thinking for message in self.messages])) or None
 
     @property
     def has_tool_calls(self) -> bool:
-        """Whether the model called functions for its answer."""
+        """Whether the turn has tool calls."""
         return any(message.tool_calls or message.role == "tool" for message in self.messages)
 
     @property

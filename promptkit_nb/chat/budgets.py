@@ -275,7 +275,7 @@ class OpenCall:
         return tuple(self._warnings())
 
     def settle(self, cost_usd: Decimal | None, paid: KeptUsage | None = None) -> None:
-        """Enter the cost of a call that left no turn, and what it used; a second time does nothing.
+        """Record the cost and usage of a call that left no turn; calling it again does nothing.
 
         A call that was never sent costs ``Decimal(0)``. Warnings are left to the next call. A ledger that fails is not
         reported: the error of the call itself matters more.
@@ -291,7 +291,7 @@ class OpenCall:
             self.is_settled = True
 
     def settle_used(self, usage: Usage, cost_usd: Decimal | None, *, provider: str, model: str) -> None:
-        """Settle a call that left no turn and used this; its day is that of its start."""
+        """Settle a call that left no turn, with its usage; it counts for the day on which it started."""
         paid = KeptUsage.of(usage, cost_usd, user_id=self.user_id, at=self.opened_at, provider=provider, model=model)
         self.settle(cost_usd, paid)
 

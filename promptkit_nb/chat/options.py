@@ -19,7 +19,7 @@ _POSITION = re.compile(r"\d{1,4}|vscode-notebook-cell:.*", re.DOTALL)
 
 
 def is_position(cell_id: str) -> bool:
-    """Return whether the id of a cell tells only where the cell is, so that another cell gets it if cells move.
+    """Return whether a cell id is only a position, so that another cell gets it if cells move.
 
     >>> [is_position(each) for each in ("0", "12", "vscode-notebook-cell:/eda.ipynb#W0", "3f2a9c01", "setup")]
     [True, True, True, False, False]
@@ -45,7 +45,7 @@ class CellCall:
 
     @property
     def has_lasting_id(self) -> bool:
-        """Whether its cell keeps its id if cells move; ids that are numbers, and those of VS Code, are positions."""
+        """Whether the cell keeps its id if cells move; numeric ids and those of VS Code are positions."""
         return self.cell_id is not None and not is_position(self.cell_id)
 
 
@@ -109,7 +109,7 @@ def check_model(model: object) -> str | None:
     if model is None:
         return None
     if isinstance(model, str) and model.strip():
-        return str.__str__(model)  # of a subclass, too, the plain text
+        return str.__str__(model)  # plain text, even for a subclass
     raise InvalidArgumentError(
         f'model={model!r:.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
     )

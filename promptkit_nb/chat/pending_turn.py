@@ -229,7 +229,7 @@ class PendingTurn:
         return recorded(self._settings.hashes(self.question, before)[1], (archived,))
 
     def _answer_elsewhere(self) -> Turn | None:
-        """Return another notebook's answer to exactly this request, the oldest; none in which functions were called."""
+        """Return the oldest answer of another notebook to exactly this request, except turns with tool calls."""
         stored, user_id = self._services.stored, self._state.user_id
         found = stored.store.find_answers(self.replay_key, provider=self.provider.name, user_id=user_id)
         return recorded(self.replay_key, (turn for turn in found if not turn.has_tool_calls))
@@ -321,19 +321,19 @@ class PendingTurn:
                 return stored.branch_off(first, turn, since=since, charge=charge)
             return stored.append(turn, since=since, cell=self.options.cell, charge=charge)
         except (errors.StoreError, errors.InvalidArgumentError) as error:
-            self._settle(turn)  # it is paid, stored or not
+            self._settle(turn)  # the call is paid for, whether or not the turn is stored
             failure = _with_response(error, response)
             if failure is error:
                 raise
             raise failure from error
 
     def _settle_unsent(self) -> None:
-        """Release what is reserved for a call that costs nothing."""
+        """Release the reservation of a call that costs nothing."""
         if self._call is not None:  # a replayed answer has none
             self._call.settle(Decimal(0))
 
     def _settle(self, turn: Turn | None = None) -> None:
-        """Enter a call that left no turn; ``turn`` is the one that could not be stored, if there is one."""
+        """Record a call that left no turn; ``turn`` is the turn that could not be stored, if any."""
         if self._call is None:
             return
         if turn is not None:

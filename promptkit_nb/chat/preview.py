@@ -30,7 +30,7 @@ _FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
 class ContextLine:
     """One message of the request; ``turn`` is the index of its turn in the conversation, ``None`` outside of turns.
 
-    The kind of a system message with a summary in it is ``summary``; ``prompt`` is then the system prompt before it.
+    A system message that contains a summary has the kind ``summary``; ``prompt`` is the system prompt in front of it.
     """
 
     role: str
@@ -42,7 +42,7 @@ class ContextLine:
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """What to show of the message: a label and a text, or two if it has a prompt and a summary."""
+        """The rows to show, each a label and a text: two if the message has both a prompt and a summary, else one."""
         if self.kind != "summary":
             return [(self.role, self.content)]
         summary = ("summary", self.content.removeprefix(self.prompt).strip())

@@ -63,7 +63,7 @@ class RequestSettings:
 
 @dataclass(slots=True)
 class ReceivedAnswer:
-    """What has arrived of an answer, and how long the model thought before its text."""
+    """The part of an answer that has arrived, and how long the model thought before its text."""
 
     pieces: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
@@ -72,9 +72,9 @@ class ReceivedAnswer:
     _thought_until_s: float | None = None
 
     def take(self, event: StreamEvent, *, source: str) -> None:
-        """Add what a provider sent.
+        """Add a piece from the provider.
 
-        Raises a ``ProviderError`` if that is the end of an answer that failed; ``source`` is the provider's name.
+        Raises a ``ProviderError`` at the end of an answer that failed; ``source`` is the provider's name.
         """
         if isinstance(event, TextDelta):
             self._end_thinking()
@@ -103,12 +103,12 @@ class ReceivedAnswer:
 
     @property
     def reasoning(self) -> str:
-        """What the model thought so far."""
+        """The model's thinking so far."""
         return "".join(self.thoughts).strip()
 
     @property
     def thinking_ms(self) -> float | None:
-        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        """How long the model has been thinking, or thought before its text; ``None`` if it does not show thinking."""
         if self._thinking_since_s is None or not self.reasoning:
             return None
         until_s = time.perf_counter() if self._thought_until_s is None else self._thought_until_s
@@ -119,7 +119,7 @@ class ReceivedAnswer:
             self._thought_until_s = time.perf_counter()
 
     def usage(self, request: ChatRequest) -> Usage:
-        """Return what the provider reported, else a count of the request, the thinking, and the text."""
+        """Return the reported usage, or else our own count of the request, the thinking, and the text."""
         if self.completion is not None and self.completion.usage is not None:
             return self.completion.usage
         reasoning_tokens = count_tokens(self.reasoning, request.model) if self.thoughts else 0
@@ -131,9 +131,9 @@ class ReceivedAnswer:
         )
 
     def price(self, provider: Provider, request: ChatRequest, usage: Usage, at: datetime) -> CallCost:
-        """Return the reported cost, else the price: that of the requested model, then that of the answering one.
+        """Return the reported cost, or else a cost by the price of the requested model, then of the answering model.
 
-        A reported cost of 0 is free only if the list or the user says so, too: servers report it for unknown prices.
+        A reported cost of 0 counts only if the price list or the user also says 0: servers report 0 for unknown prices.
         """
         completion, model = self.completion, request.model
         reported_usd = None if completion is None else completion.cost_usd

@@ -55,7 +55,7 @@ class Snapshot:
         return Snapshot(state, (*self.context_hashes, chain_of([turn], self.context_hashes[-1])))
 
     def after_archiving(self, start: int, branch_id: str, head: Head) -> Snapshot:
-        """Return the snapshot after the turns from ``start`` became a branch, or itself if another process wrote."""
+        """Return the snapshot with the turns from ``start`` moved to a branch; unchanged if another process wrote."""
         state = self.state
         if head.revision != state.revision + 1:
             return self
@@ -77,7 +77,7 @@ class Snapshot:
         return Snapshot(changed, self.context_hashes[: start + 1]) if start else Snapshot.of(changed)
 
     def with_settings(self, settings: Settings, system_prompt: str | None, head: Head) -> Snapshot:
-        """Return the snapshot with these settings, or itself if another process wrote, too."""
+        """Return the snapshot with these settings; unchanged if another process wrote."""
         if head.revision != self.state.revision + 1:
             return self
         changed = replace(
@@ -132,9 +132,9 @@ class Snapshot:
         return len(self.state.turns) if target.branch_from is None else self.position_of(target.branch_from)
 
     def turn_made_since(self, cell: CellCall | None, since: ConversationState) -> Turn | None:
-        """Return the turn that this call made in another kernel after a state was read, ``None`` if there is none.
+        """Return the turn that another kernel stored for this call after a state was read, ``None`` if there is none.
 
-        An id that is just a position may be another cell's there.
+        A cell id that is only a position may belong to another cell in that kernel.
         """
         if cell is None or cell.cell_id is None:
             return None
@@ -146,7 +146,7 @@ class Snapshot:
         return None
 
     def archived_turn_of(self, cell: CellCall) -> Turn | None:
-        """Return the newest turn of this call that is on a branch, by the cell's id or else by its source."""
+        """Return the newest turn of this call on a branch, found by the cell's id or else by its source."""
         archived = [turn for branch in self.state.branches for turn in branch.turns]
         made = [turn for turn in archived if cell.made(turn)] or [turn for turn in archived if cell.has_source_of(turn)]
         return max(made, key=lambda turn: (turn.created_at, turn.id), default=None)
@@ -212,7 +212,7 @@ class StoredConversation:
         return self._checked(self.store.head(self.id))
 
     def get(self) -> ConversationState:
-        """Return the whole state; raise what ``head`` raises."""
+        """Return the whole state; raises the same errors as ``head``."""
         return self._checked(self.store.get(self.id))
 
     def read(self) -> Snapshot:
@@ -231,8 +231,8 @@ class StoredConversation:
     def append(self, turn: Turn, *, since: ConversationState, cell: CellCall | None, charge: Charge | None) -> int:
         """Add a turn, or replace the one that another kernel made for this cell since; return how many turns are stale.
 
-        ``since`` is the state that the question was asked in. Raises ``ConversationNotFoundError`` if the conversation
-        was deleted since.
+        ``since`` is the state in which the question was asked. Raises ``ConversationNotFoundError`` if the conversation
+        was deleted after that.
         """
         snapshot = self.refresh()
         self._check_not_recreated(since, snapshot)

@@ -57,12 +57,12 @@ class ResponseStream:
 
     @property
     def reasoning(self) -> str:
-        """What the model has thought so far."""
+        """The model's thinking so far."""
         return self._pending.received.reasoning
 
     @property
     def thinking_ms(self) -> float | None:
-        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        """How long the model has been thinking, or thought before its text; ``None`` if it does not show thinking."""
         return self._pending.received.thinking_ms
 
     def close(self) -> None:

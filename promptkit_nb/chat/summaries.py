@@ -65,7 +65,7 @@ class AppliedSummary:
 
 
 def text_of(summary: Summary) -> str:
-    """Return the text of a summary without thinking, which version 0.1 stored with it."""
+    """Return the text of a summary without the thinking that version 0.1 stored in it."""
     return split_thinking(summary.text)[1] or summary.text
 
 

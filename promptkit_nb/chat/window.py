@@ -64,8 +64,8 @@ class Window:
     """The messages of one request, and where they come from.
 
     ``messages`` are in the order in which they are sent: one system message with the prompt and a note for each of
-    ``applied_summaries``, the messages of ``turns``, the question. ``left_out`` are turns that are neither sent nor
-    summarized; turns that no server accepts, such as those without text, are in neither. ``token_count`` is the most
+    ``applied_summaries``, the messages of ``turns``, the question. ``left_out`` holds turns that are neither sent nor
+    summarized. Turns that servers refuse, such as those without text, are in neither list. ``token_count`` is the most
     that the server will count, ``counted_tokens`` our own count; both are ``None`` without a limit.
     """
 
@@ -112,7 +112,7 @@ def fit(
         raise _prompt_too_long(system, asked, fixed, max_tokens, estimator)
     usable = max_tokens if asked else max_tokens - estimator.of_message(_SHORTEST_QUESTION).expected
     summaries, size = _fitting(applied_summaries, turns, system_prompt, usable=usable, frame=frame, estimator=estimator)
-    if not summaries:  # an upper bound alone is no reason to refuse a request that probably fits
+    if not summaries:  # the request probably fits, so do not refuse it because of the upper bound
         size = TokenEstimate(fixed.counted, fixed.likely, min(fixed.expected, max_tokens))
     candidates = uncovered(turns, summaries)
     kept, size = _newest(candidates, size, usable, estimator)
@@ -206,7 +206,7 @@ def _fitting(
     frame: TokenEstimate,
     estimator: TokenEstimator,
 ) -> tuple[tuple[AppliedSummary, ...], TokenEstimate]:
-    """Return the summaries, without the oldest if necessary, such that they and the newest turn fit, and the size."""
+    """Return the summaries that fit together with the newest turn, dropping the oldest if necessary, and the size."""
     without = frame + estimator.of_messages(_system_message(system_prompt, ()))
     for dropped in range(len(applied_summaries)):
         rest = tuple(applied_summaries[dropped:])
@@ -219,11 +219,11 @@ def _fitting(
 
 
 def sent_messages(turn: Turn) -> tuple[Message, ...]:
-    """Return what a request carries of a turn: a question, any answered tool calls, and an answer.
+    """Return the messages of a turn that a request carries: a question, any answered tool calls, and an answer.
 
-    What some server would refuse is left out, since it would block the conversation for good: empty messages, tool
-    calls without a result, results without a call. Messages in a row by the same side become one. A turn without a
-    question or without an answer is left out as a whole.
+    Messages that some servers refuse are left out, because they would block the conversation for good: empty messages,
+    tool calls without a result, results without a call. Consecutive messages of the same side are joined. A turn
+    without a question or an answer is left out entirely.
 
     >>> sent_messages(Turn(messages=(Message("user", "Hi"), Message("assistant", " "))))
     ()
@@ -265,7 +265,7 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
 
 
 def _system_message(system_prompt: str | None, applied_summaries: Sequence[AppliedSummary]) -> tuple[Message, ...]:
-    """Return the one system message: servers refuse a second one."""
+    """Return a single system message, because servers refuse a second one."""
     texts = [*filter(None, [system_prompt]), *(applied.note.content for applied in applied_summaries)]
     return (Message("system", "\n\n".join(texts)),) if texts else ()
 

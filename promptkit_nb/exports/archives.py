@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MAX_CONVERSATION_BYTES = 2**31
-"""More than a conversation ever takes: to write it, a process would need several times as much memory."""
+"""More than any real conversation; handling one this large would take several times as much memory."""
 
 MAX_HEADER_BYTES = 1000
 
@@ -153,7 +153,7 @@ def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
 
 def _state_in(path: Path, data: bytes, wanted: str) -> ConversationState:
     try:
-        state = replace(decode(data, ConversationState), notebook=None)  # a file belongs to no notebook here
+        state = replace(decode(data, ConversationState), notebook=None)  # the import does not belong to a notebook
         check_values_of_state(state)
     except errors.StoreCorruptedError as error:
         raise _not_an_archive(path, wanted, str(error.__cause__)) from error

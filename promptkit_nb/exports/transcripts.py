@@ -99,7 +99,7 @@ def write_transcript(state: ConversationState, path: str | os.PathLike[str], *, 
 
 
 def export_path(path: object) -> Path:
-    """Return the path of a conversation's file; raise ``InvalidArgumentError`` for a suffix that is not written.
+    """Return the path of a conversation's file; raise ``InvalidArgumentError`` for an unsupported suffix.
 
     >>> export_path("eda.md").suffix
     '.md'
@@ -120,7 +120,7 @@ def export_path(path: object) -> Path:
 class Entry:
     """A text with its label, such as ``user``, and the addresses of its images.
 
-    ``is_data`` says that it is not Markdown, ``is_thinking`` that it is what the model thought, which is folded.
+    ``is_data`` is set if the text is not Markdown, ``is_thinking`` if it is the model's thinking, which is folded.
     """
 
     label: str

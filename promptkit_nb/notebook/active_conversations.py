@@ -61,7 +61,7 @@ class ActiveConversations:
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
 
     def current(self, user_id: str) -> Conversation | None:
-        """Return the active conversation to look at, ``None`` if there is none yet; for a copy it is the original's."""
+        """Return the active conversation to read, ``None`` if there is none yet; in a copy, that of the original."""
         active = self._opened_before(user_id)
         if active is not None:
             return active
@@ -69,7 +69,7 @@ class ActiveConversations:
         return None if found is None else self._settings.manager.get_conversation(found.state.conversation_id)
 
     def to_act_on(self, user_id: str) -> tuple[Conversation | None, str]:
-        """Return the active conversation to change, ``None`` if there is none yet; and a line as in ``to_chat_in``."""
+        """Return the active conversation to change, ``None`` if there is none yet, and a line as in ``to_chat_in``."""
         active = self._opened_before(user_id)
         found = self._find(user_id) if active is None else None
         return (active, "") if found is None else self._go_on(found, CallOptions(user_id=user_id))
@@ -111,7 +111,7 @@ class ActiveConversations:
         self._active[self._key(user_id)] = (self._settings.manager, conversation)
 
     def is_own(self, conversation: Conversation) -> bool:
-        """Return whether no magic chose the conversation: it is the one of this notebook, or of this batch run."""
+        """Return whether this is the conversation of the notebook or batch run itself, not one chosen by a magic."""
         return self._own.get(self._key(conversation.user_id)) == conversation.id
 
     def saved(self) -> SavedNotebook | None:
@@ -121,7 +121,7 @@ class ActiveConversations:
     def may_answer_from_another(self, conversation: Conversation, call: CellCall) -> bool:
         """Return whether a stored answer of another notebook to the same request may be used.
 
-        What was typed just now is asked: in a front end, the saved file has to have the cell.
+        In a front end, the saved file must contain the cell: new cells are always sent.
         """
         if not self.is_own(conversation):
             return False
@@ -160,8 +160,8 @@ class ActiveConversations:
         return conversation
 
     def _first(self, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
-        """Return the conversation of this kernel's first call, and the line that says which it is."""
-        deleted = self._active.get(self._key(user_id))  # perhaps by another kernel
+        """Return the conversation of this kernel's first call, and a line that names it."""
+        deleted = self._active.get(self._key(user_id))  # possibly by another kernel
         if deleted is not None:
             opened, line = self._open(deleted[1].id, options)
             if self.is_own(opened):
@@ -186,7 +186,7 @@ class ActiveConversations:
         return find_conversation(running, known, self._file.saved, read_saved)
 
     def _go_on(self, found: Found, options: CallOptions) -> tuple[Conversation, str]:
-        """Go on in the conversation that was found or, in a copy, in a fork of it; note the notebook."""
+        """Continue the found conversation or, in a copy, a fork of it, and record the notebook."""
         user_id, note = options.user_id or self._settings.user_id, self._file.note
         opened = self._settings.manager.get_conversation(found.state.conversation_id)
         if found.is_copy:
@@ -199,16 +199,16 @@ class ActiveConversations:
         return self._made_own(opened, user_id), _resumed(head) + former_name(head.notebook, note)
 
     def _fork_for(self, original: Conversation, user_id: str) -> Conversation:
-        """Fork the conversation of the notebook that this one is a copy of."""
+        """Fork the conversation of the notebook from which this one was copied."""
         for own_id in own_ids(user_id, notebook_name() or original.id):
             with suppress(ConversationExistsError):
                 fork = original.fork(own_id)
                 fork.store.set_notebook(fork.id, self._file.note)
                 return fork
-        raise AssertionError  # there is no last id
+        raise AssertionError  # own_ids never ends
 
     def _start(self, name: str, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
-        """Start the conversation of this notebook, under the first id that no other notebook's has."""
+        """Start the conversation of this notebook, with the first id that is not in use."""
         others: list[str] = []
         for own_id in own_ids(user_id, name):
             try:
@@ -224,10 +224,10 @@ class ActiveConversations:
             if others:
                 line += f" ({others[-1]!r} is of another notebook that had this name; %chat_use goes on in it)"
             return self._made_own(created, user_id), line
-        raise AssertionError  # as above
+        raise AssertionError  # own_ids never ends
 
     def _start_unnamed(self, options: CallOptions, user_id: str) -> tuple[Conversation, str]:
-        """Start a conversation of a notebook without a name; a batch run has one of its own."""
+        """Start the conversation of a notebook without a name, or of a batch run."""
         store, note = self._settings.store, self._file.note
         fresh_id = new_conversation_id(utc_now())
         self._unnamed.add(fresh_id)
@@ -239,7 +239,7 @@ class ActiveConversations:
         return self._made_own(created, user_id), self._started(fresh_id)
 
     def _made_own(self, conversation: Conversation, user_id: str) -> Conversation:
-        """Make this the active conversation, which no magic chose."""
+        """Make this the active conversation, as the notebook's own."""
         self._own[self._key(user_id)] = conversation.id
         self.switch_to(conversation, user_id)
         return conversation

@@ -1,4 +1,4 @@
-"""The conversations of batch runs: one in which nothing was asked leaves nothing behind."""
+"""Deletes the conversations of batch runs that sent no request."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LEFT_OVER_AFTER = timedelta(hours=24)
 
 
 class BatchRuns:
-    """Deletes conversations of batch runs whose answers all came from other ones.
+    """Deletes conversations of batch runs in which all answers were replayed.
 
-    This run's are deleted when its process ends. What a killed run left is deleted by a later one, if nothing was
-    written to it for a day.
+    Those of this run are deleted when its process ends. Those of a killed run are deleted by a later run, if nothing
+    was written to them for a day.
     """
 
     def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
@@ -33,7 +33,7 @@ class BatchRuns:
         self._begun: list[tuple[StateStore, str]] = []
 
     def begin(self, conversation_id: str, store: StateStore, user_id: str) -> None:
-        """Delete what killed runs of the user left, and remember this run's conversation for the end."""
+        """Delete conversations of the user's killed runs, and remember this run's conversation for the end."""
         for head in store.find_notebooks(user_id=user_id, path=""):
             if self._is_left_over(head):
                 discard_unpaid(store, head.conversation_id)
@@ -42,7 +42,7 @@ class BatchRuns:
         self._begun.append((store, conversation_id))
 
     def end(self) -> None:
-        """Delete the conversations of this run in which nothing was asked."""
+        """Delete the conversations of this run in which all answers were replayed."""
         for store, conversation_id in self._begun:
             discard_unpaid(store, conversation_id)
         self._begun.clear()
@@ -54,9 +54,9 @@ class BatchRuns:
 
 
 def discard_unpaid(store: StateStore, conversation_id: str) -> None:
-    """Delete a conversation if all of its turns are replayed ones, and no other process writes to it meanwhile.
+    """Delete a conversation if all of its turns were replayed, and no other process writes to it meanwhile.
 
-    If the store cannot be used now, a later run deletes it.
+    If the store cannot be used, a later run deletes it.
     """
     with suppress(StoreError):
         state = store.get(conversation_id)

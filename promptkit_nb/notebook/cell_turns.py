@@ -1,7 +1,7 @@
-"""Which turn a chat call of a cell belongs to: rules over the call, the turns, the kernel's memory, and the saved file.
+"""Matches the chat calls of cells with turns, by the call, the turns, the kernel's memory, and the saved file.
 
-A cell keeps its turn if it is moved, split, or renumbered, and no cell takes another one's. The id alone does not tell
-which cell it is: some front ends send positions, and some make up new ids whenever they open a notebook.
+A cell keeps its turn if it is moved, split, or renumbered, and never takes the turn of another cell. Ids alone do not
+identify cells: some front ends send positions, and some generate new ids whenever they open a notebook.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Holder(NamedTuple):
-    """The cell that had a turn last, as it was then, and the version of the saved file at that time."""
+    """The cell that last had a turn, with its source and the version of the saved file at that time."""
 
     cell_id: str
     cell_source: str | None = None
@@ -28,10 +28,10 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KernelMemory:
-    """What one kernel remembers of a conversation; turns are given by their ids.
+    """The memory of one kernel about a conversation; turns are given by their ids.
 
-    ``had`` maps the id of a cell and the index of a call to the turn that they had last, ``holders`` maps a turn to the
-    cell that had it last. ``current`` are the turns of the current run of the cell, ``last`` is the last turn of all.
+    ``had`` maps a cell id and the index of a call to their last turn; ``holders`` maps a turn to the last cell that had
+    it. ``current`` holds the turns of the current run of the cell; ``last`` is the most recent turn.
     """
 
     had: Mapping[tuple[str, int], str] = field(default_factory=dict)
@@ -40,11 +40,11 @@ class KernelMemory:
     last: str | None = None
 
     def in_a_new_run(self) -> KernelMemory:
-        """Return the memory at the beginning of a run of a cell."""
+        """Return the memory at the start of a cell run."""
         return replace(self, current=frozenset())
 
     def with_turn(self, turn_id: str, call: CellCall, version: tuple[int, int] | None) -> KernelMemory:
-        """Return the memory after a call of a cell had this turn."""
+        """Return the memory after a call was given this turn."""
         cell_id = call.cell_id or ""
         return replace(
             self,
@@ -54,9 +54,9 @@ class KernelMemory:
         )
 
     def as_of(self, current_ids: Mapping[str, str]) -> KernelMemory:
-        """Return the memory with the present ids of its turns: another kernel may have replaced some.
+        """Return the memory with the current ids of its turns: another kernel may have replaced some.
 
-        ``current_ids`` maps the ids of former versions to that of the current one.
+        ``current_ids`` maps the ids of previous versions to the id of the current one.
         """
         return KernelMemory(
             had={call: current_ids.get(each, each) for call, each in self.had.items()},
@@ -73,15 +73,15 @@ def find_turn(
     memory: KernelMemory,
     saved: Callable[[], SavedNotebook | None],
 ) -> Turn | None:
-    """Return the turn that a call with this message answers again; ``None`` if it makes a new one.
+    """Return the turn that a call with this message answers again; ``None`` if it adds a new turn.
 
-    ``saved`` returns what the notebook's file shows, ``None`` if it cannot be read; it is called only if needed.
+    ``saved`` returns the saved notebook, ``None`` if it cannot be read; it is only called if needed.
     """
     return _Search(call, message, turns, memory, saved).first()
 
 
 def turns_below(call: CellCall, turns: Sequence[Turn], saved: SavedNotebook | None) -> int:
-    """Return how many of these turns belong to cells below the cell of the call; 0 if the file does not tell."""
+    """Return how many of these turns belong to cells below the cell of the call; 0 if that is unknown."""
     place = None if saved is None else saved.place_of(call.cell_id, call.cell_source)
     if saved is None or place is None:
         return 0
@@ -90,7 +90,7 @@ def turns_below(call: CellCall, turns: Sequence[Turn], saved: SavedNotebook | No
 
 
 class _Search:
-    """The rules, in their order: the first that finds a turn decides."""
+    """The rules in order; the first one that finds a turn decides."""
 
     def __init__(
         self,
@@ -122,12 +122,12 @@ class _Search:
         return self._read()
 
     def _with_the_same_message(self) -> Turn | None:
-        """Rule 1: this cell said the same before, in any of its calls."""
+        """Rule 1: a turn of this cell with the same message, from any of its calls."""
         mine = [turn for turn in self._turns if turn.user_text == self._message and self._is_mine(turn)]
         return next((turn for turn in mine if self._was_this_call(turn)), mine[0] if mine else None)
 
     def _of_the_same_call(self) -> Turn | None:
-        """Rule 2: this kernel answered the call before, unless that message is now another call's of the cell."""
+        """Rule 2: the last turn of this call in this kernel, unless another call of the cell now has its message."""
         turn_id = self._memory.had.get((self._call.cell_id or "", self._call.cell_call))
         turn = next((each for each in self._turns if each.id == turn_id), None)
         if turn is None or not self._is_free(turn) or self._says(turn.user_text):
@@ -135,14 +135,14 @@ class _Search:
         return turn
 
     def _of_the_same_cell(self) -> Turn | None:
-        """Rule 3: this id made it, from the same source."""
+        """Rule 3: a turn made under this cell id from the same source."""
         return next(
             (turn for turn in self._made_by_id() if turn.cell_source == self._call.cell_source and self._is_free(turn)),
             None,
         )
 
     def _of_a_cell_that_is_gone(self) -> Turn | None:
-        """Rule 4: a cell that is not in the file any more made it, from the same source or with the same message."""
+        """Rule 4: a turn with the same source or message, made by a cell that is not in the file any more."""
         call = self._call
         made_one = is_made_up(call.cell_id) and any(turn.cell_id == call.cell_id for turn in self._turns)
         if made_one and self._saved is None:
@@ -158,7 +158,7 @@ class _Search:
         return self._first_after_last(same or [turn for turn in gone if turn.user_text == self._message])
 
     def _of_this_cell_before_it_was_edited(self) -> Turn | None:
-        """Rule 5: this id made it, from another source that no other cell has; no other call says its message."""
+        """Rule 5: a turn made under this cell id from another source, unless another cell or call now has that."""
         if not self._call.has_lasting_id and self._saved is None:
             return None
         edited = (turn for turn in self._made_by_id() if turn.cell_source != self._call.cell_source)
@@ -166,7 +166,7 @@ class _Search:
         return next((turn for turn in made if self._is_free(turn) and not self._is_of_another_cell(turn)), None)
 
     def _in_this_place(self) -> Turn | None:
-        """Rule 6: if ids do not last, the turn after the one of the cell above, if no cell has its source."""
+        """Rule 6: if ids do not last, the turn after that of the cell above, if no cell has its source."""
         saved, call = self._saved, self._call
         if saved is None or (call.cell_id in saved.ids and call.has_lasting_id):
             return None
@@ -180,7 +180,7 @@ class _Search:
         return turn
 
     def _position_above(self, saved: SavedNotebook, place: int) -> int:
-        """Return the position of the turn of the cell above, of the last turn of this kernel, or -1."""
+        """Return the position of the turn of the cell above, or else of the last turn of this kernel, or else -1."""
         if not self._memory.current:
             above = [
                 (max(places), at)
@@ -197,11 +197,11 @@ class _Search:
         return next((at for at, turn in enumerate(self._turns) if turn.id == self._memory.last), -1)
 
     def _made_by_id(self) -> list[Turn]:
-        """Return the turns that this call made, by its id; there may be several if ids are positions."""
+        """Return the turns made under the id of this call; there may be several if ids are positions."""
         return [turn for turn in reversed(self._turns) if self._call.made(turn)]
 
     def _is_mine(self, turn: Turn) -> bool:
-        """Return whether this cell made the turn, or had it in this kernel, and no other cell has it now."""
+        """Return whether this cell made the turn or had it in this kernel, and no other cell has it now."""
         cell_id = self._call.cell_id
         made = turn.cell_id == cell_id and is_made_up(cell_id)
         had = any(had == turn.id and key[0] == cell_id for key, had in self._memory.had.items())
@@ -213,12 +213,12 @@ class _Search:
         )
 
     def _is_free(self, turn: Turn) -> bool:
-        """Return whether no other cell had the turn last, and it was not had in this run."""
+        """Return whether no other cell had the turn last, and it was not used in this run."""
         holder = self._memory.holders.get(turn.id)
         return turn.id not in self._memory.current and (holder is None or holder.cell_id == self._call.cell_id)
 
     def _is_taken(self, turn: Turn) -> bool:
-        """Return whether another cell has the turn: one of this kernel, unless a later version of the file lacks it."""
+        """Return whether another cell has the turn in this kernel and was not removed from the file since."""
         if self._is_free(turn):
             return False
         holder, saved = self._memory.holders.get(turn.id), self._saved
@@ -240,7 +240,7 @@ class _Search:
         return any(cell.source == turn.cell_source and cell.cell_id != self._call.cell_id for cell in saved.cells)
 
     def _says(self, message: str) -> bool:
-        """Return whether a ``%chat`` line of the cell has another message: this one."""
+        """Return whether the message differs from that of the call, but occurs in a ``%chat`` line of the cell."""
         if message == self._message:
             return False
         lines = (line.strip() for line in (self._call.cell_source or "").splitlines())

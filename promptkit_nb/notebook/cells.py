@@ -93,7 +93,7 @@ def without_keys(source: str) -> str:
     """
     from promptkit_nb.providers.endpoints import KEY_VARIABLES  # noqa: PLC0415 - at the first chat
 
-    keys = (value.strip() for value in map(os.environ.get, KEY_VARIABLES) if value)  # lazily: no variable holds one
+    keys = (value.strip() for value in map(os.environ.get, KEY_VARIABLES) if value)  # lazy: no variable holds keys
     source = re.sub("|".join(re.escape(key) for key in keys if len(key) >= _SHORTEST_KEY) or "(?!)", "[key]", source)
     source = plain_text.without_keys(source)
     return _KEY_IN_CODE.sub(lambda found: f"{found[1] or found[3] or found[4] or found[5]}[key]", source)
@@ -111,8 +111,8 @@ class _BatchRun:
 class CellMatching:
     """Matches the chat calls of one kernel with turns, for all its conversations.
 
-    By the rules of ``find_turn`` or, in a batch run, by the order of the cells. So running a cell again answers its
-    turn again.
+    It uses the rules of ``find_turn`` or, in a batch run, the order of the cells. Running a cell again thus answers
+    its turn again.
     """
 
     def __init__(self) -> None:
@@ -131,15 +131,15 @@ class CellMatching:
         in_batch: bool,
         saved: Callable[[], SavedNotebook | None] = lambda: None,
     ) -> Target:
-        """Return where the answer to a call with this message goes; ``in_batch`` if a program runs the notebook.
+        """Return the place for the answer to a call with this message; ``in_batch`` if a program runs the notebook.
 
-        ``saved`` returns what the notebook's file shows, ``None`` if it cannot be read.
+        ``saved`` returns the saved notebook, ``None`` if it cannot be read.
         """
         from promptkit_nb.notebook.cell_turns import find_turn  # noqa: PLC0415 - %load_ext takes no time for it
 
         if call.cell_id is None:
             return self._target_in_batch(call, snapshot) if in_batch else AT_THE_END
-        if call.cell_call == 0:  # the cell runs anew
+        if call.cell_call == 0:  # a new run of the cell
             self._memories = {each: memory.in_a_new_run() for each, memory in self._memories.items()}
         conversation_id = snapshot.state.conversation_id
         memory = self._memory_of(conversation_id)

@@ -139,7 +139,7 @@ class ConversationMagics(Magics):
             _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
         if not options.by and self._session.has_kept_usage():
-            by += ",status"  # what is no longer stored has rows of its own
+            by += ",status"  # separate rows for turns that are not stored any more
         return self._session.settings.manager.usage_df(by, user_id=self._user_id)
 
     @chat_line_magic

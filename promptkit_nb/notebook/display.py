@@ -26,7 +26,7 @@ IDLE_PER_UPDATE = 4
 """The least pause between updates, in durations of the last one: a long answer is updated less often."""
 
 TICK_EVERY_S = 1.0
-"""How often the line is updated that says how long an answer has been waited for."""
+"""Seconds between updates of the line with the waiting time."""
 
 NOT_STORED = "not finished, and not stored"
 
@@ -41,8 +41,8 @@ class StoppedByUser(KeyboardInterrupt):
 class AnswerDisplay:
     """One answer on the screen, as sanitized HTML, updated at most ten times a second.
 
-    Until its first text, a line says how long it has been waited for, or how long the model has been thinking. A
-    terminal gets the text as it arrives. A batch run gets one final output, which is compared with the saved one.
+    Until the first text, a line shows how long the user has been waiting, or how long the model has been thinking.
+    A terminal gets the text as it arrives. A batch run gets one final output, to be compared with the saved one.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class AnswerDisplay:
     ) -> None:
         """Show nothing yet, or nothing at all if ``quiet``.
 
-        An output that is marked names its conversation and turn in its metadata, except in a batch run. ``turns_below``
-        is the number of turns that come before this one although their cells are below. ``thinking`` is how to show
-        what the model thinks.
+        A marked output names its conversation and turn in its metadata, except in a batch run. ``turns_below`` is the
+        number of turns that come before this one although their cells are below. ``thinking`` is how to show the
+        model's thinking.
         """
         self._quiet = quiet
         self._is_marked = is_marked
@@ -100,7 +100,7 @@ class AnswerDisplay:
         finally:
             if ticker is not None:
                 ticker.stop()
-                with self._showing:  # a tick that is under way shows nothing more
+                with self._showing:  # so that a running tick shows nothing afterwards
                     self._is_over = True
         if stream.response is not None:
             self._mark(stream.response)
@@ -145,7 +145,7 @@ class AnswerDisplay:
         return receipt_of(response, conversation_id, turns_below=self._turns_below)
 
     def _mark(self, response: Response) -> None:
-        """Let the output name the stored turn, so that the saved notebook finds its conversation again."""
+        """Name the stored turn in the output's metadata, so that the saved notebook finds its conversation again."""
         if self._is_marked and self._can_update:
             self._metadata = Mark(response.conversation_id, response.turn.id).metadata
 
@@ -154,7 +154,7 @@ class AnswerDisplay:
         self._finish(response.content, footer, *response.warnings, reasoning=thought)
 
     def _tick(self, stream: ResponseStream) -> None:
-        """Show what is happening, on the thread of the ticker, as long as there is no text."""
+        """Show the status until there is text; called on the ticker's thread."""
         with self._showing:
             if not self._is_over and not stream.text:
                 words = self._waiting_words(stream.thinking_ms)
@@ -175,7 +175,7 @@ class AnswerDisplay:
     def _show(
         self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str] = ("", ""), is_last: bool = False
     ) -> None:
-        """Show a text with what is below it; ``reasoning`` is what the model thought, and the line above it."""
+        """Show a text with the lines below it; ``reasoning`` is the model's thinking and the line for it."""
         with self._showing:
             self._is_over = is_last
             self._publish(text, footer, *warnings, reasoning=reasoning)
@@ -207,12 +207,12 @@ def _below(footer: str, warnings: tuple[str, ...]) -> str:
 
 
 def _thought(stream: ResponseStream) -> str:
-    """Return how long the model thought before the text that arrives."""
+    """Return how long the model thought before its text."""
     return "thought" if stream.thinking_ms is None else f"thought {seconds_text(stream.thinking_ms / 1000)}"
 
 
 class _Ticker:
-    """Calls a function every second on a daemon thread, from the first second on, until it is stopped."""
+    """Calls a function every second on a daemon thread, starting after one second, until it is stopped."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         """Start."""
@@ -221,7 +221,7 @@ class _Ticker:
         threading.Thread(target=self._run, name="promptkit-waiting", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop after a call that is under way."""
+        """Stop, after the current call if there is one."""
         self._is_over.set()
 
     def _run(self) -> None:
@@ -231,4 +231,4 @@ class _Ticker:
         while not self._is_over.wait(pause_s):
             began = time.monotonic()
             self._tick()
-            pause_s = max(TICK_EVERY_S, IDLE_PER_UPDATE * (time.monotonic() - began))  # a long text is shown less often
+            pause_s = max(TICK_EVERY_S, IDLE_PER_UPDATE * (time.monotonic() - began))  # update long texts less often

@@ -178,7 +178,7 @@ class ChatMagics(Magics):
         if args.header is not None:
             given["header"] = "\n".join(args.header)
         if args.provider is not None and not self._is_same_server(args.provider):
-            given.setdefault("base_url", "")  # that of the former provider
+            given.setdefault("base_url", "")  # drop that of the previous provider
         if args.price:
             given["price"] = self._with_price(args.price, args.model)
         before = {name: getattr(self.session.options, name) for name in given}
@@ -202,7 +202,7 @@ class ChatMagics(Magics):
         return (provider or "openai") == (self.session.options.provider or "openai")
 
     def _with_price(self, price: str, model: str | None) -> str:
-        """Return the prices with one more, which belongs to the model that is set, now or by this line."""
+        """Return the prices with one more, for the model that is set already or by this line."""
         options, name = self.session.options, price.rpartition("=")[0]
         name = name or model or options.model or self.session.settings.provider_model
         others = [line for line in (options.price or "").splitlines() if line.rpartition("=")[0] != name]

@@ -1,4 +1,4 @@
-"""The running notebook, as front end and kernel tell it, and its file, which is read again only if it changed."""
+"""The running notebook, as reported by front end and kernel, and its file, which is only read again if it changed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class NotebookFile:
     """The notebook of this kernel; its path may change while the kernel runs."""
 
     def __init__(self) -> None:
-        """Read nothing yet."""
+        """Start without reading the file."""
         self._saved: tuple[str, SavedNotebook] | None = None
 
     @property
     def note(self) -> NotebookNote:
-        """What is noted in the notebook's conversation; a batch run is on this machine, and no more is known of it."""
+        """The note for the notebook's conversation; that of a batch run has only the host."""
         host = platform.node().partition(".")[0]  # networks change the domain of a laptop
         if is_batch():
             return NotebookNote(host=host)
@@ -37,7 +37,7 @@ class NotebookFile:
         return NotebookNote(path, host, kernel_name())
 
     def saved(self) -> SavedNotebook | None:
-        """Return what the file shows, ``None`` if there is none that can be read."""
+        """Return the saved notebook, ``None`` if it cannot be read."""
         name = notebook_name()
         if name is None:
             return None
@@ -49,9 +49,9 @@ class NotebookFile:
 
 
 def read_saved(name: str) -> SavedNotebook | None:
-    """Return what the notebook at this path shows, ``None`` if it cannot be read.
+    """Return the saved notebook at this path, ``None`` if it cannot be read.
 
-    Its sources are without keys, as those of turns are.
+    Keys in its sources are hidden, as in the sources of turns.
     """
     file = _file_at(name)
     try:
@@ -67,10 +67,10 @@ def read_saved(name: str) -> SavedNotebook | None:
 
 
 def notebook_name() -> str | None:
-    """Return the absolute path of the running notebook as the front end gives it, ``None`` if it gives none.
+    """Return the absolute path of the running notebook as given by the front end, ``None`` if it is unknown.
 
-    Jupyter's server sets ``JPY_SESSION_NAME``, VS Code a variable in the notebook. A batch run started from within a
-    notebook inherits that, but is not that notebook. A text file is a notebook if it exists.
+    Jupyter's server sets ``JPY_SESSION_NAME``, VS Code a variable in the notebook. A batch run that is started in a
+    notebook inherits this, but is another notebook. A text file counts as a notebook if it exists.
     """
     if is_batch():
         return None
@@ -84,16 +84,16 @@ def notebook_name() -> str | None:
 
 
 def kernel_name() -> str:
-    """Return the name of the kernel, which a restart keeps; ``""`` if it may be another kernel's some day.
+    """Return the name of the kernel, which restarts keep; ``""`` if another kernel may get the same name later.
 
-    Consoles number their kernels by process, and these numbers come back.
+    Consoles name their kernels by process id, and ids are reused.
     """
     name = Path(connection_file() or "").name
     return "" if _NUMBERED_KERNEL.fullmatch(name) else name
 
 
 def _file_at(name: str) -> Path:
-    """Return the path to read: real-time collaboration puts a prefix before the file's name."""
+    """Return the path to read, without the prefix that real-time collaboration adds to the file's name."""
     return Path(name) if Path(name).exists() else Path(plain_path(name))
 
 
@@ -106,7 +106,7 @@ def _version_of(name: str) -> tuple[int, int] | None:
 
 
 class _Output(msgspec.Struct):
-    metadata: Any = None  # that of other tools may be anything
+    metadata: Any = None  # other tools may write anything
 
 
 class _Cell(msgspec.Struct):

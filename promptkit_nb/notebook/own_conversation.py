@@ -1,8 +1,8 @@
-"""Which conversation is a notebook's own: rules over what the kernel knows, the file shows, and the store holds.
+"""Finds a notebook's own conversation, from the kernel, the saved file, and the store.
 
-A notebook finds its conversation by its kernel, by its path, or by the marks in its outputs; else it starts a new one.
-Cell ids or sources alone prove nothing: notebooks that began as one template share them, and their conversations do not
-mix. Where the rules cannot tell, the notebook starts anew and pays, rather than inherit what another one said.
+A notebook finds its conversation by its kernel, by its path, or by the marks in its outputs; otherwise it starts a new
+one. Cell ids or sources alone are not enough: notebooks made from the same template share them, and their conversations
+must not mix. In doubt, a notebook starts a new conversation and pays again, rather than use another notebook's answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COLLABORATION = re.compile(r"(?<![^/\\])RTC:")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningNotebook:
-    """What a kernel knows: its notebook, as it would be noted now, and the cell that runs."""
+    """The notebook of a kernel, as it would be recorded now, and the running cell."""
 
     note: NotebookNote
     cell_id: str | None = None
@@ -40,21 +40,21 @@ class KnownNotebooks(Protocol):
     """The conversations of a user's notebooks; each state has a ``notebook``."""
 
     def of_kernel(self, kernel: str) -> Sequence[ConversationState]:
-        """Return those whose kernel this is."""
+        """Return the conversations of this kernel."""
         ...
 
     def of_path(self, path: str) -> Sequence[ConversationState]:
-        """Return those whose notebook was last seen at this path."""
+        """Return the conversations of notebooks last seen at this path."""
         ...
 
     def named(self, conversation_ids: Iterable[str]) -> Sequence[ConversationState]:
-        """Return those with these ids; other conversations are left out."""
+        """Return the notebook conversations with these ids; others are left out."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The conversation that a notebook goes on in, or that a copy of one goes on from."""
+    """The conversation that a notebook continues or, if it is a copy of another notebook, forks."""
 
     state: ConversationState
     is_copy: bool = False
@@ -66,9 +66,9 @@ def find_conversation(
     saved: Callable[[], SavedNotebook | None],
     read: Callable[[str], SavedNotebook | None],
 ) -> Found | None:
-    """Return the conversation of the running notebook, ``None`` if it has none yet: the first rule that finds one.
+    """Return the conversation of the running notebook by the first rule that finds one, ``None`` if it has none yet.
 
-    ``saved`` returns what its file shows, ``read`` what the file at another path shows.
+    ``saved`` returns the saved notebook, ``read`` that at another path.
     """
     note = running.note
     by_kernel = known.of_kernel(note.kernel) if note.kernel else ()
@@ -88,7 +88,7 @@ def find_conversation(
 
 
 def own_ids(user_id: str, path: str) -> Iterator[str]:
-    """Yield the ids for the conversation of the notebook at this path: it gets the first that no other one has.
+    """Yield ids for the conversation of the notebook at this path, which gets the first one that is not in use.
 
     >>> from itertools import islice
     >>> list(islice(own_ids("default", "/work/eda.ipynb"), 2))
@@ -101,13 +101,13 @@ def own_ids(user_id: str, path: str) -> Iterator[str]:
 
 
 def first_id(user_id: str, path: str, *number: str) -> str:
-    """Return the id that version 0.1 gave the conversation of the notebook at this path; later ones have a number."""
+    """Return the id for the conversation of the notebook at this path, as in version 0.1 if there is no number."""
     digest = hashlib.sha256("\n".join((user_id, path, *number)).encode("utf-8", "surrogateescape")).hexdigest()
     return scoped_id("nb", PurePath(path).stem, digest[:8])
 
 
 def plain_path(path: str) -> str:
-    """Return a path without the prefix that real-time collaboration puts before a name.
+    """Return a path without the prefix that real-time collaboration adds to a name.
 
     >>> plain_path("/work/RTC:eda.ipynb")
     '/work/eda.ipynb'
@@ -116,7 +116,7 @@ def plain_path(path: str) -> str:
 
 
 def former_name(former: NotebookNote | None, note: NotebookNote) -> str:
-    """Return words for a notebook that was renamed or moved since it was noted, ``""`` for one that was not.
+    """Return the previous name of a notebook that was renamed or moved since it was recorded, else ``""``.
 
     >>> from promptkit_nb.state import NotebookNote
     >>> former_name(NotebookNote("/work/Untitled.ipynb"), NotebookNote("/work/eda.ipynb"))
@@ -131,7 +131,7 @@ def former_name(former: NotebookNote | None, note: NotebookNote) -> str:
 
 
 def made_by_cells(state: ConversationState) -> list[Turn]:
-    """Return the current turns that cells made, not those of a panel or of Python."""
+    """Return the current turns that were made by cells, not by a panel or by Python code."""
     return [turn for turn in state.turns if turn.cell_id is not None or turn.cell_source is not None]
 
 
@@ -140,13 +140,13 @@ def _newest(states: Iterable[ConversationState]) -> ConversationState:
 
 
 def _is_at_its_path(state: ConversationState, running: RunningNotebook, file: SavedNotebook | None) -> bool:
-    """Return whether the notebook at this path is still the one of the conversation: it has a cell of it.
+    """Return whether the notebook at this path still belongs to the conversation: it has one of its cells.
 
-    Another machine may have another notebook at the same path; there, only marks prove it.
+    Another machine may have a different notebook at the same path, so marks are needed there.
     """
     if state.notebook is None or state.notebook.host != running.note.host:
         return False
-    was_noted = bool(state.notebook.kernel)  # version 0.1 noted nothing, and left no marks
+    was_noted = bool(state.notebook.kernel)  # version 0.1 recorded no notebook, and left no marks
     if file is None or not (made_by_cells(state) if not was_noted else state.turns):
         return True
     if any(mark.conversation_id == state.conversation_id for mark in file.marks):
@@ -162,7 +162,7 @@ def _is_at_its_path(state: ConversationState, running: RunningNotebook, file: Sa
 
 
 def _marked(file: SavedNotebook, known: KnownNotebooks) -> list[ConversationState]:
-    """Return the conversations that the marks name, and of whose turns most are in the file."""
+    """Return the conversations that are named in marks, if the file has most of their turns."""
     named = known.named(sorted({mark.conversation_id for mark in file.marks}))
     shown = [state for state in named if _is_shown(file, state)]
     forked = {state.metadata.get("forked_from") for state in shown}
@@ -170,14 +170,14 @@ def _marked(file: SavedNotebook, known: KnownNotebooks) -> list[ConversationStat
 
 
 def _is_shown(file: SavedNotebook | None, state: ConversationState) -> bool:
-    """Return whether more than half of the turns that cells made are in the file."""
+    """Return whether the file has more than half of the turns made by cells."""
     if not made_by_cells(state):
         return file is not None and any(mark.conversation_id == state.conversation_id for mark in file.marks)
     return _share(file, state) > 1 / 2
 
 
 def _share(file: SavedNotebook | None, state: ConversationState) -> float:
-    """Return the share of the turns made by cells that are in the file: by a mark, or by a made-up id."""
+    """Return the share of the turns made by cells that the file has, by a mark or by a generated cell id."""
     turns = made_by_cells(state)
     if file is None or not turns:
         return 0.0
@@ -192,7 +192,7 @@ def _is_in(turn: Turn, state: ConversationState, marked: set[str | None], made_u
 
 
 def _has_moved(state: ConversationState, note: NotebookNote, read: Callable[[str], SavedNotebook | None]) -> bool:
-    """Return whether the conversation's notebook is this one under a new path, not an original that still exists."""
+    """Return whether this is the conversation's notebook at a new path, and not a copy of one that still exists."""
     former = state.notebook
     if former is None or normalize("NFC", former.path) == normalize("NFC", note.path):
         return True

@@ -1,4 +1,4 @@
-"""What the saved file of a notebook shows: its cells, with their ids, sources, and the marks in their outputs."""
+"""The saved file of a notebook: its cells, with ids, sources, and the marks in their outputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _COMMENTED_MAGIC = re.compile(r"#\s*(?=%)")
 
 
 class Mark(NamedTuple):
-    """The mark of an output: the conversation and the turn that it shows."""
+    """The mark of an output, which names the conversation and turn that it shows."""
 
     conversation_id: str
     turn_id: str | None = None
 
     @property
     def metadata(self) -> dict[str, dict[str, str]]:
-        """The metadata of the output."""
+        """The mark as metadata of an output."""
         turn = {} if self.turn_id is None else {"turn": self.turn_id}
         return {MARK: {"conversation": self.conversation_id, **turn}}
 
@@ -49,13 +49,13 @@ class SavedCell(NamedTuple):
 
     @property
     def has_id(self) -> bool:
-        """Whether it has an id that lasts."""
+        """Whether the cell has a lasting id."""
         return self.cell_id is not None and not is_position(self.cell_id)
 
 
 @dataclass(frozen=True, slots=True)
 class SavedNotebook:
-    """The cells of a saved notebook; of a text notebook only its ``lines`` are known."""
+    """The cells of a saved notebook; a text notebook has only ``lines``."""
 
     cells: tuple[SavedCell, ...] = ()
     lines: tuple[str, ...] | None = None
@@ -63,7 +63,7 @@ class SavedNotebook:
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether its cells have ids that a front end made up."""
+        """Whether the cells have ids that a front end generated."""
         return any(is_made_up(cell.cell_id) for cell in self.cells)
 
     @property
@@ -77,9 +77,9 @@ class SavedNotebook:
         return frozenset(mark for cell in self.cells for mark in cell.marks)
 
     def places_of(self, source: str | None, cell_id: str | None = None) -> list[int]:
-        """Return where cells with this source are; the numbers are only to be compared.
+        """Return the positions of cells with this source; they can only be compared with each other.
 
-        If a front end made up the id, cells with a lasting id of their own are other cells, and left out.
+        If a front end generated ``cell_id``, cells with other lasting ids are left out.
         """
         if source is None:
             return []
@@ -91,7 +91,7 @@ class SavedNotebook:
         return [at for at in range(last + 1) if wanted and self.lines[at : at + len(wanted)] == wanted]
 
     def place_of(self, cell_id: str | None, source: str | None) -> int | None:
-        """Return where a cell is, by its id if it lasts, else by its source; ``None`` if the file does not tell."""
+        """Return the position of a cell, by its id if it lasts, else by its source; ``None`` if it is unknown."""
         for at, cell in enumerate(self.cells):
             if cell.cell_id == cell_id and (cell.has_id or cell.source == source):
                 return at
@@ -103,12 +103,12 @@ class SavedNotebook:
         return any(cell.cell_id == cell_id and cell.source == source for cell in self.cells)
 
     def has_running(self, cell_id: str | None, source: str | None) -> bool:
-        """Return whether the cell that runs was saved as it is; if ids do not last, its source decides."""
+        """Return whether the running cell was saved with this source; if ids do not last, only the source counts."""
         return self.has(cell_id, source) or bool(self.places_of(source, cell_id))
 
 
 def is_made_up(cell_id: str | None) -> bool:
-    """Return whether a front end made this id up, so that no other cell has it, except in a copy.
+    """Return whether a front end generated this id, so that only copies of the cell have the same id.
 
     >>> [is_made_up(each) for each in ("3f2a9c01", "20261128", "0", "setup", "9f1c6a52-6d0b-4a53-9a4f-0b7d3c1e2f10")]
     [True, False, False, False, True]
@@ -117,5 +117,5 @@ def is_made_up(cell_id: str | None) -> bool:
 
 
 def normal_lines(text: str) -> tuple[str, ...]:
-    """Return the lines without indentation, and magics without the comment sign that jupytext puts before them."""
+    """Return the lines without indentation, and magics without the comment sign that jupytext adds."""
     return tuple(_COMMENTED_MAGIC.sub("", line.strip(), count=1) for line in text.strip().splitlines())

@@ -149,7 +149,7 @@ class ChatSession:
         return panel
 
     def update_panels(self) -> None:
-        """Let the panels that are open follow the options; one whose conversation is in another store stays."""
+        """Apply the options to open panels, except those with a conversation in another store."""
         manager = self.settings.manager if self._panels else None
         for panel in [*self._panels]:
             with suppress(ConversationNotFoundError):
@@ -207,7 +207,7 @@ class ChatSession:
         return True
 
     def models(self, containing: str | None = None) -> ModelTable:
-        """Return the models that the provider offers; without a list of its server, the one that is chosen."""
+        """Return the models that the provider offers or, if the server does not list any, the chosen one."""
         from promptkit_nb.notebook.settings import TWO_WAYS_ON  # noqa: PLC0415 - as above
         from promptkit_nb.pricing import usd_per_million  # noqa: PLC0415 - as above
         from promptkit_nb.rendering.models import ModelRow, ModelTable  # noqa: PLC0415 - as above
@@ -223,11 +223,11 @@ class ChatSession:
         return ModelTable(ModelRow(name, *usd_per_million(provider, name, utc_now())) for name in shown)
 
     def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
-        """Return the user's newest conversations whose id begins with the prefix; imported ones if asked for."""
+        """Return the user's newest conversations with ids that begin with the prefix, optionally with imported ones."""
         return self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
 
     def has_kept_usage(self) -> bool:
-        """Return whether the user paid for turns that are no longer stored."""
+        """Return whether the user paid for turns that are not stored any more."""
         read = getattr(self.settings.store, "kept_usage", None)
         return read is not None and bool(read(user_id=self.settings.user_id))
 

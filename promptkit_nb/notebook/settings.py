@@ -100,7 +100,7 @@ class NotebookSettings:
         replay, recording, budget = options.replay or "auto", options.recording or "", options.budget or ""
         key = (
             *(options.store or "disk", *provider, budget, replay, *_file_version(recording)),
-            hash((*map(os.environ.get, _ENVIRONMENT),)),  # a hash: tracebacks may show the values of variables
+            hash((*map(os.environ.get, _ENVIRONMENT),)),  # hashed, because tracebacks may show the values
         )
         if self._manager is None or self._manager[0] != key:
             manager = ConversationManager(
@@ -114,7 +114,7 @@ class NotebookSettings:
         return self._manager[1]
 
     def _provider(self) -> Provider:
-        """Return the provider of the options; without a name OpenAI's if there is a key or a URL, else none yet."""
+        """Return the provider of the options; without a name, OpenAI's if there is a key or URL, else a placeholder."""
         options = self.options
         name = options.provider or os.environ.get("PROMPTKIT_PROVIDER", "")
         if not name and (options.base_url or os.environ.get("OPENAI_BASE_URL") or environment_key("openai")):
@@ -142,7 +142,7 @@ class NotebookSettings:
         )
 
     def _prices(self) -> dict[str, Price]:
-        """Return the prices of the option, by model; without a name it is that of the model of the options."""
+        """Return the prices of the option, by model; a price without a name is for the model of the options."""
         prices: dict[str, Price] = {}
         for line in filter(None, map(str.strip, (self.options.price or "").splitlines())):
             model, _, price = line.rpartition("=")
@@ -169,7 +169,7 @@ class NotebookSettings:
 
     @property
     def thinking(self) -> ThinkingMode:
-        """How to show what a model thinks: ``fold``, ``show`` or ``hide``; else ``InvalidArgumentError``."""
+        """How to show a model's thinking: ``fold``, ``show``, or ``hide``; else raises ``InvalidArgumentError``."""
         return check_thinking(self.options.thinking or "fold")
 
     def check_pack(self) -> None:
@@ -199,7 +199,7 @@ def pack_needed(prompt: str | None) -> InvalidArgumentError:
 
 
 def _number(name: str, text: str | None, default: float) -> float:
-    """Return the number of an option; ``InvalidArgumentError`` if it is none. The provider checks its range."""
+    """Return the number of an option; ``InvalidArgumentError`` if it is not a number. The provider checks its range."""
     if not text:
         return default
     try:

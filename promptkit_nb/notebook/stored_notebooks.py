@@ -1,4 +1,4 @@
-"""The conversations of a user's notebooks, as the store holds them."""
+"""Looks up the stored conversations of a user's notebooks."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 class StoredNotebooks:
-    """Looks up few conversations by the index of the store, however many it holds."""
+    """Looks up conversations through the store's index, without listing all of them."""
 
     def __init__(self, store: StateStore, user_id: str, note: NotebookNote, name: str | None) -> None:
-        """Look for the user's; ``name`` is the path of the running notebook as the front end gives it."""
+        """Look up this user's conversations; ``name`` is the running notebook's path as given by the front end."""
         self._store = store
         self._user_id = user_id
         self._note = note
         self._name = name
 
     def of_kernel(self, kernel: str) -> list[ConversationState]:
-        """Return those whose kernel this is."""
+        """Return the conversations of this kernel."""
         return self._states(self._store.find_notebooks(user_id=self._user_id, kernel=kernel))
 
     def of_path(self, path: str) -> list[ConversationState]:
-        """Return those whose notebook was last seen at this path, and what version 0.1 stored for it."""
+        """Return the conversations of notebooks last seen at this path, including that of version 0.1."""
         return [*self._states(self._store.find_notebooks(user_id=self._user_id, path=path)), *self._unnoted()]
 
     def named(self, conversation_ids: Iterable[str]) -> list[ConversationState]:
-        """Return those with these ids; other conversations are left out."""
+        """Return the notebook conversations with these ids; others are left out."""
         heads = [head for each in conversation_ids if (head := self._head(each)) is not None]
         return self._states(head for head in heads if head.notebook is not None)
 
     def _unnoted(self) -> list[ConversationState]:
-        """Return the conversation of version 0.1, which noted nothing: its id tells the path."""
+        """Return the conversation of version 0.1, which recorded no notebook, by the id made from the path."""
         if self._name is None:
             return []
         ids = dict.fromkeys(first_id(self._user_id, each) for each in (self._name, normalize("NFC", self._name)))

@@ -46,7 +46,7 @@ def positions_of(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     ('line 2, column 2', 'line 1, column 2')
     """
     pointers = set(pointers)
-    wanted = {""}  # with what is around them
+    wanted = {""}  # including their parents
     for pointer in pointers:
         outer = pointer
         while outer not in wanted:
@@ -110,7 +110,7 @@ PackSource = str | os.PathLike[str] | Mapping[str, object]
 _DOUBTFUL = re.compile(r"NaN|Infinity|\d{18}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
 MAX_BYTES = 10_000_000
 _MAX_DEPTH = 100  # the checks are recursive
-_MAX_KEY_CHARACTERS = 1000  # a value's pointer holds all keys above it
+_MAX_KEY_CHARACTERS = 1000  # a value's pointer contains the keys of all its parents
 _SHOWN_FILES = 5
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -159,7 +159,7 @@ def read_pack(source: PackSource) -> PackFile:
 
 
 def _problem_of_shape(data: dict[str, Any]) -> str:
-    """Return why the checks of a pack could take too long, ``""`` if they cannot."""
+    """Return the reason why the checks of a pack could take too long, ``""`` if there is none."""
     level: list[dict[str, Any] | list[Any]] = [data]
     for _ in range(_MAX_DEPTH):
         keys = (key for value in level if isinstance(value, dict) for key in value)

@@ -142,7 +142,7 @@ class Findings(Sequence[Finding]):
 
 
 def _row_of(finding: Finding) -> dict[str, object]:
-    """Return the fields of a finding, in which no text can control a terminal."""
+    """Return the fields of a finding, in a form that is safe to print in a terminal."""
     texts = {name: visible(value) for name, value in asdict(finding).items() if isinstance(value, str)}
     return asdict(finding) | texts | {"suggestions": tuple(map(visible, finding.suggestions))}
 

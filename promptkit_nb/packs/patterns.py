@@ -1,8 +1,9 @@
-r"""Regular expressions of packs: Python's syntax, matched by an engine whose time is bounded.
+r"""Regular expressions of packs: Python's syntax, matched in bounded time.
 
-Python's own engine can take years for ``(a|aa)+$``. Rust's, which jsonschema-rs has for JSON Schema's patterns, takes
-time in proportion to the text, counts steps if a pattern looks around or back, and limits how large a pattern becomes.
-It reads JavaScript's syntax, so what differs is translated: ``\d``, ``\w`` and ``.`` mean what they mean in Python.
+Python's own engine can take years for ``(a|aa)+$``. The Rust engine that jsonschema-rs uses for JSON Schema takes time
+in proportion to the text, limits the steps of patterns with lookaround or backreferences, and limits the size of a
+compiled pattern. It reads JavaScript's syntax, so patterns are translated: ``\d``, ``\w`` and ``.`` mean the same as in
+Python.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 10_000
 MAX_STEPS = 1_000_000
-"""Of a pattern that looks around or back; it takes about a tenth of a second."""
+"""The step limit of patterns with lookaround or backreferences, about a tenth of a second."""
 
 _TOKEN = re.compile(
     r"""
@@ -41,7 +42,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def problem_of(pattern: str) -> str:
-    """Return why a pattern is not a regular expression, ``""`` if it is one.
+    """Return the reason why a pattern is not a valid regular expression, ``""`` if it is valid.
 
     >>> problem_of("^[a-z]+$"), problem_of("(")
     ('', 'missing ), unterminated subpattern at position 0')
@@ -56,7 +57,7 @@ def problem_of(pattern: str) -> str:
 
 
 def is_found(pattern: str, text: str) -> bool:
-    """Return whether a pattern without a problem occurs in the text; ``OverflowError`` if it is too much for a check.
+    """Return whether a valid pattern occurs in the text; raise ``OverflowError`` if the check would take too long.
 
     >>> is_found("b+", "abc"), is_found("^b", "abc")
     (True, False)
@@ -72,7 +73,7 @@ def is_found(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=100)
 def _matcher(pattern: str) -> Draft202012Validator:
-    """Return a schema that the texts with this pattern follow; ``OverflowError`` if the engine does not take it."""
+    """Return a schema for texts that match this pattern; ``OverflowError`` if the engine does not support it."""
     from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ValidationError  # noqa: PLC0415 - as above
 
     try:
@@ -84,7 +85,7 @@ def _matcher(pattern: str) -> Draft202012Validator:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # about what "[[a]" may mean one day
+    with warnings.catch_warnings(category=FutureWarning, action="ignore"):  # of nested sets, such as "[[a]"
         return re.compile(pattern)
 
 
@@ -113,7 +114,7 @@ def _escaped(character: str, escapes: dict[str, str]) -> str:
 
 
 def _class_of(negation: str, members: str) -> str:
-    r"""Return a class of characters; ``\W`` in it becomes a class of its own, as the engine's classes do not nest."""
+    r"""Return a character class; ``\W`` in it becomes an alternative, because the engine does not nest classes."""
     others = members.replace(r"\W", "")
     translated = _ESCAPE.sub(lambda found: _escaped(found[1], _IN_CLASS), others)
     if len(others) == len(members):

@@ -47,7 +47,7 @@ def time_values(now: datetime) -> Mapping[str, str]:
 
 
 MAX_NESTING = 10
-_MAX_CHARACTERS = 10_000_000  # that one rendering fills in; ten levels of nesting can exhaust the memory
+_MAX_CHARACTERS = 10_000_000  # filled in by one rendering; ten levels of nesting could exhaust the memory
 
 FRAGMENTS = "fragments."  # {{fragments.NAME}} is the specification's syntax; {{fragment:NAME}} is promptpack-python's
 PLACEHOLDER = re.compile(r"\{\{[ \t]*(?:fragment:[ \t]*([\w.-]+)|([A-Za-z_][\w.-]*))[ \t]*\}\}")
@@ -104,14 +104,14 @@ def unsupported_in(text: str) -> list[Unsupported]:
 
 
 class Lines:
-    r"""The lines of a text, to find many offsets in it.
+    r"""The lines of a text, to look up many offsets.
 
     >>> Lines("a\nbc").place_of(3)
     (2, 2)
     """
 
     def __init__(self, text: str) -> None:
-        """Find where the lines start, once."""
+        """Find the beginnings of the lines."""
         self._starts = [0, *(found.end() for found in re.finditer("\n", text))]
 
     def place_of(self, offset: int) -> tuple[int, int]:
@@ -242,7 +242,7 @@ class _Rendering:
         return "".join(pieces), depth
 
     def _count(self, characters: int, chain: tuple[str, ...]) -> None:
-        """Count what fills a placeholder; raise if that is too much in all."""
+        """Count the characters of a placeholder's value; raise if the total is too large."""
         self.characters += characters
         if self.characters > _MAX_CHARACTERS:
             place = f" in {_shown(chain)}" if chain else ""

@@ -38,7 +38,7 @@ class PanelController:
     def __init__(
         self, conversation: Conversation, screen: Screen, *, model: str | None = None, thinking: ThinkingMode = "fold"
     ) -> None:
-        """Show the conversation, and what the model thinks in this way; every call uses ``model``."""
+        """Show the conversation; every call uses ``model``, and ``thinking`` is how to show the model's thinking."""
         self.conversation = conversation
         self._model = model
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they go on while another one is shown
@@ -73,7 +73,7 @@ class PanelController:
         self._worker.post(lambda: self._run(command), copy_context())
 
     def follow(self, conversation: Conversation, *, model: str | None, thinking: ThinkingMode) -> None:
-        """Use this conversation for the next call, unless another one is shown meanwhile; call it from any thread."""
+        """Use this conversation for the next call, unless the panel shows another one; callable from any thread."""
 
         def follow() -> None:
             if conversation.id == self.conversation.id:

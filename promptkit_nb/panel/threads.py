@@ -122,17 +122,17 @@ class AnswerThread:
 
     @property
     def reasoning(self) -> str:
-        """What the model has thought so far."""
+        """The model's thinking so far."""
         return "" if self._stream is None else self._stream.reasoning
 
     @property
     def thinking_ms(self) -> float | None:
-        """How long the model has been thinking, or did before its text; ``None`` if it shows no thinking."""
+        """How long the model has been thinking, or thought before its text; ``None`` if it does not show thinking."""
         return None if self._stream is None else self._stream.thinking_ms
 
     @property
     def waiting(self) -> str:
-        """What is happening until the first text, and since when; empty after it, and in the first second."""
+        """The status until the first text, with its duration; empty in the first second, and after the first text."""
         waited_s = time.monotonic() - self._since_s
         if self.text or (waited_s < 1 and self._retry is None):
             return ""

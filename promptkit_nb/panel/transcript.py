@@ -35,8 +35,8 @@ _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
 def turn_fields(turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMode = "fold") -> dict[str, object]:
     """Return a turn for the page: ``{"id", "index", "question", "entries", "notes"}``.
 
-    An entry is ``{"label", "text", "html", "fold"}``; ``html`` is empty if the page shows the text as it is, and
-    ``fold`` is ``"closed"`` or ``"open"`` if only the label is always shown.
+    An entry is ``{"label", "text", "html", "fold"}``. ``html`` is empty if the page shows the plain text. ``fold`` is
+    ``"closed"`` or ``"open"`` if the entry can be folded to its label.
     """
     return {
         "id": turn.id,

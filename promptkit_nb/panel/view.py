@@ -57,7 +57,7 @@ class PanelView:
     """
 
     def __init__(self, screen: Screen, snapshot: Snapshot, *, thinking: ThinkingMode = "fold") -> None:
-        """Show the newest turns of a conversation, and what the model thinks in this way."""
+        """Show the newest turns of a conversation; ``thinking`` is how to show the model's thinking."""
         self.snapshot = snapshot
         self._screen = screen
         self._epoch = 0
@@ -82,7 +82,7 @@ class PanelView:
         self._screen.show(conversations=listed, footer=footer_lines(conversation, model=model))
 
     def show_search(self, conversation: Conversation, search: str, answer: AnswerThread | None) -> None:
-        """Show the conversations that match; their number waits until no answer is streaming."""
+        """Show the matching conversations; their number is not updated while an answer is streaming."""
         listed = conversation_list.find(conversation, search)
         hint = ": choose one from the list next to the search box." if listed else "."
         self._search_result = f"{counted(len(listed), 'conversation')} found{hint}" if search.strip() else ""

@@ -31,8 +31,7 @@ class ChatPanel(NotebookWidget):
     Args:
         conversation: The conversation to show first; the panel can switch to others of the same user.
         model: The model of every call; by default the conversation's, else the provider's.
-        thinking: How to show what the model thinks before it answers: ``"fold"`` (one line that unfolds), ``"show"``
-            or ``"hide"``.
+        thinking: How to show the model's thinking: ``"fold"`` (one line that unfolds), ``"show"``, or ``"hide"``.
 
     Raises:
         InvalidArgumentError: ``conversation`` is not a ``Conversation``, or ``thinking`` is unknown.
@@ -79,7 +78,7 @@ class ChatPanel(NotebookWidget):
         return self._controller.conversation
 
     def follow(self, conversation: Conversation, *, model: str | None = None, thinking: ThinkingMode = "fold") -> None:
-        """Ask with the provider of this conversation, which is the one that is shown, from the next message on."""
+        """Use the provider of this conversation, which must be the one shown, from the next message on."""
         self._controller.follow(conversation, model=model, thinking=check_thinking(thinking))
 
     def show(self, **changes: object) -> None:

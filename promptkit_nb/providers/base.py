@@ -91,5 +91,5 @@ class Provider(Protocol):
         ...
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
-        """Return what the usage costs at that time; ``CallCost(None, None)`` if the price is unknown."""
+        """Return the cost of the usage at that time; ``CallCost(None, None)`` if the price is unknown."""
         ...

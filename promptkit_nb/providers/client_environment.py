@@ -1,4 +1,4 @@
-"""What the environment does to the HTTP client: proxies, certificates, and headers, and the errors it causes."""
+"""Environment variables of the HTTP client: proxies, certificates, and headers, and errors caused by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import (  # type: ignore[attr-defined]  # documented nowhere, and in every Python
+from urllib.request import (  # type: ignore[attr-defined]  # not documented, but part of every Python
     getproxies_environment,
     proxy_bypass_environment,
 )
@@ -26,7 +26,7 @@ _REASON_CHARACTERS = 120
 
 
 def check_environment() -> None:
-    """Raise a ``ProviderError``, naming the variable, if one makes every request fail."""
+    """Raise a ``ProviderError`` that names the variable if one of them makes every request fail."""
     for name in _HEADER_VARIABLES:
         if not Secret(_variable(name)).reveal().isascii():
             raise errors.AuthenticationError(
@@ -43,7 +43,7 @@ def check_environment() -> None:
 
 
 def client_error(error: BaseException) -> errors.PromptKitError:
-    """Return the error for a client that cannot be made."""
+    """Return the error for a client that cannot be created."""
     for name, proxy in _proxies():
         if proxy.startswith("socks") and isinstance(error, ImportError):
             return errors.MissingDependencyError(
@@ -57,7 +57,7 @@ def client_error(error: BaseException) -> errors.PromptKitError:
 
 
 def proxy_for(base_url: str) -> tuple[str, str] | None:
-    """Return the variable and the address of the proxy that requests to this server use; ``None`` without one."""
+    """Return the variable and the address of the proxy for requests to this server; ``None`` without a proxy."""
     parts = urlsplit(base_url)
     proxies = getproxies_environment()
     if proxy_bypass_environment(parts.netloc, proxies):
@@ -79,7 +79,7 @@ def shown_proxy(proxy: str) -> str:
 
 
 def secret_headers() -> Iterator[Secret]:
-    """Yield the secrets in ``OPENAI_CUSTOM_HEADERS``, which the client sends."""
+    """Yield the secrets in ``OPENAI_CUSTOM_HEADERS``, whose headers the client sends."""
     for line in _variable("OPENAI_CUSTOM_HEADERS").splitlines():
         name, _, value = line.partition(":")
         if is_secret_name(name):

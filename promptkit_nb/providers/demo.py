@@ -88,7 +88,7 @@ class DemoProvider:
         yield Completion(model=self.model, finish_reason="stop", usage=usage)
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - the demo is free
-        """Return a cost of 0, whatever the usage."""
+        """Return a cost of 0 for any usage."""
         return CallCost(Decimal(0), "list")
 
 

@@ -1,4 +1,4 @@
-"""Where servers are: the known ones by name, and base URLs as people paste them."""
+"""Addresses of servers: known servers by name, and base URLs pasted by users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = frozenset({"content-type", "content-length", "host", "accept", "connecti
 class Vendor:
     """A kind of server: its base URL, and the environment variable of its key.
 
-    ``is_local`` is whether its models run on the user's own machine, so that the price list does not know them.
+    ``is_local`` is set if its models run on the user's own machine; they are not in the price list.
     """
 
     base_url: str
@@ -47,7 +47,7 @@ VENDORS: Mapping[str, Vendor] = {
 
 
 def environment_key(vendor: str) -> Secret:
-    """Return the key of a vendor that the environment holds; an empty one without it."""
+    """Return the key of a vendor from the environment; empty if it is not set."""
     return Secret(os.environ.get(VENDORS[vendor].key_variable, ""))
 
 
@@ -58,7 +58,7 @@ AZURE_VARIABLE = "AZURE_OPENAI_ENDPOINT"
 
 
 def default_base_url(vendor: str) -> str:
-    """Return the base URL of a vendor; Azure's is the user's own, and OpenAI's may be another server's.
+    """Return the base URL of a vendor; for Azure and OpenAI, environment variables can set it.
 
     >>> default_base_url("ollama")
     'http://localhost:11434/v1'
@@ -78,7 +78,7 @@ def default_base_url(vendor: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BaseUrl:
-    """A base URL that can be used, without its query, and what was repaired, in words (empty if nothing was)."""
+    """A valid base URL without its query, and a description of what was repaired (empty if nothing was)."""
 
     url: str
     query: Mapping[str, Secret]
@@ -86,7 +86,7 @@ class BaseUrl:
 
 
 def base_url_of(given: Secret) -> BaseUrl:
-    """Return the base URL in a pasted one: without blanks, doubled slashes, and the path of a method.
+    """Return a pasted base URL without spaces around it, doubled slashes, and the path of a method.
 
     Raises ``InvalidArgumentError`` if it is not a complete URL, or has a user name or password.
 
@@ -112,7 +112,7 @@ def base_url_of(given: Secret) -> BaseUrl:
 
 
 def _query_of(url: Secret) -> dict[str, Secret]:
-    """Return the parameters of a URL, which may be keys; what cannot be read as one is left out."""
+    """Return the parameters of a URL, which may be keys; invalid ones are left out."""
     pairs = (pair.partition("=") for pair in url.reveal().partition("?")[2].split("&"))
     return {unquote_plus(name): Secret(unquote_plus(value)) for name, _, value in pairs if name}
 
@@ -127,18 +127,18 @@ def is_secret_name(name: str) -> bool:
 
 
 HiddenHeaders = Mapping[object, Secret | None]
-"""Headers with hidden values, ``None`` for one that is not text."""
+"""Headers with hidden values; ``None`` for values that are not text."""
 
 
 def hidden_headers(headers: object) -> HiddenHeaders | None:
-    """Hide the values of headers, without checking them: no error may show one. ``None`` if they are not a mapping."""
+    """Hide the values of headers, unchecked so that no error shows one; return ``None`` if it is not a mapping."""
     if headers is None:
         return {}
     return {name: Secret.of(headers[name]) for name in headers} if isinstance(headers, Mapping) else None
 
 
 def checked_headers(headers: HiddenHeaders | None) -> dict[str, Secret | str]:
-    """Return headers, those that carry secrets hidden; ``InvalidArgumentError``, naming it, if one cannot be sent."""
+    """Return headers, with secrets hidden; raise ``InvalidArgumentError`` that names a header if it cannot be sent."""
     if headers is None:
         raise InvalidArgumentError('headers is not a mapping; give names and values, as in {"X-Title": "notebook"}.')
     checked: dict[str, Secret | str] = {}

@@ -55,31 +55,31 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Usage
 
 DEFAULT_MODEL = "gpt-5.4-mini"
-"""The model of OpenAI's own server if neither the argument nor ``PROMPTKIT_MODEL`` names one."""
+"""The model for OpenAI's own server if neither the argument nor ``PROMPTKIT_MODEL`` is given."""
 
 Dialect = Literal["auto", "chat", "responses"]
 
 _NEW_LIMIT_HOSTS = ("api.openai.com", ".azure.com")
 _COST_HEADER = "x-litellm-response-cost"
-_OUTPUT_WEIGHT = 5  # an output token costs about as much as so many input tokens, in most price lists
+_OUTPUT_WEIGHT = 5  # in most price lists, an output token costs about as much as this many input tokens
 
 _reported_rates: dict[tuple[str, str], Decimal] = {}
-"""The highest cost that servers reported, by base URL and model, in dollars per input token."""
+"""The highest reported costs, by base URL and model, in dollars per input token."""
 
 
 class OpenAIProvider:
     """Answers from an OpenAI-compatible server.
 
     Args:
-        model: The model of calls that name none; by default ``PROMPTKIT_MODEL``, else ``DEFAULT_MODEL``.
-        api_key: The key; by default ``OPENAI_API_KEY``. It is in no repr, traceback, or pickle; a copy in another
-            process takes it from the environment.
+        model: The default model of calls; if it is not given, ``PROMPTKIT_MODEL``, else ``DEFAULT_MODEL``.
+        api_key: The key; by default ``OPENAI_API_KEY``. It never appears in a repr, a traceback, or a pickle; in
+        another process, an unpickled provider takes it from the environment.
         base_url: The server; by default ``OPENAI_BASE_URL``, else OpenAI's own.
-        timeout: The longest silence in seconds.
+        timeout: How long to wait for the next byte, in seconds.
         max_retries: How often a request is sent again after a temporary failure.
         prices: Your own prices by model name: ``Price(…)``, or dollars per million input and output tokens.
-        dialect: ``"chat"`` speaks OpenAI's chat completions; ``"auto"`` speaks what the server understands.
-        headers: Further headers of each request; values of headers that carry secrets are hidden like the key.
+        dialect: ``"chat"`` uses OpenAI's chat completions; ``"auto"`` uses what the server supports.
+        headers: Additional headers of each request; values of headers that carry secrets are hidden like the key.
 
     Raises ``InvalidArgumentError`` for an invalid value. A missing key raises ``AuthenticationError`` at the first call
     only, since reading stored answers needs no key.
@@ -107,7 +107,7 @@ class OpenAIProvider:
         key, is_text = Secret.of(api_key), api_key is None or isinstance(api_key, str)
         hidden, is_default = hidden_headers(headers), base_url is None
         address = Secret.of(base_url)
-        api_key = headers = base_url = None  # tracebacks may show arguments, and a URL may have a key
+        api_key = headers = base_url = None  # tracebacks may show arguments, and a URL may contain a key
         self._set_up("openai", model, Secret(default_base_url("openai")) if is_default else address)
         if not is_text:
             raise InvalidArgumentError("api_key is not text; give a string, or leave it out.")
@@ -140,7 +140,7 @@ class OpenAIProvider:
         if vendor not in VENDORS:
             raise InvalidArgumentError(f"There is no provider {vendor!r}: use one of {', '.join(VENDORS)}.")
         is_default, address = base_url is None, Secret.of(base_url)
-        base_url = None  # tracebacks may show arguments, and a URL may have a key
+        base_url = None  # tracebacks may show arguments, and a URL may contain a key
         made = cls(model, base_url=VENDORS["openai"].base_url, **options)
         made._set_up(vendor, model, Secret(default_base_url(vendor)) if is_default else address)
         return made
@@ -159,7 +159,7 @@ class OpenAIProvider:
         read = base_url_of(address)
         self.base_url, self._query, self.repair = read.url, read.query, read.repair
         self._format = RequestFormat("max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens")
-        self._formats: dict[str, RequestFormat] = {}  # what was learned about single models
+        self._formats: dict[str, RequestFormat] = {}  # the accepted format of each model
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 
@@ -168,11 +168,11 @@ class OpenAIProvider:
         return f"OpenAIProvider({self.model!r}, base_url={self.base_url!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        """Return what a copy or a pickle has: no connection, and in a pickle no key."""
+        """Return the state for a copy or a pickle: without connections, and in a pickle without the key."""
         return {name: value for name, value in vars(self).items() if name not in {"_connection", "_connection_lock"}}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take the key from the environment if it is not there, as in another process."""
+        """Restore the state; after unpickling, the key comes from the environment."""
         vars(self).update(state)
         self._api_key = self._api_key or None
         self._headers = {name: value for name, value in self._headers.items() if value}
@@ -194,25 +194,25 @@ class OpenAIProvider:
         yield from self._answer(self._connect(), request, self._formats.get(request.model, self._format))
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
-        """Return what the usage costs at that time, according to ``prices``, else to the price list.
+        """Return the cost of the usage at that time, by ``prices``, else by the price list.
 
-        The list knows no model that runs on the user's own machine.
+        Models that run on the user's own machine are not in the list.
         """
         if VENDORS[self.name].is_local and model not in (self.prices or {}):
             return UNKNOWN_COST
         return price_of(model, usage, at=at, prices=self.prices, base_url=self.base_url)
 
     def expected_usd(self, model: str, usage: Usage) -> Decimal | None:
-        """Return what the usage may cost, if this server reported the cost of earlier calls with the model."""
+        """Return an estimated cost, if this server reported the cost of earlier calls with the model."""
         rate = _reported_rates.get((self.base_url, model))
         return None if rate is None else rate * (usage.input_tokens + _OUTPUT_WEIGHT * usage.output_tokens)
 
     def models(self) -> list[dict[str, object]]:
-        """Return the models that the server offers, as it describes them; raises a ``ProviderError`` if it does not."""
+        """Return the server's descriptions of its models; raises a ``ProviderError`` if it does not list them."""
         return self._connect().models()
 
     def _noted(self, completion: Completion, request: ChatRequest) -> Completion:
-        """Remember what a call cost, and say once if the base URL was repaired."""
+        """Remember the cost of a call, and report a repaired base URL once."""
         usage, cost_usd = completion.usage, completion.cost_usd
         if cost_usd is not None and usage is not None:
             rate = cost_usd / (usage.input_tokens + _OUTPUT_WEIGHT * usage.output_tokens)
@@ -244,7 +244,7 @@ class OpenAIProvider:
                 f"There is no API key for {'OpenAI' if is_openai else self.name}. Set {variable} (or pass api_key=), "
                 "or try without one: %chat_setup --provider demo"
             )
-        text = key.reveal  # a method, so that no variable holds the key
+        text = key.reveal  # the method itself, so that no variable holds the key
         if not (text().isascii() and text().isprintable()) or " " in text():
             raise AuthenticationError(
                 "The API key contains characters that no key has (spaces, line breaks or letters outside ASCII). "
@@ -263,7 +263,7 @@ class OpenAIProvider:
     def _answer(
         self, connection: Connection, request: ChatRequest, request_format: RequestFormat
     ) -> Generator[StreamEvent, None, None]:
-        """Send the request and yield the answer. If the stream is empty, ask once without one: its words decide."""
+        """Send the request and yield the answer. If the stream is empty, send it once more without streaming."""
         reply, request_format = yield from self._send(connection, request, request_format)
         parser = AnswerParser(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
         with closing(reply):
@@ -277,7 +277,7 @@ class OpenAIProvider:
             yield from self._answer(connection, request, request_format.without_stream())
 
     def _learned(self, completion: Completion, request: ChatRequest, request_format: RequestFormat) -> Completion:
-        """Remember the format that the model accepted, and say once if it has no system role."""
+        """Remember the format that the model accepted, and report once if it has no system role."""
         completion = self._noted(completion, request)
         former = self._formats.get(request.model, self._format)
         self._formats[request.model] = request_format
@@ -289,7 +289,7 @@ class OpenAIProvider:
     def _send(
         self, connection: Connection, request: ChatRequest, request_format: RequestFormat
     ) -> Generator[Waiting | Retrying, None, tuple[httpx2.Response, RequestFormat]]:
-        """Send the request, again if that may help; return the reply, its body not read yet, and the format it took."""
+        """Send the request, with retries; return the reply, before its body is read, and the accepted format."""
         retry = 0
         while True:
             reply = connection.post(encode_request(request, request_format), request)
@@ -308,7 +308,7 @@ class OpenAIProvider:
             retry += 1
 
     def _with_near_models(self, failed: FailedAttempt, connection: Connection, request: ChatRequest) -> Exception:
-        """Return the error; if the model is unknown, with the near matches among those that the server offers."""
+        """Return the error; if the model is unknown, with near matches among the models of the server."""
         response = failed.response
         if response is None or not response.is_model_unknown or not isinstance(failed.error, BadRequestError):
             return failed.error

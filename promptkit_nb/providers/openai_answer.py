@@ -1,8 +1,8 @@
 """Parses the answers of OpenAI-compatible servers, which do not always follow the format.
 
-A stream of events or one JSON object, missing ids, choices or usage, numbers as text, half emojis, and messages that
-repeat what was streamed are all accepted. A reply that is not an answer, that reports an error anywhere, or that stops
-before its end, is an error: a partial answer must not pass for a whole.
+It accepts a stream of events or one JSON object, missing ids, choices or usage, numbers as text, half emojis, and
+messages that repeat the streamed text. A reply that is not an answer, contains an error, or ends early raises an error,
+so that a partial answer is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _TextBuffer:
         return self._kept(half, self.hide.rest)
 
     def rest_of(self, whole: str, *, is_only: bool) -> str:
-        """Return what a repeated message adds to the text; ``is_only`` if its chunk carries nothing else."""
+        """Return the part of a repeated message that is not in the text; ``is_only`` if its chunk has nothing else."""
         said = "".join(self._said)
         if whole.startswith(said):
             return whole[len(said) :]
@@ -102,7 +102,7 @@ class AnswerParser:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the whole reply consists of nothing at all, or of the end of a stream."""
+        """Whether the reply is empty, apart from the mark for the end of a stream."""
         return self._is_read and not self._has_data
 
     def events(self, received: Iterator[bytes]) -> Iterator[TextDelta | ReasoningDelta | Completion]:
@@ -158,14 +158,14 @@ class AnswerParser:
         chunk = json_or_text(event.data)
         is_answer = isinstance(chunk, dict) and "choices" in chunk
         if event.kind != "error" and (not event.data.strip() or (event.kind == "other" and not is_answer)):
-            return  # a sign of life, or something that only some clients understand
+            return  # a keep-alive, or an extension
         if event.kind == "error" or (isinstance(chunk, dict) and is_error(chunk)):
             self._has_data = True
             raise self._reported_error(chunk)
         self._has_data = True
         if not isinstance(chunk, dict):
             if self._is_complete:
-                return  # a usage chunk cut short; the answer itself is whole
+                return  # a truncated usage chunk; the answer itself is whole
             raise self._errors.incomplete() if self._has_choice else self._errors.unreadable(event.data)
         self._answering_model = self._answering_model or _text(chunk.get("model"))
         self._reported.read(chunk)
@@ -180,7 +180,7 @@ class AnswerParser:
         delta, message = (_mapping(choice.get(name)) for name in ("delta", "message"))
         failed = next((holder for holder in (choice, delta, message) if holder.get("error")), None)
         yield from self._pieces(_reasoning_of(delta), _content_of(delta))
-        if message:  # the whole answer, or once more what was streamed, or a piece of it in another place
+        if message:  # the whole answer, a repetition of the streamed text, or a piece under another name
             is_only = "delta" not in choice
             yield from self._pieces(
                 self._reasoning.rest_of(_reasoning_of(message), is_only=is_only),
@@ -193,7 +193,7 @@ class AnswerParser:
             raise self._reported_error(failed)
 
     def _read_reasons(self, choice: dict[str, object]) -> None:
-        """Read the finish reason, and what vendors call it: ``native_finish_reason`` and similar names."""
+        """Read the finish reason, and the vendor's own one from ``native_finish_reason`` and similar fields."""
         vendor_fields = _mapping(choice.get("provider_specific_fields"))
         for name, value in (*choice.items(), *vendor_fields.items()):
             reason = _text(value) if name.endswith("finish_reason") else ""
@@ -208,7 +208,7 @@ class AnswerParser:
         return self._errors.from_response(ErrorResponse.from_body(body), self._request)
 
     def _pieces(self, reasoning: str, content: str) -> Iterator[TextDelta | ReasoningDelta]:
-        """Yield what two pieces say; thinking within the content is reasoning, too."""
+        """Yield the reasoning and text in two pieces; thinking within the content counts as reasoning."""
         yield from self._events_of(self._reasoning.add(reasoning), "")
         yield from self._events_of(*self._splitter.feed(self._content.add(content)))
 
@@ -251,7 +251,7 @@ class AnswerParser:
         )
 
     def _warnings(self) -> tuple[str, ...]:
-        """Return a warning for each kind of figure that is not believed."""
+        """Return a warning for each kind of implausible figure."""
         reported, host = self._reported, self._errors.host
         warnings = []
         if reported.has_absurd_tokens:
@@ -266,7 +266,7 @@ def _content_of(delta: dict[str, object]) -> str:
 
 
 def _reasoning_of(delta: dict[str, object]) -> str:
-    """Return the reasoning of a delta or message, which some servers send under two names at once."""
+    """Return the reasoning of a delta or message; some servers send it twice, under two names."""
     named = next((text for name in _REASONING_NAMES if (text := _text(delta.get(name)))), "")
     within = "".join(_text(part.get("thinking")) for part in _mappings(delta.get("content")))  # Mistral
     details = "".join(

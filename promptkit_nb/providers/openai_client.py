@@ -134,13 +134,13 @@ def _import_client() -> None:
 
 _NO_KEY = "no-key"  # for servers that need none: the client insists on a key
 _LOGGERS = ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
-_OVERRIDING = frozenset({"authorization", "api-key"})  # the client sets these itself, unless it is given others
+_OVERRIDING = frozenset({"authorization", "api-key"})  # the client sets these itself, unless they are given
 _LIST_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server: its base URL, and what each request carries besides its body.
+    """A server: its base URL, and the parameters and headers of each request.
 
     ``query`` and ``headers`` are parameters of the URL and headers, by name; both may hold keys.
     """
@@ -155,7 +155,7 @@ class Endpoint:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What no output may show."""
+        """The secrets, which no output may show."""
         headers = (value for value in self.headers.values() if isinstance(value, Secret))
         return self.key, *self.query.values(), *headers, *self.other_secrets
 
@@ -180,7 +180,7 @@ class Connection:
     """A client of one server; threads may share it, processes may not."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Build the client; nothing is sent yet. Raises a ``ProviderError`` if the environment does not allow it."""
+        """Build the client; nothing is sent yet. Raises a ``ProviderError`` if an environment variable prevents it."""
         self.errors = ErrorMapper(endpoint.base_url, endpoint.secrets, endpoint.key_variable)
         self._process_id = os.getpid()
         self._timeout_s = endpoint.timeout_s
@@ -221,7 +221,7 @@ class Connection:
             return self._unreachable(error, is_transient=False)
 
     def models(self) -> list[dict[str, object]]:
-        """Return what ``GET /models`` lists; raises a ``ProviderError`` if the server has no such list."""
+        """Return the list from ``GET /models``; raises a ``ProviderError`` if the server does not have one."""
         import openai  # noqa: PLC0415 - imported already, with the client
 
         try:
@@ -271,7 +271,7 @@ class Connection:
 
 
 def _client_of(endpoint: Endpoint) -> openai.OpenAI:
-    """Return a client whose own retries are off: it waits without telling anyone, also if the quota is used up."""
+    """Return a client without its own retries, which wait silently, even if the quota is used up."""
     import openai  # noqa: PLC0415 - half a second, usually spent in the background already
 
     headers = {name: value if isinstance(value, str) else value.reveal() for name, value in endpoint.headers.items()}

@@ -56,7 +56,7 @@ _HTML = re.compile(r"\s*<(?:!doctype html|html|head|title)", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>([^<]*\S[^<]*)</title>", re.IGNORECASE)
 _TLS_MIXED_UP = re.compile(
     r"wrong.version.number|record layer failure|plain HTTP request was sent to HTTPS|HTTP request to an HTTPS server"
-    r"|illegal (?:request|status) line",  # what an alert of TLS is to HTTP
+    r"|illegal (?:request|status) line",  # a TLS alert, read as HTTP
     re.IGNORECASE,
 )
 _MODEL_UNKNOWN = re.compile(
@@ -141,9 +141,9 @@ class ErrorResponse:
 
     @classmethod
     def from_body(cls, body: object, *, status: int | None = None) -> ErrorResponse:
-        """Read the formats in use: OpenAI's, vLLM's flat one, FastAPI's ``detail``, MiniMax's, plain text.
+        """Read any of the common formats: OpenAI's, vLLM's flat one, FastAPI's ``detail``, MiniMax's, plain text.
 
-        A gateway's error (OpenRouter's) has the vendor's words, too.
+        An error of a gateway (OpenRouter) includes the vendor's message.
 
         Without an HTTP status (an error in the middle of a stream) the status follows from the error's code, else it is
         500.
@@ -169,7 +169,7 @@ class ErrorResponse:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapper:
-    """Maps the errors of one server to ours. Neither its ``repr`` nor any error shows a secret."""
+    """Maps the errors of one server to ours; neither its ``repr`` nor any error shows a secret."""
 
     base_url: str
     secrets: tuple[Secret, ...] = ()
@@ -181,17 +181,17 @@ class ErrorMapper:
         return urlsplit(self.base_url).netloc
 
     def redact(self, text: str) -> str:
-        """Return the text without the secrets, and without anything that looks like a key."""
+        """Return the text without the secrets, or anything that looks like a key."""
         for secret in self.secrets:
             text = secret.hidden_in(text)
         return without_keys(text)
 
     def hider(self, empty: AnyStr) -> StreamHider[AnyStr]:
-        """Return what hides the secrets in text or bytes that arrive in pieces."""
+        """Return a ``StreamHider`` for the secrets."""
         return StreamHider(self.secrets, empty)
 
     def quote(self, text: str, length: int = _MESSAGE_LENGTH) -> str:
-        """Return a server's text on one line, redacted, then shortened; of an HTML page only its title."""
+        """Return a server's text on one line, redacted and shortened; an HTML page is reduced to its title."""
         title = _TITLE.search(text) if _HTML.match(text) else None
         return preview(self.redact(f"the page {title[1].strip()!r}" if title else text), length)
 
@@ -264,7 +264,7 @@ class ErrorMapper:
         )
 
     def chained(self, error: RequestError, cause: BaseException) -> RequestError:
-        """Return the error with its cause, unless the cause, or a cause of it, quotes a secret."""
+        """Return the error with its cause, unless that or one of its own causes quotes a secret."""
         link: BaseException | None = cause
         while link is not None:
             shown = f"{link!s} {link!r} {vars(link)!r}"
@@ -299,7 +299,7 @@ class ErrorMapper:
         return errors.BadRequestError, _parameter_remedy(response, request) or "Change the request."
 
     def _refusing_proxy(self, response: ErrorResponse) -> str | None:
-        """Return what to do if a proxy refused, and not the server: 407 is a proxy's, 403 if it is not JSON."""
+        """Return the remedy if a proxy refused the request: with status 407, or 403 if the body is not JSON."""
         is_407 = response.status == 407  # noqa: PLR2004 (Proxy Authentication Required)
         proxy = proxy_for(self.base_url)
         if not is_407 and not (proxy and response.status == 403 and not response.is_json):  # noqa: PLR2004 (Forbidden)

@@ -1,7 +1,7 @@
-"""Reads the events of a streamed reply, as the standard for server-sent events defines them, and as servers send them.
+"""Reads the server-sent events of a streamed reply, including deviations from the standard.
 
-Some servers separate events by a single line break, or put an error into a field of its own; a reply that is not
-streamed at all is one event.
+Some servers separate events with a single line break, or send an error in a field named ``error``; a reply that is not
+streamed is one event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event: ``data``, an ``error``, one with an ``other`` name, or the ``body`` of a reply that is no stream."""
+    """One event: ``data``, an ``error``, one with an ``other`` name, or the ``body`` of an unstreamed reply."""
 
     kind: EventKind
     data: str
@@ -35,7 +35,7 @@ def read_events(received: Iterator[bytes]) -> Iterator[ServerEvent]:
     r"""Yield each event; if there are none, the whole body once it has arrived.
 
     Only line feeds and carriage returns end a line: text may contain other characters that Python treats as line ends.
-    An event that the end of the reply cuts short is yielded too.
+    An event that is cut off by the end of the reply is yielded, too.
 
     >>> [event.data for event in read_events(iter([b'data: {"a": 1}\ndata: [DONE]\n']))]
     ['{"a": 1}', '[DONE]']
@@ -47,7 +47,7 @@ def read_events(received: Iterator[bytes]) -> Iterator[ServerEvent]:
     for line in _lines(received):
         field, colon, value = line.partition(":")
         value = value.removeprefix(" ")
-        # A line that is not data ends an event that is complete, even if the empty line between them is missing.
+        # Any other line ends a complete event, even if the empty line between them is missing.
         if data and (not line or (field in {"data", "event", "error"} and _is_complete(data))):
             yield ServerEvent(_KINDS.get(name, "other"), "\n".join(data))
             data, name = [], ""

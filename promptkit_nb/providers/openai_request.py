@@ -28,7 +28,7 @@ LimitName = Literal["max_tokens", "max_completion_tokens"]
 _LIMIT_NAMES: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 _RESERVED = ("messages", "model", "stream")
 _REJECTED = frozenset({400, 422})
-_REJECTED_BY_TEMPLATE = frozenset({403, 404, 500, 501})  # a chat template that fails is an internal error for some
+_REJECTED_BY_TEMPLATE = frozenset({403, 404, 500, 501})  # some servers report a failing chat template this way
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _UNSUPPORTED = re.compile(
     r"not supported|unsupported|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|extra_forbidden|invalid"
@@ -37,13 +37,13 @@ _UNSUPPORTED = re.compile(
 )
 
 
-# What servers say if a model cannot stream: "does not support streaming", "must be verified to stream this model" …
+# Errors if a model cannot stream: "does not support streaming", "must be verified to stream this model" …
 _NO_STREAM = re.compile(
     r"verified to stream|\bstream(?:ing)?\b[^.]{0,40}(?:not (?:supported|available|allowed)|unsupported)"
     r"|\bstream\b[^.]{0,10}(?:does not|doesn't) support|(?:not|n't) support[^.]{0,20}\bstream",
     re.IGNORECASE,
 )
-# And if its chat template has no system role. Some templates only say that user and assistant must alternate.
+# Errors if a chat template has no system role. Some templates only say that user and assistant must alternate.
 _NO_SYSTEM = re.compile(
     r"system (?:role|message|prompt)s?\b[^.]{0,30}(?:not |un)(?:supported|allowed|available)|roles? must alternate"
     r"|(?:not|n't) support[^.]{0,30}\bsystem\b|only (?:support )?user and assistant roles"
@@ -54,7 +54,7 @@ _NO_SYSTEM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """What differs between models: the name of the output limit, ``stream_options``, streaming, the system role."""
+    """Differences between models: the name of the output limit, ``stream_options``, streaming, the system role."""
 
     limit_name: LimitName = "max_tokens"
     is_limit_renamed: bool = False
@@ -88,7 +88,7 @@ class RequestFormat:
         return None
 
     def without_stream(self) -> RequestFormat:
-        """Return the format for an answer in one piece."""
+        """Return the format without streaming."""
         return replace(self, is_streamed=False)
 
 
@@ -104,7 +104,7 @@ def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes
 
 
 def fold_system_message(messages: Sequence[Message]) -> list[Message]:
-    r"""Return the messages without system role: what it says begins the first message of the user.
+    r"""Return the messages without the system role: the system prompt is put in front of the first user message.
 
     >>> fold_system_message([Message("system", "You help."), Message("user", "Hi")])[0].content
     'You help.\n\nHi'
@@ -138,7 +138,7 @@ def encode_message(message: Message) -> dict[str, object]:
         ]
     if message.tool_call_id:
         encoded["tool_call_id"] = message.tool_call_id
-    if message.name and _NAME.fullmatch(message.name):  # servers refuse others
+    if message.name and _NAME.fullmatch(message.name):  # servers refuse other names
         encoded["name"] = message.name
     return encoded
 

@@ -1,7 +1,7 @@
-"""Reads what a server says a call used and cost, under the names and in the places that servers use.
+"""Reads the usage and cost of a call, under the field names and in the places that servers use.
 
-OpenAI counts cached and written input as part of the input, and reasoning as part of the output. Others report them
-beside it; then the total tells to which side the rest belongs. Figures that cannot be true are not believed.
+OpenAI counts cached and written input as part of the input, and reasoning as part of the output. Other servers report
+them separately; the total then shows where they belong. Implausible figures are ignored.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _BESIDE_INPUT = (
     *("cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
     *("cacheReadInputTokens", "cacheWriteInputTokens"),  # Bedrock
 )
-"""Names of those who count cached and written input beside their input, instead of as part of it."""
+"""Field names of servers that count cached and written input separately from the input."""
 
 
 @dataclass(slots=True)
 class ReportedUsage:
-    """What the chunks of an answer report. Counts only grow, so the largest of each kind counts.
+    """Usage and cost reported by the chunks of an answer. Counts only grow, so the largest of each kind is used.
 
-    ``has_absurd_tokens`` and ``has_absurd_cost`` are whether a figure was reported that cannot be true.
+    ``has_absurd_tokens`` and ``has_absurd_cost`` are set if an implausible figure was reported.
     """
 
     has_absurd_tokens: bool = False
@@ -72,7 +72,7 @@ class ReportedUsage:
     _has_openai_names: bool = False
 
     def read(self, chunk: Mapping[str, object]) -> None:
-        """Take what a chunk of a stream, or a whole answer, says."""
+        """Read a chunk of a stream, or a whole answer."""
         for usage in _usages_in(chunk):
             self._read_counts(usage)
             self._read_cost(usage)
@@ -81,14 +81,14 @@ class ReportedUsage:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """The cost in dollars: that of the answer itself, else that of the header, which is 0 if it came too early."""
+        """The cost in dollars: from the answer, else from the header, which may be 0 because it is sent too early."""
         if not self._costs and _number(self.header_cost):
             self._take_cost(self.header_cost)
         return max(self._costs, default=None)
 
     @property
     def usage(self) -> Usage | None:
-        """The usage if input and output are known; a request always has input."""
+        """The usage, if input and output are known; an input of 0 counts as unknown."""
         counts = self._counts
         if self.has_absurd_tokens or not counts.get("input") or "output" not in counts:
             return None
@@ -98,7 +98,7 @@ class ReportedUsage:
         input_tokens = counts["input"] + beside
         if rest > beside:
             output += rest - beside
-        elif reasoning > output:  # it cannot be a part of the output
+        elif reasoning > output:  # not a part of the output
             output += reasoning
         cached = min(counts.get("cached", 0), input_tokens)
         return Usage(
@@ -110,9 +110,9 @@ class ReportedUsage:
         )
 
     def _beside_input(self, rest: int) -> int:
-        """Return how many of the cached and written tokens are not in the reported input.
+        """Return how many cached and written tokens are not included in the reported input.
 
-        ``rest`` is what the reported total has beyond input and output: reasoning, unless it is just as much as these.
+        ``rest`` is the reported total minus input and output: that is reasoning, unless it equals these tokens.
         """
         cached, written, reasoning = (self._counts.get(kind, 0) for kind in ("cached", "written", "reasoning"))
         for beside in (cached + written, written, cached):
@@ -136,7 +136,7 @@ class ReportedUsage:
 
     def _read_cost(self, usage: Mapping[str, object]) -> None:
         cost = usage.get("cost")
-        if usage.get("is_byok") is True:  # OpenRouter bills its fee, and the provider bills the rest to the user's key
+        if usage.get("is_byok") is True:  # OpenRouter bills only its fee; the vendor bills the user's own key
             fee, upstream = _number(cost), _number(_at(usage, ("cost_details", "upstream_inference_cost")))
             cost = upstream if fee is None else fee + (upstream or 0)
         self._take_cost(cost)
@@ -156,7 +156,7 @@ class ReportedUsage:
 
 
 def _usages_in(chunk: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """Yield every usage: of the chunk, under a vendor's key such as ``x_groq``, and of its choices (Moonshot)."""
+    """Yield every usage: in the chunk, under a vendor's key such as ``x_groq``, and in its choices (Moonshot)."""
     holders = (chunk, *(value for value in chunk.values() if isinstance(value, dict)), *_choices_in(chunk))
     for holder in holders:
         usage = holder.get("usage")
@@ -179,7 +179,7 @@ def _at(holder: object, path: Path) -> object:
 
 
 def _number(value: object) -> Decimal | None:
-    """Return a number, or one written as text; it may be NaN or infinite."""
+    """Return a number, also if it is written as text; it may be NaN or infinite."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None
     try:

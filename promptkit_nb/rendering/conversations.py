@@ -42,7 +42,7 @@ MAX_SHOWN_HEADS = 50
 class HeadTable(list["Head"]):
     """Heads of conversations, shown as a table of the first 50. In a batch run it has no times and no generated ids.
 
-    ``count`` is how many conversations there are, if the list has only some of them.
+    ``count`` is the number of all conversations, if the list has only some of them.
     """
 
     def __init__(self, heads: Iterable[Head] = (), *, count: int | None = None) -> None:
@@ -72,7 +72,7 @@ class HeadTable(list["Head"]):
         return "".join([table, *map(note_html, self._rest())])
 
     def _rest(self) -> list[str]:
-        """Return a line that says how many conversations there are, if not all are shown."""
+        """Return a line with the number of all conversations, if not all are shown."""
         shown, count = min(len(self), MAX_SHOWN_HEADS), max(self._count or 0, len(self))
         return [] if shown == count else [f"{shown} of {count:,} conversations"]
 

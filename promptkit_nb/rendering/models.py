@@ -1,4 +1,4 @@
-"""The models that a server offers, as a notebook shows them."""
+"""Shows the models of a server as a table."""
 
 from __future__ import annotations
 

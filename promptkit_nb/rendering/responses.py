@@ -22,7 +22,7 @@ _THINKING_STYLE = f"{SMALL_STYLE};margin:0 0 0.4em"
 class Response:
     """One answer, shown as sanitized HTML with a receipt in a notebook and as its text elsewhere.
 
-    ``content`` is the text, and ``reasoning`` what the model thought before it, or ``None`` if it does not show that.
+    ``content`` is the text; ``reasoning`` is the model's thinking, or ``None`` if it is not shown by the model.
     ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed answer.
     ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and ``stale_turns``
     the number of later turns that were answered before this change.
@@ -109,7 +109,7 @@ def check_thinking(mode: object) -> ThinkingMode:
 
 
 def thinking_html(reasoning: str, words: str, mode: ThinkingMode = "fold") -> str:
-    """Return what the model thought as one line that unfolds; empty if it is unknown, or hidden."""
+    """Return the model's thinking as one line that unfolds; empty if it is unknown or hidden."""
     if mode == "hide" or not reasoning.strip():
         return ""
     opened = " open" if mode == "show" else ""

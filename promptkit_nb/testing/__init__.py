@@ -45,7 +45,7 @@ def check_state_store(open_store: Callable[[], StateStore]) -> None:
 
     ``open_store`` returns a new, empty store. It is called once for each of ``CHECKS``, and closed after the check.
     All checks run; an ``AssertionError`` names each that failed, what it is about, and what was expected and found. A
-    TTL is not checked, because each store takes it in its own way.
+    TTL is not checked, because each store is given one differently.
 
     >>> from promptkit_nb import MemoryStore
     >>> check_state_store(MemoryStore)

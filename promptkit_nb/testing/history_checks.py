@@ -154,7 +154,7 @@ def forked_turns_are_inherited(store: StateStore) -> None:
 
 
 def fork_overwrites_nothing(store: StateStore) -> None:
-    """Forking to an id that is taken, even its own, raises ``ConversationExistsError``."""
+    """Forking to an existing id, even the conversation's own, raises ``ConversationExistsError``."""
     for name in ("a", "b"):
         store.create(ConversationState(name, f"user of {name}"))
     for name in ("a", "b"):
@@ -163,7 +163,7 @@ def fork_overwrites_nothing(store: StateStore) -> None:
 
 
 def fork_of_an_imported_conversation_can_be_continued(store: StateStore) -> None:
-    """Its kind and source are stored, and shown by the head; a fork is a chat of ours, with turns of that source."""
+    """The kind and source of an imported conversation are stored and in its head; a fork of it is a chat."""
     turn = replace(said("one"), source="elsewhere")
     store.create(ConversationState("a", turns=(turn,), settings=Settings(kind="imported", source="elsewhere")))
     expect("head", [(head.kind, head.source) for head in store.list()], [("imported", "elsewhere")])

@@ -1,4 +1,4 @@
-"""Checks of notebooks: whose conversation it is, and what was asked in another one."""
+"""Checks of notebooks: finding their conversations, and answers to the same request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EDA = NotebookNote("/work/eda.ipynb", "here", "kernel-1.json")
 
 
 def notebook_of_a_conversation_is_kept(store: StateStore) -> None:
-    """``set_notebook`` is read back from head and state, not from metadata; a ``set`` of what was read keeps it."""
+    """``set_notebook`` is read back from head and state, not from metadata, and is kept by ``set``."""
     store.create(ConversationState("a", metadata={"notebook": "mine"}))
     expectations.expect("head", store.set_notebook("a", EDA).notebook, EDA)
     store.set(replace(store.get("a"), system_prompt="You help."))
@@ -29,7 +29,7 @@ def notebook_of_a_conversation_is_kept(store: StateStore) -> None:
 
 
 def notebooks_are_found_by_path_and_kernel(store: StateStore) -> None:
-    """``find_notebooks`` finds what is noted now, of one user; not what was deleted."""
+    """``find_notebooks`` finds a user's conversations by their current notebook, except deleted ones."""
     for name, user_id in (("a", "alice"), ("b", "bob"), ("gone", "alice")):
         store.create(ConversationState(name, user_id, notebook=EDA))
     store.delete("gone")

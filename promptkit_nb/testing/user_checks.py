@@ -52,7 +52,7 @@ def narrowed_store_lists_its_own(store: StateStore) -> None:
 
 
 def narrowed_store_creates_for_its_user(store: StateStore) -> None:
-    """The conversations that it creates belong to its user; an id that another user has is taken."""
+    """New conversations belong to the user of the narrowed store; ids of other users are refused as taken."""
     store.create(ConversationState("bobs", "bob"))
     alice = store.for_user("alice")
     alice.create(ConversationState("created", "alice"))

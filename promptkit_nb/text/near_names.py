@@ -45,7 +45,7 @@ def similar_names(name: str, known: Iterable[str], least: float = 0.6) -> tuple[
 
     candidates = [other for other in known if other != name]
     likeness = Indel.normalized_similarity
-    wanted, folded = name.casefold(), [other.casefold() for other in candidates]  # once, as there may be very many
+    wanted, folded = name.casefold(), [other.casefold() for other in candidates]  # once, because there may be very many
     close = extract(wanted, folded, scorer=OSA.distance, score_cutoff=2, limit=_MOST)
     close = [found for found in close if likeness(wanted, found[0]) >= least]
     like = extract(wanted, folded, scorer=likeness, score_cutoff=least, limit=_MOST)

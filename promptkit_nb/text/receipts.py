@@ -80,7 +80,7 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
 
     A replayed answer adds what it saved, and one that made later turns stale adds their number. A batch run leaves out
     the seconds and the conversation, so that the same run gives the same output. An empty id is left out, too.
-    ``turns_below`` turns come before it although their cells are below.
+    ``turns_below`` is the number of turns that come before this one although their cells are below.
     """
     parts = [
         response.model,
@@ -102,7 +102,7 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
 
 
 def tokens_text(usage: Usage) -> str:
-    """Return the tokens of a call, in and out, and how many of the input the provider's cache had or got.
+    """Return the input and output tokens of a call, and how much input was cached or written to the cache.
 
     >>> from promptkit_nb.turns import Usage
     >>> tokens_text(Usage(2600, 300, cached_tokens=2000, cache_write_tokens=400))
@@ -125,7 +125,7 @@ def thinking_words(response: Response) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a duration to read: whole seconds, with one decimal below ten.
+    """Return a readable duration: whole seconds, or one decimal below ten.
 
     >>> seconds_text(0.42), seconds_text(12.3)
     ('0.4 s', '12 s')

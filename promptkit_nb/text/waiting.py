@@ -1,4 +1,4 @@
-"""What is happening until the first text of an answer, and since when."""
+"""The status until the first text of an answer: waiting, thinking, or a retry, with its duration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from promptkit_nb.text.receipts import seconds_text
 
 
 def waiting_words(waited_s: float, thinking_ms: float | None, retry: Retry | None = None) -> str:
-    """Return ``waiting 8 s`` or ``thinking 12 s``; a retry says when it comes, and why.
+    """Return ``waiting 8 s`` or ``thinking 12 s``, or when a retry starts, and why.
 
     >>> waiting_words(8.2, None), waiting_words(20, 12_300.0)
     ('waiting 8 s', 'thinking 12 s')
@@ -30,7 +30,7 @@ class Retry:
 
     @property
     def left_s(self) -> float:
-        """How long the pause still takes; negative after it."""
+        """The seconds left of the pause; negative after it."""
         return self._at_s - time.monotonic()
 
     @property

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.row_reader import ConversationRows
 
 KEPT = "kept"
-"""The status of what was paid for without a stored turn; only usage shows it."""
+"""The status of calls that were paid for but have no stored turn; only usage has it."""
 
 DROPPED = "dropped"
 """The status of the spending on turns that the store was told to forget; only usage shows it."""
@@ -59,7 +59,7 @@ _ARRAYS_OF_MESSAGES = ("turn_id", "position", "replayed", "interrupted")
 """Columns of a turn that its messages have, too."""
 
 _IS_ESCAPE = np.isin(np.arange(256), [*b"urbf"])
-"""Whether a byte after a backslash begins an escape of a control character, other than a line break or a tab."""
+"""Marks bytes that, after a backslash, begin an escape of a control character other than a line break or a tab."""
 
 _SPENDING = "_spending"
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -123,7 +123,7 @@ class _TurnLine(msgspec.Struct, gc=False):
 class Batch:
     """Rows of some conversations: ``turns`` one per turn, ``messages`` one per message, in the same order.
 
-    Besides what is shown, ``turns`` has ``requested_model``, ``cost`` and ``saved`` as decimals,
+    In addition to the columns shown, ``turns`` has ``requested_model``, ``cost`` and ``saved`` as decimals,
     ``paid``, the number of calls of a row that were paid for, and ``unpriced``, how many of those have no known price.
     """
 
@@ -155,7 +155,7 @@ class TurnLines:
         return len(self.lines)
 
     def conversation_ids(self) -> list[str]:
-        """Return the conversation of each line; ``""`` if it has none."""
+        """Return the conversation id of each line; ``""`` if it has none."""
         return [block.conversation_id or "" for block in self.blocks for _ in range(block.line_count)]
 
     def add_state(self, state: ConversationState) -> None:
@@ -169,7 +169,7 @@ class TurnLines:
         own.add_unstored(state.summaries, state.dropped, state.settings.source)
 
     def add_kept(self, kept: Iterable[KeptUsage]) -> None:
-        """Add what was paid for without a stored turn."""
+        """Add the amounts of calls without a stored turn."""
         for each in kept:
             _Writer(self, None, each.user_id).add([_kept_line(each)], KEPT)
 
@@ -314,7 +314,7 @@ def _spending(turns: Sequence[_TurnLine], are_free: Array) -> dict[str, Array]:
 
 
 def _known_usage(turn: _TurnLine) -> _UsageLine:
-    """Return the usage of a turn; an absurd one, which earlier versions stored, is unknown."""
+    """Return the usage of a turn; absurd ones, which earlier versions stored, become unknown."""
     usage = turn.usage
     if usage is None or usage.unknown:
         return _UNKNOWN_USAGE
@@ -381,7 +381,7 @@ def _message_columns(turns: Columns, decoded: Iterable[_TurnLine]) -> Columns:
 
 
 def _text_and_thinking(message: _MessageLine) -> tuple[str, str | None]:
-    """Return the text and the thinking of a message, which version 0.1 stored together for some models."""
+    """Return text and thinking of a message, which version 0.1 stored together for some models."""
     if message.role != "assistant" or not message.content.startswith(MAY_BE_THINKING):
         return message.content, message.reasoning
     thinking, text = split_thinking(message.content)
@@ -404,10 +404,10 @@ def _decoded(lines: TurnLines) -> list[_TurnLine]:
 
 
 def _lines_with_controls(lines: Sequence[bytes]) -> list[int]:
-    """Return the indexes of the lines that may have a character that ``visible`` replaces.
+    """Return the indexes of lines that may contain characters that ``visible`` replaces.
 
-    JSON has them as escapes, except DEL, C1 controls and bidirectional ones. To look at each text takes longer than to
-    decode it.
+    JSON escapes them, except DEL, C1 controls, and bidirectional characters. Checking each text separately would take
+    longer than decoding it.
     """
     joined = b"".join([*lines, b"  "])
     codes = np.frombuffer(joined, np.uint8)
@@ -462,7 +462,7 @@ def _summary_line(summary: Summary, source: str) -> bytes:
 
 
 def _kept_line(kept: KeptUsage) -> bytes:
-    """Return the amounts of calls without a stored turn as the line of a turn, answered when their day began."""
+    """Return the amounts of calls without a stored turn as the line of a turn at the beginning of their day."""
     line: dict[str, object] = {
         "messages": [],
         "usage": None if kept.other_tokens else kept.usage,

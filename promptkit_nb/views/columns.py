@@ -73,7 +73,7 @@ class Names:
         return [names[code] for code in self.codes.tolist()]
 
     def categorical(self) -> pd.Categorical:
-        """Return the names with sorted categories, only those that occur: a filter shows no name of another user."""
+        """Return the names with sorted categories, without unused ones, which could show names of other users."""
         occurs = np.zeros(len(self.names) + 1, bool)  # the last one is for the code -1
         occurs[self.codes] = True
         ordered = sorted(np.flatnonzero(occurs[:-1]).tolist(), key=self.names.__getitem__)
@@ -105,7 +105,7 @@ class Columns:
 def frame_of(parts: Sequence[Columns], schema: Schema) -> pd.DataFrame:
     """Return the rows of at least one part, in order, as a DataFrame that shares no memory with them.
 
-    Names are made visible here; a view does that with the texts of its columns.
+    Names are made visible here; texts are made visible by the view, which knows its columns.
     """
     columns = {}
     for name, dtype in ((column.name, column.dtype) for column in schema):

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 _PRICE_SOURCES: tuple[PriceSource, ...] = ("list", "yours", "reported")
-"""Where costs come from, the least certain first."""
+"""The sources of costs, least certain first."""
 
 
 class CurrentTurns(NamedTuple):
-    """What the head of a conversation does not say about its current turns; ``model`` is that of the newest answer.
+    """Facts about the current turns that are not in a conversation's head; ``model`` is that of the newest answer.
 
-    ``price_source`` is an index of ``_PRICE_SOURCES``, their number if no turn has a price.
+    ``price_source`` is an index into ``_PRICE_SOURCES``, or its length if no turn has a price.
     """
 
     messages: int = 0
@@ -42,7 +42,7 @@ class CurrentTurns(NamedTuple):
 
     @property
     def price_source_name(self) -> PriceSource | None:
-        """The least certain source of its costs; ``None`` if no turn has a price."""
+        """The least certain source of the costs; ``None`` if no turn has a price."""
         return (*_PRICE_SOURCES, None)[self.price_source]
 
 
@@ -72,11 +72,11 @@ def conversations_df(
         store: The store that holds the conversations.
         user_id: Only conversations of this user.
         prefix: Only conversations whose id starts with this.
-        since: Only conversations last written at or after this moment; ``turns_df`` says what a moment can be.
+        since: Only conversations last written at or after this moment, given as in ``turns_df``.
         until: Only conversations created before this moment. With ``since``: those active in between.
         model: Only conversations in which this model answered a current turn, or was asked to answer one.
-        source: Only conversations of this source: ``"promptkit_nb"``, or the tool they were imported from.
-        price_source: Only conversations whose costs come from there.
+        source: Only conversations from this source: ``"promptkit_nb"``, or the tool they were imported from.
+        price_source: Only conversations with costs from this source, as in ``turns_df``.
         conversation_id: Only this conversation.
 
     Raises ``InvalidArgumentError`` for an invalid filter.

@@ -52,7 +52,7 @@ _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of texts; ``opens`` are the ids of the conversations that its rows open, ``""`` for a row without one."""
+    """A table of texts; ``opens`` has the id of the conversation that each row opens, ``""`` for none."""
 
     name: str
     columns: tuple[str, ...]
@@ -96,7 +96,7 @@ class UsageReport:
         return figure_of(*self._drawings(), size=WHOLE)
 
     def tables(self) -> tuple[Table, ...]:
-        """Return usage and cost by model, by user, by source if there are others than ours, and by conversation."""
+        """Return usage and cost by model, by user, by source if any turn is imported, and by conversation."""
         kinds = (self.usage["source"].astype("str") != OWN_SOURCE).any()
         sources = [self._by("Sources", "source"), self._by("Prices", "price_source")] if kinds else []
         return (self._by("Models", "model"), self._by("Users", "user_id"), *sources, self._conversations())
@@ -235,7 +235,7 @@ class UsageDashboard(NotebookWidget):
         self.observe(self._on_chosen, "chosen")
 
     def refresh(self) -> None:
-        """Read the store again; on an error, show it and keep the previous content."""
+        """Read the store again; on an error, show it and keep the previous contents."""
         with self._lock, self.hold_sync():
             try:
                 self._report = self._read()

@@ -103,7 +103,7 @@ class Filters:
         )
 
     def by_day(self) -> Filters:
-        """Return the filters for amounts of whole days, which have the time at which their day began."""
+        """Return the filters for daily amounts, whose time is the beginning of their day."""
         return self if self.since is None else replace(self, since=datetime.combine(self.since.date(), time(), UTC))
 
     @property
@@ -151,7 +151,7 @@ def _parsed(name: str, text: str) -> date | datetime:
 
 
 def passes(turns: Columns, filters: Filters) -> NDArray[np.bool_]:
-    """Return for each turn whether it passes the filters by model, source and time; an unknown value passes none."""
+    """Return for each turn whether it passes the filters by model, source, and time; unknown values never pass."""
     created_at = turns.arrays["created_at"]
     passing = np.ones(len(created_at), bool)
     if filters.model is not None:

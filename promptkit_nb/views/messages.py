@@ -96,8 +96,8 @@ def search(
 ) -> pd.DataFrame:
     """Return one row for each message that contains all of these words, in the order of ``messages_df``.
 
-    Case is ignored, in every writing system, and so is whether accents are composed; a word may be part of a longer
-    one; ``"words in quotes"`` must occur exactly so.
+    Case is ignored, in every script, and so is the encoding of accents. A word may be part of a longer one;
+    ``"words in quotes"`` must occur exactly as given.
 
     Its columns, in this order:
 
@@ -172,7 +172,7 @@ def _snippet(content: str, words: Sequence[str]) -> str:
 
 
 def _start_of(word: str, content: str) -> int:
-    """Return where a folded word begins in a text that has it; folding may change the length of what is before it."""
+    """Return the position of a folded word in a text that contains it; folding may change the length of a text."""
     if content.isascii():
         return content.lower().index(word)
     end = bisect_left(range(len(content)), True, key=lambda end: word in folded(content[:end]))  # noqa: FBT003 - a key

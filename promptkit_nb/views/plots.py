@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PERIODS = ("hour", "day", "week", "month")
 ORIGIN = ("source", "price_source")
-"""The keys that tell what was paid from what is only a list price."""
+"""The keys that distinguish paid amounts from list prices."""
 
 MAX_SERIES = 7
 UNKNOWN = "unknown"
@@ -57,10 +57,10 @@ def plot_cost(
             splits the bars into series.
         filters: Those of ``usage_df``.
 
-    Turns without a known price are not drawn; the title says how many there are. Costs of imported turns that were
-    computed from the price list are hatched: what was really paid, perhaps a subscription, is unknown. With more than
-    eight series, all but the seven largest are drawn as one, ``others``. Raises ``MissingDependencyError`` without
-    matplotlib, and ``InvalidArgumentError`` for other keys.
+    Turns without a known price are not drawn; the title has their number. Costs of imported turns that were computed
+    from the price list are hatched: the price actually paid, for example for a subscription, is unknown. With more
+    than eight series, all but the seven largest are drawn as one, ``others``. Raises ``MissingDependencyError``
+    without matplotlib, and ``InvalidArgumentError`` for other keys.
 
     >>> from promptkit_nb import MemoryStore, plot_cost
     >>> plot_cost(MemoryStore(), by="month").axes[0].get_ylabel()
@@ -94,7 +94,7 @@ def plot_tokens(store: StateStore, by: str = "day", **filters: Unpack[FilterArgu
 
 
 def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str] = ()) -> None:
-    """Draw the cost; ``usage`` has the period, the series, ``ORIGIN`` and the columns of ``usage_df``."""
+    """Draw the cost; ``usage`` has the period, the series, ``ORIGIN``, and the columns of ``usage_df``."""
     unpriced = int(usage["unpriced_turns"].sum())
     at_list = is_at_list_price(usage)
     paid_usd, listed_usd = usage.loc[~at_list, "cost_usd"].sum(), usage.loc[at_list, "cost_usd"].sum()
@@ -107,7 +107,7 @@ def draw_cost(axes: Axes, usage: pd.DataFrame, period: str, series: Sequence[str
 
 
 def is_at_list_price(usage: pd.DataFrame) -> pd.Series[bool]:
-    """Return for each row whether its cost is that of imported turns at list price, and perhaps was never paid."""
+    """Return for each row whether its cost is a list price of imported turns, which may not have been paid."""
     return (usage["source"].astype("str") != OWN_SOURCE) & (usage["price_source"].astype("str") == "list")
 
 
@@ -158,7 +158,7 @@ def _keys(by: str | Sequence[str]) -> tuple[str, list[str]]:
 def _by_series(
     usage: pd.DataFrame, period: str, series: Sequence[str], figure: str, like: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return one figure with a row per period and a column per series, the largest series first, or as in ``like``."""
+    """Return one figure with a row per period and a column per series, sorted by size, or ordered as in ``like``."""
     known = usage.dropna(subset=[period, figure])
     if not series:
         return known.groupby(period, observed=True)[[figure]].sum()
@@ -180,7 +180,7 @@ def _by_series(
 
 
 def _draw_bars(axes: Axes, table: pd.DataFrame, period: str, hatched: pd.DataFrame | None = None) -> None:
-    """Draw stacked bars; of each, the part that ``hatched`` has is hatched."""
+    """Draw stacked bars; the part of each bar that is in ``hatched`` is hatched."""
     from promptkit_nb.views.pictures import add_legend, label_periods, say_nothing_was_paid  # noqa: PLC0415 - an extra
 
     if not len(table):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def heads_of(store: StateStore, filters: Filters, damage: Damage) -> list[Head]:
-    """Return the heads of the selected conversations, ordered by id; those that cannot be read are in the damage."""
+    """Return the heads of the selected conversations, ordered by id; add unreadable ones to ``damage``."""
     check_store(store)
     check_own_user(_user_of(store), filters.user_id)
     filters = _as_stored(store, filters)
@@ -48,10 +48,10 @@ def heads_of(store: StateStore, filters: Filters, damage: Damage) -> list[Head]:
 def batches_of(
     store: StateStore, filters: Filters, damage: Damage | None = None, *, with_stale: bool = False
 ) -> Iterator[Batch]:
-    """Yield the selected conversations, ordered by id; at least one batch, which may be empty.
+    """Yield the selected conversations, ordered by id, in at least one batch, which may be empty.
 
-    Conversations that cannot be read are added to the damage, if the caller has one to warn of; else they are warned of
-    at the end. A single one that is asked for raises its error.
+    Unreadable conversations are added to ``damage``, if the caller passes it; otherwise a warning names them at the
+    end. If a single conversation is selected, its error is raised.
     """
     found = Damage() if damage is None else damage
     yield from _all_batches(store, filters, found, with_stale=with_stale)
@@ -62,7 +62,7 @@ def batches_of(
 
 
 def where_of(store: StateStore) -> str:
-    """Return where a store is, for messages."""
+    """Return the location of a store, for messages."""
     return store.backend.where if isinstance(store, RowStore) else repr(store)
 
 
@@ -81,7 +81,7 @@ def _all_batches(store: StateStore, filters: Filters, damage: Damage, *, with_st
 
 
 def _as_stored(store: StateStore, filters: Filters) -> Filters:
-    """Return the filters with ids and a prefix as they are stored, which may be other texts that look equal."""
+    """Return the filters with ids and prefix in their stored form, which may be a canonically equivalent text."""
     if not isinstance(store, RowStore):
         return filters
     return replace(
@@ -93,7 +93,7 @@ def _as_stored(store: StateStore, filters: Filters) -> Filters:
 
 
 def kept_usage_of(store: StateStore, filters: Filters) -> tuple[KeptUsage, ...]:
-    """Return what was paid for without a stored turn; it has no id, so filters by id exclude it."""
+    """Return the amounts of calls without a stored turn; these have no id, so filters by id exclude them."""
     read = getattr(store, "kept_usage", None)
     if read is None or filters.prefix or filters.conversation_id is not None:
         return ()
@@ -102,7 +102,7 @@ def kept_usage_of(store: StateStore, filters: Filters) -> tuple[KeptUsage, ...]:
 
 
 def kept_batch(kept: tuple[KeptUsage, ...]) -> Batch:
-    """Return what was paid for without a stored turn as a batch."""
+    """Return the amounts of calls without a stored turn, as a batch."""
     lines = TurnLines()
     lines.add_kept(kept)
     return batch_of(lines)
@@ -158,10 +158,10 @@ def _states_of(store: StateStore, filters: Filters, damage: Damage) -> Iterator[
     for head in heads_of(store, filters, damage):
         try:
             state = store.get(head.conversation_id)
-        except ConversationNotFoundError:  # deleted since it was listed
+        except ConversationNotFoundError:  # deleted after it was listed
             continue
         except StoreCorruptedError as error:
             damage.add(head.conversation_id, error)
             continue
-        if state.user_id == head.user_id:  # else another user took the id since
+        if state.user_id == head.user_id:  # otherwise, another user reused the id
             yield state

@@ -95,11 +95,11 @@ class RowCache:
     def batches(
         self, reader: RowReader, records: Mapping[str, bytes], filters: Filters, damage: Damage, *, with_stale: bool
     ) -> Iterator[Batch]:
-        """Read what changed in these conversations; yield them in this order, consecutive rows of a batch together.
+        """Read what changed in these conversations, and yield them in order, consecutive rows of a batch together.
 
-        Conversations that cannot be read are added to the damage instead.
+        Unreadable conversations are added to ``damage`` instead.
         """
-        cached = self._refreshed(reader, records, filters, damage)  # not the shared one, which others may replace
+        cached = self._refreshed(reader, records, filters, damage)  # not self: other threads may replace it
         ids = [each for each in records if each in cached]
         stale = _stale_turns(cached, reader, ids, damage) if with_stale else set()
         ids = [each for each in ids if each not in damage.errors]
@@ -177,7 +177,7 @@ def _read(
     user_id: str | None,
     damage: Damage,
 ) -> dict[str, CachedConversation]:
-    """Read conversations; if one of them is damaged, read each half, until it is alone."""
+    """Read conversations; if one of them is damaged, split them in half until it is alone."""
     try:
         return _read_together(reader, conversation_ids, cached, user_id)
     except StoreCorruptedError as error:

@@ -46,9 +46,9 @@ def turns_df(
         since: Only turns answered at or after this moment: an aware ``datetime``, a date, or either as ISO 8601 text.
         until: Only turns answered before this moment; a date includes that whole day in UTC.
         model: Only turns that this model answered, or was asked to answer.
-        source: Only turns of this source: ``"promptkit_nb"``, or the tool they were imported from, such as ``"codex"``.
-        price_source: Only turns whose cost is ``"reported"`` by the server, from the ``"list"``, or by prices of
-            ``"yours"``.
+        source: Only turns from this source: ``"promptkit_nb"``, or the tool they came from, such as ``"codex"``.
+        price_source: Only turns with a cost that is ``"reported"`` by the server, computed from the price ``"list"``,
+        or from prices of ``"yours"``.
         conversation_id: Only this conversation.
         status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds former
             versions, turns on branches, turns that a fork copied, and summaries.

@@ -44,7 +44,7 @@ _MONDAY = np.timedelta64(4, "D")
 _EXACT = Context(prec=100)
 
 MAX_READS = 3
-"""How often a store is read in which conversations are being deleted."""
+"""How often reading is repeated if conversations are deleted meanwhile."""
 
 Group = tuple[Any, ...]
 """The values of the keys: names, times, or ``None``."""
@@ -75,7 +75,7 @@ def usage_df(
     both are missing, its ``status`` is ``dropped``, and only its ``total_tokens`` are known.
 
     Deleted and expired conversations count, too, and so do calls that left no turn, such as a refused summary: their
-    ``status`` is ``kept``, their ``conversation_id`` is missing, and of their time only the day is known. A filter by
+    ``status`` is ``kept``, their ``conversation_id`` is missing, and only the day of their time is known. A filter by
     id excludes them.
 
     Args:
@@ -89,7 +89,7 @@ def usage_df(
         until: Only what was answered before this moment; a date includes that whole day in UTC.
         model: Only what this model answered, or was asked to answer.
         source: Only what came from ``"promptkit_nb"``, or from the tool it was imported from, such as ``"codex"``.
-        price_source: Only costs of this source: ``"reported"``, ``"list"`` or ``"yours"``.
+        price_source: Only costs from this source, as in ``turns_df``.
         conversation_id: Only this conversation.
 
     >>> from decimal import Decimal
@@ -119,7 +119,7 @@ def usage_df(
 
 
 def _totals(store: StateStore, filters: Filters, keys: Sequence[str]) -> dict[Group, list[Any]]:
-    """Return the sums by group; start over if conversations were deleted meanwhile, so that none is missed."""
+    """Return the sums by group; start over if conversations were deleted meanwhile, so that all are counted."""
     kept = kept_usage_of(store, filters)
     totals: dict[Group, list[Any]] = {}
     for _ in range(MAX_READS):
