@@ -5,6 +5,8 @@ A turn is one line of JSON; fields with their default value are left out. Money 
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import MISSING, Field, fields, replace
 from decimal import Decimal
@@ -39,6 +41,7 @@ SALVAGE = (
 
 T = TypeVar("T", bound=Hashable)
 D = TypeVar("D", bound="DataclassInstance")
+K = TypeVar("K")
 
 MOST_COUNT = 10**12
 MOST_USD = Decimal(10**9)
@@ -109,7 +112,7 @@ def encode_state(state: ConversationState) -> bytes:
 def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
     """Return the record that ``encode`` wrote; ``StoreCorruptedError``, naming the conversation, if it is damaged."""
     try:
-        record: T = _decoder(kind).decode(data)
+        record: T = decoder_of(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         owner = "" if conversation_id is None else f" of the conversation {conversation_id!r}"
         raise StoreCorruptedError(
@@ -180,7 +183,7 @@ def checked(record: D) -> D:
     """Return the record as it will be read back; ``InvalidArgumentError`` if it could not be."""
     kind = type(record)
     try:
-        found: D = _decoder(kind).decode(encode(record))
+        found: D = decoder_of(kind).decode(encode(record))
     except _UNSTORABLE as error:
         raise _not_storable(kind, error) from error
     return found
@@ -196,7 +199,7 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
         return turn, known
     try:
         line = encode_turn(turn)
-        found: Turn = _decoder(Turn).decode(line)
+        found: Turn = decoder_of(Turn).decode(line)
     except _UNSTORABLE as error:
         raise _not_storable(Turn, error) from error
     check_values_of(found)
@@ -337,9 +340,19 @@ def _cleaned(value: object) -> object:
     return value
 
 
+_BUILDING = threading.RLock()
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_BUILDING.acquire, after_in_parent=_BUILDING.release, after_in_child=_BUILDING.release)
+
+
 @cache
-def _decoder(kind: type) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def decoder_of(kind: type[K]) -> msgspec.json.Decoder[K]:
+    """Return the decoder of a type.
+
+    They are made one at a time: msgspec crashes the process if a thread uses what another one knows of a type so far.
+    """
+    with _BUILDING:
+        return msgspec.json.Decoder(kind)
 
 
 @cache

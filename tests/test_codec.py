@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -377,6 +379,37 @@ def test_turn_of_known_types_is_checked_all_the_same(wrong: dict[str, Any]) -> N
     turn_and_line(plain)
     with pytest.raises(InvalidArgumentError):
         turn_and_line(replace(plain, **wrong))
+
+
+def test_decoders_are_made_one_at_a_time() -> None:
+    """A thread that stores its first turn while another one does waits for it; msgspec would crash the process."""
+    program = """
+import threading
+from msgspec import _utils
+from promptkit_nb import MemoryStore, Message, Turn
+
+annotations = _utils.get_class_annotations
+building, never = threading.Event(), threading.Event()
+
+def slow(kind):
+    if kind is Message and not building.is_set():
+        building.set()
+        never.wait(0.3)
+    return annotations(kind)
+
+_utils.get_class_annotations = slow
+store = MemoryStore()
+turns = [Turn(messages=(Message("user", text),)) for text in "xy"]
+threads = [threading.Thread(target=store.append, args=("a", turn)) for turn in turns]
+threads[0].start()
+building.wait()
+threads[1].start()
+for thread in threads:
+    thread.join()
+print(len(store.get("a").turns))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "2\n"), run.stderr
 
 
 @pytest.mark.parametrize("wrong", [None, {}, "turn", Usage(1, 1)])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from promptkit_nb import errors
-from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, check_format, decode, encode_state, format_of
+from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, check_format, decode, decoder_of, encode_state, format_of
 from promptkit_nb.regular_files import lines_of, read_file, reading, replacing
 from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.checks import check_store, check_values_of_state, path_of
@@ -142,7 +142,7 @@ def _ids_in(store: StateStore) -> tuple[str, ...]:
 
 def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
     try:
-        header = msgspec.json.decode(data, type=kind)
+        header: T = decoder_of(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _not_an_archive(path, wanted, str(error)) from error
     if header.promptkit_nb != wanted:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from promptkit_nb.codec import decoder_of
 from promptkit_nb.frontend import connection_file, is_batch, running_shell
 from promptkit_nb.notebook.cells import without_keys
 from promptkit_nb.notebook.own_conversation import plain_path
@@ -60,7 +61,7 @@ def read_saved(name: str) -> SavedNotebook | None:
         version = (stat.st_mtime_ns, stat.st_size)
         if file.suffix in TEXT_SUFFIXES:
             return SavedNotebook(lines=normal_lines(without_keys(data.decode())), version=version)
-        cells = msgspec.json.decode(data, type=_File).cells
+        cells = decoder_of(_File).decode(data).cells
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
     return SavedNotebook(tuple(map(_cell_of, cells)), version=version)

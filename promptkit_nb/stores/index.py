@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from promptkit_nb.codec import decoder_of
 from promptkit_nb.turns import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def turn_entries(conversation_id: str, record: Record, lines: Iterable[tuple[int
         return
     for place, line in lines:
         try:
-            answer = msgspec.json.decode(line, type=_Answer)
+            answer = decoder_of(_Answer).decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         entry = turn_entry(conversation_id, record, place, answer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from decimal import Decimal
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -20,6 +19,7 @@ from promptkit_nb.codec import (
     SALVAGE,
     decode_json,
     decode_turn,
+    decoder_of,
     encode_json,
     encode_turn,
     is_absurd_cost,
@@ -388,14 +388,9 @@ def _text_and_thinking(message: _MessageLine) -> tuple[str, str | None]:
     return text, message.reasoning or thinking
 
 
-@cache
-def _decoder() -> msgspec.json.Decoder[_TurnLine]:
-    return msgspec.json.Decoder(_TurnLine)
-
-
 def _decoded(lines: TurnLines) -> list[_TurnLine]:
     try:
-        turns = [*map(_decoder().decode, lines.lines)]
+        turns = [*map(decoder_of(_TurnLine).decode, lines.lines)]
     except (msgspec.MsgspecError, UnicodeDecodeError):
         turns = [_decoded_as_turn(*each) for each in zip(lines.lines, lines.conversation_ids(), strict=True)]
     for index in _lines_with_controls(lines.lines):
@@ -435,7 +430,8 @@ def _decoded_as_turn(line: bytes, conversation_id: str) -> _TurnLine:
     """Decode a line that may be from another writer; raise ``StoreCorruptedError`` if it is not a turn."""
     written = line if _SPENDING.encode() in line else encode_turn(decode_turn(line, conversation_id))
     try:
-        return _decoder().decode(written)
+        read: _TurnLine = decoder_of(_TurnLine).decode(written)
+        return read
     except msgspec.MsgspecError as error:
         raise _not_shown([conversation_id], error) from error
 
