@@ -429,9 +429,9 @@ def _make_visible(turn: _TurnLine) -> None:
 def _decoded_as_turn(line: bytes, conversation_id: str) -> _TurnLine:
     """Decode a line that may be from another writer; raise ``StoreCorruptedError`` if it is not a turn."""
     written = line if _SPENDING.encode() in line else encode_turn(decode_turn(line, conversation_id))
+    decoder: msgspec.json.Decoder[_TurnLine] = decoder_of(_TurnLine)
     try:
-        read: _TurnLine = decoder_of(_TurnLine).decode(written)
-        return read
+        return decoder.decode(written)
     except msgspec.MsgspecError as error:
         raise _not_shown([conversation_id], error) from error
 
