@@ -21,6 +21,7 @@ import frames
 import import_time
 import imports
 import large_store
+import notebooks
 import packs
 import panel_in_browser
 import redis_store
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Ratio]]] = {
     "import": import_time.measure,
     "first": first_answer.measure,
     "turn": turn.measure,
+    "notebooks": notebooks.measure,
     "disk": disk_store.measure,
     "frames": frames.measure,
     "redis": redis_store.measure,
