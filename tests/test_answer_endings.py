@@ -63,6 +63,7 @@ def whole(message: dict[str, object], **fields: Any) -> Reply:
 
 FIRST = f"data: {json.dumps(chunk({'content': PARIS}))}\n\n"
 STOP = chunk({}, finish_reason="stop")
+STOPPED = f"data: {json.dumps(STOP)}\n\ndata: [DONE]\n\n"
 
 FAILURES: dict[str, tuple[Reply, type[Exception], str]] = {
     # An error in the choice, in a chunk, or in the SSE event.
@@ -114,6 +115,17 @@ FAILURES: dict[str, tuple[Reply, type[Exception], str]] = {
         ProviderUnavailableError,
         "Overloaded",
     ),
+    "event Error after a name without data": (
+        raw(f'{FIRST}event: ping\n\nevent: Error\ndata: {{"message":"Engine died"}}\n\n{STOPPED}'),
+        ProviderUnavailableError,
+        "Engine died",
+    ),
+    "error after the name of an event without data": (
+        raw(f'{FIRST}event: ping\n\ndata: {{"error":{{"message":"Engine died"}}}}\n\n{STOPPED}'),
+        ProviderUnavailableError,
+        "Engine died",
+    ),
+    "status error": (streamed({"status": "error", "message": "Died"}, STOP), ProviderUnavailableError, "Died"),
     "event error with plain words": (
         raw(f"{FIRST}event: error\ndata: backend went away\n\ndata: [DONE]\n\n"),
         ProviderUnavailableError,

@@ -19,7 +19,9 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    RateLimitError,
 )
+from promptkit_nb.providers.openai_client import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -349,6 +351,46 @@ def test_refused_parameter_is_named(
     error = failure(chat_server.url, parameters=parameters)
     assert isinstance(error, BadRequestError)
     assert remedy in str(error)
+
+
+KEY_REFUSED = "API key not valid. Please pass a valid API key."
+NOT_ENOUGH = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
+BUDGET = "Budget has been exceeded! Current cost: 10.0, Max budget: 5.0"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "remedy"),
+    [
+        (400, [{"error": {"code": 400, "message": KEY_REFUSED}}], AuthenticationError, "Check OPENAI_API_KEY"),
+        (400, {"error": "Incorrect API key provided: xa***34."}, AuthenticationError, "Check OPENAI_API_KEY"),
+        (400, {"type": "error", "error": {"message": NOT_ENOUGH}}, RateLimitError, "waiting does not help"),
+        (400, {"error": {"message": BUDGET, "type": "budget_exceeded"}}, RateLimitError, "waiting does not help"),
+        (429, {"error": {"code": "1113", "message": "Insufficient balance."}}, RateLimitError, "waiting does not help"),
+        (503, [{"error": {"message": "The model is overloaded."}}], ProviderUnavailableError, "overloaded. Try again"),
+        (400, {"error": {"message": "Unknown model: gpt-4o-mini"}}, BadRequestError, "Check the model's name"),
+        (400, {"error": "No models loaded. Please load one!"}, BadRequestError, "load one! Check the model's name"),
+        (400, {"error": "Your request exceeded model token limit: 8"}, ContextWindowExceededError, "message alone"),
+        (400, {"error": {"message": "Bad roles"}}, BadRequestError, "%chat_context, or context() in Python"),
+    ],
+)  # fmt: skip
+def test_refusal_is_what_its_words_say(
+    chat_server: ChatServer, status: int, body: object, kind: type[Exception], remedy: str
+) -> None:
+    """Gemini, xAI, Anthropic, LiteLLM, Z.ai, GitHub, LM Studio and Moonshot: the HTTP status alone does not tell."""
+    chat_server.usual = lambda _: Reply(status=status, body=json.dumps(body).encode(), content_type="application/json")
+    provider = OpenAIProvider("gpt-4o-mini", api_key=KEY, base_url=chat_server.url)
+    provider.retries = RetryPolicy(1 if status == 429 else 0, sleep=lambda _: None)
+    with pytest.raises(kind) as caught:
+        ConversationManager(provider).new_conversation().send("Hi")
+    assert remedy in str(caught.value)
+    assert len(chat_server.requests) == 1
+
+
+def test_parameters_are_named_if_the_words_name_none(chat_server: ChatServer) -> None:
+    """One of them may be what the server refuses."""
+    chat_server.reply(error_reply(400, "Extra inputs are not permitted"))
+    error = failure(chat_server.url, parameters={"seed": 1, "top_k": 4})
+    assert str(error).endswith("The request has the parameters seed, top_k: leave out what the server refuses.")
 
 
 def test_message_that_alone_is_too_long_is_told_so(chat_server: ChatServer) -> None:

@@ -539,7 +539,7 @@ class TestModelText:
         ran = online.run("%%chat\nHi")
         assert ran.stdout == (
             f"BadRequestError: 127.0.0.1:{chat_server.port} answered with HTTP 400: no [31m{SCRIPT}[0m. "
-            "Change the request.\n"
+            "%chat_context, or context() in Python, shows what is sent.\n"
         )
 
 

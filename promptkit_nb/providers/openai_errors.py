@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size|limit)|maximum (?:context|prompt|model) length|context the overflows|n_keep"
+    r"|model token limit"
     r"|too many tokens|prompt(?: is)? too long|input token count|input tokens exceed"
     r"|maximum number of tokens allowed|max_new_tokens`? must be <="
     r"|reduce the length of the (?:messages|prompt|input)|request too large for model",
@@ -36,14 +37,14 @@ _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_err
 _LIMITS = (
     r"\+ [0-9,]+ > ([0-9][0-9,]*)",
     r"(?:maximum|context|configured) (?:\w+ )?(?:length|limit|window|size)\D{0,16}?([0-9][0-9,]*)",
-    r"(?:allowed|<=|n_ctx)\D{0,16}?([0-9][0-9,]*)",
+    r"(?:allowed|<=|n_ctx|token limit)\D{0,16}?([0-9][0-9,]*)",
     r"\bLimit ([0-9][0-9,]*)",
     r"([0-9][0-9,]*) maximum context length",
     r"> ?([0-9][0-9,]*)",
 )
 _REQUESTS = (
     r"(?:contains|has)(?: at least)? ([0-9][0-9,]*)(?: input)? tokens",
-    r"requested(?: about| tokens)? \(?([0-9][0-9,]*)\b(?! output)",
+    r"requested(?: about| tokens|:)? \(?([0-9][0-9,]*)\b(?! output)",
     r"(?:resulted in|too long:|keep the first) ([0-9][0-9,]*)",
     r"(?:request|token count|n_keep|prompt) \((?:length )?([0-9][0-9,]*)",
     r"n_prompt_tokens ([0-9][0-9,]*)",
@@ -61,8 +62,16 @@ _TLS_MIXED_UP = re.compile(
 )
 _MODEL_UNKNOWN = re.compile(
     r"model\b.{0,120}(?:not found|not exist|unknown|not available|invalid|not a valid|no such)"
-    r"|(?:no such|unknown|invalid|not a valid) model",
+    r"|(?:no such|unknown|invalid|not a valid) model|no models? (?:is |are )?loaded",
     re.IGNORECASE | re.DOTALL,
+)
+_KEY_REFUSED = re.compile(
+    r"api.key (?:not valid|is invalid|expired)|(?:incorrect|invalid|no valid) api.key", re.IGNORECASE
+)
+_NO_MONEY = re.compile(
+    r"(?:balance|credits?) (?:is |are )?(?:too low|insufficient)|insufficient (?:account )?(?:balance|credit|fund)"
+    r"|(?:budget|credits?) (?:has|have) been (?:exceeded|used)|more credits",
+    re.IGNORECASE,
 )
 _VERSION_PATH = re.compile(r"/v\d")
 _LIMIT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -125,12 +134,18 @@ class ErrorResponse:
     @property
     def is_quota_exhausted(self) -> bool:
         """Whether the quota is used up, so that waiting does not help."""
-        return self.code in _QUOTA_CODES or self.status == 402  # noqa: PLR2004 (Payment Required)
+        is_said = self.status in {400, 403, 429} and bool(_NO_MONEY.search(self.message))
+        return is_said or self.code in _QUOTA_CODES or self.status == 402  # noqa: PLR2004 (Payment Required)
 
     @property
     def is_too_long(self) -> bool:
         """Whether the request does not fit the model's context window."""
         return self.status not in {401, 402, 403, 429} and exceeds_context_window(self.code, self.message)
+
+    @property
+    def is_key_refused(self) -> bool:
+        """Whether the key is wrong, or may not use the model; some servers answer HTTP 400 for that."""
+        return self.status in {401, 403} or (self.status == 400 and bool(_KEY_REFUSED.search(self.message)))  # noqa: PLR2004 (Bad Request)
 
     @property
     def is_model_unknown(self) -> bool:
@@ -141,7 +156,7 @@ class ErrorResponse:
 
     @classmethod
     def from_body(cls, body: object, *, status: int | None = None) -> ErrorResponse:
-        """Read any of the common formats: OpenAI's, vLLM's flat one, FastAPI's ``detail``, MiniMax's, plain text.
+        """Read any of the common formats: OpenAI's, Gemini's in a list, vLLM's, FastAPI's, MiniMax's, plain text.
 
         An error of a gateway (OpenRouter) includes the vendor's message.
 
@@ -151,6 +166,8 @@ class ErrorResponse:
         >>> ErrorResponse.from_body({"error": {"message": "No such key", "code": "invalid_api_key"}})
         ErrorResponse(status=401, message='No such key', code='invalid_api_key', parameter='', is_json=True)
         """
+        if isinstance(body, list) and len(body) == 1:
+            (body,) = body
         error = (body.get("error") or body.get("base_resp") or body) if isinstance(body, dict) else body
         if not isinstance(error, dict):
             return cls(status or 500, _as_text(error), is_json=isinstance(body, dict))
@@ -204,7 +221,7 @@ class ErrorMapper:
     ) -> RequestError:
         """Return the error for a server's error response; ``retry_after_s`` is the wait it asked for."""
         message = self.quote(response.message).rstrip(".") or "no explanation"
-        said = f"{self.host} answered with HTTP {response.status}: {message}."
+        said = f"{self.host} answered with HTTP {response.status}: {message}{'' if message[-1] in '?!…' else '.'}"
         if response.is_too_long:
             limit, requested = token_counts_in(response.message)
             return errors.ContextWindowExceededError(
@@ -280,23 +297,21 @@ class ErrorMapper:
         status = response.status
         if status not in {401, 429} and ending_of(response.code) == "filtered":
             return errors.ContentFilteredError, "The provider's filter refused it. Ask in other words."
-        if status in {401, 403}:
-            remedy = f"Check {self.key_variable} (or api_key=), and that the key may use this model."
-            return errors.AuthenticationError, remedy
         if response.is_quota_exhausted:
             return (
                 errors.RateLimitError,
                 "The quota is used up: waiting does not help, see the provider's billing page.",
             )
+        if response.is_key_refused:
+            remedy = f"Check {self.key_variable} (or api_key=), and that the key may use this model."
+            return errors.AuthenticationError, remedy
         if status == 429:  # noqa: PLR2004 (Too Many Requests)
             return errors.RateLimitError, _try_again(retry_after_s)
         if status == 408:  # noqa: PLR2004 (Request Timeout)
             return errors.ProviderTimeoutError, "Try again."
         if status >= 500 or status < 400:  # noqa: PLR2004 (the HTTP classes)
             return errors.ProviderUnavailableError, _try_again(retry_after_s)
-        if status == 404:  # noqa: PLR2004 (Not Found)
-            return errors.BadRequestError, f"Check the model's name ({request.model!r}) and base_url."
-        return errors.BadRequestError, _parameter_remedy(response, request) or "Change the request."
+        return errors.BadRequestError, _remedy(response, request)
 
     def _refusing_proxy(self, response: ErrorResponse) -> str | None:
         """Return the remedy if a proxy refused the request: with status 407, or 403 if the body is not JSON."""
@@ -345,7 +360,7 @@ def is_error(chunk: Mapping[str, object]) -> bool:
     >>> is_error({"base_resp": {"status_code": 1004, "status_msg": "login fail"}}), is_error({"choices": []})
     (True, False)
     """
-    if chunk.get("error") or "error" in (chunk.get("object"), chunk.get("type")):
+    if chunk.get("error") or "error" in (chunk.get("object"), chunk.get("type"), chunk.get("status")):
         return True
     base_resp = chunk.get("base_resp")
     if isinstance(base_resp, dict) and base_resp.get("status_code"):
@@ -356,16 +371,21 @@ def is_error(chunk: Mapping[str, object]) -> bool:
     )
 
 
-def _parameter_remedy(response: ErrorResponse, request: ChatRequest) -> str:
-    """Return how to leave out the parameter that an error names, if the request has it."""
+def _remedy(response: ErrorResponse, request: ChatRequest) -> str:
+    """Return what to change in a request: the model, the parameter that the error names, or what may be meant."""
+    is_not_found = response.status == 404  # noqa: PLR2004 (Not Found)
     said = f"{response.message} {response.parameter}"
-    if any(name in said for name in _LIMIT_NAMES):
-        return "Ask for less output, or leave the limit out: --max-output-tokens N, or max_output_tokens= in Python."
     named = [name for name in request.parameters if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)]
-    if not named:
-        return ""
-    option = " (in a cell: leave out -t)" if named[0] == "temperature" else ""
-    return f"Leave {named[0]!r} out of parameters={{…}} and of the pack{option}."
+    if not is_not_found and any(name in said for name in _LIMIT_NAMES):
+        return "Ask for less output, or leave the limit out: --max-output-tokens N, or max_output_tokens= in Python."
+    if not is_not_found and named:
+        option = " (in a cell: leave out -t)" if named[0] == "temperature" else ""
+        return f"Leave {named[0]!r} out of parameters={{…}} and of the pack{option}."
+    if is_not_found or response.is_model_unknown:
+        return f"Check the model's name ({request.model!r}) and base_url."
+    if request.parameters:
+        return f"The request has the parameters {', '.join(request.parameters)}: leave out what the server refuses."
+    return "%chat_context, or context() in Python, shows what is sent."
 
 
 def _try_again(retry_after_s: float | None) -> str:

@@ -55,7 +55,9 @@ def read_events(received: Iterator[bytes]) -> Iterator[ServerEvent]:
             has_events = True
             data.append(value)
         elif field == "event":
-            name = value
+            name = value.strip().casefold()
+        elif not line and name != "error":  # the name of an event without data is not the next one's
+            name = ""
         elif field == "error" and colon:
             has_events = True
             yield ServerEvent("error", value)
