@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -197,6 +199,23 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     report = import_chats(log.write(), store, dry_run=True)
     assert (report.created, store.list()) == ((ID,), [])
     assert str(report).endswith("1 created · 1 new turn (dry run: nothing was written)")
+
+
+def test_killed_process_has_stored_what_it_reported(tmp_path: Path) -> None:
+    """New conversations are written many at a time, and all of them before the report is there."""
+    for number in range(450):
+        log = claude_log(tmp_path / "projects", f"session-{number}")
+        log.ask("One")
+        log.write()
+    code = (
+        "import os, sys; from promptkit_nb import DiskStore, import_chats\n"
+        "print(len(import_chats(sys.argv[1], DiskStore(sys.argv[2])).created), flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "projects"), str(tmp_path / "store")]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (killed.returncode, killed.stdout) == (-9, "450\n")
+    with DiskStore(tmp_path / "store") as store:
+        assert len(store.list()) == 450
 
 
 def test_since_leaves_older_conversations_out(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from promptkit_nb.stores.base import Duration, SortKey, StateStore
+    from promptkit_nb.stores.row_store import RowStore
     from storing import Clock, OpenStore
 
 
@@ -48,6 +49,18 @@ class TestCreating:
         store.delete("a")
         assert store.create(ConversationState("a")).token_count == 0
         assert store.get("a").turns == ()
+
+    def test_one_that_is_refused_leaves_the_others(self, store: RowStore) -> None:
+        """``create_each`` stores all that can be stored, and says for each of the others why not."""
+        store.create(ConversationState("taken"))
+        a, again, twice = rich_state("a"), ConversationState("a"), ConversationState("c", turns=(said("hello"),) * 2)
+        states = [a, *map(ConversationState, ("taken", " ", "b")), again, twice]
+        assert [type(each) for each in store.create_each(states)] == [
+            *(Head, ConversationExistsError, InvalidConversationIdError),
+            *(Head, ConversationExistsError, InvalidArgumentError),
+        ]
+        assert store.get("a") == a
+        assert {head.conversation_id for head in store.list()} == {"taken", "a", "b"}
 
 
 class TestIds:

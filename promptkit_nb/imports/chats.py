@@ -106,7 +106,7 @@ def import_chats(
     damaged = [ReportRow(outcome="damaged", place=place, detail=problem) for place, problem in notes.damaged]
     return ImportReport(
         source=name_of(found),
-        rows=(*importing.rows, *importing.unrecognized(), *damaged),
+        rows=(*importing.writer.rows, *importing.unrecognized(), *damaged),
         unknown_types=dict(notes.unknown_types.most_common()),
         unpriced_models=dict(notes.unpriced_models.most_common()),
         left_out=dict(notes.omissions.most_common()),
@@ -126,10 +126,9 @@ class _Import:
         prices: Mapping[str, object] | None,
     ) -> None:
         """Start with nothing to read."""
-        self.rows: list[ReportRow] = []
+        self.writer = writer
         self._store = store
         self._reading = reading
-        self._writer = writer
         self._since = since
         options = [READER_VERSION, reading.tool_output, since, reading.id_prefix, writer.user_id, sorted(prices or ())]
         self._options = hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
@@ -157,7 +156,7 @@ class _Import:
         """Return the units that may have to be read, and the unchanged ones with what was imported from them."""
         prefix = f"{self._reading.id_prefix}{reader.source}:"
         heads = self._store.list(prefix, sort_by="conversation_id", descending=False)
-        self._writer.heads.update({head.conversation_id: head for head in heads})
+        self.writer.heads.update({head.conversation_id: head for head in heads})
         imported: dict[str, list[Head]] = {}
         for head in heads:
             imported.setdefault(str(_record_of(head).get("unit")), []).append(head)
@@ -169,21 +168,20 @@ class _Import:
             if unit.stamp is not None and any(_record_of(head).get("stamp") == self._stamp(unit) for head in known):
                 unchanged[unit] = known
                 self._seen[unit.key] = True
-                self.rows += [self._unchanged(reader, unit, head) for head in known]
+                self.writer.rows += [self._unchanged(reader, unit, head) for head in known]
             else:
                 changed.append(unit)
         return changed, unchanged
 
     def run(self) -> None:
         """Read and write everything that was planned."""
-        with _progress(sum(unit.size for _, unit in self._planned)) as (advance, show):
-            for reader, unit in self._planned:
-                try:
-                    self._import_unit(reader, unit, advance)
-                except BROKEN as error:
-                    detail = preview(f"{type(error).__name__}: {error}", 300)
-                    self.rows.append(ReportRow(outcome="skipped", source=reader.source, place=unit.name, detail=detail))
-                show(len(self.rows))
+        try:
+            with _progress(sum(unit.size for _, unit in self._planned)) as (advance, show):
+                for reader, unit in self._planned:
+                    self._import_whole(reader, unit, advance)
+                    show(len(self.writer.rows))
+        finally:
+            self.writer.flush()
 
     def unrecognized(self) -> list[ReportRow]:
         """Return a row for each file that has a matching name, but not a supported format."""
@@ -193,6 +191,14 @@ class _Import:
             for place in self._seen
             if not {place, place.rpartition("/")[0]} & recognized
         ]
+
+    def _import_whole(self, reader: Reader, unit: Unit, advance: Callable[[int], object]) -> None:
+        """Write a unit's conversations; if it breaks off, the report says where."""
+        try:
+            self._import_unit(reader, unit, advance)
+        except BROKEN as error:
+            detail = preview(f"{type(error).__name__}: {error}", 300)
+            self.writer.rows.append(ReportRow(outcome="skipped", source=reader.source, place=unit.name, detail=detail))
 
     def _import_unit(self, reader: Reader, unit: Unit, advance: Callable[[int], object]) -> None:
         """Write a unit's conversations; the last one gets the stamp, which marks the unit as complete."""
@@ -208,7 +214,7 @@ class _Import:
             self._write(held, unit, self._stamp(unit))
 
     def _write(self, state: ConversationState, unit: Unit, stamp: str | None) -> None:
-        self.rows.append(self._writer.write(state, Origin(unit.key, unit.name, stamp)))
+        self.writer.write(state, Origin(unit.key, unit.name, stamp))
 
     def _stamp(self, unit: Unit) -> str | None:
         return None if unit.stamp is None else f"{unit.stamp}-{self._options}"

@@ -12,14 +12,26 @@ from promptkit_nb.codec import encode_turn
 from promptkit_nb.imports.report import Outcome, ReportRow
 from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.base import StateStore
+from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from promptkit_nb.turns import Turn
 
 RECORD = "imported_from"
 """The key in the metadata for the next import: unit, stamp, digest of what was written, and title."""
 
-_REFUSED = (errors.InvalidArgumentError, errors.InvalidConversationIdError, errors.ConversationChangedError)
+MOST_PENDING = 200
+MOST_PENDING_BYTES = 2**20
+"""The size of a batch: one transaction writes at most this many new conversations, or a little more JSON than this."""
+
+_REFUSED = (
+    errors.InvalidArgumentError,
+    errors.InvalidConversationIdError,
+    errors.ConversationChangedError,
+    errors.ConversationExistsError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +43,44 @@ class Origin:
     stamp: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Writer:
-    """Writes the conversations of one import into a store; with ``dry_run``, only reports what it would do."""
+    """Writes the conversations of one import into a store; with ``dry_run``, only reports what it would do.
+
+    ``rows`` are the rows of the report, ``heads`` the heads in the store with ids of this import. New conversations are
+    written in batches; ``flush()`` writes the last one.
+    """
 
     store: StateStore
     user_id: str
     id_prefix: str
     dry_run: bool
+    rows: list[ReportRow] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
-    """The heads in the store with ids of this import."""
+    _pending: dict[str, tuple[int, ConversationState]] = field(default_factory=dict)
+    _pending_bytes: int = 0
 
-    def write(self, found: ConversationState, origin: Origin) -> ReportRow:
-        """Create or extend a conversation."""
+    def write(self, found: ConversationState, origin: Origin) -> None:
+        """Create or extend a conversation, and add its row to the report."""
+        if f"{self.id_prefix}{found.conversation_id}" in self._pending:
+            self.flush()
+        self.rows.append(self._written(found, origin))
+        if len(self._pending) >= MOST_PENDING or self._pending_bytes >= MOST_PENDING_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the pending new conversations; if one is refused, its row says why."""
+        pending = dict(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        created = _create_each(self.store, [state for _, state in pending.values()])
+        for (conversation_id, (index, _)), result in zip(pending.items(), created, strict=True):
+            if isinstance(result, Head):
+                self.heads[conversation_id] = result
+            else:
+                self.rows[index] = replace(self.rows[index], outcome="skipped", detail=_reason(result), new_turns=0)
+
+    def _written(self, found: ConversationState, origin: Origin) -> ReportRow:
         source, place = found.settings.source, origin.place
         conversation_id = f"{self.id_prefix}{found.conversation_id}"
         own_user = getattr(self.store, "user_id", None)
@@ -66,17 +103,17 @@ class Writer:
         try:
             head = self.heads.get(conversation_id)
             if head is None:
-                return row("created", new_turns=self._create(state, origin))
+                self._create(state, origin)
+                return row("created", new_turns=len(state.turns))
             return row(*self._update(state, origin, head))
-        except errors.ConversationExistsError:
-            return row("skipped", "the id is taken by another user's conversation")
         except _REFUSED as error:
-            return row("skipped", str(error))
+            return row("skipped", _reason(error))
 
-    def _create(self, state: ConversationState, origin: Origin) -> int:
+    def _create(self, state: ConversationState, origin: Origin) -> None:
         if not self.dry_run:
-            self.heads[state.conversation_id] = self.store.create(_recorded(state, origin, digest_of(state)))
-        return len(state.turns)
+            parts = [*_parts_of(state)]
+            self._pending[state.conversation_id] = len(self.rows), _recorded(state, origin, _hash_of(parts))
+            self._pending_bytes += sum(map(len, parts))
 
     def _update(self, found: ConversationState, origin: Origin, head: Head) -> tuple[Outcome, str, int]:
         record = head.metadata.get(RECORD)
@@ -101,22 +138,48 @@ class Writer:
         return "extended", "", new_turns
 
 
+def _create_each(store: StateStore, states: Sequence[ConversationState]) -> Sequence[Head | errors.PromptKitError]:
+    """Store new conversations, in one transaction if the store can; return the head of each, or why it was refused."""
+    if isinstance(store, RowStore):
+        return store.create_each(states) if states else []
+    found: list[Head | errors.PromptKitError] = []
+    for state in states:
+        try:
+            found.append(store.create(state))
+        except _REFUSED as error:
+            found.append(error)
+    return found
+
+
+def _reason(error: errors.PromptKitError) -> str:
+    if isinstance(error, errors.ConversationExistsError):
+        return "the id is taken by another user's conversation"
+    return str(error)
+
+
 def digest_of(state: ConversationState) -> str:
     """Return a hash of everything that an import writes for a conversation, except its metadata."""
-    digest = hashlib.blake2b(repr(state.system_prompt).encode("utf-8", "replace"), digest_size=16)
-    for turn in state.turns:
-        digest.update(encode_turn(turn))
-    for branch in state.branches:
-        digest.update(f"{branch.id} {branch.start} {branch.kind}".encode("utf-8", "replace"))
-        for turn in branch.turns:
-            digest.update(encode_turn(turn))
-    for turn_id, former in sorted(state.versions.items()):
-        digest.update(turn_id.encode("utf-8", "replace"))
-        for turn in former:
-            digest.update(encode_turn(turn))
-    for summary in state.summaries:
-        digest.update(f"{summary.first_turn} {summary.last_turn} {summary.text}".encode("utf-8", "replace"))
+    return _hash_of(_parts_of(state))
+
+
+def _hash_of(parts: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
+
+
+def _parts_of(state: ConversationState) -> Iterator[bytes]:
+    yield repr(state.system_prompt).encode("utf-8", "replace")
+    yield from map(encode_turn, state.turns)
+    for branch in state.branches:
+        yield f"{branch.id} {branch.start} {branch.kind}".encode("utf-8", "replace")
+        yield from map(encode_turn, branch.turns)
+    for turn_id, former in sorted(state.versions.items()):
+        yield turn_id.encode("utf-8", "replace")
+        yield from map(encode_turn, former)
+    for summary in state.summaries:
+        yield f"{summary.first_turn} {summary.last_turn} {summary.text}".encode("utf-8", "replace")
 
 
 def _recorded(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from promptkit_nb.characters import without_lone_surrogates
-from promptkit_nb.codec import SALVAGE, check_spent, check_totals, check_values_of, checked
+from promptkit_nb.codec import SALVAGE, check_spent, check_totals, check_values_of, checked, turn_and_line
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
@@ -62,19 +62,26 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
     )
 
 
-def checked_state(state: ConversationState) -> ConversationState:
-    """Return the state as it will be read back, sharing no mutable value with the argument.
+def checked_state(state: ConversationState) -> tuple[ConversationState, dict[str, bytes]]:
+    """Return the state as it will be read back, and the lines of its current turns by their ids.
 
-    Raises ``InvalidConversationIdError`` for its id, ``InvalidArgumentError`` for anything else that cannot be stored.
+    It shares no mutable value with the argument. Raises ``InvalidConversationIdError`` for its id,
+    ``InvalidArgumentError`` for anything else that cannot be stored.
     """
     if not isinstance(state, ConversationState):
         raise InvalidArgumentError(f'A {type(state).__name__} is not a state; give ConversationState("id", ...).')
     check_conversation_id(state.conversation_id)
     check_user_id(state.user_id)
-    settings = _copied_settings(state.settings)
-    found = checked(replace(state, settings=settings, metadata=json_copy(state.metadata, "metadata")))
-    check_values_of_state(found)
-    return found
+    turns = state.turns if isinstance(state.turns, (tuple, list)) else ()
+    rest = state.turns if not turns else ()  # anything else is refused as part of the state
+    settings, metadata = _copied_settings(state.settings), json_copy(state.metadata, "metadata")
+    found = checked(replace(state, turns=rest, settings=settings, metadata=metadata))
+    checked_turns = [turn_and_line(turn) for turn in turns]
+    for turn in found.stored_turns:
+        check_values_of(turn)
+    found = replace(found, turns=tuple(turn for turn, _ in checked_turns))
+    _check_values_but_turns(found)
+    return found, {turn.id: line for turn, line in checked_turns}
 
 
 def check_values_of_state(state: ConversationState) -> None:
@@ -86,6 +93,10 @@ def check_values_of_state(state: ConversationState) -> None:
     check_user_id(state.user_id)
     for turn in state.stored_turns:
         check_values_of(turn)
+    _check_values_but_turns(state)
+
+
+def _check_values_but_turns(state: ConversationState) -> None:
     for summary in state.summaries:
         _check_values_of_summary(summary)
     check_totals(state.dropped)

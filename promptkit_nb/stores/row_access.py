@@ -8,10 +8,11 @@ turns are not read at all.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from msgspec import structs
@@ -28,7 +29,7 @@ from promptkit_nb.text.plain_text import counted
 from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState, Head
@@ -76,6 +77,7 @@ def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
 
 _TTL = "shortest_ttl_s"
+NO_LINES: Mapping[str, bytes] = MappingProxyType({})
 
 MOST_REPORTS = 10
 MOST_CONVERSATIONS = 1000
@@ -435,14 +437,20 @@ class RowAccess:
         if entry is not None:
             self.backend.put_entry(entry, self._lifetime_s(record))
 
-    def _write(self, state: ConversationState, revision: int, former: Record | None = None) -> CachedConversation:
-        """Write a whole conversation; the expiry of a previous record still applies."""
+    def _write(
+        self,
+        state: ConversationState,
+        revision: int,
+        former: Record | None = None,
+        lines: Mapping[str, bytes] = NO_LINES,
+    ) -> CachedConversation:
+        """Write a whole conversation; keep the expiry of a ``former`` record. ``lines`` has known lines by turn id."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
         if former is not None:
             record = structs.replace(record, expires_at=former.expires_at, ttl_s=former.ttl_s)
         record = record.used(self._clock(), self.ttl_s)  # its times were given, so they are not reported
         for place, turn in turns.items():
-            self._put_turn(state.conversation_id, record, place, turn, encode_turn(turn))
+            self._put_turn(state.conversation_id, record, place, turn, lines.get(turn.id) or encode_turn(turn))
         for entry in notebook_entries(state.conversation_id, record):
             self.backend.put_entry(entry, None)  # never expires: reading extends the conversation's expiry
         stored = self._put_record(state.conversation_id, record)

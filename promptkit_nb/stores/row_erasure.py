@@ -255,14 +255,14 @@ class RowErasure(RowAccess):
             left = summed(change, sign, to=amounts_in(stored.get(name)))
             self.backend.put_kept_row("kept", name, row_of(left) if left else None)
 
-    def _count_again(self, paid: PaidCalls) -> None:
+    def _count_again(self, calls: Sequence[PaidCall]) -> None:
         """Subtract calls from the kept amounts, because their turns are stored again."""
-        if not paid.calls:
+        if not calls:
             return
         newest_s = self._newest_kept_s()
-        if all(each.at is not None and each.at.timestamp() > newest_s for each in paid.calls):
+        if all(each.at is not None and each.at.timestamp() > newest_s for each in calls):
             return
-        wanted = {each.hash: each for each in paid.calls}
+        wanted = {each.hash: each for each in calls}
         back: list[KeptUsage] = []
         for name, stored in self.backend.kept_rows("counted").items():
             hashes = () if name == NEWEST else unpacked(stored)
@@ -276,7 +276,7 @@ class RowErasure(RowAccess):
     def _count_turn_again(self, user_id: str, turn: Turn) -> None:
         paid = PaidCalls(user_id)
         paid.add_turn(turn)
-        self._count_again(paid)
+        self._count_again(paid.calls)
 
     def _newest_kept_s(self) -> float:
         return float(self.backend.kept_rows("counted", [NEWEST]).get(NEWEST, b"0"))

@@ -19,7 +19,13 @@ from msgspec import structs
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.codec import checked, decode_turn, encode, format_of, turn_and_line
 from promptkit_nb.context_hash import chain_of
-from promptkit_nb.errors import StoreCorruptedError, StoreError
+from promptkit_nb.errors import (
+    InvalidArgumentError,
+    InvalidConversationIdError,
+    PromptKitError,
+    StoreCorruptedError,
+    StoreError,
+)
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, carry_totals
@@ -95,19 +101,21 @@ class RowStore(RowErasure, StateStore):
     @writing
     def create(self, state: ConversationState) -> Head:
         """Store a new conversation; ``ConversationExistsError`` if the id is taken."""
-        state = self._as_stored(checks.checked_state(state))
-        check_own_user(self.user_id, state.user_id)
-        if self._find(state.conversation_id, erase_expired=True) is not None:
-            raise checks.exists_already(state.conversation_id)
-        if state.turns:
-            self._keep_dropped()  # one of these turns may be among them
-        self._count_again(PaidCalls.of_state(state))
-        return self._head(state.conversation_id, self._write(state, revision=1))
+        (found,) = self._create_each([state])
+        if isinstance(found, Head):
+            return found
+        raise found
+
+    @writing
+    def create_each(self, states: Sequence[ConversationState]) -> builtins.list[Head | PromptKitError]:
+        """Store new conversations in one transaction; return the head of each, or the error if it was refused."""
+        return self._create_each(states)
 
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
         """Write the state exactly as it is given, replacing what is stored."""
-        state = self._as_stored(checks.checked_state(state))
+        state, lines = checks.checked_state(state)
+        state = self._as_stored(state)
         check_own_user(self.user_id, state.user_id)
         conversation_id = state.conversation_id
         record = self._find(conversation_id, erase_expired=True)
@@ -119,8 +127,8 @@ class RowStore(RowErasure, StateStore):
         if record is not None:
             state = carry_totals(state, self._state(conversation_id, record))
             self._erase(conversation_id, record)
-        self._count_again(PaidCalls.of_state(state))
-        return self._head(conversation_id, self._write(state, revision + 1, record))
+        self._count_again(PaidCalls.of_state(state).calls)
+        return self._head(conversation_id, self._write(state, revision + 1, record, lines))
 
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
@@ -387,6 +395,34 @@ class RowStore(RowErasure, StateStore):
             except StoreCorruptedError as error:
                 damage.add(conversation_id, error)
 
+    def _create_each(self, states: Sequence[ConversationState]) -> builtins.list[Head | PromptKitError]:
+        """Check all states before the first write, because a transaction need not see what it has written."""
+        taken: builtins.set[str] = set()
+        checked = [self._checked_new(state, taken) for state in states]
+        new = [found for found in checked if not isinstance(found, PromptKitError)]
+        if any(state.turns for state, _ in new):
+            self._keep_dropped()  # one of these turns may be among them
+        self._count_again([call for state, _ in new for call in PaidCalls.of_state(state).calls])
+        return [found if isinstance(found, PromptKitError) else self._head_of_new(*found) for found in checked]
+
+    def _checked_new(
+        self, state: ConversationState, taken: builtins.set[str]
+    ) -> tuple[ConversationState, Mapping[str, bytes]] | PromptKitError:
+        """Return a state as it will be stored, with the lines of its turns; an error if it is refused."""
+        try:
+            state, lines = checks.checked_state(state)
+            state = self._as_stored(state)
+            check_own_user(self.user_id, state.user_id)
+        except (InvalidArgumentError, InvalidConversationIdError) as error:
+            return error
+        if state.conversation_id in taken or self._find(state.conversation_id, erase_expired=True) is not None:
+            return checks.exists_already(state.conversation_id)
+        taken.add(state.conversation_id)
+        return state, lines
+
+    def _head_of_new(self, state: ConversationState, lines: Mapping[str, bytes]) -> Head:
+        return self._head(state.conversation_id, self._write(state, revision=1, lines=lines))
+
     def _get(self, conversation_id: str) -> tuple[ConversationState, CachedConversation]:
         found = self._with_new_ttl(conversation_id)
         return self._state(conversation_id, found.record), found
@@ -422,7 +458,8 @@ class RowStore(RowErasure, StateStore):
         now = self._clock()
         self._enter(charge)
         self._count_turn_again(user_id, turn)
-        return self._write(ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now), 1)
+        state = ConversationState(conversation_id, user_id, (turn,), created_at=now, updated_at=now)
+        return self._write(state, revision=1, lines={turn.id: line})
 
     def _reserve(self, reservation: Reservation, expires_at: datetime, limits: Mapping[str, Decimal]) -> None:
         self._check_keeps()

@@ -34,7 +34,7 @@ ROUNDS = 3
 def measure() -> list[Ratio]:
     """Return the ratios."""
     with tempfile.TemporaryDirectory() as directory:
-        return [_log(Path(directory)), _nothing_new(Path(directory)), _service(Path(directory))]
+        return [_log(Path(directory)), _nothing_new(Path(directory)), *_service(Path(directory))]
 
 
 def _log(directory: Path) -> Ratio:
@@ -69,10 +69,22 @@ def _nothing_new(directory: Path) -> Ratio:
     return Ratio("import with nothing new, 1,000 files / the first one", again_ms, first_ms, 0.02)
 
 
-def _service(directory: Path) -> Ratio:
+def _service(directory: Path) -> list[Ratio]:
+    name = f"import of {CONVERSATIONS:,} Go conversations"
+    stores = iter(range(ROUNDS))
+
+    def to_disk() -> None:
+        with DiskStore(directory / f"service-{next(stores)}") as store:
+            import_chats(client, store)
+
     with _server(directory) as client:
-        ours_ms, plain_ms = medians_ms(ROUNDS, lambda: import_chats(client, MemoryStore()), lambda: _read(client))
-    return Ratio("import of 2,000 Go conversations / reading their keys", ours_ms, plain_ms, 3)
+        memory_ms, disk_ms, plain_ms = medians_ms(
+            ROUNDS, lambda: import_chats(client, MemoryStore()), to_disk, lambda: _read(client)
+        )
+    return [
+        Ratio(f"{name} to memory / reading their keys", memory_ms, plain_ms, 3),
+        Ratio(f"{name} to disk / reading their keys", disk_ms, plain_ms, 3),
+    ]
 
 
 @contextmanager
