@@ -20,7 +20,7 @@ from promptkit_nb import (
     MemoryStore,
 )
 from promptkit_nb.chat.stored_conversation import Snapshot
-from promptkit_nb.stores import damage, disk_backend, layout, row_erasure
+from promptkit_nb.stores import damage, disk_backend, disk_cache, layout, row_erasure
 from storing import START, Foreign, said
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class TestListing:
             table = store.backend
             plans = []
             for order, where, tags in (
-                (f"{disk_backend._TIMES['updated_at']} DESC, key DESC", disk_backend._IS_RECORD, ()),
-                (f"{disk_backend._TIMES['created_at']}, key", f"{disk_backend._IS_RECORD} AND +tag = ?", ("u:a",)),
+                (f"{disk_cache.TIMES['updated_at']} DESC, key DESC", disk_cache.IS_RECORD, ()),
+                (f"{disk_cache.TIMES['created_at']}, key", f"{disk_cache.IS_RECORD} AND +tag = ?", ("u:a",)),
                 ("key DESC", "key >= ? AND key < ?", ("h:", "h;")),
             ):
                 select = f"EXPLAIN QUERY PLAN SELECT value FROM Cache WHERE {where} ORDER BY {order}"  # noqa: S608 - constants

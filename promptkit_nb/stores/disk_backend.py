@@ -11,16 +11,16 @@ import sqlite3
 import threading
 import time
 from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]  # typeshed leaves it out
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from promptkit_nb.codec import FORMAT_VERSION
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
 from promptkit_nb.stores import disk_cache
 from promptkit_nb.stores.disk_checkpoints import Checkpoints
 from promptkit_nb.stores.index import Entry
-from promptkit_nb.stores.layout import PLACE_BITS, TIME_BYTES, sorted_records, time_mark
+from promptkit_nb.stores.layout import PLACE_BITS, sorted_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,19 +108,8 @@ class WatchedFile:
 
 T = TypeVar("T")
 
-_INDEX = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
 _COPIED = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 _COLUMNS = "key, raw, mode, filename, value"
-_IS_RECORD = "typeof(tag) = 'text' AND substr(tag, 1, 2) = 'u:'"  # as the index has it, so that the planner uses that
-# The same as stored_time in layout.py, in SQL.
-_TIMES = {
-    name: f"replace(CAST(substr(value, instr(value, x'{mark.hex()}') + {len(mark)}, {TIME_BYTES}) AS TEXT), 'Z', '')"
-    for name, mark in (("created_at", time_mark("created_at")), ("updated_at", time_mark("updated_at")))
-}
-_INDEXES_BY_TIME = {
-    f"Promptkit_{name}": f"CREATE INDEX Promptkit_{name} ON Cache({time}, key, tag) WHERE {_IS_RECORD}"
-    for name, time in _TIMES.items()
-}
 _GET = "SELECT raw, mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 # Each row is written with raw = 1, mode = 1 and no file name: see StrictDisk. If a key is taken, the whole transaction
 # fails, so SQLite need not prepare to undo that statement alone. No index has the columns that _CHANGE changes.
@@ -134,10 +123,6 @@ _CHANGE = "UPDATE Cache SET mode = 1, filename = NULL, value = ? WHERE key = ? A
 _SWAP = (
     "UPDATE Cache SET value = ? WHERE key = ? AND raw = 1 AND tag = ? AND value = ? "
     "AND NOT EXISTS (SELECT 1 FROM Cache WHERE tag = ? AND key >= ? AND key < ?)"
-)
-_SLOW = (
-    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
-    "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
 )
 
 
@@ -153,9 +138,6 @@ class Row(NamedTuple):
     tag: str
 
 
-_OPEN_TABLES: WeakSet[Table] = WeakSet()
-
-
 class Table:
     """Rows of a database in a directory; values are bytes, keys text or whole numbers (which sort before text).
 
@@ -168,9 +150,8 @@ class Table:
         self._directory = directory
         self._log = f"{directory / disk_cache.DATABASE}-wal"
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
+        self._lock = disk_cache.lock_held_by_forks()
         self._closers = threading.local()
-        self._owner: int | None = None  # the thread whose transaction is open
         self._closed = False
         with disk_cache.translating(directory, timeout_s), self._lock:
             self._cache: Any = disk_cache.QuietCache(
@@ -182,14 +163,8 @@ class Table:
             self._checkpoints = Checkpoints(directory / disk_cache.DATABASE)
             self._switches = 0  # between connections: each thread has its own
             self._uncounted = 0  # changes that the change counter leaves out
-            self._simplify_schema()
-            wrong = [name for name, value in disk_cache.SETTINGS.items() if not self._is_set(name, value)]
-        _OPEN_TABLES.add(self)
-        if wrong:
-            raise StoreUnavailableError(
-                f"The store in {directory} did not accept the settings {', '.join(wrong)}: use a directory on a local "
-                "disk."
-            )
+            disk_cache.simplify_schema(self._connection)
+            disk_cache.check_settings(self._cache, directory)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
         """Run the work as one transaction of SQLite; all of its writes are kept, or none. Calls are never nested.
@@ -205,7 +180,6 @@ class Table:
                     if write and (log_bytes := self._log_bytes()) > self._checkpoints.due_bytes:
                         self._checkpoints.run(connection, log_bytes)
                 finally:
-                    self._owner = None
                     if connection.in_transaction:
                         connection.rollback()
                 return result
@@ -235,11 +209,7 @@ class Table:
         """Return the values of those rows that exist."""
         marks = ", ".join("?" * len(keys))
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key IN ({marks}) AND raw = 1"  # noqa: S608 - only placeholders
-        values = {}
-        for row in self._connection.execute(select, keys):
-            key, value = self._disk.row(*row)
-            values[key] = value
-        return values
+        return dict(self._disk.row(*row) for row in self._connection.execute(select, keys))
 
     def put(self, key: disk_cache.Key, value: bytes, tag: str | None = None, *, counts: bool = True) -> None:
         """Write one row, replacing the one that has the key; the change counter stays the same unless it ``counts``."""
@@ -298,24 +268,11 @@ class Table:
         """Return the rows with this tag; foreign ones are empty unless ``strict``."""
         return self._read(f"SELECT {_COLUMNS} FROM Cache WHERE tag = ?", tag, strict=strict)  # noqa: S608 - a constant
 
-    def key_of_tag(self, tag: str, low: disk_cache.Key, high: disk_cache.Key) -> disk_cache.Key | None:
-        """Return the key of the row with ``low <= key < high`` that has this tag."""
-        select = "SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1"
-        row = self._connection.execute(select, (tag, low, high)).fetchone()
-        return None if row is None else row[0]
-
     def key_at(self, low: disk_cache.Key, high: disk_cache.Key, position: int) -> disk_cache.Key | None:
         """Return the key at a position among those with ``low <= key < high``, or ``None`` if there are too few."""
         select = "SELECT key FROM Cache WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?"
         row = self._connection.execute(select, (low, high, position)).fetchone()
         return None if row is None else row[0]
-
-    def copy_between(self, low: int, high: int, shift: int) -> None:
-        """Copy the rows with ``low <= key < high`` to keys that are greater by ``shift``."""
-        self._connection.execute(
-            f"INSERT INTO Cache(key, {_COPIED}) SELECT key + ?, {_COPIED} FROM Cache WHERE key >= ? AND key < ?",  # noqa: S608 - a constant
-            (shift, low, high),
-        )
 
     def delete(self, key: disk_cache.Key) -> None:
         """Delete one row, if it is there."""
@@ -398,37 +355,7 @@ class Table:
         if connection.in_transaction:  # left open by an interrupt at the worst moment
             connection.rollback()
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        self._owner = threading.get_ident()
         return connection
-
-    def _simplify_schema(self) -> None:
-        """Make writes touch as few pages as possible.
-
-        diskcache counts rows and bytes with triggers and indexes all rows by expiry time; this store uses neither. It
-        would create both again if their names were free, so they are replaced by triggers that never fire and an index
-        without rows. (Some builds of SQLite also reject how its triggers quote text.)
-        """
-        execute = self._connection.execute
-        execute(_INDEX)
-        found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-        for name in _INDEXES_BY_TIME.keys() - found:
-            with suppress(sqlite3.OperationalError):  # e.g. on a full disk; listing then only takes longer
-                execute(_INDEXES_BY_TIME[name])
-        if not execute(_SLOW).fetchall():
-            return
-        execute("BEGIN IMMEDIATE")
-        for name, statement in execute(_SLOW).fetchall():
-            if statement.startswith("CREATE TRIGGER"):
-                execute(f"DROP TRIGGER {name}")
-                execute(f"{statement[: statement.index(' BEGIN')]} WHEN 0 BEGIN SELECT 1; END")
-            else:
-                execute(f"DROP INDEX {name}")
-                execute(f"{statement} WHERE expire_time IS NOT NULL")
-        execute("COMMIT")
-
-    def _is_set(self, name: str, value: str | int) -> bool:
-        found: str | int = getattr(self._cache, name)
-        return found == value
 
 
 class DiskBackend(Table):
@@ -511,8 +438,9 @@ class DiskBackend(Table):
             yield from sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
             return
         else:
-            where = _IS_RECORD + (" AND +tag = ?" if tags else "")  # the plus keeps the planner from the index by tag
-            rows = self.in_order([_TIMES[sort_by], "key"], where, *tags, descending=descending)
+            by_user = " AND +tag = ?" if tags else ""  # the plus keeps the planner from the index by tag
+            where = disk_cache.IS_RECORD + by_user
+            rows = self.in_order([disk_cache.TIMES[sort_by], "key"], where, *tags, descending=descending)
         for key, value in rows:
             yield str(key).removeprefix("h:"), value
 
@@ -564,18 +492,18 @@ class DiskBackend(Table):
 
     def turns_at(self, cid: int, places: Iterable[int]) -> list[bytes | None]:
         """Return the turns at these places; adjacent ones are read at once."""
-        wanted = list(places)
-        first = _key_of(cid, wanted[0]) if wanted else 0
-        if wanted == list(range(wanted[0], wanted[-1] + 1) if wanted else ()):
-            found = dict(self.between(first, first + len(wanted)))
-            return [found.get(key) for key in range(first, first + len(wanted))]
-        return [self.get(_key_of(cid, place)) for place in wanted]
+        keys = [_key_of(cid, place) for place in places]
+        if not keys or keys != [*range(keys[0], keys[0] + len(keys))]:
+            return [self.get(key) for key in keys]
+        found = dict(self.between(keys[0], keys[-1] + 1))
+        return [found.get(key) for key in keys]
 
     def place_of(self, cid: int, turn_id: str) -> int | None:
         """Return the place of the turn with this id."""
         low, high = _bounds_of(cid)
-        key = self.key_of_tag(f"t:{turn_id}", low, high)
-        return None if key is None else int(key) - low
+        select = "SELECT key FROM Cache WHERE tag = ? AND key >= ? AND key < ? LIMIT 1"
+        row = self._connection.execute(select, (f"t:{turn_id}", low, high)).fetchone()
+        return None if row is None else int(row[0]) - low
 
     def put_turn(self, cid: int, place: int, turn_id: str, value: bytes) -> None:
         """Write a turn."""
@@ -584,7 +512,8 @@ class DiskBackend(Table):
     def copy_turns(self, cid: int, new_cid: int) -> None:
         """Copy all turns to another conversation, to the same places."""
         low, high = _bounds_of(cid)
-        self.copy_between(low, high, _key_of(new_cid, 0) - low)
+        copied = f"INSERT INTO Cache(key, {_COPIED}) SELECT key + ?, {_COPIED} FROM Cache WHERE key >= ? AND key < ?"  # noqa: S608 - a constant
+        self._connection.execute(copied, (_key_of(new_cid, 0) - low, low, high))
 
     def accounts(self, scopes: Sequence[str]) -> list[bytes | None]:
         """Return the accounts of these scopes of the ledger, in their order."""
@@ -621,9 +550,10 @@ class DiskBackend(Table):
         """Return the rows of this kind by name, or those with these names."""
         low = f"{kind}:"
         if names is None:
-            return {str(key).removeprefix(low): value for key, value in self.between(low, after_prefix(low))}
-        found = ((name, self.get(low + name)) for name in names)
-        return {name: value for name, value in found if value is not None}
+            found = self.between(low, after_prefix(low))
+        else:
+            found = [*self.values_of([low + name for name in names]).items()]
+        return {str(key).removeprefix(low): value for key, value in found}
 
     def put_kept_row(self, kind: KeptKind, name: str, value: bytes | None) -> None:
         """Write a row, or delete it if the value is ``None``."""
@@ -671,24 +601,3 @@ def _key_of_entry(entry: Entry) -> str:
 def _bounds_of(cid: int) -> tuple[int, int]:
     """Return the range of the keys of a conversation's turns: the first, and the first after them."""
     return _key_of(cid, 0), _key_of(cid + 1, 0)
-
-
-def _before_fork() -> None:
-    """Wait until no other thread is inside SQLite: the child of a fork would wait for that thread forever."""
-    global _held  # noqa: PLW0603 - from the one hook to the next
-    mine = threading.get_ident()
-    _held = [table for table in _OPEN_TABLES if table._owner != mine]  # noqa: SLF001 - of the same module
-    for table in _held:
-        table._lock.acquire()  # noqa: SLF001 - of the same module
-
-
-def _after_fork() -> None:
-    for table in _held:
-        table._lock.release()  # noqa: SLF001 - of the same module
-    _held.clear()
-
-
-_held: list[Table] = []
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

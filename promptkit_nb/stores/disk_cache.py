@@ -1,14 +1,18 @@
-"""How diskcache is opened: nothing is evicted or pickled, and opening writes nothing that is not needed."""
+"""How diskcache is opened: nothing is evicted or pickled, its schema is simplified, and forks wait for its users."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from diskcache import Cache, Disk
 
 from promptkit_nb.errors import StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.stores.layout import TIME_BYTES, time_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,3 +184,82 @@ class QuietCache(Cache):  # type: ignore[misc]  # diskcache ships no types
             return execute(statement, arguments)
 
         return unless_set
+
+
+_INDEX_BY_TAG = "CREATE INDEX IF NOT EXISTS Promptkit_tag ON Cache(tag, key) WHERE tag IS NOT NULL"
+IS_RECORD = "typeof(tag) = 'text' AND substr(tag, 1, 2) = 'u:'"  # as the index has it, so that the planner uses that
+# The same as stored_time in layout.py, in SQL.
+TIMES = {
+    name: f"replace(CAST(substr(value, instr(value, x'{mark.hex()}') + {len(mark)}, {TIME_BYTES}) AS TEXT), 'Z', '')"
+    for name, mark in (("created_at", time_mark("created_at")), ("updated_at", time_mark("updated_at")))
+}
+_INDEXES_BY_TIME = {
+    f"Promptkit_{name}": f"CREATE INDEX Promptkit_{name} ON Cache({time}, key, tag) WHERE {IS_RECORD}"
+    for name, time in TIMES.items()
+}
+_SLOW = (
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND sql NOT LIKE '%WHEN 0%' "
+    "OR name = 'Cache_expire_time' AND sql NOT LIKE '%WHERE%'"
+)
+
+
+def simplify_schema(connection: sqlite3.Connection) -> None:
+    """Make writes touch as few pages as possible.
+
+    diskcache counts rows and bytes with triggers and indexes all rows by expiry time; this store uses neither. It
+    would create both again if their names were free, so they are replaced by triggers that never fire and an index
+    without rows. (Some builds of SQLite also reject how its triggers quote text.)
+    """
+    execute = connection.execute
+    execute(_INDEX_BY_TAG)
+    found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    for name in _INDEXES_BY_TIME.keys() - found:
+        with suppress(sqlite3.OperationalError):  # e.g. on a full disk; listing then only takes longer
+            execute(_INDEXES_BY_TIME[name])
+    if not execute(_SLOW).fetchall():
+        return
+    execute("BEGIN IMMEDIATE")
+    for name, statement in execute(_SLOW).fetchall():
+        if statement.startswith("CREATE TRIGGER"):
+            execute(f"DROP TRIGGER {name}")
+            execute(f"{statement[: statement.index(' BEGIN')]} WHEN 0 BEGIN SELECT 1; END")
+        else:
+            execute(f"DROP INDEX {name}")
+            execute(f"{statement} WHERE expire_time IS NOT NULL")
+    execute("COMMIT")
+
+
+def check_settings(cache: Cache, directory: Path) -> None:
+    """Raise ``StoreUnavailableError`` unless an opened cache has our settings."""
+    wrong = [name for name, value in SETTINGS.items() if getattr(cache, name) != value]
+    if wrong:
+        raise StoreUnavailableError(
+            f"The store in {directory} did not accept the settings {', '.join(wrong)}: use a directory on a local disk."
+        )
+
+
+_LOCKS: WeakSet[Any] = WeakSet()  # Python has no public type of such locks
+_held: list[Any] = []
+
+
+def lock_held_by_forks() -> Any:  # as above
+    """Return a reentrant lock that ``os.fork()`` waits for and holds: a thread inside SQLite would block the child."""
+    lock = threading.RLock()
+    _LOCKS.add(lock)
+    return lock
+
+
+def _before_fork() -> None:
+    _held.extend(_LOCKS)
+    for lock in _held:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    for lock in _held:
+        lock.release()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

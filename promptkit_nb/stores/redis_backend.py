@@ -23,40 +23,32 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
-import time
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis, RedisCluster, exceptions
 
 from promptkit_nb.codec import FORMAT_VERSION, check_format, decode
-from promptkit_nb.errors import PromptKitError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.errors import StoreCorruptedError
 from promptkit_nb.stores.checks import incomplete
 from promptkit_nb.stores.index import Entry
 from promptkit_nb.stores.kept_usage import log_line
 from promptkit_nb.stores.layout import sorted_records
-from promptkit_nb.stores.redis_client import LOST, MOVING, Node, address_of, checked_client, client_of, translated
-from promptkit_nb.stores.redis_keys import Keys, Numbered
-from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, RedisLists
-from promptkit_nb.stores.redis_status import ServerStatus
-from promptkit_nb.stores.redis_transaction import Owner, Transaction
+from promptkit_nb.stores.redis_client import checked_client, client_of, translated
+from promptkit_nb.stores.redis_keys import Numbered
+from promptkit_nb.stores.redis_lists import AT_ONCE, Listed
+from promptkit_nb.stores.redis_transaction import Owner, Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from promptkit_nb.secret import Secret
     from promptkit_nb.stores.backend import Appending, KeptKind
     from promptkit_nb.stores.base import SortKey
 
 
-T = TypeVar("T")
-
 SCANNED_AT_ONCE = 10_000
-MOST_MOVES = 5  # moves of the slot to another node, during one call
-PAUSE_S = 0.02  # between attempts while the slot is being moved
 _OF = b"of"
 _OF_USER = b"\xff"
 # Appends a turn if its conversation's record and its accounts (KEYS[6] and following) are unchanged, none of its keys
@@ -84,8 +76,8 @@ return 1
 """
 
 
-class RedisBackend:
-    """Rows on a Redis server; safe to share between threads, and with a forked child."""
+class RedisBackend(Transactions):
+    """Rows on a Redis server, by key."""
 
     def __init__(
         self,
@@ -97,58 +89,12 @@ class RedisBackend:
         timeout_s: float,
     ) -> None:
         """Connect, and make an empty prefix a store."""
-        self._keys = Keys(prefix)
         given = client_of(url, password, timeout_s) if client is None else checked_client(client)
-        self._node = Node(given, self._keys("format"), is_ours=client is None)
-        self._timeout_s = timeout_s
-        self._closed = False
-        self._local = threading.local()
-        self._lists = RedisLists(self._keys)
+        super().__init__(given, prefix, timeout_s, is_ours=client is None)
         self._may_script = True
         with translated("the cluster's nodes", self._node, self._keys):
-            self.where = address_of(self._client)
             self._append = self._client.register_script(_APPEND)
-        self._status = ServerStatus(self.where)
         self.run(self._open, write=False)
-
-    def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
-        """Run the work, and run it again whenever someone else wrote what it had read."""
-        moves, until = 0, time.monotonic() + self._timeout_s
-        while True:
-            self._check_open()
-            with translated(self.where, self._node, self._keys):
-                try:
-                    return self._run_once(work)
-                except exceptions.WatchError as error:
-                    if isinstance(error.__context__, LOST):  # a lost connection: it may have been written or not
-                        self._node.lost()
-                        raise error.__context__ from None
-                except exceptions.MovedError as moved:
-                    moves += 1
-                    if moves > MOST_MOVES or not self._node.follow(moved):
-                        raise
-                    self.where = address_of(self._client)
-                except MOVING:
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(PAUSE_S)
-                except LOST:
-                    self._node.lost()
-                    raise
-
-    def now(self) -> datetime:
-        """Return the server's time."""
-        if getattr(self._local, "transaction", None) is not None:
-            return self._status.now(self._reader)
-        return self.run(self.now, write=False)
-
-    def check_keeps(self, *, expiring: bool) -> None:
-        """Raise ``StoreUnavailableError`` if the server may evict what is about to be written."""
-        self._status.check_keeps(self._reader, expiring=expiring)
-
-    def keeps(self, *, expiring: bool) -> bool:
-        """Return whether the server keeps keys with this expiry, or is not known to evict them."""
-        return self._status.keeps(self._reader, expiring=expiring)
 
     def keep(self, conversation_id: str, cid: int, lifetime_s: float | None) -> None:
         """Write the field ``of``, and when the server deletes the conversation (``None`` for never).
@@ -446,57 +392,6 @@ class RedisBackend:
         else:
             self._write("HSET", self._keys(kind), name.encode(), value)
 
-    def close(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        self._closed = True
-        self._node.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close()`` was called."""
-        return self._closed
-
-    @property
-    def _client(self) -> Redis:
-        return self._node.client
-
-    @property
-    def _now(self) -> Transaction:
-        """The transaction of this thread."""
-        transaction: Transaction = self._local.transaction
-        return transaction
-
-    @property
-    def _reader(self) -> Any:
-        """What to read with: the watching connection if there is one, so that a run needs only one connection."""
-        return self._now.pipeline if self._now.watched else self._client
-
-    def _run_once(self, work: Callable[[], T]) -> T:
-        client = self._client
-        with client.pipeline() as pipeline:
-            self._local.transaction = now = Transaction(pipeline)
-            try:
-                result = self._worked(work)
-            except LOST:
-                pipeline.watching = False  # the connection is gone, so there is nothing to unwatch
-                raise
-            finally:
-                self._local.transaction = None
-        if now.gone:
-            self._lists.forget(client, now.gone)
-        return result
-
-    def _worked(self, work: Callable[[], T]) -> T:
-        try:
-            result = work()
-        except PromptKitError:
-            for commands in (self._now.moves, self._now.writes, self._now.expiries):
-                commands.clear()
-            self._now.commit(self._keys)  # the error may come from a change between two reads; then start over
-            raise
-        self._now.commit(self._keys)
-        return result
-
     def _open(self) -> None:
         """Make an empty prefix a store; a prefix of version 0.1 keeps its format until all of its keys have moved."""
         client = self._client
@@ -586,13 +481,6 @@ class RedisBackend:
 
     def _expiry_ms(self, lifetime_s: float) -> int:
         return max(1, round((self.now().timestamp() + max(lifetime_s, 0.001)) * 1000))
-
-    def _write(self, *command: str | bytes | int) -> None:
-        self._now.writes.append(command)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError(f"This RedisStore at {self.where} is closed; open it again.")
 
     def _check_format(self, stored: Any, key: bytes) -> None:
         if stored is None or not stored.isdigit():

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Self, Type
 
 from msgspec import structs
 
-from promptkit_nb.characters import composed, equal_forms, without_lone_surrogates
+from promptkit_nb.characters import composed, equal_forms, terminal_text, without_lone_surrogates
 from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
 from promptkit_nb.errors import StoreError, StoreUnavailableError
-from promptkit_nb.ids import check_conversation_id
+from promptkit_nb.ids import check_conversation_id, check_own_user
 from promptkit_nb.plain import plain
-from promptkit_nb.stores.checks import incomplete, not_found, ttl_s_of, turn_unknown
+from promptkit_nb.stores import ledger
+from promptkit_nb.stores.checks import check_scopes, incomplete, not_found, ttl_s_of, turn_unknown
 from promptkit_nb.stores.index import notebook_entries, turn_entries, turn_entry
 from promptkit_nb.stores.layout import Frame, HeadFrame, Record, frame_of, head_of, record_of, rows_of, state_of
 from promptkit_nb.text.plain_text import counted
-from promptkit_nb.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState, Head
-    from promptkit_nb.stores.backend import Backend
-    from promptkit_nb.stores.base import Duration, PeriodicCleanup
+    from promptkit_nb.stores.backend import AccountChange, Backend
+    from promptkit_nb.stores.base import Charge, Duration, PeriodicCleanup
     from promptkit_nb.turns import Turn
 
 P = ParamSpec("P")
@@ -471,3 +471,46 @@ class RowAccess:
 
     def _head(self, conversation_id: str, found: CachedConversation) -> Head:
         return head_of(conversation_id, found.record, found.frame.settings, decode_json(found.metadata))
+
+    def _enter(self, charge: Charge | None) -> None:
+        """Write a charge to the ledger."""
+        self._put_accounts(self._changes_by(charge))
+
+    def _changes_by(self, charge: Charge | None) -> Sequence[AccountChange]:
+        if charge is None:
+            return ()
+        return ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge)))
+
+    def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
+        for scope, _, changed in changes:
+            self.backend.put_account(scope, changed)
+
+    def _check_charge(self, charge: Charge | None) -> None:
+        if charge is None:
+            return
+        ledger.check_charge(charge)
+        self._checked_scopes(charge.scopes)
+        if charge.reservation is not None:
+            self._checked_scopes(charge.reservation.scopes)
+
+    def _checked_scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:
+        """Return the scopes; ``InvalidArgumentError`` if one is not text, or another user's in a narrowed store."""
+        found = check_scopes(scopes)
+        if self.user_id is not None:
+            ledger.check_visible(self.user_id, found)
+        return found
+
+    def _described(self, *details: str) -> str:
+        """Return the class, whether the store is closed, these details, and the user that it is narrowed to."""
+        closed = ["closed"] if self.backend.closed else []
+        user = [] if self.user_id is None else [f"narrowed to {self.user_id!r}"]
+        words = ", ".join((*closed, *details, *user))
+        return terminal_text(f"<{type(self).__name__}{words and ': '}{words}>")
+
+    def _owner_of(self, user_id: str) -> str:
+        """Return the user that a conversation is created for."""
+        if self.user_id is None:
+            return user_id
+        if user_id != "default":  # the default value, so it was most likely not given
+            check_own_user(self.user_id, user_id)
+        return self.user_id

@@ -14,11 +14,7 @@ from itertools import islice
 from sys import maxsize
 from typing import TYPE_CHECKING, Self
 
-from msgspec import structs
-
-from promptkit_nb.characters import terminal_text
-from promptkit_nb.codec import checked, decode_turn, encode, format_of, turn_and_line
-from promptkit_nb.context_hash import chain_of
+from promptkit_nb.codec import decode_turn, encode, turn_and_line
 from promptkit_nb.errors import (
     InvalidArgumentError,
     InvalidConversationIdError,
@@ -27,33 +23,16 @@ from promptkit_nb.errors import (
     StoreError,
 )
 from promptkit_nb.ids import check_conversation_id, check_own_user, check_user_id
-from promptkit_nb.json_values import json_copy
-from promptkit_nb.state import Branch, ConversationState, Head, NotebookNote, Settings, Summary, carry_totals
+from promptkit_nb.state import ConversationState, Head, carry_totals
 from promptkit_nb.stores import checks, ledger
-from promptkit_nb.stores.backend import AccountChange, Appending
+from promptkit_nb.stores.backend import Appending
 from promptkit_nb.stores.base import Charge, Duration, Reservation, SortKey, StateStore, StoredTurn
 from promptkit_nb.stores.damage import Damage
-from promptkit_nb.stores.index import (
-    Entry,
-    answer_key,
-    notebook_entries,
-    notebook_key,
-    turn_entries,
-    turn_entry,
-)
+from promptkit_nb.stores.index import Entry, answer_key, notebook_entries, notebook_key, turn_entry
 from promptkit_nb.stores.kept_usage import KeptUsage, PaidCalls, check_kept
-from promptkit_nb.stores.layout import (
-    Record,
-    archived,
-    forked,
-    head_of,
-    inherited,
-    replaced,
-    restored_branch,
-    restored_version,
-)
+from promptkit_nb.stores.layout import Record, inherited
 from promptkit_nb.stores.row_access import CachedConversation, writing
-from promptkit_nb.stores.row_erasure import RowErasure
+from promptkit_nb.stores.row_edits import RowEdits
 from promptkit_nb.turns import Turn, new_turn_id
 
 if TYPE_CHECKING:
@@ -61,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-class RowStore(RowErasure, StateStore):
+class RowStore(RowEdits, StateStore):
     """A store over any ``Backend``; the docstrings of ``StateStore`` apply."""
 
     def get(self, conversation_id: str) -> ConversationState:
@@ -130,67 +109,6 @@ class RowStore(RowErasure, StateStore):
         self._count_again(PaidCalls.of_state(state).calls)
         return self._head(conversation_id, self._write(state, revision + 1, record, lines))
 
-    @writing
-    def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
-        """Put a turn in the place of another, which is kept as a former version."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        self._check_charge(charge)
-        turn, line = turn_and_line(turn)
-        place = self._place_of(conversation_id, record, turn_id)
-        if self.backend.place_of(record.cid, turn.id) is not None:
-            return self._save(conversation_id, record)
-        record, frame, new_place = replaced(record, frame, place, turn)
-        self._put_turn(conversation_id, record, new_place, turn, line)
-        self._enter(charge)
-        self._count_turn_again(record.user_id, turn)
-        return self._save(conversation_id, self._counted(record), frame)
-
-    @writing
-    def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
-        """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        checks.check_range(start, stop, record.turn_count)
-        checks.check_branch_id(as_branch, [branch.id for branch in frame.branches])
-        if start == stop:
-            return self._save(conversation_id, record)
-        record = self._counted(record)
-        chain = None
-        if start == 0 and stop < record.turn_count:  # turns leave at the front, so read them for their hash
-            chain = chain_of(self._state(conversation_id, record).turns[:stop], frame.context_hash)
-        now = record.updated_at
-        record, frame = archived(record, frame, start, stop, branch_id=as_branch, chain=chain, now=now)
-        return self._save(conversation_id, record, frame)
-
-    @writing
-    def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a former version or a branch, given as a value or by its id; what it displaces is kept."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        wanted = getattr(version_or_branch, "id", version_or_branch)
-        branch = next((each for each in frame.branches if each.id == wanted), None)
-        if branch is not None:
-            record, frame = restored_branch(record, frame, branch, self._clock())
-            return self._save(conversation_id, self._counted(record), frame)
-        restored = restored_version(frame, self._place_of(conversation_id, record, wanted))
-        if restored is frame:
-            return self._save(conversation_id, record)
-        return self._save(conversation_id, self._counted(record), restored)
-
-    @writing
-    def add_summary(self, conversation_id: str, summary: Summary, *, charge: Charge | None = None) -> Head:
-        """Add a summary and its cost to the totals."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        summary = checks.checked_summary(summary)
-        self._check_charge(charge)
-        self._enter(charge)
-        record = structs.replace(
-            record, totals=record.totals.plus_paid([summary]), format=max(record.format, format_of([summary]))
-        )
-        return self._save(conversation_id, self._counted(record), replace(frame, summaries=(*frame.summaries, summary)))
-
     def head(self, conversation_id: str) -> Head:
         """Return counts, totals and metadata, without the turns."""
         conversation_id = self.stored_id(check_conversation_id(conversation_id))
@@ -241,52 +159,6 @@ class RowStore(RowErasure, StateStore):
             return [*self._heads(chosen, damage)], damage
 
         return self.backend.run(page, write=False)
-
-    def update_metadata(self, conversation_id: str, /, **changes: object) -> Head:
-        """Merge JSON values into the metadata."""
-        conversation_id = self.stored_id(check_conversation_id(conversation_id))
-        return self._update_metadata(conversation_id, json_copy(changes, "metadata"))
-
-    def update_settings(
-        self,
-        conversation_id: str,
-        settings: Settings,
-        *,
-        system_prompt: str | None,
-        expected_revision: int | None = None,
-    ) -> Head:
-        """Replace the settings and the system prompt, without reading or writing the turns."""
-        conversation_id = self.stored_id(check_conversation_id(conversation_id))
-        settings = checks.checked_settings(settings)
-        return self._update_settings(conversation_id, settings, system_prompt, expected_revision)
-
-    @writing
-    def fork(self, conversation_id: str, new_id: str) -> Head:
-        """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
-        conversation_id, new_id = (self._stored_id(check_conversation_id(each)) for each in (conversation_id, new_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        if self._find(new_id, erase_expired=True) is not None:
-            raise checks.exists_already(new_id)
-        copy, inherited = forked(record, frame, cid=self.backend.next_cid(), now=self._clock())
-        self.backend.copy_turns(record.cid, copy.cid)
-        if self.ttl_s is not None:
-            self._put_used(conversation_id, record)
-        return self._save(new_id, copy, inherited)
-
-    @writing
-    def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
-        """Record the notebook of the conversation; its revision and times do not change."""
-        conversation_id = self._stored_id(check_conversation_id(conversation_id))
-        record, frame = self._visible_with_frame(conversation_id)
-        noted = structs.replace(record, notebook=notebook)
-        for entry in notebook_entries(conversation_id, record):
-            self.backend.drop_entry(entry)
-        for entry in notebook_entries(conversation_id, noted):
-            self.backend.put_entry(entry, None)  # never expires: reading extends the conversation's expiry
-        if (record.notebook is None) != (notebook is None):
-            self._enter_turns(conversation_id, record if notebook is None else noted, drop=notebook is None)
-        self._put_used(conversation_id, noted)
-        return head_of(conversation_id, noted, frame.settings, frame.metadata)
 
     def find_notebooks(
         self, *, user_id: str, path: str | None = None, kernel: str | None = None
@@ -504,15 +376,6 @@ class RowStore(RowErasure, StateStore):
         turns = self._cache.turns_of(record.cid, lines, conversation_id, found.counter)
         return tuple(inherited(turns, frame).values())
 
-    def _enter_turns(self, conversation_id: str, record: Record, *, drop: bool) -> None:
-        """Write the entries of all turns of a notebook, or drop them."""
-        lifetime_s = self._lifetime_s(record)
-        for entry in turn_entries(conversation_id, record, self.backend.turns(record.cid).items()):
-            if drop:
-                self.backend.drop_entry(entry)
-            else:
-                self.backend.put_entry(entry, lifetime_s)
-
     def _find_notebooks(self, key: str, user_id: str) -> builtins.list[tuple[Entry, Head | None]]:
         """Return each entry with the head of its conversation, ``None`` if that was deleted."""
         found: builtins.list[tuple[Entry, Head | None]] = []
@@ -548,63 +411,3 @@ class RowStore(RowErasure, StateStore):
             if record is not None and record.notebook and (record.cid, record.user_id) == (entry.cid, user_id):
                 return record
         return None
-
-    def _enter(self, charge: Charge | None) -> None:
-        """Write a charge to the ledger."""
-        self._put_accounts(self._changes_by(charge))
-
-    def _changes_by(self, charge: Charge | None) -> Sequence[AccountChange]:
-        if charge is None:
-            return ()
-        return ledger.changes_by_charging(charge, self.backend.accounts(ledger.charged_scopes(charge)))
-
-    def _put_accounts(self, changes: Iterable[AccountChange]) -> None:
-        for scope, _, changed in changes:
-            self.backend.put_account(scope, changed)
-
-    def _described(self, *details: str) -> str:
-        """Return the class, whether the store is closed, these details, and the user that it is narrowed to."""
-        closed = ["closed"] if self.backend.closed else []
-        user = [] if self.user_id is None else [f"narrowed to {self.user_id!r}"]
-        words = ", ".join((*closed, *details, *user))
-        return terminal_text(f"<{type(self).__name__}{words and ': '}{words}>")
-
-    def _owner_of(self, user_id: str) -> str:
-        """Return the user that a conversation is created for."""
-        if self.user_id is None:
-            return user_id
-        if user_id != "default":  # the default value, so it was most likely not given
-            check_own_user(self.user_id, user_id)
-        return self.user_id
-
-    def _check_charge(self, charge: Charge | None) -> None:
-        if charge is None:
-            return
-        ledger.check_charge(charge)
-        self._checked_scopes(charge.scopes)
-        if charge.reservation is not None:
-            self._checked_scopes(charge.reservation.scopes)
-
-    def _checked_scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:
-        """Return the scopes; ``InvalidArgumentError`` if one is not text, or another user's in a narrowed store."""
-        found = checks.check_scopes(scopes)
-        if self.user_id is not None:
-            ledger.check_visible(self.user_id, found)
-        return found
-
-    @writing
-    def _update_settings(
-        self, conversation_id: str, settings: Settings, system_prompt: str | None, expected_revision: int | None
-    ) -> Head:
-        record, frame = self._visible_with_frame(conversation_id)
-        checks.check_revision(conversation_id, record.revision, expected_revision)
-        changed = checked(replace(frame, settings=settings, system_prompt=system_prompt))
-        return self._save(conversation_id, self._counted(record), changed)
-
-    @writing
-    def _update_metadata(self, conversation_id: str, changes: Mapping[str, object]) -> Head:
-        record, frame = self._visible_with_frame(conversation_id)
-        if not changes:
-            return self._save(conversation_id, record)
-        frame = replace(frame, metadata={**frame.metadata, **changes})
-        return self._save(conversation_id, self._counted(record), frame)
