@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promptkit_nb import Turn
 from promptkit_nb.chat.options import CellCall
@@ -164,3 +166,15 @@ def test_turns_of_cells_below() -> None:
     assert turns_below(call, ABC, saved) == 2
     assert turns_below(call, ABC, FILE) == 0
     assert turns_below(call, ABC, None) == 0
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), min_size=1, max_size=4))
+def test_lines_of_a_cell_are_found_wherever_they_are(lines: list[str], wanted: list[str]) -> None:
+    """Cells may overlap in a text notebook, since only its lines are known."""
+    places = [at for at in range(len(lines)) if lines[at : at + len(wanted)] == wanted]
+    assert SavedNotebook(lines=tuple(lines)).places_of("\n".join(wanted)) == places
+
+
+def test_source_without_lines_is_nowhere() -> None:
+    """A blank cell is in no text notebook."""
+    assert SavedNotebook(lines=("a", "")).places_of(" \n") == []

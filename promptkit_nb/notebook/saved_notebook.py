@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptkit_nb.chat.options import is_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 MARK = "promptkit_nb"
 """The key of a mark in the metadata of an output."""
@@ -53,7 +57,7 @@ class SavedCell(NamedTuple):
         return self.cell_id is not None and not is_position(self.cell_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for the cached properties
 class SavedNotebook:
     """The cells of a saved notebook; a text notebook has only ``lines``."""
 
@@ -61,17 +65,17 @@ class SavedNotebook:
     lines: tuple[str, ...] | None = None
     version: tuple[int, int] = field(default=(0, 0), compare=False)
 
-    @property
+    @cached_property
     def keeps_ids(self) -> bool:
         """Whether the cells have ids that a front end generated."""
         return any(is_made_up(cell.cell_id) for cell in self.cells)
 
-    @property
+    @cached_property
     def ids(self) -> frozenset[str]:
         """The ids of its cells."""
         return frozenset(cell.cell_id for cell in self.cells if cell.cell_id is not None)
 
-    @property
+    @cached_property
     def marks(self) -> frozenset[Mark]:
         """The marks of its outputs."""
         return frozenset(mark for cell in self.cells for mark in cell.marks)
@@ -85,26 +89,49 @@ class SavedNotebook:
             return []
         if self.lines is None:
             other = is_made_up(cell_id)
-            return [at for at, cell in enumerate(self.cells) if cell.source == source and not (other and cell.has_id)]
+            return [at for at in self._by_source.get(source, ()) if not (other and self.cells[at].has_id)]
         wanted = normal_lines(source)
-        last = len(self.lines) - len(wanted)
-        return [at for at in range(last + 1) if wanted and self.lines[at : at + len(wanted)] == wanted]
+        if not wanted:
+            return []
+        rarest = min(wanted, key=lambda line: len(self._by_line.get(line, ())))
+        starts = (at - wanted.index(rarest) for at in self._by_line.get(rarest, ()))
+        return [at for at in starts if at >= 0 and self.lines[at : at + len(wanted)] == wanted]
 
     def place_of(self, cell_id: str | None, source: str | None) -> int | None:
         """Return the position of a cell, by its id if it lasts, else by its source; ``None`` if it is unknown."""
-        for at, cell in enumerate(self.cells):
-            if cell.cell_id == cell_id and (cell.has_id or cell.source == source):
+        for at in self._by_id.get(cell_id, ()):
+            if self.cells[at].has_id or self.cells[at].source == source:
                 return at
         places = self.places_of(source, cell_id)
         return places[0] if len(places) == 1 else None
 
     def has(self, cell_id: str | None, source: str | None) -> bool:
         """Return whether a cell has both this id and this source."""
-        return any(cell.cell_id == cell_id and cell.source == source for cell in self.cells)
+        return any(self.cells[at].cell_id == cell_id for at in self._by_source.get(source, ()))
 
     def has_running(self, cell_id: str | None, source: str | None) -> bool:
         """Return whether the running cell was saved with this source; if ids do not last, only the source counts."""
         return self.has(cell_id, source) or bool(self.places_of(source, cell_id))
+
+    @cached_property
+    def _by_source(self) -> Mapping[str | None, Sequence[int]]:
+        return _places(cell.source for cell in self.cells)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str | None, Sequence[int]]:
+        return _places(cell.cell_id for cell in self.cells)
+
+    @cached_property
+    def _by_line(self) -> Mapping[str | None, Sequence[int]]:
+        return _places(self.lines or ())
+
+
+def _places(keys: Iterable[str | None]) -> Mapping[str | None, Sequence[int]]:
+    """Return the positions of each key, so that looking for every turn takes no longer than reading the file."""
+    places: dict[str | None, list[int]] = {}
+    for at, key in enumerate(keys):
+        places.setdefault(key, []).append(at)
+    return places
 
 
 def is_made_up(cell_id: str | None) -> bool:
