@@ -221,9 +221,9 @@ def test_measuring_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation that was counted is not encoded again."""
     turns = conversation(500, "english", seeded_random("7"))
     estimator = TokenEstimator.of("gpt-4o")
-    first = [estimator.of_turn(turn) for turn in turns]
+    first = [estimator.of_messages(turn.messages) for turn in turns]
     monkeypatch.setattr("promptkit_nb.tokens.count_tokens", None)
-    assert [estimator.of_turn(turn) for turn in turns] == first
+    assert [estimator.of_messages(turn.messages) for turn in turns] == first
 
 
 def test_rewritten_turn_is_measured_again() -> None:
@@ -231,7 +231,7 @@ def test_rewritten_turn_is_measured_again() -> None:
     estimator = TokenEstimator.of("gpt-4o")
     turn = Turn(id="t", messages=(Message("user", "one"), Message("assistant", "two")))
     longer = replace(turn, messages=(Message("user", "one two three"), turn.messages[1]))
-    assert (estimator.of_turn(turn).counted, estimator.of_turn(longer).counted) == (10, 12)
+    assert (estimator.of_messages(turn.messages).counted, estimator.of_messages(longer.messages).counted) == (10, 12)
 
 
 def test_warns_if_the_prompt_was_cut() -> None:

@@ -144,10 +144,6 @@ class TokenEstimator:
         """Return the estimate of one message."""
         return self.of_messages((message,))
 
-    def of_turn(self, turn: Turn) -> TokenEstimate:
-        """Return the estimate of a turn."""
-        return self.of_messages(turn.messages)
-
     def of_messages(self, messages: Iterable[Message]) -> TokenEstimate:
         """Return the estimate of several messages together."""
         if self.is_trusted:
