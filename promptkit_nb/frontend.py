@@ -4,9 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 from promptkit_nb.ids import is_generated_id
+
+IN_CELLS: ContextVar[bool] = ContextVar("promptkit_in_cells", default=False)
+"""Whether a magic is running, so that errors name options instead of arguments."""
+
+_TYPED_IN_CELLS = {
+    "max_tokens": "--context-tokens",
+    "max_output_tokens": "--max-output-tokens",
+    "model": "--model",
+    "replay": "--replay",
+    "truncate()": "%chat_truncate",
+    "summarize()": "%chat_summarize",
+    "budget=None": "%chat_setup --budget none",
+}
+
+
+def typed(name: str) -> str:
+    """Return what to type for an argument or a method: in a cell the option or magic, in Python the name itself.
+
+    >>> typed("max_tokens")
+    'max_tokens'
+    """
+    return _TYPED_IN_CELLS.get(name, name) if IN_CELLS.get() else name
+
+
+def typed_value(name: str, value: object) -> str:
+    """Return an argument with its value as it was typed.
+
+    >>> typed_value("max_tokens", 70)
+    'max_tokens=70'
+    """
+    return f"{typed(name)} {value}" if IN_CELLS.get() and name in _TYPED_IN_CELLS else f"{name}={value!r}"
 
 
 def running_shell() -> Any:  # an InteractiveShell; only IPython itself imports IPython

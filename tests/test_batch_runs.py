@@ -40,7 +40,7 @@ EVERYTHING = (
     "%%chat\nA poem",
     "%chat_undo",
     "%%chat --code\nA better poem",
-    "%%chat -t 0.5 --max-output-tokens 50 --max-tokens 4000\nShort, please",
+    "%%chat -t 0.5 --max-output-tokens 50 --context-tokens 4000\nShort, please",
     "%chat_summarize --keep-last 2",
     "%chat_fork other",
     "%%chat\nOnly here",
@@ -230,7 +230,7 @@ def test_a_changed_message_is_a_miss_before_anything_is_sent(home: Path, online:
     (line,) = [line for line in raised.value.traceback.splitlines() if "ReplayMissError" in line]
     assert line == (
         "ReplayMissError: No recorded answer to 'Won' by 'gpt-4o-mini': no message with this text was recorded. "
-        "Nothing was sent; record it once with replay='auto', or turn replay off."
+        "Nothing was sent; record it once with --replay auto, or turn replay off."
     )
     assert len(online.requests) == 1
     assert os.environ["OPENAI_API_KEY"]

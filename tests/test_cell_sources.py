@@ -40,7 +40,7 @@ def test_keys_are_removed(typed: str, kept: str) -> None:
     "typed",
     [
         "%%chat\nWhat is a key? And a token: is it a word?",
-        "%%chat --max-tokens 4000 -m gpt-4o\nHow many tokens = how many words?",
+        "%%chat --context-tokens 4000 -m gpt-4o\nHow many tokens = how many words?",
         "%env PROMPTKIT_MODEL=gpt-4o-mini\nmax_tokens = '4000'",
         "%%chat\nSee http://localhost:8888/lab and mail me@example.com",
         "%chat_setup --base-url http://localhost:11434/v1",

@@ -245,7 +245,7 @@ class TestOptionsOfChat:
         """Turns that do not fit are left out of the request, and the receipt says so."""
         for number in range(4):
             notebook.run(f"%chat {'word ' * 40}{number}")
-        ran = notebook.run("%%chat --max-tokens 130\nHi")
+        ran = notebook.run("%%chat --context-tokens 130\nHi")
         assert len(chat_server.requests[-1].body["messages"]) == 3
         assert "3 turns left out" in ran.bundles[0]["text/plain"]
 

@@ -129,19 +129,19 @@ def test_dry_run_uses_the_prompt_of_the_cell(notebook: Notebook, chat_server: Ch
 
 def test_window_is_set_for_all_calls(notebook: Notebook, chat_server: ChatServer) -> None:
     """Older turns are left out of the request, %chat_context shows the same window, and a call's own limit wins."""
-    assert "max_tokens 40" in notebook.run("%chat_setup --max-tokens 40").stdout
+    assert "context_tokens 40" in notebook.run("%chat_setup --context-tokens 40").stdout
     notebook.run("%chat_use talk")
     for text in ("A first question of some length", "A second question of some length"):
         notebook.run(f"%chat {text}")
     assert "1 turn left out" in notebook.run("%chat Third").stdout + notebook.run("%chat Fourth question").everything
     assert " of 40 tokens" in notebook.run("%chat_context").everything
-    notebook.run("%%chat --max-tokens 4000\nFifth")
+    notebook.run("%%chat --context-tokens 4000\nFifth")
     assert len(chat_server.requests[-1].body["messages"]) == 9
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5"])
 def test_invalid_window_is_an_error(notebook: Notebook, wrong: str) -> None:
     """The error names it, and the former window stays."""
-    notebook.run("%chat_setup --max-tokens 40")
-    assert isinstance(notebook.run(f"%chat_setup --max-tokens {wrong}").error, InvalidArgumentError)
-    assert "max_tokens 40" in notebook.run("%chat_setup").stdout
+    notebook.run("%chat_setup --context-tokens 40")
+    assert isinstance(notebook.run(f"%chat_setup --context-tokens {wrong}").error, InvalidArgumentError)
+    assert "context_tokens 40" in notebook.run("%chat_setup").stdout

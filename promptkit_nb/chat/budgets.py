@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import get_args
 
 from promptkit_nb.errors import BudgetExceededError, InvalidArgumentError, StoreError
+from promptkit_nb.frontend import typed
 from promptkit_nb.plain import plain
 from promptkit_nb.stores.base import Charge, Reservation, StateStore
 from promptkit_nb.stores.kept_usage import KeptUsage
@@ -186,7 +187,8 @@ class Spending:
             raise InvalidArgumentError(
                 f"The price of {model!r} is unknown, so a budget cannot be enforced; nothing was sent. Give dollars "
                 f"per million tokens, in and out: in a cell %chat_setup --price {model}=0.15/0.60, in Python "
-                f"OpenAIProvider(prices={{{model!r}: (0.15, 0.60)}}). Or remove the budget."
+                f"OpenAIProvider(prices={{{model!r}: (0.15, 0.60)}}). Or remove the budget: in a cell "
+                "%chat_setup --budget none."
             )
         call = OpenCall(
             store=self._store,
@@ -232,7 +234,8 @@ class Spending:
         return BudgetExceededError(
             f"The budget of {amount_text(budget.usd)} {scope_words(budget.per, user_id)} would be exceeded: "
             f"{', '.join(parts)}, and this call may cost {amount_text(usd)}. It was not sent; raise the budget, "
-            "or ask for less with max_output_tokens or a cheaper model."
+            f"lift it with {typed('budget=None')}, or ask for less with {typed('max_output_tokens')} or a "
+            "cheaper model."
         )
 
 

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.frontend import typed_value
 
 if TYPE_CHECKING:
     from promptkit_nb.turns import ContentPart, Turn  # noqa: TC004 - %load_ext takes no time for it
@@ -111,7 +112,7 @@ def check_model(model: object) -> str | None:
     if isinstance(model, str) and model.strip():
         return str.__str__(model)  # plain text, even for a subclass
     raise InvalidArgumentError(
-        f'model={model!r:.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
+        f'{typed_value("model", model):.80} is not a model name: give one, such as "gpt-4o-mini", or leave it out.'
     )
 
 
@@ -121,7 +122,7 @@ def check_tokens(name: str, tokens: object) -> int | None:
         return None
     if isinstance(tokens, Integral) and not isinstance(tokens, bool) and int(tokens) >= 1:
         return int(tokens)
-    raise InvalidArgumentError(f"{name}={tokens!r} is out of range: give a whole number from 1.")
+    raise InvalidArgumentError(f"{typed_value(name, tokens)} is out of range: give a whole number from 1.")
 
 
 def check_replay(mode: object) -> ReplayMode:
@@ -131,5 +132,5 @@ def check_replay(mode: object) -> ReplayMode:
     'auto'
     """
     if mode not in get_args(ReplayMode):
-        raise InvalidArgumentError(f"replay={mode!r} is unknown: use 'off', 'auto' or 'strict'.")
+        raise InvalidArgumentError(f"{typed_value('replay', mode)} is unknown: use 'off', 'auto' or 'strict'.")
     return cast("ReplayMode", str.__str__(cast("str", mode)))

@@ -22,6 +22,7 @@ from promptkit_nb.chat.token_estimates import TokenEstimator, cut_warning, token
 from promptkit_nb.chat.window import Window, fit, plan_to_fit, window_of
 from promptkit_nb.context_hash import EMPTY_HASH
 from promptkit_nb.endings import USUAL_REASONS, ending_warning
+from promptkit_nb.frontend import typed_value
 from promptkit_nb.pricing import CostRange, cost_range
 from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent, Waiting
 from promptkit_nb.rendering.responses import Response
@@ -247,7 +248,7 @@ class PendingTurn:
         applied = find_applied_summaries(self._state, len(self._turns), self._hashes)
         plan = plan_to_fit(window, self._turns, applied, estimator=estimator, context_hashes=self._hashes)
         if plan is None:
-            why = f"There is no room for a summary in max_tokens={window.max_tokens}"
+            why = f"There is no room for a summary in {typed_value('max_tokens', window.max_tokens)}"
             self._warnings += (f"{why}, so {left} stayed out of the request.",)
             return window
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.endings import is_replayable
 from promptkit_nb.errors import ReplayMissError
+from promptkit_nb.frontend import typed_value
 from promptkit_nb.text.plain_text import preview
 from promptkit_nb.turns import INTERRUPTED, Message, Turn, new_turn_id
 
@@ -67,7 +68,7 @@ def no_recording(question: Message, model: str, turns: Iterable[Turn]) -> Replay
     by_model = f" by {model!r}" if model else ""
     return ReplayMissError(
         f"No recorded answer to {preview(question.content)!r}{by_model}: {_reason(model, alike)}. Nothing was sent; "
-        "record it once with replay='auto', or turn replay off."
+        f"record it once with {typed_value('replay', 'auto')}, or turn replay off."
     )
 
 

@@ -11,6 +11,7 @@ from promptkit_nb import errors
 from promptkit_nb.chat.request import ReceivedAnswer
 from promptkit_nb.chat.summaries import text_of
 from promptkit_nb.endings import ending_of, ending_words, is_whole
+from promptkit_nb.frontend import typed, typed_value
 from promptkit_nb.pricing import cost_range
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider
 from promptkit_nb.state import Summary
@@ -56,7 +57,8 @@ def summary_request(
         texts = _fitting(texts, room, estimator)
         if not texts:
             raise errors.ContextWindowExceededError(
-                f"A summary request does not fit into max_tokens={max_tokens}; it was not sent. Raise max_tokens.",
+                f"A summary request does not fit into {typed_value('max_tokens', max_tokens)}; it was not sent. Raise "
+                f"{typed('max_tokens')}.",
                 limit_tokens=max_tokens,
             )
     request = ChatRequest(

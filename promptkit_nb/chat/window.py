@@ -16,6 +16,7 @@ from promptkit_nb.chat.summaries import (
 )
 from promptkit_nb.chat.token_estimates import TokenEstimate, TokenEstimator
 from promptkit_nb.errors import ContextWindowExceededError, InvalidArgumentError
+from promptkit_nb.frontend import typed, typed_value
 from promptkit_nb.plain import plain
 from promptkit_nb.turns import Message, Turn
 
@@ -305,7 +306,8 @@ def _prompt_too_long(
     rest = total - prompt - message
     return ContextWindowExceededError(
         f"System prompt ({prompt:,} tokens), new message ({message:,}) and overhead ({rest:,}) take {total:,} tokens, "
-        f"more than max_tokens={max_tokens}; nothing was sent. Shorten one of them, or raise max_tokens.",
+        f"more than {typed_value('max_tokens', max_tokens)}; nothing was sent. Shorten one of them, or raise "
+        f"{typed('max_tokens')}.",
         limit_tokens=max_tokens,
         request_tokens=total,
     )
@@ -323,8 +325,9 @@ def _history_too_long(
     history += estimator.of_messages(applied.note for applied in applied_summaries).expected
     total = fixed.expected + history
     return ContextWindowExceededError(
-        f"The request would take {total:,} tokens, {history:,} of them history, more than max_tokens={max_tokens}; "
-        "nothing was sent. Raise max_tokens, or shorten the conversation with truncate() or summarize().",
+        f"The request would take {total:,} tokens, {history:,} of them history, more than "
+        f"{typed_value('max_tokens', max_tokens)}; nothing was sent. Raise {typed('max_tokens')}, or shorten the "
+        f"conversation with {typed('truncate()')} or {typed('summarize()')}.",
         limit_tokens=max_tokens,
         request_tokens=total,
     )

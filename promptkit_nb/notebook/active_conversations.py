@@ -9,7 +9,7 @@ from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import cell_code, cell_id, is_batch
 from promptkit_nb.ids import is_same_id, new_conversation_id
-from promptkit_nb.manager import ConversationManager
+from promptkit_nb.manager import ConversationManager, near_ids
 from promptkit_nb.notebook.batch_runs import BatchRuns
 from promptkit_nb.notebook.cells import without_keys
 from promptkit_nb.notebook.notebook_file import NotebookFile, notebook_name, read_saved
@@ -17,6 +17,7 @@ from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_
 from promptkit_nb.notebook.settings import TWO_WAYS_ON, NotebookSettings, UnchosenProvider, pack_needed
 from promptkit_nb.notebook.stored_notebooks import StoredNotebooks
 from promptkit_nb.packs.pack import load_pack
+from promptkit_nb.text.near_names import is_mistyped
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import total_text
 from promptkit_nb.turns import utc_now
@@ -42,9 +43,28 @@ class ActiveConversations:
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
         """Switch to this conversation, which is created if needed; return a line that says which it was."""
+        near = self._near(conversation_id, user_id)
         opened, line = self._open(conversation_id, CallOptions(user_id=user_id))
         self.switch_to(opened, user_id)
+        if near:
+            line += f" (there is {near!r}, too; %chat_use {near} resumes it)"
         return self.repeatable(line, opened)
+
+    def _near(self, conversation_id: str, user_id: str) -> str | None:
+        """Return the id like this one of which the user may have thought, if there is no conversation with this one.
+
+        Raises ``ConversationNotFoundError`` if this one is probably a typing error. A batch run has none.
+        """
+        if is_batch() or self._exists(conversation_id, user_id):
+            return None
+        near = near_ids(self._settings.store.for_user(user_id), conversation_id)
+        mistyped = next((each for each in near if is_mistyped(conversation_id, each)), None)
+        if mistyped is not None:
+            raise ConversationNotFoundError(
+                f"There is no conversation {conversation_id!r}, but there is {mistyped!r}: %chat_use {mistyped} "
+                f"resumes that one, %chat_new {conversation_id} starts another one."
+            )
+        return near[0] if near else None
 
     def new(self, conversation_id: str | None, *, user_id: str) -> str:
         """Switch to a new conversation; return a line that says so. An id that exists is refused."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from promptkit_nb.errors import PromptKitError
+from promptkit_nb.notebook.magic_lines import RETURNED
 from promptkit_nb.stores.listing import chats
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _options(shell: InteractiveShell, name: str) -> list[str]:
     magic: Any = shell.find_line_magic(name)
     parser = getattr(magic, "parser", None)
     actions = [] if parser is None else parser._actions  # noqa: SLF001 - argparse has no public way to list them
-    return [option for action in actions for option in action.option_strings]
+    return [option for action in actions for option in action.option_strings if option != RETURNED]
 
 
 def _ids(session: ChatSession) -> list[str]:

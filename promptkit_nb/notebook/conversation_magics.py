@@ -10,7 +10,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.magic_lines import chat_line_magic, parse_id, parse_options
+from promptkit_nb.notebook.magic_lines import HelpAsked, chat_line_magic, parse_id, parse_options
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -50,15 +50,24 @@ class ConversationMagics(Magics):
             _print_status("No messages yet. Start with %%chat.")
         return conversation
 
+    def _id(self, line: str) -> str | None:
+        return parse_id(line, self._session.shell.user_ns)
+
+    def _required_id(self, line: str, what: str, example: str) -> str:
+        found = self._id(line)
+        if found is None:
+            raise InvalidArgumentError(f"Give a {what}, for example: {example}.")
+        return found
+
     @chat_line_magic
     def chat_new(self, line: str) -> None:
         """Start a new conversation: %chat_new [ID]. The ID must not exist yet."""
-        _print_status(self._session.conversations.new(parse_id(line), user_id=self._user_id))
+        _print_status(self._session.conversations.new(self._id(line), user_id=self._user_id))
 
     @chat_line_magic
     def chat_use(self, line: str) -> None:
         """Switch to a conversation, or create it: %chat_use ID."""
-        conversation_id = _required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
+        conversation_id = self._required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
         _print_status(self._session.conversations.use(conversation_id, user_id=self._user_id))
 
     @magic_arguments()
@@ -124,7 +133,7 @@ class ConversationMagics(Magics):
         if conversation is None:
             return None
         settings = self._session.settings
-        return conversation.context(model=settings.options.model or None, max_tokens=settings.max_tokens)
+        return conversation.context(model=settings.options.model or None, max_tokens=settings.context_tokens)
 
     @magic_arguments()
     @argument("--by", metavar="COLUMNS", help="Columns to group by, such as user_id; default: day,model.")
@@ -148,7 +157,7 @@ class ConversationMagics(Magics):
 
         With a TEXT, only names that contain it. %chat_setup --model NAME chooses one.
         """
-        return self._session.models(parse_id(line))
+        return self._session.models(self._id(line))
 
     @chat_line_magic
     def chat_panel(self, line: str) -> ChatPanel:
@@ -159,7 +168,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_fork(self, line: str) -> None:
         """Copy the conversation and switch to the copy: %chat_fork NEW_ID. If the copy exists, only switch to it."""
-        new_id = _required_id(line, "conversation id", "%chat_fork another-try")
+        new_id = self._required_id(line, "conversation id", "%chat_fork another-try")
         _print_status(self._session.fork(new_id, user_id=self._user_id))
 
     @chat_line_magic
@@ -180,7 +189,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_restore(self, line: str) -> None:
         """Restore a branch or a former version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
-        restored = _required_id(line, "branch or version", "%chat_restore undone-1 (%chat_tree shows the ids)")
+        restored = self._required_id(line, "branch or version", "%chat_restore undone-1 (%chat_tree shows the ids)")
         conversation = self._active()
         if conversation is None:
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
@@ -225,7 +234,7 @@ class ConversationMagics(Magics):
 
         A JSON file can be replayed: %chat_setup --recording chat.json --replay strict.
         """
-        path = _required_id(line, "file name", "%chat_export chat.json (or .md, .html)")
+        path = self._required_id(line, "file name", "%chat_export chat.json (or .md, .html)")
         conversation = self._active()
         if conversation is None:
             _print_status("nothing to export yet")
@@ -236,7 +245,7 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_delete(self, line: str) -> None:
         """Delete a conversation permanently: %chat_delete ID."""
-        conversation_id = _required_id(line, "conversation id", "%chat_delete old-chat (%chat_list shows the ids)")
+        conversation_id = self._required_id(line, "conversation id", "%chat_delete old-chat (%chat_list shows the ids)")
         deleted = self._session.delete(conversation_id, user_id=self._user_id)
         _print_status(f"deleted {conversation_id!r}" if deleted else f"there is no conversation {conversation_id!r}")
 
@@ -245,13 +254,8 @@ def _print_status(line: str) -> None:
     print(terminal_text(line))  # noqa: T201 - a notebook's status line
 
 
-def _required_id(line: str, what: str, example: str) -> str:
-    found = parse_id(line)
-    if found is None:
-        raise InvalidArgumentError(f"Give a {what}, for example: {example}.")
-    return found
-
-
 def _check_no_arguments(name: str, line: str) -> None:
+    if line.strip() == "--help":
+        raise HelpAsked
     if line.strip():
         raise InvalidArgumentError(f"%{name} takes no arguments (got {line.strip()!r}).")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.notebook.conversation_magics import ConversationMagics
-from promptkit_nb.notebook.magic_lines import ChatLine, chat_cell
+from promptkit_nb.notebook.magic_lines import AssignedChat, ChatLine, chat_cell
 from promptkit_nb.notebook.magics import ChatMagics
 from promptkit_nb.notebook.session import ChatSession
 
@@ -24,7 +24,7 @@ def load(shell: InteractiveShell) -> None:
     for magics in _MAGICS:
         shell.register_magics(magics(session))
     shell.input_transformer_manager.cleanup_transforms.insert(0, chat_cell)
-    shell.input_transformer_manager.token_transformers.append(ChatLine)
+    shell.input_transformer_manager.token_transformers += [ChatLine, AssignedChat]
     shell.configurables.append(session.options)  # type: ignore[arg-type]  # IPython declares a list of shells
 
 
@@ -36,7 +36,8 @@ def unload(shell: InteractiveShell) -> None:
     session = registered.session
     session.stop()
     shell.input_transformer_manager.cleanup_transforms.remove(chat_cell)
-    shell.input_transformer_manager.token_transformers.remove(ChatLine)
+    for transformer in (ChatLine, AssignedChat):
+        shell.input_transformer_manager.token_transformers.remove(transformer)
     if session.options in shell.configurables:
         shell.configurables.remove(session.options)
     for each in _MAGICS:

@@ -5,23 +5,37 @@ from __future__ import annotations
 import re
 import tokenize
 from functools import wraps
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from IPython.core.error import UsageError
-from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd
+from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd, MagicAssign
 from IPython.core.magic import line_magic, no_var_expand
-from IPython.utils.process import arg_split  # type: ignore[attr-defined]  # exported, but not in its __all__
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
+from promptkit_nb.frontend import IN_CELLS
 from promptkit_nb.notebook.display import StoppedByUser
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Callable
+    from argparse import Action, Namespace
+    from collections.abc import Callable, Mapping
     from typing import Self
 
+TEXT_MAGICS = ("chat", "chat_fix", "chat_title", "chat_search")
+"""Magics whose line may be text."""
+
+RETURNED = "--returned"
+"""The option of ``%chat`` that returns the response; it is put where a line is assigned to a variable."""
+
+_VALUE_PATTERN = r"\"[^\"]*\"(?!\S)|'[^']*'(?!\S)|(?:\{\{.*?\}\}|\S)+"
+_WORD = re.compile(
+    rf"\s*(?:(?P<name>--[A-Za-z][^\s=]*|-[A-Za-z](?![^\s=]))(?:=(?P<assigned>{_VALUE_PATTERN}|))?(?!\S)"
+    rf"|(?P<value>{_VALUE_PATTERN}))"
+)
+_VALUE = re.compile(rf"\s+({_VALUE_PATTERN})")
+_OTHER_EXPANSION = re.compile(r"\{(?P<braced>[A-Za-z_][^{}]*)\}|\$\{?(?P<dollar>[A-Za-z_]\w*)")
 _CHAT_CELL = re.compile(r"%%chat(?: (?P<options>.*))?\s*")
 
 
@@ -37,7 +51,7 @@ def chat_cell(lines: list[str]) -> list[str]:
     match = _CHAT_CELL.fullmatch(lines[first]) if lines else None
     if match is None:
         return lines
-    options, body = (match["options"] or "").strip(), "".join(lines[first + 1 :])
+    options, body = (match["options"] or "").strip(), "".join(lines[first + 1 :]) or "\n"  # IPython refuses ""
     return [f"get_ipython().run_cell_magic('chat', {options!r}, {body!r})\n"]
 
 
@@ -51,32 +65,74 @@ class ChatLine(EscapedCommand):
 
     @classmethod
     def find(cls, tokens_by_line: list[list[tokenize.TokenInfo]]) -> Self | None:
-        """Return the first ``%chat`` line with a message, or ``None``."""
+        """Return the first line with a magic that takes text, and a text, or ``None``."""
         for line in tokens_by_line:
             tokens = [token for token in line if token.type not in {tokenize.INDENT, tokenize.DEDENT}]
-            is_chat = [token.string for token in tokens[:2]] == ["%", "chat"] and tokens[0].end == tokens[1].start
-            if is_chat and any(token.string.strip("? \n") for token in tokens[2:]):
+            if _is_text_magic(tokens) and any(token.string.strip("? \n") for token in tokens[2:]):
                 return cls(tokens[0].start)
         return None
+
+
+class AssignedChat(MagicAssign):
+    """Makes ``r = %chat Why?`` a message as well, whose response is the value of ``r``."""
+
+    priority = HelpEnd.priority - 1
+    _column = 0
+
+    @classmethod
+    def find(cls, tokens_by_line: list[list[tokenize.TokenInfo]]) -> Self | None:
+        """Return the first assignment of a ``%chat`` line, or ``None``."""
+        for line in tokens_by_line:
+            sign = next((at for at, token in enumerate(line) if token.string == "="), len(line))
+            tokens = line[sign + 1 :]
+            if _is_text_magic(tokens) and tokens[1].string == "chat":
+                found = cls((tokens[0].start[0], 0))  # the beginning of the line, to come before the help
+                found._column = tokens[0].start[1]
+                return found
+        return None
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """Replace the line by a call that returns the response."""
+        line, column = self.start_line, self._column
+        self.start_col = column
+        asking = lines[line][column:].replace("%chat", f"%chat {RETURNED}", 1)
+        changed = [*lines[:line], lines[line][:column] + asking, *lines[line + 1 :]]
+        return cast("list[str]", super().transform(changed))  # IPython's has no types
+
+
+def _is_text_magic(tokens: list[tokenize.TokenInfo]) -> bool:
+    """Return whether a line begins with a magic whose line is text."""
+    names = [token.string for token in tokens[:2]]
+    return names[:1] == ["%"] and names[1] in TEXT_MAGICS and tokens[0].end == tokens[1].start
 
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class HelpAsked(Exception):  # noqa: N818 - no error: the line has --help
+    """The line asks for help instead of running the magic."""
+
+
 def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a magic to show this package's errors as one line instead of a traceback."""
+    """Decorate a magic to show this package's errors as one line instead of a traceback, and its help for --help."""
 
     @wraps(magic)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        in_cells = IN_CELLS.set(True)
         try:
             return magic(*args, **kwargs)
         except PromptKitError as error:
             line = one_line(f"{type(error).__name__}: {error}")
             error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
             raise
+        except HelpAsked:
+            print(cleandoc(run.__doc__ or ""))  # noqa: T201 - output of a magic
+            return cast("R", None)
         except KeyboardInterrupt as stop:
             raise stop if isinstance(stop, StoppedByUser) else StoppedByUser("Stopped.") from None
+        finally:
+            IN_CELLS.reset(in_cells)
 
     return run
 
@@ -87,25 +143,94 @@ def chat_line_magic(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def parse_options(magic: Any, line: str) -> Namespace:
-    """Parse the options of a line and remove the quotes that IPython's splitting keeps.
+    """Parse a line of options, whose values may be in quotes and may have ``{{ expressions }}``.
 
     Errors name an unknown option without its value, which may be a key.
     """
+    return split_options(magic, line, has_text=False)[0]
+
+
+def split_options(magic: Any, line: str, *, has_text: bool = True) -> tuple[Namespace, str]:
+    """Parse the options at the beginning of a line; return them and the text after them, as typed.
+
+    Text begins at the first word that is not an option: ``-x`` that is none, a dash before a blank or a digit. ``--``
+    ends the options. ``--word`` that is no option is an error. If a line has no text, other words are arguments.
+    """
+    actions = _actions(magic)
+    namespace = magic.__self__.shell.user_ns
+    arguments: list[str] = []
+    words: list[str] = []
+    at = 0
+    while (word := _WORD.match(line, at)) is not None:
+        name = word["name"] or ""
+        action = actions.get(name)
+        if name == "--help":
+            raise HelpAsked
+        if action is not None:
+            value, at = _value_of(action, word, actions)
+            filled_in = None if value is None else _value(value, magic, namespace)
+            arguments.append(action.option_strings[-1] + ("" if filled_in is None else f"={filled_in}"))
+            continue
+        if name.startswith("--") or (name and not has_text):
+            raise InvalidArgumentError(_unknown_word(magic, name))
+        if word["value"] == "--" or not has_text:
+            at = word.end()
+        if has_text:
+            break
+        if word["value"] != "--":
+            words.append(_value(word["value"], magic, namespace))
+    return _parsed(magic, [*arguments, "--", *words]), line[at:].lstrip() if at else line
+
+
+def _actions(magic: Any) -> dict[str, Action]:
+    """Return what the options of a magic do, by name."""
+    return {name: action for action in magic.parser._actions for name in action.option_strings}  # noqa: SLF001 - argparse has no public way to list them
+
+
+def _value_of(action: Action, word: re.Match[str], options: Mapping[str, object]) -> tuple[str | None, int]:
+    """Return the value of an option as typed, after an equals sign or a blank, and where the rest begins."""
+    if action.nargs == 0 or word["assigned"] is not None:
+        return word["assigned"], word.end()
+    value = _VALUE.match(word.string, word.end())
+    if value is None or value[1].partition("=")[0] in options:
+        return None, word.end()
+    return value[1], value.end()
+
+
+def _parsed(magic: Any, arguments: list[str]) -> Namespace:
     options: Namespace
     try:
-        options, unknown = magic.parser.parse_known_args(arg_split(line))
+        options, unknown = magic.parser.parse_known_args(arguments)
     except UsageError as error:
         raise InvalidArgumentError(f"{error}. %{magic.__name__}? lists the options.") from error
-    except ValueError as error:
-        raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.") from error
+    unknown = [word for word in unknown if word != "--"]
     if unknown:
         raise InvalidArgumentError(_unknown_word(magic, unknown[0]))
-    for name, value in vars(options).items():
-        if isinstance(value, str):
-            setattr(options, name, _unquoted(value))
-        elif isinstance(value, list):
-            setattr(options, name, [_unquoted(each) for each in value])
     return options
+
+
+def _value(typed: str, magic: Any, namespace: Mapping[str, object]) -> str:
+    """Return the value of an option, without its quotes and with its expressions filled in."""
+    value = _unquoted(typed)
+    if value == typed and typed[:1] in ("'", '"'):
+        raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.")
+    return filled(value, namespace)
+
+
+def filled(value: str, namespace: Mapping[str, object]) -> str:
+    """Return an id or the value of an option with its ``{{ expressions }}`` filled in.
+
+    Raises ``InvalidArgumentError`` for ``{name}`` and ``$name``, with which other magics insert values.
+    """
+    if "{{" in value:
+        from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
+
+        return fill(value, namespace, images=False).text
+    other = _OTHER_EXPANSION.search(value)
+    if other is not None:
+        name = other["braced"] or other["dollar"]
+        raise InvalidArgumentError(f"{value!r} is not filled in: write {{{{ {name} }}}} for the value of {name}.")
+    return value
 
 
 def _unknown_word(magic: Any, word: str) -> str:
@@ -115,17 +240,26 @@ def _unknown_word(magic: Any, word: str) -> str:
             return "The %%chat line takes only options: write the message below it, and quote values with spaces."
         return f"%{name} takes only options, as in %chat_setup --provider demo; quote values with spaces."
     option = word.partition("=")[0]
+    if option == "--max-tokens":
+        return (
+            "--max-tokens could mean two things: --context-tokens N bounds all that is sent, --max-output-tokens N of "
+            "%%chat the answer."
+        )
     if "key" in option:
         return f"Unknown option {option}. Set OPENAI_API_KEY before the kernel starts, so that no notebook has the key."
-    known = [known for action in magic.parser._actions for known in action.option_strings]  # noqa: SLF001 - not public
-    near = similar_names(option, known, least=0.7)
+    near = similar_names(option, [known for known in _actions(magic) if known != RETURNED], least=0.7)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"Unknown option {option}.{hint} %{name}? lists the options."
 
 
-def parse_id(line: str) -> str | None:
-    """Return the id on a line, or ``None``; an unquoted dash at the beginning is taken for a mistyped option."""
-    found = _unquoted(line)
+def parse_id(line: str, namespace: Mapping[str, object]) -> str | None:
+    """Return the id on a line, with its ``{{ expressions }}`` filled in, or ``None``.
+
+    An unquoted dash at the beginning is taken for a mistyped option.
+    """
+    if line.strip() == "--help":
+        raise HelpAsked
+    found = filled(_unquoted(line), namespace)
     if line.strip().startswith("-"):
         raise InvalidArgumentError(f"Expected an id, not an option: {found}. Quote an id that begins with a dash.")
     return found or None

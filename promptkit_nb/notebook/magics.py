@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from keyword import iskeyword
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.notebook.magic_lines import fails_in_one_line, parse_options
+from promptkit_nb.notebook.magic_lines import RETURNED, fails_in_one_line, parse_options, split_options
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SETUP_OPTIONS = (
     *("provider", "model", "base_url", "timeout", "retries", "price", "header", "store", "user", "pack", "prompt"),
-    *("max_tokens", "budget", "replay", "recording", "thinking"),
+    *("context_tokens", "budget", "replay", "recording", "thinking"),
 )
 
 
@@ -47,7 +48,7 @@ class ChatMagics(Magics):
     @argument("--pack", metavar="FILE", help="Use this PromptPack from now on.")
     @argument("-u", "--user", help="The user that the conversation belongs to.")
     @argument("-t", "--temperature", type=float, help="How much the answers vary, from 0.")
-    @argument("--max-tokens", type=int, metavar="N", help="The context window of this call: all that is sent.")
+    @argument("--context-tokens", type=int, metavar="N", help="The context window of this call: all that is sent.")
     @argument("--max-output-tokens", type=int, metavar="N", help="The longest answer.")
     @argument("--to", metavar="VARIABLE", help="Assign the response to this variable.")
     @argument("--code", action="store_true", help="Put the code of the answer into the next cell.")
@@ -55,6 +56,7 @@ class ChatMagics(Magics):
     @argument("--fresh", action="store_true", help="Ask even if the answer is stored.")
     @argument("--raw", action="store_true", help="Send {{ expressions }} as typed.")
     @argument("-q", "--quiet", action="store_true", help="Show nothing.")
+    @argument(RETURNED, action="store_true", help=SUPPRESS)
     @line_cell_magic
     @fails_in_one_line
     def chat(self, line: str, cell: str | None = None) -> object:
@@ -71,12 +73,15 @@ class ChatMagics(Magics):
 
         Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
         of charge (--fresh asks again). The conversation goes on after a kernel restart: %chat_history shows it,
-        %chat_new starts another one, %chat_setup chooses who answers. Options work with %%chat only: all of a %chat
-        line is sent. {{ name }} becomes the value of a variable, {{ df.shape }} and {{ rows[0] }} work, too; single
-        braces, dollar signs and backslashes are sent as typed, and with --raw everything is.
+        %chat_new starts another one, %chat_setup chooses who answers. Options of %chat come first: %chat -m gpt-4o Why?
+        sends "Why?", and %chat -- --words sends "--words". {{ name }} becomes the value of a variable, {{ df.shape }}
+        and {{ rows[0] }} work, too; single braces, dollar signs and backslashes are sent as typed, and with --raw
+        everything is.
         """
-        args = parse_options(self.chat, "" if cell is None else line)
-        text = line if cell is None else cell.strip("\n")
+        if cell is None:
+            args, text = split_options(self.chat, line)
+        else:
+            args, text = parse_options(self.chat, line), cell.strip("\n")
         if not text.strip():
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
         if args.to is not None and (not args.to.isidentifier() or iskeyword(args.to)):
@@ -89,7 +94,7 @@ class ChatMagics(Magics):
             self.session.shell.user_ns[args.to] = response
         if args.code and response is not None:
             self._put_code(response)
-        return None
+        return response if args.returned else None
 
     def _call(self, text: str, args: Namespace) -> tuple[str, CallOptions]:
         """Return the message with its expressions filled in, and the options of the call."""
@@ -109,7 +114,7 @@ class ChatMagics(Magics):
             quiet=args.quiet,
             model=args.model,
             parameters=None if args.temperature is None else {"temperature": args.temperature},
-            max_tokens=args.max_tokens,
+            max_tokens=args.context_tokens,
             max_output_tokens=args.max_output_tokens,
             fresh=args.fresh,
             parts=parts,
@@ -153,8 +158,10 @@ class ChatMagics(Magics):
     @argument("--user", help="The user that conversations belong to.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
     @argument("--prompt", help="Which prompt of that pack.")
-    @argument("--max-tokens", metavar="N", help="The context window of calls that name none: all that is sent.")
-    @argument("--budget", metavar="USD[/PER]", help="What may be spent, such as 0.50, 2/user, 5/day or 20/total.")
+    @argument("--context-tokens", metavar="N", help="The context window of calls that name none: all that is sent.")
+    @argument(
+        "--budget", metavar="USD[/PER]", help="What may be spent, such as 0.50, 2/user, 5/day or 20/total; or none."
+    )
     @argument("--replay", help="Stored answers: auto replays them, strict never asks, off always asks.")
     @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be replayed.")
     @argument("--thinking", help="What the model thinks before it answers: fold (one line), show, or hide.")
@@ -167,7 +174,7 @@ class ChatMagics(Magics):
         OpenAI:                %chat_setup --model gpt-4o-mini
         A known server:        %chat_setup --provider ollama --model llama3.2
         A server of your own:  %chat_setup --base-url http://localhost:9000/v1 --model my-model --price 0.15/0.60
-        With limits:           %chat_setup --max-tokens 4000 --budget 5/day
+        With limits:           %chat_setup --context-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
         "" resets an option. A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY
@@ -196,7 +203,7 @@ class ChatMagics(Magics):
         if {"pack", "prompt"} & given.keys():
             self.session.settings.check_pack()
         if given:
-            _ = self.session.settings.manager, self.session.settings.max_tokens, self.session.settings.thinking
+            _ = self.session.settings.manager, self.session.settings.context_tokens, self.session.settings.thinking
 
     def _is_same_server(self, provider: str) -> bool:
         return (provider or "openai") == (self.session.options.provider or "openai")
@@ -220,6 +227,7 @@ class ChatMagics(Magics):
             "model": options.model or settings.provider_model,
             "base_url": getattr(settings.manager.provider, "base_url", "") if options.base_url else "",
             "store": settings.store_name,
+            "budget": "" if not settings.manager.budgets else options.budget,
             "replay": "" if options.replay == "auto" else options.replay,
             "price": ", ".join((options.price or "").splitlines()),
             "header": ", ".join((options.header or "").splitlines()),

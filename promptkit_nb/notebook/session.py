@@ -49,8 +49,9 @@ class PromptKit(Configurable):
     header = _option("", "Further headers of each request, one NAME=VALUE a line, without secrets.")
     store = _option("disk", "Where conversations are stored: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "The user that conversations belong to.")
-    max_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
-    budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day' or '20/total'.")
+    context_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
+    max_tokens = _option("", "Not used: set context_tokens, which bounds all that is sent.")
+    budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day', '20/total'; or 'none'.")
     replay = _option("auto", "Stored answers: 'auto' replays them, 'strict' never asks, 'off' always asks.")
     recording = _option("", "An exported conversation whose answers may be replayed.")
     thinking = _option("fold", "What the model thinks before it answers: 'fold' (one line), 'show' or 'hide'.")
@@ -264,5 +265,5 @@ class ChatSession:
         return replace(
             options,
             model=options.model or self.options.model or None,
-            max_tokens=self.settings.max_tokens if options.max_tokens is None else options.max_tokens,
+            max_tokens=self.settings.context_tokens if options.max_tokens is None else options.max_tokens,
         )

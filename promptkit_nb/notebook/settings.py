@@ -7,7 +7,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptkit_nb.chat.budgets import parse_budget
+from promptkit_nb.chat.budgets import Budget, parse_budget
 from promptkit_nb.chat.options import check_replay, check_tokens
 from promptkit_nb.chat.replay import replayable
 from promptkit_nb.errors import AuthenticationError, InvalidArgumentError
@@ -106,7 +106,7 @@ class NotebookSettings:
             manager = ConversationManager(
                 self._provider(),
                 self.store,
-                budget=[parse_budget(each) for each in budget.split(",") if each.strip()],
+                budget=_budgets(budget),
                 replay=check_replay(replay),
                 recording=tuple(replayable(read_conversation(recording))) if recording else (),
             )
@@ -162,9 +162,15 @@ class NotebookSettings:
         return "" if isinstance(provider, UnchosenProvider) else provider.model
 
     @property
-    def max_tokens(self) -> int | None:
+    def context_tokens(self) -> int | None:
         """The context window of calls that name none, in tokens; ``InvalidArgumentError`` if it is not a number."""
-        text = (self.options.max_tokens or "").strip()
+        if self.options.max_tokens:
+            raise InvalidArgumentError(
+                "PromptKit.max_tokens could mean two things. Reset it with %config PromptKit.max_tokens = '', and set "
+                "PromptKit.context_tokens, which bounds all that is sent; --max-output-tokens of %%chat bounds the "
+                "answer."
+            )
+        text = (self.options.context_tokens or "").strip()
         return check_tokens("max_tokens", int(text) if text.isdecimal() else text or None)
 
     @property
@@ -196,6 +202,12 @@ def pack_needed(prompt: str | None) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"Which pack does prompt {prompt!r} belong to? Add --pack FILE, or set it once: %chat_setup --pack FILE"
     )
+
+
+def _budgets(text: str) -> list[Budget]:
+    """Return the budgets of the option, which are separated by commas; ``none`` and ``off`` are none."""
+    named = [each.strip() for each in text.split(",") if each.strip()]
+    return [] if [each.casefold() for each in named] in (["none"], ["off"]) else [parse_budget(each) for each in named]
 
 
 def _number(name: str, text: str | None, default: float) -> float:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from promptkit_nb import errors
 from promptkit_nb.endings import ending_of
+from promptkit_nb.frontend import typed
 from promptkit_nb.providers.client_environment import proxy_for
 from promptkit_nb.secret import Secret, StreamHider, without_frames
 from promptkit_nb.text.plain_text import preview, without_keys
@@ -335,10 +336,13 @@ class ErrorMapper:
 
 def _too_long_remedy(request: ChatRequest) -> str:
     if any(message.role == "assistant" for message in request.messages):
-        return f"It is too long for {request.model!r}: set max_tokens, or shorten it with truncate() or summarize()."
+        return (
+            f"It is too long for {request.model!r}: set {typed('max_tokens')}, or shorten it with "
+            f"{typed('truncate()')} or {typed('summarize()')}."
+        )
     return (
-        f"This message alone is too long for {request.model!r}, so truncate() and summarize() cannot help: send less, "
-        "or choose a model with a larger window."
+        f"This message alone is too long for {request.model!r}, so {typed('truncate()')} and {typed('summarize()')} "
+        "cannot help: send less, or choose a model with a larger window."
     )
 
 

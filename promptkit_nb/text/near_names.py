@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 _MOST = 3
 _SHORT_NAME = 3
+_NUMBERS = re.compile(r"\d+")
+_SEPARATORS = re.compile(r"[\W_]+")
 
 
 def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
@@ -69,6 +72,19 @@ class Suggestions:
 
 def _allowed(name: str) -> int:
     return min(len(name) - 1, 1 if len(name) <= _SHORT_NAME else 2)  # at least one letter stays the same
+
+
+def is_mistyped(name: str, other: str) -> bool:
+    """Return whether two names differ only by case, separators, or two letters swapped; never if digits differ.
+
+    >>> [is_mistyped("first-chat", each) for each in ("First_chat", "first-caht", "first-chad", "first-chat-2")]
+    [True, True, False, False]
+    """
+    if _NUMBERS.findall(name) != _NUMBERS.findall(other):
+        return False
+    one, two = (_SEPARATORS.sub("", each.casefold()) for each in (name, other))
+    at = next((at for at, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1]), 0)
+    return two in (one, one[:at] + one[at : at + 2][::-1] + one[at + 2 :])
 
 
 def did_you_mean(names: Iterable[str]) -> str:
