@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from datetime import date, timedelta
@@ -10,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chat_server import Reply
 from promptkit_nb import (
     Budget,
     ConversationManager,
     ConversationNotFoundError,
     DiskStore,
+    InvalidArgumentError,
     MemoryStore,
     Message,
+    OpenAIProvider,
+    Price,
+    ProviderUnavailableError,
     RedisStore,
     Turn,
     Usage,
@@ -28,12 +34,13 @@ from promptkit_nb import (
 )
 from promptkit_nb.providers.base import Completion
 from promptkit_nb.providers.demo import DemoProvider
-from storing import START, rich_state, said
+from storing import START, Foreign, rich_state, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from chat_server import ChatServer
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.stores.kept_usage import KeptUsage
@@ -206,6 +213,149 @@ class TestStoredAgain:
         assert statuses(store) == {"current": 1}
 
 
+class TestMoving:
+    """Kept amounts are in exports."""
+
+    @pytest.fixture
+    def source(self) -> MemoryStore:
+        """A store with a stored conversation, and a deleted one that had every kind of cost."""
+        source = MemoryStore()
+        source.append("stored", said("x"), user_id="bob")
+        source.create(rich_state())
+        source.set(replace(source.get("rich"), versions={}))
+        source.delete("rich")
+        return source
+
+    def test_usage_is_the_same(self, source: MemoryStore, store: StateStore, tmp_path: Path) -> None:
+        """After moving to any store, and after importing the same or a later export again."""
+        expected = usage_df(source, by=["day", "model", "user_id", "status"])
+        for _ in range(2):
+            assert export_store(source, tmp_path / "all.jsonl") == 1
+            import_store(tmp_path / "all.jsonl", store)
+            assert usage_df(store, by=["day", "model", "user_id", "status"]).equals(expected)
+            store.delete("stored", keep_spending=False)
+        source.append("later", said("y"))
+        source.delete("later")
+        export_store(source, tmp_path / "all.jsonl")
+        import_store(tmp_path / "all.jsonl", store)
+        assert spent(store) == spent(source) == (8, 76, 0.008)
+
+    def test_expired_conversations_move_too(self, clock: Clock, tmp_path: Path) -> None:
+        """They are not exported, but what they cost is; sweeping them at the source adds nothing."""
+        source, store = MemoryStore(60, clock=clock), MemoryStore(clock=clock)
+        source.append("a", said("x"))
+        clock.pass_s(61)
+        for _ in range(2):
+            assert export_store(source, tmp_path / "all.jsonl") == 0
+            import_store(tmp_path / "all.jsonl", store)
+            assert statuses(store) == {"kept": 1}
+            assert source.cleanup(1000) in {("a",), ()}
+
+    def test_deleted_turn_counts_once_in_the_other_store(self, store: StateStore, tmp_path: Path) -> None:
+        """An export from before the deletion, imported after the one from after it."""
+        source = MemoryStore()
+        source.append("a", said("x"))
+        export_store(source, tmp_path / "before.jsonl")
+        source.delete("a")
+        export_store(source, tmp_path / "after.jsonl")
+        import_store(tmp_path / "after.jsonl", store)
+        import_store(tmp_path / "before.jsonl", store)
+        assert statuses(store) == {"current": 1}
+        import_store(tmp_path / "after.jsonl", store)
+        assert statuses(store) == {"current": 1}
+        store.delete("a")
+        import_store(tmp_path / "after.jsonl", store)
+        assert statuses(store) == {"kept": 1}
+
+    def test_turn_that_is_stored_here_counts_once(self, store: StateStore, tmp_path: Path) -> None:
+        """It was imported, and then deleted at the source."""
+        source = MemoryStore()
+        for name in "ab":
+            source.append(name, said(name))
+        export_store(source, tmp_path / "all.jsonl")
+        import_store(tmp_path / "all.jsonl", store)
+        store.delete("b")
+        source.delete("a")
+        source.delete("b", keep_spending=False)
+        export_store(source, tmp_path / "all.jsonl")
+        import_store(tmp_path / "all.jsonl", store)
+        assert statuses(store) == {"current": 1, "kept": 1}
+
+    def test_own_export_adds_nothing(self, store: StateStore, tmp_path: Path) -> None:
+        """Importing it into the store that wrote it."""
+        store.append("a", said("x"))
+        store.delete("a")
+        export_store(store, tmp_path / "all.jsonl")
+        import_store(tmp_path / "all.jsonl", store)
+        assert statuses(store) == {"kept": 1}
+
+    def test_amounts_count_once_on_every_way(self, source: MemoryStore, tmp_path: Path) -> None:
+        """From a store directly, and through another one."""
+        between, last = MemoryStore(), MemoryStore()
+        export_store(source, tmp_path / "source.jsonl")
+        import_store(tmp_path / "source.jsonl", between)
+        between.append("own", said("y"))
+        between.delete("own")
+        export_store(between, tmp_path / "between.jsonl")
+        import_store(tmp_path / "between.jsonl", last)
+        last.delete("stored", keep_spending=False)
+        import_store(tmp_path / "source.jsonl", last)
+        assert spent(last) == spent(between) == (8, 76, 0.008)
+
+    def test_narrowed_store_moves_its_own(self, source: MemoryStore, tmp_path: Path) -> None:
+        """Exported or imported for one user, the amounts of the others stay out."""
+        source.delete("stored")
+        export_store(source.for_user("bob"), tmp_path / "bobs.jsonl")
+        export_store(source, tmp_path / "all.jsonl")
+        for path, user_id in (("bobs.jsonl", None), ("all.jsonl", "bob")):
+            store = MemoryStore()
+            import_store(tmp_path / path, store if user_id is None else store.for_user(user_id))
+            assert [(each.user_id, each.calls) for each in store.kept_usage()] == [("bob", 1)]
+        assert b"alice" not in (tmp_path / "bobs.jsonl").read_bytes()
+
+    def test_file_has_neither_id_nor_text(self, tmp_path: Path) -> None:
+        """Of what was deleted; earlier versions refuse the file by its format."""
+        store, turn = MemoryStore(), said("a secret question", cell_id="cell-1")
+        store.append("secret-id", turn)
+        store.delete("secret-id")
+        export_store(store, tmp_path / "all.jsonl")
+        written = (tmp_path / "all.jsonl").read_bytes()
+        assert written.startswith(b'{"promptkit_nb":"store","format":2}\n{"kept":')
+        assert [written.count(each) for each in (b"secret", turn.id.encode(), b"cell-1")] == [0, 0, 0]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"store": "mine"},
+            {"hashes": "AAAA"},
+            {"newest_s": -1},
+            {"amounts": [{"user_id": "", "day": None}]},
+            {"amounts": [{"user_id": "a", "day": None, "calls": 0}]},
+            {"amounts": [{"user_id": "a", "day": None, "cost": "NaN"}]},
+            {"amounts": [{"user_id": "a", "day": None, "calls": 1, "unpriced": 2}]},
+            {"amounts": [{"user_id": "a", "day": None, "usage": {"input_tokens": -5, "output_tokens": 9}}]},
+        ],
+    )
+    def test_damaged_amounts_are_refused(self, store: StateStore, tmp_path: Path, wrong: dict[str, Any]) -> None:
+        """Before anything is imported."""
+        kept = {"store": "0" * 32, "hashes": "", "amounts": [], "newest_s": 0.0, **wrong}
+        path = tmp_path / "all.jsonl"
+        lines = [{"promptkit_nb": "store", "format": 2}, {"conversation_id": "a"}]
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in [*lines, {"kept": kept}])
+        path.write_text(text, "utf-8")
+        with pytest.raises(InvalidArgumentError, match="is not an exported store"):
+            import_store(path, store)
+        assert (store.list(), store.kept_usage()) == ([], ())
+
+    def test_store_of_your_own_says_that_it_cannot_keep_them(self, source: MemoryStore, tmp_path: Path) -> None:
+        """It gets the conversations, and a warning."""
+        export_store(source, tmp_path / "all.jsonl")
+        own: Any = Foreign(MemoryStore())
+        with pytest.warns(UserWarning, match="What deleted conversations cost, in .* was left out: Foreign"):
+            import_store(tmp_path / "all.jsonl", own)
+        assert statuses(own.store) == {"current": 1}
+
+
 class TestCallsWithoutTurn:
     """What a call used counts even if it left no turn."""
 
@@ -223,6 +373,28 @@ class TestCallsWithoutTurn:
         assert (kept.calls, kept.cost, kept.model) == (1, Decimal("0.25"), "demo")
         assert kept.usage.total_tokens == caught.value.response.usage.total_tokens
         assert store.spending("total").spent == Decimal("0.25")
+
+    def test_broken_answer(self, store: StateStore, chat_server: ChatServer) -> None:
+        """One that breaks off is an error, and what the server says that it used is kept, with its cost."""
+        prices = {"m": Price(input=1, output=2, cached_input=0.5)}
+        provider = OpenAIProvider("m", base_url=chat_server.url, max_retries=0, prices=prices)
+        conv = ConversationManager(provider, store).new_conversation(user_id="alice")
+        usage = {
+            "prompt_tokens": 1000,
+            "completion_tokens": 100,
+            "prompt_tokens_details": {"cached_tokens": 400},
+            "completion_tokens_details": {"reasoning_tokens": 30},
+        }
+        chunks = [{"delta": {"content": "Paris is"}}, {"delta": {}, "finish_reason": "error"}]
+        chat_server.reply(
+            Reply(chunks=[{"id": "c", "model": "m", "choices": [each], "usage": usage} for each in chunks])
+        )
+        with pytest.raises(ProviderUnavailableError, match="broke off"):
+            conv.send("Where is Paris?")
+        (kept,) = store.kept_usage(user_id="alice")
+        assert (kept.calls, kept.model, kept.usage) == (1, "m", Usage(1000, 100, 400, 30))
+        assert kept.cost == Decimal("0.001")  # 600 at 1, 400 at 0.5, 100 at 2 dollars per million
+        assert (conv.turns, statuses(store)) == ((), {"kept": 1})
 
     def test_refused_summary(self, store: StateStore) -> None:
         """An empty summary is an error, and its tokens are kept, even if their price is unknown."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from promptkit_nb.state import Branch, ConversationState, Head
+    from promptkit_nb.state import Branch, ConversationState, Head, Settings
     from promptkit_nb.stores.base import Charge, Reservation, StoredTurn
     from promptkit_nb.turns import Turn
 
@@ -216,16 +216,32 @@ class AnswersEveryone(MemoryStore):
 class DeletesWhatChanged(MemoryStore):
     """Does not look at the revision."""
 
-    def delete(self, conversation_id: str, **options: Any) -> None:  # noqa: ARG002
-        super().delete(conversation_id)
+    def delete(self, conversation_id: str, *, keep_spending: bool = True, **options: Any) -> None:  # noqa: ARG002
+        super().delete(conversation_id, keep_spending=keep_spending)
+
+
+class ForgetsSpending(MemoryStore):
+    """Deletes what conversations cost, too."""
+
+    def delete(self, conversation_id: str, **options: Any) -> None:
+        super().delete(conversation_id, **{**options, "keep_spending": False})
+
+
+class KeepsItsPrompt(MemoryStore):
+    """Changes the settings, but not the system prompt."""
+
+    def update_settings(self, conversation_id: str, settings: Settings, **options: Any) -> Head:
+        prompt = self.get(conversation_id).system_prompt
+        return super().update_settings(conversation_id, settings, **{**options, "system_prompt": prompt})
 
 
 class InheritsAll(MemoryStore):
-    """Knows nothing of notebooks but what ``StateStore`` gives it."""
+    """Has nothing for notebooks and settings but what ``StateStore`` gives it."""
 
     set_notebook = StateStore.set_notebook
     find_notebooks = StateStore.find_notebooks
     find_answers = StateStore.find_answers
+    update_settings = StateStore.update_settings
 
 
 BROKEN: dict[type[MemoryStore], set[str]] = {
@@ -289,6 +305,8 @@ BROKEN: dict[type[MemoryStore], set[str]] = {
     WorksWhenClosed: {"closed_store_refuses_every_call"},
     AnswersEveryone: {"answers_of_notebooks_are_found"},
     DeletesWhatChanged: {"deletion_compares_the_revision"},
+    ForgetsSpending: {"deleted_spending_is_kept", "turn_that_is_stored_again_counts_once"},
+    KeepsItsPrompt: {"settings_are_replaced"},
 }
 
 

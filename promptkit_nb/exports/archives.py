@@ -6,8 +6,9 @@ They keep a conversation next to its notebook, and move all conversations from d
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, check_format, deco
 from promptkit_nb.regular_files import lines_of, read_file, reading, replacing
 from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.checks import check_store, check_values_of_state, path_of
+from promptkit_nb.stores.kept_archive import KeptSection, check_section, keep_sections, kept_sections
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ class _Document(_Header):
     conversation: msgspec.Raw = msgspec.Raw()
 
 
+class _KeptLine(msgspec.Struct):
+    """A line with what a store kept of deleted conversations."""
+
+    kept: KeptSection
+
+
+_KEPT = b'{"kept":'
 T = TypeVar("T", bound=_Header)
 
 
@@ -80,6 +89,8 @@ def export_store(
 ) -> int:
     """Write all conversations of a store as JSON Lines, one per line; return how many.
 
+    What deleted conversations cost is in the file, too, as amounts without ids and text (``StateStore.kept_usage``).
+
     To save what is readable in a damaged store, pass ``on_damaged``, such as ``print``: it is called with the id and
     the error of each conversation that is left out. Without it, the first of them raises ``StoreCorruptedError``.
     Raises ``StoreUnavailableError`` if the file cannot be written; an existing one is unchanged.
@@ -107,6 +118,11 @@ def export_store(
                 continue
             file.write(encode_state(state) + b"\n")
             count += 1
+        sections = kept_sections(store) if isinstance(store, RowStore) else []
+        file.writelines(msgspec.json.encode(_KeptLine(each)) + b"\n" for each in sections)
+        if sections:  # earlier versions cannot read such a file
+            file.seek(0)
+            file.write(msgspec.json.encode(_Header("store", NEWEST_FORMAT)))
     return count
 
 
@@ -115,6 +131,9 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
 
     Raises ``ConversationExistsError`` at the first id that exists: the conversations before it are imported, and none
     is overwritten. Raises ``InvalidArgumentError`` if the file is something else.
+
+    Amounts of deleted conversations are added once, however often the same or a later export is imported. A store of
+    your own that is not built on those of this package cannot keep them; a warning says so.
 
     >>> import tempfile
     >>> from promptkit_nb import ConversationState, MemoryStore, export_store, import_store
@@ -127,11 +146,41 @@ def import_store(path: str | os.PathLike[str], store: StateStore) -> list[Head]:
     path = path_of("path", path)
     try:
         with reading(path) as file:
-            _checked(path, file.readline(MAX_HEADER_BYTES), _Header, "store")
+            header = _checked(path, file.readline(MAX_HEADER_BYTES), _Header, "store")
+            if header.format > FORMAT_VERSION:
+                _keep(store, path, file)
             lines = lines_of(file, MAX_CONVERSATION_BYTES)
-            return [store.create(_state_in(path, line, "store")) for line in lines if line.strip()]
+            states = (line for line in lines if line.strip() and not line.startswith(_KEPT))
+            return [store.create(_state_in(path, line, "store")) for line in states]
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _keep(store: StateStore, path: Path, file: IO[bytes]) -> None:
+    """Add the kept amounts of a file before its conversations, whose turns then count once."""
+    start = file.tell()
+    kept = [line for line in lines_of(file, MAX_CONVERSATION_BYTES) if line.startswith(_KEPT)]
+    file.seek(start)
+    sections = [_section_in(path, line) for line in kept]
+    if isinstance(store, RowStore):
+        keep_sections(store, sections)
+    elif sections:
+        warnings.warn(
+            f"What deleted conversations cost, in {os.fspath(path)}, was left out: {type(store).__name__} is not built "
+            "on a store of promptkit_nb.",
+            stacklevel=3,
+        )
+
+
+def _section_in(path: Path, line: bytes) -> KeptSection:
+    try:
+        section: KeptSection = decode(line, _KeptLine).kept
+        check_section(section)
+    except errors.StoreCorruptedError as error:
+        raise _not_an_archive(path, "store", str(error.__cause__)) from error
+    except errors.InvalidArgumentError as error:
+        raise _not_an_archive(path, "store", str(error).rstrip(".")) from error
+    return section
 
 
 def _ids_in(store: StateStore) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KeptKind = Literal["kept", "counted"]
-"""Amounts of deleted turns by user and day, and hashes of these turns."""
+KeptKind = Literal["kept", "counted", "imported"]
+"""Amounts of deleted turns by user and day, hashes of these turns, and what was added from exports."""
 
 
 class AccountChange(NamedTuple):

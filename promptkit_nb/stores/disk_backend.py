@@ -374,6 +374,7 @@ class DiskBackend(Table):
         "e:" + cid           a deleted conversation with turns that are still to be deleted
         "kept:" + name       amounts of deleted turns, by day and user
         "counted:" + name    hashes of these turns
+        "imported:" + name   kept amounts that were added from an export
     """
 
     def __init__(self, directory: Path, timeout_s: float) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from promptkit_nb.stores.layout import Frame, Record
 
-_HASH_BYTES = 8
+HASH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +230,7 @@ class PaidCalls:
 
     def hash_of(self, name: str) -> int:
         """Return a hash of a call and its user, because amounts are kept per user."""
-        digest = blake2b(f"{self.user_id}\n{name}".encode(), digest_size=_HASH_BYTES)
+        digest = blake2b(f"{self.user_id}\n{name}".encode(), digest_size=HASH_BYTES)
         return int.from_bytes(digest.digest(), "little")
 
 
@@ -286,12 +286,12 @@ def row_of(amounts: Iterable[KeptUsage]) -> bytes:
 
 def packed(hashes: Iterable[int]) -> bytes:
     """Encode hashes, eight bytes each."""
-    return b"".join(each.to_bytes(_HASH_BYTES, "little") for each in hashes)
+    return b"".join(each.to_bytes(HASH_BYTES, "little") for each in hashes)
 
 
 def unpacked(stored: bytes) -> tuple[int, ...]:
     """Decode the hashes of a stored row."""
-    return struct.unpack(f"<{len(stored) // _HASH_BYTES}Q", stored)
+    return struct.unpack(f"<{len(stored) // HASH_BYTES}Q", stored)
 
 
 def check_kept(kept: KeptUsage) -> None:

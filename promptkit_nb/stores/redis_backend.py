@@ -12,6 +12,8 @@ Names of keys, without the prefix that ``redis_keys`` adds:
     l:SCOPE    account of the ledger           s:NAME    a note of the store itself
     p:CID      log of what its turns cost      paid      set of CID + 0xff + USER that have a log
     k:KEY      sorted set of CID:PLACE:ID, by age: entries of the index
+    kept       amounts of deleted turns, by day and user
+    counted    hashes of these turns           imported  kept amounts that were added from an export
 
 The field ``of`` in ``t:CID`` holds the conversation's id. CID is random, because a counter that the server evicted
 would start again at numbers in use. Every write to a conversation changes its record, so a transaction watches the

@@ -240,12 +240,16 @@ class RowErasure(RowAccess):
         """Keep the amounts and hashes of calls whose turns are deleted."""
         if not calls:
             return
-        self._keep_amounts(each.amounts for each in calls)
-        self.backend.put_kept_row(
-            "counted", f"{time.time_ns():020}-{calls[0].hash:x}", packed(each.hash for each in calls)
-        )
-        newest_s = max(self._newest_kept_s(), *(each.at.timestamp() for each in calls if each.at is not None), 0.0)
-        self.backend.put_kept_row("counted", NEWEST, repr(newest_s).encode())
+        newest_s = max((each.at.timestamp() for each in calls if each.at is not None), default=0.0)
+        self._keep_new([each.amounts for each in calls], [each.hash for each in calls], newest_s)
+
+    def _keep_new(self, amounts: Sequence[KeptUsage], hashes: Sequence[int], newest_s: float) -> None:
+        """Keep amounts, and the hashes of their turns; the newest of these is from ``newest_s``."""
+        self._keep_amounts(amounts)
+        if hashes:
+            self.backend.put_kept_row("counted", f"{time.time_ns():020}-{hashes[0]:x}", packed(hashes))
+            newest_s = max(self._newest_kept_s(), newest_s)
+            self.backend.put_kept_row("counted", NEWEST, repr(newest_s).encode())
 
     def _keep_amounts(self, amounts: Iterable[KeptUsage], sign: int = 1) -> None:
         """Add amounts to the kept ones, or subtract them."""
@@ -289,12 +293,26 @@ class RowErasure(RowAccess):
         self._keep(self._dropped_calls(self.user_id, forget=True))
 
     def _kept_usage(self, user_id: str | None) -> tuple[KeptUsage, ...]:
-        kept = [each.amounts for each in self._dropped_calls(user_id, forget=False)]
+        kept = [each.amounts for each in self._calls_to_keep(user_id)]
         kept += [each for row in self.backend.kept_rows("kept").values() for each in amounts_in(row)]
+        return tuple(summed(each for each in kept if user_id in (None, each.user_id)))
+
+    def _kept_by_hashes(self) -> tuple[tuple[KeptUsage, ...], set[int], float]:
+        """Return all kept amounts, the hashes of their turns, and the time of the newest of these, in seconds."""
+        rows = dict(self.backend.kept_rows("counted"))
+        newest_s = float(rows.pop(NEWEST, b"0"))
+        calls = self._calls_to_keep(self.user_id)
+        hashes = {each.hash for each in calls}.union(*map(unpacked, rows.values()))
+        times_s = (each.at.timestamp() for each in calls if each.at is not None)
+        return self._kept_usage(self.user_id), hashes, max(newest_s, max(times_s, default=0.0))
+
+    def _calls_to_keep(self, user_id: str | None) -> list[PaidCall]:
+        """Return the calls of conversations that have expired, whose amounts are not kept yet."""
+        calls = self._dropped_calls(user_id, forget=False)
         for conversation_id, stored in self.backend.records("", user_id):
             if self._has_expired(conversation_id, stored):  # not deleted yet
-                kept += [each.amounts for each in self._paid_by_rows(conversation_id, stored)().calls]
-        return tuple(summed(each for each in kept if user_id in (None, each.user_id)))
+                calls += self._paid_by_rows(conversation_id, stored)().calls
+        return calls
 
 
 def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:

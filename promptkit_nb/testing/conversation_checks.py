@@ -237,8 +237,31 @@ def _calls_without_id(store: StateStore) -> dict[str, Callable[[], object]]:
     }
 
 
+def settings_are_replaced(store: StateStore) -> None:
+    """``update_settings`` replaces the settings and the system prompt, and nothing else; the revision is compared."""
+    state = full_state("a")
+    revision = store.create(state).revision
+    variables: dict[str, Any] = {"city": ["Porto"]}
+    settings = replace(state.settings, variables=variables)
+    head = store.update_settings("a", settings, system_prompt="You live in Porto.", expected_revision=revision)
+    variables["city"].append("Bern")
+    changed = replace(
+        state,
+        settings=replace(settings, variables={"city": ["Porto"]}),
+        system_prompt="You live in Porto.",
+        updated_at=head.updated_at,
+    )
+    expect("get(id)", store.get("a"), changed)
+    expect("head", (head, head.revision), (store.head("a"), revision + 1))
+    update = partial(store.update_settings, settings=settings, system_prompt=None)
+    expect_refusal(ConversationChangedError, "an older revision", lambda: update("a", expected_revision=revision))
+    expect_refusal(ConversationNotFoundError, "an unknown id", lambda: update("b"))
+    expect("get(id) afterwards", store.get("a"), changed)
+
+
 CHECKS = (
     created_is_there,
+    settings_are_replaced,
     id_is_given_once,
     one_of_many_creates,
     any_text_is_an_id,

@@ -9,10 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptkit_nb.errors import BudgetExceededError, ConversationNotFoundError, InvalidArgumentError
-from promptkit_nb.state import Summary
+from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.stores.base import Charge, StateStore
-from promptkit_nb.testing.expectations import expect, expect_refusal, full_state, said, texts, together
-from promptkit_nb.turns import utc_now
+from promptkit_nb.stores.kept_usage import KeptUsage
+from promptkit_nb.testing.expectations import (
+    LONG_AGO,
+    PRICE_USD,
+    expect,
+    expect_refusal,
+    full_state,
+    said,
+    texts,
+    together,
+)
+from promptkit_nb.turns import Usage, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +166,64 @@ def ledger_survives_deletion(store: StateStore) -> None:
     expect("spent", store.spending("a").spent, Decimal("0.5"))
 
 
+def deleted_spending_is_kept(store: StateStore) -> None:
+    """What deleted conversations cost is in ``kept_usage``, by user; with ``keep_spending=False`` it is not."""
+    deletions: dict[str, Callable[[], object]] = {
+        "delete": lambda: store.delete("a"),
+        "delete_prefix": lambda: store.delete_prefix("a"),
+        "cleanup": lambda: store.cleanup(3600),
+    }
+    for count, (name, delete) in enumerate(deletions.items(), 1):
+        turns = (said("x"), said("y", cost=None), said("z", replayed=True, cost=Decimal(0)), said("i", inherited=True))
+        store.create(ConversationState("a", "alice", turns, created_at=LONG_AGO, updated_at=LONG_AGO))
+        delete()
+        expect(
+            f"calls, tokens, cost and unpriced after {name}",
+            _kept(store),
+            (2 * count, 20 * count, count * PRICE_USD, count),
+        )
+    expect("of another user", store.kept_usage(user_id="bob"), ())
+    for delete in (partial(store.delete, "a"), partial(store.delete_prefix, "a")):
+        store.append("a", said("x"))
+        delete(keep_spending=False)
+    expect("after keep_spending=False", _kept(store), (6, 60, 3 * PRICE_USD, 3))
+
+
+def turn_that_is_stored_again_counts_once(store: StateStore) -> None:
+    """A deleted turn that is stored again, in any way, is no longer in ``kept_usage``."""
+    store.append("a", said("x"), user_id="alice")
+    state = store.get("a")
+    ways: dict[str, Callable[[], object]] = {
+        "create": lambda: store.create(state),
+        "set": lambda: store.set(state),
+        "append": lambda: store.append("a", state.turns[0], user_id="alice"),
+    }
+    for name, write in ways.items():
+        store.delete("a")
+        expect("calls after the deletion", _kept(store)[0], 1)
+        write()
+        expect(f"calls after {name}", _kept(store)[0], 0)
+
+
+def call_without_a_turn_is_kept(store: StateStore) -> None:
+    """``settle`` keeps the usage of a call that left no turn, once."""
+    reservation = store.reserve(["total"], Decimal(1), limit=None, lease=60)
+    kept = KeptUsage.of(Usage(8, 2), PRICE_USD, user_id="alice", at=LONG_AGO, provider="p", model="m")
+    for _ in range(2):
+        store.settle(reservation, PRICE_USD, kept=kept)
+    expect("kept_usage()", store.kept_usage(), (kept,))
+
+
+def _kept(store: StateStore) -> tuple[int, int, Decimal, int]:
+    kept = store.kept_usage(user_id="alice")
+    return (
+        sum(each.calls for each in kept),
+        sum(each.total_tokens for each in kept),
+        sum((each.cost for each in kept), Decimal(0)),
+        sum(each.unpriced for each in kept),
+    )
+
+
 def invalid_amounts_are_refused(store: StateStore) -> None:
     """Invalid amounts, leases, scopes and limits raise ``InvalidArgumentError``: nothing is reserved or charged."""
     good: dict[str, Any] = {"scopes": ["total"], "usd": Decimal(1), "limit": None, "lease": 60}
@@ -201,5 +269,8 @@ CHECKS = (
     many_threads_stay_under_the_limit,
     forgotten_reservation_is_unconfirmed,
     ledger_survives_deletion,
+    deleted_spending_is_kept,
+    turn_that_is_stored_again_counts_once,
+    call_without_a_turn_is_kept,
     invalid_amounts_are_refused,
 )

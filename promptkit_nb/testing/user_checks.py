@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
-from promptkit_nb.state import ConversationState, Summary
+from promptkit_nb.state import ConversationState, Settings, Summary
 from promptkit_nb.testing.expectations import LONG_AGO, expect, expect_refusal, full_state, ids, said, texts
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def narrowed_store_hides_other_users(store: StateStore) -> None:
         "recent": lambda: alice.recent("bobs", 1),
         "head": lambda: alice.head("bobs"),
         "update_metadata": lambda: alice.update_metadata("bobs", x=1),
+        "update_settings": lambda: alice.update_settings("bobs", Settings(), system_prompt=None),
         "fork": lambda: alice.fork("bobs", "copy"),
         "delete": lambda: alice.delete("bobs"),
     }
@@ -96,6 +97,7 @@ def narrowed_store_refuses_other_users(store: StateStore) -> None:
         "append": lambda: alice.append("a", said("x"), user_id="bob"),
         "list": lambda: alice.list(user_id="bob"),
         "iter_turns": lambda: list(alice.iter_turns(user_id="bob")),
+        "kept_usage": lambda: alice.kept_usage(user_id="bob"),
         "spending": lambda: alice.spending("user:bob"),
         "reserve": lambda: alice.reserve(["total", "conversation:bob:a"], Decimal(1), limit=None, lease=60),
         "settle": lambda: alice.settle(reservation, Decimal(1)),
