@@ -135,7 +135,7 @@ def test_html_is_escaped() -> None:
     assert html.startswith('<div class="mathjax_ignore tex2jax_ignore">')
     assert (
         '<li style="list-style:none;white-space:pre-wrap">1  $x$ &lt;script&gt;alert(1)&lt;/script&gt; '
-        '<span style="color:var(--jp-ui-font-color2,#666);font-size:85%">stale</span><ul'
+        '<span style="color:var(--jp-ui-font-color2,#767676);font-size:12px">stale</span><ul'
     ) in html
 
 

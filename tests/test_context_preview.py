@@ -10,7 +10,7 @@ from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.turns import Message, ToolCall, Turn
 
 SCRIPT = "<script>alert(1)</script>"
-SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'
+SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#767676);font-size:12px'
 EXACT = TokenEstimator.of("gpt-4o")
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from promptkit_nb.rendering.markdown import highlight_styles, highlighted
+from promptkit_nb.rendering.highlighting import highlight_styles, highlighted
 
 KEYWORD = '<span style="color: var(--jp-mirror-editor-keyword-color,#0a8a0a)">'
 

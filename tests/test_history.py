@@ -12,7 +12,7 @@ from promptkit_nb.text.plain_text import preview
 from promptkit_nb.turns import ToolCall
 
 SCRIPT = "<script>alert(1)</script>"
-SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%'
+SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#767676);font-size:12px'
 
 
 def history(*messages: Message) -> History:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit_nb.rendering.markdown import to_html, to_mathml
+from promptkit_nb.rendering.formulas import to_mathml
+from promptkit_nb.rendering.markdown import to_html
 
 X = "<mrow><mi>x</mi></mrow></math>"
-INLINE = f'<math display="inline">{X}'
-BLOCK = f'<div style="overflow-x:auto;overflow-y:hidden;margin:0 0 1em"><math display="block">{X}</div>'
+SOURCE = '<span class="pk-latex"><code>x</code></span>'
+INLINE = f'<span class="pk-math" style="display:none"><math display="inline">{X}</span>{SOURCE}'
+BLOCK = (
+    '<div class="pk-formula" style="overflow-x:auto;overflow-y:hidden">'
+    f'<span class="pk-math" style="display:none"><math display="block">{X}</span>{SOURCE}</div>'
+)
 
 
 @pytest.mark.parametrize("text", ["a $x$ b", r"a \(x\) b"])
@@ -21,6 +26,19 @@ def test_inline_formula(text: str) -> None:
 def test_display_formula(text: str) -> None:
     """Double dollars and brackets at the start of a line make a block, even right after a paragraph."""
     assert f"<p>a</p>\n{BLOCK}\n<p>b</p>" in to_html(text)
+
+
+def test_display_formula_within_a_line() -> None:
+    """Brackets inside a paragraph delimit a formula in display style; the text around it is kept."""
+    html = to_html(r"The error is \[x\] here.")
+    assert '<p>The error is <span class="pk-math" style="display:none"><math display="block">' in html
+    assert html.endswith(f"{X}</span>{SOURCE} here.</p>\n</div>")
+
+
+def test_a_long_list_of_formulas_is_shown_as_source() -> None:
+    """After 20,000 characters of formulas the others are code; a formula takes time that text does not."""
+    html = to_html(f"${'x' * 100}$ " * 300)
+    assert (html.count("<math"), html.count("<code>xx")) == (200, 300)
 
 
 def test_lines_of_a_formula_are_not_a_list() -> None:

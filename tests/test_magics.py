@@ -15,6 +15,7 @@ from IPython.terminal.interactiveshell import TerminalInteractiveShell
 
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import ConversationState, DiskStore, Turn
+from promptkit_nb.rendering.markdown import answer_style
 from shells import CellResult, Notebook, new_shell
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ BOX = (
 )
 NOTE = (
     '<div class="mathjax_ignore tex2jax_ignore" '
-    'style="color:var(--jp-ui-font-color2,#666);font-size:85%;margin-top:0.4em">'
+    'style="color:var(--jp-ui-font-color2,#767676);font-size:12px;margin-top:2px">'
 )
 SCRIPT = "<script>alert(1)</script>"
 
@@ -113,8 +114,9 @@ class TestAnswer:
         (bundle,) = ran.bundles
         assert ran.error is None
         assert without_seconds(bundle["text/plain"]) == f"**Paris**\n\n{receipt}"
-        html = f"{BOX}<p><strong>Paris</strong></p>\n</div>{NOTE}{receipt}</div>"
-        assert without_seconds(bundle["text/html"]) == html
+        html = f'{BOX}<p><strong>Paris</strong></p>\n</div>{NOTE[:-1]} title="{receipt}">'
+        short = "gpt-4o-mini · &lt;$0.0001 · 0.0 s</div>"
+        assert without_seconds(bundle["text/html"]) == f"{answer_style()}{html}{short}"
 
     @pytest.mark.parametrize("magic", ["%chat ", "%%chat\n"])
     @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from promptkit_nb import (
 )
 from promptkit_nb.panel.transcript import STATIC_TURNS, static_html, static_text, turn_fields
 from promptkit_nb.panel.view import CHUNK_TURNS
-from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.markdown import answer_style, to_html
 from storing import said, texts
 
 if TYPE_CHECKING:
@@ -689,7 +689,7 @@ class TestUntrustedText:
         state = replace(
             conv.snapshot().state, conversation_id=attack, metadata={"title": attack}, turns=(hostile(attack),)
         )
-        rest = static_html(state).replace(to_html(attack), "")
+        rest = static_html(state).replace(answer_style(), "").replace(to_html(attack), "")
         allowed = ("<div", "</div", *_FOLDS)
         assert all(part.startswith(allowed) for part in (f"<{piece}" for piece in rest.split("<")[1:]))
 

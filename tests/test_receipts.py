@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from promptkit_nb import Message, Response, Turn, Usage
 from promptkit_nb.rendering.responses import answer_html
-from promptkit_nb.text.receipts import amount_text, receipt_of, total_text, usd_text
+from promptkit_nb.text.receipts import Receipt, amount_text, receipt_of, total_text, usd_text
 
 TURN = Turn(
     messages=(Message("user", "Hi"), Message("assistant", "**Hello**")),
@@ -106,12 +107,36 @@ def test_response_is_its_text_in_a_console_and_html_in_a_notebook() -> None:
     assert str(response) == repr(response) == "**Hello**"
     html = response._repr_html_()
     assert "<strong>Hello</strong>" in html
-    assert html.index("⚠ careful &lt;b&gt;") < html.index("gpt-4o-mini · 1,234/56 tokens · $0.0019 · 0.8 s · talk")
+    receipt = 'title="gpt-4o-mini · 1,234/56 tokens · $0.0019 · 0.8 s · talk">gpt-4o-mini · $0.0019 · 0.8 s</div>'
+    assert html.index("⚠ careful &lt;b&gt;") < html.index(receipt)
+
+
+@pytest.mark.parametrize(
+    ("changes", "short"),
+    [
+        ({}, "gpt-4o-mini · $0.0019 · 0.8 s"),
+        ({"cost": Decimal("0.0000451")}, "gpt-4o-mini · <$0.0001 · 0.8 s"),
+        ({"cost": None}, "gpt-4o-mini · price unknown · 0.8 s"),
+        ({"cost": Decimal(0)}, "gpt-4o-mini · $0.00 · 0.8 s"),
+        ({"finish_reason": "interrupted"}, "gpt-4o-mini · $0.0019 · 0.8 s · interrupted"),
+        ({"truncated": 3}, "gpt-4o-mini · $0.0019 · 0.8 s · 3 turns left out"),
+    ],
+)
+def test_short_receipt_has_what_a_reader_wants_at_a_glance(changes: dict[str, Any], short: str) -> None:
+    """Model, cost, and seconds; anything unusual is in it, too."""
+    assert Receipt.of(Response.of(replace(TURN, **changes), "talk"), "talk").short == short
+
+
+def test_short_receipt_of_a_stored_answer_tells_what_it_saved() -> None:
+    """Its seconds are those of another day, so they are only in the tooltip."""
+    receipt = Receipt.of(Response.replay_of(TURN, "talk"), "talk")
+    assert receipt.short == "gpt-4o-mini · stored answer · saved $0.0019"
+    assert receipt.text == "gpt-4o-mini · 1,234/56 tokens · replayed · $0.00 (saved $0.0019) · 0.8 s · talk"
 
 
 def test_answer_without_text_is_its_receipt() -> None:
     """There is no empty box above it."""
-    assert answer_html("", "waiting 2 s: <busy>") == (
-        '<div class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#666);font-size:85%;'
-        'margin-top:0.4em">waiting 2 s: &lt;busy&gt;</div>'
+    assert answer_html("", Receipt("waiting 2 s: <busy>", "waiting 2 s: <busy>")) == (
+        '<div class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#767676);font-size:12px;'
+        'margin-top:2px">waiting 2 s: &lt;busy&gt;</div>'
     )

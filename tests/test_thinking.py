@@ -22,6 +22,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.transcripts import transcript_html, transcript_markdown
 from promptkit_nb.panel.transcript import turn_fields
 from promptkit_nb.providers.base import ChatRequest, ReasoningDelta, TextDelta
+from promptkit_nb.rendering.markdown import answer_style
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.state import Summary
 from promptkit_nb.thinking import ThinkingSplitter, split_thinking
@@ -176,7 +177,7 @@ def test_time_and_tokens_of_thinking(conv: Conversation, chat_server: ChatServer
     assert 0 <= (answer.thinking_ms or 0) <= answer.latency_ms
     html = replace(answer, thinking_ms=12_345.0)._repr_html_()
     summary = '<summary class="mathjax_ignore tex2jax_ignore">thought 12 s · 1,204 tokens</summary>'
-    assert html.startswith('<details class="promptkit-thinking"')
+    assert html.startswith('<details class="promptkit-thinking"', len(answer_style()))
     assert summary in html
     thinking, _, text = html.partition("</details>")
     assert THOUGHT in thinking
@@ -290,7 +291,7 @@ def test_cells_show_thinking_as_chosen(notebook: Notebook, chat_server: ChatServ
     notebook.run(f"%chat_setup --thinking {mode}")
     chat_server.reply(streamed({"reasoning": f"{THOUGHT} <script>alert(1)</script>"}, {"content": "It is 42."}))
     (bundle,) = notebook.run("%%chat --to answer\n6 times 7?").bundles
-    assert bundle["text/html"].startswith(opening)
+    assert bundle["text/html"].startswith(opening, len(answer_style()))
     assert (" open><summary" in bundle["text/html"]) == (mode == "show")
     assert "<script" not in bundle["text/html"]
     assert THOUGHT not in bundle["text/plain"]

@@ -11,7 +11,7 @@ from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.token_estimates import TokenEstimator, token_estimator_for
 from promptkit_nb.chat.window import Window, sent_messages, window_of
 from promptkit_nb.pricing import CostRange
-from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.text.plain_text import PREVIEW_CHARACTERS, counted, preview
 from promptkit_nb.text.receipts import MATH_OFF, note_html
 from promptkit_nb.turns import Message, Turn
@@ -111,7 +111,7 @@ class Context(Sequence["ContextLine"]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return "".join([self._bar(), *map(_line_html, self.lines), note_html(self._total())])
+        return "".join([answer_style(), self._bar(), *map(_line_html, self.lines), note_html(self._total())])
 
     def _bar(self) -> str:
         if self.max_tokens is None:

@@ -13,7 +13,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.exports.archives import write_conversation
 from promptkit_nb.regular_files import replacing
 from promptkit_nb.rendering.conversations import title_of
-from promptkit_nb.rendering.markdown import DATA_IMAGE, to_html
+from promptkit_nb.rendering.markdown import DATA_IMAGE, answer_css, to_html
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.text.plain_text import counted, one_line, preview
@@ -40,7 +40,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e7eb; --soft: #9aa4ae; --paper: #14171a; --card: #1e2328;
   --line: #363d44; --link: #79b8ff; } }
 body { max-width: 50rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 14px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 0.9rem; font-weight: 600; color: var(--soft); margin: 0 0 0.5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; margin: 0 0 2rem; }
@@ -50,15 +50,8 @@ section { border-top: 1px solid var(--line); padding: 1rem 0 1.2rem; }
 .entry { margin: 0 0 0.8rem; }
 .user { background: var(--card); border-radius: 0.5rem; padding: 0.6rem 0.9rem 0.1rem; }
 .label { font-size: 0.8rem; font-weight: 600; color: var(--soft); }
-.entry :is(h1, h2, h3, h4, h5, h6) { font-size: 1.1rem; color: inherit; margin: 0.6rem 0 0.3rem; }
-.entry p { margin: 0.3rem 0 0.8rem; }
-pre { white-space: pre-wrap; background: var(--card); border-radius: 0.3rem; padding: 0.5rem; margin: 0.3rem 0 0.8rem; }
-pre, code { font: 0.875rem/1.5 ui-monospace, monospace; }
+.entry > pre { white-space: pre-wrap; font: 13px/1.4 ui-monospace, monospace; margin: 4px 0 12px; }
 a { color: var(--link); }
-table { border-collapse: collapse; margin: 0.3rem 0 0.8rem; }
-th, td { border: 1px solid var(--line); padding: 0.2rem 0.6rem; }
-blockquote { border-left: 3px solid var(--line); margin: 0.3rem 0 0.8rem; padding: 0 1rem; }
-math { font-size: 1.2em; }
 img { max-width: 100%; }
 """
 
@@ -243,7 +236,7 @@ def transcript_html(state: ConversationState, *, stale: Collection[str] = ()) ->
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="referrer" content="no-referrer">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{title}</title>\n<style>{_STYLE}{answer_css()}</style>\n</head>\n<body>\n<main>\n"
         f'<h1 dir="auto">{title}</h1>\n<dl>\n{facts}</dl>\n'
         f"{''.join(map(_section_html, outline.sections))}</main>\n</body>\n</html>\n"
     )

@@ -11,7 +11,7 @@ from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.notebook.saved_notebook import Mark
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import receipt_of, seconds_text, thinking_words
+from promptkit_nb.text.receipts import Receipt, seconds_text, thinking_words
 from promptkit_nb.text.waiting import Retry, waiting_words
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class AnswerDisplay:
         except StoreError as error:
             if error.response is None:
                 raise
-            self._answered(error.response, f"{self._receipt(error.response, conversation_id)} · not stored")
+            self._answered(error.response, self._receipt(error.response, conversation_id).plus("not stored"))
             raise
         except Exception:
             if stream.text or self._handle is not None:
@@ -141,15 +141,15 @@ class AnswerDisplay:
             return StoppedByUser("Stopped; the partial answer is stored, marked as interrupted.")
         return StoppedByUser("Stopped; the answer was complete, and is stored.")
 
-    def _receipt(self, response: Response, conversation_id: str) -> str:
-        return receipt_of(response, conversation_id, turns_below=self._turns_below)
+    def _receipt(self, response: Response, conversation_id: str) -> Receipt:
+        return Receipt.of(response, conversation_id, turns_below=self._turns_below)
 
     def _mark(self, response: Response) -> None:
         """Name the stored turn in the output's metadata, so that the saved notebook finds its conversation again."""
         if self._is_marked and self._can_update:
             self._metadata = Mark(response.conversation_id, response.turn.id).metadata
 
-    def _answered(self, response: Response, footer: str) -> None:
+    def _answered(self, response: Response, footer: Receipt) -> None:
         thought = (response.reasoning or "", thinking_words(response))
         self._finish(response.content, footer, *response.warnings, reasoning=thought)
 
@@ -164,35 +164,38 @@ class AnswerDisplay:
     def _waiting_words(self, thinking_ms: float | None) -> str:
         return waiting_words(time.monotonic() - self._since_s, thinking_ms, self._retry)
 
-    def _finish(self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str] = ("", "")) -> None:
+    def _finish(self, text: str, footer: str | Receipt, *warnings: str, reasoning: tuple[str, str] = ("", "")) -> None:
         if self._quiet:
             return
         if self._in_terminal:
-            print("\n" + _below(footer, warnings))  # noqa: T201 - as above
+            print("\n" + _below(footer if isinstance(footer, str) else footer.text, warnings))  # noqa: T201 - as above
         else:
             self._show(text, footer, *warnings, reasoning=reasoning, is_last=True)
 
     def _show(
-        self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str] = ("", ""), is_last: bool = False
+        self,
+        text: str,
+        footer: str | Receipt,
+        *warnings: str,
+        reasoning: tuple[str, str] = ("", ""),
+        is_last: bool = False,
     ) -> None:
         """Show a text with the lines below it; ``reasoning`` is the model's thinking and the line for it."""
         with self._showing:
             self._is_over = is_last
             self._publish(text, footer, *warnings, reasoning=reasoning)
 
-    def _publish(self, text: str, footer: str, *warnings: str, reasoning: tuple[str, str]) -> None:
+    def _publish(self, text: str, footer: str | Receipt, *warnings: str, reasoning: tuple[str, str]) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
-        from promptkit_nb.rendering.responses import (  # noqa: PLC0415 - %load_ext takes no time for it
-            answer_html,
-            thinking_html,
-        )
+        from promptkit_nb.rendering.responses import answer_html  # noqa: PLC0415 - %load_ext takes no time for it
 
         above = reasoning[1] if reasoning[0] and self._thinking != "hide" else ""
-        shown = [above, printable(text), _below(footer, warnings)]
+        receipt = footer if isinstance(footer, Receipt) else Receipt(footer, footer)
+        shown = [above, printable(text), _below(receipt.text, warnings)]
         bundle = {
             "text/plain": "\n\n".join(filter(None, shown)),
-            "text/html": thinking_html(*reasoning, self._thinking) + answer_html(text, footer, warnings),
+            "text/html": answer_html(text, receipt if receipt.short else None, warnings, reasoning, self._thinking),
         }
         if not self._can_update:
             display(bundle, metadata=self._metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types

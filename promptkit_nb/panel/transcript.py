@@ -13,7 +13,7 @@ from promptkit_nb.characters import printable
 from promptkit_nb.exports.transcripts import Entry, entries_of
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
-from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import Response, thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of, thinking_words
@@ -55,7 +55,7 @@ def static_html(state: ConversationState, *, stale: Collection[str] = ()) -> str
     """Return the newest turns as sanitized HTML that needs neither scripts nor a kernel."""
     heading = "".join(note_html(line, "font-weight:600") for line in _heading(state))
     turns = "".join(_turn_html(turn, is_stale=turn.id in stale) for turn in state.turns[-STATIC_TURNS:])
-    return f'<div class="promptkit-transcript">{heading}{turns}</div>'
+    return f'{answer_style()}<div class="promptkit-transcript">{heading}{turns}</div>'
 
 
 def static_text(state: ConversationState) -> str:

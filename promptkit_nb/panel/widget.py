@@ -11,6 +11,7 @@ from promptkit_nb.conversation import Conversation
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.panel.controller import PanelController
 from promptkit_nb.panel.transcript import static_html, static_text
+from promptkit_nb.rendering.markdown import answer_css
 from promptkit_nb.rendering.responses import ThinkingMode, check_thinking
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 
@@ -43,7 +44,7 @@ class ChatPanel(NotebookWidget):
     """
 
     _esm = script_of(*(_HERE / name for name in ("parts.js", "scrolling.js", "drafts.js", "panel.js")))
-    _css = style_of(_HERE / "panel.css")
+    _css = f"{style_of(_HERE / 'panel.css')}\n{answer_css()}"
 
     panel_id = Unicode().tag(sync=True)
     conversation_id = Unicode().tag(sync=True)

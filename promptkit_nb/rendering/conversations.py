@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
-from promptkit_nb.rendering.markdown import to_html
+from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
@@ -158,7 +158,7 @@ class History(Sequence["Message"]):
             f"{to_html(_message_text(line.message))}</div>"
             for line in self._shown_lines()
         )
-        return f"{rows}{note_html(self._totals())}"
+        return f"{answer_style()}{rows}{note_html(self._totals())}"
 
     def _shown_lines(self) -> tuple[Line, ...]:
         return self.lines or tuple(map(Line, self.messages))

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import tostring
 
 from promptkit_nb.characters import without_lone_surrogates
+from promptkit_nb.rendering.formulas import MAX_FORMULA_CHARS, to_mathml
+from promptkit_nb.rendering.highlighting import highlight_styles, highlighted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from markdown_it import MarkdownIt
     from markdown_it.renderer import RendererHTML
@@ -27,15 +28,9 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
     from markdown_it.utils import EnvType, OptionsDict
-    from pygments.formatters import HtmlFormatter
-    from pygments.token import _TokenType
-
-MAX_FORMULA_CHARS = 2_000
 
 _CLOSERS = {"$$": "$$", r"\[": r"\]"}
-# Macros that call each other can expand forever.
-_MACRO = re.compile(r"\\(?:(?:re)?newcommand|providecommand|[gex]?def|(?:re)?newenvironment|DeclareMathOperator)")
-_ARG = re.compile(r"\\arg(?![A-Za-z])")  # a common function that latex2mathml does not know
+_INLINE_FORMULAS = {r"\(": (r"\)", "math_inline"), r"\[": (r"\]", "math_inline_double")}
 
 
 def add_math(parser: MarkdownIt) -> None:
@@ -49,7 +44,7 @@ def add_math(parser: MarkdownIt) -> None:
     parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     # The plugin's block rule does not know `\[` and does not interrupt a paragraph, which models expect.
     parser.block.ruler.at("math_block", _display, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    parser.inline.ruler.before("escape", "math_parentheses", _parentheses)
+    parser.inline.ruler.before("escape", "math_backslashed", _backslashed)
 
 
 def _display(state: StateBlock, start_line: int, end_line: int, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
@@ -73,124 +68,98 @@ def _display(state: StateBlock, start_line: int, end_line: int, silent: bool) ->
     return True
 
 
-def _parentheses(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
-    if not state.src.startswith(r"\(", state.pos):
+def _backslashed(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
+    opener = state.src[state.pos : state.pos + 2]
+    if opener not in _INLINE_FORMULAS:
         return False
-    close = state.src.find(r"\)", state.pos + 2, state.pos + 2 + MAX_FORMULA_CHARS)
+    closer, kind = _INLINE_FORMULAS[opener]
+    close = state.src.find(closer, state.pos + 2, state.pos + 2 + MAX_FORMULA_CHARS)
     if close < 0:
         return False
     if not silent:
-        token = state.push("math_inline", "math", 0)
-        token.content, token.markup = state.src[state.pos + 2 : close], r"\("
+        token = state.push(kind, "math", 0)
+        token.content, token.markup = state.src[state.pos + 2 : close], opener
     state.pos = close + 2
     return True
 
 
-@lru_cache(maxsize=256)
-def to_mathml(latex: str, *, display: bool = False) -> str:
-    r"""Return the formula as a ``<math>`` element, or its escaped source in ``<code>``.
+# HTML that models write into Markdown. Without attributes it cannot do anything; other tags stay text.
+_TAG = re.compile(r"<(/?)(br|sub|sup|kbd|mark|u|details|summary) ?(/?)>")
+_FOLDING = ("details", "summary")
+_MAX_TAGS = 200  # nh3 takes quadratic time for nested ones
 
-    The source is returned for broken LaTeX, LaTeX that defines macros, and more than 2,000 characters. Cached, because
-    a streaming answer is rendered again and again.
 
-    >>> to_mathml("x^2")
-    '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
+def _plain_tag(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
+    found = _TAG.match(state.src, state.pos) if state.src.startswith("<", state.pos) else None
+    if found is None or not _has_partner(state, found):
+        return False
+    if not silent:
+        state.env["tags"] = state.env.get("tags", 0) + 1
+        state.push("html_inline", "", 0).content = f"<{found[1]}{found[2]}>"
+    state.pos = found.end()
+    return True
+
+
+def _has_partner(state: StateInline, found: re.Match[str]) -> bool:
+    """Return whether a tag has a closing or opening one: prose may mention ``<u>``, and must not fold what follows."""
+    slash, name, end_slash = found.groups()
+    if state.env.get("tags", 0) >= _MAX_TAGS or (end_slash and name != "br"):
+        return False
+    if name == "br":
+        return not slash
+    if name not in _FOLDING:
+        before, after = (0, found.start()), (found.end(), state.posMax)
+        return state.src.find(f"<{name}>", *before) >= 0 if slash else state.src.find(f"</{name}>", *after) >= 0
+    if slash:
+        return f"<{name}>" in state.env["text"]
+    line = state.src[state.src.rfind("\n", 0, found.start()) + 1 : found.start()]
+    return not _TAG.sub("", line).strip() and f"</{name}>" in state.env["text"]
+
+
+_CJK = re.compile(
+    "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
+    "\U00016fe0-\U00018fff\U0001aff0-\U0001b2ff\U00020000-\U0003ffff]"
+)
+
+
+def _emphasis(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
+    """Read ``**`` beside Chinese, Japanese and Korean as their writers mean it: there are no blanks around it.
+
+    CommonMark decides by blanks and punctuation whether it opens or closes, and leaves ``**「重要」**な`` as is. Here
+    CJK characters count as letters, even if they are punctuation, and as blanks beside other punctuation.
     """
-    from latex2mathml.converter import convert_to_element  # noqa: PLC0415 - imported when first used
+    from markdown_it.rules_inline.emphasis import tokenize  # noqa: PLC0415 - imported when first used
 
-    source = f"<code>{html.escape(latex)}</code>"
-    if len(latex) > MAX_FORMULA_CHARS or _MACRO.search(latex):
-        return source
-    try:
-        root = convert_to_element(_ARG.sub(r"\\operatorname{arg}", latex), display="block" if display else "inline")
-    except Exception:  # noqa: BLE001 - on broken LaTeX the library raises all kinds of errors
-        return source
-    del root.attrib["xmlns"]
-    for element in root.iter():
-        element.text = html.unescape(element.text or "")  # the library writes symbols as character references
-    return tostring(root, encoding="unicode", short_empty_elements=False)
+    start = state.pos
+    if not tokenize(state, silent):
+        return False
+    before, after = state.src[start - 1 : start], state.src[state.pos : state.pos + 1]
+    if state.src[start] == "*" and (_CJK.match(before) or _CJK.match(after)):
+        for each in state.delimiters[start - state.pos :]:
+            each.open = not _is_blank(after) and (bool(_CJK.match(after)) or _is_free(before) or not _is_free(after))
+            each.close = not _is_blank(before) and (bool(_CJK.match(before)) or _is_free(after) or not _is_free(before))
+    return True
+
+
+def _is_blank(character: str) -> bool:
+    return not character or character.isspace()
+
+
+def _is_free(character: str) -> bool:
+    """Return whether a character is anything but a letter or digit of a script that separates words with blanks."""
+    return not character.isalnum() or bool(_CJK.match(character))
 
 
 MAX_MARKDOWN_CHARS = 200_000
-MAX_HIGHLIGHTED_CHARS = 20_000
-MAX_HIGHLIGHTING_S = 0.5
+MAX_LINES_AND_CELLS = 4_000
+MAX_INLINE_WORK = 15_000
+MAX_MARKS = 50_000
+MAX_CODE_CHARS = 60_000
+_CHARS_OF_A_BLOCK = 200  # starting to color takes as long as this many characters
+MAX_ALL_FORMULAS_CHARS = 20_000
 
-# For such a line or gap some lexers take quadratic time, in one step that cannot be interrupted.
-_UNLIKE_CODE = re.compile(r"[^\n]{1000}|\s{200}")
-
-# The colors of JupyterLab's editor, each with a fallback that is legible on white and on near black.
-_COLORS = {
-    "Comment": "var(--jp-mirror-editor-comment-color,#7c7c7c)",
-    "Keyword": "var(--jp-mirror-editor-keyword-color,#0a8a0a)",
-    "Operator.Word": "var(--jp-mirror-editor-keyword-color,#0a8a0a)",
-    "String": "var(--jp-mirror-editor-string-color,#cf4848)",
-    "Number": "var(--jp-mirror-editor-number-color,#1f8a5f)",
-    "Name.Builtin": "var(--jp-mirror-editor-builtin-color,#1f8a3f)",
-    "Name.Function": "var(--jp-mirror-editor-def-color,#3b7fdd)",
-    "Name.Class": "var(--jp-mirror-editor-def-color,#3b7fdd)",
-    "Name.Decorator": "var(--jp-mirror-editor-meta-color,#a94fd8)",
-    "Name.Tag": "var(--jp-mirror-editor-tag-color,#1f8a3f)",
-    "Name.Attribute": "var(--jp-mirror-editor-attribute-color,#3b7fdd)",
-    "Generic.Deleted": "var(--jp-mirror-editor-error-color,#e04040)",
-    "Generic.Inserted": "var(--jp-mirror-editor-string-2-color,#1f8a3f)",
-}
-
-
-@lru_cache(maxsize=256)
-def highlighted(code: str, language: str) -> str:
-    """Return the code as escaped HTML, colored by ``<span style="…">`` if Pygments knows the language (lower case).
-
-    Not colored: more than 20,000 characters, a line of 1,000 characters, 200 blanks in a row, and code that takes
-    Pygments more than half a second. Cached, because a streaming answer is rendered again and again.
-
-    >>> highlighted("x < 1", "no such language")
-    'x &lt; 1'
-    """
-    if language not in _languages() or len(code) > MAX_HIGHLIGHTED_CHARS or _UNLIKE_CODE.search(code):
-        return html.escape(code)
-    from pygments import format as write  # noqa: PLC0415 - imported when first used
-    from pygments.lexers import get_lexer_by_name  # noqa: PLC0415 - imported when first used
-
-    lexer = get_lexer_by_name(language, stripnl=False)
-    try:
-        return str(write(_with_deadline(lexer.get_tokens(code)), _formatter()))
-    except TimeoutError:
-        return html.escape(code)
-
-
-def highlight_styles() -> set[str]:
-    """Return every value of a ``style`` attribute in the output of ``highlighted``."""
-    return {f"color: {color}" for color in _COLORS.values()}
-
-
-def _with_deadline(tokens: Iterable[tuple[_TokenType, str]]) -> Iterator[tuple[_TokenType, str]]:
-    """Yield the tokens until the deadline, in CPU time of this thread: the load of the machine does not count."""
-    deadline = time.thread_time() + MAX_HIGHLIGHTING_S
-    for token in tokens:
-        if time.thread_time() > deadline:
-            raise TimeoutError
-        yield token
-
-
-@lru_cache(maxsize=1)
-def _languages() -> frozenset[str]:
-    """Return the names of Pygments' own languages: a model must not be able to import plugins."""
-    from pygments.lexers import get_all_lexers  # noqa: PLC0415 - imported when first used
-
-    return frozenset(alias for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases)
-
-
-@lru_cache(maxsize=1)
-def _formatter() -> HtmlFormatter[str]:
-    from pygments.formatters import HtmlFormatter  # noqa: PLC0415 - imported when first used
-    from pygments.style import Style  # noqa: PLC0415 - imported when first used
-    from pygments.token import string_to_tokentype  # noqa: PLC0415 - imported when first used
-
-    class NotebookStyle(Style):
-        styles = {string_to_tokentype(kind): color for kind, color in _COLORS.items()}  # noqa: RUF012 - Pygments' way
-
-    return HtmlFormatter(style=NotebookStyle, noclasses=True, nowrap=True)
-
+_PAIRED_MARK = re.compile(r"[\[\]*_~!]")  # takes the parser three times as long as another mark
+_MARK = re.compile(r"[\[\]*_~!`<&\\$^%+:=>@{}-]")
 
 # JupyterLab and nbconvert pass `$…$` in HTML outputs to MathJax, one more interpreter of the model's text. The two
 # "ignore" classes (MathJax 3 and 2) turn it off: formulas are MathML already, and other dollars stay dollars. The box
@@ -201,19 +170,29 @@ _OPEN_BOX = (
 )
 _CLOSE_BOX = "</div>"
 
-_PRE_STYLE = (
-    "white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0 0 1em;padding:8px;border-radius:4px;"
-    "background-color:rgba(128,128,128,0.1)"
-)
-_CODE_STYLE = "background:none;padding:0"  # in a <pre>, JupyterLab gives every line its own background
+# `answer.css` is the style. The inline styles are for pages without it, such as a notebook that is not trusted.
+_PRE_STYLE = "white-space:pre;overflow-x:auto;padding:8px 10px;border-radius:4px;background-color:rgba(128,128,128,.06)"
+_TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
+_CODE_STYLE = "background:none;padding:0;white-space:pre"  # in a <pre>, JupyterLab wraps it, and colors every line
 _SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
-_FORMULA_STYLE = f"{_SCROLL_STYLE};margin:0 0 1em"
 _IMAGE_STYLE = "max-width:100%"
-_LIST_STYLE = "padding:0 2em"  # room for bullets on both sides; JupyterLab leaves room on the left only
+_HIDDEN = "display:none"
+_TASK_STYLE = "list-style:none"
+_HEADING_SIZES = {"h1": 18, "h2": 16, "h3": 14}
+_HEADING_STYLES = {tag: f"font-size:{size}px;font-weight:600" for tag, size in _HEADING_SIZES.items()}
+_LIST_STYLE = "padding:0 22px"  # room for bullets on both sides; JupyterLab leaves room on the left only
 _PARAGRAPH_STYLE = "text-align:start"  # JupyterLab aligns to the left
-_BLOCK_STYLES = {"bullet_list_open": _LIST_STYLE, "ordered_list_open": _LIST_STYLE, "paragraph_open": _PARAGRAPH_STYLE}
+_BLOCK_STYLES = {
+    "bullet_list_open": _LIST_STYLE,
+    "ordered_list_open": _LIST_STYLE,
+    "paragraph_open": _PARAGRAPH_STYLE,
+    "th_open": _PARAGRAPH_STYLE,
+    "td_open": _PARAGRAPH_STYLE,
+}
 
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Hebrew, Arabic and related scripts
+_TASKS = {"[ ] ": ("☐", "not done"), "[x] ": ("☑", "done"), "[X] ": ("☑", "done")}
+_LANGUAGE = re.compile(r"[\w+#.-]{1,30}")
 
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s\"'<>\\^`{|}]+", re.IGNORECASE)
 DATA_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
@@ -231,20 +210,39 @@ def _exactly(*values: str) -> re.Pattern[str]:
 
 
 _AUTO = {"dir": _exactly("auto")}
-_CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:right")}
+_CELL = {"style": _exactly("text-align:left", "text-align:center", "text-align:right", _PARAGRAPH_STYLE), **_AUTO}
 
 # Every allowed tag, its attributes, and the pattern that the whole value of each must match.
 _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
-    **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "li", "table", "thead", "tbody", "tr")},
+    **{tag: {} for tag in ("br", "hr", "em", "strong", "s", "table", "thead", "tbody", "tr")},
+    **{tag: {} for tag in ("sub", "sup", "kbd", "mark", "u", "details", "summary")},
     "p": {"style": _exactly(_PARAGRAPH_STYLE), **_AUTO},
-    **dict.fromkeys(("blockquote", "h1", "h2", "h3", "h4", "h5", "h6"), _AUTO),
+    "blockquote": _AUTO,
+    "li": {"style": _exactly(_TASK_STYLE)},
     "ul": {"style": _exactly(_LIST_STYLE), **_AUTO},
     "ol": {"style": _exactly(_LIST_STYLE), "start": re.compile(r"\d{1,9}"), **_AUTO},
     "th": _CELL,
     "td": _CELL,
-    "div": {"style": _exactly(_SCROLL_STYLE, _FORMULA_STYLE)},
-    "pre": {"style": _exactly(_PRE_STYLE)},
+    "div": {
+        "class": _exactly("pk-h1", "pk-h2", "pk-h3", "pk-code", "pk-language", "pk-formula"),
+        "style": _exactly(_SCROLL_STYLE, *_HEADING_STYLES.values()),
+        "role": _exactly("heading"),
+        "aria-level": re.compile("[3-6]"),
+        **_AUTO,
+    },
+    "pre": {
+        "style": _exactly(_PRE_STYLE),
+        "tabindex": _exactly("0"),
+        "role": _exactly("group"),
+        "aria-label": re.compile(rf"code(?: {_LANGUAGE.pattern})?"),
+    },
     "code": {"style": _exactly(_CODE_STYLE)},
+    "span": {
+        "class": _exactly("pk-math", "pk-latex"),
+        "style": _exactly(_HIDDEN, *highlight_styles()),
+        "role": _exactly("img"),
+        "aria-label": _exactly("done", "not done"),
+    },
     "img": {"src": DATA_IMAGE, "alt": _ANYTHING, "style": _exactly(_IMAGE_STYLE)},
     "a": {"href": _LINK},
     "math": {"display": _exactly("block", "inline")},
@@ -277,23 +275,55 @@ _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
 def to_html(text: str) -> str:
     r"""Return the model's Markdown as sanitized HTML, in one ``<div class="promptkit-markdown">``.
 
-    CommonMark with tables, strikethrough and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``). Raw HTML is shown as
-    text; Hebrew and Arabic run from right to left. Links lead to http, https and mailto only and open in a new tab; any
-    other address is shown as text. Only ``data:`` images are shown (png, jpeg, gif, webp); a remote image becomes its
-    alternative text and address. Broken LaTeX, and LaTeX that defines macros, is shown as code.
+    CommonMark with tables, strikethrough, task lists and LaTeX (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``); bold text
+    ends before Chinese, Japanese and Korean punctuation, too. HTML is shown as text, except the tags br, sub, sup, kbd,
+    mark, u, details and summary without attributes. Hebrew and Arabic run from right to left. Links lead to http,
+    https and mailto only and open in a new tab; any other address is shown as text. Only ``data:`` images are shown
+    (png, jpeg, gif, webp); a remote image becomes its alternative text and address. Headings are ``<div>`` elements,
+    so that they do not enter the notebook's table of contents. Broken LaTeX, and LaTeX that defines macros, is shown
+    as code. ``answer_style`` is the style that the HTML needs once on its page; without it, it is plain but readable.
 
     Any text is accepted, including unfinished Markdown, and the same text always gives the same HTML. What would take
-    too long is not formatted: more than 200,000 characters become one ``<pre>``; code is not colored if it has more
-    than 20,000 characters, a line of 1,000 characters or 200 blanks in a row, or takes Pygments more than half a
-    second; a formula of more than 2,000 characters is shown as its source.
+    too long is not formatted: more than 200,000 characters, or 4,000 line breaks and pipes outside code, become one
+    ``<pre>``; paragraphs after 5,000 marks such as ``*`` and ``[``, or 15,000 others, are plain text; code is not
+    colored after 60,000 characters of it, and neither is a block of more than 20,000 characters, with a line of 1,000
+    characters or 200 blanks in a row, or that takes Pygments more than 0.2 s; formulas after 20,000 characters, or of
+    more than 2,000, are shown as their source.
 
     >>> "<strong>bold</strong>" in to_html("**bold**")
     True
     """
     text = without_lone_surrogates(text)
-    if len(text) > MAX_MARKDOWN_CHARS:
-        return f'{_OPEN_BOX}<pre style="{_PRE_STYLE}">{html.escape(text)}</pre>{_CLOSE_BOX}'
-    return _OPEN_BOX + _sanitizer()(_parser().render(text)) + _CLOSE_BOX
+    if len(text) > MAX_MARKDOWN_CHARS or _takes_too_long(text):
+        return f'{_OPEN_BOX}<pre style="{_TEXT_STYLE}">{html.escape(text)}</pre>{_CLOSE_BOX}'
+    return _OPEN_BOX + _sanitizer()(_parser().render(text, {"text": text})) + _CLOSE_BOX
+
+
+@lru_cache(maxsize=1)
+def answer_style() -> str:
+    """Return the ``<style>`` element of answers."""
+    return f"<style>{answer_css()}</style>"
+
+
+@lru_cache(maxsize=1)
+def answer_css() -> str:
+    """Return the style sheet of answers, on one line: every answer in a notebook has a copy."""
+    css = re.sub(r"/\*.*?\*/", "", (Path(__file__).parent / "answer.css").read_text("utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s*([{};,])\s*", r"\1", re.sub(r"\s+", " ", css)).replace(": ", ":").replace(";}", "}").strip()
+
+
+# A whole block of code, or one that has only begun.
+_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def _takes_too_long(text: str) -> bool:
+    if not _has_too_many(text):
+        return False
+    return _has_too_many(_FENCED.sub("", text))
+
+
+def _has_too_many(text: str) -> bool:
+    return text.count("\n") + text.count("|") > MAX_LINES_AND_CELLS or len(_MARK.findall(text)) > MAX_MARKS
 
 
 def code_blocks(text: str) -> list[str]:
@@ -310,17 +340,16 @@ def _sanitizer() -> Callable[[str], str]:
     """Return nh3 with the allowlist: it alone decides what HTML may leave this module."""
     import nh3  # noqa: PLC0415 - imported when first used
 
-    allowed = {**_ATTRIBUTES, "span": {"style": _exactly(*highlight_styles())}}
     fixed = {("a", "rel"): "noopener noreferrer nofollow", ("a", "target"): "_blank"}
 
     def checked(tag: str, attribute: str, value: str) -> str | None:
         # nh3 keeps the attribute if this raises, so it must not.
-        pattern = allowed.get(tag, {}).get(attribute)
+        pattern = _ATTRIBUTES.get(tag, {}).get(attribute)
         return value if fixed.get((tag, attribute)) == value or (pattern and pattern.fullmatch(value)) else None
 
     cleaner = nh3.Cleaner(
-        tags=set(allowed),
-        attributes={tag: set(attributes) for tag, attributes in allowed.items() if attributes},
+        tags=set(_ATTRIBUTES),
+        attributes={tag: set(attributes) for tag, attributes in _ATTRIBUTES.items() if attributes},
         attribute_filter=checked,
         url_schemes={"http", "https", "mailto", "data"},
         link_rel=fixed["a", "rel"],
@@ -335,11 +364,43 @@ def _parser() -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     add_math(parser)
+    parser.inline.ruler.at("emphasis", _emphasis)
+    parser.inline.ruler.before("autolink", "plain_tag", _plain_tag)
+    parser.core.ruler.at("inline", _parse_inline)
+    parser.core.ruler.push("tasks", _find_tasks)
     parser.core.ruler.push("directions", _choose_directions)
     parser.validateLink = _is_allowed  # type: ignore[method-assign]  # markdown-it's documented way to narrow it
     for rule, render in _RENDER_RULES.items():
         parser.add_render_rule(rule, render)
     return parser
+
+
+def _parse_inline(state: StateCore) -> None:
+    """Parse the text of each block; after very many marks, leave it as it is."""
+    from markdown_it.token import Token  # noqa: PLC0415 - imported when first used
+
+    work = 0
+    for token in state.tokens:
+        if token.type != "inline":
+            continue
+        work += len(_MARK.findall(token.content)) + 2 * len(_PAIRED_MARK.findall(token.content))
+        token.children = []
+        if work <= MAX_INLINE_WORK:
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+        else:
+            token.children.append(Token("text", "", 0, content=token.content))
+
+
+def _find_tasks(state: StateCore) -> None:
+    """Show ``[ ]`` and ``[x]`` at the beginning of list items as boxes."""
+    for item, _, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type != "list_item_open" or not inline.children or inline.children[0].type != "text":
+            continue
+        mark = _TASKS.get(inline.children[0].content[:4])
+        if mark is not None:
+            item.attrSet("style", _TASK_STYLE)
+            inline.children[0].content = inline.children[0].content[4:]
+            inline.children.insert(0, type(inline)("task", "", 0, content=mark[0], info=mark[1]))
 
 
 def _choose_directions(state: StateCore) -> None:
@@ -348,8 +409,8 @@ def _choose_directions(state: StateCore) -> None:
         return
     for token in state.tokens:
         if token.type in _BLOCK_STYLES:
-            token.attrSet("style", _BLOCK_STYLES[token.type])
-        if token.level == 0 and token.nesting == 1:
+            token.attrs.setdefault("style", _BLOCK_STYLES[token.type])
+        if (token.level == 0 and token.nesting == 1) or token.tag in ("th", "td"):
             token.attrSet("dir", "auto")
 
 
@@ -357,11 +418,15 @@ def _is_allowed(url: str) -> bool:
     return bool(_LINK.fullmatch(url) or DATA_IMAGE.fullmatch(url))
 
 
-def _render_code(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+def _render_code(_: object, tokens: Sequence[Token], index: int, __: object, env: EnvType) -> str:
     token = tokens[index]
-    language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
-    code = highlighted(token.content, language.lower())
-    return f'<pre style="{_PRE_STYLE}"><code style="{_CODE_STYLE}">{code}</code></pre>\n'
+    found = _LANGUAGE.match(token.info.strip())
+    language = found[0] if found else ""
+    env["code"] = env.get("code", 0) + len(token.content) + _CHARS_OF_A_BLOCK
+    code = highlighted(token.content, language.lower() if env["code"] <= MAX_CODE_CHARS else "")
+    label = f'<div class="pk-language">{html.escape(language)}</div>' if language else ""
+    opened = f'<pre style="{_PRE_STYLE}" tabindex="0" role="group" aria-label="{f"code {language}".strip()}">'
+    return f'<div class="pk-code">{label}{opened}<code style="{_CODE_STYLE}">{code}</code></pre></div>\n'
 
 
 def _render_image(
@@ -375,15 +440,36 @@ def _render_image(
     return f"{alternative} ({html.escape(source)})" if alternative else html.escape(source)
 
 
-def _render_formula(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+def _render_formula(_: object, tokens: Sequence[Token], index: int, __: object, env: EnvType) -> str:
+    """Show a formula, with its source for pages that remove ``<math>``; both are shown or hidden by the style."""
     token = tokens[index]
-    formula = to_mathml(token.content.strip(), display=token.type != "math_inline")
-    return f'<div style="{_FORMULA_STYLE}">{formula}</div>\n' if token.type == "math_block" else formula
+    latex = token.content.strip()
+    env["formulas"] = env.get("formulas", 0) + len(latex)
+    source = f"<code>{html.escape(latex)}</code>"
+    is_short = env["formulas"] <= MAX_ALL_FORMULAS_CHARS
+    formula = to_mathml(latex, display=token.type != "math_inline") if is_short else source
+    if formula != source:
+        formula = f'<span class="pk-math" style="{_HIDDEN}">{formula}</span><span class="pk-latex">{source}</span>'
+    is_block = token.type == "math_block"
+    return f'<div class="pk-formula" style="{_SCROLL_STYLE}">{formula}</div>\n' if is_block else formula
+
+
+def _render_task(token: Token) -> str:
+    return f'<span role="img" aria-label="{token.info}">{token.content}</span> '
+
+
+def _render_heading(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+    token = tokens[index]
+    kind = min(token.tag, "h3")
+    level = min(int(token.tag[1]) + 2, 6)
+    direction = ' dir="auto"' if "dir" in token.attrs else ""
+    return f'<div class="pk-{kind}" role="heading" aria-level="{level}" style="{_HEADING_STYLES[kind]}"{direction}>'
 
 
 def _render_cell(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
     token = tokens[index]  # JupyterLab aligns cells to the right by default
-    return f'<{token.tag} style="{token.attrs.get("style", "text-align:left")}">'
+    direction = ' dir="auto"' if "dir" in token.attrs else ""
+    return f'<{token.tag} style="{token.attrs.get("style", "text-align:left")}"{direction}>'
 
 
 _RENDER_RULES: Mapping[str, Callable[..., str]] = {
@@ -393,6 +479,10 @@ _RENDER_RULES: Mapping[str, Callable[..., str]] = {
     "math_inline": _render_formula,
     "math_inline_double": _render_formula,
     "math_block": _render_formula,
+    "heading_open": _render_heading,
+    "heading_close": lambda *_: "</div>\n",
+    "html_inline": lambda _, tokens, index, *__: tokens[index].content,
+    "task": lambda _, tokens, index, *__: _render_task(tokens[index]),
     "table_open": lambda *_: f'<div style="{_SCROLL_STYLE}"><table>\n',
     "table_close": lambda *_: "</table></div>\n",
     "th_open": _render_cell,

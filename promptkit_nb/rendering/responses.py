@@ -9,8 +9,8 @@ from typing import Literal, cast, get_args
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.rendering.markdown import to_html
-from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, receipt_of, thinking_words
+from promptkit_nb.rendering.markdown import answer_style, to_html
+from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, Receipt, note_html, thinking_words
 from promptkit_nb.turns import Turn, Usage
 
 ThinkingMode = Literal["fold", "show", "hide"]
@@ -86,15 +86,25 @@ class Response:
         return terminal_text(self.content)
 
     def _repr_html_(self) -> str:
-        thinking = thinking_html(self.reasoning or "", thinking_words(self))
-        return thinking + answer_html(self.content, receipt_of(self, self.conversation_id), self.warnings)
+        receipt = Receipt.of(self, self.conversation_id)
+        return answer_html(self.content, receipt, self.warnings, (self.reasoning or "", thinking_words(self)))
 
 
-def answer_html(text: str, footer: str, warnings: tuple[str, ...] = ()) -> str:
-    """Return a model's text with its warnings and a footer as HTML that cannot execute or fetch anything."""
-    lines = [f"⚠ {warning}" for warning in warnings] + [footer]
-    below = "".join(note_html(line, "margin-top:0.4em") for line in lines if line)
-    return f"{to_html(text) if text else ''}{below}"
+def answer_html(
+    text: str,
+    receipt: Receipt | None,
+    warnings: tuple[str, ...] = (),
+    reasoning: tuple[str, str] = ("", ""),
+    thinking: ThinkingMode = "fold",
+) -> str:
+    """Return a model's text with its warnings and receipt as HTML that cannot execute or fetch anything.
+
+    ``reasoning`` is what the model thought, and the words on its fold; ``thinking`` is how to show it.
+    """
+    above = thinking_html(*reasoning, thinking)
+    style = answer_style() if text or above else ""
+    below = "".join(note_html(f"⚠ {warning}", "margin-top:2px") for warning in warnings)
+    return f"{style}{above}{to_html(text) if text else ''}{below}{receipt.html() if receipt else ''}"
 
 
 def check_thinking(mode: object) -> ThinkingMode:

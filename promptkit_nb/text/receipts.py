@@ -6,6 +6,8 @@ makes ``javascript:`` links. The ids, model names and warnings in these lines co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -14,21 +16,46 @@ from promptkit_nb.frontend import is_batch
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
-    from decimal import Decimal
+    from collections.abc import Iterator
 
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Usage
 
 MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'
-SMALL_STYLE = "color:var(--jp-ui-font-color2,#666);font-size:85%"
+SMALL_STYLE = "color:var(--jp-ui-font-color2,#767676);font-size:12px"
 
 
-def note_html(line: str, style: str = "") -> str:
-    """Return a line as a small gray ``<div>``; ``style`` is added to its style."""
-    return f'<div {MATH_OFF} style="{SMALL_STYLE}{style and ";" + style}">{escape(line)}</div>'
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The line below an answer: ``short`` on a page, with all of ``text`` in its tooltip; ``text`` elsewhere."""
+
+    short: str
+    text: str
+
+    @classmethod
+    def of(cls, response: Response, conversation_id: str, *, turns_below: int = 0) -> Receipt:
+        """Return the receipt of an answer."""
+        short = " · ".join([short_receipt_of(response), *_remarks(response, turns_below)])
+        return cls(short, receipt_of(response, conversation_id, turns_below=turns_below))
+
+    def plus(self, remark: str) -> Receipt:
+        """Return the receipt with a remark at its end."""
+        return Receipt(f"{self.short} · {remark}", f"{self.text} · {remark}")
+
+    def html(self) -> str:
+        """Return the line as HTML."""
+        title = "" if self.short == self.text else self.text
+        return note_html(self.short, "margin-top:2px", title=title)
+
+
+def note_html(line: str, style: str = "", *, title: str = "") -> str:
+    """Return a line as a small gray ``<div>`` with a tooltip; ``style`` is added to its style."""
+    tooltip = f' title="{escape(title)}"' if title else ""
+    return f'<div {MATH_OFF} style="{SMALL_STYLE}{style and ";" + style}"{tooltip}>{escape(line)}</div>'
 
 
 _CENT_DIGITS = 4
+_LEAST_USD = Decimal("0.0001")
 
 
 def usd_text(cost: Decimal | None) -> str:
@@ -76,7 +103,7 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
 
 
 def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0) -> str:
-    """Return the receipt: ``model · in/out tokens · cost · seconds · conversation``.
+    """Return all of the receipt: ``model · in/out tokens · cost · seconds · conversation``.
 
     A replayed answer adds what it saved, and one that made later turns stale adds their number. A batch run leaves out
     the seconds and the conversation, so that the same run gives the same output. An empty id is left out, too.
@@ -88,17 +115,44 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
         *_cost_words(response),
     ]
     if not is_batch():
-        parts += [f"{response.latency_ms / 1000:.1f} s", *filter(None, [conversation_id])]
+        parts += [_seconds(response), *filter(None, [conversation_id])]
+    return one_line(" · ".join([*parts, *_remarks(response, turns_below)]))
+
+
+def short_receipt_of(response: Response) -> str:
+    """Return ``model · cost · seconds``, or what a replayed answer saved; a batch run leaves out the seconds."""
+    if response.replayed:
+        saved = [f"saved {small_usd_text(response.saved)}"] if response.saved else []
+        return one_line(" · ".join([response.model, "stored answer", *saved]))
+    seconds = [] if is_batch() else [_seconds(response)]
+    return one_line(" · ".join([response.model, small_usd_text(response.cost), *seconds]))
+
+
+def small_usd_text(cost: Decimal | None) -> str:
+    """Return ``usd_text`` at a glance: what is below a hundredth of a cent is not told exactly.
+
+    >>> from decimal import Decimal
+    >>> small_usd_text(Decimal("0.0019")), small_usd_text(Decimal("0.000045"))
+    ('$0.0019', '<$0.0001')
+    """
+    return "<$0.0001" if cost is not None and 0 < cost < _LEAST_USD else usd_text(cost)
+
+
+def _seconds(response: Response) -> str:
+    return f"{response.latency_ms / 1000:.1f} s"
+
+
+def _remarks(response: Response, turns_below: int) -> Iterator[str]:
+    """Yield what is unusual: why an answer ended, what was left out, which turns it made stale, where it belongs."""
     if response.finish_reason not in USUAL_REASONS:
-        parts += filter(None, [ending_words(response.finish_reason)])
+        yield from filter(None, [one_line(ending_words(response.finish_reason))])
     if response.truncated:
-        parts.append(f"{counted(response.truncated, 'turn')} left out")
+        yield f"{counted(response.truncated, 'turn')} left out"
     if response.stale_turns:
         verb = "was" if response.stale_turns == 1 else "were"
-        parts.append(f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change")
+        yield f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change"
     if turns_below:
-        parts.append(f"said after {counted(turns_below, 'turn')} that {'is' if turns_below == 1 else 'are'} below")
-    return one_line(" · ".join(parts))
+        yield f"said after {counted(turns_below, 'turn')} that {'is' if turns_below == 1 else 'are'} below"
 
 
 def tokens_text(usage: Usage) -> str:

@@ -43,10 +43,14 @@ ELEMENTS = """() => [...document.querySelectorAll('.promptkit-markdown *')].map(
     element => [element.localName, [...element.attributes].map(attribute => attribute.name)])"""
 
 HTML_TAGS = (
-    "p br hr em strong s blockquote ul ol li code pre h1 h2 h3 h4 h5 h6 table thead tbody tr th td div span a img"
+    "p br hr em strong s blockquote ul ol li code pre table thead tbody tr th td div span a img "
+    "sub sup kbd mark u details summary"
 )
 MATH_TAGS = "math mrow mi mn mo mtext mstyle mfrac msup msub mspace"
-ATTRIBUTES = "style href rel target src alt start display displaystyle scriptlevel stretchy mathcolor"
+ATTRIBUTES = (
+    "class role tabindex aria-label aria-level style href rel target src alt start "
+    "display displaystyle scriptlevel stretchy mathcolor"
+)
 
 
 def foreign_requests(page: Page, lab: LabServer) -> list[str]:
