@@ -136,7 +136,7 @@ def test_short_receipt_of_a_stored_answer_tells_what_it_saved() -> None:
 
 def test_answer_without_text_is_its_receipt() -> None:
     """There is no empty box above it."""
-    assert answer_html("", Receipt("waiting 2 s: <busy>", "waiting 2 s: <busy>")) == (
+    assert answer_html("", Receipt.line("waiting 2 s: <busy>")) == (
         '<div class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#767676);font-size:12px;'
         'margin-top:2px">waiting 2 s: &lt;busy&gt;</div>'
     )

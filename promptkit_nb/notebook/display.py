@@ -191,7 +191,7 @@ class AnswerDisplay:
         from promptkit_nb.rendering.responses import answer_html  # noqa: PLC0415 - %load_ext takes no time for it
 
         above = reasoning[1] if reasoning[0] and self._thinking != "hide" else ""
-        receipt = footer if isinstance(footer, Receipt) else Receipt(footer, footer)
+        receipt = footer if isinstance(footer, Receipt) else Receipt.line(footer)
         shown = [above, printable(text), _below(receipt.text, warnings)]
         bundle = {
             "text/plain": "\n\n".join(filter(None, shown)),

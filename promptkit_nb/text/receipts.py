@@ -16,7 +16,7 @@ from promptkit_nb.frontend import is_batch
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Usage
@@ -37,6 +37,11 @@ class Receipt:
         """Return the receipt of an answer."""
         short = " · ".join([short_receipt_of(response), *_remarks(response, turns_below)])
         return cls(short, receipt_of(response, conversation_id, turns_below=turns_below))
+
+    @classmethod
+    def line(cls, text: str) -> Receipt:
+        """Return a line that is the same everywhere."""
+        return cls(text, text)
 
     def plus(self, remark: str) -> Receipt:
         """Return the receipt with a remark at its end."""
@@ -88,8 +93,10 @@ def amount_text(usd: Decimal) -> str:
     return f"${whole}.{fraction.rstrip('0'):0<2}"
 
 
-def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
-    """Return a sum of costs to read, with the number of turns it does not include.
+def total_text(
+    cost: Decimal | None, unpriced_turns: int, *, text_of: Callable[[Decimal | None], str] = usd_text
+) -> str:
+    """Return a sum of costs to read, as ``text_of`` writes it, with the number of turns it does not include.
 
     >>> from decimal import Decimal
     >>> total_text(Decimal("0.12"), 3)
@@ -98,8 +105,8 @@ def total_text(cost: Decimal | None, unpriced_turns: int) -> str:
     if cost is None:
         return "price unknown"
     if not unpriced_turns:
-        return usd_text(cost)
-    return f"{usd_text(cost)} + {counted(unpriced_turns, 'turn')} without a price"
+        return text_of(cost)
+    return f"{text_of(cost)} + {counted(unpriced_turns, 'turn')} without a price"
 
 
 def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0) -> str:

@@ -26,8 +26,10 @@ answer = ConversationManager(DemoProvider()).new_conversation(conversation_id="s
 replace(answer, content={ANSWER!r})"""
 
 HEADINGS = "() => [...document.querySelectorAll('.jp-TableOfContents-content .jp-tocItem')].map(item => item.innerText)"
+RIGHT = "element => element.getBoundingClientRect().right"
 BOX = """selector => {
-    const element = document.querySelector(`.jp-OutputArea-output ${selector}`), style = getComputedStyle(element);
+    const element = document.querySelector(`.jp-OutputArea-output:has(.pk-code) ${selector}`);
+    const style = getComputedStyle(element);
     return {font: style.fontSize, width: element.offsetWidth, lines: element.offsetHeight, scroll: element.scrollWidth,
             right: element.getBoundingClientRect().right};
 }"""
@@ -86,9 +88,10 @@ def test_sizes_and_widths(lab: LabServer, page: Page, tmp_path: Path) -> None:
         ".pk-h1": "18px", ".pk-h2": "16px", ".pk-h3": "14px", "p": "14px", "pre": "13px", "pre code": "13px",
     }  # fmt: skip
     assert page.evaluate(BOX, "p")["width"] <= 728
-    editor = page.locator(".jp-CodeCell .jp-InputArea-editor").last.bounding_box() or {}
-    assert abs(page.evaluate(BOX, ".pk-code")["right"] - (editor["x"] + editor["width"])) <= 2
+    editor_right = page.locator(".jp-CodeCell .jp-InputArea-editor").last.evaluate(RIGHT)
+    assert abs(page.evaluate(BOX, ".pk-code")["right"] - editor_right) <= 2
 
+    page.evaluate("() => { jupyterapp.shell.collapseLeft(); }")
     page.set_viewport_size({"width": 420, "height": 900})
     page.wait_for_timeout(500)
     code = page.evaluate(BOX, "pre")
