@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promptkit_nb import ConversationManager, DemoProvider
+from promptkit_nb import ConversationManager, DemoProvider, StoreUnavailableError
 from promptkit_nb.notebook.display import NOT_STORED, AnswerDisplay
 from promptkit_nb.providers.base import TextDelta
 
@@ -56,3 +56,25 @@ def test_answer_that_a_bug_in_the_provider_ends_is_shown_as_not_stored(monkeypat
     with pytest.raises(RuntimeError, match="no ChatRequest today"):
         display.follow(ConversationManager(provider=Broken()).new_conversation().stream("Hi"), "talk")
     assert shown == [("half", NOT_STORED)]
+
+
+def test_waiting_line_does_not_outlast_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stores conversations may take seconds to fail."""
+    shown: list[tuple[str, ...]] = []
+    display = AnswerDisplay()
+    display._can_update = True
+    conv = ConversationManager(provider=DemoProvider()).new_conversation()
+
+    def show(*values: str, **_: object) -> None:
+        shown.append(values)
+        display._handle = "a display"
+
+    def fail(*_: object, **__: object) -> None:
+        display.waiting(8, "the server is busy")
+        raise StoreUnavailableError("The server is gone.")
+
+    monkeypatch.setattr(display, "_show", show)
+    monkeypatch.setattr("promptkit_nb.chat.budgets.Spending.open", fail)
+    with pytest.raises(StoreUnavailableError):
+        display.follow(conv.stream("Hi"), "talk")
+    assert shown[-1] == ("", NOT_STORED)

@@ -83,25 +83,24 @@ class AnswerDisplay:
         pieces = iter(stream)  # keep a reference: garbage collection would end the stream and lose its errors
         ticker = None if self._quiet or not self._can_update else _Ticker(lambda: self._tick(stream))
         try:
-            for piece in pieces:
-                self._piece(piece, stream)
+            try:
+                for piece in pieces:
+                    self._piece(piece, stream)
+            finally:
+                if ticker is not None:
+                    ticker.stop()
+                with self._showing:  # so that a running tick shows nothing after the end
+                    self._is_over = True
         except KeyboardInterrupt:
             stream.close()
             raise self._stopped(stream, conversation_id) from None
-        except StoreError as error:
-            if error.response is None:
-                raise
-            self._answered(error.response, self._receipt(error.response, conversation_id).plus("not stored"))
-            raise
-        except Exception:
-            if stream.text or self._handle is not None:
+        except Exception as error:
+            response = error.response if isinstance(error, StoreError) else None
+            if response is not None:
+                self._answered(response, self._receipt(response, conversation_id).plus("not stored"))
+            elif stream.text or self._handle is not None:
                 self._finish(stream.text, NOT_STORED, reasoning=(stream.reasoning, "thought"))
             raise
-        finally:
-            if ticker is not None:
-                ticker.stop()
-                with self._showing:  # so that a running tick shows nothing afterwards
-                    self._is_over = True
         if stream.response is not None:
             self._mark(stream.response)
             self._answered(stream.response, self._receipt(stream.response, conversation_id))
