@@ -8,6 +8,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -177,8 +178,10 @@ def test_an_unknown_name_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{{ frame.head() }}", "{{ frame.head() }} is a call, and calls are not allowed here"),
-        ("{{ unknown(1).x }}", "{{ unknown(1).x }} is a call, and calls are not allowed here"),
+        (
+            "{{ frame.query('n > 1') }}",
+            "{{ frame.query('n > 1') }} calls DataFrame.query(), which is not one of the calls that are allowed here",
+        ),
         ("{{ rows[i] }}", "{{ rows[i] }} uses the index [i], which is not a literal"),
         ("{{ frame[frame.n > 1] }}", "{{ frame[frame.n > 1] }} uses the index [frame.n > 1], which is not a literal"),
         ("{{ a + b * 2 }}", "{{ a + b * 2 }} is a computation, and computations are not allowed here"),
@@ -188,8 +191,10 @@ def test_an_unknown_name_is_an_error_that_names_it() -> None:
 )
 def test_computations_and_private_attributes_are_errors(text: str, why: str) -> None:
     """It is probably meant to be evaluated, so it is not sent as typed."""
-    assert (
-        error_of(text) == f"{why}. Assign the value to a variable and use that, or add --raw to send braces as typed."
+    source = text.removeprefix("{{ ").removesuffix(" }}")
+    assert error_of(text) == (
+        f"{why}. Two lines do it: value = {source} in a cell, and {{{{ value }}}} here; or add --raw to send braces as "
+        "typed."
     )
 
 
@@ -216,7 +221,7 @@ def test_failing_lookups_are_errors_with_their_cause(text: str, why: str) -> Non
 def test_expressions_run_no_code() -> None:
     """Not even inside an item."""
     calls: list[str] = []
-    assert "is a call" in error_of("{{ log('x') }}", log=calls.append)
+    assert "calls log()" in error_of("{{ log('x') }}", log=calls.append)
     assert "is not a literal" in error_of("{{ rows[log('x')] }}", log=calls.append)
     assert calls == []
 
@@ -263,6 +268,8 @@ def test_a_frame_becomes_shape_dtypes_and_rows() -> None:
     assert filled("{{ frame }}", frame=frame).splitlines() == [
         "DataFrame, 2 rows, 2 columns",
         "dtypes: a\\|b int64, t str" if frame.dtypes["t"] == "str" else "dtypes: a\\|b int64, t object",
+        "missing: none",
+        "distinct: a\\|b 2, t 2",
         "",
         "| row | a\\|b | t |",
         "| --- | --- | --- |",
@@ -277,7 +284,7 @@ def test_a_large_frame_is_cut_and_says_so() -> None:
     lines = filled("{{ frame }}", frame=frame).splitlines()
     assert lines[0] == "DataFrame, 1000 rows, 30 columns"
     assert lines[-1] == "(first 10 of 1000 rows; first 20 of 30 columns; cells of more than 60 characters are cut)"
-    assert len(lines) == 3 + 2 + 10 + 2
+    assert len(lines) == 5 + 2 + 10 + 2
     assert lines[-3] == f"| 9 | {'x' * 59}… | {' | '.join(['9'] * 19)} |"
 
 
@@ -319,6 +326,7 @@ def test_a_large_structure_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
+        (Path("no/such.png"), "the file 'no/such.png' cannot be read: No such file or directory"),
         (object(), "its only text is a memory address: use an attribute or item of it"),
         (lambda: 1, "its only text is a memory address: use an attribute or item of it"),
         ([object()], "its only text is a memory address: use an attribute or item of it"),
@@ -329,7 +337,7 @@ def test_a_large_structure_is_an_error() -> None:
         ({1: "a", "1": "b"}, "it has two keys with the same text"),
         (Broken(), "OSError: no picture"),
     ],
-    ids=["object", "function", "list", "remote-image", "bytes", "keys", "broken"],
+    ids=["no file", "object", "function", "list", "remote-image", "bytes", "keys", "broken"],
 )  # fmt: skip
 def test_a_value_without_a_text_is_an_error(value: object, why: str) -> None:
     """Text that means nothing to a model is not sent."""
@@ -374,6 +382,27 @@ def test_images_of_the_libraries_are_images(image: object) -> None:
     (part,) = fill("{{ image }}", {"image": image}).parts
     assert part.url.startswith(f"data:image/png;base64,{PIXEL[:11]}")
     assert fill("{{ image }}", {"image": image}).parts == (part,)
+
+
+def test_a_path_of_an_image_is_an_image(tmp_path: Path) -> None:
+    """Read when the cell is run; other paths are text."""
+    (tmp_path / "bar.png").write_bytes(PNG)
+    assert fill("{{ where }}", {"where": tmp_path / "bar.png"}).parts == (PNG_PART,)
+    assert fill("{{ Path(name) }}", {"name": str(tmp_path / "bar.png")}).parts == (PNG_PART,)
+    assert filled("{{ where }}", where=Path("data/bar.csv")) == "data/bar.csv"
+    (tmp_path / "text.png").write_text("x")
+    assert "is not a PNG, JPEG, GIF or WebP image" in error_of("{{ where }}", where=tmp_path / "text.png")
+
+
+def test_an_exception_keeps_its_class() -> None:
+    """The class says more than the message."""
+    assert filled("{{ err }}", err=KeyError("price")) == "KeyError: 'price'"
+
+
+def test_missing_and_distinct_values_are_counted() -> None:
+    """Per column; values that cannot be compared have no distinct count."""
+    frame = pd.DataFrame({"n": [1.0, None, 1.0], "t": ["x", "y", "z"], "l": [[1], [2], [1]]})
+    assert filled("{{ frame }}", frame=frame).splitlines()[2:4] == ["missing: n 1", "distinct: n 1, t 3"]
 
 
 def test_an_image_is_an_error_if_only_text_can_be_sent() -> None:

@@ -240,3 +240,20 @@ class TestNearIds:
         cells.run("%chat_use batch-report")
         ran = cells.run("%chat_use Batch-report", allow_stdin=False)
         assert ran.stdout == "started 'Batch-report'\n"
+
+
+class TestValuesInMessages:
+    def test_what_only_reads_is_called(self, cells: Day) -> None:
+        """A summary of a DataFrame is computed in the message."""
+        cells.run("import pandas as pd; df = pd.DataFrame({'x': ['a', 'b', 'a'], 'y': [1, 2, 4]})")
+        cells.run("%chat {{ len(df) }} rows, {{ df.groupby('x').y.sum().to_dict() }}")
+        assert cells.asked == ['3 rows, {"a": 5, "b": 2}']
+
+    def test_what_is_refused_is_not_sent(self, cells: Day) -> None:
+        """The error has the two lines that do it."""
+        assert cells.error("%chat {{ df.query('y > 1') }}") == (
+            "InvalidArgumentError: {{ df.query('y > 1') }} calls DataFrame.query(), which is not one of the calls "
+            "that are allowed here. Two lines do it: value = df.query('y > 1') in a cell, and {{ value }} here; or add "
+            "--raw to send braces as typed."
+        )
+        assert cells.asked == []

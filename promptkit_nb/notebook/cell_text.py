@@ -1,8 +1,8 @@
 r"""Replacing ``{{ expression }}`` in a chat cell with values from the notebook.
 
 People paste JSON, LaTeX, CSS and templates into chat cells, so only simple expressions between double braces count: a
-name followed by attributes and items. Everything else stays as typed. Inserted values are not expanded again; to send
-``{{ x }}`` itself, put it into a variable or use ``--raw``.
+name followed by attributes, items, and calls that only read. Everything else stays as typed. Inserted values are not
+expanded again; to send ``{{ x }}`` itself, put it into a variable or use ``--raw``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import re
 import warnings
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.notebook.expressions import FailedError, NotAllowedError, UnknownNameError, check, evaluate
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.values import value_text
 from promptkit_nb.turns import ContentPart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 _PIECE = re.compile(
     r"""
@@ -55,16 +55,17 @@ def fill(text: str, namespace: Mapping[str, object], *, images: bool = True) -> 
     r"""Return the text with each ``{{ expression }}`` replaced by its value in the namespace.
 
     An expression is a name followed by attributes and items: ``df``, ``df.shape[0]``, ``config["model"]``,
-    ``rows[-1]``, ``df.loc[2:5, "price"]``. It is on one line, has at most 200 characters and uses no private
-    attributes. ``value_text`` defines how values are written.
+    ``rows[-1]``, ``df.loc[2:5, "price"]``; or a call that only reads: ``df.describe()``, ``len(df)``. It is on one
+    line, has at most 200 characters and uses no private attributes. ``expressions`` lists the calls; ``value_text``
+    defines how values are written.
 
     Everything else stays as typed: single braces, ``{{}}``, JSON, CSS, ``{{#if x}}``, ``{{ x | upper }}``, and LaTeX
     arguments without spaces (``\frac{{a}}{{b}}``, ``x^{{n}}``, ``x_{{i}}``). A preceding dollar sign changes nothing:
     ``${{ price }}`` is a price, so GitHub workflows need ``--raw``.
 
     Raises ``InvalidArgumentError``, before anything is sent, if a name is unknown; if an attribute or item is missing
-    or reading it fails; for calls, items that are not literals, and operators between known names, because they are
-    probably meant to be evaluated; for an image if ``images`` is false; and if a value cannot be written as text.
+    or reading it fails; for other calls, items that are not literals, and operators between known names, because they
+    are probably meant to be evaluated; for an image if ``images`` is false; and if a value cannot be written as text.
 
     >>> fill('{"n": {{ rows[-1] }}}, {{"n": 1}}', {"rows": [1, 2]}).text
     '{"n": 2}, {{"n": 1}}'
@@ -110,23 +111,21 @@ def _evaluate(source: str, namespace: Mapping[str, object]) -> str | ContentPart
     node = _parse(source)
     if node is None:
         return None
-    lookup = _lookup(node, source)
-    if lookup is None:
-        _refuse_computation(node, source, namespace)
-        return None
-    name, steps = lookup
-    if name not in namespace:
-        raise _unknown_name(name, source, namespace)
-    value = namespace[name]
-    for step in steps:
-        try:
-            value = step(value)
-        except Exception as error:  # a property may fail with anything
-            raise InvalidArgumentError(
-                f"{_braced(source)} cannot be read ({one_line(f'{type(error).__name__}: {error}')[:200]}). "
-                "Try it in a cell of its own, or add --raw to send braces as typed."
-            ) from error
-    return value_text(value, source)
+    try:
+        if not check(node):
+            _refuse_computation(node, source, namespace)
+            return None
+        return value_text(evaluate(node, namespace), source)
+    except UnknownNameError as error:
+        raise _unknown_name(str(error), source, namespace) from None
+    except NotAllowedError as error:
+        raise _not_allowed(source, str(error)) from None
+    except FailedError as error:
+        cause = error.__cause__
+        raise InvalidArgumentError(
+            f"{_braced(source)} cannot be read ({one_line(f'{type(cause).__name__}: {cause}')[:200]}). "
+            "Try it in a cell of its own, or add --raw to send braces as typed."
+        ) from cause
 
 
 def _parse(source: str) -> ast.expr | None:
@@ -139,41 +138,6 @@ def _parse(source: str) -> ast.expr | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return node if node.end_col_offset == len(source.encode()) else None  # None if a comment follows
-
-
-def _lookup(node: ast.expr, source: str) -> tuple[str, list[Callable[[Any], Any]]] | None:
-    """Return the name and the lookups to apply to its value; ``None`` if the node does not begin with a name."""
-    steps: list[Callable[[Any], Any]] = []
-    refused = ""
-    while not isinstance(node, ast.Name):
-        if isinstance(node, ast.Attribute):
-            refused = f"reads the private attribute {node.attr}" if node.attr.startswith("_") else refused
-            steps.append(attrgetter(node.attr))
-            node = node.value
-        elif isinstance(node, ast.Subscript):
-            try:
-                steps.append(itemgetter(_item(node.slice)))
-            except ValueError:
-                refused = f"uses the index [{ast.unparse(node.slice)}], which is not a literal"
-            node = node.value
-        elif isinstance(node, ast.Call):
-            refused = "is a call, and calls are not allowed here"
-            node = node.func
-        else:
-            return None
-    if refused:
-        raise _not_allowed(source, refused)
-    return node.id, steps[::-1]
-
-
-def _item(node: ast.expr) -> object:
-    """Return a literal index, slice, or tuple of them; raise ``ValueError`` for anything else."""
-    if isinstance(node, ast.Slice):
-        bounds = (node.lower, node.upper, node.step)
-        return slice(*(None if bound is None else ast.literal_eval(bound) for bound in bounds))
-    if isinstance(node, ast.Tuple):
-        return tuple(map(_item, node.elts))
-    return ast.literal_eval(node)
 
 
 def _refuse_computation(node: ast.expr, source: str, namespace: Mapping[str, object]) -> None:
@@ -194,7 +158,8 @@ def _unknown_name(name: str, source: str, namespace: Mapping[str, object]) -> In
 
 def _not_allowed(source: str, why: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"{_braced(source)} {why}. Assign the value to a variable and use that, or add --raw to send braces as typed."
+        f"{_braced(source)} {why}. Two lines do it: value = {one_line(source)} in a cell, and {{{{ value }}}} here; or "
+        "add --raw to send braces as typed."
     )
 
 

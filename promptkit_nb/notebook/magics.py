@@ -66,6 +66,8 @@ class ChatMagics(Magics):
         A whole cell:          %%chat
                                What is the capital of France?
         A value, a DataFrame:  Which of these is the cheapest? {{ df }}
+        What only reads:       What stands out? {{ df.describe() }} {{ len(df) }}
+        A picture:             What is this? {{ Path("bar.png") }} {{ figure }}
         Another conversation:  %%chat -c my-chat
         Another model:         %%chat -m gpt-4o
         Keep the answer:       %%chat --to answer

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from numbers import Integral, Number, Rational, Real
+from pathlib import Path
 from typing import Any
 
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.regular_files import read_file
 from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.turns import ContentPart
 
@@ -20,7 +22,9 @@ MAX_ROWS = 10
 MAX_COLUMNS = 20
 MAX_CELL_CHARACTERS = 60
 MAX_TABLE_CHARACTERS = 8_000
+MAX_FILE_BYTES = 20_000_000
 _MAX_ARRAY_ITEMS = 100
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 _IN_A_CELL = str.maketrans({"|": r"\|", "\n": r"\n", "\r": r"\r"})
 
@@ -28,10 +32,11 @@ _IN_A_CELL = str.maketrans({"|": r"\|", "\n": r"\n", "\r": r"\r"})
 def data_text(value: Any) -> str | None:
     """Return a DataFrame, a Series, or a NumPy array or scalar as text; ``None`` for anything else.
 
-    A table becomes its shape, its dtypes, and a Markdown table of the first 10 rows and 20 columns, with cells cut at
-    60 characters, about 8,000 characters in all; the last line says what was cut. An array becomes its shape, its
-    dtype and its items; if there are more than 100, only the outer ones. Equal data give equal text. pandas and NumPy
-    are not imported: if they were not imported before, no such value exists.
+    A table becomes its shape, its dtypes, how many values of each column are missing and distinct, and a Markdown table
+    of the first 10 rows and 20 columns, with cells cut at 60 characters, about 8,000 characters in all; the last line
+    says what was cut. An array becomes its shape, its dtype and its items; if there are more than 100, only the outer
+    ones. Equal data give equal text. pandas and NumPy are not imported: if they were not imported before, no such value
+    exists.
 
     >>> data_text("not a table")
     """
@@ -52,7 +57,22 @@ def _frame_text(frame: Any) -> str:
     dtypes = [f"{_cell(name)} {_cell(dtype)}" for name, dtype in zip(frame.columns, frame.dtypes, strict=True)]
     shown = ", ".join(dtypes[:MAX_COLUMNS])
     title = f"DataFrame, {counted(rows, 'row')}, {counted(columns, 'column')}"
-    return "\n".join([title, *([f"dtypes: {shown}", "", *_table(frame)] if columns else [])])
+    return "\n".join([title, *([f"dtypes: {shown}", *_column_counts(frame), "", *_table(frame)] if columns else [])])
+
+
+def _column_counts(frame: Any) -> list[str]:
+    """Return how many values of each column are missing, and how many different ones there are."""
+    shown = frame.iloc[:, :MAX_COLUMNS]
+    counts = zip(shown.columns, shown.isna().sum(), strict=True)
+    missing = [f"{_cell(name)} {count}" for name, count in counts if count]
+    distinct = []
+    for at, name in enumerate(shown.columns):
+        try:
+            distinct.append(f"{_cell(name)} {shown.iloc[:, at].nunique()}")
+        except TypeError:  # lists and dicts cannot be compared
+            continue
+    lines = ["missing: " + (", ".join(missing) or "none")]
+    return [*lines, *([f"distinct: {', '.join(distinct)}"] if distinct else [])]
 
 
 def _series_text(series: Any) -> str:
@@ -156,10 +176,11 @@ _ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
 def value_text(value: Any, expression: str) -> str | ContentPart:
     """Return a value as text, or as an image; ``expression`` names it in errors.
 
-    The first that applies: the result of ``_repr_llm_()``; text as it is; pandas and NumPy data (``data_text``); an
-    image (``image_part``); the result of ``_repr_markdown_()``; dicts, lists, tuples, sets (sorted), dataclasses
-    (without fields that are not in their repr) and pydantic models as JSON; anything else, including numbers, ``None``
-    and dataclasses with their own ``__str__``, as ``str()``.
+    The first that applies: the result of ``_repr_llm_()``; text as it is; an exception with its class; the image in the
+    file of a path; pandas and NumPy data (``data_text``); an image (``image_part``); the result of
+    ``_repr_markdown_()``; dicts, lists, tuples, sets (sorted), dataclasses (without fields that are not in their repr)
+    and pydantic models as JSON; anything else, including numbers, ``None`` and dataclasses with their own ``__str__``,
+    as ``str()``.
 
     Only data is cut. Raises ``InvalidArgumentError`` if a value other than text takes more than 100,000 characters; if
     its text would be a memory address, which means nothing to a model and changes with every run; for bytes that are
@@ -192,7 +213,22 @@ def _converted(value: Any) -> str | ContentPart:
         return own_text
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    if isinstance(value, Path) and value.suffix.lower() in _IMAGE_SUFFIXES:
+        return _image_in(value)
     return data_text(value) or image_part(value) or _own_text(value, "_repr_markdown_") or _json_or_str(value)
+
+
+def _image_in(path: Path) -> ContentPart:
+    """Return the image in a file."""
+    try:
+        part = image_part(read_file(path, MAX_FILE_BYTES))
+    except OSError as error:
+        raise InvalidArgumentError(f"the file {str(path)!r} cannot be read: {error.strerror}") from error
+    if part is None:
+        raise InvalidArgumentError(f"the file {str(path)!r} is not a PNG, JPEG, GIF or WebP image")
+    return part
 
 
 def _own_text(value: Any, method_name: str) -> str | None:
