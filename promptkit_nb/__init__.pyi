@@ -34,6 +34,7 @@ from .errors import (
     StoreCorruptedError as StoreCorruptedError,
     StoreError as StoreError,
     StoreUnavailableError as StoreUnavailableError,
+    ToolError as ToolError,
 )
 from .exports.archives import export_store as export_store, import_store as import_store
 from .ids import scoped_id as scoped_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -41,11 +41,16 @@ if TYPE_CHECKING:
 
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
+    from promptkit_nb.tools.calls import ToolRun
+    from promptkit_nb.tools.tool import Tool  # noqa: TC004 - pydantic, imported when tools are used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationFactory:
-    """Opens the conversations of one store, to be answered by one provider; ``recording`` holds turns to replay."""
+    """Opens the conversations of one store, to be answered by one provider; ``recording`` holds turns to replay.
+
+    ``tools`` are those that are registered, by name; a copy in another process has none.
+    """
 
     provider: Provider
     store: StateStore
@@ -53,10 +58,20 @@ class ConversationFactory:
     replay: ReplayMode = "off"
     recording: tuple[Turn, ...] = ()
     clock: Callable[[], datetime] = utc_now
+    tools: Mapping[str, Tool] = field(default_factory=dict)
 
     def open(self, conversation_id: str) -> Conversation:
         """Return the stored conversation with this id."""
         return Conversation(self.store.get(conversation_id), self)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process gets: no tools, which are functions of this one."""
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"tools": {}}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        """Restore the fields."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
 
 class Conversation:
@@ -208,6 +223,7 @@ class Conversation:
         max_output_tokens: int | None = None,
         parts: Sequence[ContentPart] = (),
         target: Target = AT_THE_END,
+        tools: Sequence[Callable[..., object] | Tool] | None = None,
     ) -> DryRun:
         """Return what would be sent and what it may cost; nothing is sent or stored.
 
@@ -227,6 +243,7 @@ class Conversation:
             max_output_tokens=max_output_tokens,
             parts=tuple(parts),
             target=target,
+            tools=tools,
         )
         return self.preview(text, options)
 
@@ -239,8 +256,10 @@ class Conversation:
         >>> conv.preview("Hello", CallOptions(max_output_tokens=100)).cost.output_tokens
         100
         """
+        options = self._with_toolbox(options, self._stored.refresh())
         context, cost = context_and_cost(self._services, self._question(text, options.parts), options)
-        return DryRun(context, cost, self._spending.lines(self.id, self.user_id))
+        tools = () if options.toolbox is None else tuple(options.toolbox.tools)
+        return DryRun(context, cost, self._spending.lines(self.id, self.user_id), tools)
 
     def budget_lines(self) -> tuple[str, ...]:
         """Return one line for each budget: what is spent of it, and what is reserved.
@@ -274,6 +293,7 @@ class Conversation:
         max_output_tokens: int | None = None,
         replay: ReplayMode | None = None,
         fresh: bool = False,
+        tools: Sequence[Callable[..., object] | Tool] | None = None,
     ) -> Response:
         """Send a message, wait for the answer, and store both as a new turn.
 
@@ -287,6 +307,9 @@ class Conversation:
             replay: ``"auto"`` answers from a stored turn with exactly the same request, without sending one;
                 ``"strict"`` raises ``ReplayMissError`` if there is none; ``"off"`` asks. By default the manager's mode.
             fresh: Ask even if a stored answer could be replayed; has no effect with ``"strict"``, which never asks.
+            tools: Functions that the model may call, by default those registered with the manager; ``[]`` for none.
+                They run in this thread, one after the other, until the model answers without calling any. What they
+                raise is told to the model; ``ToolError`` is raised if it comes to no end.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -295,7 +318,12 @@ class Conversation:
         ('[demo] Nice to meet you, Alice!', 38, Decimal('0'))
         """
         options = CallOptions(
-            model=model, parameters=parameters, max_output_tokens=max_output_tokens, replay=replay, fresh=fresh
+            model=model,
+            parameters=parameters,
+            max_output_tokens=max_output_tokens,
+            replay=replay,
+            fresh=fresh,
+            tools=tools,
         )
         return self._answer(self._question(text), options)
 
@@ -313,12 +341,14 @@ class Conversation:
         target: Target = AT_THE_END,
         cell: CellCall | None = None,
         on_waiting: Callable[[float, str], None] | None = None,
+        tools: Sequence[Callable[..., object] | Tool] | None = None,
+        on_tool: Callable[[ToolRun], None] | None = None,
     ) -> ResponseStream:
         """Send a message and iterate over the answer as it arrives; the arguments are those of ``send``.
 
         ``max_tokens`` is the context window of this call. ``parts`` are what the message carries besides its text,
         ``target`` is where the turn goes, ``cell`` the call of a notebook cell. ``on_waiting`` is called with seconds
-        and a reason whenever the provider waits before a retry.
+        and a reason whenever the provider waits before a retry, ``on_tool`` at the beginning and end of each tool call.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -338,6 +368,8 @@ class Conversation:
             target=target,
             cell=cell,
             on_waiting=on_waiting,
+            tools=tools,
+            on_tool=on_tool,
         )
         return self.ask(text, options)
 
@@ -362,6 +394,7 @@ class Conversation:
         max_output_tokens: int | None = None,
         replay: ReplayMode | None = None,
         fresh: bool = False,
+        tools: Sequence[Callable[..., object] | Tool] | None = None,
     ) -> Response:
         """Answer a turn again, in place: with another text, or with its own.
 
@@ -386,6 +419,7 @@ class Conversation:
             replay=replay,
             fresh=fresh,
             target=Target(in_place_of=former),
+            tools=tools,
         )
         return self._answer(self._question_of(former) if text is None else self._question(text), options)
 
@@ -624,7 +658,24 @@ class Conversation:
 
     def _stream(self, question: Message, options: CallOptions, snapshot: Snapshot | None = None) -> ResponseStream:
         """Return the answer as it will arrive; raise early if the request cannot be answered."""
-        return ResponseStream(PendingTurn(self._services, snapshot or self._stored.refresh(), question, options))
+        snapshot = snapshot or self._stored.refresh()
+        options = self._with_toolbox(options, snapshot)
+        if options.toolbox is None:
+            return ResponseStream(PendingTurn(self._services, snapshot, question, options))
+        from promptkit_nb.chat.tool_turn import ToolTurn  # noqa: PLC0415 - pydantic, imported when tools are used
+
+        return ResponseStream(ToolTurn(self._services, snapshot, question, options, options.toolbox))
+
+    def _with_toolbox(self, options: CallOptions, snapshot: Snapshot) -> CallOptions:
+        """Return the options with the tools of the call, if it has any: those given, else those registered."""
+        if not (self._factory.tools if options.tools is None else options.tools):
+            return options
+        from promptkit_nb.tools.toolbox import Toolbox  # noqa: PLC0415 - as above
+
+        stored = snapshot.state.settings.prompt
+        prompt = None if stored is None else Prompt.from_snapshot(stored)
+        toolbox = Toolbox.of(options.tools, self._factory.tools, prompt)
+        return replace(options, toolbox=toolbox) if toolbox.tools else options
 
     def _answer(self, question: Message, options: CallOptions) -> Response:
         with self._sending:

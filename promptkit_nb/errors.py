@@ -25,6 +25,7 @@
     ├── ContextWindowExceededError
     ├── BudgetExceededError
     ├── ReplayMissError
+    ├── ToolError
     ├── ImportSourceError
     ├── InvalidArgumentError      (also a ValueError)
     └── MissingDependencyError    (also an ImportError)
@@ -390,6 +391,17 @@ class ReplayMissError(PromptKitError):
     Traceback (most recent call last):
         ...
     promptkit_nb.errors.ReplayMissError: No recorded answer to 'Hello' by 'demo': ...
+    """
+
+
+class ToolError(PromptKitError):
+    """The model called tools without coming to an answer, so the turn was ended; nothing is stored.
+
+    What a tool itself raises is not an error of the call: the model is told, and goes on.
+
+    >>> from promptkit_nb import ToolError
+    >>> issubclass(ToolError, Exception)
+    True
     """
 
 

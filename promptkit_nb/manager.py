@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from itertools import count
-from typing import TYPE_CHECKING, Unpack, cast, get_args
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast, get_args
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.chat.budgets import Budget
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import SortKey, StateStore
+    from promptkit_nb.tools.tool import Approval, Tool
     from promptkit_nb.views.filters import FilterArguments, RowArguments
 
+
+F = TypeVar("F", bound="Callable[..., object]")
 
 LISTED_AT_ONCE = 60
 """How many conversations are read at once to show the newest: a few more than are shown."""
@@ -87,6 +90,7 @@ class ConversationManager:
         self._replay = check_replay(replay)
         self._recording = tuple(recording)
         self._clock = clock
+        self._tools: dict[str, Tool] = {}
 
     def for_user(self, user_id: str) -> ConversationManager:
         """Return the same manager, narrowed to one user, its ``store`` too.
@@ -110,7 +114,7 @@ class ConversationManager:
         if store is self.store:
             return self
         narrowed = copy(self)
-        narrowed.store = store
+        narrowed.store, narrowed._tools = store, self._tools  # noqa: SLF001 - of its own class
         return narrowed
 
     def load_pack(self, path: str | os.PathLike[str] | Mapping[str, object], *, strict: bool = False) -> Pack:
@@ -122,6 +126,44 @@ class ConversationManager:
         dict_keys(['tutor'])
         """
         return load_pack(path, strict=strict)
+
+    def register_tool(
+        self,
+        function: F,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        approve: Approval = "never",
+    ) -> F:
+        """Let the model call a function in all conversations of this manager; return the function.
+
+        Its schema comes from its signature, type hints and docstring. In a conversation with a pack's prompt, only the
+        tools that the prompt lists are offered; a function with the name of a pack's tool gets the pack's description
+        and schema. Registering a name again replaces its tool.
+
+        Args:
+            function: What to call. It runs in the thread that asks, and what it raises is told to the model.
+            name: The name that the model uses; by default the function's.
+            timeout: The longest run in seconds, if it is called in the main thread.
+            approve: ``"never"`` runs every call without asking, ``"ask"`` asks the user, and a function of the name and
+                the arguments returns whether to run it, or a text with the reason not to.
+
+        Raises ``InvalidArgumentError`` for a function that a model cannot call, and says what to change.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> manager = ConversationManager(DemoProvider())
+        >>> @manager.register_tool
+        ... def add(a: int, b: int) -> int:
+        ...     "Add two numbers."
+        ...     return a + b
+        >>> manager.new_conversation().send("What is add(a=2, b=3)?").tool_results
+        (5,)
+        """
+        from promptkit_nb.tools.tool import Tool  # noqa: PLC0415 - pydantic, imported when tools are used
+
+        tool = Tool.of(function, name=name, timeout=timeout, approve=approve)
+        self._tools[tool.name] = tool
+        return function
 
     def new_conversation(
         self,
@@ -398,6 +440,10 @@ class ConversationManager:
         """Return the provider and the store."""
         return terminal_text(f"<ConversationManager: {self.provider!r}, {self.store!r}>")
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy or a pickle has; another process has no tools, which are functions of this one."""
+        return vars(self) | {"_tools": {}}
+
     def _opened(self, conversation_id: str) -> Conversation:
         return self._factory.open(conversation_id)
 
@@ -410,6 +456,7 @@ class ConversationManager:
             replay=self._replay,
             recording=self._recording,
             clock=self._clock,
+            tools=self._tools,
         )
 
     def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:

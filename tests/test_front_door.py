@@ -66,6 +66,7 @@ PUBLIC = [
     "StoreError",
     "StoreUnavailableError",
     "Summary",
+    "ToolError",
     "Turn",
     "Usage",
     "conversations_df",

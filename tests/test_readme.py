@@ -87,8 +87,9 @@ def test_the_commands_name_existing_files() -> None:
 def test_the_examples_run(shell: InteractiveShell) -> None:
     """All Python blocks run as cells of one notebook; the name is remembered without a key and with one."""
     ran, said = _run_all(shell)
-    assert ran == [True] * 11, said
+    assert ran == [True] * 12, said
     assert "[demo] Your name is Alice." in said
+    assert shell.user_ns["answer"].tool_results == (200.5,)
     assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
 
 

@@ -287,10 +287,12 @@ class TestMessages:
         messages = (
             Message("user", "Weather?"),
             Message("assistant", tool_calls=(ToolCall("1", "weather", '{"city":"Bern"}'),), reasoning="Look."),
-            Message("tool", "sunny", tool_call_id="1"),
+            Message("tool", "sunny", tool_call_id="1", name="weather"),
             Message("assistant", "Sunny."),
         )
         store.append("a", Turn(messages=messages))
+        found = shown(messages_df(store), "role", "tool_name", "tool_call_id")
+        assert found[2:3] == [("tool", "weather", "1")]
         assert shown(messages_df(store), "role", "content", "reasoning", "tool_calls") == [
             ("user", "Weather?", None, None),
             ("assistant", "", "Look.", '[{"id":"1","name":"weather","arguments":"{\\"city\\":\\"Bern\\"}"}]'),

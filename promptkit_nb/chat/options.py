@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -12,6 +12,9 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import typed_value
 
 if TYPE_CHECKING:
+    from promptkit_nb.tools.calls import ToolRun  # noqa: TC004 - pydantic, imported when tools are used
+    from promptkit_nb.tools.tool import Tool  # noqa: TC004 - as above
+    from promptkit_nb.tools.toolbox import Toolbox  # noqa: TC004 - as above
     from promptkit_nb.turns import ContentPart, Turn  # noqa: TC004 - %load_ext takes no time for it
 
 ReplayMode = Literal["off", "auto", "strict"]
@@ -72,7 +75,9 @@ class CallOptions:
     ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet`` shows
     nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens. ``parts`` is
     what the message carries besides text. ``asked_before`` lets another notebook's answer to the same request be
-    replayed. ``on_waiting`` is called with seconds and a reason before each retry.
+    replayed. ``on_waiting`` is called with seconds and a reason before each retry. ``tools`` are functions that the
+    model may call, ``None`` for those of the manager; ``toolbox`` is made of them for the conversation. ``on_tool`` is
+    called at the beginning and at the end of each call.
     """
 
     conversation_id: str | None = None
@@ -91,6 +96,9 @@ class CallOptions:
     cell: CellCall | None = None
     asked_before: bool = False
     on_waiting: Callable[[float, str], None] | None = None
+    tools: Sequence[Callable[..., object] | Tool] | None = None
+    toolbox: Toolbox | None = None
+    on_tool: Callable[[ToolRun], None] | None = None
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` for a model that is not a name; the request checks the rest."""

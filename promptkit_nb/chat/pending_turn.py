@@ -23,7 +23,7 @@ from promptkit_nb.chat.window import Window, fit, plan_to_fit, window_of
 from promptkit_nb.context_hash import EMPTY_HASH
 from promptkit_nb.endings import USUAL_REASONS, ending_warning
 from promptkit_nb.frontend import typed_value
-from promptkit_nb.pricing import CostRange, cost_range
+from promptkit_nb.pricing import CallCost, CostRange, cost_range
 from promptkit_nb.providers.base import ChatRequest, Provider, StreamEvent, Waiting
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.text.plain_text import counted
@@ -67,7 +67,7 @@ class ChatServices:
         self, settings: RequestSettings, turns: Sequence[Turn], window: Window, estimator: TokenEstimator
     ) -> CostRange:
         """Return what the request may cost, going by the turns of the conversation."""
-        size = estimator.of_frame() + estimator.of_messages(window.messages)
+        size = estimator.of_frame(settings.tools) + estimator.of_messages(window.messages)
         return cost_range(
             self.provider,
             settings.model,
@@ -90,6 +90,7 @@ class PendingTurn:
     request: ChatRequest
     _window: Window
     _started_s: float
+    _messages_before_answer: tuple[Message, ...] = ()
 
     def __init__(self, services: ChatServices, snapshot: Snapshot, question: Message, options: CallOptions) -> None:
         """Find the position and a recorded answer; raise ``ReplayMissError`` if strict replay has none."""
@@ -187,6 +188,10 @@ class PendingTurn:
             self._started_s = time.perf_counter()
             self._is_sent = True
             return True
+
+    def next_round(self) -> bool:
+        """Return whether the model has to be asked once more before the turn is whole: it never has, without tools."""
+        return False
 
     def take(self, event: StreamEvent) -> bool:
         """Take what arrived; return false if it arrives after the end."""
@@ -294,8 +299,8 @@ class PendingTurn:
     def _store(self) -> Response:
         """Store the answer as a turn, with its charge; a ledger that fails does not lose the answer."""
         turn = self._turn((time.perf_counter() - self._started_s) * 1000)
-        response = Response.of(turn, self._state.conversation_id)
-        charge = None if self._call is None else self._call.charge(turn.cost)
+        response = self._response_of(turn)
+        charge = None if self._call is None else self._call.charge(self._charged_usd(turn))
         warnings = response.warnings
         try:
             stale = self._put(turn, response, charge)
@@ -303,6 +308,13 @@ class PendingTurn:
             stale = self._put(turn, response, None)
             warnings += (f"The cost of this call could not be entered in the ledger of budgets: {error}",)
         return replace(response, stale_turns=stale, warnings=(*warnings, *self._budget_warnings()))
+
+    def _response_of(self, turn: Turn) -> Response:
+        return Response.of(turn, self._state.conversation_id)
+
+    def _charged_usd(self, turn: Turn) -> Decimal | None:
+        """Return what the ledger is charged in the transaction that stores the turn: all that it cost."""
+        return turn.cost
 
     def _budget_warnings(self) -> tuple[str, ...]:
         """Return warnings about budgets; if the ledger cannot be read, that is a warning, too."""
@@ -340,16 +352,14 @@ class PendingTurn:
         if turn is not None:
             self._call.settle_used(turn.usage, turn.cost, provider=turn.provider, model=turn.model)
             return
-        usage, completion = self.received.usage(self.request), self.received.completion
-        price = self.received.price(self.provider, self.request, usage, self._services.clock())
+        (usage, price), completion = self._spent(self._services.clock()), self.received.completion
         model = self.request.model if completion is None else completion.model
         self._call.settle_used(usage, price.usd, provider=self.provider.name, model=model)
 
     def _turn(self, latency_ms: float) -> Turn:
         now, received, request = self._services.clock(), self.received, self.request
         completion = received.completion
-        usage = received.usage(request)
-        price = received.price(self.provider, request, usage, now)
+        usage, price = self._spent(now)
         answer = Message(
             "assistant",
             received.text,
@@ -359,7 +369,7 @@ class PendingTurn:
         )
         return Turn(
             id=self._turn_id,
-            messages=(self.question, answer),
+            messages=(self.question, *self._messages_before_answer, answer),
             usage=usage,
             cost=price.usd,
             price_source=price.source,
@@ -378,6 +388,11 @@ class PendingTurn:
             replay_key=self.replay_key,
             **self._cell_fields(),  # type: ignore[arg-type]  # the cell's fields of a Turn
         )
+
+    def _spent(self, at: datetime) -> tuple[Usage, CallCost]:
+        """Return the usage and the price of what was received."""
+        usage = self.received.usage(self.request)
+        return usage, self.received.price(self.provider, self.request, usage, at)
 
     def _cell_fields(self) -> dict[str, object]:
         """Return the fields of the cell that asks, else those of the turn that is replaced."""

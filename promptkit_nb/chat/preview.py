@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Literal
@@ -67,11 +67,17 @@ class Context(Sequence["ContextLine"]):
 
     @classmethod
     def of(
-        cls, window: Window, turns: Sequence[Turn], *, estimator: TokenEstimator, has_question: bool = False
+        cls,
+        window: Window,
+        turns: Sequence[Turn],
+        *,
+        estimator: TokenEstimator,
+        has_question: bool = False,
+        tools: Sequence[Mapping[str, object]] = (),
     ) -> Context:
         """Return the content of a window; ``turns`` are those it was chosen from.
 
-        ``has_question`` says that the last message is the question.
+        ``has_question`` says that the last message is the question; ``tools`` are sent with each request.
         """
         positions = {turn.id: at for at, turn in enumerate(turns)}
         history = [(message, positions[turn.id]) for turn in window.turns for message in sent_messages(turn)]
@@ -82,7 +88,7 @@ class Context(Sequence["ContextLine"]):
             *(_line(message, "turn", estimator, at) for message, at in history),
             *(_line(message, "question", estimator) for message in asked),
         )
-        size = estimator.of_frame() + estimator.of_messages(window.messages)
+        size = estimator.of_frame(tools) + estimator.of_messages(window.messages)
         most = size.expected if window.token_count is None else window.token_count
         return cls(lines, size.likely, most, window.max_tokens, window.left_out, not estimator.is_trusted)
 
@@ -148,7 +154,8 @@ def context_and_cost(
     settings = replace(services.settings(state, options), context_policy="truncate")
     estimator = token_estimator_for(settings.model, state.turns, settings.system_prompt)
     window = window_of(state, turns, question, settings, estimator=estimator, context_hashes=hashes)
-    context = Context.of(window, turns, estimator=estimator, has_question=question is not None)
+    has_question = question is not None
+    context = Context.of(window, turns, estimator=estimator, has_question=has_question, tools=settings.tools)
     return context, services.cost_of(settings, state.turns, window, estimator)
 
 
@@ -175,11 +182,15 @@ def _line_html(line: ContextLine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The whole request with its tokens, its possible cost in US dollars, and the state of each budget."""
+    """The whole request with its tokens, its possible cost in US dollars, the state of each budget, and its tools.
+
+    Each round of tool calls is one more request, which the cost does not contain.
+    """
 
     context: Context
     cost: CostRange
     budgets: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the request line by line, the cost, and a line per budget."""
@@ -191,4 +202,5 @@ class DryRun:
         return self.context._repr_html_() + "".join(map(note_html, self._footer()))
 
     def _footer(self) -> list[str]:
-        return [f"dry run, nothing was sent · {self.cost}", *self.budgets]
+        tools = [f"tools: {', '.join(self.tools)} (each round of calls is one more request)"] if self.tools else []
+        return [f"dry run, nothing was sent · {self.cost}", *tools, *self.budgets]

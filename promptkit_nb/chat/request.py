@@ -27,7 +27,8 @@ class RequestSettings:
     """Everything of a request but its messages.
 
     ``max_tokens`` limits the whole request and ``max_output_tokens`` the answer, in tokens. ``timeless_prompt`` is the
-    system prompt that goes into hashes: its clock is fixed, so that the time does not change them.
+    system prompt that goes into hashes: its clock is fixed, so that the time does not change them. ``tools`` are in
+    OpenAI's format; ``tools_key`` is what the replay key contains of them.
     """
 
     model: str
@@ -38,11 +39,17 @@ class RequestSettings:
     max_tokens: int | None
     context_policy: ContextPolicy
     warnings: tuple[str, ...] = ()
+    tools: Sequence[Mapping[str, object]] = ()
+    tools_key: Sequence[Mapping[str, object]] = ()
 
     def request(self, messages: Sequence[Message]) -> ChatRequest:
         """Return the request with these messages, the system message among them."""
         return ChatRequest(
-            model=self.model, messages=messages, parameters=self.parameters, max_output_tokens=self.max_output_tokens
+            model=self.model,
+            messages=messages,
+            parameters=self.parameters,
+            max_output_tokens=self.max_output_tokens,
+            tools=self.tools,
         )
 
     def hashes(self, question: Message, history_hash: str) -> tuple[str, str]:
@@ -54,7 +61,7 @@ class RequestSettings:
             model=self.model,
             parameters=self.parameters,
             max_output_tokens=self.max_output_tokens,
-            tools=(),
+            tools=self.tools_key,
             max_tokens=self.max_tokens,
             context_policy=self.context_policy,
         )
@@ -182,6 +189,8 @@ def request_settings(state: ConversationState, options: CallOptions, *, model: s
         max_tokens=check_tokens("max_tokens", max_tokens),
         context_policy=state.settings.context_policy,
         warnings=() if report is None else report.warnings,
+        tools=() if options.toolbox is None else options.toolbox.definitions,
+        tools_key=() if options.toolbox is None else options.toolbox.key,
     )
 
 

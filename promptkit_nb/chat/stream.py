@@ -91,11 +91,14 @@ class ResponseStream:
             pending.prepare()
             if not pending.start():
                 return
-            for event in self._events():
-                if not pending.take(event):
-                    return
-                if isinstance(event, TextDelta):
-                    yield event.text
+            is_asking = True
+            while is_asking:
+                for event in self._events():
+                    if not pending.take(event):
+                        return
+                    if isinstance(event, TextDelta):
+                        yield event.text
+                is_asking = pending.next_round()
             pending.end("complete")
         except (KeyboardInterrupt, GeneratorExit):
             pending.end("stopped")

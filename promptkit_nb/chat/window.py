@@ -152,6 +152,7 @@ def window_of(
         estimator=estimator,
         max_tokens=settings.max_tokens,
         policy=settings.context_policy,
+        tools=settings.tools,
     )
 
 

@@ -72,6 +72,7 @@ class AnswerDisplay:
         self._next_update_at = 0.0
         self._in_terminal = is_terminal()
         self._can_update = can_update()
+        self._above = "", ""  # the tool calls, as text and as HTML
 
     def note(self, line: str) -> None:
         """Print a line, unless it is empty."""
@@ -191,10 +192,12 @@ class AnswerDisplay:
 
         above = reasoning[1] if reasoning[0] and self._thinking != "hide" else ""
         receipt = footer if isinstance(footer, Receipt) else Receipt.line(footer)
-        shown = [above, printable(text), _below(receipt.text, warnings)]
+        shown = [above, self._above[0], printable(text), _below(receipt.text, warnings)]
         bundle = {
             "text/plain": "\n\n".join(filter(None, shown)),
-            "text/html": answer_html(text, receipt if receipt.short else None, warnings, reasoning, self._thinking),
+            "text/html": answer_html(
+                text, receipt if receipt.short else None, warnings, reasoning, self._thinking, calls=self._above[1]
+            ),
         }
         if not self._can_update:
             display(bundle, metadata=self._metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types

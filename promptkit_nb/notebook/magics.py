@@ -15,10 +15,12 @@ from promptkit_nb.notebook.magic_lines import RETURNED, fails_in_one_line, parse
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from promptkit_nb.chat.options import CallOptions
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.tools.tool import Tool
     from promptkit_nb.turns import ContentPart
 
 SETUP_OPTIONS = (
@@ -52,6 +54,7 @@ class ChatMagics(Magics):
     @argument("--max-output-tokens", type=int, metavar="N", help="The longest answer.")
     @argument("--to", metavar="VARIABLE", help="Assign the response to this variable.")
     @argument("--code", action="store_true", help="Put the code of the answer into the next cell.")
+    @argument("--tools", metavar="NAMES", help="Functions that the model may call, separated by commas.")
     @argument("--dry-run", action="store_true", help="Show what would be sent and what it may cost; send nothing.")
     @argument("--fresh", action="store_true", help="Ask even if the answer is stored.")
     @argument("--raw", action="store_true", help="Send {{ expressions }} as typed.")
@@ -72,6 +75,7 @@ class ChatMagics(Magics):
         Another model:         %%chat -m gpt-4o
         Keep the answer:       %%chat --to answer
         What would it cost?    %%chat --dry-run
+        Functions to call:     %%chat --tools orders,total
 
         Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
         of charge (--fresh asks again). The conversation goes on after a kernel restart: %chat_history shows it,
@@ -120,8 +124,17 @@ class ChatMagics(Magics):
             max_output_tokens=args.max_output_tokens,
             fresh=args.fresh,
             parts=parts,
+            tools=self._tools(args.tools),
         )
         return text, options
+
+    def _tools(self, names: str | None) -> tuple[Callable[..., object] | Tool, ...]:
+        """Return the functions of the notebook that the model may call: only those that are named."""
+        if names is None:
+            return ()
+        from promptkit_nb.tools.toolbox import named  # noqa: PLC0415 - pydantic, imported when used
+
+        return named(names, self.session.shell.user_ns)
 
     def _put_code(self, response: Response) -> None:
         """Put the answer's code into the next cell; a replayed answer's code was put there the first time."""

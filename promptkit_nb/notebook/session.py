@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.active_conversations import ActiveConversations
+    from promptkit_nb.notebook.display import AnswerDisplay
     from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import HeadTable
@@ -91,13 +92,11 @@ class ChatSession:
 
     def ask(self, text: str, options: CallOptions) -> Response | None:
         """Send a message, show the answer as it arrives, and return it."""
-        from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
-
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         snapshot, cell, saved = conversation.snapshot(), self.cell.next_call(), self.conversations.saved
         target = self._matching.target_of(cell, text, snapshot, in_batch=is_batch(), saved=saved)
-        display = AnswerDisplay(
+        display = self._display_kind(options)(
             quiet=options.quiet,
             is_marked=cell.cell_id is not None and self.conversations.is_own(conversation),
             turns_below=self._turns_below(cell, snapshot, target),
@@ -111,6 +110,7 @@ class ChatSession:
             target=target,
             asked_before=asked_before,
             on_waiting=display.waiting,
+            on_tool=getattr(display, "tool", None),
         )
         stream = conversation.ask(text, options, snapshot=snapshot)
         try:
@@ -119,6 +119,16 @@ class ChatSession:
             if stream.response is not None:
                 self._answered(conversation, stream.response.turn, cell)
         return stream.response
+
+    def _display_kind(self, options: CallOptions) -> type[AnswerDisplay]:
+        """Return how an answer is shown: with a line for each tool call, if the call has tools."""
+        from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
+
+        if not options.tools:
+            return AnswerDisplay
+        from promptkit_nb.notebook.tool_display import ToolAnswerDisplay  # noqa: PLC0415 - when tools are used
+
+        return ToolAnswerDisplay
 
     def dry_run(self, text: str, options: CallOptions) -> DryRun:
         """Return what would be sent and what it may cost; nothing is sent, and no conversation is started."""

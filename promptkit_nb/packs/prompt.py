@@ -15,7 +15,7 @@ from promptkit_nb.json_values import json_copy
 from promptkit_nb.packs import templates
 from promptkit_nb.packs.dialect import LoadContext, templates_in
 from promptkit_nb.packs.display import prompt_html, shown_variable
-from promptkit_nb.packs.names import STOP_SEQUENCES, Eval, ModelOverride, Parameters, ToolPolicy, Validator
+from promptkit_nb.packs.names import STOP_SEQUENCES, Eval, ModelOverride, Parameters, Tool, ToolPolicy, Validator
 from promptkit_nb.packs.schema import check_prompt, object_items
 from promptkit_nb.packs.variables import Variable, bound_values
 from promptkit_nb.text.near_names import did_you_mean, near_names
@@ -118,8 +118,8 @@ def _refuse_misspelled(given: Mapping[str, object], known: set[str], where: str)
 class Prompt:
     """One prompt of a pack: ``name`` is its key there, ``definition`` its JSON in PromptPack 1.5.
 
-    ``fragments`` holds the pack's fragments that this prompt uses. ``extras`` holds values that the format has no key
-    for, by their JSON pointer within the prompt.
+    ``fragments`` holds the pack's fragments that this prompt uses, ``pack_tools`` the JSON of the pack's tools.
+    ``extras`` holds values that the format has no key for, by their JSON pointer within the prompt.
 
     >>> from promptkit_nb import Prompt
     >>> prompt = Prompt("tutor", {"system_template": "You teach {{subject}}."})
@@ -134,13 +134,15 @@ class Prompt:
     pack_version: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
     _keep_unsupported: bool = field(default=False, repr=False)
+    pack_tools: Mapping[str, Tool] = field(default_factory=dict)
 
     @classmethod
     def from_pack(cls, name: str, pack: Mapping[str, Any], extras: Mapping[str, Any]) -> Self:
         """Return a prompt from the JSON of a pack, whose shape was checked."""
         definition = pack["prompts"][name]
         fragments = _fragments_of(definition, pack.get("fragments") or {})
-        return cls(name, definition, fragments, pack["id"], pack["version"], extras)
+        tools = pack.get("tools") or {}
+        return cls(name, definition, fragments, pack["id"], pack["version"], extras, pack_tools=tools)
 
     @classmethod
     def from_snapshot(cls, data: Mapping[str, Any]) -> Self:
@@ -160,7 +162,8 @@ class Prompt:
                 f"{where} is not a snapshot of a prompt: {error}. Give the pack again."
             ) from error
         check_prompt(context)
-        return cls(name, context.data, fragments, pack_id, pack_version, extras, is_older)
+        tools = data.get("tools", {})
+        return cls(name, context.data, fragments, pack_id, pack_version, extras, is_older, tools)
 
     @property
     def id(self) -> str:
@@ -191,6 +194,11 @@ class Prompt:
     def tools(self) -> tuple[str, ...]:
         """The names of the tools that the prompt may use."""
         return tuple(self.definition.get("tools") or ())
+
+    @property
+    def lists_tools(self) -> bool:
+        """Whether the prompt says which tools it may use; others are then not offered."""
+        return self.definition.get("tools") is not None
 
     @property
     def tool_policy(self) -> ToolPolicy:
@@ -304,6 +312,8 @@ class Prompt:
         }
         if self.extras:
             kept["extras"] = dict(self.extras)
+        if self.tools and self.pack_tools:
+            kept["tools"] = {name: self.pack_tools[name] for name in self.tools if name in self.pack_tools}
         if not self._keep_unsupported:
             kept[_CHECKED] = "checked"
         copied: dict[str, object] = json_copy(kept, "prompt")

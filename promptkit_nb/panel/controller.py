@@ -187,7 +187,13 @@ class PanelController:
 
         def stream(on_waiting: Callable[[float, str], None]) -> ResponseStream:
             return conversation.stream(
-                question, model=self._model, target=target, fresh=fresh, parts=parts, on_waiting=on_waiting
+                question,
+                model=self._model,
+                target=target,
+                fresh=fresh,
+                parts=parts,
+                on_waiting=on_waiting,
+                tools=(),  # they would run on the panel's thread
             )
 
         answer = AnswerThread(

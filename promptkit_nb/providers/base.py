@@ -20,7 +20,8 @@ class ChatRequest:
     """One request to a model, with the names of OpenAI's chat format.
 
     ``messages`` begin with the system message, if there is one. ``parameters`` are sent unchanged (``temperature``,
-    ``top_p`` …); ``tools`` are OpenAI function tools.
+    ``top_p`` …); ``tools`` are OpenAI function tools, and ``tool_choice`` is ``"required"`` if one must be called.
+    ``round_states`` are those of the turn's earlier completions, one for each message with tool calls after the user's.
     """
 
     model: str
@@ -28,6 +29,8 @@ class ChatRequest:
     parameters: Mapping[str, object] = field(default_factory=dict)
     max_output_tokens: int | None = None
     tools: Sequence[Mapping[str, object]] = ()
+    tool_choice: str | None = None
+    round_states: Sequence[object] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Completion:
     """The end of the answer; always the last event.
 
     ``usage`` is ``None`` if the provider did not report it; ``cost_usd`` is set only if the provider reported the cost
-    of the call.
+    of the call. ``round_state`` is what the provider has to see again in the next requests of the same turn, beside the
+    messages; it is never stored.
     """
 
     model: str
@@ -71,6 +75,7 @@ class Completion:
     cost_usd: Decimal | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     warnings: tuple[str, ...] = ()
+    round_state: object = None
 
 
 StreamEvent = TextDelta | ReasoningDelta | Waiting | Retrying | Completion

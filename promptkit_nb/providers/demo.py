@@ -1,26 +1,30 @@
 """A provider without key, network or model, for a first try and for tutorials. Its answers say that it is a demo.
 
-It answers from what the user said in the conversation, which shows memory, storage and forks at work. The same request
-always gets the same answer.
+It answers from what the user said in the conversation, which shows memory, storage and forks at work. A tool is called
+if the message says how: "What is add(a=2, b=3)?" The same request always gets the same answer.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, cast
 
 from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, StreamEvent, TextDelta
-from promptkit_nb.tokens import count_message_tokens, count_tokens
-from promptkit_nb.turns import Message, Usage
+from promptkit_nb.tokens import count_message_tokens, count_tokens, count_tool_tokens
+from promptkit_nb.turns import Message, ToolCall, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
 
 _LABEL = "[demo]"
+_SHOWN_CHARACTERS = 200
 _BANNER = "(This is the built-in demo: canned answers, no language model, no cost.)"
 _HELP = (
     'I am not a language model, I only remember what you tell me. Say "My name is …" and then ask "What\'s my name?", '
@@ -81,15 +85,50 @@ class DemoProvider:
 
     def stream(self, request: ChatRequest) -> Iterator[StreamEvent]:
         """Yield the answer word by word, then a ``Completion`` with the tokens counted offline."""
-        text = _labeled(_answer(request.messages), request.messages)
+        calls = _calls(request)
+        if calls:
+            yield Completion(model=self.model, finish_reason="tool_calls", usage=_usage(request, ""), tool_calls=calls)
+            return
+        text = _labeled(_told(request.messages) or _answer(request.messages), request.messages)
         for piece in re.findall(r"\s*\S+", text):
             yield TextDelta(piece)
-        usage = Usage(count_message_tokens(request.messages), count_tokens(text))
-        yield Completion(model=self.model, finish_reason="stop", usage=usage)
+        yield Completion(model=self.model, finish_reason="stop", usage=_usage(request, text))
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - the demo is free
         """Return a cost of 0 for any usage."""
         return CallCost(Decimal(0), "list")
+
+
+def _usage(request: ChatRequest, text: str) -> Usage:
+    return Usage(count_message_tokens(request.messages) + count_tool_tokens(request.tools), count_tokens(text))
+
+
+def _calls(request: ChatRequest) -> tuple[ToolCall, ...]:
+    """Return the calls of offered tools that the message spells out, as Python writes them; none after their results.
+
+    Arguments that are not literals are left out, so the tool refuses the call.
+    """
+    if not request.tools or request.messages[-1].role != "user":
+        return ()
+    said = _plain(request.messages[-1].content)
+    found = []
+    for tool in request.tools:
+        name = str(cast("Mapping[str, object]", tool["function"])["name"])
+        for match in re.finditer(rf"\b{re.escape(name)}\([^()]*\)", said):
+            arguments = json.dumps(_arguments(match[0]))
+            found.append((match.start(), ToolCall(f"demo{match.start():05d}", name, arguments)))
+    return tuple(call for _, call in sorted(found, key=lambda each: each[0]))
+
+
+def _arguments(call: str) -> dict[str, object]:
+    try:
+        expression = ast.parse(call, mode="eval").body
+        keywords = expression.keywords if isinstance(expression, ast.Call) else []
+        given = {each.arg: ast.literal_eval(each.value) for each in keywords if each.arg is not None}
+        json.dumps(given)
+    except (SyntaxError, ValueError, TypeError):
+        return {}
+    return given
 
 
 def _labeled(answer: str, messages: Sequence[Message]) -> str:
@@ -112,6 +151,16 @@ def _answer(messages: Sequence[Message]) -> str:
     if news := _facts_in(said):
         return " ".join(_noted(what, value) for what, value in news.items())
     return _CODE if _SAMPLE_REQUEST.search(said) else _HELP
+
+
+def _told(messages: Sequence[Message]) -> str:
+    """Return what the newest tool results say, the beginning of each; empty if the user spoke last."""
+    results = list(takewhile(lambda message: message.role == "tool", reversed(messages)))
+    return "\n\n".join(f"`{result.name}` says: {_beginning(result.content)}" for result in reversed(results))
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _facts(messages: Sequence[Message]) -> dict[str, str]:
@@ -147,7 +196,7 @@ def _instructions(messages: Sequence[Message]) -> str:
     system = next((_plain(message.content) for message in messages if message.role == "system"), "")
     if not system:
         return "I was told nothing: this conversation has no system prompt."
-    return f'I was told: "{system if len(system) <= 200 else system[:199] + "…"}"'  # noqa: PLR2004 - a short answer
+    return f'I was told: "{_beginning(system)}"'
 
 
 def _plain(text: str) -> str:

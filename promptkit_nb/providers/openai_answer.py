@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _REASONING_NAMES = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
 _NO_REASONS = frozenset({"", "null", "none"})
 
 
@@ -71,6 +72,7 @@ class _PartialToolCall:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    vendor_fields: dict[str, object] = field(default_factory=dict)
 
     def whole(self) -> ToolCall:
         arguments = without_lone_surrogates(self.arguments)
@@ -225,29 +227,32 @@ class AnswerParser:
             yield TextDelta(text)
 
     def _read_tool_call(self, delta: dict[str, object]) -> None:
-        """Add a piece of a tool call to the call with its index; without an index, a new id starts a new call."""
+        """Add a piece of a tool call to the last one with its index; a new id starts a new call, with or without it."""
         call_id, index = _text(delta.get("id")), delta.get("index")
+        calls = self._calls[-1:]
         if isinstance(index, int):
-            call = next((call for call in self._calls if call.index == index), None)
-        else:
-            call = next((call for call in self._calls[-1:] if call_id in ("", call.id)), None)
+            calls = [call for call in self._calls if call.index == index][-1:]
+        call = next((call for call in calls if not (call_id and call.id) or call_id == call.id), None)
         if call is None:
             call = _PartialToolCall(index if isinstance(index, int) else len(self._calls))
             self._calls.append(call)
         function = _mapping(delta.get("function"))
         call.id = call.id or call_id
         call.name = call.name or _text(function.get("name"))
+        call.vendor_fields.update({name: value for name, value in delta.items() if name not in _CALL_FIELDS})
         arguments = function.get("arguments")
         call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
     def _completion(self) -> Completion:
+        calls = sorted(self._calls, key=lambda call: call.index)
         return Completion(
             model=self._answering_model or self._request.model,
             finish_reason=self._decisive_reason or UNKNOWN,
             usage=self._reported.usage,
             cost_usd=self._reported.cost_usd,
             warnings=self._warnings(),
-            tool_calls=tuple(call.whole() for call in sorted(self._calls, key=lambda call: call.index)),
+            tool_calls=tuple(call.whole() for call in calls),
+            round_state=[call.vendor_fields for call in calls] if any(call.vendor_fields for call in calls) else None,
         )
 
     def _warnings(self) -> tuple[str, ...]:

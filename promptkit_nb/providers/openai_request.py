@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -54,15 +54,18 @@ _NO_SYSTEM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """Differences between models: the name of the output limit, ``stream_options``, streaming, the system role."""
+    """Differences between models: output limit, ``stream_options``, streaming, the system role, ``tool_choice``."""
 
     limit_name: LimitName = "max_tokens"
     is_limit_renamed: bool = False
     has_stream_options: bool = True
     is_streamed: bool = True
     has_system_role: bool = True
+    has_tool_choice: bool = True
 
-    def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
+    def adapted_to(  # noqa: PLR0911 - one for each difference
+        self, response: ErrorResponse | None
+    ) -> RequestFormat | None:
         """Return the format to try next if the error rejects one of these, else ``None``.
 
         Each is changed once only, so that retrying ends.
@@ -80,6 +83,8 @@ class RequestFormat:
             if not self.is_limit_renamed and self.limit_name in message and _UNSUPPORTED.search(message):
                 other = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
                 return replace(self, limit_name=other, is_limit_renamed=True)
+            if self.has_tool_choice and "tool_choice" in message:
+                return replace(self, has_tool_choice=False)
         if response.status in {*_REJECTED, *_REJECTED_BY_TEMPLATE}:
             if self.has_system_role and _NO_SYSTEM.search(message):
                 return replace(self, has_system_role=False)
@@ -99,8 +104,21 @@ def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes
     """
     head = _encode_options(_options(request, request_format))
     messages = request.messages if request_format.has_system_role else fold_system_message(request.messages)
-    body = msgspec.json.encode({"messages": [encode_message(message) for message in messages]})
+    encoded = [encode_message(message) for message in messages]
+    if request.round_states:
+        _restore_fields(encoded, request.round_states)
+    body = msgspec.json.encode({"messages": encoded})
     return head[:-1] + b"," + body[1:]
+
+
+def _restore_fields(messages: Sequence[dict[str, Any]], round_states: Sequence[object]) -> None:
+    """Give the tool calls of this turn the vendor's own fields again, without which some servers refuse them."""
+    asked = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
+    calling = (message["tool_calls"] for message in messages[asked:] if message.get("tool_calls"))
+    for calls, fields_of_calls in zip(calling, round_states, strict=False):
+        if isinstance(fields_of_calls, list):
+            for call, fields in zip(calls, fields_of_calls, strict=False):
+                call.update(fields)
 
 
 def fold_system_message(messages: Sequence[Message]) -> list[Message]:
@@ -173,6 +191,8 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
         options["stream_options"] = {"include_usage": True}
     if request.tools:
         options["tools"] = [dict(tool) for tool in request.tools]
+        if request.tool_choice is not None and request_format.has_tool_choice:
+            options["tool_choice"] = request.tool_choice
     if limits:
         options[request_format.limit_name] = limits[0]
     return options | parameters

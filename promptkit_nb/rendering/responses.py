@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, Receipt, note_html, thinking_words
 from promptkit_nb.turns import Turn, Usage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from promptkit_nb.tools.calls import ToolRun  # noqa: TC004 - tools are above, and imported when they are used
 
 ThinkingMode = Literal["fold", "show", "hide"]
 
@@ -25,7 +30,8 @@ class Response:
     ``content`` is the text; ``reasoning`` is the model's thinking, or ``None`` if it is not shown by the model.
     ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed answer.
     ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and ``stale_turns``
-    the number of later turns that were answered before this change.
+    the number of later turns that were answered before this change. ``tool_calls`` and ``tool_results`` are the tools
+    that the model called.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider(), replay="auto").new_conversation(conversation_id="hello")
@@ -51,6 +57,7 @@ class Response:
     replayed: bool = False
     stale_turns: int = 0
     warnings: tuple[str, ...] = field(default=())
+    tool_runs: tuple[ToolRun, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, turn: Turn, conversation_id: str) -> Response:
@@ -77,6 +84,21 @@ class Response:
         answer = cls.of(turn, conversation_id)
         return replace(answer, cost=Decimal(0), saved=turn.first_cost, replayed=True, stale_turns=stale_turns)
 
+    @property
+    def tool_calls(self) -> pd.DataFrame:
+        """The tool calls of the turn, one row each: round, tool, arguments, result, seconds, error.
+
+        ``result`` and ``error`` are what the model was told. A turn that was answered before has no ``seconds``.
+        """
+        from promptkit_nb.rendering.tool_calls import tool_calls_df  # noqa: PLC0415 - pandas, imported when used
+
+        return tool_calls_df(self.turn, self.tool_runs)
+
+    @property
+    def tool_results(self) -> tuple[object, ...]:
+        """What the tools returned, in the order of the calls; only in the kernel that ran them, and never stored."""
+        return tuple(run.value for run in self.tool_runs)
+
     def __str__(self) -> str:
         """Return the text."""
         return self.content
@@ -87,7 +109,15 @@ class Response:
 
     def _repr_html_(self) -> str:
         receipt = Receipt.of(self, self.conversation_id)
-        return answer_html(self.content, receipt, self.warnings, (self.reasoning or "", thinking_words(self)))
+        reasoning = self.reasoning or "", thinking_words(self)
+        return answer_html(self.content, receipt, self.warnings, reasoning, calls=self._tools_html())
+
+    def _tools_html(self) -> str:
+        if not self.turn.has_tool_calls:
+            return ""
+        from promptkit_nb.rendering.tool_lines import lines_of, tool_lines_html  # noqa: PLC0415 - of turns with tools
+
+        return tool_lines_html([run.shown for run in self.tool_runs] or lines_of(self.turn))
 
 
 def answer_html(
@@ -96,15 +126,18 @@ def answer_html(
     warnings: tuple[str, ...] = (),
     reasoning: tuple[str, str] = ("", ""),
     thinking: ThinkingMode = "fold",
+    *,
+    calls: str = "",
 ) -> str:
     """Return a model's text with its warnings and receipt as HTML that cannot execute or fetch anything.
 
-    ``reasoning`` is what the model thought, and the words on its fold; ``thinking`` is how to show it.
+    ``reasoning`` is what the model thought, and the words on its fold; ``thinking`` is how to show it. ``calls`` is the
+    HTML of the tool calls, which come before the text.
     """
     above = thinking_html(*reasoning, thinking)
-    style = answer_style() if text or above else ""
+    style = answer_style() if text or above or calls else ""
     below = "".join(note_html(f"⚠ {warning}", "margin-top:2px") for warning in warnings)
-    return f"{style}{above}{to_html(text) if text else ''}{below}{receipt.html() if receipt else ''}"
+    return f"{style}{above}{calls}{to_html(text) if text else ''}{below}{receipt.html() if receipt else ''}"
 
 
 def check_thinking(mode: object) -> ThinkingMode:

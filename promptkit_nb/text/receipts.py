@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from promptkit_nb.rendering.responses import Response
-    from promptkit_nb.turns import Usage
+    from promptkit_nb.turns import Turn, Usage
 
 MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'
 SMALL_STYLE = "color:var(--jp-ui-font-color2,#767676);font-size:12px"
@@ -119,6 +119,7 @@ def receipt_of(response: Response, conversation_id: str, *, turns_below: int = 0
     parts = [
         response.model,
         tokens_text(response.usage),
+        *_tool_words(response.turn),
         *_cost_words(response),
     ]
     if not is_batch():
@@ -130,9 +131,11 @@ def short_receipt_of(response: Response) -> str:
     """Return ``model · cost · seconds``, or what a replayed answer saved; a batch run leaves out the seconds."""
     if response.replayed:
         saved = [f"saved {small_usd_text(response.saved)}"] if response.saved else []
-        return one_line(" · ".join([response.model, "stored answer", *saved]))
+        not_run = ["tools not run"] if _tool_words(response.turn) else []
+        return one_line(" · ".join([response.model, "stored answer", *not_run, *saved]))
     seconds = [] if is_batch() else [_seconds(response)]
-    return one_line(" · ".join([response.model, small_usd_text(response.cost), *seconds]))
+    calls = _tool_words(response.turn)
+    return one_line(" · ".join([response.model, *calls, small_usd_text(response.cost), *seconds]))
 
 
 def small_usd_text(cost: Decimal | None) -> str:
@@ -198,4 +201,12 @@ def _cost_words(response: Response) -> list[str]:
     if not response.replayed:
         return [usd_text(response.cost)]
     saved = f" (saved {usd_text(response.saved)})" if response.saved else ""
-    return ["replayed", f"{usd_text(response.cost)}{saved}"]
+    not_run = ["tools not run"] if _tool_words(response.turn) else []
+    return ["replayed", *not_run, f"{usd_text(response.cost)}{saved}"]
+
+
+def _tool_words(turn: Turn) -> list[str]:
+    """Return how many requests and tool calls a turn took; nothing if the model called no tools."""
+    calls = sum(message.role == "tool" for message in turn.messages)
+    requests = sum(message.role == "assistant" for message in turn.messages)
+    return [counted(requests, "request"), counted(calls, "tool call")] if calls else []

@@ -71,6 +71,8 @@ class _MessageLine(msgspec.Struct, gc=False):
     timestamp: _AwareTime | None = None
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class _UsageLine(msgspec.Struct, frozen=True, gc=False):
@@ -375,9 +377,17 @@ def _message_columns(turns: Columns, decoded: Iterable[_TurnLine]) -> Columns:
             "tool_calls": texts(
                 [visible(encode_json(each.tool_calls).decode()) if each.tool_calls else None for each in messages]
             ),
+            "tool_name": texts(
+                [visible(each.name or "") or None if each.role == "tool" else None for each in messages]
+            ),
+            "tool_call_id": texts([visible(each.tool_call_id or "") or None for each in messages]),
             "created_at": np.where(np.isnat(created_at), turns.arrays["created_at"][turn_of], created_at),
         },
     )
+
+
+def _visible(text: str | None) -> str | None:
+    return visible(text) if text else None
 
 
 def _text_and_thinking(message: _MessageLine) -> tuple[str, str | None]:

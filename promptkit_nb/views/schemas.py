@@ -109,6 +109,8 @@ MESSAGES: Schema = (
     Column("content", "str", "the text"),
     Column("reasoning", "str", "the reasoning before it, if the provider reports it"),
     Column("tool_calls", "str", "the tools that the model called, as JSON"),
+    Column("tool_name", "str", "the tool whose result it is"),
+    Column("tool_call_id", "str", "the call whose result it is"),
     Column("created_at", TIME, "when it was written; if unknown, when its turn was answered"),
     _MODEL,
     _PROVIDER,

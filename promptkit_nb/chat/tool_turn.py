@@ -1,0 +1,241 @@
+"""A turn in which the model may call functions: it is asked again with their results until it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
+from promptkit_nb.chat.request import ReceivedAnswer
+from promptkit_nb.chat.token_estimates import token_estimator_for
+from promptkit_nb.chat.window import fit
+from promptkit_nb.endings import ending_of
+from promptkit_nb.errors import ContextWindowExceededError, ToolError
+from promptkit_nb.pricing import UNKNOWN_COST, CallCost
+from promptkit_nb.providers.base import Completion
+from promptkit_nb.stores.kept_usage import KeptUsage
+from promptkit_nb.tools.calls import TurnCalls
+from promptkit_nb.turns import Message, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from promptkit_nb.chat.budgets import OpenCall
+    from promptkit_nb.chat.options import CallOptions
+    from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.chat.token_estimates import TokenEstimator
+    from promptkit_nb.chat.window import Window
+    from promptkit_nb.providers.base import ChatRequest
+    from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.tools.calls import ToolRun
+    from promptkit_nb.tools.toolbox import Toolbox
+    from promptkit_nb.turns import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """An answer that called tools, which is paid: its messages, with the results, and what it used and cost."""
+
+    messages: tuple[Message, ...]
+    usage: Usage
+    price: CallCost
+    completion: Completion
+    thinking_ms: float | None
+
+
+class ToolTurn(PendingTurn):
+    """A question whose answer may take several requests; each is reserved, and charged when it is answered.
+
+    The turn is stored once the model answers without calling tools, with the calls and results among its messages.
+    Until then nothing is stored; what was paid is in the ledger, and in ``usage_df`` if the turn fails.
+    """
+
+    def __init__(
+        self, services: ChatServices, snapshot: Snapshot, question: Message, options: CallOptions, toolbox: Toolbox
+    ) -> None:
+        """Start with no round."""
+        super().__init__(services, snapshot, question, options)
+        self._rounds: list[Round] = []
+        self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool)
+        self._is_asking = True  # false while tools run, when nothing that is not charged yet may be billed
+        self._warnings = (*self._warnings, *toolbox.warnings)
+
+    def next_round(self) -> bool:
+        """Run the tools that the model called, and build the request with their results; return false if none was.
+
+        Raises ``ToolError`` if the model does not come to an end or its call was cut, ``BudgetExceededError`` if the
+        budget has no room for the next request, ``ContextWindowExceededError`` if the window has none.
+        """
+        with self._ending:
+            received, completion = self.received, self.received.completion
+            if self._is_over or completion is None or not completion.tool_calls:
+                return False
+            self._close_request(received, completion)
+        if ending_of(completion.finish_reason) == "cut":
+            raise ToolError(
+                "The output limit cut the model's tool call, so it was not run, and nothing was stored. Raise "
+                "max_output_tokens."
+            )
+        self._calls.begin_round(received.text)
+        runs = [self._calls.run(call) for call in completion.tool_calls]
+        with self._ending:
+            if self._is_over:
+                return False
+            self._add_results(runs)
+            self._prepare_request()
+        return True
+
+    def _close_request(self, received: ReceivedAnswer, completion: Completion) -> None:
+        """Charge a request that called tools, and start to collect the next answer."""
+        usage, price = super()._spent(self._services.clock())
+        answer = Message(
+            "assistant",
+            received.text,
+            timestamp=self._services.clock(),
+            tool_calls=completion.tool_calls,
+            reasoning=received.reasoning or None,
+        )
+        self._rounds.append(Round((answer,), usage, price, completion, received.thinking_ms))
+        if self._call is not None:
+            self._call.settle(price.usd)
+        self._call = self._open(Decimal(0))
+        self.received, self._is_asking = ReceivedAnswer(), False
+
+    def _add_results(self, runs: Sequence[ToolRun]) -> None:
+        """Add the results to the round: one message for each call, in order."""
+        last = self._rounds[-1]
+        answer = replace(last.messages[0], tool_calls=tuple(run.call for run in runs))
+        now = self._services.clock()
+        results = (
+            Message("tool", run.text, timestamp=now, tool_call_id=run.call.id, name=run.call.name) for run in runs
+        )
+        self._rounds[-1] = replace(last, messages=(answer, *results))
+
+    def _prepare_request(self) -> None:
+        """Build the request with the results: fewer turns of the history, if the window is limited, and reserved."""
+        services, settings = self._services, self._settings
+        estimator = token_estimator_for(settings.model, self._state.turns, settings.system_prompt)
+        window = self._window
+        if settings.max_tokens is not None:
+            window = self._window_beside_results(settings.max_tokens, estimator)
+        self._use(window)
+        if services.spending.has_budgets:
+            sent = replace(window, messages=(*window.messages, *self._messages_before_answer))
+            self._call = self._open(services.cost_of(settings, self._state.turns, sent, estimator).high_usd)
+        self._is_asking = True
+
+    def _window_beside_results(self, max_tokens: int, estimator: TokenEstimator) -> Window:
+        settings = self._settings
+        taken = estimator.of_messages(self._messages_before_answer).expected
+        try:
+            return fit(
+                settings.system_prompt,
+                self._turns,
+                self._window.applied_summaries,
+                self.question,
+                estimator=estimator,
+                max_tokens=max(1, max_tokens - taken),
+                policy=settings.context_policy,
+                tools=settings.tools,
+            )
+        except ContextWindowExceededError as error:
+            raise ContextWindowExceededError(
+                f"The calls and results of this turn take {taken:,} tokens, so its next request does not fit into "
+                f"max_tokens={max_tokens}; nothing was stored. Let the tools return less, or raise max_tokens.",
+                limit_tokens=max_tokens,
+            ) from error
+
+    def _open(self, estimate_usd: Decimal | None) -> OpenCall:
+        state = self._state
+        return self._services.spending.open(state.conversation_id, state.user_id, estimate_usd, self._settings.model)
+
+    def _use(self, window: Window) -> None:
+        super()._use(window)
+        is_first = not self._rounds
+        choice = "required" if is_first and self._calls.toolbox.choice == "required" else None
+        self.request: ChatRequest = replace(
+            self.request,
+            messages=(*window.messages, *self._messages_before_answer),
+            tool_choice=choice,
+            round_states=tuple(each.completion.round_state for each in self._rounds),
+        )
+
+    @property
+    def _messages_before_answer(self) -> tuple[Message, ...]:  # type: ignore[override]  # grows with each round
+        return tuple(message for each in self._rounds for message in each.messages)
+
+    def _spent(self, at: datetime) -> tuple[Usage, CallCost]:
+        """Return the usage and the price of all requests of the turn; one unknown price makes the sum unknown."""
+        if not self._rounds:
+            return super()._spent(at)
+        usages, prices = [each.usage for each in self._rounds], [each.price for each in self._rounds]
+        if self._is_asking:
+            usage, price = super()._spent(at)
+            usages, prices = [*usages, usage], [*prices, price]
+        return _sum_of(usages), _total(prices)
+
+    def _charged_usd(self, turn: Turn) -> Decimal | None:
+        """Return the cost of the last request; the others were charged when they were answered."""
+        return super()._spent(turn.created_at)[1].usd if self._rounds else turn.cost
+
+    def _settle_unsent(self) -> None:
+        """Release what is reserved; what earlier requests of the turn cost stays paid."""
+        if not self._rounds:
+            super()._settle_unsent()
+            return
+        self._is_asking = False
+        self._keep(Decimal(0))
+
+    def _settle(self, turn: Turn | None = None) -> None:
+        if not self._rounds:
+            super()._settle(turn)
+            return
+        self._keep(super()._spent(self._services.clock())[1].usd if self._is_asking else Decimal(0))
+
+    def _keep(self, last_usd: Decimal | None) -> None:
+        """Enter what a turn that is not stored used, and charge the last request: the others are charged."""
+        if self._call is None:
+            return
+        usage, price = self._spent(self._services.clock())
+        paid = KeptUsage.of(
+            usage,
+            price.usd,
+            user_id=self._state.user_id,
+            at=self._call.opened_at,
+            provider=self.provider.name,
+            model=self._rounds[-1].completion.model,
+        )
+        self._call.settle(last_usd, paid)
+
+    def _response_of(self, turn: Turn) -> Response:
+        return replace(super()._response_of(turn), tool_runs=tuple(self._calls.runs))
+
+    def _turn(self, latency_ms: float) -> Turn:
+        turn = super()._turn(latency_ms)
+        thought = [each.thinking_ms for each in self._rounds if each.thinking_ms is not None]
+        if thought:
+            turn = replace(turn, thinking_ms=sum(thought, turn.thinking_ms or 0.0))
+        return turn
+
+    def _turn_warnings(self, usage: Usage) -> tuple[str, ...]:
+        of_rounds = [warning for each in self._rounds for warning in each.completion.warnings]
+        return tuple(dict.fromkeys((*of_rounds, *self._calls.warnings, *super()._turn_warnings(usage))))
+
+
+def _sum_of(usages: Sequence[Usage]) -> Usage:
+    return Usage(
+        sum(each.input_tokens for each in usages),
+        sum(each.output_tokens for each in usages),
+        cached_tokens=sum(each.cached_tokens for each in usages),
+        reasoning_tokens=sum(each.reasoning_tokens for each in usages),
+        cache_write_tokens=sum(each.cache_write_tokens for each in usages),
+        estimated=any(each.estimated for each in usages),
+    )
+
+
+def _total(prices: Sequence[CallCost]) -> CallCost:
+    if any(price.usd is None for price in prices):
+        return UNKNOWN_COST
+    return replace(prices[-1], usd=sum((price.usd for price in prices if price.usd is not None), Decimal(0)))
