@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,8 +12,11 @@ import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from other_tools import DATA, SESSION, START, checksums, claude_log, codex_log, codex_message, codex_tokens
 from promptkit_nb import (
@@ -26,6 +30,7 @@ from promptkit_nb import (
     export_store,
     import_chats,
 )
+from promptkit_nb.imports.lines import lines_of, skipping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -272,6 +277,34 @@ def test_each_call_is_priced_by_itself(tmp_path: Path) -> None:
     assert (one.cost, one.price_source) == (Decimal("1.815"), "list")
     assert (two.cost, two.price_source, two.usage.total_tokens) == (None, None, 220)
     assert report.unpriced_models == {"no-such-model": 1}
+
+
+_LINES = [
+    {"type": "progress"},
+    {"uuid": "1", "type": "progress"},
+    {"uuid": "123456", "type": "progress", "data": {"type": "user"}},
+    {"type": "user"},
+    {"uuid": "1", "type": "user"},
+    {"data": {"a": 1, "type": "progress"}, "type": "user"},
+    {"a": {"type": "progress"}, "type": "user", "message": {"type": "progress"}},
+    {"uuid": '"type":"progress"', "type": "user"},
+    {"type": "file-history-snapshot"},
+    {"type": "progress-note"},
+]
+
+
+@given(st.lists(st.sampled_from(_LINES)), st.sampled_from([(",", ":"), (", ", ": ")]), st.integers(1, 200))
+def test_lines_are_skipped_by_their_own_type(lines: list[dict[str, Any]], separators: Any, block: int) -> None:
+    """Neither a nested type nor a text that looks like one counts, wherever the blocks that are read end."""
+    texts = [json.dumps(line, separators=separators).encode() for line in lines]
+    with patch("promptkit_nb.imports.lines.BLOCK_BYTES", block):
+        file = io.BufferedReader(io.BytesIO(b"\n".join(texts)))
+        found = [
+            (number, line.rstrip(b"\n"))
+            for number, line in lines_of(file, skipping("progress", "file-history-snapshot"))
+        ]
+    matter = ("user", "progress-note")
+    assert found == [(number, texts[number - 1]) for number, line in enumerate(lines, 1) if line["type"] in matter]
 
 
 class TestClaudeCode:

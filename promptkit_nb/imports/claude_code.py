@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState, Head
 
 HEAD_BYTES = 256 * 1024
-SKIPPED = skipping(("progress", "file-history-snapshot"))
+SKIPPED = skipping("progress", "file-history-snapshot")
 IGNORED = {
     *("system", "progress", "file-history-snapshot", "last-prompt", "permission-mode", "mode", "agent-name"),
     *("agent-color", "agent-setting", "pr-link", "tag", "worktree-state", "bridge-session"),
