@@ -232,6 +232,19 @@ def test_since_leaves_older_conversations_out(tmp_path: Path) -> None:
     assert import_chats(log.path, MemoryStore(), since="2026-03-02").created == (ID,)
 
 
+def test_files_are_not_opened_again_for_a_later_since(tmp_path: Path) -> None:
+    """An earlier ``since``, or none, reads a file again from which conversations were left out."""
+    path = tmp_path / "logs.db"
+    shutil.copy(DATA / "llm" / "logs-0.27.db", path)
+    store = MemoryStore()
+    first = import_chats(path, store, since="2026-11-27T21:18:02Z")
+    assert (len(first.created), first.left_out["conversations before since="]) == (3, 4)
+    for since, is_opened in (("2026-11-28", False), ("2026-11-27", True), (None, True)):
+        with patch("promptkit_nb.imports.llm.LlmReader.read", return_value=iter(())) as read:
+            import_chats(path, store, since=since)
+        assert read.called is is_opened
+
+
 @pytest.mark.parametrize(("how", "kept"), [("keep", 10_000), ("cut", 4_024), ("drop", 27)])
 def test_tool_output_is_kept_cut_or_dropped(tmp_path: Path, how: Any, kept: int) -> None:
     """Cut output keeps its beginning and its end; the report counts what was cut."""
@@ -298,7 +311,7 @@ def test_lines_are_skipped_by_their_own_type(lines: list[dict[str, Any]], separa
     """Neither a nested type nor a text that looks like one counts, wherever the blocks that are read end."""
     texts = [json.dumps(line, separators=separators).encode() for line in lines]
     with patch("promptkit_nb.imports.lines.BLOCK_BYTES", block):
-        file = io.BufferedReader(io.BytesIO(b"\n".join(texts)))
+        file = io.BytesIO(b"\n".join(texts))
         found = [
             (number, line.rstrip(b"\n"))
             for number, line in lines_of(file, skipping("progress", "file-history-snapshot"))
@@ -413,6 +426,27 @@ class TestClaudeCode:
         store = MemoryStore()
         import_chats(later.write(), store)
         assert store.head(ID).metadata["title"] == "Counting"
+
+    def test_later_title_is_taken(self, tmp_path: Path) -> None:
+        """From the session's own file, or that of a later session; a title that was set here stays."""
+        log = claude_log(tmp_path)
+        leaf = log.ask("One")
+        store, titled = MemoryStore(), MemoryStore()
+        for each in (store, titled):
+            import_chats(log.write(), each)
+        titled.update_metadata(ID, title="Mine")
+        later = claude_log(tmp_path, "later")
+        later.lines = [json.dumps({"type": "summary", "summary": "Counting", "leafUuid": leaf})]
+        later.ask("Two")
+        report = import_chats(later.write(), store)
+        assert (report.extended, store.head(ID).metadata["title"]) == ((ID,), "Counting")
+        log.lines.append(json.dumps({"type": "ai-title", "sessionId": SESSION, "aiTitle": "Counting to one"}))
+        for each, title in ((store, "Counting to one"), (titled, "Mine")):
+            import_chats(log.write(), each)
+            assert each.head(ID).metadata["title"] == title
+            before = each.head(ID).revision
+            assert ID in import_chats(log.path, each).unchanged
+            assert each.head(ID).revision == before
 
 
 class TestCodex:

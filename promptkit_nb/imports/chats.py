@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
+from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,7 +23,6 @@ from promptkit_nb.text.plain_text import preview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from promptkit_nb.imports.reader import OpenReader, Reader, Source, Unit
     from promptkit_nb.pricing import Price
@@ -130,7 +130,7 @@ class _Import:
         self._store = store
         self._reading = reading
         self._since = since
-        options = [READER_VERSION, reading.tool_output, since, reading.id_prefix, writer.user_id, sorted(prices or ())]
+        options = [READER_VERSION, reading.tool_output, reading.id_prefix, writer.user_id, sorted(prices or ())]
         self._options = hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
         self._planned: list[tuple[Reader, Unit]] = []
         self._seen: dict[str, bool] = {}
@@ -148,9 +148,13 @@ class _Import:
         found = [(reader, *self._known(reader)) for reader in readers]
         for reader, changed, unchanged in found:
             rest = [unit for unit in changed if not self._seen[unit.key]]
-            for unit in reader.ordered(rest, unchanged):
+            planned = dict.fromkeys(reader.ordered(rest, unchanged))
+            for unit in planned:
                 self._seen[unit.key] = True
                 self._planned.append((reader, unit))
+            for unit, heads in unchanged.items():
+                if unit not in planned:
+                    self.writer.rows += [self._unchanged(reader, unit, head) for head in heads]
 
     def _known(self, reader: Reader) -> tuple[list[Unit], dict[Unit, list[Head]]]:
         """Return the units that may have to be read, and the unchanged ones with what was imported from them."""
@@ -165,10 +169,9 @@ class _Import:
         for unit in reader.units():
             known = imported.get(unit.key, [])
             self._seen.setdefault(unit.key, False)
-            if unit.stamp is not None and any(_record_of(head).get("stamp") == self._stamp(unit) for head in known):
+            if any(self._is_complete(unit, _record_of(head).get("stamp")) for head in known):
                 unchanged[unit] = known
                 self._seen[unit.key] = True
-                self.writer.rows += [self._unchanged(reader, unit, head) for head in known]
             else:
                 changed.append(unit)
         return changed, unchanged
@@ -203,21 +206,35 @@ class _Import:
     def _import_unit(self, reader: Reader, unit: Unit, advance: Callable[[int], object]) -> None:
         """Write a unit's conversations; the last one gets the stamp, which marks the unit as complete."""
         held: ConversationState | None = None
+        since: datetime | None = None
         for state in reader.read(unit, advance):
             if self._since is not None and state.updated_at < self._since:
                 self._reading.notes.left_out("conversations before since=")
+                since = self._since
                 continue
             if held is not None:
                 self._write(held, unit, None)
             held = state
         if held is not None:
-            self._write(held, unit, self._stamp(unit))
+            self._write(held, unit, self._stamp(unit, since))
 
     def _write(self, state: ConversationState, unit: Unit, stamp: str | None) -> None:
         self.writer.write(state, Origin(unit.key, unit.name, stamp))
 
-    def _stamp(self, unit: Unit) -> str | None:
-        return None if unit.stamp is None else f"{unit.stamp}-{self._options}"
+    def _stamp(self, unit: Unit, since: datetime | None) -> str | None:
+        """Return the stamp of a unit of which everything is stored; ``since`` if older conversations were left out."""
+        if unit.stamp is None:
+            return None
+        return f"{unit.stamp}-{self._options}{'' if since is None else f' since {since.isoformat()}'}"
+
+    def _is_complete(self, unit: Unit, stamp: object) -> bool:
+        """Return whether a stored stamp says that this import would find nothing new in a unit."""
+        expected = self._stamp(unit, None)
+        if expected is None or not isinstance(stamp, str):
+            return False
+        found, _, since = stamp.partition(" since ")
+        is_covered = not since or (self._since is not None and datetime.fromisoformat(since) <= self._since)
+        return found == expected and is_covered
 
     @staticmethod
     def _unchanged(reader: Reader, unit: Unit, head: Head) -> ReportRow:

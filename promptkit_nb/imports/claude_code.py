@@ -82,12 +82,20 @@ class ClaudeCodeReader:
         found = [(unit, head) for unit, head in heads if head.is_session]
         for _, head in found:
             self._titles.update(head.titles)
+        retitled = [unit for unit, imported in unchanged.items() if self._has_new_title(unit, imported)]
+        found += recognized(retitled, _FileHead.of, self._reading.notes)
         for other, imported in unchanged.items():
-            if any(_may_repeat(unit, head, other, imported) for unit, head in found):
+            if other not in retitled and any(_may_repeat(unit, head, other, imported) for unit, head in found):
                 for line, _ in self._lines(other, Notes(), _ignore):
                     self._owners[line.uuid] = self._owners[key_of(mapping_of(line.message), line)] = other.name
         found.sort(key=lambda each: (each[1].is_agent, each[1].began, each[1].mtime_ns, each[0].name))
         return [unit for unit, _ in found]
+
+    def _has_new_title(self, unit: Unit, imported: Sequence[Head]) -> bool:
+        """Return whether a session that was imported without a title has one in a file that is read now."""
+        if not self._titles or all(head.metadata.get("title") for head in imported):
+            return False
+        return any(line.uuid in self._titles for line, _ in self._lines(unit, Notes(), _ignore))
 
     def read(self, unit: Unit, advance: Callable[[int], object]) -> Iterator[ConversationState]:
         """Yield a file's sub-agents, then its session."""

@@ -6,7 +6,7 @@ import io
 import re
 from itertools import compress, repeat
 from operator import itemgetter, ne
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from promptkit_nb.imports.records import DamagedRecordError, decode_record
 
@@ -60,7 +60,7 @@ def skipping(*types: str) -> re.Pattern[bytes]:
     return re.compile(rb'"type": ?"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in types))
 
 
-def lines_of(file: io.BufferedReader, skipped: re.Pattern[bytes] | None = None) -> Iterator[tuple[int, bytes]]:
+def lines_of(file: BinaryIO, skipped: re.Pattern[bytes] | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield number (from 1) and bytes of each line that is not blank; records of the ``skipped`` types are left out.
 
     Of a line longer than ``LONGEST_LINE_BYTES``, only the beginning is yielded, which ``decode_line`` refuses. Most
@@ -84,7 +84,7 @@ def lines_of(file: io.BufferedReader, skipped: re.Pattern[bytes] | None = None) 
         number += len(lines)
 
 
-def _lists_of_lines(file: io.BufferedReader) -> Iterator[list[bytes]]:
+def _lists_of_lines(file: BinaryIO) -> Iterator[list[bytes]]:
     """Yield the lines of a file, many at a time; of a long line only its beginning."""
     held = bytearray()
     while block := file.read(BLOCK_BYTES):

@@ -98,7 +98,8 @@ class Reader(Protocol):
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> Sequence[Unit]:
         """Return the changed units that this tool wrote, in the order in which to read them.
 
-        ``unchanged`` maps units that will not be read to the conversations imported from them earlier.
+        ``unchanged`` maps the other units to the conversations imported from them earlier; those that something in a
+        changed unit concerns, such as a later title, are returned, too.
         """
         ...
 

@@ -122,7 +122,7 @@ class Writer:
         if head.metadata.get("prefix", "") != found.metadata.get("prefix", ""):
             return "skipped", f"the prefix {head.metadata.get('prefix')!r} has this id, too; give id_prefix=", 0
         if record.get("digest") == digest_of(found):
-            return "unchanged", "", 0
+            return self._retitle(found, origin, head, record)
         stored = self.store.get(found.conversation_id)
         if digest_of(stored) != record.get("digest"):
             return "changed here", "it was changed here since it was imported, and is left as it is", 0
@@ -136,6 +136,18 @@ class Writer:
             recorded = _recorded(merged, origin, digest, stored)
             self.heads[found.conversation_id] = self.store.set(recorded, expected_revision=stored.revision)
         return "extended", "", new_turns
+
+    def _retitle(
+        self, found: ConversationState, origin: Origin, head: Head, record: Mapping[str, object]
+    ) -> tuple[Outcome, str, int]:
+        """Take a title that the source got since, unless another was set in the store."""
+        title, former = found.metadata.get("title"), record.get("title")
+        if title in (None, former) or head.metadata.get("title") != former:
+            return "unchanged", "", 0
+        if not self.dry_run:
+            new = {RECORD: _record(origin, record.get("digest"), title), "title": title}
+            self.heads[found.conversation_id] = self.store.update_metadata(found.conversation_id, **new)
+        return "extended", "it has a new title", 0
 
 
 def _create_each(store: StateStore, states: Sequence[ConversationState]) -> Sequence[Head | errors.PromptKitError]:
@@ -182,15 +194,17 @@ def _parts_of(state: ConversationState) -> Iterator[bytes]:
         yield f"{summary.first_turn} {summary.last_turn} {summary.text}".encode("utf-8", "replace")
 
 
+def _record(origin: Origin, digest: object, title: object) -> dict[str, object]:
+    record = {"unit": origin.unit, "digest": digest, "title": title}
+    return record if origin.stamp is None else {**record, "stamp": origin.stamp}
+
+
 def _recorded(
     state: ConversationState, origin: Origin, digest: str, stored: ConversationState | None = None
 ) -> ConversationState:
     """Return the state with the metadata for the next import; metadata and titles set in the store stay."""
     title = state.metadata.get("title")
-    record: dict[str, object] = {"unit": origin.unit, "digest": digest, "title": title}
-    if origin.stamp is not None:
-        record["stamp"] = origin.stamp
-    metadata = {**state.metadata, RECORD: record}
+    metadata = {**state.metadata, RECORD: _record(origin, digest, title)}
     if stored is not None:
         former = stored.metadata.get(RECORD)
         imported_title = former.get("title") if isinstance(former, Mapping) else None
