@@ -325,6 +325,35 @@ def test_what_one_model_refuses_is_sent_to_another(chat_server: ChatServer) -> N
     assert fields[-3:] == [["max_completion_tokens"], ["max_tokens", "stream_options"], ["max_completion_tokens"]]
 
 
+def test_thinking_goes_back_within_the_rounds_of_a_turn_if_the_server_wants_it(chat_server: ChatServer) -> None:
+    """DeepSeek and Moonshot refuse a round without it, and others refuse it; earlier turns never send theirs."""
+
+    def look() -> str:
+        """Look at it."""
+        return "a cat"
+
+    def answer(request: Any) -> Reply:
+        if request.body["messages"][-1]["role"] == "user":
+            deltas = [chunk({"reasoning_content": "I should look."}), chunk({"tool_calls": [CALL]})]
+            return Reply(chunks=[*deltas, chunk({}, finish_reason="tool_calls")])
+        if request.body["model"] == "thinks" and "reasoning_content" not in request.body["messages"][-2]:
+            return error_reply(400, "Missing `reasoning_content` field in the assistant message at message index 1.")
+        return Reply(text="A cat.")
+
+    chat_server.usual = answer
+    conv = opened(chat_server, prompt=None)
+    for model in ("thinks", "thinks", "other"):
+        assert conv.send("What is it?", tools=[look], model=model).content == "A cat."
+    sent_back = [
+        [message.get("reasoning_content") for message in request.body["messages"] if message.get("tool_calls")]
+        for request in chat_server.requests
+    ]
+    thought = "I should look."
+    assert sent_back[:3] == [[], [None], [thought]]
+    assert sent_back[3:5] == [[None], [None, thought]]
+    assert sent_back[5:] == [[None, None], [None, None, None]]
+
+
 def test_a_format_that_did_not_help_is_not_remembered(chat_server: ChatServer) -> None:
     """Only a format with which the model answered is used again."""
     chat_server.reply(error_reply(400, "System role not supported"), error_reply(401, "Bad key"))

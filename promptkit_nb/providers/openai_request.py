@@ -62,10 +62,9 @@ class RequestFormat:
     is_streamed: bool = True
     has_system_role: bool = True
     has_tool_choice: bool = True
+    sends_reasoning: bool = False
 
-    def adapted_to(  # noqa: PLR0911 - one for each difference
-        self, response: ErrorResponse | None
-    ) -> RequestFormat | None:
+    def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
         """Return the format to try next if the error rejects one of these, else ``None``.
 
         Each is changed once only, so that retrying ends.
@@ -77,20 +76,21 @@ class RequestFormat:
         if response is None:
             return None
         message = f"{response.message} {response.code}"
-        if response.status in _REJECTED:
-            if self.has_stream_options and ("stream_options" in message or "include_usage" in message):
-                return replace(self, has_stream_options=False)
-            if not self.is_limit_renamed and self.limit_name in message and _UNSUPPORTED.search(message):
-                other = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
-                return replace(self, limit_name=other, is_limit_renamed=True)
-            if self.has_tool_choice and "tool_choice" in message:
-                return replace(self, has_tool_choice=False)
-        if response.status in {*_REJECTED, *_REJECTED_BY_TEMPLATE}:
-            if self.has_system_role and _NO_SYSTEM.search(message):
-                return replace(self, has_system_role=False)
-            if self.is_streamed and _NO_STREAM.search(message):
-                return replace(self, is_streamed=False)
-        return None
+        is_rejected = response.status in _REJECTED
+        is_rejected_by_template = is_rejected or response.status in _REJECTED_BY_TEMPLATE
+        is_limit_rejected = is_rejected and self.limit_name in message and bool(_UNSUPPORTED.search(message))
+        is_usage_rejected = is_rejected and ("stream_options" in message or "include_usage" in message)
+        other_limit = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
+        changes: tuple[tuple[bool, dict[str, Any]], ...] = (
+            (is_rejected and "reasoning_content" in message, {"sends_reasoning": True}),
+            (is_usage_rejected, {"has_stream_options": False}),
+            (is_rejected and "tool_choice" in message, {"has_tool_choice": False}),
+            (is_limit_rejected and not self.is_limit_renamed, {"limit_name": other_limit, "is_limit_renamed": True}),
+            (is_rejected_by_template and bool(_NO_SYSTEM.search(message)), {"has_system_role": False}),
+            (is_rejected_by_template and bool(_NO_STREAM.search(message)), {"is_streamed": False}),
+        )
+        adapted = (replace(self, **change) for is_due, change in changes if is_due)
+        return next((each for each in adapted if each != self), None)
 
     def without_stream(self) -> RequestFormat:
         """Return the format without streaming."""
@@ -107,6 +107,8 @@ def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes
     encoded = [encode_message(message) for message in messages]
     if request.round_states:
         _restore_fields(encoded, request.round_states)
+    if request_format.sends_reasoning:
+        _add_reasoning(encoded, messages)
     body = msgspec.json.encode({"messages": encoded})
     return head[:-1] + b"," + body[1:]
 
@@ -119,6 +121,15 @@ def _restore_fields(messages: Sequence[dict[str, Any]], round_states: Sequence[o
         if isinstance(fields_of_calls, list):
             for call, fields in zip(calls, fields_of_calls, strict=False):
                 call.update(fields)
+
+
+def _add_reasoning(encoded: Sequence[dict[str, object]], messages: Sequence[Message]) -> None:
+    """Add the thinking of this turn's tool rounds, which DeepSeek and Moonshot want back; earlier turns send none."""
+    for fields, message in zip(reversed(encoded), reversed(messages), strict=True):
+        if message.role == "user":
+            return
+        if message.reasoning:
+            fields["reasoning_content"] = message.reasoning
 
 
 def fold_system_message(messages: Sequence[Message]) -> list[Message]:
