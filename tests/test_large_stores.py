@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -18,13 +19,15 @@ from promptkit_nb import (
     DemoProvider,
     DiskStore,
     MemoryStore,
+    RedisStore,
+    StoreCorruptedError,
 )
 from promptkit_nb.chat.stored_conversation import Snapshot
-from promptkit_nb.stores import damage, disk_backend, disk_cache, layout, row_erasure
+from promptkit_nb.stores import damage, disk_backend, disk_cache, layout, redis_backend, redis_lists, row_erasure
 from storing import START, Foreign, said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from promptkit_nb.stores.base import StateStore
@@ -131,6 +134,112 @@ class TestListing:
         monkeypatch.setattr(type(store), "list", None)
         with pytest.raises(ConversationNotFoundError, match="Did you mean 'chat-003'"):
             ConversationManager(DemoProvider(), store).get_conversation("caht-003")
+
+
+class TestRedisLists:
+    """On Redis, lists by time make pages fast; whatever happens to them, no conversation is missing."""
+
+    @pytest.fixture
+    def redis(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
+        """A store with three hundred conversations, of which few are read at once."""
+        monkeypatch.setattr(redis_lists, "AT_ONCE", 20)
+        monkeypatch.setattr(redis_backend, "FEW", 5)
+        with RedisStore(redis_url, prefix=f"{uuid4()}:") as store:
+            fill(store)
+            yield store
+
+    @pytest.mark.parametrize(
+        "filters", [{}, {"user_id": "a"}, {"prefix": "chat-"}, {"prefix": "chat-2", "user_id": "b"}]
+    )
+    @pytest.mark.parametrize("sort_by", ["updated_at", "created_at", "conversation_id"])
+    @pytest.mark.parametrize("descending", [True, False])
+    def test_page_reads_about_as_many_as_it_returns(
+        self,
+        redis: RedisStore,
+        monkeypatch: pytest.MonkeyPatch,
+        filters: Any,
+        sort_by: Any,
+        descending: bool,  # noqa: FBT001 - a parameter
+    ) -> None:
+        """Pages are those of the whole list."""
+        ordered = redis.list(sort_by=sort_by, descending=descending, **filters)
+        read: list[str] = []
+        picked = redis.backend._picked
+        monkeypatch.setattr(redis.backend, "_picked", lambda name, found: read.append(name) or picked(name, found))
+        for limit, offset in ((4, 0), (7, 6)):
+            read.clear()
+            assert (
+                redis.list(sort_by=sort_by, descending=descending, limit=limit, offset=offset, **filters)
+                == ordered[offset : offset + limit]
+            )
+            assert len(read) <= 2 * (limit + offset + 5)
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda server, key: server.delete(key),
+            lambda server, key: server.zremrangebyrank(key, 290, 295),
+            lambda server, key: server.zremrangebyrank(key, 0, 200),
+            lambda server, key: server.zrem(key, b"chat-299\xffb") and server.zadd(key, {b"nobody's\xffb": 9e15}),
+            lambda server, key: server.zadd(key, {b"nobody's\xffb": 9e15}),
+        ],
+        ids=["evicted", "newest gone", "oldest gone", "exchanged", "more"],
+    )
+    def test_damaged_list_hides_nothing(self, redis: RedisStore, harm: Callable[[Any, bytes], object]) -> None:
+        """All are read instead, and the list is written anew, so that the next page is fast again."""
+        ordered = redis.list()
+        server, key = redis.backend._client, redis.backend._lists.by_time("updated_at")
+        whole = server.zrange(key, 0, -1, withscores=True)
+        harm(server, key)
+        assert redis.list(limit=10) == ordered[:10]
+        assert server.zrange(key, 0, -1, withscores=True) == whole
+        harm(server, key)
+        assert redis.list(limit=295, offset=3) == ordered[3:298]
+
+    def test_wrong_kind_of_key_is_an_error(self, redis: RedisStore) -> None:
+        """If another program uses the key of a list, nothing is shown that may not be all."""
+        key = redis.backend._lists.by_time("updated_at")
+        redis.backend._client.delete(key)
+        redis.backend._client.set(key, b"x")
+        with pytest.raises(StoreCorruptedError, match="other data under the keys of this store"):
+            redis.list(limit=10)
+
+    def test_every_write_is_in_order(self, redis: RedisStore) -> None:
+        """Turns, in one step and in several, metadata, new and deleted conversations, another owner."""
+        redis.append("chat-100", said("one"))
+        redis.append("chat-100", said("two"))
+        redis.update_metadata("chat-003", x=1)
+        redis.fork("chat-004", "chat-fork")
+        redis.append("chat-new", said("x"))
+        redis.delete("chat-299")
+        redis.set(replace(redis.get("chat-298"), user_id="zoe"))
+        for sort_by in ("updated_at", "created_at"):
+            key: Any = sort_by
+            ordered = sorted(redis.list(), key=lambda head: (getattr(head, key), head.conversation_id), reverse=True)
+            assert redis.list(sort_by=key, limit=9) == ordered[:9]
+        assert redis.backend._client.zcard(redis.backend._lists.by_time("created_at")) == 301
+
+    def test_equal_times_are_ordered_by_id(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Even if one id begins with another, and a page ends among them."""
+        monkeypatch.setattr(redis_lists, "AT_ONCE", 1)
+        monkeypatch.setattr(redis_backend, "FEW", 0)
+        ids = ["a", "ab", "a\0", "abc", "b", "a-", "é", "z"]
+        with RedisStore(redis_url, prefix=f"{uuid4()}:") as store:
+            for name in ids:
+                store.create(ConversationState(name, created_at=START, updated_at=START))
+            for limit in range(len(ids)):
+                page = store.list(descending=False, limit=limit)
+                assert [head.conversation_id for head in page] == sorted(ids)[:limit]
+
+    def test_lists_are_written_when_they_are_first_needed(self, redis: RedisStore) -> None:
+        """A store of an earlier version has none."""
+        ordered = redis.list()
+        lists, server = redis.backend._lists, redis.backend._client
+        for key in redis_lists.TIME_KEYS:
+            server.delete(lists.by_time(key))
+        redis.append("chat-000", said("by this version"))
+        assert redis.list(limit=3) == [redis.head("chat-000"), *ordered[:2]]
+        assert [server.zcard(lists.by_time(key)) for key in redis_lists.TIME_KEYS] == [300, 300]
 
 
 class TestCleanup:

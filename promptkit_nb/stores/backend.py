@@ -91,7 +91,7 @@ class Backend(Protocol):
         ...
 
     def sorted_records(
-        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool, most: int | None
     ) -> Iterable[tuple[str, bytes]]:
         """Yield the same as ``records``, ordered by a key and then by id; a backend may read only what is consumed."""
         ...

@@ -407,10 +407,9 @@ class DiskBackend(Table):
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of the conversations whose id has the prefix, of one user or of all."""
-        if user_id is None:
-            rows = self.between(f"h:{prefix}", after_prefix(f"h:{prefix}"), strict=False)
-        else:
-            rows = self.tagged(f"u:{user_id}", strict=False)
+        low, tag = f"h:{prefix}", f"u:{user_id}"
+        everyone = user_id is None
+        rows = self.between(low, after_prefix(low), strict=False) if everyone else self.tagged(tag, strict=False)
         for key, value in rows:
             conversation_id = str(key).removeprefix("h:")
             if conversation_id.startswith(prefix):
@@ -427,9 +426,10 @@ class DiskBackend(Table):
                 yield each, found
 
     def sorted_records(
-        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool, most: int | None
     ) -> Iterator[tuple[str, bytes]]:
         """Yield the same as ``records``, ordered by a key and then by id, reading only what is consumed."""
+        del most  # rows are read as they are consumed
         tags = () if user_id is None else (f"u:{user_id}",)
         if sort_by == "conversation_id":
             low = f"h:{prefix}"

@@ -126,9 +126,10 @@ class MemoryBackend:
                 yield each, self._records[each][1]
 
     def sorted_records(
-        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool, most: int | None
     ) -> list[tuple[str, bytes]]:
         """Return the same as ``records``, ordered by a key and then by id."""
+        del most  # all are at hand
         return sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
 
     def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:

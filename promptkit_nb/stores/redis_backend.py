@@ -6,6 +6,7 @@ Names of keys, without the prefix that ``redis_keys`` adds:
 
     format     the format's version; set once all keys of version 0.1 have moved
     ids        sorted set of ID + 0xff + USER, for listing by prefix
+    o:TIME     sorted set of the same by their times, TIME is created_at or updated_at
     u:USER     set of a user's ids
     h:ID       record                          a:ID      frame
     t:CID      hash of turns by place          i:CID     hash of places by turn id
@@ -39,7 +40,7 @@ from promptkit_nb.stores.kept_usage import log_line
 from promptkit_nb.stores.layout import sorted_records
 from promptkit_nb.stores.redis_client import checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Numbered
-from promptkit_nb.stores.redis_lists import AT_ONCE, Listed
+from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, time_us
 from promptkit_nb.stores.redis_transaction import Owner, Transactions
 
 if TYPE_CHECKING:
@@ -48,27 +49,30 @@ if TYPE_CHECKING:
     from promptkit_nb.secret import Secret
     from promptkit_nb.stores.backend import Appending, KeptKind
     from promptkit_nb.stores.base import SortKey
+    from promptkit_nb.stores.redis_lists import TimeKey
 
 
 SCANNED_AT_ONCE = 10_000
+FEW = 50  # as many records more than asked for are read at once
 _OF = b"of"
 _OF_USER = b"\xff"
-# Appends a turn if its conversation's record and its accounts (KEYS[6] and following) are unchanged, none of its keys
+# Appends a turn if its conversation's record and its accounts (KEYS[7] and following) are unchanged, none of its keys
 # is missing (ARGV[7] is the expected value of the field "of"), and the turn is new; returns 1 if it did. ARGV[6] is
 # when the server deletes the conversation, 0 for never. KEYS[5] is the turn's key in the index; ARGV[8] and ARGV[9] are
-# age and member of its entry, with "" as member if it has no entry. From ARGV[10] on, each account has two arguments:
-# the previous value ("" if none) and the new one. The last key is the log of what the conversation's turns cost, and
-# the last argument is the line to add to it.
+# age and member of its entry, with "" as member if it has no entry. KEYS[6] is the list by time; ARGV[10] and ARGV[11]
+# are time and member. From ARGV[12] on, each account has two arguments: the previous value ("" if none) and the new
+# one. The last key is the log of what the conversation's turns cost, and the last argument is the line to add to it.
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HEXISTS', KEYS[4], ARGV[4]) == 1 then return 0 end
 if redis.call('HGET', KEYS[3], 'of') ~= ARGV[7] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
-for i = 6, #KEYS - 1 do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
+for i = 7, #KEYS - 1 do if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 2] then return 0 end end
 redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
 redis.call('HSET', KEYS[4], ARGV[4], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[6], ARGV[10], ARGV[11])
 if ARGV[6] ~= '0' then for i = 1, 4 do redis.call('PEXPIREAT', KEYS[i], ARGV[6]) end end
-for i = 6, #KEYS - 1 do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
+for i = 7, #KEYS - 1 do redis.call('SET', KEYS[i], ARGV[2 * i - 1]) end
 redis.call('APPEND', KEYS[#KEYS], ARGV[#ARGV])
 if ARGV[9] ~= '' then
   redis.call('ZADD', KEYS[5], ARGV[8], ARGV[9])
@@ -123,6 +127,8 @@ class RedisBackend(Transactions):
         at = 0 if lifetime_s is None else self._expiry_ms(lifetime_s)
         args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, at, conversation_id.encode()]
         args += (entry.at_us, _member_of(entry)) if entry else (0, "")
+        keys.append(self._lists.by_time("updated_at"))
+        args += (time_us(record, "updated_at"), Listed(conversation_id, user_id).member)
         for scope, former_account, changed in accounts:
             keys.append(self._keys(f"l:{scope}"))
             args += (former_account or b"", changed)
@@ -150,31 +156,15 @@ class RedisBackend(Transactions):
         self._move(conversation_id)
         self._now.changed.add(f"h:{conversation_id}")
         self._write("SET", self._keys(f"h:{conversation_id}"), value)
-        self._now.writes += self._lists.added(Listed(conversation_id, user_id))
+        listed = Listed(conversation_id, user_id)
+        self._now.writes += [*self._lists.added(listed), *self._lists.timed(listed, value)]
 
     def records(self, prefix: str, user_id: str | None) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of the conversations whose id has the prefix, of one user or of all.
 
         The record is empty if the server has evicted it, but not the rest of the conversation.
         """
-        listed = self._lists.find(self._reader, prefix, user_id)
-        for start in range(0, len(listed), AT_ONCE):
-            part = listed[start : start + AT_ONCE]
-            names = [f"{kind}:{each.conversation_id}" for kind in "ha" for each in part]
-            # in one call, so that each record has its own frame
-            found = self._reader.mget(self._keys.both(names))
-            width = len(found) // len(names)
-            frames = self._keys.values(found[width * len(part) :])
-            for index, (each, frame) in enumerate(zip(part, frames, strict=True)):
-                record, owner = self._picked(each.conversation_id, found[index * width : (index + 1) * width])
-                self._now.unwatched[names[index]] = record
-                self._now.frames[each.conversation_id] = frame
-                if record is None and frame is not None:
-                    yield each.conversation_id, b""
-                elif record is None or (owner is not None and owner.user_id != each.user_id):
-                    self._now.gone.append((each, record))  # it has expired, but is still listed
-                else:
-                    yield each.conversation_id, record
+        yield from self._records_of_listed(self._lists.find(self._reader, prefix, user_id))
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of each of these conversations that exists."""
@@ -190,10 +180,33 @@ class RedisBackend(Transactions):
                     yield each, record
 
     def sorted_records(
-        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool
-    ) -> list[tuple[str, bytes]]:
-        """Return the same as ``records``, ordered by a key and then by id."""
-        return sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
+        self, sort_by: SortKey, prefix: str, user_id: str | None, *, descending: bool, most: int | None
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the same as ``records``, ordered by a key and then by id; about ``most`` of many are read."""
+        if most is None or self._keys.has_old or self._lists.are_few(self._reader, prefix, user_id):
+            yield from sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
+        elif sort_by == "conversation_id":
+            listed = sorted(self._lists.find(self._reader, prefix, user_id), reverse=descending)
+            for start in range(0, len(listed), FEW + most):
+                yield from self._records_of_listed(listed[start : start + FEW + most])
+        else:
+            yield from self._by_time(sort_by, prefix, user_id, descending=descending, most=most)
+
+    def _by_time(
+        self, key: TimeKey, prefix: str, user_id: str | None, *, descending: bool, most: int
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield records in the order of a list by time; if it lacks ids, all records are read instead."""
+        done: set[str] = set()
+        for page in self._lists.pages(self._client, key, FEW + most, prefix, user_id, descending=descending):
+            known = len(self._now.gone)
+            records = [*self._records_of_listed(page or ())]
+            if page is None or not self._lists.include(self._reader, [each for each, _ in self._now.gone[known:]]):
+                self._now.lacks_times = True
+                everything = sorted_records(self.records(prefix, user_id), key, descending=descending)
+                yield from (each for each in everything if each[0] not in done)
+                return
+            done.update(name for name, _ in records)
+            yield from records
 
     def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:
         """Return the ids that have the prefix, even if a record cannot be read or has expired."""
@@ -424,6 +437,25 @@ class RedisBackend(Transactions):
                 stacklevel=2,
             )
             return False
+
+    def _records_of_listed(self, listed: Sequence[Listed]) -> Iterator[tuple[str, bytes]]:
+        for start in range(0, len(listed), AT_ONCE):
+            part = listed[start : start + AT_ONCE]
+            names = [f"{kind}:{each.conversation_id}" for kind in "ha" for each in part]
+            # in one call, so that each record has its own frame
+            found = self._reader.mget(self._keys.both(names))
+            width = len(found) // len(names)
+            frames = self._keys.values(found[width * len(part) :])
+            for index, (each, frame) in enumerate(zip(part, frames, strict=True)):
+                record, owner = self._picked(each.conversation_id, found[index * width : (index + 1) * width])
+                self._now.unwatched[names[index]] = record
+                self._now.frames[each.conversation_id] = frame
+                if record is None and frame is not None:
+                    yield each.conversation_id, b""
+                elif record is None or (owner is not None and owner.user_id != each.user_id):
+                    self._now.gone.append((each, record))  # it has expired, but is still listed
+                else:
+                    yield each.conversation_id, record
 
     def _picked(self, conversation_id: str, found: Sequence[bytes | None]) -> tuple[bytes | None, Owner | None]:
         """Return the record that was found and its owner, and remember which keys the conversation has."""

@@ -1,14 +1,21 @@
-"""The lists of a store on Redis: the ids of all conversations, and those of each user."""
+"""The lists of a store on Redis: the ids of all conversations, those of each user, and all by time.
+
+The lists by time only make reading faster. If one does not have as many ids as there are, because a server evicted it
+or an earlier version wrote, it is not used, and written anew.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from redis import exceptions
 
+from promptkit_nb.stores.layout import stored_time, time_mark
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from promptkit_nb.stores.redis_keys import Keys
 
@@ -16,6 +23,11 @@ Command = tuple[str | bytes | int, ...]
 
 AT_ONCE = 1000
 _OF_USER = b"\xff"  # never part of UTF-8 text, and sorted after all of it
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+TimeKey = Literal["updated_at", "created_at"]
+TIME_KEYS: tuple[TimeKey, ...] = ("updated_at", "created_at")
 
 
 class Listed(NamedTuple):
@@ -29,9 +41,27 @@ class Listed(NamedTuple):
         """The member of the sorted set: the id first, so that ids with a common prefix are adjacent."""
         return self.conversation_id.encode() + _OF_USER + self.user_id.encode()
 
+    def matches(self, prefix: str, user_id: str | None) -> bool:
+        """Return whether the id has the prefix, and belongs to the user (``None``: any)."""
+        return user_id in (None, self.user_id) and self.conversation_id.startswith(prefix)
+
+    @classmethod
+    def of(cls, member: bytes) -> Listed:
+        """Return the entry of a member of a sorted set."""
+        name, _, owner = member.partition(_OF_USER)
+        return cls(name.decode(), owner.decode())
+
+
+def time_us(record: bytes, key: TimeKey) -> int:
+    """Return a time of a stored record in microseconds; 0 if it cannot be read."""
+    text = stored_time(record, time_mark(key)).partition(b'"')[0]
+    with suppress(ValueError):
+        return (datetime.fromisoformat(text.decode("ascii", "replace")).replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+    return 0
+
 
 class RedisLists:
-    """The sorted set of all ids, and the set of each user's."""
+    """The sorted set of all ids, the set of each user's, and the sorted sets of all ids by time."""
 
     def __init__(self, keys: Keys) -> None:
         """Keep the lists under these keys."""
@@ -48,7 +78,79 @@ class RedisLists:
     def removed(self, listed: Listed) -> list[Command]:
         """Return the commands that remove an id from the lists."""
         old = self._removed(listed, self._keys.old) if self._keys.has_old else []
-        return [*self._removed(listed, self._keys), *old]
+        timed: list[Command] = [("ZREM", self.by_time(key), listed.member) for key in TIME_KEYS]
+        return [*self._removed(listed, self._keys), *timed, *old]
+
+    def timed(self, listed: Listed, record: bytes) -> list[Command]:
+        """Return the commands that list an id by the times of its record."""
+        return [("ZADD", self.by_time(key), time_us(record, key), listed.member) for key in TIME_KEYS]
+
+    def by_time(self, key: TimeKey) -> bytes:
+        """Return the key of the sorted set of all ids by this time."""
+        return self._keys(f"o:{key}")
+
+    def pages(
+        self, client: Any, key: TimeKey, size: int, prefix: str, user_id: str | None, *, descending: bool
+    ) -> Iterator[list[Listed] | None]:
+        """Yield the ids that have the prefix, by time and then by id; ``None`` at the end if this list lacks ids.
+
+        It is read from its beginning each time, so no id that moves in it meanwhile is missed.
+        """
+        done: set[Listed] = set()
+        count = size
+        while (found := self._first(client, key, count, descending=descending)) is not None:
+            end = found[-1][1] if len(found) == count else None  # ids of the same time may follow
+            wanted = [
+                (at, *each) for each, at in found if at != end and each not in done and each.matches(prefix, user_id)
+            ]
+            listed = [Listed(*names) for _, *names in sorted(wanted, reverse=descending)]
+            yield from (listed[start : start + size] for start in range(0, len(listed), size))
+            if len(found) < count:
+                return
+            done.update(listed)
+            count *= 4
+        yield None
+
+    def _first(self, client: Any, key: TimeKey, count: int, *, descending: bool) -> list[tuple[Listed, float]] | None:
+        """Return the first ids by a time, each with the time; ``None`` if this list does not have all ids."""
+        with client.pipeline() as pipeline:
+            pipeline.zcard(self._keys("ids"))
+            pipeline.zcard(self.by_time(key))
+            pipeline.zrange(self.by_time(key), 0, count - 1, desc=descending, withscores=True)
+            all_ids, timed, found = pipeline.execute()
+        return [(Listed.of(member), score) for member, score in found] if all_ids == timed else None
+
+    def are_few(self, reader: Any, prefix: str, user_id: str | None) -> bool:
+        """Return whether a user has few ids, or few ids have this prefix, so that reading all of them is fast."""
+        if user_id is not None:
+            return int(reader.scard(self._keys(f"u:{user_id}"))) <= AT_ONCE
+        return bool(prefix) and int(reader.zlexcount(self._keys("ids"), *_range_of(prefix))) <= AT_ONCE
+
+    def include(self, reader: Any, listed: Sequence[Listed]) -> bool:
+        """Return whether all of these are in the list of all ids."""
+        return not listed or None not in reader.zmscore(self._keys("ids"), [each.member for each in listed])
+
+    def write_by_time(self, client: Any) -> None:
+        """Write the lists by time anew; ids that are written meanwhile are left to that writer, or to the next time."""
+        timed = {key: {*client.zrange(self.by_time(key), 0, -1)} for key in TIME_KEYS}
+        members = client.zrange(self._keys("ids"), 0, -1)
+        with suppress(exceptions.WatchError, exceptions.NoPermissionError):
+            for key, found in timed.items():
+                if unknown := found.difference(members):
+                    client.zrem(self.by_time(key), *unknown)
+            for start in range(0, len(members), AT_ONCE):
+                self._write_part(client, [Listed.of(member) for member in members[start : start + AT_ONCE]])
+
+    def _write_part(self, client: Any, part: Sequence[Listed]) -> None:
+        names = [self._keys(f"h:{each.conversation_id}") for each in part]
+        with client.pipeline() as pipeline:
+            pipeline.watch(*names)
+            records = pipeline.mget(names)
+            pipeline.multi()
+            for listed, record in zip(part, records, strict=True):
+                for command in self.timed(listed, record or b""):
+                    pipeline.execute_command(*command)
+            pipeline.execute()
 
     def find(self, reader: Any, prefix: str, user_id: str | None) -> list[Listed]:
         """Return the ids that have the prefix, of one user or of all, sorted."""
@@ -84,10 +186,7 @@ class RedisLists:
         if user_id is not None:
             members = (member.decode() for member in reader.smembers(key(f"u:{user_id}")))
             return [Listed(name, user_id) for name in sorted(members) if name.startswith(prefix)]
-        low = b"[" + prefix.encode() if prefix else b"-"
-        high = b"(" + prefix.encode() + 2 * _OF_USER if prefix else b"+"
-        found = (member.partition(_OF_USER) for member in reader.zrangebylex(key("ids"), low, high))
-        return [Listed(name.decode(), owner.decode()) for name, _, owner in found]
+        return [Listed.of(member) for member in reader.zrangebylex(key("ids"), *_range_of(prefix))]
 
     @staticmethod
     def _removed(listed: Listed, key: Callable[[str], bytes]) -> list[Command]:
@@ -95,3 +194,8 @@ class RedisLists:
             ("ZREM", key("ids"), listed.member),
             ("SREM", key(f"u:{listed.user_id}"), listed.conversation_id.encode()),
         ]
+
+
+def _range_of(prefix: str) -> tuple[bytes, bytes]:
+    """Return the range of the members whose id has this prefix."""
+    return (b"[" + prefix.encode(), b"(" + prefix.encode() + 2 * _OF_USER) if prefix else (b"-", b"+")

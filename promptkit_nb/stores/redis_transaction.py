@@ -60,6 +60,7 @@ class Transaction:
     owners: dict[int, tuple[str, Owner]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    lacks_times: bool = False  # whether a list by time was found to lack ids
 
     def commit(self, keys: Keys) -> None:
         """Commit the writes; without writes, only check that all reads were valid at one moment."""
@@ -176,6 +177,8 @@ class Transactions:
                 self._local.transaction = None
         if now.gone:
             self._lists.forget(client, now.gone)
+        if now.lacks_times and self._status.keeps(client, expiring=False):
+            self._lists.write_by_time(client)
         return result
 
     def _worked(self, work: Callable[[], T]) -> T:

@@ -152,7 +152,8 @@ class RowStore(RowEdits, StateStore):
 
         def page() -> tuple[list[Head], Damage]:
             damage = Damage()
-            records = self.backend.sorted_records(sort_by, prefix, user_id, descending=descending)
+            most = None if limit is None else offset + limit
+            records = self.backend.sorted_records(sort_by, prefix, user_id, descending=descending, most=most)
             live = (each for each in damage.readable(records) if not self._is_expired(each[1]))
             end = maxsize if limit is None else min(offset + limit, maxsize)
             chosen = islice(live, min(offset, maxsize), end)
