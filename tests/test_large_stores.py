@@ -165,7 +165,12 @@ class TestRedisLists:
         ordered = redis.list(sort_by=sort_by, descending=descending, **filters)
         read: list[str] = []
         picked = redis.backend._picked
-        monkeypatch.setattr(redis.backend, "_picked", lambda name, found: read.append(name) or picked(name, found))
+
+        def noted(name: str, found: Any) -> Any:
+            read.append(name)
+            return picked(name, found)
+
+        monkeypatch.setattr(redis.backend, "_picked", noted)
         for limit, offset in ((4, 0), (7, 6)):
             read.clear()
             assert (

@@ -48,8 +48,9 @@ def kept_sections(store: RowStore) -> list[KeptSection]:
 
     A store that is narrowed to a user has only the amounts of that user, and no hashes, which are not kept by user.
     """
-    own_id = _own_id(store)
-    return store.backend.run(partial(_sections, store, own_id), write=False)
+    if not store.kept_usage():
+        return []
+    return store.backend.run(partial(_sections, store, _own_id(store)), write=False)
 
 
 def keep_sections(store: RowStore, sections: Sequence[KeptSection]) -> None:
