@@ -24,6 +24,8 @@ class CellResult:
 
     status: str
     messages: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    payload: list[dict[str, Any]] = field(default_factory=list)
+    """What the front end is asked to do, such as to put a cell below."""
 
     def contents(self, kind: str) -> list[dict[str, Any]]:
         """Return the contents of the messages of one kind."""
@@ -84,7 +86,7 @@ class Kernel:
         while True:
             reply = self.client.get_shell_msg(timeout=PATIENCE_S)
             if reply["parent_header"].get("msg_id") == request_id:
-                return CellResult(reply["content"]["status"], messages)
+                return CellResult(reply["content"]["status"], messages, reply["content"].get("payload", []))
 
     def run(self, cell: str, *, cell_id: str | None = None, allow_stdin: bool = True) -> CellResult:
         """Run a cell and return its result."""

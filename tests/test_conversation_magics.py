@@ -257,7 +257,7 @@ class TestOptionsOfChat:
 
     def test_an_answer_without_code_prints_a_note(self, notebook: Notebook) -> None:
         """No cell is created."""
-        assert notebook.run("%%chat --code\nHi").stdout == "There is no code block in the answer.\n"
+        assert notebook.run("%%chat --code\nHi").stdout == "There is no Python code in the answer.\n"
 
     def test_fresh_ignores_the_stored_answer(self, notebook: Notebook, chat_server: ChatServer) -> None:
         """The same message in the same context is replayed, and with --fresh sent again."""

@@ -306,7 +306,7 @@ def test_code_is_not_taken_from_thinking(notebook: Notebook, chat_server: ChatSe
         streamed({"content": f"<think>{CODE}</think>No code."}),
         Reply(chunks=[chunk({"content": CODE}), chunk({}, finish_reason="length")]),
     )
-    assert "There is no code block in the answer." in notebook.run("%%chat --code\nCode?").stdout
+    assert "There is no Python code in the answer." in notebook.run("%%chat --code\nCode?").stdout
     cut = notebook.run("%%chat --code\nMore code?")
     assert "The answer is not whole (cut at the output limit): no code was taken from it." in cut.stdout
     assert not hasattr(notebook.shell, "rl_next_input")

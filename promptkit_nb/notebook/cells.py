@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from IPython.core.error import UsageError
+
 from promptkit_nb.chat.options import AT_THE_END, CellCall, Target
 from promptkit_nb.frontend import cell_code, cell_id
 from promptkit_nb.text import plain_text
@@ -50,6 +52,8 @@ class RunningCell:
         self._source: str | None = None
         self._calls = 0
         self._running: ExecutionInfo | None = None
+        self.failed: tuple[str, Exception] | None = None
+        """The source of the last cell that failed, and its exception."""
 
     def watch(self) -> None:
         """Start watching."""
@@ -83,6 +87,14 @@ class RunningCell:
     def _end(self, result: ExecutionResult | None) -> None:
         if result is None or result.info is self._running:  # without a result the cell was aborted
             self._running = None
+            error = None if result is None else result.error_before_exec or result.error_in_exec
+            if isinstance(error, Exception) and not _is_ours(error):
+                self.failed = self._source or "", error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether a magic's line says all about the error, so that no cell has to be fixed for it."""
+    return isinstance(error, UsageError) or "_render_traceback_" in vars(error)
 
 
 def without_keys(source: str) -> str:

@@ -65,7 +65,7 @@ def _candidates(context: CompletionContext, session: ChatSession) -> Iterable[st
 
 
 def _options(shell: InteractiveShell, name: str) -> list[str]:
-    magic: Any = shell.find_line_magic(name)
+    magic: Any = shell.find_line_magic("chat" if name == "chat_fix" else name)  # which has the same options
     parser = getattr(magic, "parser", None)
     actions = [] if parser is None else parser._actions  # noqa: SLF001 - argparse has no public way to list them
     return [option for action in actions for option in action.option_strings if option != RETURNED]

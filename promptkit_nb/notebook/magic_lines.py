@@ -223,9 +223,7 @@ def filled(value: str, namespace: Mapping[str, object]) -> str:
     Raises ``InvalidArgumentError`` for ``{name}`` and ``$name``, with which other magics insert values.
     """
     if "{{" in value:
-        from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
-
-        return fill(value, namespace, images=False).text
+        return filled_text(value, namespace)
     other = _OTHER_EXPANSION.search(value)
     if other is not None:
         name = other["braced"] or other["dollar"]
@@ -250,6 +248,13 @@ def _unknown_word(magic: Any, word: str) -> str:
     near = similar_names(option, [known for known in _actions(magic) if known != RETURNED], least=0.7)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"Unknown option {option}.{hint} %{name}? lists the options."
+
+
+def filled_text(text: str, namespace: Mapping[str, object]) -> str:
+    """Return a text with its ``{{ expressions }}`` filled in; a picture is an error."""
+    from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
+
+    return fill(text, namespace, images=False).text
 
 
 def parse_id(line: str, namespace: Mapping[str, object]) -> str | None:

@@ -11,11 +11,19 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.notebook.magic_lines import RETURNED, fails_in_one_line, parse_options, split_options
+from promptkit_nb.frontend import can_update
+from promptkit_nb.notebook.magic_lines import (
+    RETURNED,
+    chat_line_magic,
+    fails_in_one_line,
+    filled_text,
+    parse_options,
+    split_options,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from promptkit_nb.chat.options import CallOptions
     from promptkit_nb.notebook.session import ChatSession
@@ -41,6 +49,7 @@ class ChatMagics(Magics):
         """Bind the magics to one notebook."""
         super().__init__(session.shell)
         self.session = session
+        self._put: dict[tuple[str | None, int], str] = {}  # the code put into cells, by the call that asked for it
 
     @no_var_expand
     @magic_arguments()
@@ -53,7 +62,7 @@ class ChatMagics(Magics):
     @argument("--context-tokens", type=int, metavar="N", help="The context window of this call: all that is sent.")
     @argument("--max-output-tokens", type=int, metavar="N", help="The longest answer.")
     @argument("--to", metavar="VARIABLE", help="Assign the response to this variable.")
-    @argument("--code", action="store_true", help="Put the code of the answer into the next cell.")
+    @argument("--code", action="store_true", help="Put the Python of the answer into the next cell.")
     @argument("--tools", metavar="NAMES", help="Functions that the model may call, separated by commas.")
     @argument("--dry-run", action="store_true", help="Show what would be sent and what it may cost; send nothing.")
     @argument("--fresh", action="store_true", help="Ask even if the answer is stored.")
@@ -110,7 +119,7 @@ class ChatMagics(Magics):
         if "{{" in text and not args.raw:
             from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
 
-            filled = fill(text, self.session.shell.user_ns)
+            filled = fill(text, self._names(text))
             text, parts = filled.text, filled.parts
         options = CallOptions(
             conversation_id=args.conversation,
@@ -136,18 +145,60 @@ class ChatMagics(Magics):
 
         return named(names, self.session.shell.user_ns)
 
-    def _put_code(self, response: Response) -> None:
-        """Put the answer's code into the next cell; a replayed answer's code was put there the first time."""
-        from promptkit_nb.endings import ending_words, is_whole  # noqa: PLC0415 - imported when used
-        from promptkit_nb.rendering.markdown import code_blocks  # noqa: PLC0415 - imported when used
+    def _names(self, text: str) -> Mapping[str, object]:
+        """Return the names of the notebook, and ``error`` for the last failure unless it is a variable."""
+        names = self.session.shell.user_ns
+        failure = self._failure() if "error" in text and "error" not in names else None
+        return names if failure is None else {**names, "error": failure}
 
-        code = "\n\n".join(code_blocks(response.content))
+    def _failure(self) -> str | None:
+        """Return the last cell that failed as text, ``None`` if none has failed in this kernel."""
+        from promptkit_nb.notebook.failures import failure_text  # noqa: PLC0415 - imported when used
+
+        failed = self.session.cell.failed
+        return None if failed is None else failure_text(*failed, self.session.shell.user_ns)
+
+    @chat_line_magic
+    def chat_fix(self, line: str) -> object:
+        """Ask about the last cell that failed: %chat_fix [OPTIONS] [TEXT].
+
+        With code only:        %chat_fix --code
+        With a hint:           %chat_fix the price is in cents
+        What would be sent?    %chat_fix --dry-run
+
+        The message has the cell's source, the class and the message of the exception, the lines of your own code in the
+        traceback, and shapes and dtypes of the variables that the cell names; no values, and no keys. The options are
+        those of %chat, and --code puts the corrected cell below. In a message of your own, {{ error }} is the failure.
+        An unchanged error is answered from the store, free of charge.
+        """
+        from promptkit_nb.notebook.failures import FIX_REQUEST  # noqa: PLC0415 - imported when used
+
+        args, text = split_options(self.chat, line)
+        options = line[: len(line) - len(text)].strip().removesuffix("--")
+        failure = self._failure()
+        if failure is None:
+            print("No cell has failed in this kernel, so nothing was asked.")  # noqa: T201 - a notebook's status line
+            return None
+        hint = text if args.raw else filled_text(text, self.session.shell.user_ns)
+        return self.chat(f"{options} --raw", "\n\n".join(filter(None, [FIX_REQUEST, hint, failure])))
+
+    def _put_code(self, response: Response) -> None:
+        """Put the Python of the answer into the next cell; that of a replayed answer was put there the first time."""
+        from promptkit_nb.endings import ending_words, is_whole  # noqa: PLC0415 - imported when used
+        from promptkit_nb.rendering.python_blocks import python_blocks  # noqa: PLC0415 - imported when used
+
+        code = "\n\n".join(python_blocks(response.content))
+        call = response.turn.cell_id or response.turn.cell_source, response.turn.cell_call
+        former = self._put.get(call)
         if not is_whole(response.finish_reason):
             print(f"The answer is not whole ({ending_words(response.finish_reason)}): no code was taken from it.")  # noqa: T201
         elif not code:
-            print("There is no code block in the answer.")  # noqa: T201 - a notebook's status line
-        elif not response.replayed:
+            print("There is no Python code in the answer.")  # noqa: T201 - a notebook's status line
+        elif not response.replayed and code != former:
             self.session.shell.set_next_input(code)
+            self._put[call] = code
+            if former is not None and can_update():  # no front end lets a kernel change another cell
+                print("The next cell has the new code; the one below it has that of the former answer: delete it.")  # noqa: T201
 
     @no_var_expand
     @magic_arguments()

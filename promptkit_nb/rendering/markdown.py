@@ -326,13 +326,14 @@ def _has_too_many(text: str) -> bool:
     return text.count("\n") + text.count("|") > MAX_LINES_AND_CELLS or len(_MARK.findall(text)) > MAX_MARKS
 
 
-def code_blocks(text: str) -> list[str]:
-    r"""Return the fenced code blocks of a Markdown text, without their last line break.
+def fenced_blocks(text: str) -> list[tuple[str, str]]:
+    r"""Return the fenced code blocks of a Markdown text: the language, ``""`` if it is not given, and the code.
 
-    >>> code_blocks("Try:\n```python\nprint(1)\n```")
-    ['print(1)']
+    >>> fenced_blocks("Try:\n```python\nprint(1)\n```")
+    [('python', 'print(1)')]
     """
-    return [token.content.rstrip("\n") for token in _parser().parse(text) if token.type == "fence"]
+    fences = (token for token in _parser().parse(text) if token.type == "fence")
+    return [((token.info.split() or [""])[0], token.content.rstrip("\n")) for token in fences]
 
 
 @lru_cache(maxsize=1)
