@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -21,11 +21,14 @@ from promptkit_nb import (
     DiskStore,
     InvalidArgumentError,
     MemoryStore,
+    Message,
     OpenAIProvider,
+    Turn,
 )
 from promptkit_nb.panel.transcript import STATIC_TURNS, static_html, static_text, turn_fields
 from promptkit_nb.panel.view import CHUNK_TURNS
 from promptkit_nb.rendering.markdown import answer_style, to_html
+from promptkit_nb.turns import ToolCall
 from storing import said, texts
 
 if TYPE_CHECKING:
@@ -141,6 +144,20 @@ class TestSending:
         question, answer = page.shown["turns"][0]["entries"]
         assert question == {"label": "user", "text": "**not** bold\nsecond line", "html": "", "fold": ""}
         assert answer == {"label": "assistant", "text": "**bold**", "html": to_html("**bold**"), "fold": ""}
+
+    def test_tool_calls_and_results_are_folded(self) -> None:
+        """A page shows only their labels at first, also if a result names its tool."""
+        called = Message("assistant", "", tool_calls=(ToolCall("1", "weather", "{}"),))
+        results = Message("tool", "sunny", tool_call_id="1"), Message("tool", "sunny", name="weather", tool_call_id="1")
+        messages = (Message("user", "Hi"), called, *results, Message("assistant", "Sunny."))
+        fields = cast("Any", turn_fields(Turn(messages=messages), 0, is_stale=False))
+        assert [(entry["label"], entry["fold"]) for entry in fields["entries"]] == [
+            ("user", ""),
+            ("assistant, calling a tool", "closed"),
+            ("tool", "closed"),
+            ("tool · weather", "closed"),
+            ("assistant", ""),
+        ]
 
     def test_second_message_during_an_answer_is_returned(self) -> None:
         """It is refused, its text is returned, and the answer continues."""

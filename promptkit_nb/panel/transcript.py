@@ -82,7 +82,7 @@ def _entries(turn: Turn) -> Iterator[Entry]:
 def _fold(entry: Entry, thinking: ThinkingMode) -> str:
     if entry.is_thinking:
         return "open" if thinking == "show" else "closed"
-    return "closed" if entry.label == "tool" or "," in entry.label else ""
+    return "closed" if entry.is_data else ""
 
 
 def _entry_fields(entry: Entry, fold: str = "") -> dict[str, str]:
