@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb.text.plain_text import counted, one_line, preview
-from promptkit_nb.text.receipts import MATH_OFF, note_html
+from promptkit_nb.text.receipts import note_html
+from promptkit_nb.text.tables import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,13 +114,8 @@ class ImportReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        problems = self._problems()
-        heading = "".join(f"<th>{escape(name)}</th>" for name in ("outcome", "conversation or place", "detail"))
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (row.outcome, _where(row), _detail(row)))}</tr>"
-            for row in problems
-        )
-        table = f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>" if problems else ""
+        rows = [(row.outcome, _where(row), _detail(row)) for row in self._problems()]
+        table = html_table(("outcome", "conversation or place", "detail"), rows) if rows else ""
         return "".join([note_html(self._heading(), "font-weight:600"), *map(note_html, self._notes()), table])
 
     def _heading(self) -> str:

@@ -16,6 +16,7 @@ from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
+from promptkit_nb.text.tables import html_table, text_table
 from promptkit_nb.turns import INTERRUPTED, Message, Turn
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def title_of(conversation_id: str, metadata: Mapping[str, object]) -> str:
 
 
 MAX_SHOWN_HEADS = 50
+_NONE = "no conversations"
 
 
 class HeadTable(list["Head"]):
@@ -53,23 +55,24 @@ class HeadTable(list["Head"]):
     def __repr__(self) -> str:
         """Return the table as text."""
         if not self:
-            return "no conversations"
-        shown, with_titles = self[:MAX_SHOWN_HEADS], _have_titles(self)
-        rows = [_columns(with_titles), *(_cells(head, with_titles) for head in shown)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return terminal_text("\n".join([*lines, *self._rest()]))
+            return _NONE
+        return terminal_text("\n".join([*text_table([self._heading(), *self._cells()]), *self._rest()]))
 
     def _repr_html_(self) -> str:
         if not self:
-            return note_html("no conversations")
-        shown, with_titles = self[:MAX_SHOWN_HEADS], _have_titles(self)
-        heading = "".join(f"<th>{escape(name)}</th>" for name in _columns(with_titles))
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(head, with_titles))}</tr>" for head in shown
-        )
-        table = f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
-        return "".join([table, *map(note_html, self._rest())])
+            return note_html(_NONE)
+        return "".join([html_table(self._heading(), self._cells()), *map(note_html, self._rest())])
+
+    def _heading(self) -> list[str]:
+        titles, times = ["title"] if self._have_titles else [], [] if is_batch() else ["updated (UTC)"]
+        return ["conversation", *titles, "user", "turns", "tokens", "cost", *times]
+
+    def _cells(self) -> list[list[str]]:
+        return [_cells(head, with_title=self._have_titles) for head in self[:MAX_SHOWN_HEADS]]
+
+    @property
+    def _have_titles(self) -> bool:
+        return any(head.metadata.get("title") for head in self)
 
     def _rest(self) -> list[str]:
         """Return a line with the number of all conversations, if not all are shown."""
@@ -77,20 +80,11 @@ class HeadTable(list["Head"]):
         return [] if shown == count else [f"{shown} of {count:,} conversations"]
 
 
-def _have_titles(heads: Iterable[Head]) -> bool:
-    return any(head.metadata.get("title") for head in heads)
-
-
-def _columns(with_titles: bool) -> list[str]:  # noqa: FBT001 - of this module
-    titles, times = ["title"] if with_titles else [], [] if is_batch() else ["updated (UTC)"]
-    return ["conversation", *titles, "user", "turns", "tokens", "cost", *times]
-
-
-def _cells(head: Head, with_titles: bool) -> list[str]:  # noqa: FBT001 - of this module
+def _cells(head: Head, *, with_title: bool) -> list[str]:
     title = head.metadata.get("title")
     cells = [
         one_line(shown_id(head.conversation_id)),
-        *([preview(str(title or ""))] if with_titles else []),
+        *([preview(str(title or ""))] if with_title else []),
         one_line(head.user_id),
         str(head.turn_count),
         f"{head.token_count:,}",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from html import escape
 
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import MATH_OFF, amount_text, note_html
+from promptkit_nb.text.receipts import amount_text, note_html
+from promptkit_nb.text.tables import html_table, text_table
 
 _COLUMNS = ("model", "in, $ per million", "out, $ per million")
 _NONE = "no models"
@@ -32,17 +32,10 @@ class ModelTable(list["ModelRow"]):
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        if not self:
-            return _NONE
-        rows = [[*_COLUMNS], *(model.cells() for model in self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return "\n".join(text_table([_COLUMNS, *self._cells()])) if self else _NONE
 
     def _repr_html_(self) -> str:
-        if not self:
-            return note_html(_NONE)
-        heading = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in model.cells())}</tr>" for model in self)
-        return f"<table {MATH_OFF}><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+        return html_table(_COLUMNS, self._cells()) if self else note_html(_NONE)
+
+    def _cells(self) -> list[list[str]]:
+        return [model.cells() for model in self]

@@ -88,16 +88,7 @@ def conversations_df(
       conversation_id user_id  turns
     0               a   alice      0
     """
-    filters = Filters.of(
-        user_id=user_id,
-        prefix=prefix,
-        since=since,
-        until=until,
-        model=model,
-        source=source,
-        price_source=price_source,
-        conversation_id=conversation_id,
-    )
+    filters = Filters.given(locals())
     damage = Damage()
     current = _current_turns(store, filters, damage)
     heads = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from promptkit_nb.views.batches import DROPPED
 from promptkit_nb.views.columns import Columns, times
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -101,6 +103,11 @@ class Filters:
             until=end,
             status=status,
         )
+
+    @classmethod
+    def given(cls, arguments: Mapping[str, Any]) -> Filters:
+        """Check the filters among the arguments of a view, which passes its ``locals()``."""
+        return cls.of(**{name: arguments[name] for name in RowArguments.__annotations__ if name in arguments})
 
     def by_day(self) -> Filters:
         """Return the filters for daily amounts, whose time is the beginning of their day."""

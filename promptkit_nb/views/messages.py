@@ -65,17 +65,7 @@ def messages_df(
     0               a       user      Hi
     1               a  assistant   Hello
     """
-    filters = Filters.of(
-        user_id=user_id,
-        prefix=prefix,
-        since=since,
-        until=until,
-        model=model,
-        source=source,
-        price_source=price_source,
-        conversation_id=conversation_id,
-        status=status,
-    )
+    filters = Filters.given(locals())
     return frame_of([*_shown_messages(store, filters)], MESSAGES)
 
 
@@ -114,17 +104,7 @@ def search(
     0               a  user  My name is Alice
     """
     words = _words_in(text)
-    filters = Filters.of(
-        user_id=user_id,
-        prefix=prefix,
-        since=since,
-        until=until,
-        model=model,
-        source=source,
-        price_source=price_source,
-        conversation_id=conversation_id,
-        status=status,
-    )
+    filters = Filters.given(locals())
     return frame_of([_matching(messages, words) for messages in _shown_messages(store, filters)], SEARCH_RESULTS)
 
 

@@ -48,7 +48,7 @@ def turns_df(
         model: Only turns that this model answered, or was asked to answer.
         source: Only turns from this source: ``"promptkit_nb"``, or the tool they came from, such as ``"codex"``.
         price_source: Only turns with a cost that is ``"reported"`` by the server, computed from the price ``"list"``,
-        or from prices of ``"yours"``.
+            or from prices of ``"yours"``.
         conversation_id: Only this conversation.
         status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds former
             versions, turns on branches, turns that a fork copied, and summaries.
@@ -62,17 +62,7 @@ def turns_df(
       conversation_id user_text   text  total_tokens
     0               a        Hi  Hello            10
     """
-    filters = Filters.of(
-        user_id=user_id,
-        prefix=prefix,
-        since=since,
-        until=until,
-        model=model,
-        source=source,
-        price_source=price_source,
-        conversation_id=conversation_id,
-        status=status,
-    )
+    filters = Filters.given(locals())
     batches = batches_of(store, filters, with_stale=True)
     shown = [_with_texts(batch).select(is_shown(batch.turns, filters)) for batch in batches]
     return frame_of([_with_figures(turns) for turns in shown], TURNS)

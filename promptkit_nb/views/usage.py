@@ -102,16 +102,7 @@ def usage_df(
     0  small      1            10    0.0019
     """
     keys = _checked(by)
-    filters = Filters.of(
-        user_id=user_id,
-        prefix=prefix,
-        since=since,
-        until=until,
-        model=model,
-        source=source,
-        price_source=price_source,
-        conversation_id=conversation_id,
-    )
+    filters = Filters.given(locals())
     totals = _totals(store, filters, keys)
     if not keys and not totals:
         totals[()] = [0] * len(_SUMS)
