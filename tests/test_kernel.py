@@ -27,15 +27,10 @@ KEY = "sk-proj-0123456789abcdefSECRET"
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home of the kernels, independent of the developer's environment."""
-    for name in ("PROMPTKIT_PROVIDER", "OPENAI_API_KEY", "OPENAI_BASE_URL", "JPY_SESSION_NAME"):
-        monkeypatch.delenv(name, raising=False)
+def home(kernel_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the kernels' conversations."""
     monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
-    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    return tmp_path / "home"
+    return kernel_home
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.stores import redis_status
 from promptkit_nb.stores.base import Charge, Reservation
 from promptkit_nb.stores.redis import RedisStore
-from redis_server import RedisServer
 from storing import said, texts
 
 if TYPE_CHECKING:
@@ -25,28 +24,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
+    from redis_server import RedisServer
 
 ALL_KEYS = ["allkeys-lru", "allkeys-lfu", "allkeys-random"]
 VOLATILE = ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"]
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of its own, because its settings change."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
-        yield started
-
-
 @pytest.fixture
-def server(running: RedisServer) -> RedisServer:
+def server(own_redis_server: RedisServer) -> RedisServer:
     """An empty server that evicts nothing."""
-    running.call("FLUSHALL")
-    set_policy(running, "noeviction", maxmemory="0")
-    with RedisStore(running.url) as store:
+    own_redis_server.call("FLUSHALL")
+    set_policy(own_redis_server, "noeviction", maxmemory="0")
+    with RedisStore(own_redis_server.url) as store:
         store.append("a", said("one"), user_id="alice")
         store.append("a", said("two"))
         store.append("b", said("three"))
-    return running
+    return own_redis_server
 
 
 def set_policy(server: RedisServer, policy: str, *, maxmemory: str = "100mb") -> None:

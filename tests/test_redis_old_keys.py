@@ -17,7 +17,6 @@ from promptkit_nb.exports.archives import export_store
 from promptkit_nb.state import ConversationState
 from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.redis import RedisStore
-from redis_server import RedisServer
 from storing import said
 from test_stored_formats import DATA, IDS, load_dump
 
@@ -25,24 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from redis_server import RedisServer
+
 OLD, NEW = b"{team:}", b"team:{team:}"
 LIMITED = ("~team:*", "-@all", "+@read", "+@write", "+@transaction", "+@connection", "+time", "+info")
 SPAWN = multiprocessing.get_context("spawn")
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of its own, because its users change."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
-        yield started
-
-
 @pytest.fixture
-def server(running: RedisServer) -> RedisServer:
+def server(own_redis_server: RedisServer) -> RedisServer:
     """A server with a store of version 0.1 and nothing else."""
-    running.call("FLUSHALL")
-    load_dump(running.url, "team:")
-    return running
+    own_redis_server.call("FLUSHALL")
+    load_dump(own_redis_server.url, "team:")
+    return own_redis_server
 
 
 @pytest.fixture

@@ -12,27 +12,21 @@ from promptkit_nb.errors import StoreUnavailableError
 from promptkit_nb.stores.base import Charge
 from promptkit_nb.stores.redis import RedisStore
 from promptkit_nb.testing import check_state_store
-from redis_server import RedisServer
 from storing import said, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from redis_server import RedisServer
 
 LEAST = ("~team:*", "-@all", "+@read", "+@write", "+@transaction", "+@connection", "+time")
 """The rights that the docstring of ``RedisStore`` names, without those that it calls optional."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of its own, because its users change."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
-        yield started
-
-
 @pytest.fixture(autouse=True)
-def _empty(server: RedisServer) -> None:
-    server.call("FLUSHALL")
-    server.call("CONFIG", "RESETSTAT")
+def server(own_redis_server: RedisServer) -> RedisServer:
+    """An empty server, which has counted no calls yet."""
+    own_redis_server.call("FLUSHALL")
+    own_redis_server.call("CONFIG", "RESETSTAT")
+    return own_redis_server
 
 
 def test_user_limited_to_the_prefix_has_a_whole_store(server: RedisServer) -> None:
