@@ -62,7 +62,7 @@ def _plain_or_refused(value: object) -> object:
     """Return a value such as ``numpy.int64`` as a type that JSON has; raise ``TypeError`` for other values."""
     found = plain(value)
     if found is value:
-        raise TypeError(f"a {type(value).__name__} is not a value of JSON")
+        raise TypeError(f"a {type(value).__name__} is not a JSON value")
     return found
 
 

@@ -118,8 +118,8 @@ def failure_of(finish_reason: str | None, text: str, source: str) -> ProviderErr
         )
     if ending == "filtered" and not text.strip():
         return ContentFilteredError(
-            f"The provider's filter refused this answer ({source}: {finish_reason}). Ask in other words, or leave out "
-            "of the conversation what the filter objects to."
+            f"The provider's filter refused this answer ({source}: {finish_reason}). Rephrase the message, or remove "
+            "from the conversation what the filter objects to."
         )
     return None
 

@@ -332,7 +332,7 @@ class ContentFilteredError(ProviderError):
     >>> from promptkit_nb import ContentFilteredError, ConversationManager, DemoProvider
     >>> class StrictProvider(DemoProvider):
     ...     def stream(self, request):
-    ...         raise ContentFilteredError("The provider's filter refused this answer. Ask in other words.")
+    ...         raise ContentFilteredError("The provider's filter refused this answer. Rephrase the message.")
     >>> conv = ConversationManager(StrictProvider()).new_conversation()
     >>> try:
     ...     conv.send("Hello")

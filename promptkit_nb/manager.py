@@ -51,7 +51,7 @@ class ConversationManager:
     """Starts, opens, lists and deletes conversations.
 
     Args:
-        provider: Who answers, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
+        provider: The provider, such as ``OpenAIProvider("gpt-4o-mini")`` or ``DemoProvider()``.
         store: Where conversations are stored; by default in this process's memory (``MemoryStore()``).
         budget: What may be spent, such as ``Budget(5, per="day")``, or a list of budgets.
         replay: Whether to replay stored answers: ``"off"``, ``"auto"`` or ``"strict"``, as in ``Conversation.send``.
@@ -363,7 +363,7 @@ class ConversationManager:
         >>> manager.list_conversations()
         no conversations
         """
-        if keep_spending:  # the default, which a store of your own may not have
+        if keep_spending:  # the default, which custom stores may not have
             self.store.delete(conversation_id)
         else:
             self.store.delete(conversation_id, keep_spending=False)
@@ -474,7 +474,7 @@ def near_ids(store: StateStore, conversation_id: str) -> tuple[str, ...]:
 
 
 def _ids_in(store: StateStore) -> Iterable[str]:
-    """Return all ids; a store of this package need not read the conversations."""
+    """Return all ids; stores of this package do not read the conversations for that."""
     return store.conversation_ids() if isinstance(store, RowStore) else (each.conversation_id for each in store.list())
 
 

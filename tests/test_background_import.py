@@ -100,7 +100,7 @@ except ProviderUnavailableError as error:
     print(repr(error.__cause__))
 """
     ended = run(script, client='raise ImportError("libssl is missing")')
-    words = "The HTTP client cannot be made: libssl is missing.\nImportError('libssl is missing')\n"
+    words = "The HTTP client cannot be created: libssl is missing.\nImportError('libssl is missing')\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, words, "")
 
 

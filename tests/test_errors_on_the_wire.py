@@ -113,7 +113,7 @@ def test_header_variable_that_cannot_be_sent_is_named(
     monkeypatch.setenv(name, "X-Größe: 0815")
     error = failure(chat_server.url)
     assert isinstance(error, AuthenticationError)
-    assert f"The environment variable {name} has characters outside ASCII" in str(error)
+    assert f"The environment variable {name} contains non-ASCII characters" in str(error)
     assert "0815" not in str(error)
 
 
@@ -125,7 +125,7 @@ def test_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, base_url: str) -> 
     error = failure(base_url)
     assert isinstance(error, ProviderUnavailableError)
     assert str(error) == (
-        "models.example cannot be reached ([Errno 111] Connection refused). The request goes through the proxy "
+        "models.example cannot be reached ([Errno 111] Connection refused). The request uses the proxy "
         f"http://127.0.0.1:9 of {scheme}_PROXY: correct it, or set NO_PROXY=models.example."
     )
 
@@ -141,7 +141,7 @@ def test_refusal_of_a_proxy_is_not_the_keys(
     error = failure(ELSEWHERE)
     assert isinstance(error, ProviderUnavailableError)
     assert str(error) == (
-        f"models.example answered with HTTP {status}: the page 'Access denied'. This is the answer of the proxy "
+        f"models.example answered with HTTP {status}: the page 'Access denied'. This answer came from the proxy "
         f"http://127.0.0.1:{chat_server.port} of HTTP_PROXY, not of the server: correct HTTP_PROXY and HTTPS_PROXY, or "
         "set NO_PROXY=models.example."
     )
@@ -162,7 +162,7 @@ def test_proxy_that_denies_the_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         error = failure("https://models.example/v1")
     assert isinstance(error, ProviderUnavailableError)
-    assert str(error).startswith("models.example cannot be reached (403 Forbidden). The request goes through the proxy")
+    assert str(error).startswith("models.example cannot be reached (403 Forbidden). The request uses the proxy")
 
 
 # Base URLs
@@ -187,7 +187,7 @@ def test_base_url_is_taken_as_it_is_pasted(chat_server: ChatServer, pasted: str,
     base_url = pasted.format(url=chat_server.url, host=chat_server.url.removesuffix("/v1"))
     provider = OpenAIProvider("m", api_key="unused", base_url=base_url)
     conversation = ConversationManager(provider).new_conversation()
-    said = (f"The base_url was read as {chat_server.url}.",) if is_said else ()
+    said = (f"The base_url was corrected to {chat_server.url}.",) if is_said else ()
     assert [conversation.send("Hi").warnings, conversation.send("Again").warnings] == [said, ()]
     assert {request.path for request in chat_server.requests} == {"/v1/chat/completions"}
     assert provider.base_url == chat_server.url
@@ -220,7 +220,7 @@ def test_missing_version_in_the_path_is_noticed(chat_server: ChatServer) -> None
     """A 404 without /v1 in the base URL says so; with it, it does not."""
     chat_server.reply(*[error_reply(404, "Not Found")] * 2)
     without = chat_server.url.removesuffix("/v1")
-    assert f"base_url ({without}) has no /v1, with which most end." in str(failure(without))
+    assert f"base_url ({without}) does not end in /v1, as most do." in str(failure(without))
     assert "/v1, with which" not in str(failure(chat_server.url))
 
 
@@ -333,13 +333,13 @@ def test_wrong_model_without_a_list_is_named(chat_server: ChatServer) -> None:
         (
             {"temperature": 0.2},
             "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is supported.",
-            "Leave 'temperature' out of parameters={…} and of the pack (in a cell: leave out -t).",
+            "Remove 'temperature' from parameters={…} and from the pack (in a cell: leave out -t).",
         ),
-        ({"top_p": 0.5}, "`top_p` is not supported by this model", "Leave 'top_p' out of parameters={…}"),
+        ({"top_p": 0.5}, "`top_p` is not supported by this model", "Remove 'top_p' from parameters={…}"),
         (
             {},
             "max_tokens is too large: 100000. This model supports at most 4096 completion tokens.",
-            "Ask for less output, or leave the limit out: --max-output-tokens N, or max_output_tokens= in Python.",
+            "Lower or remove the output limit: --max-output-tokens N, or max_output_tokens= in Python.",
         ),
     ],
 )

@@ -178,7 +178,7 @@ def test_own_conversations_are_never_overwritten(tmp_path: Path) -> None:
     store = MemoryStore()
     store.create(ConversationState(ID, turns=(Turn(messages=(Message("user", "Ours"),)),)))
     (row,) = import_chats(log.write(), store).rows
-    assert (row.outcome, row.detail) == ("skipped", "a conversation of your own has this id; give id_prefix=")
+    assert (row.outcome, row.detail) == ("skipped", "another conversation of yours has this id; give id_prefix=")
     assert store.get(ID).turns[0].user_text == "Ours"
     assert import_chats(log.write(), store, id_prefix="laptop:").created == (f"laptop:{ID}",)
 
@@ -579,9 +579,7 @@ class TestUnreadable:
     def test_other_files_are_named(self, tmp_path: Path) -> None:
         """The error says what is understood, and what was found."""
         (tmp_path / "a.txt").write_text("hello", "utf-8")
-        with pytest.raises(
-            ImportSourceError, match=r"there are no conversations, only 1 of \.txt\. import_chats reads"
-        ):
+        with pytest.raises(ImportSourceError, match=r"contains no conversations, only 1 of \.txt\. import_chats reads"):
             import_chats(tmp_path, MemoryStore())
         with pytest.raises(ImportSourceError, match="No such file"):
             import_chats(tmp_path / "nothing", MemoryStore())
@@ -590,9 +588,9 @@ class TestUnreadable:
         ("data", "what"),
         [
             (b"PK\x03\x04rest", "a ZIP archive, such as an export of ChatGPT"),
-            (b'[{"mapping": {}}]', "a JSON file of another kind"),
+            (b'[{"mapping": {}}]', "a JSON file in another format"),
             (b"", "an empty file"),
-            (b"SQLite format 3\0" + b"\0" * 100, "a SQLite database, but not one of llm"),
+            (b"SQLite format 3\0" + b"\0" * 100, "a SQLite database, but not of llm"),
         ],
     )
     def test_what_a_file_is_is_said(self, tmp_path: Path, data: bytes, what: str) -> None:

@@ -213,4 +213,4 @@ def test_database_before_version_0_5_is_told(tmp_path: Path) -> None:
         database.execute("CREATE TABLE log (prompt TEXT)")
     database.close()
     (row,) = import_chats(path, MemoryStore()).skipped
-    assert "llm before 0.5 wrote it" in row.detail
+    assert "written by llm before 0.5" in row.detail

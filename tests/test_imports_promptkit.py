@@ -183,9 +183,7 @@ def test_url_is_read_and_its_password_not_shown(service: redis.Redis, redis_url:
 
 def test_nothing_under_a_prefix_names_the_others(service: redis.Redis) -> None:
     """The error says where conversations are."""
-    with pytest.raises(
-        ImportSourceError, match=r"under prefix='none'\. There are some under prefix='acme', 'promptkit'"
-    ):
+    with pytest.raises(ImportSourceError, match=r"under prefix='none'\. Some have prefix='acme', 'promptkit'"):
         import_chats(service, MemoryStore(), prefix="none")
 
 

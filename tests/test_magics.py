@@ -260,7 +260,7 @@ class TestConversations:
         """%chat_new does not open an existing conversation."""
         assert demo.run("%chat_new plans").stdout == "started 'plans'\n"
         assert demo.run("%chat_new plans").stdout == (
-            "ConversationExistsError: There is a conversation 'plans' already: choose another id, "
+            "ConversationExistsError: The conversation 'plans' exists already: choose another id, "
             "or go on in it with %chat_use plans\n"
         )
 
@@ -421,7 +421,7 @@ class TestErrors:
         assert ran.error is not None
         assert ran.stdout == (
             "AuthenticationError: No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and "
-            "OPENAI_BASE_URL for a server of your own) before the kernel starts, or chat with the built-in demo: "
+            "OPENAI_BASE_URL for your own server) before the kernel starts, or chat with the built-in demo: "
             "%chat_setup --provider demo\n"
         )
         with DiskStore(home) as store:

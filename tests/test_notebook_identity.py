@@ -35,15 +35,10 @@ ANSWERS = ["answer 1", "answer 2", "answer 3"]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the kernels' conversations; the developer's environment is ignored."""
-    for name in ("PROMPTKIT_PROVIDER", "JPY_SESSION_NAME"):
-        monkeypatch.delenv(name, raising=False)
+def home(kernel_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the kernels' conversations."""
     monkeypatch.setenv("PROMPTKIT_MODEL", "gpt-4o-mini")
-    monkeypatch.setenv("PROMPTKIT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    return tmp_path / "home"
+    return kernel_home
 
 
 @pytest.fixture
@@ -147,7 +142,8 @@ def test_a_renamed_notebook_goes_on_and_its_old_name_is_free(home: Path, work: P
         line = lines(another.run())
     assert asked(server.requests[-1]) == ["Who am I?"]
     assert anonymous(line) == (
-        "started 'nb:Untitled:…' ('nb:Untitled:…' is of another notebook that had this name; %chat_use goes on in it)\n"
+        "started 'nb:Untitled:…' ('nb:Untitled:…' belongs to another notebook that had this name; "
+        "%chat_use continues it)\n"
     )
 
 
@@ -160,7 +156,7 @@ def test_a_copy_goes_its_own_way(home: Path, work: Path, server: ChatServer) -> 
             with costs(server, 0):
                 line = lines(copy.run(2))
             assert anonymous(line) == (
-                "started 'nb:a-Copy1:…', a copy of 'nb:a:…': this notebook is a copy, and goes its own way\n"
+                "started 'nb:a-Copy1:…' as a copy of 'nb:a:…', because this notebook is a copy\n"
             )
             with costs(server, 0):
                 copy.run()
@@ -393,7 +389,7 @@ def test_all_cells_replaced(home: Path, work: Path, server: ChatServer) -> None:
         line = lines(notebook.run())
     assert asked(server.requests[-1]) == ["Who am I?"]
     assert anonymous(line) == (
-        "started 'nb:eda:…' ('nb:eda:…' is of another notebook that had this name; %chat_use goes on in it)\n"
+        "started 'nb:eda:…' ('nb:eda:…' belongs to another notebook that had this name; %chat_use continues it)\n"
     )
 
 
@@ -404,7 +400,7 @@ def test_a_cell_inserted_in_the_middle_says_so(work: Path, server: ChatServer) -
         notebook.save()
         for _ in range(2):
             notebook.run()
-            assert notebook.receipt(1).endswith(" · said after 2 turns that are below")
+            assert notebook.receipt(1).endswith(" · comes after 2 turns of cells below")
             assert not any("below" in notebook.receipt(at) for at in (0, 2, 3))
     assert len(server.requests) == 4
 
@@ -419,7 +415,7 @@ def test_reading_magics_write_nothing(home: Path, work: Path, server: ChatServer
         assert "gamma" in str(copy.run(3)[0].messages)
         assert heads(home) == before
         assert anonymous(lines(copy.run(4))) == (
-            "started 'nb:b:…', a copy of 'nb:a:…': this notebook is a copy, and goes its own way\nundid the last turn\n"
+            "started 'nb:b:…' as a copy of 'nb:a:…', because this notebook is a copy\nundid the last turn\n"
         )
     assert [head.turn_count for head in heads(home)] == [3, 2]
 

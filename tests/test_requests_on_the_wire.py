@@ -214,9 +214,7 @@ def test_system_prompt_is_folded_if_the_model_has_no_system_role(chat_server: Ch
     chat_server.usual = answer
     conv = opened(chat_server, model="gemma")
     first, second = conv.send("Hi"), conv.send("And now?")
-    assert first.warnings == (
-        "gemma has no system role: the system prompt is sent with the first message of the user.",
-    )
+    assert first.warnings == ("gemma has no system role: the system prompt is sent with the first user message.",)
     assert second.warnings == ()
     assert len(chat_server.requests) == 3
     assert sent(chat_server) == [("user", "You help.\n\nHi"), ("assistant", "Fine."), ("user", "And now?")]

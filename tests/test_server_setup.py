@@ -92,7 +92,7 @@ def test_setup_without_a_model_says_how_to_choose_one(notebook: Notebook, chat_s
     assert "provider ollama" in notebook.run(f"%chat_setup --provider ollama --base-url {chat_server.url}").stdout
     ran = notebook.run("%chat Hello")
     assert isinstance(ran.error, InvalidArgumentError)
-    assert "No model is chosen for ollama: %chat_models lists what it offers" in str(ran.error)
+    assert "No model is chosen for ollama: %chat_models lists its models" in str(ran.error)
     assert chat_server.requests == []
 
 
@@ -208,7 +208,7 @@ def test_pasted_url_is_repaired_and_said(notebook: Notebook, chat_server: ChatSe
     """By the setup, before the first message."""
     said = notebook.run(f"%chat_setup --base-url {chat_server.url}/chat/completions --model m").stdout
     assert f"base_url {chat_server.url} · " in said
-    assert f"base_url was read as {chat_server.url}" in said
+    assert f"base_url was corrected to {chat_server.url}" in said
     assert notebook.run("%chat Hello").error is None
 
 

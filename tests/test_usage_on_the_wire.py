@@ -88,6 +88,12 @@ LITELLM = {
     "cache_creation_input_tokens": 32435,
 }
 
+
+def reported(vendor: str, usage: dict[str, Any], means: Usage, usd: str, price: Price = FREE) -> Body:
+    """Return a body whose cost is reported by the server."""
+    return Body(vendor, usage, means, price, usd, source="reported")
+
+
 BODIES = [
     Body("OpenAI", tokens(1000, 500), Usage(1000, 500), GPT_4O, "0.0075"),
     Body(
@@ -125,13 +131,12 @@ BODIES = [
         GROK,
         "0.0232856",
     ),
-    Body(
+    reported(
         "xAI, its own cost in ticks",
         tokens(10120, 1499, 14428, cost_in_usd_ticks=232856000, **reasoned(2809)),
         Usage(10120, 4308, reasoning_tokens=2809),
-        GROK,
         "0.0232856",
-        source="reported",
+        GROK,
     ),
     Body(
         "xAI, almost nothing but reasoning",
@@ -279,69 +284,50 @@ BODIES = [
         Price(0.4, 1.2, cached_input=0.04, cache_write=0.5),
         "0.003118",
     ),
-    Body(
+    reported(
         "OpenRouter reports its cost",
         tokens(25612, 12, cost=0.03207, prompt_tokens_details={"cached_tokens": 0, "cache_write_tokens": 25600}),
         Usage(25612, 12, cache_write_tokens=25600),
-        FREE,
         "0.03207",
-        source="reported",
     ),
-    Body(
+    reported(
         "OpenRouter with a key of the user's at the provider",
         tokens(9171, 113, **BYOK, **reasoned(55)),
         Usage(9171, 113, reasoning_tokens=55),
-        FREE,
         "0.0360795",
-        source="reported",
     ),
-    Body(
+    reported(
         "OpenRouter with such a key, and its own fee",
         tokens(9171, 113, **(BYOK | {"cost": 0.001803975})),
         Usage(9171, 113),
-        FREE,
         "0.037883475",
-        source="reported",
     ),
-    Body(
+    reported(
         "OpenRouter without such a key: what it paid itself is not added",
         tokens(100, 10, cost=0.00014, is_byok=False, cost_details={"upstream_inference_cost": 0.00014}),
         Usage(100, 10),
-        FREE,
         "0.00014",
-        source="reported",
     ),
-    Body(
+    reported(
         "Perplexity's cost with the fee of each search",
         tokens(8, 142, cost={"input_tokens_cost": 0.000008, "request_cost": 0.005, "total_cost": 0.00515}),
         Usage(8, 142),
-        Price(1, 1),
         "0.00515",
-        source="reported",
+        Price(1, 1),
     ),
-    Body(
+    reported(
         "Perplexity's research, reasoning far beyond the output",
         tokens(108, 3256, reasoning_tokens=73248, num_search_queries=74, cost={"total_cost": 0.634808}),
         Usage(108, 76504, reasoning_tokens=73248),
-        Price(2, 8),
         "0.634808",
-        source="reported",
+        Price(2, 8),
     ),
-    Body(
-        "DeepInfra's estimate of its cost",
-        tokens(15, 16, estimated_cost=0.0000268),
-        Usage(15, 16),
-        FREE,
-        "0.0000268",
-        source="reported",
-    ),
-    Body(
+    reported("DeepInfra's estimate of its cost", tokens(15, 16, estimated_cost=0.0000268), Usage(15, 16), "0.0000268"),
+    reported(
         "LiteLLM's cost with the noise of binary fractions",
         tokens(1000, 500, cost=0.00045000000000000004),
         Usage(1000, 500),
-        FREE,
         "0.00045",
-        source="reported",
     ),
     Body(
         "LiteLLM's cost in a header",
@@ -463,7 +449,7 @@ def test_absurd_tokens_are_estimated_instead(chat_server: ChatServer, absurd: st
     manager, response = answered(chat_server, BODIES[0], Reply(chunks=chunks))
     assert response.usage == Usage(11, 2, estimated=True)
     assert response.warnings == (
-        f"127.0.0.1:{chat_server.port} reported token counts that cannot be true; the tokens are estimated.",
+        f"127.0.0.1:{chat_server.port} reported implausible token counts; the tokens are estimated.",
     )
     assert manager.store.spending("total").spent == response.cost == Decimal("0.0000475")
 
@@ -476,7 +462,7 @@ def test_absurd_cost_is_not_used(chat_server: ChatServer, absurd: str) -> None:
     chunks: list[object] = [says("Fine."), says(finish_reason="stop"), last]
     response = answered(chat_server, BODIES[0], Reply(chunks=chunks))[1]
     assert (response.cost, response.turn.price_source) == (Decimal("0.0075"), "yours")
-    assert response.warnings == (f"127.0.0.1:{chat_server.port} reported a cost that cannot be true; it is not used.",)
+    assert response.warnings == (f"127.0.0.1:{chat_server.port} reported an implausible cost, which is ignored.",)
 
 
 def test_absurd_detail_does_no_harm(chat_server: ChatServer) -> None:

@@ -190,7 +190,7 @@ class _Import:
         """Return a row for each file that has a matching name, but not a supported format."""
         recognized = {place for place, is_recognized in self._seen.items() if is_recognized}
         return [
-            ReportRow(outcome="skipped", place=place, detail="not in a format that is understood")
+            ReportRow(outcome="skipped", place=place, detail="not in a supported format")
             for place in self._seen
             if not {place, place.rpartition("/")[0]} & recognized
         ]

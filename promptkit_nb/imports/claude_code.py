@@ -158,7 +158,7 @@ class ClaudeCodeReader:
         if not text_of(line.uuid):
             return True
         if line.uuid in self._owners:
-            self._reading.notes.left_out("records that are there twice")
+            self._reading.notes.left_out("duplicate records")
             return False
         self._owners[line.uuid] = unit.name
         return True

@@ -315,7 +315,7 @@ class LlmReader:
             with _copied(unit.path, advance) as connection:
                 database = _Database(connection)
                 if not (database.tables & {"responses", "turns"}):
-                    raise DamagedRecordError("llm before 0.5 wrote it; a newer llm converts it when it opens it")
+                    raise DamagedRecordError("written by llm before 0.5; open it with a newer llm to convert it")
                 for conversation_id in database.conversation_ids():
                     state = self._state(database, conversation_id, unit)
                     if state is not None:

@@ -169,9 +169,7 @@ class PromptKitRedis:
         others = set()
         for key in self._client.scan_iter(match="*:conversation:*:meta", count=SCAN_COUNT):
             others.add(key.partition(b":conversation:")[0].decode("utf-8", "replace"))
-        hint = (
-            f"There are some under prefix={', '.join(map(repr, sorted(others)[:5]))}." if others else "Check prefix=."
-        )
+        hint = f"Some have prefix={', '.join(map(repr, sorted(others)[:5]))}." if others else "Check prefix=."
         return ImportSourceError(
             f"The Redis server at {self._where} has no conversations of PromptKit under prefix={self._prefix!r}. {hint}"
         )

@@ -31,7 +31,7 @@ def source_of(location: object, prefix: str | None) -> Source:
         return Source(location, prefix=prefix)
     if isinstance(location, str) and "://" in location:
         scheme = location.partition("://")[0]
-        raise ImportSourceError(f"source={scheme}://… is not a location that can be read: {UNDERSTOOD}.")
+        raise ImportSourceError(f"source={scheme}://… is not a supported location: {UNDERSTOOD}.")
     if not isinstance(location, (str, os.PathLike)):
         raise InvalidArgumentError(f"source={location!r:.80} is not a path, a URL, or a Redis client.")
     root = path_of("source", location).expanduser().absolute()
@@ -58,7 +58,7 @@ def not_understood(source: Source) -> ImportSourceError:
         return ImportSourceError(f"{source.root} is {_described(source.root)}. {UNDERSTOOD}.")
     suffixes = Counter(Path(file.location).suffix or "no suffix" for file in source.files).most_common(5)
     found = ", ".join(f"{count} of {suffix}" for suffix, count in suffixes) or "no files"
-    return ImportSourceError(f"Below {source.root} there are no conversations, only {found}. {UNDERSTOOD}.")
+    return ImportSourceError(f"{source.root} contains no conversations, only {found}. {UNDERSTOOD}.")
 
 
 def head_bytes_of(path: Path, count: int = _HEAD_BYTES) -> bytes:
@@ -72,12 +72,12 @@ def _described(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         return "a ZIP archive, such as an export of ChatGPT or Claude.ai, which this version cannot read"
     if head.startswith(SQLITE):
-        return "a SQLite database, but not one of llm from version 0.5 on"
+        return "a SQLite database, but not of llm 0.5 or newer"
     if b'"promptkit_nb"' in head:
         return "an export of this package: read it with import_store(path, store), or manager.import_conversation(path)"
     if head.lstrip()[:1] in (b"{", b"["):
-        return "a JSON file of another kind"
-    return "a file of another kind" if head else "an empty file"
+        return "a JSON file in another format"
+    return "a file in another format" if head else "an empty file"
 
 
 def _files_at(root: Path) -> Iterator[FoundFile]:

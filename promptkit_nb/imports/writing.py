@@ -98,7 +98,7 @@ class Writer:
             )
 
         if own_user not in (None, user_id):
-            return row("skipped", f"it belongs to the user {user_id!r}, and this store is narrowed to {own_user!r}")
+            return row("skipped", f"it belongs to the user {user_id!r}, but this store is narrowed to {own_user!r}")
         state = replace(found, conversation_id=conversation_id, user_id=user_id)
         try:
             head = self.heads.get(conversation_id)
@@ -118,14 +118,18 @@ class Writer:
     def _update(self, found: ConversationState, origin: Origin, head: Head) -> tuple[Outcome, str, int]:
         record = head.metadata.get(RECORD)
         if head.kind != "imported" or not isinstance(record, Mapping):
-            return "skipped", "a conversation of your own has this id; give id_prefix=", 0
+            return "skipped", "another conversation of yours has this id; give id_prefix=", 0
         if head.metadata.get("prefix", "") != found.metadata.get("prefix", ""):
-            return "skipped", f"the prefix {head.metadata.get('prefix')!r} has this id, too; give id_prefix=", 0
+            return (
+                "skipped",
+                f"this id comes from the prefix {head.metadata.get('prefix')!r}; give id_prefix=",
+                0,
+            )
         if record.get("digest") == digest_of(found):
             return self._retitle(found, origin, head, record)
         stored = self.store.get(found.conversation_id)
         if digest_of(stored) != record.get("digest"):
-            return "changed here", "it was changed here since it was imported, and is left as it is", 0
+            return "changed here", "it was changed here after it was imported, so it was left alone", 0
         merged = _merged(found, stored)
         before = {turn.id: turn for turn in stored.stored_turns}
         new_turns = sum(before.get(turn.id) != turn for turn in merged.turns)

@@ -75,7 +75,7 @@ class ActiveConversations:
             if not self._exists(new_id, user_id):
                 raise _taken(new_id) from error
             raise ConversationExistsError(
-                f"There is a conversation {new_id!r} already: choose another id, or go on in it with %chat_use {new_id}"
+                f"The conversation {new_id!r} exists already: choose another id, or continue it with %chat_use {new_id}"
             ) from error
         self.switch_to(created, user_id)
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
@@ -211,7 +211,7 @@ class ActiveConversations:
         opened = self._settings.manager.get_conversation(found.state.conversation_id)
         if found.is_copy:
             fork = self._fork_for(opened, user_id)
-            line = f"started {fork.id!r}, a copy of {opened.id!r}: this notebook is a copy, and goes its own way"
+            line = f"started {fork.id!r} as a copy of {opened.id!r}, because this notebook is a copy"
             return self._made_own(fork, user_id), line
         head = opened.store.head(opened.id)
         if head.notebook != note:
@@ -242,7 +242,7 @@ class ActiveConversations:
             created.store.set_notebook(own_id, self._file.note)
             line = self._started(own_id)
             if others:
-                line += f" ({others[-1]!r} is of another notebook that had this name; %chat_use goes on in it)"
+                line += f" ({others[-1]!r} belongs to another notebook that had this name; %chat_use continues it)"
             return self._made_own(created, user_id), line
         raise AssertionError  # own_ids never ends
 

@@ -72,29 +72,29 @@ class ConversationMagics(Magics):
 
     @magic_arguments()
     @argument("prefix", nargs="?", metavar="PREFIX", help="List only ids that begin with this.")
-    @argument("--all", action="store_true", help="List conversations that were imported from other tools, too.")
+    @argument("--all", action="store_true", help="Include conversations imported from other tools.")
     @chat_line_magic
     def chat_list(self, line: str) -> HeadTable:
-        """List your conversations, newest first: %chat_list [PREFIX] [--all]. With a PREFIX, only such ids.
+        """List your conversations, newest first: %chat_list [PREFIX] [--all].
 
-        --all adds those that %chat_import read from other tools.
+        With a PREFIX, only ids that begin with it. --all includes conversations imported with %chat_import.
         """
         options = parse_options(self.chat_list, line)
         return self._session.listed(options.prefix, imported=options.all)
 
     @magic_arguments()
     @argument("source", metavar="SOURCE", help="A directory, a file, or the redis:// URL of a PromptKit service.")
-    @argument("--kind", metavar="KIND", help="Read only this: promptkit, claude-code, codex or llm.")
+    @argument("--kind", metavar="KIND", help="Read only conversations of promptkit, claude-code, codex, or llm.")
     @argument("--prefix", metavar="PREFIX", help="The prefix of PromptKit's keys in Redis; default: promptkit.")
-    @argument("--id-prefix", metavar="TEXT", help="Put this before the ids of the conversations.")
+    @argument("--id-prefix", metavar="TEXT", help="Text to add in front of the conversation ids.")
     @argument("--since", metavar="DATE", help="Only conversations last active on or after this date.")
-    @argument("--tool-output", metavar="HOW", default="cut", help="What to keep of it: cut, keep or drop.")
+    @argument("--tool-output", metavar="HOW", default="cut", help="How to treat tool output: cut, keep, or drop it.")
     @argument("--dry-run", action="store_true", help="Only report what would be done.")
     @chat_line_magic
     def chat_import(self, line: str) -> ImportReport:
-        """Read another tool's conversations, such as %chat_import ~/.claude/projects, and report what became of them.
+        """Import another tool's conversations, such as %chat_import ~/.claude/projects, and report the outcome.
 
-        Nothing is changed there. Running it again adds what is new; %chat_list --all lists what is there.
+        The source is only read. Running it again adds new turns and conversations; %chat_list --all lists them.
         """
         from promptkit_nb.imports.chats import import_chats  # noqa: PLC0415 - only for imports
 
@@ -153,7 +153,7 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_models(self, line: str) -> ModelTable:
-        """List the models that the server offers, with prices where they are known: %chat_models [TEXT].
+        """List the models that the server offers, with prices if known: %chat_models [TEXT].
 
         With a TEXT, only names that contain it. %chat_setup --model NAME chooses one.
         """

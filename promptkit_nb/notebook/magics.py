@@ -205,21 +205,17 @@ class ChatMagics(Magics):
     @argument(
         "--provider",
         metavar="NAME",
-        help="Who answers: openai (or any OpenAI-compatible server, with --base-url), ollama, lmstudio, vllm, "
+        help="The provider: openai (or any OpenAI-compatible server, with --base-url), ollama, lmstudio, vllm, "
         "llamacpp, openrouter, groq, gemini, azure, anthropic, or demo.",
     )
     @argument("--model", help="The model of calls that name none.")
     @argument("--base-url", help="The URL of an OpenAI-compatible server.")
-    @argument("--timeout", metavar="SECONDS", help="The longest silence of the server; 60 by default.")
-    @argument(
-        "--retries", metavar="N", help="How often a request is sent again after a temporary failure; 2 by default."
-    )
+    @argument("--timeout", metavar="SECONDS", help="How long to wait for data from the server; 60 by default.")
+    @argument("--retries", metavar="N", help="How often to retry a request after a temporary failure; 2 by default.")
     @argument(
         "--price", metavar="IN/OUT", help="The model's price in US dollars per million tokens, such as 0.15/0.60."
     )
-    @argument(
-        "--header", metavar="NAME=VALUE", action="append", help="A further header of each request; may be repeated."
-    )
+    @argument("--header", metavar="NAME=VALUE", action="append", help="An additional request header; may be repeated.")
     @argument("--store", help="Where conversations are stored: disk, memory, a directory, or redis://host.")
     @argument("--user", help="The user that conversations belong to.")
     @argument("--pack", metavar="FILE", help="The PromptPack whose prompt new conversations use.")
@@ -230,7 +226,7 @@ class ChatMagics(Magics):
     )
     @argument("--replay", help="Stored answers: auto replays them, strict never asks, off always asks.")
     @argument("--recording", metavar="FILE", help="An exported conversation whose answers may be replayed.")
-    @argument("--thinking", help="What the model thinks before it answers: fold (one line), show, or hide.")
+    @argument("--thinking", help="How to show the model's thinking: fold (one line), show, or hide.")
     @line_magic
     @fails_in_one_line
     def chat_setup(self, line: str) -> None:
@@ -239,12 +235,12 @@ class ChatMagics(Magics):
         Without a key:         %chat_setup --provider demo
         OpenAI:                %chat_setup --model gpt-4o-mini
         A known server:        %chat_setup --provider ollama --model llama3.2
-        A server of your own:  %chat_setup --base-url http://localhost:9000/v1 --model my-model --price 0.15/0.60
+        Your own server:       %chat_setup --base-url http://localhost:9000/v1 --model my-model --price 0.15/0.60
         With limits:           %chat_setup --context-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
-        "" resets an option. A key is never given here, where it would be saved with the notebook: set OPENAI_API_KEY
-        before the kernel starts; for another provider its own variable, such as GROQ_API_KEY.
+        "" resets an option. Keys are not options, because the notebook would save them: set OPENAI_API_KEY, or the
+        variable of another provider, such as GROQ_API_KEY, before the kernel starts.
         """
         args = parse_options(self.chat_setup, line)
         given = {name: value for name in SETUP_OPTIONS if (value := getattr(args, name)) is not None}

@@ -41,13 +41,13 @@ def _option(default: str, meaning: str) -> Any:
 class PromptKit(Configurable):
     """Options of the chat magics; empty means the default."""
 
-    provider = _option("", "Who answers: 'openai', 'ollama', 'groq', …, or 'demo'; %chat_setup? lists them.")
+    provider = _option("", "The provider: 'openai', 'ollama', 'groq', …, or 'demo'; %chat_setup? lists them.")
     model = _option("", "The model of calls that name none; else PROMPTKIT_MODEL.")
     base_url = _option("", "The address of an OpenAI-compatible server; else OPENAI_BASE_URL.")
-    timeout = _option("", "The longest silence of the server, in seconds; 60 by default.")
-    retries = _option("", "How often a request is sent again after a temporary failure; 2 by default.")
+    timeout = _option("", "How long to wait for data from the server, in seconds; 60 by default.")
+    retries = _option("", "How often to retry a request after a temporary failure; 2 by default.")
     price = _option("", "The model's price in US dollars per million tokens, as in '0.15/0.60'; or 'MODEL=0.15/0.60'.")
-    header = _option("", "Further headers of each request, one NAME=VALUE a line, without secrets.")
+    header = _option("", "Additional request headers, one NAME=VALUE per line, without secrets.")
     store = _option("disk", "Where conversations are stored: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "The user that conversations belong to.")
     context_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
@@ -55,7 +55,7 @@ class PromptKit(Configurable):
     budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day', '20/total'; or 'none'.")
     replay = _option("auto", "Stored answers: 'auto' replays them, 'strict' never asks, 'off' always asks.")
     recording = _option("", "An exported conversation whose answers may be replayed.")
-    thinking = _option("fold", "What the model thinks before it answers: 'fold' (one line), 'show' or 'hide'.")
+    thinking = _option("fold", "How to show the model's thinking: 'fold' (one line), 'show', or 'hide'.")
     pack = _option("", "The PromptPack file whose prompt new conversations use.")
     prompt = _option("", "Which prompt of that pack; optional if it has only one.")
 

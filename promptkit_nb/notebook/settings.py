@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Usage
 
 TWO_WAYS_ON = (
-    "No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and OPENAI_BASE_URL for a server "
-    "of your own) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
+    "No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and OPENAI_BASE_URL for your own "
+    "server) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
 )
 
 PROVIDERS = (*VENDORS, "demo")
@@ -149,7 +149,7 @@ class NotebookSettings:
             model = model or self.options.model or os.environ.get("PROMPTKIT_MODEL", "")
             if not model:
                 raise InvalidArgumentError(
-                    f"Which model costs {price}? Name it: %chat_setup --model NAME --price {price}, or --price "
+                    f"The price {price} needs a model: use %chat_setup --model NAME --price {price}, or --price "
                     f"NAME={price}"
                 )
             prices[model] = parse_price(price)

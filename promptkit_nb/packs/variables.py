@@ -75,7 +75,7 @@ class Variable:
     def _is_found(self, pattern: str, value: str) -> bool:
         if problem := patterns.problem_of(pattern):
             raise PackValidationError(
-                f"The pattern {pattern!r:.100} of variable {self.name!r} is not a regular expression of Python "
+                f"The pattern {pattern!r:.100} of variable {self.name!r} is not a valid regular expression "
                 f"({problem}): correct it in the pack."
             )
         try:

@@ -30,14 +30,14 @@ def check_environment() -> None:
     for name in _HEADER_VARIABLES:
         if not Secret(_variable(name)).reveal().isascii():
             raise errors.AuthenticationError(
-                f"The environment variable {name} has characters outside ASCII, which no header can carry. Correct it, "
+                f"The environment variable {name} contains non-ASCII characters, which are invalid in headers. Correct "
                 "or remove it, and restart the kernel."
             )
     for name in _CERTIFICATE_VARIABLES:
         path = _variable(name)
         if path and not Path(path).exists():
             raise errors.ProviderUnavailableError(
-                f"The environment variable {name} names {path!r}, which does not exist. Correct it, or remove it, and "
+                f"The environment variable {name} names {path!r}, which does not exist. Correct or remove it, and "
                 "restart the kernel."
             )
 
@@ -53,7 +53,7 @@ def client_error(error: BaseException) -> errors.PromptKitError:
     set_here = [name for name, _ in _proxies()] + [name for name in _CERTIFICATE_VARIABLES if _variable(name)]
     check = f" Check {', '.join(set_here)}." if set_here else ""
     reason = preview(str(error) or type(error).__name__, _REASON_CHARACTERS)
-    return errors.ProviderUnavailableError(f"The HTTP client cannot be made: {reason}.{check}")
+    return errors.ProviderUnavailableError(f"The HTTP client cannot be created: {reason}.{check}")
 
 
 def proxy_for(base_url: str) -> tuple[str, str] | None:

@@ -70,7 +70,7 @@ def default_base_url(vendor: str) -> str:
     resource = os.environ.get(AZURE_VARIABLE, "").strip()
     if not resource:
         raise InvalidArgumentError(
-            f"Azure has no common base URL: set {AZURE_VARIABLE}, or give your resource's, as in --base-url "
+            f"Azure has no default base URL: set {AZURE_VARIABLE}, or give that of your resource, as in --base-url "
             "https://YOUR-RESOURCE.openai.azure.com/openai/v1"
         )
     return resource
@@ -108,7 +108,7 @@ def base_url_of(given: Secret) -> BaseUrl:
         path = _AZURE_PATH
     url = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
     is_repaired = url != urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-    return BaseUrl(url, query, f"base_url was read as {url}" if is_repaired else "")
+    return BaseUrl(url, query, f"base_url was corrected to {url}" if is_repaired else "")
 
 
 def _query_of(url: Secret) -> dict[str, Secret]:
@@ -148,7 +148,7 @@ def checked_headers(headers: HiddenHeaders | None) -> dict[str, Secret | str]:
         if name.lower() in _OURS:
             raise InvalidArgumentError(f"The header {name} is set by the request itself; leave it out of headers.")
         if value is None or not (value.reveal().isascii() and value.reveal().isprintable()):
-            raise InvalidArgumentError(f"headers[{name!r}] is not text that a header can carry: give printable ASCII.")
+            raise InvalidArgumentError(f"headers[{name!r}] is not a valid header value: give printable ASCII text.")
         checked[str.__str__(name)] = value if is_secret_name(name) else value.reveal()
     return checked
 
@@ -165,7 +165,7 @@ def parse_headers(text: str) -> dict[str, str]:
         name = name.strip()
         if is_secret_name(name):
             raise InvalidArgumentError(
-                f"The header {name} carries a secret, which a cell would save with the notebook. Set "
+                f"The header {name} carries a secret, which the notebook would save. Set "
                 f'OPENAI_CUSTOM_HEADERS="{name}: …" before the kernel starts.'
             )
         if not equals or not name:

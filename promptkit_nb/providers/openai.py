@@ -73,10 +73,10 @@ class OpenAIProvider:
     Args:
         model: The default model of calls; if it is not given, ``PROMPTKIT_MODEL``, else ``DEFAULT_MODEL``.
         api_key: The key; by default ``OPENAI_API_KEY``. It never appears in a repr, a traceback, or a pickle; in
-        another process, an unpickled provider takes it from the environment.
+            another process, an unpickled provider takes it from the environment.
         base_url: The server; by default ``OPENAI_BASE_URL``, else OpenAI's own.
         timeout: How long to wait for the next byte, in seconds.
-        max_retries: How often a request is sent again after a temporary failure.
+        max_retries: How often a request is retried after a temporary failure.
         prices: Your own prices by model name: ``Price(…)``, or dollars per million input and output tokens.
         dialect: ``"chat"`` uses OpenAI's chat completions; ``"auto"`` uses what the server supports.
         headers: Additional headers of each request; values of headers that carry secrets are hidden like the key.
@@ -188,7 +188,7 @@ class OpenAIProvider:
         """
         if not request.model:
             raise InvalidArgumentError(
-                f"No model is chosen for {self.name}: %chat_models lists what it offers, and %chat_setup --model NAME "
+                f"No model is chosen for {self.name}: %chat_models lists its models, and %chat_setup --model NAME "
                 "chooses one."
             )
         yield from self._answer(self._connect(), request, self._formats.get(request.model, self._format))
@@ -283,7 +283,7 @@ class OpenAIProvider:
         self._formats[request.model] = request_format
         if request_format.has_system_role or not former.has_system_role:
             return completion
-        said = f"{request.model} has no system role: the system prompt is sent with the first message of the user."
+        said = f"{request.model} has no system role: the system prompt is sent with the first user message."
         return replace(completion, warnings=(*completion.warnings, said))
 
     def _send(

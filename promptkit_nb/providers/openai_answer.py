@@ -260,9 +260,9 @@ class AnswerParser:
         reported, host = self._reported, self._errors.host
         warnings = []
         if reported.has_absurd_tokens:
-            warnings.append(f"{host} reported token counts that cannot be true; the tokens are estimated.")
+            warnings.append(f"{host} reported implausible token counts; the tokens are estimated.")
         if reported.has_absurd_cost:
-            warnings.append(f"{host} reported a cost that cannot be true; it is not used.")
+            warnings.append(f"{host} reported an implausible cost, which is ignored.")
         return tuple(warnings)
 
 

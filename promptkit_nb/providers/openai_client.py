@@ -260,7 +260,7 @@ class Connection:
 
     def _timed_out(self, error: Exception) -> FailedAttempt:
         # The user has waited as long as the timeout: no retry.
-        reason = f"{self.errors.host} was silent for {self._timeout_s:g} s"
+        reason = f"{self.errors.host} sent nothing for {self._timeout_s:g} s"
         timed_out = self.errors.timed_out(self._timeout_s)
         return FailedAttempt(self.errors.chained(timed_out, error), reason, is_transient=False)
 

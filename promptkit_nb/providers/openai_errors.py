@@ -258,7 +258,7 @@ class ErrorMapper:
     def timed_out(self, timeout_s: float) -> errors.ProviderError:
         """Return the error for a silence longer than the timeout."""
         return errors.ProviderTimeoutError(
-            f"{self.host} was silent for {timeout_s:g} s. Try again, or wait longer: %chat_setup --timeout 600, or "
+            f"{self.host} sent nothing for {timeout_s:g} s. Try again, or wait longer: %chat_setup --timeout 600, or "
             "timeout= in Python."
         )
 
@@ -267,7 +267,7 @@ class ErrorMapper:
         proxy = proxy_for(self.base_url)
         if proxy is not None:
             name, address = proxy
-            remedy = f"The request goes through the proxy {address} of {name}: correct it, or set NO_PROXY={self.host}."
+            remedy = f"The request uses the proxy {address} from {name}: correct it, or set NO_PROXY={self.host}."
         elif _TLS_MIXED_UP.search(reason):
             remedy = f"Check whether base_url ({self.base_url}) begins with {_other_scheme(self.base_url)} instead."
         else:
@@ -297,11 +297,11 @@ class ErrorMapper:
     ) -> tuple[type[errors.ProviderError], str]:
         status = response.status
         if status not in {401, 429} and ending_of(response.code) == "filtered":
-            return errors.ContentFilteredError, "The provider's filter refused it. Ask in other words."
+            return errors.ContentFilteredError, "The provider's filter refused it. Rephrase the message."
         if response.is_quota_exhausted:
             return (
                 errors.RateLimitError,
-                "The quota is used up: waiting does not help, see the provider's billing page.",
+                "The quota is used up, so waiting does not help: see the provider's billing page.",
             )
         if response.is_key_refused:
             remedy = f"Check {self.key_variable} (or api_key=), and that the key may use this model."
@@ -322,7 +322,7 @@ class ErrorMapper:
             return None
         which = f"the proxy {proxy[1]} of {proxy[0]}" if proxy else "a proxy"
         return (
-            f"This is the answer of {which}, not of the server: correct HTTP_PROXY and HTTPS_PROXY, or set "
+            f"This answer came from {which}, not from the server: correct HTTP_PROXY and HTTPS_PROXY, or set "
             f"NO_PROXY={self.host}."
         )
 
@@ -330,7 +330,7 @@ class ErrorMapper:
         if _TLS_MIXED_UP.search(response.message):
             return f" base_url ({self.base_url}) may have to begin with {_other_scheme(self.base_url)}."
         if response.status == 404 and not _VERSION_PATH.search(urlsplit(self.base_url).path):  # noqa: PLR2004
-            return f" base_url ({self.base_url}) has no /v1, with which most end."
+            return f" base_url ({self.base_url}) does not end in /v1, as most do."
         return ""
 
 
@@ -376,19 +376,19 @@ def is_error(chunk: Mapping[str, object]) -> bool:
 
 
 def _remedy(response: ErrorResponse, request: ChatRequest) -> str:
-    """Return what to change in a request: the model, the parameter that the error names, or what may be meant."""
+    """Return what to change in a request: the model, or the parameter that the error names or may mean."""
     is_not_found = response.status == 404  # noqa: PLR2004 (Not Found)
     said = f"{response.message} {response.parameter}"
     named = [name for name in request.parameters if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)]
     if not is_not_found and any(name in said for name in _LIMIT_NAMES):
-        return "Ask for less output, or leave the limit out: --max-output-tokens N, or max_output_tokens= in Python."
+        return "Lower or remove the output limit: --max-output-tokens N, or max_output_tokens= in Python."
     if not is_not_found and named:
         option = " (in a cell: leave out -t)" if named[0] == "temperature" else ""
-        return f"Leave {named[0]!r} out of parameters={{…}} and of the pack{option}."
+        return f"Remove {named[0]!r} from parameters={{…}} and from the pack{option}."
     if is_not_found or response.is_model_unknown:
         return f"Check the model's name ({request.model!r}) and base_url."
     if request.parameters:
-        return f"The request has the parameters {', '.join(request.parameters)}: leave out what the server refuses."
+        return f"The request has the parameters {', '.join(request.parameters)}: remove those that the server does not support."
     return "%chat_context, or context() in Python, shows what is sent."
 
 

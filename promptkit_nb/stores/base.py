@@ -44,7 +44,7 @@ class StateStore(Protocol):
     >>> say_hello(MemoryStore())
     1
 
-    Subclass it to inherit ``for_user``. A store of your own must then honor ``self.user_id`` in every call;
+    Subclass it to inherit ``for_user``. Your store must then honor ``self.user_id`` in every call;
     ``promptkit_nb.testing.check_state_store`` lists the calls that do not.
     """
 

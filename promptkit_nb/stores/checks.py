@@ -48,7 +48,7 @@ def exists_already(conversation_id: str) -> ConversationExistsError:
 def incomplete(conversation_id: str, where: str) -> StoreCorruptedError:
     """Return the error for a conversation with missing rows."""
     return StoreCorruptedError(
-        f"The conversation {conversation_id!r} in {where} is incomplete: rows of it are missing. {SALVAGE}"
+        f"The conversation {conversation_id!r} in {where} is incomplete: some of its rows are missing. {SALVAGE}"
     )
 
 
@@ -117,12 +117,12 @@ def _check_values_but_turns(state: ConversationState) -> None:
 def _check_nothing_is_twice(state: ConversationState) -> None:
     branches = Counter(branch.id for branch in state.branches)
     if repeated := [branch_id for branch_id, count in branches.items() if count > 1]:
-        raise InvalidArgumentError(f"The branch {repeated[0]!a:.80} is there twice; give each an id of its own.")
+        raise InvalidArgumentError(f"The branch {repeated[0]!a:.80} occurs twice; give each branch its own id.")
     places: dict[str, str] = {}
     for turn_id, place in _places_of_turns(state):
         if turn_id in places:
             raise InvalidArgumentError(
-                f"The turn {turn_id!a:.80} is there twice, as {places[turn_id]} and as {place}; keep it in one place."
+                f"The turn {turn_id!a:.80} occurs twice, as {places[turn_id]} and as {place}; keep only one of them."
             )
         places[turn_id] = place
 
@@ -247,7 +247,7 @@ def check_store(store: object) -> None:
     """Raise ``InvalidArgumentError`` unless this is a store; a manager or the name of a directory is not."""
     if not callable(getattr(store, "append", None)) or not callable(getattr(store, "head", None)):
         raise InvalidArgumentError(
-            f"store={store!r:.80} is not a store; give DiskStore(…), MemoryStore(), RedisStore(…), one of your own, or "
+            f"store={store!r:.80} is not a store; give DiskStore(…), MemoryStore(), RedisStore(…), your own store, or "
             "manager.store."
         )
 

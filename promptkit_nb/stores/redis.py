@@ -33,7 +33,7 @@ class RedisStore(RowStore):
         password: The password, if it is not in the URL.
         prefix: The prefix of all keys; stores with different prefixes are separate.
         ttl: A ``timedelta`` or seconds; a conversation that was neither read nor written for that long expires, and the
-        server deletes it. ``None`` or 0 keeps it.
+            server deletes it. ``None`` or 0 keeps it.
         client: Your own ``redis.Redis`` or ``redis.RedisCluster`` instead of the URL; ``close()`` leaves it open.
         clock: Returns the current time; by default the server's, because the clocks of several machines differ.
         timeout_s: How long to wait for the server's answer, in seconds.
@@ -107,7 +107,7 @@ class RedisStore(RowStore):
         """Return how another process opens the same store; passwords are never pickled."""
         if self._reopen is None:
             raise InvalidArgumentError(
-                "A RedisStore with a password, a client, or a clock of its own cannot be pickled; open it in each "
+                "A RedisStore with a password, or with its own client or clock, cannot be pickled; open it in each "
                 "process, as in RedisStore(url, password=…)."
             )
         return reopened, (self._reopen, self.user_id)

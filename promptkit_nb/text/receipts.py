@@ -139,7 +139,7 @@ def short_receipt_of(response: Response) -> str:
 
 
 def small_usd_text(cost: Decimal | None) -> str:
-    """Return ``usd_text`` at a glance: what is below a hundredth of a cent is not told exactly.
+    """Return ``usd_text``, or ``<$0.0001`` for less than a hundredth of a cent.
 
     >>> from decimal import Decimal
     >>> small_usd_text(Decimal("0.0019")), small_usd_text(Decimal("0.000045"))
@@ -153,7 +153,7 @@ def _seconds(response: Response) -> str:
 
 
 def _remarks(response: Response, turns_below: int) -> Iterator[str]:
-    """Yield what is unusual: why an answer ended, what was left out, which turns it made stale, where it belongs."""
+    """Yield remarks on unusual answers: their ending, turns left out, stale turns, and turns of cells below."""
     if response.finish_reason not in USUAL_REASONS:
         yield from filter(None, [one_line(ending_words(response.finish_reason))])
     if response.truncated:
@@ -162,7 +162,7 @@ def _remarks(response: Response, turns_below: int) -> Iterator[str]:
         verb = "was" if response.stale_turns == 1 else "were"
         yield f"{counted(response.stale_turns, 'later turn')} {verb} answered before this change"
     if turns_below:
-        yield f"said after {counted(turns_below, 'turn')} that {'is' if turns_below == 1 else 'are'} below"
+        yield f"comes after {counted(turns_below, 'turn')} of cells below"
 
 
 def tokens_text(usage: Usage) -> str:

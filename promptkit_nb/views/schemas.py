@@ -64,7 +64,7 @@ CONVERSATIONS: Schema = (
     Column("unpriced_turns", "Int64", "turns that are not in cost_usd because their price is unknown"),
     Column("model", "category", "the model that answered the newest turn"),
     _SOURCE,
-    Column("price_source", "category", "where its costs come from; list if any comes from the list, else yours if any"),
+    Column("price_source", "category", "the source of its costs: list if any is from the list, else yours if any"),
     Column("title", "str", "its title; missing if it has none"),
     Column("metadata", "str", "its metadata, as JSON"),
     Column("created_at", TIME, "when it was created"),

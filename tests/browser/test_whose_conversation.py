@@ -120,9 +120,7 @@ def test_a_duplicated_notebook(
     page.evaluate("() => jupyterapp.serviceManager.contents.copy('a.ipynb', '')")
     copy = lab.reopen_notebook(page, "a-Copy1.ipynb")
     copy.run_all()
-    assert (
-        first_line(copy) == "started 'nb:a-Copy1:…', a copy of 'nb:a:…': this notebook is a copy, and goes its own way"
-    )
+    assert first_line(copy) == "started 'nb:a-Copy1:…' as a copy of 'nb:a:…', because this notebook is a copy"
     assert (answers(copy), len(server.requests)) == (ANSWERS, 3)
     copy.set_source(2, "%%chat\nBETA")
     copy.run_all()
