@@ -390,7 +390,7 @@ def test_parameters_are_named_if_the_words_name_none(chat_server: ChatServer) ->
     """One of them may be what the server refuses."""
     chat_server.reply(error_reply(400, "Extra inputs are not permitted"))
     error = failure(chat_server.url, parameters={"seed": 1, "top_k": 4})
-    assert str(error).endswith("The request has the parameters seed, top_k: leave out what the server refuses.")
+    assert str(error).endswith("The request has the parameters seed, top_k: remove the unsupported ones.")
 
 
 def test_message_that_alone_is_too_long_is_told_so(chat_server: ChatServer) -> None:

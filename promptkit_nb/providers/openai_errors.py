@@ -388,7 +388,7 @@ def _remedy(response: ErrorResponse, request: ChatRequest) -> str:
     if is_not_found or response.is_model_unknown:
         return f"Check the model's name ({request.model!r}) and base_url."
     if request.parameters:
-        return f"The request has the parameters {', '.join(request.parameters)}: remove those that the server does not support."
+        return f"The request has the parameters {', '.join(request.parameters)}: remove the unsupported ones."
     return "%chat_context, or context() in Python, shows what is sent."
 
 
