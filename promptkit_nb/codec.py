@@ -102,7 +102,7 @@ def encode_state(state: ConversationState) -> bytes:
     """Return a whole conversation as one line of JSON, without its revision and notebook, which belong to the store."""
     line = _without_defaults(replace(state, revision=0, notebook=None))
     line["turns"] = [_turn_line(turn) for turn in state.turns]
-    line["versions"] = {key: [_turn_line(turn) for turn in former] for key, former in state.versions.items()}
+    line["versions"] = {key: [_turn_line(turn) for turn in previous] for key, previous in state.versions.items()}
     line["branches"] = [
         {**_without_defaults(branch), "turns": [_turn_line(turn) for turn in branch.turns]} for branch in state.branches
     ]

@@ -187,7 +187,7 @@ class Conversation:
     def history(self, *, versions: bool = False) -> History:
         """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals.
 
-        Stale turns are marked; ``versions`` shows former answers before the current ones.
+        Stale turns are marked; ``versions`` shows previous answers before the current ones.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -272,14 +272,14 @@ class Conversation:
         return self._spending.lines(self.id, self.user_id, unpriced_turns=self.unpriced_turns)
 
     def tree(self) -> BranchTree:
-        """Return the turns with branches and former versions, as a small tree.
+        """Return the turns with branches and previous versions, as a small tree.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation(conversation_id="trip")
         >>> _ = conv.send("My city is Lisbon"), conv.rerun(0, "My city is Porto")
         >>> conv.tree()
         trip · 1 turn
-        └─ 1  My city is Porto · ✎ 1 former version
+        └─ 1  My city is Porto · ✎ 1 previous version
         """
         snapshot = self._stored.refresh()
         return BranchTree(snapshot.state, snapshot.stale)
@@ -398,7 +398,7 @@ class Conversation:
     ) -> Response:
         """Answer a turn again, in place: with another text, or with its own.
 
-        The former answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale until their
+        The previous answer is kept in ``versions(turn)``. Later turns stay where they are; they are stale until their
         context is what it was again. ``turn`` is one of ``turns``, its id or its position; the other arguments are
         those of ``send``.
 
@@ -411,17 +411,17 @@ class Conversation:
         (1, 1)
         """
         snapshot = self._stored.refresh()
-        former = snapshot.state.turns[snapshot.position_of(turn)]
+        previous = snapshot.state.turns[snapshot.position_of(turn)]
         options = CallOptions(
             model=model,
             parameters=parameters,
             max_output_tokens=max_output_tokens,
             replay=replay,
             fresh=fresh,
-            target=Target(in_place_of=former),
+            target=Target(in_place_of=previous),
             tools=tools,
         )
-        return self._answer(self._question_of(former) if text is None else self._question(text), options)
+        return self._answer(self._question_of(previous) if text is None else self._question(text), options)
 
     def edit(
         self,
@@ -470,7 +470,7 @@ class Conversation:
         """Let the model summarize the older turns; return ``None`` if all of them are summarized already.
 
         From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``; the
-        summary, with its cost, is in ``summaries`` and includes a former one. ``keep_last`` counts messages as in
+        summary, with its cost, is in ``summaries`` and includes a previous one. ``keep_last`` counts messages as in
         ``truncate``. A call that fails changes nothing.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -531,7 +531,7 @@ class Conversation:
         return self._stored.refresh().state.branches
 
     def versions(self, turn: Turn | str | int) -> tuple[Turn, ...]:
-        """Return the former versions of a turn, oldest first; ``restore`` restores one.
+        """Return the previous versions of a turn, oldest first; ``restore`` restores one.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -544,7 +544,7 @@ class Conversation:
         return snapshot.state.versions.get(current.id, ())
 
     def restore(self, version_or_branch: Turn | Branch | str) -> None:
-        """Restore a former version or a branch, given as a value or by its id; what it displaces is kept.
+        """Restore a previous version or a branch, given as a value or by its id; what it displaces is kept.
 
         Raises ``InvalidArgumentError`` if the conversation does not have it.
 

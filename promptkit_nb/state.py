@@ -133,7 +133,7 @@ class Settings:
 class ConversationState:
     """A whole conversation.
 
-    ``turns`` are the current ones; ``versions`` maps the id of a turn to its former versions, oldest first.
+    ``turns`` are the current ones; ``versions`` maps the id of a turn to its previous versions, oldest first.
     ``context_hash`` is the hash of the turns that were removed at the front. ``metadata`` has JSON values; times are in
     UTC. Three fields belong to the store and are not compared: ``dropped``, the totals of turns that were deleted from
     the state (totals never fall), ``revision``, the number of writes, and ``notebook``.
@@ -168,7 +168,7 @@ class ConversationState:
 
     @property
     def stored_turns(self) -> Iterable[Turn]:
-        """Every stored turn: the current ones, former versions, branches."""
+        """Every stored turn: the current ones, previous versions, branches."""
         yield from self.turns
         for versions in self.versions.values():
             yield from versions
@@ -196,11 +196,11 @@ class ConversationState:
         return self.totals.unpriced
 
 
-def carry_totals(state: ConversationState, former: ConversationState) -> ConversationState:
-    """Return the state, with ``dropped`` set so that its totals include everything that was spent in ``former``."""
+def carry_totals(state: ConversationState, previous: ConversationState) -> ConversationState:
+    """Return the state, with ``dropped`` set so that its totals include everything that was spent in ``previous``."""
     kept = {turn.id for turn in state.stored_turns}
-    dropped = former.dropped.plus_paid(turn for turn in former.stored_turns if turn.id not in kept)
-    dropped = dropped.plus_paid(summary for summary in former.summaries if summary not in state.summaries)
+    dropped = previous.dropped.plus_paid(turn for turn in previous.stored_turns if turn.id not in kept)
+    dropped = dropped.plus_paid(summary for summary in previous.summaries if summary not in state.summaries)
     return replace(state, dropped=dropped)
 
 

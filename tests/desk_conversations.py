@@ -212,9 +212,9 @@ class Desk:
         """On the last day: rerun one answer, replay four, fork one conversation, and summarize another."""
         self.clock.now = FIRST_MONDAY + timedelta(days=25, hours=15)
         grant = next(plan for plan in PLANS if plan.conversation_id == "grant:tide-room")
-        former = self.store.recent("grant:tide-room", 1)[0]
-        again = self._turn(grant, former.user_text, "Open to all 4,100 visitors, from April on.", goes_on=True)
-        self.store.replace("grant:tide-room", former.id, again)
+        previous = self.store.recent("grant:tide-room", 1)[0]
+        again = self._turn(grant, previous.user_text, "Open to all 4,100 visitors, from April on.", goes_on=True)
+        self.store.replace("grant:tide-room", previous.id, again)
         for turn in self.store.recent("labels:spring", 4):
             self._turns += 1
             self.store.append("labels:spring", self._replayed(turn))

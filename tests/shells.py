@@ -43,7 +43,7 @@ class Notebook:
 
 
 def new_shell(kind: type[InteractiveShell] = InteractiveShell, **options: object) -> InteractiveShell:
-    """Return a new shell in place of the former one."""
+    """Return a new shell in place of the previous one."""
     InteractiveShell.clear_instance()
     config = Config()
     config.HistoryManager.enabled = False

@@ -273,7 +273,7 @@ class TestReading:
             ({"turns": [0, 0]}, "turn '00' occurs twice, as a current turn and as a current turn"),
             ({"turns": [0], "branches": [("b", [0])]}, "as a current turn and as a turn of the branch 'b'"),
             ({"branches": [("b", [0]), ("c", [0])]}, "as a turn of the branch 'b' and as a turn of the branch 'c'"),
-            ({"turns": [0], "versions": {"00": [0]}}, "as a current turn and as a former version of '00'"),
+            ({"turns": [0], "versions": {"00": [0]}}, "as a current turn and as a previous version of '00'"),
             ({"turns": [0], "versions": {"00": [1, 1]}}, "turn '01' occurs twice"),
             ({"branches": [("b", [0]), ("b", [1])]}, "branch 'b' occurs twice"),
             ({"versions": {"00": [1]}}, "versions has the turn '00', which is neither a current turn nor on a branch"),

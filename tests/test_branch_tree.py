@@ -30,7 +30,7 @@ def test_a_turn_has_a_line() -> None:
 
 
 def test_marks_follow_the_question() -> None:
-    """Former versions, stale, replayed, interrupted."""
+    """Previous versions, stale, replayed, interrupted."""
     asked = (
         said("Hi\n there", id="a"),
         said("x" * 61, id="b", replayed=True),
@@ -39,7 +39,7 @@ def test_marks_follow_the_question() -> None:
     state = ConversationState("eda", turns=asked, versions={"a": (said("Hi"), said("Ho"))})
     assert str(BranchTree(state, stale={"b"})).splitlines() == [
         "eda · 3 turns",
-        "├─ 1  Hi there · ✎ 2 former versions",
+        "├─ 1  Hi there · ✎ 2 previous versions",
         f"├─ 2  {'x' * 59}… · stale · replayed",
         "└─ 3  (no text) · interrupted",
     ]
@@ -70,7 +70,7 @@ def test_branch_is_listed_where_it_was_split_off() -> None:
 
 
 def test_cleared_conversation_shows_its_branches() -> None:
-    """The former turns can be found, and a single turn is not folded."""
+    """The previous turns can be found, and a single turn is not folded."""
     state = ConversationState("eda", branches=(Branch(id="branch-1", turns=turns(4), start=0),))
     assert str(BranchTree(state)).splitlines() == [
         "eda · 0 turns · 1 branch",
@@ -107,13 +107,13 @@ def test_long_conversation_is_folded() -> None:
         "├─   1  Question 1",
         "├─   2  Question 2",
         "├─   3  Question 3",
-        "├─ … 146 turns · 50 stale · 1 with former versions",
+        "├─ … 146 turns · 50 stale · 1 with previous versions",
         "├─ 150  Question 150 · stale",
         "│  └─ branch-1 · 50 turns",
         "│     ├─ 151  Question 1",
         "│     ├─ 152  Question 2",
         "│     ├─ 153  Question 3",
-        "│     └─ … 47 turns · 1 with former versions",
+        "│     └─ … 47 turns · 1 with previous versions",
         "├─ … 140 turns · 140 stale",
     ]
     assert lines[12:] == [f"{'└─' if n == 300 else '├─'} {n}  Question {n} · stale" for n in range(291, 301)]

@@ -213,7 +213,7 @@ class TestCharges:
     """Every request counts, and nothing else does."""
 
     def test_rerun_counts(self, priced_server: ChatServer) -> None:
-        """Each answer was paid for, including former versions."""
+        """Each answer was paid for, including previous versions."""
         conv = new_conversation(manager_for(priced_server, Budget("0.08")))
         ask(conv)
         conv.rerun(0, max_output_tokens=OUTPUT_TOKENS)

@@ -163,7 +163,7 @@ def test_a_dry_run_shows_the_resolved_text(shell: InteractiveShell, server: Chat
 
 
 def test_a_changed_value_makes_another_request(shell: InteractiveShell, server: ChatServer) -> None:
-    """The same text with another value is not replayed; with the former value it is."""
+    """The same text with another value is not replayed; with the previous value it is."""
     before = len(server.requests)
     for value in (1, 2, 1):
         run(shell, "%chat_delete talk" if value == before else f"value = {value}")

@@ -114,7 +114,7 @@ class TestCellIds:
         assert notebook.conversation.snapshot().state == before
 
     def test_a_changed_cell_replaces_its_turn(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """In place; the former turn becomes a version, and later turns stay and become stale."""
+        """In place; the previous turn becomes a version, and later turns stay and become stale."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
         assert (notebook.now, notebook.stale, len(chat_server.requests)) == ("axc", "c", 4)
@@ -128,7 +128,7 @@ class TestCellIds:
         assert (notebook.now, notebook.stale) == ("axc", "")
 
     def test_the_former_text_restores_the_former_answer(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """If the former text is typed again, the version is replayed, and later turns are no longer stale."""
+        """If the previous text is typed again, the version is replayed, and later turns are no longer stale."""
         notebook.cells("abc")
         notebook.cell("x", cell_id="b")
         assert notebook.cell("b", cell_id="b").replayed
@@ -149,7 +149,7 @@ class TestCellIds:
         assert (notebook.now, len(chat_server.requests)) == ("a0a1a2", 3)
 
     def test_surplus_turns_stay(self, notebook: Kernel, chat_server: ChatServer) -> None:
-        """A loop with fewer iterations keeps the turns of the former iterations."""
+        """A loop with fewer iterations keeps the turns of the previous iterations."""
         notebook.cell("a", cell_id="a", calls=3)
         notebook.cell("b", cell_id="b")
         notebook.cell("a", cell_id="a", calls=2)

@@ -222,14 +222,14 @@ class TestPlan:
         plan = plan_to_fit(window, turns(20), [], estimator=EXACT)
         assert len(window.turns) == 6
         assert plan is not None
-        assert (len(plan.turns), plan.first_turn, plan.last_turn, plan.former) == (17, "t000", "t016", ())
+        assert (len(plan.turns), plan.first_turn, plan.last_turn, plan.previous) == (17, "t000", "t016", ())
 
     def test_former_summary_is_folded_in(self) -> None:
         """The new summary covers their turns, too, and only the other turns are read."""
         talk = state(20, summary(0, 9))
         plan = plan_summary(talk.turns, find_applied_summaries(talk), 15)
         assert plan is not None
-        assert (plan.first_turn, plan.last_turn, plan.former) == ("t000", "t014", talk.summaries)
+        assert (plan.first_turn, plan.last_turn, plan.previous) == ("t000", "t014", talk.summaries)
         assert plan.context_hash is UNSET
         assert [each.id for each in plan.turns] == ["t010", "t011", "t012", "t013", "t014"]
 

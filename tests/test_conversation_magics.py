@@ -211,23 +211,23 @@ def test_with_nothing_to_do_nothing_changes(
 
 class TestHistory:
     def test_shows_versions_and_stale_turns(self, notebook: Notebook, home: Path) -> None:
-        """A former version comes before the current one, with the command that restores it."""
+        """A previous version comes before the current one, with the command that restores it."""
         send_letters(notebook, "ab")
         notebook.run(
             "from promptkit_nb import ConversationManager, DemoProvider, DiskStore\n"
             "_ = ConversationManager(DemoProvider(), DiskStore()).get_conversation('talk').rerun(0, 'x')"
         )
         shown = notebook.run("%chat_history --versions").stdout
-        former = state(home).versions[state(home).turns[0].id][0]
+        previous = state(home).versions[state(home).turns[0].id][0]
         assert shown.splitlines()[1:-1] == [
             "user       a  (version 1)",
-            f"assistant  You said: a  (version 1, %chat_restore {former.id})",
+            f"assistant  You said: a  (version 1, %chat_restore {previous.id})",
             "user       x",
             f"assistant  {state(home).turns[0].text[:59]}…",
             "user       b",
             "assistant  You said: b  (stale)",
         ]
-        notebook.run(f"%chat_restore {former.id}")
+        notebook.run(f"%chat_restore {previous.id}")
         assert "stale" not in notebook.run("%chat_history").stdout
 
 

@@ -117,15 +117,15 @@ class _Run:
         """Run an operation on branches and versions, or one that changes nothing here."""
         conv = self.conv
         branches = conv.branches()
-        former = [turn for place in range(len(self.current)) for turn in conv.versions(place)]
+        previous = [turn for place in range(len(self.current)) for turn in conv.versions(place)]
         if verb == "restore branch" and branches:
             branch = branches[number % len(branches)]
             conv.restore(branch)
             assert {turn.id for turn in branch.turns} <= {turn.id for turn in conv.turns}
             assert branch.id not in {each.id for each in conv.branches()}
             self.current = [_said(turn) for turn in conv.turns]
-        elif verb == "restore version" and former:
-            chosen = former[number % len(former)]
+        elif verb == "restore version" and previous:
+            chosen = previous[number % len(previous)]
             place = conv._stored.refresh().position_of(chosen)
             conv.restore(chosen)
             self.current[place] = _said(chosen)

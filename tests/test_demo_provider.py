@@ -57,7 +57,7 @@ def test_facts_are_recalled(said: str, question: str, expected: str) -> None:
 
 
 def test_latest_statement_wins() -> None:
-    """A later name replaces the former one."""
+    """A later name replaces the previous one."""
     assert answer("My name is Alice", "My name is Bob", "What's my name?") == "[demo] Your name is Bob."
 
 

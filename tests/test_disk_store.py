@@ -94,7 +94,7 @@ class TestFiles:
 
     def test_directory_and_files_are_private(self, tmp_path: Path) -> None:
         """Modes are 0700 and 0600 whatever the umask, while it is open (with its log) and after."""
-        former = os.umask(0)
+        previous = os.umask(0)
         try:
             directory = tmp_path / "new" / "store"
             with DiskStore(directory) as store:
@@ -105,7 +105,7 @@ class TestFiles:
             assert mode_of(directory) == mode_of(directory.parent) == 0o700
             assert {path.name: mode_of(path) for path in directory.iterdir()} == {DATABASE: 0o600, MARKER: 0o600}
         finally:
-            os.umask(former)
+            os.umask(previous)
 
     def test_environment_names_the_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """``PROMPTKIT_HOME`` is used only if no directory is given."""

@@ -193,7 +193,7 @@ class TestOptions:
         assert [request.body["model"] for request in chat_server.requests] == ["gpt-4o", "gpt-4o-mini", "llama3.2"]
 
     def test_conversation_applies_to_one_cell(self, demo: Notebook, home: Path) -> None:
-        """-c opens or creates a conversation and says which; the next cell is back in the former one."""
+        """-c opens or creates a conversation and says which; the next cell is back in the previous one."""
         ran = demo.run('%%chat -c "an other"\nHi')
         assert ran.stdout == "started 'an other'\n"
         ran = demo.run("%%chat -c 'an other'\nHi")
@@ -322,7 +322,7 @@ class TestConversations:
         assert "lesson" not in demo.run("%chat_list").stdout
 
     def test_a_deleted_conversation_is_created_again(self, demo: Notebook, home: Path) -> None:
-        """If another process deleted it, the next message creates it again, without the former turns."""
+        """If another process deleted it, the next message creates it again, without the previous turns."""
         demo.run("%chat My name is Alice")
         with DiskStore(home) as store:
             store.delete("talk")
@@ -391,7 +391,7 @@ class TestSetup:
         ],
     )
     def test_a_wrong_value_changes_nothing(self, demo: Notebook, options: str, problem: str) -> None:
-        """The error is raised at once, and all former settings stay."""
+        """The error is raised at once, and all previous settings stay."""
         ran = demo.run(f"%chat_setup --model other {options}")
         assert ran.stdout == f"InvalidArgumentError: {problem}\n"
         assert demo.run("%chat_setup").stdout == "provider demo · model demo · store disk · user default\n"

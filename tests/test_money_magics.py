@@ -75,7 +75,7 @@ def test_unknown_usage_column_is_an_error(notebook: Notebook) -> None:
 
 
 def test_invalid_budget_is_an_error(notebook: Notebook) -> None:
-    """The error shows the accepted forms, and the former budget stays."""
+    """The error shows the accepted forms, and the previous budget stays."""
     notebook.run("%chat_setup --budget 5/day")
     ran = notebook.run("%chat_setup --budget 5/week")
     assert isinstance(ran.error, InvalidArgumentError)
@@ -141,7 +141,7 @@ def test_window_is_set_for_all_calls(notebook: Notebook, chat_server: ChatServer
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5"])
 def test_invalid_window_is_an_error(notebook: Notebook, wrong: str) -> None:
-    """The error names it, and the former window stays."""
+    """The error names it, and the previous window stays."""
     notebook.run("%chat_setup --context-tokens 40")
     assert isinstance(notebook.run(f"%chat_setup --context-tokens {wrong}").error, InvalidArgumentError)
     assert "context_tokens 40" in notebook.run("%chat_setup").stdout

@@ -185,7 +185,7 @@ class TestRetryAndEdit:
     """The buttons of a turn."""
 
     def test_retry_answers_in_place(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """The turn is answered again, the former answer becomes a version, later turns stay."""
+        """The turn is answered again, the previous answer becomes a version, later turns stay."""
         chat_server.reply(Reply(text="one"), Reply(text="two"), Reply(text="other"))
         page = PanelPage(conv)
         page.say("a")

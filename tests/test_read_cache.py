@@ -75,7 +75,7 @@ class TestTurns:
     def test_damage_is_seen_though_the_turn_was_read_before(
         self, two: tuple[DiskStore, DiskStore], tmp_path: Path, statement: str
     ) -> None:
-        """A damaged or missing row is an error, never the former turn or a shorter history."""
+        """A damaged or missing row is an error, never the previous turn or a shorter history."""
         changed(tmp_path, statement)
         for store in two:
             with pytest.raises(StoreCorruptedError, match="'a'"):

@@ -147,36 +147,36 @@ class TestElsewhere:
     def test_cleared_conversation_is_replayed(self, conv: Conversation, chat_server: ChatServer) -> None:
         """From the branch: each turn is new, replayed, free, and not stale."""
         before = conv.token_count, conv.total_cost, conv.unpriced_turns
-        former = conv.turns
+        previous = conv.turns
         conv.clear()
         responses = [conv.send(letter) for letter in "abc"]
         assert len(chat_server.requests) == 3
-        assert [turn.text for turn in conv.turns] == [turn.text for turn in former]
+        assert [turn.text for turn in conv.turns] == [turn.text for turn in previous]
         assert all(turn.replayed and turn.cost == 0 and turn.saved == PRICE for turn in conv.turns)
-        assert {turn.id for turn in conv.turns}.isdisjoint({turn.id for turn in former})
+        assert {turn.id for turn in conv.turns}.isdisjoint({turn.id for turn in previous})
         assert (conv.token_count, conv.total_cost, conv.unpriced_turns, conv.stale_turns) == (*before, ())
         assert [response.turn for response in responses] == list(conv.turns)
 
     def test_stored_turn_has_the_recorded_values(self, conv: Conversation) -> None:
         """Messages, usage, latency and models are recorded; question and time are new."""
-        former = conv.turns[0]
+        previous = conv.turns[0]
         conv.clear()
         turn = conv.send("a").turn
         kept = replace(
-            former,
+            previous,
             id=turn.id,
-            messages=(turn.messages[0], former.messages[1]),
+            messages=(turn.messages[0], previous.messages[1]),
             created_at=turn.created_at,
             cost=Decimal(0),
             saved=PRICE,
             replayed=True,
         )
         assert turn == kept
-        assert turn.created_at > former.created_at
-        assert turn.messages[0].timestamp != former.messages[0].timestamp
+        assert turn.created_at > previous.created_at
+        assert turn.messages[0].timestamp != previous.messages[0].timestamp
 
     def test_former_version_is_found(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """Returning to the former text sends nothing; the turn takes its place."""
+        """Returning to the previous text sends nothing; the turn takes its place."""
         conv.rerun(2, "x")
         response = conv.rerun(2, "c")
         assert (len(chat_server.requests), response.replayed, response.saved) == (4, True, PRICE)
@@ -395,7 +395,7 @@ class TestKey:
         assert conv.rerun(3).replayed
 
     def test_rendered_system_prompt_is_part_of_it(self, manager: ConversationManager) -> None:
-        """Another value of a variable makes another request; the former value makes the former one."""
+        """Another value of a variable makes another request; the previous value makes the previous one."""
         conv = manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"})
         conv.send("a")
         conv.variables["subject"] = "music"
@@ -451,7 +451,7 @@ class TestModes:
         assert not conv.rerun(0, replay="off").replayed
 
     def test_fresh_asks(self, conv: Conversation, chat_server: ChatServer) -> None:
-        """In place and at the end; the former answers are kept."""
+        """In place and at the end; the previous answers are kept."""
         assert not conv.rerun(2, fresh=True).replayed
         assert len(conv.versions(2)) == 1
         conv.clear()

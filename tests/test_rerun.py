@@ -114,10 +114,10 @@ class TestRerun:
             lambda conv: conv.versions(1)[0],
             lambda conv: conv.versions(1)[0].id,
         ],
-        ids=["position", "negative", "turn", "id", "former version", "id of a former version"],
+        ids=["position", "negative", "turn", "id", "previous version", "id of a previous version"],
     )
     def test_turn_can_be_given_in_several_ways(self, conv: Conversation, name: Callable[[Conversation], Any]) -> None:
-        """By its index, also from the end, as a ``Turn``, by its id, and by a former version."""
+        """By its index, also from the end, as a ``Turn``, by its id, and by a previous version."""
         conv.rerun(1, "x")
         conv.rerun(name(conv), "y")
         assert (current_text(conv), texts(conv.versions(name(conv)))) == ("ayc", ["b", "x"])
@@ -132,10 +132,10 @@ class TestRerun:
 
     def test_turn_on_a_branch_is_refused(self, conv: Conversation) -> None:
         """It must be restored first."""
-        former = conv.turns[0]
+        previous = conv.turns[0]
         conv.clear()
         with pytest.raises(InvalidArgumentError, match="not a current turn of 'chat'"):
-            conv.rerun(former)
+            conv.rerun(previous)
 
     def test_blank_text_is_refused(self, conv: Conversation, chat_server: ChatServer) -> None:
         """As in ``send``; an empty text does not mean the turn's own text."""
@@ -199,15 +199,15 @@ class TestRerun:
     def test_leaving_the_stream_keeps_the_partial_answer_in_place(
         self, conv: Conversation, chat_server: ChatServer
     ) -> None:
-        """The former answer becomes a whole version that can be restored."""
-        former = conv.turns[1]
+        """The previous answer becomes a whole version that can be restored."""
+        previous = conv.turns[1]
         chat_server.reply(Reply(text="one two three"))
-        for _ in conv.stream("x", target=Target(in_place_of=former)):
+        for _ in conv.stream("x", target=Target(in_place_of=previous)):
             break
         turn = conv.turns[1]
         assert (current_text(conv), turn.text, turn.finish_reason) == ("axc", "one", "interrupted")
-        conv.restore(former)
-        assert (conv.turns[1], conv.versions(1)) == (former, (turn,))
+        conv.restore(previous)
+        assert (conv.turns[1], conv.versions(1)) == (previous, (turn,))
 
     def test_interrupt_before_any_text_changes_nothing(self, conv: Conversation) -> None:
         """A stream that was never read does not change the turn."""
@@ -217,11 +217,11 @@ class TestRerun:
 
     def test_turn_replaced_by_another_handle_meanwhile(self, manager: ConversationManager, conv: Conversation) -> None:
         """The later answer is current, the earlier one a version: neither is lost."""
-        former = conv.turns[1]
-        stream = conv.stream("mine", target=Target(in_place_of=former))
+        previous = conv.turns[1]
+        stream = conv.stream("mine", target=Target(in_place_of=previous))
         manager.get_conversation("chat").rerun(1, "theirs")
         assert "".join(stream) == "You said: mine"
-        assert (texts(conv.turns), texts(conv.versions(former))) == (["a", "mine", "c"], ["b", "theirs"])
+        assert (texts(conv.turns), texts(conv.versions(previous))) == (["a", "mine", "c"], ["b", "theirs"])
 
     def test_turn_removed_meanwhile_is_answered_on_its_branch(
         self, manager: ConversationManager, conv: Conversation
@@ -304,11 +304,11 @@ class TestEdit:
 
     def test_turn_and_all_after_it_become_a_branch(self, conv: Conversation, chat_server: ChatServer) -> None:
         """The request has the turns before it."""
-        former = conv.turns
+        previous = conv.turns
         conv.edit(1, "x")
         assert (current_text(conv), request_texts(chat_server)) == ("ax", ["a", "x"])
         (branch,) = conv.branches()
-        assert (branch.turns, branch.start, branch.kind) == (former[1:], 1, "tail")
+        assert (branch.turns, branch.start, branch.kind) == (previous[1:], 1, "tail")
 
     def test_no_turn_becomes_stale(self, conv: Conversation) -> None:
         """The remaining turns are answered in their own context."""
@@ -595,18 +595,18 @@ class TestRestore:
 
     def test_version_replaces_the_current_turn(self, conv: Conversation) -> None:
         """The replaced turn becomes a version."""
-        former = conv.turns[1]
+        previous = conv.turns[1]
         other = conv.rerun(1, "x").turn
-        conv.restore(former)
-        assert (conv.turns[1], conv.versions(1)) == (former, (other,))
+        conv.restore(previous)
+        assert (conv.turns[1], conv.versions(1)) == (previous, (other,))
         conv.restore(other)
-        assert (conv.turns[1], conv.versions(1)) == (other, (former,))
+        assert (conv.turns[1], conv.versions(1)) == (other, (previous,))
 
     def test_id_is_accepted(self, conv: Conversation) -> None:
         """Of a version and of a branch."""
-        former = conv.turns[1]
+        previous = conv.turns[1]
         conv.rerun(1, "x")
-        conv.restore(former.id)
+        conv.restore(previous.id)
         conv.clear()
         conv.restore(conv.branches()[0].id)
         assert current_text(conv) == "abc"
@@ -625,10 +625,10 @@ class TestRestore:
 
     def test_version_on_a_branch(self, conv: Conversation) -> None:
         """The version becomes current on the branch and is restored with it."""
-        former = conv.turns[1]
+        previous = conv.turns[1]
         conv.rerun(1, "x")
         conv.clear()
-        conv.restore(former)
+        conv.restore(previous)
         conv.restore(conv.branches()[0])
         assert (current_text(conv), texts(conv.versions(1))) == ("abc", ["x"])
 
@@ -661,9 +661,9 @@ class TestStaleness:
 
     def test_former_answer_makes_later_turns_fresh(self, conv: Conversation) -> None:
         """Whether it is restored or given by the model once more."""
-        former = conv.turns[0]
+        previous = conv.turns[0]
         conv.rerun(0, "x")
-        conv.restore(former)
+        conv.restore(previous)
         assert stale_text(conv) == ""
         conv.rerun(0, "x")
         assert conv.rerun(0, "a").stale_turns == 0
@@ -706,7 +706,7 @@ class TestStaleness:
         assert (stale_text(other), response.stale_turns, stale_text(conv)) == ("bc", 2, "")
 
     def test_other_variables_make_turns_stale(self, manager: ConversationManager) -> None:
-        """And the former variables make the former turns fresh again."""
+        """And the previous variables make the previous turns fresh again."""
         conv = send_letters(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.variables["subject"] = "music"
         assert stale_text(conv) == "ab"
@@ -722,7 +722,7 @@ class TestStaleness:
         assert stale_text(conv) == "ab"
 
     def test_another_prompt_makes_turns_stale(self, manager: ConversationManager) -> None:
-        """And the former prompt makes the former turns fresh again."""
+        """And the previous prompt makes the previous turns fresh again."""
         tutor, coach = load_pack(TUTOR).prompt("tutor"), load_pack(COACH).prompt("tutor")
         conv = send_letters(manager.new_conversation(load_pack(TUTOR), variables={"subject": "algebra"}), "ab")
         conv.use_prompt(coach)

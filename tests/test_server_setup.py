@@ -154,7 +154,7 @@ def test_timeout_and_retries_are_set(notebook: Notebook, chat_server: ChatServer
     ],
 )
 def test_wrong_option_changes_nothing(notebook: Notebook, option: str, problem: str) -> None:
-    """The error names it, a secret is not repeated, and the former settings stay."""
+    """The error names it, a secret is not repeated, and the previous settings stay."""
     notebook.run("%chat_setup --provider ollama --model m")
     before = notebook.run("%chat_setup").stdout
     ran = notebook.run(f"%chat_setup {option}")

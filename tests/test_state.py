@@ -30,10 +30,10 @@ SUMMARIES = st.lists(
     st.builds(Summary, st.just("a"), st.just("b"), st.text(max_size=5), st.just(Usage(3, 1)), COSTS), max_size=2
 ).map(tuple)
 STATES = st.builds(
-    lambda turns, former, left, summaries: ConversationState(
+    lambda turns, previous, left, summaries: ConversationState(
         "a",
         turns=turns,
-        versions={turns[0].id: former} if turns else {},
+        versions={turns[0].id: previous} if turns else {},
         branches=(Branch(id="b", turns=left, start=0),),
         summaries=summaries,
     ),
@@ -107,23 +107,23 @@ def test_money_is_exact() -> None:
 
 
 @given(STATES, st.data())
-def test_what_is_forgotten_stays_in_the_totals(former: ConversationState, data: st.DataObject) -> None:
+def test_what_is_forgotten_stays_in_the_totals(previous: ConversationState, data: st.DataObject) -> None:
     """Whatever part of a state is overwritten, tokens, cost and missing prices include everything spent."""
-    keep = data.draw(st.integers(0, len(former.turns)))
-    versions = dict(former.versions) if keep and data.draw(st.booleans()) else {}
-    branches = former.branches if data.draw(st.booleans()) else ()
-    summaries = former.summaries[: data.draw(st.integers(0, 2))]
-    shorter = replace(former, turns=former.turns[:keep], versions=versions, branches=branches, summaries=summaries)
-    assert carry_totals(shorter, former).totals == former.totals
+    keep = data.draw(st.integers(0, len(previous.turns)))
+    versions = dict(previous.versions) if keep and data.draw(st.booleans()) else {}
+    branches = previous.branches if data.draw(st.booleans()) else ()
+    summaries = previous.summaries[: data.draw(st.integers(0, 2))]
+    shorter = replace(previous, turns=previous.turns[:keep], versions=versions, branches=branches, summaries=summaries)
+    assert carry_totals(shorter, previous).totals == previous.totals
 
 
 @given(STATES, TURNS)
-def test_totals_never_fall_and_grow_by_what_is_new(former: ConversationState, new: tuple[Turn, ...]) -> None:
+def test_totals_never_fall_and_grow_by_what_is_new(previous: ConversationState, new: tuple[Turn, ...]) -> None:
     """Dropping twice, and adding in between."""
-    second = carry_totals(ConversationState("a", turns=new), former)
+    second = carry_totals(ConversationState("a", turns=new), previous)
     third = carry_totals(ConversationState("a"), second)
-    assert second.totals == third.totals == former.totals.plus_paid(new)
-    assert third.token_count >= former.token_count
+    assert second.totals == third.totals == previous.totals.plus_paid(new)
+    assert third.token_count >= previous.token_count
 
 
 def test_same_summary_twice_was_paid_once() -> None:

@@ -176,7 +176,7 @@ class TestArchiving:
         store.restore("a", b)
         store.restore("a", "tail")
         assert current(store) == "abc"
-        assert [texts(former) for former in store.get("a").versions.values()] == [["x"]]
+        assert [texts(previous) for previous in store.get("a").versions.values()] == [["x"]]
         assert store.get("a").turns[0] == a
 
     def test_nothing_is_archived_from_an_empty_range(self, store: StateStore) -> None:
@@ -201,12 +201,12 @@ class TestArchiving:
                 "a",
                 turns=(said("a"), said("b")),
                 branches=(Branch(id="before", turns=(left,), start=1),),
-                versions={left.id: (said("former"),)},
+                versions={left.id: (said("previous"),)},
             )
         )
         store.restore("a", "before")
         assert texts(store.get("a").turns) == ["a", "left"]
-        assert [texts(former) for former in store.get("a").versions.values()] == [["former"]]
+        assert [texts(previous) for previous in store.get("a").versions.values()] == [["previous"]]
 
 
 class TestSummaries:
@@ -472,7 +472,7 @@ class _Run:
             head.turn_count,
             head.token_count,
             sorted((branch.id, branch.kind, branch.start, texts(branch.turns)) for branch in state.branches),
-            sorted(texts(former) for former in state.versions.values() if former),
+            sorted(texts(previous) for previous in state.versions.values() if previous),
         )
 
     def expected(self) -> tuple[object, ...]:
@@ -482,5 +482,5 @@ class _Run:
         branches = [
             (name, line.kind, line.start, [slot[-1] for slot in line.slots]) for name, line in model.branches.items()
         ]
-        former = sorted(slot[:-1] for slot in model.all_slots if len(slot) > 1)
-        return current, [current[-n:] for n in (1, 2, 3)], len(current), 10 * model.paid, sorted(branches), former
+        previous = sorted(slot[:-1] for slot in model.all_slots if len(slot) > 1)
+        return current, [current[-n:] for n in (1, 2, 3)], len(current), 10 * model.paid, sorted(branches), previous

@@ -124,14 +124,14 @@ def amounts_of(store: StateStore) -> list[tuple[Decimal, Decimal]]:
 
 def test_writing_continues(store: StateStore) -> None:
     """A new turn, restored turns and a new conversation find their places."""
-    five, former = said("five"), store.get("history")
+    five, previous = said("five"), store.get("history")
     assert store.append("history", five).revision == 10
     assert texts(store.get("history").turns) == ["two again", "three", "five"]
     store.restore("history", "head-1")
     assert texts(store.get("history").turns) == ["one", "two again", "three", "five"]
     store.restore("history", "tail-1")
     assert texts(store.get("history").turns)[-1] == "four"
-    again = replace(former, conversation_id="again")
+    again = replace(previous, conversation_id="again")
     store.create(again)
     assert store.get("again") == again
     store.delete("copy")

@@ -44,7 +44,7 @@ class TestCreating:
         assert store.get("a") == before
 
     def test_deleted_id_is_free_again(self, store: StateStore) -> None:
-        """The new conversation has nothing of the former one."""
+        """The new conversation has nothing of the previous one."""
         store.create(rich_state("a"))
         store.delete("a")
         assert store.create(ConversationState("a")).token_count == 0
@@ -431,7 +431,7 @@ class TestIsolation:
         metadata: dict[str, Any] = {"list": [1, {"x": 1}]}
         variables: dict[str, Any] = {"names": ["a"]}
         turn = said("x")
-        versions = {turn.id: (said("former"),)}
+        versions = {turn.id: (said("previous"),)}
         store.set(
             ConversationState(
                 "a", turns=(turn,), versions=versions, metadata=metadata, settings=Settings(variables=variables)
@@ -590,7 +590,7 @@ class TestDeleting:
     """``delete`` is permanent."""
 
     def test_append_after_delete_is_a_new_conversation(self, store: StateStore) -> None:
-        """Even with a turn that the former one had; without ``create`` it is not found."""
+        """Even with a turn that the previous one had; without ``create`` it is not found."""
         turn = said("x")
         store.append("a", turn, user_id="alice")
         store.delete("a")

@@ -24,9 +24,9 @@ def turn(number: int, words: int = 2) -> Turn:
     return Turn(id=f"t{number}", messages=messages)
 
 
-def plan(*turns: Turn, former: tuple[Summary, ...] = ()) -> SummaryPlan:
+def plan(*turns: Turn, previous: tuple[Summary, ...] = ()) -> SummaryPlan:
     """Return the plan to summarize these turns."""
-    return SummaryPlan(turns, former, turns[0].id, turns[-1].id)
+    return SummaryPlan(turns, previous, turns[0].id, turns[-1].id)
 
 
 def test_request_has_lines_with_their_roles() -> None:
@@ -44,7 +44,7 @@ def test_request_has_lines_with_their_roles() -> None:
 
 def test_former_summaries_come_first() -> None:
     """They are folded in, so that nothing in them is lost."""
-    request, _ = summary_request(plan(turn(1), former=(Summary("a", "b", "She is Alice."),)), estimator=EXACT)
+    request, _ = summary_request(plan(turn(1), previous=(Summary("a", "b", "She is Alice."),)), estimator=EXACT)
     assert request.messages[1].content.startswith(
         "[summary of earlier turns]: She is Alice.\n[user]: 1: word word\n[assistant]: Noted.\n"
     )

@@ -60,7 +60,7 @@ EVIL_STATE = ConversationState(
     EVIL,
     turns=(EVIL_TURN,),
     system_prompt=EVIL,
-    versions={EVIL: (Turn(id="former", messages=(Message("user", EVIL),)),)},
+    versions={EVIL: (Turn(id="previous", messages=(Message("user", EVIL),)),)},
     branches=(Branch(id=EVIL, turns=(Turn(id="left", messages=(Message("user", EVIL),)),), start=0),),
     metadata={EVIL: EVIL, "title": EVIL},
 )

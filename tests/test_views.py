@@ -230,7 +230,7 @@ class TestTurns:
         ]
 
     def test_all_adds_every_other_row(self, rich: MemoryStore) -> None:
-        """Former versions, branches, turns that a fork copied, and summaries."""
+        """Previous versions, branches, turns that a fork copied, and summaries."""
         found = turns_df(rich, status="all")
         columns = ("conversation_id", "position", "user_text", "text", "status", "branch")
         assert shown(found[found["conversation_id"] == "rich"], *columns) == [

@@ -262,7 +262,7 @@ class TestUsers:
         assert texts_of(disk) == []
 
     def test_reused_id_belongs_to_its_new_owner(self, disk: DiskStore) -> None:
-        """A conversation id that another user took is not shown to its former owner."""
+        """A conversation id that another user took is not shown to its previous owner."""
         disk.append("shared", said("alice"), user_id="alice")
         turns_df(disk)
         disk.delete("shared")

@@ -177,7 +177,7 @@ class TestFilters:
         assert "There is no conversation" in dashboard.opened["note"]
 
     def test_error_of_the_store_is_shown(self, store: MemoryStore) -> None:
-        """The former content stays, and the next refresh shows the current one."""
+        """The previous content stays, and the next refresh shows the current one."""
 
         class Failing(Foreign):
             fails = False

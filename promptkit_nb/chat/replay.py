@@ -27,11 +27,11 @@ def recorded(replay_key: str, turns: Iterable[Turn]) -> Turn | None:
 def replayable(state: ConversationState, own: Turn | None = None) -> tuple[Turn, ...]:
     """Return all stored turns in the order in which they may answer; ``own``, the turn in the same place, comes first.
 
-    Current turns come before those of branches, and these before former versions, so that a restored answer takes
+    Current turns come before those of branches, and these before previous versions, so that a restored answer takes
     precedence over a newer one that it replaced. Among branches and versions the newest turns come first.
     """
     branches = (turn for branch in state.branches for turn in branch.turns)
-    versions = (turn for former in state.versions.values() for turn in former)
+    versions = (turn for previous in state.versions.values() for turn in previous)
     return (*(() if own is None else (own,)), *state.turns, *_newest_first(branches), *_newest_first(versions))
 
 

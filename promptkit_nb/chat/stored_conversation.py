@@ -101,13 +101,13 @@ class Snapshot:
         return len(self.stale & {turn.id for turn in later})
 
     def current_position(self, turn_id: object) -> int | None:
-        """Return the position of the current turn that has this id or had it as a former version, else ``None``."""
+        """Return the position of the current turn that has this id or had it as a previous version, else ``None``."""
         versions = self.state.versions.items()
-        current = next((key for key, former in versions if any(each.id == turn_id for each in former)), turn_id)
+        current = next((key for key, previous in versions if any(each.id == turn_id for each in previous)), turn_id)
         return next((at for at, each in enumerate(self.state.turns) if each.id == current), None)
 
     def position_of(self, turn: Turn | str | int) -> int:
-        """Return the position of a current turn, given as a turn (or a former version), by its id or its position."""
+        """Return the position of a current turn, given as a turn (or a previous version), by its id or its position."""
         turns = self.state.turns
         turn = plain(turn)
         if isinstance(turn, int) and not isinstance(turn, bool):
@@ -140,7 +140,7 @@ class Snapshot:
             return None
         known = {turn.id for turn in since.stored_turns}
         for turn in reversed(self.state.turns):
-            is_new = known.isdisjoint([turn.id, *(former.id for former in self.state.versions.get(turn.id, ()))])
+            is_new = known.isdisjoint([turn.id, *(previous.id for previous in self.state.versions.get(turn.id, ()))])
             if is_new and cell.made(turn) and (cell.has_lasting_id or cell.cell_source == turn.cell_source):
                 return turn
         return None

@@ -71,7 +71,7 @@ def text_of(summary: Summary) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SummaryPlan:
-    """The input of a new summary: turns, oldest first, and former summaries to fold in.
+    """The input of a new summary: turns, oldest first, and previous summaries to fold in.
 
     ``first_turn`` and ``last_turn`` are the ids of the first and last turn that it will cover, ``max_tokens`` is its
     maximum length. ``context_hashes`` are the hashes after each of the turns, the last one after ``last_turn``; empty
@@ -79,7 +79,7 @@ class SummaryPlan:
     """
 
     turns: tuple[Turn, ...]
-    former: tuple[Summary, ...]
+    previous: tuple[Summary, ...]
     first_turn: str
     last_turn: str
     max_tokens: int = SUMMARY_TOKENS
@@ -92,7 +92,7 @@ class SummaryPlan:
 
     def after(self, count: int, summary: Summary) -> SummaryPlan:
         """Return the rest of the plan once ``summary`` covers the first ``count`` turns."""
-        return replace(self, turns=self.turns[count:], former=(summary,), context_hashes=self.context_hashes[count:])
+        return replace(self, turns=self.turns[count:], previous=(summary,), context_hashes=self.context_hashes[count:])
 
 
 def find_applied_summaries(

@@ -59,7 +59,7 @@ T = TypeVar("T", bound=_Header)
 def write_conversation(state: ConversationState, path: str | os.PathLike[str]) -> Path:
     """Write a conversation as an indented JSON document, replacing the file atomically; return its absolute path.
 
-    The document has its turns, former versions, branches and summaries. Raises ``StoreUnavailableError`` if the file
+    The document has its turns, previous versions, branches and summaries. Raises ``StoreUnavailableError`` if the file
     cannot be written; an existing one is unchanged.
     """
     version = format_of([*state.stored_turns, *state.summaries])

@@ -191,9 +191,9 @@ def _parts_of(state: ConversationState) -> Iterator[bytes]:
     for branch in state.branches:
         yield f"{branch.id} {branch.start} {branch.kind}".encode("utf-8", "replace")
         yield from map(encode_turn, branch.turns)
-    for turn_id, former in sorted(state.versions.items()):
+    for turn_id, previous in sorted(state.versions.items()):
         yield turn_id.encode("utf-8", "replace")
-        yield from map(encode_turn, former)
+        yield from map(encode_turn, previous)
     for summary in state.summaries:
         yield f"{summary.first_turn} {summary.last_turn} {summary.text}".encode("utf-8", "replace")
 
@@ -210,8 +210,8 @@ def _recorded(
     title = state.metadata.get("title")
     metadata = {**state.metadata, RECORD: _record(origin, digest, title)}
     if stored is not None:
-        former = stored.metadata.get(RECORD)
-        imported_title = former.get("title") if isinstance(former, Mapping) else None
+        previous = stored.metadata.get(RECORD)
+        imported_title = previous.get("title") if isinstance(previous, Mapping) else None
         kept = {key: value for key, value in stored.metadata.items() if key != RECORD}
         if title and kept.get("title") == imported_title:
             kept.pop("title", None)

@@ -13,7 +13,7 @@ from promptkit_nb.manager import ConversationManager, near_ids
 from promptkit_nb.notebook.batch_runs import BatchRuns
 from promptkit_nb.notebook.cells import without_keys
 from promptkit_nb.notebook.notebook_file import NotebookFile, notebook_name, read_saved
-from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_conversation, former_name, own_ids
+from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_conversation, own_ids, previous_name
 from promptkit_nb.notebook.settings import TWO_WAYS_ON, NotebookSettings, UnchosenProvider, pack_needed
 from promptkit_nb.notebook.stored_notebooks import StoredNotebooks
 from promptkit_nb.packs.pack import load_pack
@@ -216,7 +216,7 @@ class ActiveConversations:
         head = opened.store.head(opened.id)
         if head.notebook != note:
             opened.store.set_notebook(opened.id, note)
-        return self._made_own(opened, user_id), _resumed(head) + former_name(head.notebook, note)
+        return self._made_own(opened, user_id), _resumed(head) + previous_name(head.notebook, note)
 
     def _fork_for(self, original: Conversation, user_id: str) -> Conversation:
         """Fork the conversation of the notebook from which this one was copied."""

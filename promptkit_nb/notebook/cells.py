@@ -156,7 +156,7 @@ class CellMatching:
         conversation_id = snapshot.state.conversation_id
         memory = self._memory_of(conversation_id)
         versions = snapshot.state.versions.items()
-        current_ids = {former.id: turn_id for turn_id, each in versions for former in each}
+        current_ids = {previous.id: turn_id for turn_id, each in versions for previous in each}
         memory = replace(memory, last=self._last.get(conversation_id)).as_of(current_ids)
         turn = find_turn(call, message, snapshot.state.turns, memory, saved)
         return Target(archived=snapshot.archived_turn_of(call)) if turn is None else Target(in_place_of=turn)
@@ -221,7 +221,7 @@ def _next_cell_turn(passed: Collection[str], snapshot: Snapshot) -> Turn | None:
     versions = snapshot.state.versions
     following = None
     for turn in reversed(snapshot.turns_ever_current):
-        if turn.id in passed or any(former.id in passed for former in versions.get(turn.id, ())):
+        if turn.id in passed or any(previous.id in passed for previous in versions.get(turn.id, ())):
             break
         if turn.cell_source is not None:
             following = turn

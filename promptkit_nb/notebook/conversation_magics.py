@@ -114,12 +114,12 @@ class ConversationMagics(Magics):
 
     @magic_arguments()
     @argument("conversation", nargs="?", metavar="ID", help="The conversation to show; default: the active one.")
-    @argument("--versions", action="store_true", help="Show former versions of the answers, too.")
+    @argument("--versions", action="store_true", help="Show previous versions of the answers, too.")
     @chat_line_magic
     def chat_history(self, line: str) -> History | None:
         """Show the messages of a conversation: %chat_history [ID].
 
-        --versions adds former answers of turns that were run again; %chat_restore brings one back.
+        --versions adds previous answers of turns that were run again; %chat_restore brings one back.
         """
         options = parse_options(self.chat_history, line)
         conversation = self._active_or_note(options.conversation)
@@ -173,7 +173,7 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_tree(self, line: str) -> BranchTree | None:
-        """Show the conversation's branches and former versions as a tree: %chat_tree."""
+        """Show the conversation's branches and previous versions as a tree: %chat_tree."""
         _check_no_arguments("chat_tree", line)
         conversation = self._active_or_note()
         return None if conversation is None else conversation.tree()
@@ -188,7 +188,7 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_restore(self, line: str) -> None:
-        """Restore a branch or a former version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
+        """Restore a branch or a previous version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
         restored = self._required_id(line, "branch or version", "%chat_restore undone-1 (%chat_tree shows the ids)")
         conversation = self._active()
         if conversation is None:

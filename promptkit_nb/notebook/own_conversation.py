@@ -115,18 +115,18 @@ def plain_path(path: str) -> str:
     return _COLLABORATION.sub("", path)
 
 
-def former_name(former: NotebookNote | None, note: NotebookNote) -> str:
+def previous_name(previous: NotebookNote | None, note: NotebookNote) -> str:
     """Return the previous name of a notebook that was renamed or moved since it was recorded, else ``""``.
 
     >>> from promptkit_nb.state import NotebookNote
-    >>> former_name(NotebookNote("/work/Untitled.ipynb"), NotebookNote("/work/eda.ipynb"))
+    >>> previous_name(NotebookNote("/work/Untitled.ipynb"), NotebookNote("/work/eda.ipynb"))
     ' (the notebook was Untitled.ipynb)'
-    >>> former_name(NotebookNote("/work/eda.ipynb"), NotebookNote("/work/june/eda.ipynb"))
+    >>> previous_name(NotebookNote("/work/eda.ipynb"), NotebookNote("/work/june/eda.ipynb"))
     ' (the notebook was work/eda.ipynb)'
     """
-    if former is None or former.path in ("", note.path):
+    if previous is None or previous.path in ("", note.path):
         return ""
-    was, now = PurePath(former.path), PurePath(note.path)
+    was, now = PurePath(previous.path), PurePath(note.path)
     return f" (the notebook was {was.name if was.name != now.name else f'{was.parent.name}/{was.name}'})"
 
 
@@ -187,13 +187,13 @@ def _share(file: SavedNotebook | None, state: ConversationState) -> float:
 
 
 def _is_in(turn: Turn, state: ConversationState, marked: set[str | None], made_up: set[str]) -> bool:
-    former = {each.id for each in state.versions.get(turn.id, ())}
-    return turn.cell_id in made_up or not marked.isdisjoint({turn.id, *former})
+    previous = {each.id for each in state.versions.get(turn.id, ())}
+    return turn.cell_id in made_up or not marked.isdisjoint({turn.id, *previous})
 
 
 def _has_moved(state: ConversationState, note: NotebookNote, read: Callable[[str], SavedNotebook | None]) -> bool:
     """Return whether this is the conversation's notebook at a new path, and not a copy of one that still exists."""
-    former = state.notebook
-    if former is None or normalize("NFC", former.path) == normalize("NFC", note.path):
+    previous = state.notebook
+    if previous is None or normalize("NFC", previous.path) == normalize("NFC", note.path):
         return True
-    return former.host == note.host and not _is_shown(read(former.path) if former.path else None, state)
+    return previous.host == note.host and not _is_shown(read(previous.path) if previous.path else None, state)

@@ -66,12 +66,12 @@ class LoadContext:
         """Add a value to the extras, without replacing an earlier one."""
         self.extras[free_name(pointer, self.extras)] = value
 
-    def keep_former_extras(self) -> None:
+    def keep_previous_extras(self) -> None:
         """Read the extras that an earlier upgrade wrote."""
         metadata = self.data.get("metadata")
-        former = metadata.get(EXTRAS) if isinstance(metadata, dict) else None
-        if isinstance(former, dict):
-            self.extras.update(former)
+        previous = metadata.get(EXTRAS) if isinstance(metadata, dict) else None
+        if isinstance(previous, dict):
+            self.extras.update(previous)
 
     def refuse(self, pointer: str, problem: str, code: str = "PP102") -> PackValidationError:
         """Return the error for a pack that cannot be loaded."""
@@ -89,7 +89,7 @@ def normalize_dialect(context: LoadContext) -> None:
     ('You help.', "/prompts/chat/version: missing; read as '1.0.0'")
     """
     data = context.data
-    context.keep_former_extras()
+    context.keep_previous_extras()
     _read_pack_version(context, data)
     if "version" in data:
         _complete_version(context, data, "")

@@ -204,7 +204,7 @@ def load_pack(path: PackSource, *, strict: bool = False) -> Pack:
 def _strict_pack(file: PackFile) -> Pack:
     warnings = [f"{finding.pointer}: {finding.text}" for finding in check_strictly(file)]
     context = LoadContext(file.data, file.where)
-    context.keep_former_extras()
+    context.keep_previous_extras()
     read_syntax(context)
     return _pack(context, file, [*context.warnings, *warnings])
 

@@ -113,8 +113,8 @@ def upgraded(data: Mapping[str, Any], extras: Mapping[str, Any]) -> dict[str, An
     _make_fragments_explicit(pack)
     if kept:
         metadata = pack.setdefault("metadata", {})
-        former = metadata.get(EXTRAS, {})
-        metadata[EXTRAS] = kept if isinstance(former, dict) else {**kept, f"/metadata/{EXTRAS}": former}
+        previous = metadata.get(EXTRAS, {})
+        metadata[EXTRAS] = kept if isinstance(previous, dict) else {**kept, f"/metadata/{EXTRAS}": previous}
     return pack
 
 

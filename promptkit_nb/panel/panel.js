@@ -179,7 +179,7 @@ function render({ model, el }) {
       make("div", { class: "promptkit-notes" }, ...turn.notes.map((note) => make("div", {}, note))),
       actions(
         ...(answers.length ? [button("Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
-        button("Retry", () => retry(turn), { title: "Answer again in place; the former answer is kept as a version" }),
+        button("Retry", () => retry(turn), { title: "Answer again in place; the previous answer is kept as a version" }),
       ))];
   }
 

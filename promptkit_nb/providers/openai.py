@@ -279,9 +279,9 @@ class OpenAIProvider:
     def _learned(self, completion: Completion, request: ChatRequest, request_format: RequestFormat) -> Completion:
         """Remember the format that the model accepted, and report once if it has no system role."""
         completion = self._noted(completion, request)
-        former = self._formats.get(request.model, self._format)
+        previous = self._formats.get(request.model, self._format)
         self._formats[request.model] = request_format
-        if request_format.has_system_role or not former.has_system_role:
+        if request_format.has_system_role or not previous.has_system_role:
             return completion
         said = f"{request.model} has no system role: the system prompt is sent with the first user message."
         return replace(completion, warnings=(*completion.warnings, said))

@@ -105,7 +105,7 @@ class Line:
 class History(Sequence["Message"]):
     """The messages of a conversation in order, with its totals.
 
-    ``lines``, if given, are shown in place of the messages: they add marks and former answers.
+    ``lines``, if given, are shown in place of the messages: they add marks and previous answers.
     """
 
     messages: tuple[Message, ...]
@@ -116,7 +116,7 @@ class History(Sequence["Message"]):
 
     @classmethod
     def of(cls, state: ConversationState, *, stale: Collection[str] = (), versions: bool = False) -> History:
-        """Return the history of a state; ``stale`` are ids of turns, ``versions`` adds former answers."""
+        """Return the history of a state; ``stale`` are ids of turns, ``versions`` adds previous answers."""
         lines = [] if state.system_prompt is None else [Line(Message("system", state.system_prompt))]
         for turn in state.turns:
             if versions:
@@ -196,7 +196,7 @@ class BranchTree:
     """The turns of a conversation, a line each, with its branches; text, and HTML in a notebook.
 
     A line has the number of the turn (from 1), the beginning of its question, and its marks: ``✎`` with the number of
-    former versions, ``stale``, ``replayed``, ``interrupted``. A branch is listed under the turn after which it was
+    previous versions, ``stale``, ``replayed``, ``interrupted``. A branch is listed under the turn after which it was
     split off, with the id that ``restore`` takes; one split off at the beginning comes before the first turn.
 
     A conversation of more than 20 turns shows the first 3, the last 10 and those with a branch; a branch shows its
@@ -270,13 +270,15 @@ class BranchTree:
         if len(turns) <= 1:
             return [self._turn_node(turn, number) for number, turn in turns]
         counts = Counter(mark.partition(" ")[0] for _, turn in turns for mark in self._marks(turn))
-        marks = [f"{count} {'with former versions' if mark == '✎' else mark}" for mark, count in sorted(counts.items())]
+        marks = [
+            f"{count} {'with previous versions' if mark == '✎' else mark}" for mark, count in sorted(counts.items())
+        ]
         return [_Node(f"… {counted(len(turns), 'turn')}", tuple(marks))]
 
     def _marks(self, turn: Turn) -> Iterator[str]:
         versions = len(self.state.versions.get(turn.id, ()))
         if versions:
-            yield f"✎ {counted(versions, 'former version')}"
+            yield f"✎ {counted(versions, 'previous version')}"
         if turn.id in self.stale:
             yield "stale"
         if turn.replayed:

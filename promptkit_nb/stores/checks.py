@@ -133,7 +133,7 @@ def _places_of_turns(state: ConversationState) -> Iterator[tuple[str, str]]:
     for branch in state.branches:
         yield from ((turn.id, f"a turn of the branch {branch.id!a:.80}") for turn in branch.turns)
     for turn_id, former in state.versions.items():
-        yield from ((turn.id, f"a former version of {turn_id!a:.80}") for turn in former)
+        yield from ((turn.id, f"a previous version of {turn_id!a:.80}") for turn in former)
 
 
 def checked_settings(settings: Settings) -> Settings:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def replaced_turn_is_a_version(store: StateStore) -> None:
-    """``replace`` keeps the position; former turns are versions, oldest first, and all costs count."""
+    """``replace`` keeps the position; previous turns are versions, oldest first, and all costs count."""
     one, two = _spoken(store, "one two")
     again, third = said("two again"), said("two a third time")
     store.replace("a", two.id, again)
@@ -40,14 +40,14 @@ def same_replacement_twice_is_once(store: StateStore) -> None:
 
 
 def versions_are_restored(store: StateStore) -> None:
-    """``restore`` brings a former version back, given as a value or by its id, any number of times, at no cost."""
+    """``restore`` brings a previous version back, given as a value or by its id, any number of times, at no cost."""
     (one,) = _spoken(store, "one")
     again = said("again")
     spent = store.replace("a", one.id, again).token_count
-    for version, former in ((one, again), (again, one), (again, one), (one.id, again)):
+    for version, previous in ((one, again), (again, one), (again, one), (one.id, again)):
         store.restore("a", version)
         (current,) = store.get("a").turns
-        expect("versions", store.get("a").versions, {current.id: (former,)})
+        expect("versions", store.get("a").versions, {current.id: (previous,)})
     expect("token_count", store.head("a").token_count, spent)
 
 

@@ -38,7 +38,7 @@ def notebooks_are_found_by_path_and_kernel(store: StateStore) -> None:
     expectations.expect("by kernel", expectations.ids(alices(kernel=EDA.kernel)), ["a"])
     store.set_notebook("a", replace(EDA, path="/work/moved.ipynb"))
     found = [expectations.ids(alices(path=path)) for path in (EDA.path, "/work/moved.ipynb", "")]
-    expectations.expect("by former, present and no path", found, [[], ["a"], []])
+    expectations.expect("by previous, present and no path", found, [[], ["a"], []])
 
 
 def fork_belongs_to_no_notebook(store: StateStore) -> None:
@@ -74,7 +74,7 @@ def deletion_compares_the_revision(store: StateStore) -> None:
     before = store.create(ConversationState("a"))
     after = store.append("a", expectations.said("x"))
     delete = partial(store.delete, "a", expected_revision=before.revision)
-    expectations.expect_refusal(ConversationChangedError, "delete at a former revision", delete)
+    expectations.expect_refusal(ConversationChangedError, "delete at a previous revision", delete)
     store.delete("a", expected_revision=after.revision)
     expectations.expect("list()", store.list(), [])
 

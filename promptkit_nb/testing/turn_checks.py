@@ -144,7 +144,7 @@ def replayed_and_inherited_turns_count_nothing(store: StateStore) -> None:
 
 
 def every_stored_turn_is_streamed(store: StateStore) -> None:
-    """``iter_turns`` yields current turns, former versions and branches, by id, filtered by prefix and user."""
+    """``iter_turns`` yields current turns, previous versions and branches, by id, filtered by prefix and user."""
     store.set(expectations.full_state("b"))
     store.append("a", expectations.said("hi"), user_id="bob")
     found = [(each.conversation_id, each.turn.user_text, each.status) for each in store.iter_turns()]

@@ -161,11 +161,11 @@ class TurnLines:
         return [block.conversation_id or "" for block in self.blocks for _ in range(block.line_count)]
 
     def add_state(self, state: ConversationState) -> None:
-        """Add the current turns in their order, then former versions, branches, summaries and dropped spending."""
+        """Add the current turns in their order, then previous versions, branches, summaries and dropped spending."""
         own = _Writer(self, state.conversation_id, state.user_id)
         own.add(map(encode_turn, state.turns), "current", position=0)
-        for former in state.versions.values():
-            own.add(map(encode_turn, former), "replaced")
+        for previous in state.versions.values():
+            own.add(map(encode_turn, previous), "replaced")
         for branch in state.branches:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
         own.add_unstored(state.summaries, state.dropped, state.settings.source)

@@ -122,8 +122,8 @@ class RowCache:
             self._lines_read += sum(each.line_count for each in found.values())
             before = {each: cached.pop(each, None) for each in group}  # a conversation that was deleted stays out
             for each, new in found.items():
-                former = before[each]
-                cached[each] = new if former is None else former.followed_by(new)
+                previous = before[each]
+                cached[each] = new if previous is None else previous.followed_by(new)
         self._conversations = cached
         return cached
 

@@ -50,7 +50,7 @@ def turns_df(
         price_source: Only turns with a cost that is ``"reported"`` by the server, computed from the price ``"list"``,
             or from prices of ``"yours"``.
         conversation_id: Only this conversation.
-        status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds former
+        status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds previous
             versions, turns on branches, turns that a fork copied, and summaries.
 
     Raises ``InvalidArgumentError`` for an invalid filter.

@@ -77,7 +77,7 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
         state = store.get("panel-chat")
     assert texts(state.turns) == ["show nothing"]
     assert [texts(branch.turns) for branch in state.branches] == [["show **me**", "more"]]
-    assert [turn.text for former in state.versions.values() for turn in former] == [CODE]
+    assert [turn.text for previous in state.versions.values() for turn in previous] == [CODE]
 
 
 def test_failed_edit_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:

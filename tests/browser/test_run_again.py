@@ -81,10 +81,10 @@ def test_cells_own_their_turns(lab: LabServer, page: Page, store: DiskStore, cha
     assert (said(conv.turns), said(conv.stale_turns), len(chat_server.requests)) == (asked, [], 3)
     assert [turn.cell_id for turn in conv.turns] == ["cell-1", "cell-2", "cell-3"]
     assert receipts(notebook) == [paid, paid, paid]
-    first, former = answers(notebook), conv.turns
+    first, previous = answers(notebook), conv.turns
 
     notebook.run_cell(1)
-    assert (conv.turns, said(conv.stale_turns), len(chat_server.requests)) == (former, [], 3)
+    assert (conv.turns, said(conv.stale_turns), len(chat_server.requests)) == (previous, [], 3)
     assert answers(notebook) == first
     assert receipts(notebook) == [free, paid, paid]
 
@@ -92,7 +92,7 @@ def test_cells_own_their_turns(lab: LabServer, page: Page, store: DiskStore, cha
     notebook.run_cell(2)
     assert said(conv.turns) == ["My name is Alice", "A short poem, please", "What's my name?"]
     assert (said(conv.stale_turns), len(chat_server.requests)) == (["What's my name?"], 4)
-    assert conv.versions(1) == (former[1],)
+    assert conv.versions(1) == (previous[1],)
     assert receipts(notebook)[1] == f"{paid} · 1 later turn was answered before this change"
     notebook.run_cell(HISTORY)
     lines = notebook.outputs(HISTORY)[0]["data"]["text/plain"].splitlines()
