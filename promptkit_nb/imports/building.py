@@ -144,11 +144,11 @@ class Reading:
     def shortened(self, text: str) -> str:
         """Return the output of a tool, whole, cut, or dropped, depending on ``tool_output``."""
         if self.tool_output == "drop" and text:
-            self.notes.left_out("tool outputs dropped")
+            self.notes.add_omission("tool outputs dropped")
             return f"[{len(text):,} characters dropped]"
         if self.tool_output == "keep" or len(text) <= TOOL_OUTPUT_CHARACTERS:
             return text
-        self.notes.left_out("tool outputs cut")
+        self.notes.add_omission("tool outputs cut")
         head, tail = TOOL_OUTPUT_CHARACTERS * 3 // 4, TOOL_OUTPUT_CHARACTERS // 4
         return f"{text[:head]}\n[{len(text) - head - tail:,} characters cut]\n{text[-tail:]}"
 
@@ -212,7 +212,7 @@ class ConversationBuilder:
                     place += 1
                 turn.messages.insert(place, result)
                 return
-        self.reading.notes.left_out("tool results without a call (kept)")
+        self.reading.notes.add_omission("tool results without a call (kept)")
         turn.messages.append(result)
 
     def branch_from(self, index: int) -> None:

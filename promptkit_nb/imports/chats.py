@@ -209,7 +209,7 @@ class _Import:
         since: datetime | None = None
         for state in reader.read(unit, advance):
             if self._since is not None and state.updated_at < self._since:
-                self._reading.notes.left_out("conversations before since=")
+                self._reading.notes.add_omission("conversations before since=")
                 since = self._since
                 continue
             if held is not None:

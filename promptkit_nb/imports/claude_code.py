@@ -71,7 +71,7 @@ class ClaudeCodeReader:
             if not file.location.endswith(".jsonl"):
                 continue
             if "/workflows/" in file.location and "/subagents/" in file.location:
-                self._reading.notes.left_out("workflow files (not read)")
+                self._reading.notes.add_omission("workflow files (not read)")
                 continue
             units.append(self._source.unit_of(file))
         return units
@@ -110,14 +110,14 @@ class ClaudeCodeReader:
                     session = sessions[agent] = self._started(unit, head, agent)
                 self._take(session, unit, line, place)
             except BROKEN as error:
-                self._reading.notes.is_damaged(place, f"{type(error).__name__}: {error}")
+                self._reading.notes.add_damaged(place, f"{type(error).__name__}: {error}")
         main = sessions.pop("", None)
         for session in (*sessions.values(), *([] if main is None else [main])):
             state = session.state(self._titles)
             if state is not None:
                 yield state
             else:
-                self._reading.notes.left_out("sessions without messages")
+                self._reading.notes.add_omission("sessions without messages")
 
     def _started(self, unit: Unit, head: _FileHead, agent: str) -> Session:
         native_id = f"{head.session_id}:agent:{agent}" if agent else head.session_id
@@ -151,14 +151,14 @@ class ClaudeCodeReader:
         elif line.type == "summary" and text_of(line.leaf_uuid):
             self._titles[line.leaf_uuid] = text_of(line.summary)
         elif text_of(line.type) not in IGNORED:
-            self._reading.notes.has_unknown_type(f"{self.source}: {line.type}")
+            self._reading.notes.add_unknown_type(f"{self.source}: {line.type}")
 
     def _owns(self, unit: Unit, line: SessionLine) -> bool:
         """Return whether a record belongs to this file, and not to an earlier session that has it, too."""
         if not text_of(line.uuid):
             return True
         if line.uuid in self._owners:
-            self._reading.notes.left_out("duplicate records")
+            self._reading.notes.add_omission("duplicate records")
             return False
         self._owners[line.uuid] = unit.name
         return True
@@ -182,7 +182,7 @@ class ClaudeCodeReader:
                 try:
                     yield decode_line(data, LINE), place
                 except DamagedRecordError as error:
-                    notes.is_damaged(place, str(error))
+                    notes.add_damaged(place, str(error))
 
 
 @dataclass(frozen=True, slots=True)

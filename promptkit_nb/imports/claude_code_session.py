@@ -221,13 +221,13 @@ class Session:
             elif block.get("type") in ("image", "document"):
                 kind = mapping_of(block.get("source")).get("media_type")
                 images.append(f"[{block['type']}: {text_of(kind) or 'unknown type'}]")
-                self.builder.reading.notes.left_out("images and documents (not copied)")
+                self.builder.reading.notes.add_omission("images and documents (not copied)")
         return "\n".join(texts or images)
 
     def _result_text(self, block: Mapping[str, Any]) -> str:
         for each in map(mapping_of, list_of(block.get("content"))):
             if each.get("type") == "image":
-                self.builder.reading.notes.left_out("images and documents (not copied)")
+                self.builder.reading.notes.add_omission("images and documents (not copied)")
         return _text_in(block.get("content"))
 
     def _take_attachment(self, line: SessionLine, at: datetime | None) -> None:

@@ -114,7 +114,7 @@ class _Rollout:
         elif kind == "token_usage_record":
             self._take_record(payload, at)
         elif kind not in ("session_meta", "world_state"):
-            self.builder.reading.notes.has_unknown_type(f"{self.builder.source}: {kind}")
+            self.builder.reading.notes.add_unknown_type(f"{self.builder.source}: {kind}")
 
     def pass_over(self, line: _Line) -> None:
         """Process a copied record of the parent: only the model and the token total still apply."""
@@ -152,9 +152,9 @@ class _Rollout:
         elif call := _call_in(item):
             self._open_answer(native_id, at).tool_calls.append(call)
         elif kind == "image_generation_call":
-            self.builder.reading.notes.left_out("images and documents (not copied)")
+            self.builder.reading.notes.add_omission("images and documents (not copied)")
         elif kind not in IGNORED_ITEMS:
-            self.builder.reading.notes.has_unknown_type(f"{self.builder.source}: response_item {kind}")
+            self.builder.reading.notes.add_unknown_type(f"{self.builder.source}: response_item {kind}")
 
     def _take_message(self, item: Mapping[str, Any], native_id: str, at: datetime | None) -> None:
         role, passed = item.get("role"), mapping_of(item.get("internal_chat_message_metadata_passthrough"))
@@ -177,7 +177,7 @@ class _Rollout:
             text, kind = text_of(part.get("text")), kinds[index] if index < len(kinds) else None
             if part.get("type") == "input_image":
                 images.append("[image]")
-                self.builder.reading.notes.left_out("images and documents (not copied)")
+                self.builder.reading.notes.add_omission("images and documents (not copied)")
             elif text and (kind == "user.text" if isinstance(kind, str) else not text.lstrip().startswith(NOT_TYPED)):
                 texts.append(text)
         return "\n".join(texts or images)
@@ -191,7 +191,7 @@ class _Rollout:
         parts = [mapping_of(part) for part in list_of(output)]
         images = sum(part.get("type") in ("input_image", "image") for part in parts)
         if images:
-            self.builder.reading.notes.left_out("images and documents (not copied)", images)
+            self.builder.reading.notes.add_omission("images and documents (not copied)", images)
         return "\n".join(text_of(part.get("text")) for part in parts if "text" in part)
 
     def _open_answer(self, native_id: str, at: datetime | None) -> DraftMessage:
@@ -308,10 +308,10 @@ class CodexReader:
             try:
                 rollout.take(line, place)
             except BROKEN as error:
-                self._reading.notes.is_damaged(place, f"{type(error).__name__}: {error}")
+                self._reading.notes.add_damaged(place, f"{type(error).__name__}: {error}")
         state = rollout.state()
         if state is None:
-            self._reading.notes.left_out("sessions without messages")
+            self._reading.notes.add_omission("sessions without messages")
         else:
             yield state
 
@@ -364,7 +364,7 @@ class CodexReader:
                 try:
                     line = decode_line(data, _decode_line)
                 except DamagedRecordError as error:
-                    reading.notes.is_damaged(place, str(error))
+                    reading.notes.add_damaged(place, str(error))
                     continue
                 if line.type is None and number == 1:
                     yield _Line(line.timestamp, "session_meta", msgspec.Raw(data)), place

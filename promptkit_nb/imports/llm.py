@@ -126,7 +126,7 @@ class _Conversation:
             turn.add_latency(row.get("duration_ms"))
             for column, what in (("schema_id", "schemas"), ("options_json", "options of calls")):
                 if text_of(row.get(column)) not in ("", "{}"):
-                    self._notes.left_out(what)
+                    self._notes.add_omission(what)
         return self.builder.state()
 
     def _take_response(self, row: Row) -> DraftTurn:
@@ -207,7 +207,9 @@ class _Conversation:
                 call_id, name = text_of(payload.get("tool_call_id")), text_of(payload.get("name"))
                 answer.tool_calls.append(tool_call(call_id, name, payload.get("arguments") or {}))
             elif kind != "reasoning":
-                self._notes.left_out("attachments (not copied)" if kind == "attachment" else f"parts of type {kind}")
+                self._notes.add_omission(
+                    "attachments (not copied)" if kind == "attachment" else f"parts of type {kind}"
+                )
 
     def _take_system(self, texts: Sequence[str]) -> None:
         """Process the system prompt, which is only recorded with the first call."""
@@ -215,14 +217,14 @@ class _Conversation:
         if text and self.builder.system_prompt is None:
             self.builder.system_prompt = text
         elif text and text != self.builder.system_prompt:
-            self._notes.left_out("further system prompts of a conversation")
+            self._notes.add_omission("further system prompts of a conversation")
 
     def _ask(self, text: str, attachments: Sequence[Row], row: Row) -> None:
         names = [_name_of(each) for each in attachments]
         shown = text or " ".join(f"[{name}]" for name in names)
         turn = self.builder.ask(shown, str(row["id"]), time_of(row.get("datetime_utc")))
         if names:
-            self._notes.left_out("attachments (not copied)", len(names))
+            self._notes.add_omission("attachments (not copied)", len(names))
             turn.warnings.append(f"not copied: {', '.join(names)}")
 
     def _add_result(self, turn: DraftTurn, result: Mapping[str, Any], row: Row) -> None:
@@ -329,7 +331,7 @@ class LlmReader:
         try:
             return _Conversation(database, builder).state()
         except (*BROKEN, sqlite3.DatabaseError) as error:
-            self._reading.notes.is_damaged(f"{unit.name}:{conversation_id}", f"{type(error).__name__}: {error}")
+            self._reading.notes.add_damaged(f"{unit.name}:{conversation_id}", f"{type(error).__name__}: {error}")
             return None
 
 

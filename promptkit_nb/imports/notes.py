@@ -18,21 +18,21 @@ class Notes:
     unpriced_models: Counter[str] = field(default_factory=Counter)
     omissions: Counter[str] = field(default_factory=Counter)
 
-    def is_damaged(self, place: str, problem: str) -> None:
-        """Note a record that cannot be read, with its place."""
+    def add_damaged(self, place: str, problem: str) -> None:
+        """Add a record that cannot be read, with its place."""
         if len(self.damaged) < MOST_DAMAGED:
             self.damaged.append((place, problem))
         else:
-            self.left_out("further damaged records")
+            self.add_omission("further damaged records")
 
-    def has_unknown_type(self, name: str) -> None:
-        """Note a record of a type that no reader knows."""
+    def add_unknown_type(self, name: str) -> None:
+        """Add a record of an unknown type."""
         self.unknown_types[name[:80]] += 1
 
-    def has_no_price(self, model: str) -> None:
-        """Note a call whose price is unknown."""
+    def add_unpriced(self, model: str) -> None:
+        """Add a call with an unknown price."""
         self.unpriced_models[model or "(no model)"] += 1
 
-    def left_out(self, what: str, count: int = 1) -> None:
-        """Note something that is not imported, or not in full."""
+    def add_omission(self, what: str, count: int = 1) -> None:
+        """Add something that is not imported, or not in full."""
         self.omissions[what] += count

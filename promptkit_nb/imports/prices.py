@@ -35,7 +35,7 @@ class CallPrices:
             return CallCost(call.cost, "reported")
         found = UNKNOWN_COST if call.is_unpriceable or not call.has_usage else self._computed(call, at)
         if found.usd is None and call.has_usage:
-            self._notes.has_no_price(call.model)
+            self._notes.add_unpriced(call.model)
         return found
 
     def _computed(self, call: Call, at: datetime) -> CallCost:

@@ -71,7 +71,7 @@ class PromptKitFiles:
             raise DamagedRecordError(f"{STATE} names no conversation")
         for name in ("lists", "media"):
             if (unit.path / name).is_dir():
-                notes.left_out(f"folders {name!r}")
+                notes.add_omission(f"folders {name!r}")
         stored = StoredConversation(
             conversation_id,
             state,
@@ -81,7 +81,7 @@ class PromptKitFiles:
         )
         conversation = stored.conversation(self._reading)
         if conversation is None:
-            notes.left_out("conversations without messages")
+            notes.add_omission("conversations without messages")
         else:
             yield conversation
 

@@ -202,7 +202,7 @@ class _Turns:
         role = _ROLES.get(message.role)
         self._at = at = time_of(message.timestamp) or self._at
         if role is None:
-            self._reading.notes.has_unknown_type(f"{SOURCE}: message with role {message.role!r}")
+            self._reading.notes.add_unknown_type(f"{SOURCE}: message with role {message.role!r}")
         if role is None or (role == "system" and not self._turns):
             self.system_texts += [self._text_of(message)] if role else []
             self.turn_of.append(None)
@@ -251,7 +251,7 @@ class _Turns:
         answer = Message("assistant", text, timestamp=at, tool_calls=tuple(calls), reasoning=thoughts or None)
         turn.messages.append(answer)
         if message.validations:
-            self._reading.notes.left_out("validations")
+            self._reading.notes.add_omission("validations")
         if message.meta is not None:
             turn.model = text_of(message.meta.model) or turn.model
         if message.latency_ms > 0:
@@ -306,7 +306,7 @@ class _Turns:
             if part.type == "text":
                 texts.append(part.text or "")
             elif part.type in MEDIA:
-                self._reading.notes.left_out("images, audio, video and documents (not copied)")
+                self._reading.notes.add_omission("images, audio, video and documents (not copied)")
         return "".join(texts)
 
 
@@ -330,7 +330,7 @@ def decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, no
     try:
         return decode_record(data, decoder)
     except DamagedRecordError as error:
-        notes.is_damaged(place, str(error))
+        notes.add_damaged(place, str(error))
         return None
 
 

@@ -86,9 +86,9 @@ class PromptKitRedis:
             elif not rest.endswith(b":lists"):
                 parts.add(part[1])
                 if b":list:" in rest:
-                    self._reading.notes.left_out("lists of bytes")
+                    self._reading.notes.add_omission("lists of bytes")
         for orphan in sorted(parts - ids):
-            self._reading.notes.is_damaged(orphan.decode("utf-8", "replace"), "has messages or metadata, but no :meta")
+            self._reading.notes.add_damaged(orphan.decode("utf-8", "replace"), "has messages or metadata, but no :meta")
         return sorted(ids)
 
     def _groups(self, ids: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -124,16 +124,16 @@ class PromptKitRedis:
             name = each.decode("utf-8", "replace")
             wrong = next((answer for answer in found if isinstance(answer, Exception)), None)
             if wrong is not None:
-                self._reading.notes.is_damaged(name, f"a key of another type ({type(wrong).__name__})")
+                self._reading.notes.add_damaged(name, f"a key of another type ({type(wrong).__name__})")
                 continue
             advance(sum(map(len, found[1])))
             try:
                 state = self._stored(name, *found).conversation(self._reading)
             except BROKEN as error:
-                self._reading.notes.is_damaged(name, f"{type(error).__name__}: {error}")
+                self._reading.notes.add_damaged(name, f"{type(error).__name__}: {error}")
                 continue
             if state is None:
-                self._reading.notes.left_out("conversations without messages")
+                self._reading.notes.add_omission("conversations without messages")
             else:
                 yield state
 

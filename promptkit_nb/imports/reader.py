@@ -80,7 +80,7 @@ def recognized(units: Iterable[Unit], look: Callable[[Unit], T], notes: Notes) -
         try:
             yield unit, look(unit)
         except BROKEN as error:
-            notes.is_damaged(unit.name, f"{type(error).__name__}: {error}")
+            notes.add_damaged(unit.name, f"{type(error).__name__}: {error}")
 
 
 class Reader(Protocol):

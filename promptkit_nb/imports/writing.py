@@ -145,8 +145,8 @@ class Writer:
         self, found: ConversationState, origin: Origin, head: Head, record: Mapping[str, object]
     ) -> tuple[Outcome, str, int]:
         """Take a title that the source got since, unless another was set in the store."""
-        title, former = found.metadata.get("title"), record.get("title")
-        if title in (None, former) or head.metadata.get("title") != former:
+        title, previous = found.metadata.get("title"), record.get("title")
+        if title in (None, previous) or head.metadata.get("title") != previous:
             return "unchanged", "", 0
         if not self.dry_run:
             new = {RECORD: _record(origin, record.get("digest"), title), "title": title}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from promptkit_nb.notebook.saved_notebook import SavedNotebook, is_made_up
+from promptkit_nb.notebook.saved_notebook import SavedNotebook, is_generated
 
 if TYPE_CHECKING:
     from promptkit_nb.chat.options import CellCall
@@ -144,7 +144,7 @@ class _Search:
     def _of_a_cell_that_is_gone(self) -> Turn | None:
         """Rule 4: a turn with the same source or message, made by a cell that is not in the file any more."""
         call = self._call
-        made_one = is_made_up(call.cell_id) and any(turn.cell_id == call.cell_id for turn in self._turns)
+        made_one = is_generated(call.cell_id) and any(turn.cell_id == call.cell_id for turn in self._turns)
         if made_one and self._saved is None:
             return None
         alike = [
@@ -203,7 +203,7 @@ class _Search:
     def _is_mine(self, turn: Turn) -> bool:
         """Return whether this cell made the turn or had it in this kernel, and no other cell has it now."""
         cell_id = self._call.cell_id
-        made = turn.cell_id == cell_id and is_made_up(cell_id)
+        made = turn.cell_id == cell_id and is_generated(cell_id)
         had = any(had == turn.id and key[0] == cell_id for key, had in self._memory.had.items())
         return (made or had) and not self._is_taken(turn)
 
@@ -224,7 +224,7 @@ class _Search:
         holder, saved = self._memory.holders.get(turn.id), self._saved
         if holder is None or turn.id in self._memory.current or saved is None or holder.version is None:
             return True
-        was_saved_since = saved.keeps_ids and is_made_up(holder.cell_id) and saved.version != holder.version
+        was_saved_since = saved.keeps_ids and is_generated(holder.cell_id) and saved.version != holder.version
         return not was_saved_since or saved.has(holder.cell_id, holder.cell_source)
 
     def _is_gone(self, turn: Turn) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from unicodedata import normalize
 
 from promptkit_nb.ids import scoped_id
-from promptkit_nb.notebook.saved_notebook import SavedNotebook, is_made_up
+from promptkit_nb.notebook.saved_notebook import SavedNotebook, is_generated
 from promptkit_nb.state import ConversationState, NotebookNote
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def _is_at_its_path(state: ConversationState, running: RunningNotebook, file: Sa
         return True
     if any(mark.conversation_id == state.conversation_id for mark in file.marks):
         return True
-    ids = {each for each in (*file.ids, running.cell_id) if is_made_up(each)}
-    source = None if is_made_up(running.cell_id) and file.keeps_ids else running.cell_source
+    ids = {each for each in (*file.ids, running.cell_id) if is_generated(each)}
+    source = None if is_generated(running.cell_id) and file.keeps_ids else running.cell_source
     return any(
         turn.cell_id in ids
         or (turn.cell_source is not None and turn.cell_source == source)
@@ -182,13 +182,13 @@ def _share(file: SavedNotebook | None, state: ConversationState) -> float:
     if file is None or not turns:
         return 0.0
     marked = {mark.turn_id for mark in file.marks}
-    made_up = {each for each in file.ids if is_made_up(each)}
-    return sum(_is_in(turn, state, marked, made_up) for turn in turns) / len(turns)
+    generated = {each for each in file.ids if is_generated(each)}
+    return sum(_is_in(turn, state, marked, generated) for turn in turns) / len(turns)
 
 
-def _is_in(turn: Turn, state: ConversationState, marked: set[str | None], made_up: set[str]) -> bool:
+def _is_in(turn: Turn, state: ConversationState, marked: set[str | None], generated: set[str]) -> bool:
     previous = {each.id for each in state.versions.get(turn.id, ())}
-    return turn.cell_id in made_up or not marked.isdisjoint({turn.id, *previous})
+    return turn.cell_id in generated or not marked.isdisjoint({turn.id, *previous})
 
 
 def _has_moved(state: ConversationState, note: NotebookNote, read: Callable[[str], SavedNotebook | None]) -> bool:

@@ -18,7 +18,7 @@ MARK = "promptkit_nb"
 TEXT_SUFFIXES = (".py", ".md", ".Rmd", ".qmd")
 """Files that jupytext or Quarto open as notebooks."""
 
-_MADE_UP = re.compile(r"(?!\d{8}$)[0-9a-f]{8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GENERATED = re.compile(r"(?!\d{8}$)[0-9a-f]{8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COMMENTED_MAGIC = re.compile(r"#\s*(?=%)")
 
 
@@ -68,7 +68,7 @@ class SavedNotebook:
     @cached_property
     def keeps_ids(self) -> bool:
         """Whether the cells have ids that a front end generated."""
-        return any(is_made_up(cell.cell_id) for cell in self.cells)
+        return any(is_generated(cell.cell_id) for cell in self.cells)
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -88,7 +88,7 @@ class SavedNotebook:
         if source is None:
             return []
         if self.lines is None:
-            other = is_made_up(cell_id)
+            other = is_generated(cell_id)
             return [at for at in self._by_source.get(source, ()) if not (other and self.cells[at].has_id)]
         wanted = normal_lines(source)
         if not wanted:
@@ -134,13 +134,13 @@ def _places(keys: Iterable[str | None]) -> Mapping[str | None, Sequence[int]]:
     return places
 
 
-def is_made_up(cell_id: str | None) -> bool:
+def is_generated(cell_id: str | None) -> bool:
     """Return whether a front end generated this id, so that only copies of the cell have the same id.
 
-    >>> [is_made_up(each) for each in ("3f2a9c01", "20261128", "0", "setup", "9f1c6a52-6d0b-4a53-9a4f-0b7d3c1e2f10")]
+    >>> [is_generated(each) for each in ("3f2a9c01", "20261128", "0", "setup", "9f1c6a52-6d0b-4a53-9a4f-0b7d3c1e2f10")]
     [True, False, False, False, True]
     """
-    return cell_id is not None and _MADE_UP.fullmatch(cell_id) is not None
+    return cell_id is not None and _GENERATED.fullmatch(cell_id) is not None
 
 
 def normal_lines(text: str) -> tuple[str, ...]:

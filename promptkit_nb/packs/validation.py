@@ -169,8 +169,8 @@ def _make_up(pack: dict[str, Any], keys: tuple[str, ...], missing: str) -> bool:
         holder = holder[key]
     name = keys[1] if is_prompt else str(pack.get("name") or "pack")
     slug = slug_of(name, also="_" if is_prompt else "")
-    made_up = {"id": slug, "name": name[:200] or "prompt", "version": "1.0.0", "template_engine": dict(_ENGINE)}
-    holder[missing] = (_ENGINE if keys == ("template_engine",) else made_up)[missing]
+    generated = {"id": slug, "name": name[:200] or "prompt", "version": "1.0.0", "template_engine": dict(_ENGINE)}
+    holder[missing] = (_ENGINE if keys == ("template_engine",) else generated)[missing]
     return True
 
 

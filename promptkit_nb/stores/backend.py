@@ -17,10 +17,10 @@ KeptKind = Literal["kept", "counted", "imported"]
 
 
 class AccountChange(NamedTuple):
-    """A change of one account of the ledger; ``former`` is ``None`` if it is new."""
+    """A change of one account of the ledger; ``previous`` is ``None`` if it is new."""
 
     scope: str
-    former: bytes | None
+    previous: bytes | None
     changed: bytes
 
 
@@ -29,7 +29,7 @@ class Appending(NamedTuple):
 
     conversation_id: str
     user_id: str
-    former: bytes
+    previous: bytes
     record: bytes
     cid: int
     place: int

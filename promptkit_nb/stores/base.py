@@ -111,7 +111,7 @@ class StateStore(Protocol):
         ...
 
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
-        """Put a turn in the place of another, which is kept as a former version; ``charge`` as in ``append``.
+        """Put a turn in the place of another, which is kept as a previous version; ``charge`` as in ``append``.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -137,7 +137,7 @@ class StateStore(Protocol):
         ...
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a former version or a branch, given as a value or by its id; what it displaces is kept.
+        """Bring back a previous version or a branch, given as a value or by its id; what it displaces is kept.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -503,7 +503,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class StoredTurn:
-    """A turn and its status: current, a former version (``replaced``), or on a branch (``archived``)."""
+    """A turn and its status: current, a previous version (``replaced``), or on a branch (``archived``)."""
 
     conversation_id: str
     user_id: str
@@ -512,11 +512,11 @@ class StoredTurn:
 
     @classmethod
     def all_of(cls, state: ConversationState) -> Iterator[StoredTurn]:
-        """Yield every turn of a state: the current ones in order, then former versions, then branches."""
+        """Yield every turn of a state: the current ones in order, then previous versions, then branches."""
         for turn in state.turns:
             yield cls(state.conversation_id, state.user_id, turn, "current")
-        for former in state.versions.values():
-            for turn in former:
+        for previous in state.versions.values():
+            for turn in previous:
                 yield cls(state.conversation_id, state.user_id, turn, "replaced")
         for branch in state.branches:
             for turn in branch.turns:

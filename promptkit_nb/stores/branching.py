@@ -38,7 +38,7 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
 
 
 def restored_version(frame: Frame, row: int) -> Frame:
-    """Make the former version in ``row`` current again; the current one becomes a former version."""
+    """Make the previous version in ``row`` current again; the current one becomes a previous version."""
     place, rows = versions_at(frame, row)
     if rows[-1] == row:
         return frame  # it is current already
@@ -74,7 +74,7 @@ def archived(
     )
     others = frame.branches
     if not leaves_tail and start == 0:
-        others = _rebased(others, stop, by=-stop, former=frame.context_hash, now=chain)
+        others = _rebased(others, stop, by=-stop, previous=frame.context_hash, now=chain)
         frame = replace(frame, context_hash=chain)
     elif not leaves_tail:
         others = _shifted(others, start, start - stop)
@@ -91,17 +91,17 @@ def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: dat
     others = tuple(each for each in frame.branches if each.id != branch.id)
     start = min(max(branch.start, 0), record.turn_count)
     before, after = _cut(current, 0, start), _cut(current, start, record.turn_count)
-    former = frame.context_hash
+    previous = frame.context_hash
     if start == 0:
         frame = replace(frame, context_hash=branch.context_hash)
     if branch.kind == "head" and start == 0:
-        others = _rebased(others, 0, by=count, former=former, now=branch.context_hash)
+        others = _rebased(others, 0, by=count, previous=previous, now=branch.context_hash)
     elif branch.kind == "head":
         others = _shifted(others, start, count)
     if branch.kind == "head":
         return _arranged(record, frame, (*before, *branch.ranges, *after), others)
     if after:
-        left = BranchRecord(id=new_turn_id(), ranges=after, start=start, context_hash=former, created_at=now)
+        left = BranchRecord(id=new_turn_id(), ranges=after, start=start, context_hash=previous, created_at=now)
         others = (*others, left)
     return _arranged(record, frame, (*before, *branch.ranges), others)
 
@@ -177,18 +177,18 @@ def _shifted(branches: Iterable[BranchRecord], at: int, by: int) -> tuple[Branch
 
 
 def _rebased(
-    branches: Iterable[BranchRecord], at: int, *, by: int, former: str | None, now: str | None
+    branches: Iterable[BranchRecord], at: int, *, by: int, previous: str | None, now: str | None
 ) -> tuple[BranchRecord, ...]:
     """Return the branches after ``by`` turns were inserted (or removed, if negative) at the front.
 
-    For those from position ``at``, the context before them now has the hash ``now`` instead of ``former``. A start
+    For those from position ``at``, the context before them now has the hash ``now`` instead of ``previous``. A start
     below 0 means that turns before the branch were removed, too; it is counted back when they return.
     """
     return tuple(
         replace(
             branch,
             start=branch.start + by,
-            context_hash=now if branch.start >= at and branch.context_hash == former else branch.context_hash,
+            context_hash=now if branch.start >= at and branch.context_hash == previous else branch.context_hash,
         )
         for branch in branches
     )

@@ -132,8 +132,8 @@ def _places_of_turns(state: ConversationState) -> Iterator[tuple[str, str]]:
     yield from ((turn.id, "a current turn") for turn in state.turns)
     for branch in state.branches:
         yield from ((turn.id, f"a turn of the branch {branch.id!a:.80}") for turn in branch.turns)
-    for turn_id, former in state.versions.items():
-        yield from ((turn.id, f"a previous version of {turn_id!a:.80}") for turn in former)
+    for turn_id, previous in state.versions.items():
+        yield from ((turn.id, f"a previous version of {turn_id!a:.80}") for turn in previous)
 
 
 def checked_settings(settings: Settings) -> Settings:

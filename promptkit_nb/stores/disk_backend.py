@@ -45,9 +45,9 @@ class InterruptsHeld:
         self._came = False
         self._former: Callable[[int, FrameType | None], object] | None = None
         if threading.get_ident() == threading.main_thread().ident:
-            former = getsignal(SIGINT)
-            if callable(former):
-                self._former = former
+            previous = getsignal(SIGINT)
+            if callable(previous):
+                self._former = previous
                 signal(SIGINT, self._hold)
         return self
 
@@ -225,12 +225,12 @@ class Table:
         self._connection.execute(_ADD, (key, time.time(), tag, value))
         self._uncounted += not counts
 
-    def swap(self, row: Row, former: bytes, new: Row, low: disk_cache.Key, high: disk_cache.Key) -> bool:
-        """Write one row and add a new one, if the first has its former value and no ``low <= key < high`` the new tag.
+    def swap(self, row: Row, previous: bytes, new: Row, low: disk_cache.Key, high: disk_cache.Key) -> bool:
+        """Write one row and add a new one, if the first has its previous value and no ``low <= key < high`` the new tag.
 
         Return whether that was the case; if not, nothing was changed.
         """
-        asked = (row.value, row.key, row.tag, former, new.tag, low, high)
+        asked = (row.value, row.key, row.tag, previous, new.tag, low, high)
         if self._connection.execute(_SWAP, asked).rowcount == 0:
             return False
         self._connection.execute(_ADD, (new.key, time.time(), new.tag, new.value))
@@ -386,10 +386,10 @@ class DiskBackend(Table):
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _, entry = appending
+        conversation_id, user_id, previous, record, cid, place, turn_id, line, accounts, _, entry = appending
         head = Row(f"h:{conversation_id}", record, f"u:{user_id}")
         turn = Row(_key_of(cid, place), line, f"t:{turn_id}")
-        if not self.swap(head, former, turn, *_bounds_of(cid)):
+        if not self.swap(head, previous, turn, *_bounds_of(cid)):
             return False
         for scope, _, changed in accounts:
             self.put(f"l:{scope}", changed, counts=False)

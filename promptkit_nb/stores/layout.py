@@ -1,6 +1,6 @@
 """How a conversation is stored in rows: a record that every write changes, a frame, and one row per turn.
 
-A row of a turn is numbered by its place. Appended turns have places from 0; former versions, and turns that ``set``
+A row of a turn is numbered by its place. Appended turns have places from 0; previous versions, and turns that ``set``
 found on a branch, have places from ``ASIDE``. ``Frame.order`` has the current places as half-open ranges, of which the
 last is open-ended. ``Frame.versions`` maps a place to the rows of all its answers, oldest first; the last is current. A
 branch has the ranges that were moved to it. So no turn is ever moved or rewritten. In a fork, the places below
@@ -324,13 +324,13 @@ def rows_of(state: ConversationState, cid: int, revision: int) -> tuple[Record, 
         aside += len(branch.turns)
     place_of = {turn.id: place for place, turn in turns.items()}
     versions: dict[str, tuple[int, ...]] = {}
-    for turn_id, former in state.versions.items():
+    for turn_id, previous in state.versions.items():
         place = place_of.get(turn_id)
         if place is None:
             raise InvalidArgumentError(f"versions has the turn {turn_id!r}, which is neither in turns nor in a branch.")
-        turns.update(enumerate(former, aside))
-        versions[str(place)] = (*range(aside, aside + len(former)), place)
-        aside += len(former)
+        turns.update(enumerate(previous, aside))
+        versions[str(place)] = (*range(aside, aside + len(previous)), place)
+        aside += len(previous)
     if len(state.turns) >= ASIDE or aside >= 2 * ASIDE:
         raise _full()
     record = Record(

@@ -87,21 +87,21 @@ def changes_by_reserving(
     """Return how a reservation changes its scopes' accounts; ``BudgetExceededError`` if one would exceed its limit."""
     changes = []
     opened = OpenReservation(reservation.usd, expires_at)
-    for scope, former in zip(reservation.scopes, stored, strict=True):
-        account = account_of(former)
+    for scope, previous in zip(reservation.scopes, stored, strict=True):
+        account = account_of(previous)
         _check_limit(scope, account, reservation.usd, limits.get(scope))
         changed = Account(account.spent, {**account.open, reservation.id: opened})
-        changes.append(AccountChange(scope, former, encode_json(changed)))
+        changes.append(AccountChange(scope, previous, encode_json(changed)))
     return changes
 
 
 def changes_by_settling(reservation: Reservation, usd: Decimal, stored: Sequence[bytes | None]) -> list[AccountChange]:
     """Return how settling changes the accounts in which the reservation is still open."""
     changes = []
-    for scope, former in zip(reservation.scopes, stored, strict=True):
-        account = account_of(former)
+    for scope, previous in zip(reservation.scopes, stored, strict=True):
+        account = account_of(previous)
         if reservation.id in account.open:
-            changes.append(AccountChange(scope, former, encode_json(account.charged(usd, reservation.id))))
+            changes.append(AccountChange(scope, previous, encode_json(account.charged(usd, reservation.id))))
     return changes
 
 
@@ -117,11 +117,11 @@ def changes_by_charging(charge: Charge, stored: Sequence[bytes | None]) -> list[
     """Return how a charge changes the accounts of its ``charged_scopes``."""
     changes = []
     reservation_id = "" if charge.reservation is None else charge.reservation.id
-    for scope, former in zip(charged_scopes(charge), stored, strict=True):
-        account = account_of(former)
+    for scope, previous in zip(charged_scopes(charge), stored, strict=True):
+        account = account_of(previous)
         usd = charge.usd if scope in charge.scopes else Decimal(0)
         if usd or reservation_id in account.open:
-            changes.append(AccountChange(scope, former, encode_json(account.charged(usd, reservation_id))))
+            changes.append(AccountChange(scope, previous, encode_json(account.charged(usd, reservation_id))))
     return changes
 
 

@@ -93,8 +93,8 @@ class MemoryBackend:
 
     def append(self, appending: Appending) -> bool:
         """Append a turn if the record is unchanged and the turn is new; return whether it was appended."""
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, _, entry = appending
-        if self.record(conversation_id) != former or self.place_of(cid, turn_id) is not None:
+        conversation_id, user_id, previous, record, cid, place, turn_id, line, accounts, _, entry = appending
+        if self.record(conversation_id) != previous or self.place_of(cid, turn_id) is not None:
             return False
         self.put_turn(cid, place, turn_id, line)
         self.put_record(conversation_id, user_id, record)
@@ -248,13 +248,13 @@ class MemoryBackend:
 
     def _put(self, rows: dict[K, V], key: K, value: V) -> None:
         if key in rows:
-            former = rows[key]
-            self._undo.append(lambda: rows.__setitem__(key, former))
+            previous = rows[key]
+            self._undo.append(lambda: rows.__setitem__(key, previous))
         else:
             self._undo.append(lambda: rows.pop(key))
         rows[key] = value
 
     def _drop(self, rows: dict[K, V], key: K) -> None:
         if key in rows:
-            former = rows.pop(key)
-            self._undo.append(lambda: rows.__setitem__(key, former))
+            previous = rows.pop(key)
+            self._undo.append(lambda: rows.__setitem__(key, previous))

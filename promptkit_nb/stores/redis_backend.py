@@ -122,10 +122,10 @@ class RedisBackend(Transactions):
         """
         if not self._may_script:
             return False
-        conversation_id, user_id, former, record, cid, place, turn_id, line, accounts, lifetime_s, entry = appending
+        conversation_id, user_id, previous, record, cid, place, turn_id, line, accounts, lifetime_s, entry = appending
         keys = [*self._keys_of(conversation_id, cid), self._keys(f"k:{entry.key if entry else ''}")]
         at = 0 if lifetime_s is None else self._expiry_ms(lifetime_s)
-        args: list[str | bytes | int] = [former, record, place, turn_id.encode(), line, at, conversation_id.encode()]
+        args: list[str | bytes | int] = [previous, record, place, turn_id.encode(), line, at, conversation_id.encode()]
         args += (entry.at_us, _member_of(entry)) if entry else (0, "")
         keys.append(self._lists.by_time("updated_at"))
         args += (time_us(record, "updated_at"), Listed(conversation_id, user_id).member)

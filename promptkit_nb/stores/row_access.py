@@ -279,13 +279,13 @@ class RowAccess:
         return None if found is None or self._is_expired(found.record) else found
 
     def _refreshed(
-        self, conversation_id: str, former: CachedConversation | None, counter: object
+        self, conversation_id: str, previous: CachedConversation | None, counter: object
     ) -> CachedConversation | None:
         stored = self.backend.record(conversation_id)
         if stored is None:
             return None
-        if former is not None and former.stored == stored:
-            return former._replace(counter=counter)
+        if previous is not None and previous.stored == stored:
+            return previous._replace(counter=counter)
         record = record_of(stored, conversation_id)
         return CachedConversation.of(stored, record, self._frame(conversation_id), counter)
 
@@ -441,13 +441,13 @@ class RowAccess:
         self,
         state: ConversationState,
         revision: int,
-        former: Record | None = None,
+        previous: Record | None = None,
         lines: Mapping[str, bytes] = NO_LINES,
     ) -> CachedConversation:
-        """Write a whole conversation; keep the expiry of a ``former`` record. ``lines`` has known lines by turn id."""
+        """Write a whole conversation; keep the expiry of a ``previous`` record. ``lines`` has known lines by turn id."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
-        if former is not None:
-            record = structs.replace(record, expires_at=former.expires_at, ttl_s=former.ttl_s)
+        if previous is not None:
+            record = structs.replace(record, expires_at=previous.expires_at, ttl_s=previous.ttl_s)
         record = record.used(self._clock(), self.ttl_s)  # its times were given, so they are not reported
         for place, turn in turns.items():
             self._put_turn(state.conversation_id, record, place, turn, lines.get(turn.id) or encode_turn(turn))

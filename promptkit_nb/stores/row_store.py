@@ -307,15 +307,15 @@ class RowStore(RowEdits, StateStore):
         self._check_keeps()
         known = self._cache.take(conversation_id)
         if known is not None and self._can_append_to(known.record, turn):
-            former = known.record
-            record = self._used(conversation_id, former.appended(turn, self._clock()))
+            previous = known.record
+            record = self._used(conversation_id, previous.appended(turn, self._clock()))
             stored = encode(record)
-            cid, place = former.cid, former.next_place
+            cid, place = previous.cid, previous.next_place
             changes, lifetime_s = self._changes_by(charge), self._lifetime_s(record)
             row = (cid, place, turn.id, line)
-            entry = None if former.notebook is None else turn_entry(conversation_id, former, place, turn)
+            entry = None if previous.notebook is None else turn_entry(conversation_id, previous, place, turn)
             if self.backend.append(
-                Appending(conversation_id, former.user_id, known.stored, stored, *row, changes, lifetime_s, entry)
+                Appending(conversation_id, previous.user_id, known.stored, stored, *row, changes, lifetime_s, entry)
             ):
                 self._cache.keep_turn(cid, place, line, turn, known.counter)
                 return CachedConversation(stored, record, known.frame, known.metadata, known.counter)

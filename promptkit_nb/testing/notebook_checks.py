@@ -38,7 +38,7 @@ def notebooks_are_found_by_path_and_kernel(store: StateStore) -> None:
     expectations.expect("by kernel", expectations.ids(alices(kernel=EDA.kernel)), ["a"])
     store.set_notebook("a", replace(EDA, path="/work/moved.ipynb"))
     found = [expectations.ids(alices(path=path)) for path in (EDA.path, "/work/moved.ipynb", "")]
-    expectations.expect("by previous, present and no path", found, [[], ["a"], []])
+    expectations.expect("by previous, current, and no path", found, [[], ["a"], []])
 
 
 def fork_belongs_to_no_notebook(store: StateStore) -> None:
