@@ -1,4 +1,4 @@
-"""Hashes of contexts and requests: they tell stale turns and repeated requests.
+"""Hashes of contexts and requests, which identify stale turns and repeated requests.
 
 SHA-256 of canonical JSON. Each turn's hash includes the one before it, so adding a turn never hashes the whole
 conversation again.

@@ -1,4 +1,4 @@
-"""A conversation: what was said, what it cost, and the methods that add, replace and archive turns."""
+"""A conversation: its turns and cost, and the methods that add, replace, and archive turns."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Conversation:
         return self._stored.refresh()
 
     def history(self, *, versions: bool = False) -> History:
-        """Return what was said: rich in a notebook; in text the role, the first 60 characters, and the totals.
+        """Return the messages: rich in a notebook; in text the role, the first 60 characters, and the totals.
 
         Stale turns are marked; ``versions`` shows previous answers before the current ones.
 
@@ -225,7 +225,7 @@ class Conversation:
         target: Target = AT_THE_END,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
     ) -> DryRun:
-        """Return what would be sent and what it may cost; nothing is sent or stored.
+        """Return the next request and its possible cost; nothing is sent or stored.
 
         The arguments are those of ``stream``.
 
@@ -262,7 +262,7 @@ class Conversation:
         return DryRun(context, cost, self._spending.lines(self.id, self.user_id), tools)
 
     def budget_lines(self) -> tuple[str, ...]:
-        """Return one line for each budget: what is spent of it, and what is reserved.
+        """Return one line for each budget, with the spent and reserved amounts.
 
         >>> from promptkit_nb import Budget, ConversationManager, DemoProvider
         >>> manager = ConversationManager(DemoProvider(), budget=Budget(5, per="day"))
@@ -544,7 +544,7 @@ class Conversation:
         return snapshot.state.versions.get(current.id, ())
 
     def restore(self, version_or_branch: Turn | Branch | str) -> None:
-        """Restore a previous version or a branch, given as a value or by its id; what it displaces is kept.
+        """Restore a previous version or a branch, given as a value or by its id; what it replaces is kept.
 
         Raises ``InvalidArgumentError`` if the conversation does not have it.
 

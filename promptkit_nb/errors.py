@@ -173,7 +173,7 @@ class ConversationExistsError(StoreError):
 
 
 class ConversationChangedError(StoreError):
-    """The conversation was changed by someone else after it was read.
+    """Another process changed the conversation after it was read.
 
     >>> from promptkit_nb import ConversationState, MemoryStore, Turn
     >>> store = MemoryStore()

@@ -104,7 +104,7 @@ class TestParsing:
         with pytest.raises(InvalidArgumentError) as caught:
             parse_budget(text)
         assert str(caught.value) == (
-            f"{text!r} is not a budget: give US dollars, and after a slash what they are for, such as 5, 0.50/user, "
+            f"{text!r} is not a budget: give US dollars, and optionally a scope after a slash, such as 5, 0.50/user, "
             "5/day or 20/total."
         )
 

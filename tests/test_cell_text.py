@@ -213,7 +213,7 @@ def test_failing_lookups_are_errors_with_their_cause(text: str, why: str) -> Non
     with pytest.raises(InvalidArgumentError) as caught:
         filled(text)
     assert str(caught.value) == (
-        f"{text} cannot be read ({why}). Try it in a cell of its own, or add --raw to send braces as typed."
+        f"{text} cannot be read ({why}). Try it in a separate cell, or add --raw to send braces as typed."
     )
     assert why.startswith(type(caught.value.__cause__).__name__)
 

@@ -558,7 +558,7 @@ class TestUnusable:
             print(acknowledged)
         """
         result = run_python(code, tmp_path)
-        assert "what was stored before is safe" in result.stderr or "disk I/O error" in result.stderr
+        assert "stored conversations are safe" in result.stderr or "disk I/O error" in result.stderr
         with DiskStore(tmp_path) as store:
             assert store.head("a").turn_count == int(result.stdout) + 1
 

@@ -67,12 +67,12 @@ class Budget:
         return self.usd * Decimal(str(self.warn_at))
 
     def __str__(self) -> str:
-        """Return the amount and what it is for."""
+        """Return the amount and its scope."""
         return f"{amount_text(self.usd)} {_PER_WORDS[self.per]}"
 
 
 def parse_budget(text: str) -> Budget:
-    """Parse a budget in a magic's option: dollars, and after a slash what they are for.
+    """Parse a budget in a magic's option: dollars, and its scope after a slash.
 
     Raises ``InvalidArgumentError`` for anything else.
 
@@ -85,13 +85,13 @@ def parse_budget(text: str) -> Budget:
         return Budget(amount.strip().removeprefix("$"), found)
     except (StopIteration, InvalidArgumentError) as error:
         raise InvalidArgumentError(
-            f"{text!r} is not a budget: give US dollars, and after a slash what they are for, such as 5, 0.50/user, "
+            f"{text!r} is not a budget: give US dollars, and optionally a scope after a slash, such as 5, 0.50/user, "
             "5/day or 20/total."
         ) from error
 
 
 def budget_line(budget: Budget, account: Account, *, user_id: str, now: datetime, unpriced_turns: int = 0) -> str:
-    """Return what is spent of a budget, as one line for receipts and tables of usage.
+    """Return the spent part of a budget, as one line for receipts and tables of usage.
 
     >>> from datetime import UTC, datetime
     >>> from promptkit_nb.stores.ledger import Account
@@ -271,7 +271,7 @@ class OpenCall:
         return Charge(tuple(self.scopes.values()), usd, self.reservation)
 
     def charged(self) -> tuple[str, ...]:
-        """Close the call, whose charge was written, and return warnings; a second time does nothing."""
+        """Close the call after its charge was written, and return warnings; calling it again does nothing."""
         if self.is_settled:
             return ()
         self.is_settled = True

@@ -158,8 +158,8 @@ def check_can_continue(state: ConversationState) -> None:
     """Raise ``InvalidArgumentError`` for a conversation that was imported from another tool: a fork can continue it."""
     if state.settings.kind == "imported":
         raise InvalidArgumentError(
-            f"The conversation {state.conversation_id!r} was imported from {state.settings.source} and stays as it is: "
-            'continue in a copy, with .fork("my-copy").send(…) or %chat_fork my-copy.'
+            f"The conversation {state.conversation_id!r} was imported from {state.settings.source} and cannot be "
+            'continued: continue a copy, with .fork("my-copy").send(…) or %chat_fork my-copy.'
         )
 
 

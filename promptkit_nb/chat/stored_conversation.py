@@ -47,7 +47,7 @@ class Snapshot:
         return (self.state.revision, self.state.created_at) == (head.revision, head.created_at)
 
     def after(self, turn: Turn, head: Head) -> Snapshot:
-        """Return the snapshot with the turn whose append returned the head, or itself if another process wrote, too."""
+        """Return the snapshot with the turn that was appended with this head; unchanged if another process wrote."""
         if head.revision != self.state.revision + 1:
             return self
         turns = (*self.state.turns, turn)

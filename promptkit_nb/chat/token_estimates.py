@@ -27,8 +27,8 @@ Script = Literal["words", "dense", "letters", "wide"]
 """English and code; base64 and digits; other alphabets; Chinese, Japanese, Korean, emoji."""
 
 _FRAMING_TOKENS = 8  # of a chat template, around a message
-_ASCII_PER_FOREIGN = 8  # one accented letter in so many does not make another alphabet
-_WORD_CHARACTERS = 25  # text with a space in so many characters consists of words
+_ASCII_PER_FOREIGN = 8  # one accented letter in this many does not make another alphabet
+_WORD_CHARACTERS = 25  # text with at least one space in this many characters consists of words
 _DIGITS = re.compile(r"[0-9]+")
 _MAX_PROFILES = 50_000
 
@@ -89,7 +89,7 @@ def _bound(text: str) -> int:
 _SEARCHED_TURNS = 50
 _MEASURED_TURNS = 5
 _LONGEST_WINDOW_TURNS = 500
-_SHORTEST_REQUEST_TOKENS = 100  # a chat template may add words of its own, which weigh too much in a shorter request
+_SHORTEST_REQUEST_TOKENS = 100  # chat templates add text, which would dominate shorter requests
 _CUT_BELOW = 0.6  # if the server counted a smaller share of what was sent, it cut the prompt
 _MIN_SHARE = 0.3  # a script with a smaller share of a request says too little about its ratio
 _CLEAR_SHARE = 0.8  # relative to the request with the largest share of a script
@@ -261,7 +261,7 @@ def _ratios(requests: Iterable[_Request]) -> Mapping[Script, float]:
 
 
 def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str | None) -> _Request:
-    """Reconstruct what the request of a turn contained, as far as the turns before it tell."""
+    """Reconstruct the request of a turn, as far as the previous turns show it."""
     asked = turns[at]
     sent = chain(
         [Message("system", system_prompt)] if system_prompt else [],

@@ -124,7 +124,7 @@ def _evaluate(source: str, namespace: Mapping[str, object]) -> str | ContentPart
         cause = error.__cause__
         raise InvalidArgumentError(
             f"{_braced(source)} cannot be read ({one_line(f'{type(cause).__name__}: {cause}')[:200]}). "
-            "Try it in a cell of its own, or add --raw to send braces as typed."
+            "Try it in a separate cell, or add --raw to send braces as typed."
         ) from cause
 
 

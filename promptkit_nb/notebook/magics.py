@@ -1,4 +1,4 @@
-"""``%chat`` and ``%%chat``, which send messages, and ``%chat_setup``, which chooses who answers."""
+"""``%chat`` and ``%%chat``, which send messages, and ``%chat_setup``, which chooses the provider and more."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ SETUP_OPTIONS = (
 class ChatMagics(Magics):
     """Chat with a language model from notebook cells.
 
-    The conversation is stored and goes on after a kernel restart: ``%%chat`` sends a message, ``%chat_history`` shows
-    what was said, ``%chat_setup`` chooses who answers.
+    The conversation is stored and continues after a kernel restart: ``%%chat`` sends a message, ``%chat_history`` shows
+    the conversation, ``%chat_setup`` chooses the provider.
     """
 
     def __init__(self, session: ChatSession) -> None:
@@ -87,8 +87,8 @@ class ChatMagics(Magics):
         Functions to call:     %%chat --tools orders,total
 
         Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
-        of charge (--fresh asks again). The conversation goes on after a kernel restart: %chat_history shows it,
-        %chat_new starts another one, %chat_setup chooses who answers. Options of %chat come first: %chat -m gpt-4o Why?
+        of charge (--fresh asks again). The conversation continues after a kernel restart: %chat_history shows it,
+        %chat_new starts another one, %chat_setup chooses the provider. Options of %chat come first: %chat -m gpt-4o Why?
         sends "Why?", and %chat -- --words sends "--words". {{ name }} becomes the value of a variable, {{ df.shape }}
         and {{ rows[0] }} work, too; single braces, dollar signs and backslashes are sent as typed, and with --raw
         everything is.
@@ -230,7 +230,7 @@ class ChatMagics(Magics):
     @line_magic
     @fails_in_one_line
     def chat_setup(self, line: str) -> None:
-        """Choose who answers, where conversations are stored, and more; without options, show the settings.
+        """Choose the provider, the store, and more; without options, show the settings.
 
         Without a key:         %chat_setup --provider demo
         OpenAI:                %chat_setup --model gpt-4o-mini

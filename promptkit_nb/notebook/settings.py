@@ -81,7 +81,7 @@ class NotebookSettings:
     def store(self) -> StateStore:
         """The store of the options: ``disk`` (the default directory), ``memory``, a directory, or a Redis server."""
         name = self.options.store or "disk"
-        if name not in self._stores:  # previous ones stay open: one may be in memory
+        if name not in self._stores:  # previous stores stay open, because one may be in memory
             self._stores[name] = _store_named(name)
         return self._stores[name]
 

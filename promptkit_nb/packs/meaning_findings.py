@@ -238,7 +238,7 @@ def _eval_findings(evals: object, pointer: str) -> Iterator[Finding]:
         kind = each.get("type")
         if isinstance(kind, str) and kind and kind not in CHECKS and each.get("enabled") is not False:
             finding = _unknown_check("eval", kind, pointer_to(pointer, index, "type"))
-            # Runtimes register evals of their own, so only a name that looks misspelled is an error.
+            # Runtimes register their own evals, so only a name that looks misspelled is an error.
             yield finding if finding.suggestions else replace(finding, code="PP410", severity="warning")
 
 

@@ -149,7 +149,7 @@ class Prompt:
         """Return the prompt from its ``snapshot``; raise ``PackValidationError`` if it is not one.
 
         Snapshots that older versions stored without the key ``placeholders`` keep double braces that are not a
-        placeholder in the text, so that their conversations go on; ``report`` warns about them.
+        placeholder in the text, so that their conversations can continue; ``report`` warns about them.
         """
         where = "The stored prompt"
         try:

@@ -1,7 +1,7 @@
 """Runs the commands of a panel's pages and shows what the conversation holds.
 
 Jupyter calls widget callbacks on changing threads, and late while a cell runs, so they only post commands. One worker
-thread runs the commands in order; each answer streams on a thread of its own.
+thread runs the commands in order; each answer streams on a separate thread.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PanelController:
         """Show the conversation; every call uses ``model``, and ``thinking`` is how to show the model's thinking."""
         self.conversation = conversation
         self._model = model
-        self._answers: dict[str, AnswerThread] = {}  # by conversation id: they go on while another one is shown
+        self._answers: dict[str, AnswerThread] = {}  # by conversation id: they continue while another one is shown
         self._open_pages: set[str] = set()
         self._search_text = ""
         self._next_poll_at = 0.0
@@ -67,7 +67,7 @@ class PanelController:
     def post(self, command: Command) -> None:
         """Queue a command and return at once; call it from any thread.
 
-        The command runs in the caller's context, which tells Jupyter which message its updates answer, and which
+        The command runs in the caller's context, from which Jupyter knows which message its updates answer, and which
         thread reads the next messages.
         """
         self._worker.post(lambda: self._run(command), copy_context())
@@ -84,7 +84,7 @@ class PanelController:
         self._worker.post(follow, copy_context())
 
     def close(self) -> None:
-        """End the thread. An answer that is still streaming goes on and is stored."""
+        """End the thread. An answer that is still streaming continues and is stored."""
         self._worker.close()
 
     def _poll_interval_s(self) -> float | None:
@@ -209,7 +209,7 @@ class PanelController:
         self._view.show_question(answer)
         answer.start()
 
-    def _stop(self, command: Command) -> None:  # noqa: ARG002 - stops whatever is streaming
+    def _stop(self, command: Command) -> None:  # noqa: ARG002 - stops any answer
         answer = self._answers.pop(self.conversation.id, None)
         if answer is None:
             return

@@ -69,7 +69,7 @@ class PanelView:
         self._show_turns(None)
 
     def show_conversation(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
-        """Show the conversation as it is now, and the answer that streams into it."""
+        """Show the current conversation, and its streaming answer."""
         if _is_changed_above_the_end(self.snapshot, snapshot):
             self._epoch += 1
         self.snapshot = snapshot

@@ -1,4 +1,4 @@
-"""``ChatPanel``: a conversation as a widget, to keep open beside the notebook."""
+"""``ChatPanel``: a conversation as a widget, to keep open next to the notebook."""
 
 from __future__ import annotations
 

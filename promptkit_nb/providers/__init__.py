@@ -1,1 +1,1 @@
-"""Providers: siblings behind one protocol; each imports only ``base`` and what it needs to reach its server."""
+"""Providers, which share one protocol; each imports only ``base`` and the modules for its server."""

@@ -73,7 +73,7 @@ class StateStore(Protocol):
         ...
 
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
-        """Write the state exactly as it is given, replacing what is stored; what it lacks is deleted.
+        """Write exactly this state, replacing the stored one; anything that it lacks is deleted.
 
         ``ConversationChangedError`` if ``expected_revision`` is given and differs from the stored one (0: none).
 
@@ -111,7 +111,7 @@ class StateStore(Protocol):
         ...
 
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
-        """Put a turn in the place of another, which is kept as a previous version; ``charge`` as in ``append``.
+        """Replace a turn; the previous one is kept as a version. ``charge`` as in ``append``.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -137,7 +137,7 @@ class StateStore(Protocol):
         ...
 
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a previous version or a branch, given as a value or by its id; what it displaces is kept.
+        """Restore a previous version or a branch, given as a value or by its id; what it replaces is kept.
 
         >>> from promptkit_nb import MemoryStore, Message, Turn
         >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
@@ -356,7 +356,7 @@ class StateStore(Protocol):
         ...
 
     def start_cleanup(self, every: Duration, older_than: Duration | datetime) -> PeriodicCleanup:
-        """Clean up periodically on a thread of its own, until its ``stop()`` or ``close()``.
+        """Clean up periodically on a background thread, until its ``stop()`` or ``close()``.
 
         >>> from datetime import timedelta
         >>> from promptkit_nb import MemoryStore
@@ -527,7 +527,7 @@ logger = logging.getLogger(__name__)
 
 
 class PeriodicCleanup:
-    """Calls ``clean`` periodically on a thread of its own; an error is logged, and the next round still runs."""
+    """Calls ``clean`` periodically on a background thread; errors are logged, and the next round still runs."""
 
     def __init__(self, clean: Callable[[], object], every_s: float) -> None:
         """Start; the first round runs at once."""

@@ -57,7 +57,7 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
     if expected is None or stored == expected:
         return
     raise ConversationChangedError(
-        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: someone else wrote it. "
+        f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: another process changed it. "
         "Nothing was changed; get() it again and repeat the change."
     )
 

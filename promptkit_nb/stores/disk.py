@@ -1,7 +1,7 @@
 """The default store: conversations in a directory, in an SQLite database. Not for network file systems.
 
-The database is that of diskcache, held in a way of our own, deliberately: rows are read and written with SQL on
-diskcache's own table, its triggers are off, and nothing is pickled, evicted or kept in a file of its own. diskcache
+The database is that of diskcache, deliberately used in our own way: rows are read and written with SQL on
+diskcache's own table, its triggers are off, and nothing is pickled, evicted, or kept in separate files. diskcache
 opens the database, makes its schema and gives each thread and each forked child its connection, and its tools can read
 the file. What it would do beyond that is either unsafe (a pickle in the file would be executed), or costs every write
 time that no one asks for (counters, expiry). ``disk_backend`` has the SQL, ``disk_cache`` how diskcache is opened.

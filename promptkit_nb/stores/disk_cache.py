@@ -49,7 +49,7 @@ def _remedy(words: str, timeout_s: float) -> str:
     if "locked" in words:
         return f"Another process has been writing for {timeout_s:g} s; try again when it has finished."
     if "full" in words:
-        return "Free some space on the disk; what was stored before is safe."
+        return "Free some space on the disk; stored conversations are safe."
     return (
         'Choose a directory that you may write to, as in DiskStore("conversations"); to read a read-only store, copy '
         "its directory."
@@ -73,7 +73,7 @@ class StrictDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     """Keys are text or whole numbers, values are bytes; anything else is refused, also when read."""
 
     def put(self, key: Key) -> tuple[Key, bool]:
-        """Return the key as it is stored."""
+        """Return the key in its stored form."""
         check_row(key, b"")
         return key, True
 
@@ -122,10 +122,10 @@ SETTINGS: dict[str, str | int] = {
     "cull_limit": 0,  # a set() may delete nothing
     "statistics": 0,
     "tag_index": 0,  # the one of disk_backend.py is narrower
-    "disk_min_file_size": 2**31 - 1,  # no files beside the database
+    "disk_min_file_size": 2**31 - 1,  # no files next to the database
     "sqlite_journal_mode": "wal",
     "sqlite_synchronous": 1,  # NORMAL: acknowledged writes survive a crash of the process
-    "sqlite_secure_delete": 1,  # what is deleted is overwritten
+    "sqlite_secure_delete": 1,  # deleted data is overwritten
     "sqlite_wal_autocheckpoint": 4000,  # pages; fewer checkpoints make the slowest writes much faster
 }
 

@@ -56,7 +56,7 @@ class Checkpoints:
         if self._is_held() and may_wait:
             return
         self._let_go()
-        with suppress(sqlite3.Error):  # what was written is safe in the log
+        with suppress(sqlite3.Error):  # all writes are safe in the log
             self._reader.execute("BEGIN")
             self._reader.execute("SELECT 1 FROM Cache LIMIT 1").fetchone()
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -66,7 +66,7 @@ class Checkpoints:
             release.start()
             return
         self._let_go()
-        self.due_bytes = STEP_BYTES  # the next write begins the log anew
+        self.due_bytes = STEP_BYTES  # the next write starts the log from its beginning
 
     def close(self) -> None:
         """Stop watching; closing again is fine."""

@@ -44,7 +44,7 @@ class MemoryStore(RowStore):
         super().__init__(MemoryBackend(), ttl, clock)
 
     def __repr__(self) -> str:
-        """Return what it is."""
+        """Return the description of the store."""
         return self._described()
 
     def __reduce__(self) -> NoReturn:

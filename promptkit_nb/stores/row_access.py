@@ -1,4 +1,4 @@
-"""How a store finds, reads and writes the rows of its conversations, and caches what it has read.
+"""How a store finds, reads, and writes the rows of its conversations, and caches them.
 
 A cached value is used only if its row still holds the same bytes, so changes, deletions and damage by others are always
 noticed. To check that, the rows are read each time; only if the backend's change counter has not moved, the newest
@@ -126,7 +126,7 @@ class ReadCache:
         return self._conversations.pop(conversation_id, None)
 
     def keep(self, conversation_id: str, found: CachedConversation) -> None:
-        """Cache a conversation as it is stored: call it only after the transaction that read or wrote it."""
+        """Cache a stored conversation; call this only after the transaction that read or wrote it."""
         if len(self._conversations) >= MOST_CONVERSATIONS:
             self._conversations.clear()
         self._conversations[conversation_id] = found

@@ -1,4 +1,4 @@
-"""What the checks share: expectations that report what was found, and turns and states to store."""
+"""Shared by the checks: expectations that report what was found, and turns and states to store."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def full_state(conversation_id: str) -> ConversationState:
 
 
 def together(calls: Iterable[Callable[[], object]]) -> list[BaseException]:
-    """Run the calls at the same moment, each in a thread of its own; return what they raised."""
+    """Run the calls at the same moment, each in its own thread; return the exceptions raised."""
     jobs = list(calls)
     errors: list[BaseException] = []
     barrier = threading.Barrier(len(jobs))

@@ -158,7 +158,7 @@ def dollars(costs: Array) -> NDArray[np.float64]:
 
 
 def _concatenated(parts: Sequence[Array], dtype: Dtype) -> Any:
-    """Return an array that pandas uses as it is."""
+    """Return an array that pandas uses without a conversion."""
     if dtype == "str":  # unlike pandas.array, this does not check every text again
         return parts[0]._concat_same_type(parts)  # type: ignore[attr-defined]  # noqa: SLF001 - for authors of arrays
     column = np.concatenate(parts)

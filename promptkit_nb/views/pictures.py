@@ -59,7 +59,7 @@ def label_periods(axes: Axes) -> None:
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Explain the colors beside the chart."""
+    """Draw the legend next to the chart."""
     legend = axes.legend(
         handles, [f" {name}" for name in names], frameon=False, bbox_to_anchor=(1, 1), loc="upper left"
     )

@@ -48,7 +48,7 @@ class BatchSlice(NamedTuple):
         return BatchSlice(self.batch, (self.turns[0], following.turns[1]), (self.messages[0], following.messages[1]))
 
     def rows(self) -> Batch:
-        """Return the rows as a batch of their own, without copying them."""
+        """Return the rows as a separate batch, without copying them."""
         return Batch(self.batch.turns.select(slice(*self.turns)), self.batch.messages.select(slice(*self.messages)))
 
 
