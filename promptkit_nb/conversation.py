@@ -135,7 +135,7 @@ class Conversation:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The system message, if there is one, then those of the turns."""
+        """The system message, if there is one, then the messages of the turns."""
         return self._stored.read().state.messages
 
     @property

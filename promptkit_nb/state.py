@@ -18,7 +18,7 @@ ConversationKind = Literal["chat", "rows", "imported"]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was spent: tokens, US dollars as far as known, and the numbers of calls with and without a price."""
+    """Totals: tokens, known costs in US dollars, and the numbers of calls with and without a price."""
 
     tokens: int = 0
     cost: Decimal = Decimal(0)

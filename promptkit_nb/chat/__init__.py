@@ -1,1 +1,1 @@
-"""Asking the model in a conversation: from the options of a call to the stored turn."""
+"""Calls of a model in a conversation, from the options of a call to the stored turn."""

@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """Everything of a request but its messages.
+    """The settings of a request, without its messages.
 
     ``max_tokens`` limits the whole request and ``max_output_tokens`` the answer, in tokens. ``timeless_prompt`` is the
     system prompt that goes into hashes: its clock is fixed, so that the time does not change them. ``tools`` are in

@@ -111,7 +111,7 @@ class ResponseStream:
             raise
 
     def _events(self) -> Generator[StreamEvent, None, None]:
-        """Yield what the provider sends; a request that it finds too long is shortened once, if possible."""
+        """Yield the provider's events; if the request is too long for it, shorten it once, if possible."""
         pending = self._pending
         try:
             yield from pending.provider.stream(pending.request)

@@ -145,7 +145,7 @@ class AnswerThread:
         return self._stream is not None and self._stream.response is not None
 
     def stop(self) -> None:
-        """Store the text so far. The thread ends when the provider lets it, and changes nothing more."""
+        """Store the text so far. The thread ends when the provider returns, and changes nothing after that."""
         with self._starting:
             self._is_stopped = True
             stream = self._stream

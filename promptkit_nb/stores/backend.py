@@ -50,7 +50,7 @@ class Backend(Protocol):
 
     @property
     def where(self) -> str:
-        """Where the rows are, for error messages; never with a password."""
+        """The location of the rows, for error messages; it never contains a password."""
         ...
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:

@@ -1,1 +1,1 @@
-"""Text that several layers share: counts and previews, receipts, near matches."""
+"""Text that several layers share: counts and previews, receipts, tables, near matches."""
