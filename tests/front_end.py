@@ -1,4 +1,4 @@
-"""A front end for notebooks: it keeps a document, sends its cells to a real kernel, and saves what comes back."""
+"""A front end for notebooks: it keeps a document, sends its cells to a real kernel, and saves the outputs."""
 
 from __future__ import annotations
 

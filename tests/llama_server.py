@@ -1,4 +1,4 @@
-"""llama.cpp's own server with a small real model, from PyPI: a server that nobody here wrote.
+"""llama.cpp's own server with a small real model, from PyPI: a server that is not part of this project.
 
 ``install`` puts it into a virtual environment of its own, about 220 MB, in less than a minute. Run by hand, with that
 environment's Python: ``python tests/llama_server.py mistral`` prints the base URL and serves until it is killed.

@@ -1,4 +1,4 @@
-"""Shared by tests of imports: sample files of other tools, logs to write, and what must be true of an import."""
+"""Shared by tests of imports: sample files of other tools, logs to write, and invariants of imports."""
 
 from __future__ import annotations
 

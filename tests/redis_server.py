@@ -102,7 +102,7 @@ class RedisServer:
         return redis.Redis.from_url(self.url, password=self.password, **options)
 
     def url_of_user(self, name: str, *rights: str) -> str:
-        """Add a user who has just these rights; return the address with name and password."""
+        """Add a user with only these rights; return the address with name and password."""
         with closing(self.client()) as client:
             client.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", *rights)  # type: ignore[no-untyped-call]
         return self.url.replace("//", f"//{name}:secret@")

@@ -1,4 +1,4 @@
-"""Servers that refuse what OpenAI and Mistral document, and what their servers and chat templates refuse.
+"""Servers with the restrictions of OpenAI, Mistral, and chat templates, documented or observed.
 
 A rule takes the body of a request and returns the reason in the server's own words, or ``None``.
 """

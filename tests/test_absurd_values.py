@@ -1,4 +1,4 @@
-"""Absurd counts and costs are refused where they come in; stored ones read as unknown, and break nothing."""
+"""Absurd counts and costs are refused on input; stored ones read as unknown, and break nothing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_absurd_turn_is_refused(store: RowStore, fields: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("fields", [each for each in ABSURD if each.keys() & {"usage", "cost"}])
 def test_absurd_summary_is_refused(store: RowStore, fields: dict[str, Any]) -> None:
-    """Likewise."""
+    """By each call that stores one; nothing is changed."""
     store.append("a", said("x"))
     with pytest.raises(InvalidArgumentError, match=r"^A summary's \w+ cannot be"):
         store.add_summary("a", Summary(0, 0, "x", **fields))
@@ -143,7 +143,7 @@ def test_stored_values_read_as_unknown(absurd: RowStore) -> None:
 
 
 def test_views_show_unknown_values_as_missing(absurd: RowStore) -> None:
-    """And the other conversations as they are."""
+    """The other conversations are unaffected."""
     turns = turns_df(absurd).set_index("conversation_id")
     assert turns["total_tokens"].isna().tolist() == [False, True, False]
     assert turns["cost_usd"].isna().tolist() == [False, True, False]

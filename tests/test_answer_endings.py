@@ -1,4 +1,4 @@
-"""How answers end: a loopback server sends what real servers and gateways have sent, and the turn tells the truth.
+"""How answers end: a loopback server sends what real servers and gateways have sent, and the turn records it.
 
 Each case names who sends such bytes; an answer that is not whole is never stored as one, and never replayed.
 """
@@ -294,7 +294,7 @@ UNKNOWN: dict[str, Reply] = {
 def test_answer_that_may_not_be_whole_is_stored_with_a_warning_and_not_replayed(
     conv: Conversation, chat_server: ChatServer, name: str
 ) -> None:
-    """Nothing is lost, and nothing that may be broken is answered again for free."""
+    """Nothing is lost, and an answer that may be incomplete is not replayed."""
     chat_server.reply(UNKNOWN[name])
     answer = conv.send("Hi")
     assert answer.content == PARIS
@@ -332,7 +332,7 @@ REPEATED: dict[str, Reply] = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_repeated_message_is_text_once(conv: Conversation, chat_server: ChatServer, name: str) -> None:
-    """Some servers close a stream with everything that was said."""
+    """Some servers end a stream by repeating the whole text."""
     chat_server.reply(REPEATED[name])
     assert conv.send("Hi").content == PARIS
 
@@ -400,7 +400,7 @@ def test_failed_answer_is_charged_by_its_reported_usage(chat_server: ChatServer)
 
 
 def test_custom_providers_are_judged_by_the_same_rules() -> None:
-    """Whoever made the Completion."""
+    """The rules apply to every ``Completion``."""
 
     class Failing(DemoProvider):
         reason = "network_error"

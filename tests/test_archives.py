@@ -287,7 +287,7 @@ class TestReading:
     def test_contradictions_are_refused_by_name(
         self, store: StateStore, tmp_path: Path, changes: dict[str, Any], problem: str
     ) -> None:
-        """Something twice, negative counters, ids that are not valid: what a store never writes."""
+        """Duplicates, negative counters, and invalid ids, which a store never writes."""
         conversation: dict[str, Any] = {"conversation_id": "a", **changes}
         if "turns" in changes:
             conversation["turns"] = [*map(numbered, changes["turns"])]
@@ -319,7 +319,7 @@ class TestReading:
                 call()
 
     def test_long_line_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Before it fills the memory; the limit is far above what an export writes."""
+        """It is refused before it fills the memory; exports stay far below the limit."""
         monkeypatch.setattr(archives, "MAX_CONVERSATION_BYTES", 1000)
         path = tmp_path / "all.jsonl"
         path.write_bytes(b'{"promptkit_nb":"store","format":1}\n' + b" " * 1001)

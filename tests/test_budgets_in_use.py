@@ -428,7 +428,7 @@ class TestFailures:
     def test_summary_of_a_damaged_conversation_is_charged(
         self, priced_server: ChatServer, monkeypatch: pytest.MonkeyPatch, budget: Budget | None
     ) -> None:
-        """It cannot be stored, but it is paid."""
+        """It cannot be stored, but it was paid for."""
         conv = new_conversation(manager_for(priced_server, budget))
         ask(conv)
         monkeypatch.setattr(conv.store, "add_summary", damaged)

@@ -1,4 +1,4 @@
-"""Which turn a chat call answers again: rules over the call, the turns, the kernel's memory, and the saved file."""
+"""The turn that a chat call answers again, by the call, the turns, the kernel's memory, and the saved file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def file(*cells: tuple[str | None, str], version: int = 1) -> SavedNotebook:
 
 @dataclass
 class Kernel:
-    """A kernel that remembers what its cells had."""
+    """A kernel that remembers the turns of its cells."""
 
     turns: list[Turn]
     saved: SavedNotebook | None = None
@@ -119,7 +119,7 @@ def test_equal_cells_are_told_apart_by_their_order() -> None:
 
 
 def test_a_line_above_others_shifts_nothing() -> None:
-    """It is said at the end, and the others keep their turns."""
+    """Its turn is added at the end, and the other lines keep their turns."""
     kernel = Kernel([], file((A, "one,two")))
     assert kernel.run(A, "one", "two") == [None, None]
     assert kernel.run(A, "zero", "one", "two") == [None, "one", "two"]
@@ -127,7 +127,7 @@ def test_a_line_above_others_shifts_nothing() -> None:
 
 
 def test_an_edited_call_keeps_its_turn_in_this_kernel() -> None:
-    """Whatever the file shows."""
+    """The saved file does not matter."""
     kernel = Kernel([], file())
     kernel.run(A, "one", "two")
     assert kernel.run(A, "uno", "two") == ["one", "two"]
@@ -154,13 +154,13 @@ def test_merged_cells_keep_their_turns_once_saved() -> None:
 
 
 def test_a_taken_turn_is_not_replaced() -> None:
-    """A cell that was edited does not take back what another cell has now."""
+    """An edited cell does not take back a turn that another cell has now."""
     kernel = Kernel([*ABC], file((D, "beta"), (B, "BETA")))
     assert (kernel.run(D, "beta"), kernel.run(B, "BETA")) == (["beta"], [None])
 
 
 def test_turns_of_cells_below() -> None:
-    """Only what the file shows is counted."""
+    """Only cells in the saved file are counted."""
     call = CellCall(cell_id=D, cell_source=source("new"))
     saved = file((A, "alpha"), (D, "new"), (B, "beta"), (C, "edited"))
     assert turns_below(call, ABC, saved) == 2

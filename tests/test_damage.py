@@ -107,7 +107,7 @@ def test_it_raises_where_it_is_asked_for(damaged: RowStore, view: Any) -> None:
 
 @pytest.mark.parametrize("damage", UNLISTED)
 def test_lists_and_cleanup_leave_it_out(store: RowStore, clock: Clock, damage: str) -> None:
-    """Listing, listing by a prefix, near matches, deletion by a prefix, and cleanup; it stays as it is."""
+    """Listing, listing by a prefix, near matches, deletion by a prefix, and cleanup; it is not changed."""
     for name in ("bad", "good", "better"):
         store.append(name, said("Hello"))
     UNLISTED[damage](store)
@@ -136,7 +136,7 @@ def test_turns_are_streamed_without_it(damaged: RowStore) -> None:
 
 
 def test_export_never_leaves_it_out_silently(damaged: RowStore, tmp_path: Path) -> None:
-    """It raises, unless it is told whom to tell."""
+    """It raises an error, unless ``on_damaged`` is given."""
     with pytest.raises(StoreError, match="'bad'"):
         export_store(damaged, tmp_path / "all.jsonl")
 
@@ -164,7 +164,7 @@ def test_many_are_counted(store: RowStore) -> None:
 
 
 def test_views_of_custom_stores_leave_it_out(store: RowStore) -> None:
-    """A store of someone else that raises for one conversation."""
+    """A custom store raises an error for one conversation."""
     for name in ("bad", "good"):
         store.append(name, said("Hello"))
     put_turn(store)

@@ -1,4 +1,4 @@
-"""A copy of the directory of a ``DiskStore`` that is made while it is written to opens and is consistent."""
+"""A copy of the directory of a ``DiskStore``, made during writes, opens and is consistent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def log_size(store: DiskStore) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
 @pytest.mark.parametrize("names", [(DATABASE, LOG), (LOG, DATABASE)])
 def test_much_may_be_written_between_two_files(tmp_path: Path, names: tuple[str, str]) -> None:
-    """Whichever file is copied first, and however the log grows, the copy has all that was written before."""
+    """In any order of the files, and however the log grows, the copy has everything written before it."""
     with DiskStore(tmp_path / "store") as store:
         fill(store, 20)  # the log was moved into the database before
         before = store.head("a").turn_count
@@ -72,7 +72,7 @@ def test_log_does_not_grow_without_a_copy(tmp_path: Path) -> None:
 
 
 def test_forked_child_moves_the_log_too(tmp_path: Path) -> None:
-    """With a reader and a watch of its own."""
+    """The child opens its own reader and watch."""
     with DiskStore(tmp_path) as store:
         store.append("a", said("0"))
         child = multiprocessing.get_context("fork").Process(target=fill, args=(store, 60))
@@ -85,7 +85,7 @@ def test_forked_child_moves_the_log_too(tmp_path: Path) -> None:
 
 
 def test_log_is_moved_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that was begun is not waited for longer than it may take."""
+    """The store does not wait for a copy forever."""
     monkeypatch.setattr(disk_checkpoints, "HELD_S", 0)
     with DiskStore(tmp_path / "store") as store:
         fill(store, 10)

@@ -238,7 +238,7 @@ class TestReopening:
             store.get("a")
 
     def test_store_without_ttl_keeps_the_ttl_of_others(self, tmp_path: Path) -> None:
-        """Its write starts the TTL again, for whoever opens the store next, with or without one."""
+        """Its write starts the TTL again, for later handles with and without a TTL."""
         now = datetime(2026, 3, 1, tzinfo=UTC)
         with DiskStore(tmp_path, ttl=60, clock=lambda: now) as store:
             store.append("a", said("1"))

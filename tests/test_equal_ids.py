@@ -38,7 +38,7 @@ def store_as_before(store: RowStore, conversation_id: str, user_id: str = "defau
 
 @pytest.mark.parametrize("given", [NFC, NFD])
 def test_new_id_is_composed(store: RowStore, given: str) -> None:
-    """Whichever call creates the conversation; each form finds it."""
+    """This holds for each call that creates a conversation; each form finds it."""
     store.create(ConversationState(given))
     store.append(normalize("NFD", "Zürich"), said("x"), user_id=ZOE_NFD)
     store.fork(NFD, normalize("NFD", "Kopie é"))
@@ -83,7 +83,7 @@ def test_decomposed_id_of_before_is_kept(store: RowStore, asked: str) -> None:
 
 
 def test_where_both_forms_exist_each_is_found_by_its_exact_id(store: RowStore) -> None:
-    """Earlier versions told them apart, so both stay."""
+    """Earlier versions treated them as different, so both stay."""
     for name in (NFC, NFD):
         store_as_before(store, name)
     for name in (NFC, NFD):
@@ -114,7 +114,7 @@ def test_views_find_either_form(store: RowStore) -> None:
 
 
 def test_users_compare_likewise(store: RowStore) -> None:
-    """A user is the same person, however their name was typed."""
+    """Both forms of a name are the same user."""
     narrowed = store.for_user(ZOE_NFD)
     narrowed.append("a", said("x"))
     assert narrowed.user_id == store.head("a").user_id == ZOE
@@ -135,7 +135,7 @@ def test_users_of_before_keep_their_form(store: RowStore) -> None:
 
 
 def test_manager_opens_either_form(store: RowStore) -> None:
-    """Also to go on with it, and for a user whose name is typed in another form."""
+    """This includes continuing it, and user names in the other form."""
     manager = ConversationManager(DemoProvider(), store)
     assert manager.new_conversation(conversation_id=NFD, user_id=ZOE_NFD).id == NFC
     assert manager.open_conversation(conversation_id=NFD, user_id=ZOE).id == NFC

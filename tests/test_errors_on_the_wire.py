@@ -87,7 +87,7 @@ def test_socks_proxy_needs_a_package(chat_server: ChatServer, monkeypatch: pytes
 
 
 def test_unknown_proxy_scheme_names_the_variable(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client cannot be made, whatever the server."""
+    """The client cannot be created, for any server."""
     monkeypatch.setenv("HTTP_PROXY", "ftp://proxy")
     error = failure(chat_server.url)
     assert isinstance(error, ProviderUnavailableError)
@@ -183,7 +183,7 @@ def test_proxy_that_denies_the_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_base_url_is_taken_as_it_is_pasted(chat_server: ChatServer, pasted: str, *, is_said: bool) -> None:
-    """What is repaired is said once, with the first answer."""
+    """The first answer reports once what was corrected."""
     base_url = pasted.format(url=chat_server.url, host=chat_server.url.removesuffix("/v1"))
     provider = OpenAIProvider("m", api_key="unused", base_url=base_url)
     conversation = ConversationManager(provider).new_conversation()
@@ -211,7 +211,7 @@ def test_azure_resource_gets_its_path() -> None:
     "base_url", ["http://host/v1 v2", "http://ho\nst/v1", "host:11434/v1", "http://", "http:///v1"]
 )
 def test_base_url_that_is_none_is_refused(base_url: str) -> None:
-    """The error shows it, and a whole one."""
+    """The error shows it, and an example of a complete one."""
     with pytest.raises(InvalidArgumentError, match="give a complete URL, such as http://localhost:11434/v1"):
         OpenAIProvider("m", base_url=base_url)
 
@@ -238,14 +238,14 @@ def test_https_to_a_server_without_it_is_noticed(chat_server: ChatServer) -> Non
     ],
 )
 def test_http_to_a_server_with_tls_is_noticed(reply: bytes) -> None:
-    """It answers with an alert, which is no HTTP."""
+    """It answers with a TLS alert instead of HTTP."""
     with raw_server(reply) as port:
         base_url = f"http://127.0.0.1:{port}/v1"
         assert f"Check whether base_url ({base_url}) begins with https:// instead." in str(failure(base_url))
 
 
 def test_page_about_plain_http_is_understood(chat_server: ChatServer) -> None:
-    """So nginx says that it wants https."""
+    """This is how nginx reports that it expects https."""
     page = b"<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
     chat_server.reply(Reply(status=400, body=page))
     error = str(failure(chat_server.url))
@@ -258,7 +258,7 @@ def test_page_about_plain_http_is_understood(chat_server: ChatServer) -> None:
 
 @pytest.mark.parametrize("status", [200, 502, 503])
 def test_page_is_shortened_to_its_title(chat_server: ChatServer, status: int) -> None:
-    """Scripts and styles say nothing."""
+    """Scripts and styles are left out."""
     page = b"<!doctype html>\n<html><head><style>a{}</style><title>\n502 Bad Gateway </title></head>" + b"<p>x</p>" * 99
     chat_server.reply(Reply(status=status, body=page))
     error = str(failure(chat_server.url))
@@ -279,7 +279,7 @@ def test_page_is_shortened_to_its_title(chat_server: ChatServer, status: int) ->
     ],
 )
 def test_reply_that_nobody_can_read_is_one_of_our_errors(chat_server: ChatServer, reply: Reply) -> None:
-    """Whatever the client, or Python, makes of it."""
+    """This includes errors that the client or Python raises."""
     chat_server.reply(reply)
     assert len(str(failure(chat_server.url))) < 500
 
@@ -346,7 +346,7 @@ def test_wrong_model_without_a_list_is_named(chat_server: ChatServer) -> None:
 def test_refused_parameter_is_named(
     chat_server: ChatServer, parameters: dict[str, object], message: str, remedy: str
 ) -> None:
-    """And how to leave it out with us."""
+    """The error says how to remove it."""
     chat_server.reply(error_reply(400, message))
     error = failure(chat_server.url, parameters=parameters)
     assert isinstance(error, BadRequestError)
@@ -387,7 +387,7 @@ def test_refusal_is_what_its_words_say(
 
 
 def test_parameters_are_named_if_the_words_name_none(chat_server: ChatServer) -> None:
-    """One of them may be what the server refuses."""
+    """The server may refuse one of them."""
     chat_server.reply(error_reply(400, "Extra inputs are not permitted"))
     error = failure(chat_server.url, parameters={"seed": 1, "top_k": 4})
     assert str(error).endswith("The request has the parameters seed, top_k: remove the unsupported ones.")

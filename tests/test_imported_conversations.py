@@ -58,7 +58,7 @@ def conversation() -> Conversation:
 
 
 def test_imported_conversation_refuses_every_question(conversation: Conversation) -> None:
-    """The error says how to go on; nothing is stored."""
+    """The error says how to continue; nothing is stored."""
     asks: list[Callable[[], object]] = [
         partial(conversation.send, "Hi"),
         partial(conversation.stream, "Hi"),
@@ -73,7 +73,7 @@ def test_imported_conversation_refuses_every_question(conversation: Conversation
 
 
 def test_fork_is_ours_and_goes_on(conversation: Conversation) -> None:
-    """Its copied turns keep their source and are in no total; a new turn is ours."""
+    """Its copied turns keep their source and are in no total; a new turn has our own source."""
     copy = conversation.fork("copy")
     assert copy.send("What's my name?").turn.source == "promptkit_nb"
     head = copy.store.head("copy")
@@ -82,7 +82,7 @@ def test_fork_is_ours_and_goes_on(conversation: Conversation) -> None:
 
 
 def test_imported_amounts_are_in_no_budget(conversation: Conversation) -> None:
-    """The ledger has nothing of them, although they cost more than the budget."""
+    """The ledger does not contain them, although they cost more than the budget."""
     assert conversation.total_cost == Decimal("0.040725")
     assert conversation.store.spending("user:default").spent == 0
     assert conversation.fork("copy").send("Hi").cost == 0

@@ -1,4 +1,4 @@
-"""``import_chats`` reads Claude Code, Codex and llm: exact results, at most once, and nothing changed at the source."""
+"""``import_chats`` reads Claude Code, Codex, and llm: results are exact, repeats add nothing, sources do not change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ID = f"claude-code:{SESSION}"
 
 
 def expected(folder: str, name: str) -> dict[str, Any]:
-    """Return what must come out of a sample."""
+    """Return the expected result for a sample."""
     found: dict[str, Any] = json.loads((DATA / folder / "expected.json").read_text("utf-8"))["files"][name]
     return found
 
@@ -101,7 +101,7 @@ def test_second_run_writes_nothing(tmp_path: Path, folder: str, name: str) -> No
 
 @pytest.mark.parametrize(("folder", "name"), SAMPLES)
 def test_source_stays_as_it_was(tmp_path: Path, folder: str, name: str) -> None:
-    """No byte and no time changes, and nothing is written beside it."""
+    """No byte and no time changes, and no file is added."""
     copy = shutil.copytree(DATA / folder, tmp_path / "copy")
     before = checksums(copy)
     import_chats(copy / name, MemoryStore())
@@ -122,7 +122,7 @@ def test_files_that_did_not_change_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_grown_log_adds_turns_and_replaces_the_last(tmp_path: Path) -> None:
-    """A turn that was under way keeps its id, so that its tokens count once."""
+    """A turn that was not complete keeps its id, so that its tokens count once."""
     log = claude_log(tmp_path)
     log.ask("My name is Alice")
     store = MemoryStore()
@@ -141,7 +141,7 @@ def test_grown_log_adds_turns_and_replaces_the_last(tmp_path: Path) -> None:
 
 
 def test_what_was_done_here_stays(tmp_path: Path) -> None:
-    """A conversation that was changed here is left alone, and told; a title that was set here stays."""
+    """A conversation that was changed in the store is left alone and reported; a title set in the store stays."""
     log = claude_log(tmp_path)
     log.ask("One")
     log.ask("Two")
@@ -159,7 +159,7 @@ def test_what_was_done_here_stays(tmp_path: Path) -> None:
 
 
 def test_turns_that_the_source_no_longer_has_stay(tmp_path: Path) -> None:
-    """A file that was shortened adds its new turns, and takes none away."""
+    """A shortened file adds its new turns, and removes none."""
     log = claude_log(tmp_path)
     for text in ("One", "Two", "Three"):
         log.ask(text)
@@ -172,7 +172,7 @@ def test_turns_that_the_source_no_longer_has_stay(tmp_path: Path) -> None:
 
 
 def test_own_conversations_are_never_overwritten(tmp_path: Path) -> None:
-    """A conversation of ours with the same id is skipped, and told; a prefix of ids makes room."""
+    """If another conversation has the id, the import skips and reports it; ``id_prefix`` avoids that."""
     log = claude_log(tmp_path)
     log.ask("One")
     store = MemoryStore()
@@ -184,7 +184,7 @@ def test_own_conversations_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_narrowed_store_takes_its_own_user(tmp_path: Path) -> None:
-    """A narrowed store owns what the source gives to nobody, and another user's conversation stays hidden."""
+    """Its user owns conversations without a recorded user, and conversations of other users stay hidden."""
     log = claude_log(tmp_path)
     log.ask("One")
     store = MemoryStore()
@@ -262,7 +262,7 @@ def test_tool_output_is_kept_cut_or_dropped(tmp_path: Path, how: Any, kept: int)
 
 
 def test_own_prices_take_precedence(tmp_path: Path) -> None:
-    """They are marked as yours; a cost that the source recorded wins over both."""
+    """They are marked as ``yours``; a recorded cost takes precedence over them and the list."""
     log = claude_log(tmp_path)
     log.ask("One")
     log.answer("1", model="mine")
@@ -342,7 +342,7 @@ class TestClaudeCode:
         assert state.token_count == 330
 
     def test_compaction_is_a_summary(self, tmp_path: Path) -> None:
-        """The message that carries it is not one of the user, and the conversation goes on."""
+        """The message that contains it is not a user message, and the conversation continues."""
         log = claude_log(tmp_path)
         log.ask("One")
         log.answer("1")
@@ -526,7 +526,7 @@ class TestCodex:
         assert (turn.user_text, turn.text, turn.usage.unknown, turn.created_at) == ("One", "1", True, START)
 
     def test_priority_tier_has_no_known_price(self, tmp_path: Path) -> None:
-        """An unknown price rather than a wrong one."""
+        """Its price is unknown."""
         path = codex_log(
             tmp_path / "rollout-d.jsonl",
             ("turn_context", {"model": "gpt-5-codex"}),
@@ -574,10 +574,10 @@ class TestLlm:
 
 
 class TestUnreadable:
-    """Sources that nobody can read, and arguments that nobody understands."""
+    """Unsupported sources, and invalid arguments."""
 
     def test_other_files_are_named(self, tmp_path: Path) -> None:
-        """The error says what is understood, and what was found."""
+        """The error says what was found, and what is supported."""
         (tmp_path / "a.txt").write_text("hello", "utf-8")
         with pytest.raises(ImportSourceError, match=r"contains no conversations, only 1 of \.txt\. import_chats reads"):
             import_chats(tmp_path, MemoryStore())
@@ -601,7 +601,7 @@ class TestUnreadable:
             import_chats(path, MemoryStore())
 
     def test_own_exports_have_their_own_import(self, tmp_path: Path) -> None:
-        """The error names it."""
+        """The error names the function to use."""
         export_store(MemoryStore(), tmp_path / "store.jsonl")
         with pytest.raises(ImportSourceError, match=r"read it with import_store\(path, store\)"):
             import_chats(tmp_path / "store.jsonl", MemoryStore())

@@ -1,4 +1,4 @@
-"""Truncated, garbled, huge and hostile files end in a line of the report or a clear error, and stop nothing else."""
+"""Truncated, garbled, huge, and hostile files cause a row in the report or a clear error, and stop nothing else."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_strange_values_of_a_rollout_never_raise(tmp_path: Path, payload: dict[s
 
 
 def test_half_a_last_line_is_not_lost(tmp_path: Path) -> None:
-    """It is told, and read when it is complete."""
+    """It is reported, and read once it is complete."""
     log = claude_log(tmp_path)
     log.ask("One")
     log.ask("Two")
@@ -103,7 +103,7 @@ def test_half_a_last_line_is_not_lost(tmp_path: Path) -> None:
 
 
 def test_line_of_100_megabytes_is_told(tmp_path: Path) -> None:
-    """It is not decoded, and what follows it is read."""
+    """It is reported but not decoded, and the lines after it are read."""
     log = claude_log(tmp_path)
     log.ask("One")
     directory = log.write()
@@ -142,7 +142,7 @@ def test_deep_json_is_told(tmp_path: Path) -> None:
 
 
 def test_ids_like_paths_are_only_ids(tmp_path: Path) -> None:
-    """They name no file, and one that is too long or blank is told."""
+    """They do not name files, and ids that are too long or blank are reported."""
     folder = tmp_path / "files" / "conv-a"
     folder.mkdir(parents=True)
     message = '{"role": "user", "content": "Hi"}\n'
@@ -155,7 +155,7 @@ def test_ids_like_paths_are_only_ids(tmp_path: Path) -> None:
 
 
 def test_half_of_a_character_and_huge_numbers_are_cleaned(tmp_path: Path) -> None:
-    """Lone surrogates become U+FFFD, and absurd counts are none."""
+    """Lone surrogates become U+FFFD, and absurd counts become 0."""
     log = claude_log(tmp_path)
     log.ask("half \ud83d of it")
     log.answer("1", usage={"input_tokens": 10**30, "output_tokens": -5})
@@ -166,7 +166,7 @@ def test_half_of_a_character_and_huge_numbers_are_cleaned(tmp_path: Path) -> Non
 
 
 def test_one_broken_file_does_not_stop_the_others(tmp_path: Path) -> None:
-    """It has a row of its own."""
+    """It has a row in the report."""
     shutil.copy(DATA / "llm" / "logs-0.27.db", tmp_path / "whole.db")
     data = (tmp_path / "whole.db").read_bytes()
     (tmp_path / "broken.db").write_bytes(data[:5000] + b"\xff" * 2000 + data[7000:])
@@ -178,7 +178,7 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_damaged_row_of_a_database_stops_only_its_conversation(tmp_path: Path) -> None:
-    """It is told with the id of the conversation."""
+    """It is reported with the id of the conversation."""
     path = shutil.copy(DATA / "llm" / "logs-0.27.db", tmp_path / "logs.db")
     with sqlite3.connect(path) as database:
         database.execute(
@@ -191,7 +191,7 @@ def test_damaged_row_of_a_database_stops_only_its_conversation(tmp_path: Path) -
 
 
 def test_database_in_wal_mode_is_read_with_its_newest_rows(tmp_path: Path) -> None:
-    """They are in the file beside it, and nothing is written there."""
+    """They are in the ``-wal`` file, and nothing is written there."""
     path = tmp_path / "logs.db"
     shutil.copy(DATA / "llm" / "logs-0.27.db", path)
     writer = sqlite3.connect(path)

@@ -88,7 +88,7 @@ def test_half_migrated_conversation_recovers_more_than_go(service: redis.Redis) 
 
 @pytest.mark.parametrize("conversation_id", list(LOADED["files"]))
 def test_files_equal_what_go_loads(conversation_id: str) -> None:
-    """Ids with slashes are nested folders; an empty conversation is told, not made."""
+    """Ids with slashes are nested folders; an empty conversation is counted but not created."""
     store = MemoryStore()
     report = import_chats(DATA / "promptkit" / "files", store)
     assert report.left_out["conversations without messages"] == 1
@@ -155,7 +155,7 @@ def test_files_stay_as_they_were() -> None:
 
 
 def test_second_run_writes_nothing(service: redis.Redis) -> None:
-    """The server tells nothing of what changed, so everything is read and compared."""
+    """The server does not report changes, so everything is read and compared."""
     store = MemoryStore()
     import_chats(service, store)
     before = {head.conversation_id: head.revision for head in store.list()}
@@ -196,7 +196,7 @@ def test_server_that_does_not_answer_is_named() -> None:
 
 
 def test_damaged_keys_stop_nothing(service: redis.Redis) -> None:
-    """A key of another type, broken JSON, and parts without a state are told; the rest is imported."""
+    """A key of another type, broken JSON, and parts without a state are reported; the rest is imported."""
     start = "promptkit:conversation:"
     service.set(f"{start}broken:meta", "{")
     service.rpush(f"{start}broken:messages", "{", '{"role": "user", "content": "Hi"}', '{"role": 5}')
@@ -220,7 +220,7 @@ def test_damaged_keys_stop_nothing(service: redis.Redis) -> None:
 
 
 def test_cost_per_user(service: redis.Redis) -> None:
-    """The question that is asked first."""
+    """``usage_df`` has the cost by user."""
     store = MemoryStore()
     import_chats(service, store)
     usage = usage_df(store, by=["source", "user_id"]).set_index("user_id")

@@ -1,4 +1,4 @@
-"""Spending outlives deletion: what deleted turns cost stays in the usage, without ids and without text."""
+"""Spending outlives deletion: the cost of deleted turns stays in the usage, without ids and text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def statuses(store: StateStore, **filters: Any) -> dict[str, int]:
 
 
 class TestDeletion:
-    """Whatever deletes a conversation, its amounts stay."""
+    """Amounts stay after every kind of deletion."""
 
     @pytest.mark.parametrize(
         "delete",
@@ -188,7 +188,7 @@ class TestStoredAgain:
 
     @pytest.mark.parametrize("way", ["create", "set", "append", "append to another"])
     def test_any_way_counts_once(self, store: StateStore, clock: Clock, way: str) -> None:
-        """Under another id, too, and with newer turns beside it."""
+        """This includes another id, and newer turns in the same conversation."""
         clock.pass_s(1)
         turn, newer = said("x"), said("newer", created_at=START + DAY)
         store.append("a", turn)
@@ -440,7 +440,7 @@ class TestViews:
         assert statuses(kept, conversation_id="a") == {"current": 1}
 
     def test_charts_and_dashboard_have_rows_of_their_own(self, kept: MemoryStore) -> None:
-        """They name what is no longer stored, and a click on it opens nothing."""
+        """They label turns that are not stored any more, and a click on them opens nothing."""
         legend = plot_cost(kept, by=["day", "status"]).axes[0].get_legend()
         labels = [] if legend is None else [each.get_text().strip() for each in legend.get_texts()]
         assert sorted(labels) == ["current", "kept"]

@@ -295,13 +295,13 @@ class TestCleanup:
 
 
 def touch(touched: list[str], name: str, *_: object) -> dict[int, bytes]:
-    """Note that rows of turns were used."""
+    """Record that rows of turns were used."""
     touched.append(name)
     return {}
 
 
 def interrupt(_: object) -> None:
-    """Do what Ctrl-C does."""
+    """Interrupt, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""A person's day at random: cells and notebooks are edited, copied, renamed, stripped, and run, in two kernels.
+"""A random day of work: cells and notebooks are edited, copied, renamed, stripped, and run, in two kernels.
 
 Whatever happens, no request carries what the notebook did not say, no cell loses its turn to another one, and a
 notebook that did not change costs nothing when it is run again.
@@ -139,7 +139,7 @@ class Day:
         return notebook
 
     def words(self) -> str:
-        """Return what nobody has said yet."""
+        """Return words that no cell has used yet."""
         self.written += 1
         return f"words {self.written}"
 
@@ -242,7 +242,7 @@ class Day:
         notebook.path.write_text(json.dumps(saved))
 
     def step(self, verb: str, at: int, more: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one branch a verb
-        """Do one thing."""
+        """Do one random action."""
         notebook = self.notebook
         cells = notebook.cells
         cell = cells[at % len(cells)]
@@ -321,7 +321,7 @@ class Day:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 7), st.integers(0, 7)), min_size=5, max_size=30))
 def test_a_day(steps: list[Step], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing leaks, nothing is replaced by another cell, and what did not change is free."""
+    """Nothing leaks, no cell replaces the turn of another, and unchanged cells are free."""
     folder = tmp_path / str(uuid.uuid4())
     folder.mkdir()
     with monkeypatch.context() as patch:

@@ -148,7 +148,7 @@ def test_a_renamed_notebook_goes_on_and_its_old_name_is_free(home: Path, work: P
 
 
 def test_a_copy_goes_its_own_way(home: Path, work: Path, server: ChatServer) -> None:
-    """It is answered from its original's turns; what is edited in it is not seen in the original."""
+    """It replays the turns of its original; its edits do not appear in the original."""
     with ran(work / "a.ipynb") as original:
         shutil.copy(work / "a.ipynb", work / "a-Copy1.ipynb")
         (before,) = heads(home)
@@ -174,7 +174,7 @@ def test_a_copy_goes_its_own_way(home: Path, work: Path, server: ChatServer) -> 
 
 
 def test_a_renamed_folder_a_link_and_collaboration(home: Path, work: Path, server: ChatServer) -> None:
-    """Whatever leads to the notebook, its conversation is the same one."""
+    """The notebook has the same conversation under each of these paths."""
     (work / "old").mkdir()
     ran(work / "old" / "eda.ipynb").shut_down()
     (work / "old").rename(work / "new")
@@ -229,7 +229,7 @@ def test_a_text_notebook_that_is_opened_again(home: Path, work: Path, server: Ch
 
 
 def test_the_old_format_keeps_no_ids(home: Path, work: Path, server: ChatServer) -> None:
-    """JupyterLab makes up new ids whenever it opens such a notebook."""
+    """JupyterLab generates new ids whenever it opens such a notebook."""
     ran(work / "eda.ipynb", minor=4).shut_down()
     for _ in range(2):
         with costs(server, 0), FrontEnd.opened(work / "eda.ipynb") as notebook:
@@ -370,7 +370,7 @@ def test_one_of_two_equal_cells(work: Path, server: ChatServer) -> None:
 
 
 def test_outputs_cleared_and_renamed(home: Path, work: Path, server: ChatServer) -> None:
-    """Nothing proves which notebook it was: it starts anew, and is answered from what was asked before."""
+    """It cannot be identified, so it starts a new conversation, and replays the answers to earlier requests."""
     with ran(work / "eda.ipynb") as notebook:
         for cell in notebook.cells:
             cell.outputs = []
@@ -394,7 +394,7 @@ def test_all_cells_replaced(home: Path, work: Path, server: ChatServer) -> None:
 
 
 def test_a_cell_inserted_in_the_middle_says_so(work: Path, server: ChatServer) -> None:
-    """It is said at the end; the receipt tells how many turns come before it although they are below."""
+    """Its turn is added at the end; the receipt says how many turns of cells below come before it."""
     with ran(work / "eda.ipynb") as notebook:
         notebook.cells.insert(1, Cell("%%chat\nin between"))
         notebook.save()
@@ -443,7 +443,7 @@ def test_a_message_that_was_just_typed_is_asked(work: Path, server: ChatServer) 
 
 
 def test_conversations_of_the_first_version_are_found(home: Path, work: Path, server: ChatServer) -> None:
-    """They have the id of the path and note nothing; nothing is asked again, and the notebook may then be renamed."""
+    """Their ids come from the path, without a note; nothing is asked again, and the notebook may then be renamed."""
     path = work / "eda.ipynb"
     ran(path).shut_down()
     (head,) = heads(home)

@@ -1,4 +1,4 @@
-"""Which conversation belongs to a notebook: rules over what the kernel knows, the file shows, and the store holds."""
+"""The conversation of a notebook, by its kernel, its saved file, and the store."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_running_cell_is_part_of_the_notebook() -> None:
 
 
 def test_a_copy_has_an_original_that_still_shows_it() -> None:
-    """If the noted file has other cells now, the notebook was moved."""
+    """If the recorded file has other cells now, the notebook was moved."""
     copied = saved(0, 1, 2, mark="eda")
     assert found(RENAMED, copied, conversation(), others={NOTE.path: saved(0, 1, 2)}) == "copy of eda"
     assert found(RENAMED, copied, conversation(), others={NOTE.path: saved(0)}) == "eda"

@@ -1,4 +1,4 @@
-"""Patterns of packs: they mean what they mean in Python, and never take long."""
+"""Patterns of packs have the same meaning as in Python, and are matched in bounded time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_pattern_means_what_it_means_in_python(pattern: str, text: str) -> None:
 
 @pytest.mark.parametrize("pattern", CATASTROPHIC)
 def test_catastrophic_pattern_takes_no_time(pattern: str) -> None:
-    """Python's engine would take longer than the universe exists."""
+    """Python's engine would practically never end."""
     for text in ("a" * 5000 + "b!", "x" * 5000, "a " * 2500 + "!"):
         assert is_found(pattern, text) in {True, False}
 

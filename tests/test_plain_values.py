@@ -1,4 +1,4 @@
-"""Values that are almost Python's own, such as those of NumPy and pandas, are taken everywhere and become plain."""
+"""Values of NumPy and pandas, and subclasses of ``str``, are accepted everywhere and become built-in types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Tag(str):
-    """A text like that of an HTML parser: it formats, shows, and compares as it likes."""
+    """A text like that of an HTML parser, with its own formatting, repr, and comparison."""
 
     __slots__ = ()
 
@@ -161,7 +161,7 @@ def test_ids_of_almost_plain_texts() -> None:
 
 
 def test_what_is_not_a_count_is_refused() -> None:
-    """As before: a fraction is not rounded, and true is not 1."""
+    """A fraction is not rounded, and ``True`` is not 1."""
     manager = ConversationManager(OpenAIProvider("m"), MemoryStore())
     wrong_ones: list[Any] = [NUMBER(2.5), np.bool_(True), True, "7"]  # noqa: FBT003 - its constructor
     for wrong in wrong_ones:

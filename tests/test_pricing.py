@@ -278,7 +278,7 @@ def test_versions_and_names_of_vendors_keep_the_price(model: str, base_url: str 
 
 @pytest.mark.parametrize("name", ["ollama", "lmstudio", "vllm", "llamacpp"])
 def test_local_server_sells_nothing(name: str) -> None:
-    """Any model of it is unknown to the list, whatever its name; the user's own price counts."""
+    """None of its models has a list price, under any name; the user's own price is used."""
     provider = OpenAIProvider.of_vendor(name, "gpt-4o-mini", prices={"mine": (0, 0)})
     assert provider.price("gpt-4o-mini", Usage(1000, 500), AT) == CallCost(None, None)
     assert provider.price("mine", Usage(1000, 500), AT) == CallCost(Decimal(0), "yours")

@@ -24,7 +24,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
-    """A cluster for all tests of this module; each uses prefixes of its own."""
+    """A cluster for all tests of this module; each test uses its own prefixes."""
     with RedisClusterServers(tmp_path_factory.mktemp("cluster")) as started:
         yield started
 
@@ -64,7 +64,7 @@ def test_client_of_a_wrong_node_is_an_error_that_says_what_to_give(cluster: Redi
 
 @pytest.mark.parametrize("kind", ["url", "client"])
 def test_open_store_follows_its_slot(cluster: RedisClusterServers, kind: str) -> None:
-    """When another node takes over, calls go on there; nothing is lost, and nothing is stored twice."""
+    """When another node takes over, calls continue there; nothing is lost, and nothing is stored twice."""
     prefix = f"moving-{kind}:"
     with closing(cluster.client()) as client:
         given = client if kind == "client" else None
@@ -110,7 +110,7 @@ def test_eight_processes_lose_nothing(cluster: RedisClusterServers) -> None:
 
 
 def append_ten(port: int, name: str) -> None:
-    """Append ten turns to one conversation, in a process of its own."""
+    """Append ten turns to one conversation, in a separate process."""
     client = redis.RedisCluster(host="127.0.0.1", port=port) if int(name) % 2 else None
     with RedisStore(f"redis://127.0.0.1:{port}/0", client=client, prefix="many:") as store:
         for number in range(10):

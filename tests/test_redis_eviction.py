@@ -130,7 +130,7 @@ class TestPolicies:
             assert store.append("a", said("three")).turn_count == 3
 
     def test_changed_setting_is_noticed(self, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By a store that is open, too, once its last look is older than a second."""
+        """Open stores notice it, too, once their last check is older than a second."""
         with RedisStore(server.url) as store:
             store.append("a", said("three"))
             set_policy(server, "allkeys-lru")
@@ -145,7 +145,7 @@ class TestNumbers:
     """The numbers that turns are stored under."""
 
     def test_they_are_not_counted(self, server: RedisServer) -> None:
-        """A server without any memory of them gives out new ones: two stores share no key but lists."""
+        """A server that lost them gives out new ones: two stores share no keys except lists."""
         seen = set()
         for _ in range(3):
             with RedisStore(server.url) as store:
@@ -167,7 +167,7 @@ class TestNumbers:
 
 
 class TestEvicted:
-    """What a server evicted while nobody looked."""
+    """Conversations that were evicted in part."""
 
     @pytest.mark.parametrize("kind", ["h", "a", "t", "i"])
     def test_half_evicted_conversation_is_damaged(self, server: RedisServer, tmp_path: Path, kind: str) -> None:
@@ -266,7 +266,7 @@ def keys_of_a(server: RedisServer, kind: str) -> list[bytes]:
 
 
 def test_charge_is_refused_too(server: RedisServer) -> None:
-    """An append that would enter a cost enters none."""
+    """An append with a charge does not charge anything."""
     set_policy(server, "allkeys-lru")
     with RedisStore(server.url) as store:
         with pytest.raises(StoreUnavailableError, match="allkeys-lru"):

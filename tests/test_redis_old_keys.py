@@ -112,7 +112,7 @@ class TestAllRights:
             store.create(ConversationState("empty"))
 
     def test_ledger_goes_on(self, server: RedisServer, store: RedisStore) -> None:
-        """What was spent counts, and moves when more is spent."""
+        """Earlier spending counts, and is moved with the next charge."""
         scopes = sorted(name[2:] for name in names(server, OLD) if name.startswith("l:"))
         before = [store.spending(scope).spent for scope in scopes]
         assert any(before)
@@ -192,7 +192,7 @@ class TestLimitedToThePrefix:
 
 
 def append_five(url: str) -> None:
-    """Append five turns to a conversation, in a process of its own."""
+    """Append five turns to a conversation, in a separate process."""
     with RedisStore(url, prefix="team:") as store:
         for number in range(5):
             store.append("history", said(f"{number}"))

@@ -1,4 +1,4 @@
-"""Users of a Redis server who may do little can use a store, and errors name the right that they lack."""
+"""Users of a Redis server with few rights can use a store, and errors name missing rights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_scripts_are_not_needed(server: RedisServer) -> None:
 
 
 def test_right_to_keys_is_named(server: RedisServer) -> None:
-    """The error is not about the password, and says how to grant what is missing."""
+    """The error is not about the password, and says how to grant the missing right."""
     url = server.url_of_user("limited", *LEAST, "+info")
     with pytest.raises(StoreUnavailableError) as caught:
         RedisStore(url, prefix="others:")

@@ -97,7 +97,7 @@ def test_export_writes_through_a_link(conv: Conversation, tmp_path: Path, name: 
 
 
 def test_link_to_itself_is_refused(conv: Conversation, tmp_path: Path) -> None:
-    """With the words of the system."""
+    """The error has the message of the system."""
     link = tmp_path / "chat.json"
     link.symlink_to(link)
     with pytest.raises(StoreUnavailableError, match=r"cannot be written: Too many levels of symbolic links"):
@@ -106,7 +106,7 @@ def test_link_to_itself_is_refused(conv: Conversation, tmp_path: Path) -> None:
 
 
 def test_home_is_expanded(conv: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every path that is taken."""
+    """This holds for every path argument."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert [conv.export(f"~/chat{suffix}") for suffix in (".json", ".md", ".html")] == [

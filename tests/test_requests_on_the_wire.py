@@ -1,4 +1,4 @@
-"""Requests that a server can take: whatever came back before, and whatever the model's template refuses."""
+"""Requests are valid for strict servers, after any answer, and for any chat template."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ANSWERS: dict[str, Reply] = {
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_conversation_is_never_blocked(chat_server: ChatServer, rules: str, name: str) -> None:
-    """Whatever came back in a turn, a strict server accepts the next one."""
+    """After any answer, a strict server accepts the next request."""
     refused = strict(chat_server, RULES[rules], status=422, replies=[Reply(text="Hello."), ANSWERS[name]])
     conv = opened(chat_server)
     conv.send("Hi")
@@ -94,7 +94,7 @@ def test_conversation_is_never_blocked(chat_server: ChatServer, rules: str, name
 def test_any_sequence_of_answers_is_followed_by_another_turn(
     chat_server: ChatServer, names: list[str], rules: str
 ) -> None:
-    """Also if the user stops answers, and whatever was summarized or truncated in between."""
+    """This includes stopped answers, and summaries and truncation in between."""
     replies = [ANSWERS.get(name, Reply(text="One two three")) for name in names]
     refused = strict(chat_server, RULES[rules], status=422, replies=replies)
     conv = opened(chat_server)
@@ -139,7 +139,7 @@ def test_turns_of_any_origin_make_requests_that_strict_servers_take(
 
 
 def test_rules_of_strict_servers_refuse_what_they_are_for() -> None:
-    """A strict server that accepted everything would prove nothing."""
+    """Each rule refuses an invalid request."""
     user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
     system, empty = {"role": "system", "content": "S"}, {"role": "assistant", "content": ""}
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "abcdefgh1"}]}
@@ -201,7 +201,7 @@ NO_SYSTEM_ROLE = {
 
 @pytest.mark.parametrize("name", NO_SYSTEM_ROLE)
 def test_system_prompt_is_folded_if_the_model_has_no_system_role(chat_server: ChatServer, name: str) -> None:
-    """It begins the first message of the user; that is said once, and remembered for this model alone."""
+    """It is put in front of the first user message; this is reported once, and remembered for this model only."""
     status, words = NO_SYSTEM_ROLE[name]
     metadata = {"raw": '{"error": {"message": "System role not supported"}}', "provider_name": "Gemma"}
     error = {"message": words, **({"metadata": metadata} if name.startswith("OpenRouter") else {})}
@@ -403,7 +403,7 @@ def test_answered_tool_calls_are_sent(chat_server: ChatServer) -> None:
 
 
 def test_turns_without_text_are_in_no_summary(chat_server: ChatServer) -> None:
-    """Their empty lines say nothing."""
+    """Empty turns are not sent to be summarized."""
     conv = opened(chat_server, prompt=None)
     chat_server.reply(ANSWERS["nothing"], Reply(text="Fine."), Reply(text="They met."))
     conv.send("Hi"), conv.send("And now?")

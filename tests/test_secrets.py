@@ -1,4 +1,4 @@
-"""Keys and passwords are found nowhere: outputs, tracebacks, stores, logs, copies, and pickles."""
+"""Keys and passwords never appear in outputs, tracebacks, stores, logs, copies, or pickles."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TestBehind:
 
     @pytest.mark.parametrize("behind_s", [HOUR, 2 * DAY])
     def test_live_conversation_is_not_cleaned_up(self, store: StateStore, clock: Clock, behind_s: float) -> None:
-        """It was just written to, by a machine that dates it earlier."""
+        """It was just written by a machine with a slow clock."""
         store.append("a", said("one"))
         clock.pass_s(-behind_s)
         with warnings.catch_warnings():
@@ -115,7 +115,7 @@ class TestAhead:
         assert store.cleanup(2 * DAY) == ("a",)
 
     def test_dry_run_notes_nothing(self, store: StateStore, clock: Clock) -> None:
-        """It changes nothing, as ever."""
+        """A dry run changes nothing."""
         clock.pass_s(YEAR)
         store.append("a", said("one"))
         clock.pass_s(-YEAR)
@@ -139,7 +139,7 @@ class TestAhead:
             store.append("a", said("three"))
 
     def test_it_is_reported_once(self, store: StateStore, clock: Clock) -> None:
-        """By each handle and for each conversation."""
+        """Each handle reports each conversation once."""
         clock.pass_s(YEAR)
         store.append("a", said("one"))
         clock.pass_s(-YEAR)

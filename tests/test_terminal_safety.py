@@ -1,4 +1,4 @@
-"""No text of ours carries escape sequences or bidirectional overrides, whoever wrote the names and texts in it."""
+"""Text output contains no escape sequences or bidirectional overrides from names and texts."""
 
 from __future__ import annotations
 

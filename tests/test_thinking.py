@@ -1,4 +1,4 @@
-"""What a model thinks before it answers: read from every server, shown folded, and never part of the text."""
+"""A model's thinking: read from every server, shown folded, and never part of the text."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_time_and_tokens_of_thinking(conv: Conversation, chat_server: ChatServer
 
 
 def test_replay_has_the_thinking_of_then(conv: Conversation, chat_server: ChatServer) -> None:
-    """A stored answer is shown with its thinking, and the time it took."""
+    """A replayed answer is shown with its recorded thinking and time."""
     chat_server.reply(streamed({"reasoning": THOUGHT}, {"content": "42."}))
     first, again = conv.send("6 times 7?"), conv.rerun(0, replay="auto")
     assert again.replayed
@@ -193,7 +193,7 @@ def test_replay_has_the_thinking_of_then(conv: Conversation, chat_server: ChatSe
 
 
 def test_interrupted_thinking_is_estimated_as_output(conv: Conversation, chat_server: ChatServer) -> None:
-    """What was thought before Ctrl-C is billed as output."""
+    """Thinking before Ctrl-C is billed as output."""
     chat_server.reply(Reply(chunks=[chunk({"reasoning": "word " * 20}), chunk({"content": "One"}), STOP]))
     stream = conv.stream("Hi")
     next(stream)
@@ -256,7 +256,7 @@ def test_old_summaries_are_sent_without_thinking(old: Conversation, chat_server:
 
 
 def test_old_turns_stay_as_they_are(old: Conversation) -> None:
-    """Stored and hashed with their text as it was, so nothing becomes stale."""
+    """Their stored text and hashes do not change, so nothing becomes stale."""
     before = [*context_hashes_of(old.turns)]
     assert old.turns[0].messages[1].content == OLD
     assert before == [*context_hashes_of([Turn(messages=(Message("user", "6 times 7?"), Message("assistant", OLD)))])]

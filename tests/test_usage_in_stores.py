@@ -1,4 +1,4 @@
-"""Usage and where a cost comes from, as stores keep them and views show them, beside those of earlier versions."""
+"""Usage and sources of costs in stores and views, also those of earlier versions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def format_of(store: StateStore, conversation_id: str) -> int:
 
 @pytest.mark.parametrize("turn", [NEW, UNKNOWN], ids=["written", "unknown"])
 def test_only_what_is_new_makes_a_newer_format(store: StateStore, turn: Turn) -> None:
-    """So an earlier version refuses that conversation, which it would lose something of, and no other one."""
+    """An earlier version then refuses only conversations that it would damage."""
     store.append("old", OLD)
     store.append("appended", OLD)
     store.append("appended", turn)
@@ -73,7 +73,7 @@ def test_usage_is_read_back(store: StateStore) -> None:
 
 
 def test_line_of_an_ordinary_turn_is_as_before() -> None:
-    """Nothing is written for what a usage does not say."""
+    """Fields that are not set are not written."""
     assert json.loads(encode_turn(Turn(messages=SAID, usage=Usage(8, 2))))["usage"] == {
         "input_tokens": 8,
         "output_tokens": 2,

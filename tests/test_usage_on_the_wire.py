@@ -1,4 +1,4 @@
-"""What servers report as usage and cost, byte for byte, and what it has to cost by the documentation of each vendor.
+"""Usage and cost as servers report them, byte for byte, and the correct cost by each vendor's documentation.
 
 Each body was seen in a vendor's documentation or in a public bug report. The prices are those of the vendor at that
 time, in dollars per million tokens, and every expected cost was computed by hand from both.
@@ -36,7 +36,7 @@ def says(text: str = "", finish_reason: str | None = None, **fields: Any) -> dic
 
 @dataclass(frozen=True)
 class Body:
-    """What one server sends, and what it means. ``chunks`` replace the usual two, and the usage in the last one."""
+    """The reply of one server, and its meaning. ``chunks`` replace the usual two, and the usage in the last one."""
 
     vendor: str
     usage: dict[str, Any]
@@ -466,7 +466,7 @@ def test_absurd_cost_is_not_used(chat_server: ChatServer, absurd: str) -> None:
 
 
 def test_absurd_detail_does_no_harm(chat_server: ChatServer) -> None:
-    """Cached tokens that cannot be true are none; more than the input are all of it."""
+    """Implausible cached tokens count as 0; more than the input count as all of it."""
     for cached, means in ((-7, 0), (2**64, 0), (5000, 1000)):
         usage = tokens(1000, 500, prompt_tokens_details={"cached_tokens": cached})
         body = Body("", usage, Usage(1000, 500, cached_tokens=means), GPT_4O, "")

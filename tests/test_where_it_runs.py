@@ -1,4 +1,4 @@
-"""Where people run it: containers without a home, other processes, threads that end, terminals without Unicode."""
+"""Environments: containers without a home, other processes, threads that end, terminals without Unicode."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class TestHome:
 
 
 class TestThreads:
-    """Threads have connections of their own."""
+    """Each thread has its own connection."""
 
     def test_connection_is_closed_with_its_thread(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """And by it, so that Python 3.13 does not warn."""
@@ -165,7 +165,7 @@ class TestThreads:
 
 
 class TestTerminals:
-    """Text output survives an encoding without our marks."""
+    """Text output works in an encoding that lacks our symbols."""
 
     def test_everything_can_be_printed_in_latin_1(self, tmp_path: Path) -> None:
         """Marks have plain forms, and other characters are shown by their code."""
@@ -198,7 +198,7 @@ for each in (conv, conv.history(versions=True), conv.tree(), conv.context(), con
 
 @pytest.mark.parametrize("indentation", ["    ", ""])
 def test_help_lists_the_columns(indentation: str) -> None:
-    """Whether the docstring is indented, or not any more, as in Python 3.13."""
+    """With and without indentation, which Python 3.13 removes from docstrings."""
 
     def view() -> None: ...
 

@@ -88,7 +88,7 @@ def first_line(notebook: LabNotebook) -> str:
 
 
 def files(notebook: LabNotebook, call: str) -> None:
-    """Do something with files, as the file browser does."""
+    """Change files through the server, as the file browser does."""
     notebook._evaluate(f"() => jupyterapp.serviceManager.contents.{call}")
 
 
@@ -114,7 +114,7 @@ def test_a_renamed_and_moved_notebook(
 def test_a_duplicated_notebook(
     lab: LabServer, page: Page, server: ChatServer, heads: Callable[[str], list[Head]]
 ) -> None:
-    """The copy is free, and goes its own way; the original stays as it was."""
+    """The copy runs for free and continues in its own conversation; the original does not change."""
     opened(lab, page, server, "a.ipynb")
     (before,) = heads("a:")
     page.evaluate("() => jupyterapp.serviceManager.contents.copy('a.ipynb', '')")
@@ -136,7 +136,7 @@ def test_a_duplicated_notebook(
 def test_a_notebook_of_format_4_4(
     lab: LabServer, page: Page, server: ChatServer, heads: Callable[[str], list[Head]]
 ) -> None:
-    """JupyterLab makes up new ids whenever it opens the notebook, and never saves them."""
+    """JupyterLab generates new ids whenever it opens the notebook, and never saves them."""
     notebook = opened(lab, page, server, "old.ipynb")
     saved = json.loads(notebook.path.read_text("utf-8"))
     for cell in saved["cells"]:

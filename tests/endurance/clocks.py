@@ -42,7 +42,7 @@ def open_store(address: str, ttl_s: float | None) -> StateStore:
 
 
 def serve(address: str, ttl_s: float) -> None:
-    """Be a machine: write turns as told by lines of input, and answer what is seen, until the input ends."""
+    """Act as a machine: write turns for lines of input, and answer with what is stored, until the input ends."""
     warnings.simplefilter("ignore")
     with open_store(address, ttl_s) as store:
         for line in sys.stdin:
@@ -57,10 +57,10 @@ def serve(address: str, ttl_s: float) -> None:
 
 
 class Machine:
-    """A process with a clock of its own."""
+    """A process with its own clock."""
 
     def __init__(self, offset: str, address: str, ttl_s: float) -> None:
-        """Start it; the offset of its clock is in the words of ``faketime``."""
+        """Start it; the offset of its clock is given in the syntax of ``faketime``."""
         command = [require_program("faketime"), "-f", offset, sys.executable, __file__, address, str(ttl_s)]
         root = Path(__file__).parents[2]
         path = os.pathsep.join([str(root), str(root / "tests")])

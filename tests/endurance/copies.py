@@ -29,7 +29,7 @@ PRICE = Decimal("0.001")
 
 
 def write(directory: Path, name: str, stop: Event) -> None:
-    """Append numbered turns to a conversation of its own and to one that all share, and change a large value."""
+    """Append numbered turns to a separate conversation and to a shared one, and change a large value."""
     with DiskStore(directory) as store:
         number = 0
         while not stop.is_set():

@@ -43,7 +43,7 @@ def write(open_store: Callable[[], StateStore], journal: Path, name: str, verb: 
 
 @dataclass(slots=True)
 class Paid:
-    """What was ever paid in one conversation, by turn and by summary, and which turns may have been dropped."""
+    """All payments of one conversation, by turn and by summary, and the turns that may have been dropped."""
 
     turns: dict[str, Decimal] = field(default_factory=dict)
     summaries: dict[str, Decimal] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Checker:
         self.maybe_open = 0
 
     def enter(self, store: StateStore, name: str, journal: Path) -> Entry | None:
-        """Enter what a writer did; return what it was doing when it died, which is finished or found out here."""
+        """Record what a writer did; return the call in which it died, after repeating it or checking its outcome."""
         done, begun = read_journal(journal)
         for entry in done:
             self._enter(entry, name)
@@ -87,7 +87,7 @@ class Checker:
         self._expect(self.open <= reserved <= most, f"{reserved} reserved, not {self.open} to {most}")
 
     def check_usage(self, store: StateStore) -> None:
-        """Compare what people report with all turns and summaries ever paid, those of deleted conversations too."""
+        """Compare the usage by user with all turns and summaries ever paid, including deleted conversations."""
         found = float(usage_df(store).cost_usd.sum())
         self._expect(abs(found - float(self.paid)) < NANO_USD, f"usage_df says {found}, {self.paid} was paid")
 
@@ -107,7 +107,7 @@ class Checker:
         self._report.expect(true=true, otherwise=otherwise)
 
     def _happened(self, store: StateStore, begun: Entry, name: str) -> bool:
-        """Do again what can be done again; of the rest, look whether it was done."""
+        """Repeat the calls that can be repeated; for the others, check whether they took effect."""
         there = {each: each in store.conversation_ids() for each in begun.names}  # type: ignore[attr-defined]  # of ours
         if begun.verb in {"append", "replace", "settle"}:
             repeat(store, begun, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Report:
-    """The figures of one long run, and what it found to be wrong: nothing, if all is well."""
+    """The figures of one long run, and the violations that it found."""
 
     name: str
     figures: dict[str, object] = field(default_factory=dict)

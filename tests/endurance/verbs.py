@@ -52,10 +52,10 @@ def paid_turn(key: str, usd: str) -> Turn:
 
 
 class Writer:
-    """Calls verbs on conversations of its own, and appends to one that it shares with the others."""
+    """Calls verbs on its own conversations, and appends to one that it shares with the others."""
 
     def __init__(self, store: StateStore, journal: Path, name: str, seed: int) -> None:
-        """Write to this store and this journal, under a name that no other writer has."""
+        """Write to this store and this journal, under a unique name."""
         self.store = store
         self.name = name
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -155,7 +155,7 @@ class Writer:
         self._do(Entry("cleanup", (old,)), lambda: self.store.cleanup(timedelta(days=3650)))
 
     def reserve_and_settle(self, _conversation: str) -> None:
-        """Reserve money, and settle what was spent of it."""
+        """Reserve an amount, and settle a part of it."""
         usd, scopes = self._price(), scopes_of(self.name)
         reserved: list[Reservation] = []
 
@@ -217,7 +217,7 @@ def charge_of(name: str, usd: str) -> Charge:
 
 
 def repeat(store: StateStore, entry: Entry, name: str) -> None:
-    """Do what can be done again without being done twice."""
+    """Repeat a call that has no further effect if it succeeded already."""
     (conversation,) = entry.names or ("",)
     if entry.verb == "append":
         user = "everyone" if conversation == SHARED else name
@@ -230,7 +230,7 @@ def repeat(store: StateStore, entry: Entry, name: str) -> None:
 
 
 def read_journal(path: Path) -> tuple[list[Entry], Entry | None]:
-    """Return what was acknowledged, and what was not when the writer died."""
+    """Return the acknowledged calls, and the one that was not acknowledged when the writer died."""
     done: list[Entry] = []
     begun: Entry | None = None
     for line in path.read_bytes().splitlines() if path.exists() else ():
