@@ -88,10 +88,10 @@ class ChatMagics(Magics):
 
         Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
         of charge (--fresh asks again). The conversation continues after a kernel restart: %chat_history shows it,
-        %chat_new starts another one, %chat_setup chooses the provider. Options of %chat come first: %chat -m gpt-4o Why?
-        sends "Why?", and %chat -- --words sends "--words". {{ name }} becomes the value of a variable, {{ df.shape }}
-        and {{ rows[0] }} work, too; single braces, dollar signs and backslashes are sent as typed, and with --raw
-        everything is.
+        %chat_new starts another one, %chat_setup chooses the provider. Options of %chat come first: %chat -m gpt-4o
+        Why? sends "Why?", and %chat -- --words sends "--words". {{ name }} becomes the value of a variable;
+        {{ df.shape }} and {{ rows[0] }} work, too. Single braces, dollar signs and backslashes are sent as typed, and
+        with --raw everything is.
         """
         if cell is None:
             args, text = split_options(self.chat, line)

@@ -226,7 +226,7 @@ class Table:
         self._uncounted += not counts
 
     def swap(self, row: Row, previous: bytes, new: Row, low: disk_cache.Key, high: disk_cache.Key) -> bool:
-        """Write one row and add a new one, if the first has its previous value and no ``low <= key < high`` the new tag.
+        """Write one row and add a new one, if the first is unchanged and no ``low <= key < high`` has the new tag.
 
         Return whether that was the case; if not, nothing was changed.
         """

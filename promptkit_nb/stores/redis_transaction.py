@@ -101,7 +101,7 @@ class Transactions:
         self._status = ServerStatus(self.where)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:  # noqa: ARG002 - it makes no difference here
-        """Run the work, and run it again whenever someone else wrote what it had read."""
+        """Run the work, and run it again whenever another client wrote keys that it had read."""
         moves, until = 0, time.monotonic() + self._timeout_s
         while True:
             self._check_open()

@@ -32,7 +32,7 @@ class RowEdits(RowErasure):
 
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
-        """Put a turn in the place of another, which is kept as a previous version."""
+        """Replace a turn; the previous one is kept as a version."""
         conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         self._check_charge(charge)
@@ -65,7 +65,7 @@ class RowEdits(RowErasure):
 
     @writing
     def restore(self, conversation_id: str, version_or_branch: Turn | Branch | str) -> Head:
-        """Bring back a previous version or a branch, given as a value or by its id; what it displaces is kept."""
+        """Restore a previous version or a branch, given as a value or by its id; what it replaces is kept."""
         conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         wanted = getattr(version_or_branch, "id", version_or_branch)

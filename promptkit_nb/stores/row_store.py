@@ -92,7 +92,7 @@ class RowStore(RowEdits, StateStore):
 
     @writing
     def set(self, state: ConversationState, *, expected_revision: int | None = None) -> Head:
-        """Write the state exactly as it is given, replacing what is stored."""
+        """Write exactly this state, replacing the stored one."""
         state, lines = checks.checked_state(state)
         state = self._as_stored(state)
         check_own_user(self.user_id, state.user_id)
@@ -215,7 +215,7 @@ class RowStore(RowEdits, StateStore):
             self._keep_amounts([kept])
 
     def spending(self, scope: str) -> ledger.Account:
-        """Return what was spent and is reserved in a scope of the ledger."""
+        """Return the spent and reserved amounts in a scope of the ledger."""
         (scope,) = self._checked_scopes([scope])
         (stored,) = self.backend.run(partial(self.backend.accounts, [scope]), write=False)
         return ledger.account_of(stored)
