@@ -261,7 +261,7 @@ class TestConversations:
         assert demo.run("%chat_new plans").stdout == "started 'plans'\n"
         assert demo.run("%chat_new plans").stdout == (
             "ConversationExistsError: The conversation 'plans' exists already: choose another id, "
-            "or go on in it with %chat_use plans\n"
+            "or continue it with %chat_use plans\n"
         )
 
     def test_new_without_an_id_makes_one(self, demo: Notebook) -> None:

@@ -444,7 +444,7 @@ class RowAccess:
         previous: Record | None = None,
         lines: Mapping[str, bytes] = NO_LINES,
     ) -> CachedConversation:
-        """Write a whole conversation with the expiry of the ``previous`` record; ``lines`` has known lines by turn id."""
+        """Write a whole conversation with the expiry of a ``previous`` record; ``lines`` are known lines by turn id."""
         record, frame, turns = rows_of(state, self.backend.next_cid(), revision)
         if previous is not None:
             record = structs.replace(record, expires_at=previous.expires_at, ttl_s=previous.ttl_s)
