@@ -126,7 +126,7 @@ def test_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, base_url: str) -> 
     assert isinstance(error, ProviderUnavailableError)
     assert str(error) == (
         "models.example cannot be reached ([Errno 111] Connection refused). The request uses the proxy "
-        f"http://127.0.0.1:9 of {scheme}_PROXY: correct it, or set NO_PROXY=models.example."
+        f"http://127.0.0.1:9 from {scheme}_PROXY: correct it, or set NO_PROXY=models.example."
     )
 
 
@@ -142,8 +142,8 @@ def test_refusal_of_a_proxy_is_not_the_keys(
     assert isinstance(error, ProviderUnavailableError)
     assert str(error) == (
         f"models.example answered with HTTP {status}: the page 'Access denied'. This answer came from the proxy "
-        f"http://127.0.0.1:{chat_server.port} of HTTP_PROXY, not of the server: correct HTTP_PROXY and HTTPS_PROXY, or "
-        "set NO_PROXY=models.example."
+        f"http://127.0.0.1:{chat_server.port} of HTTP_PROXY, not from the server: correct HTTP_PROXY and HTTPS_PROXY, "
+        "or set NO_PROXY=models.example."
     )
 
 
