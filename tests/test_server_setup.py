@@ -59,7 +59,7 @@ def test_azure_has_the_users_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
     assert OpenAIProvider.of_vendor("azure", "m").base_url == "https://mine.openai.azure.com/openai/v1"
     monkeypatch.delenv("AZURE_OPENAI_ENDPOINT")
-    with pytest.raises(InvalidArgumentError, match="set AZURE_OPENAI_ENDPOINT, or give your resource's"):
+    with pytest.raises(InvalidArgumentError, match="set AZURE_OPENAI_ENDPOINT, or give that of your resource"):
         OpenAIProvider.of_vendor("azure", "m")
 
 
