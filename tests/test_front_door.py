@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import inspect
 import pkgutil
@@ -17,7 +18,7 @@ import promptkit_nb
 from promptkit_nb import Conversation, ConversationManager, StateStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PUBLIC = [
@@ -164,6 +165,13 @@ def test_heavy_libraries_wait_until_they_are_used() -> None:
     """Importing the classes loads no library; an OpenAIProvider loads only its client, in the background."""
     run = subprocess.run([sys.executable, "-c", IMPORT_MOST], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n['openai']\n"
+
+
+@pytest.fixture(autouse=True)
+def builtins_as_before() -> Iterator[None]:
+    """Examples set ``_``, for which IPython would no longer set its own."""
+    yield
+    vars(builtins).pop("_", None)
 
 
 def test_package_example_runs() -> None:

@@ -165,9 +165,8 @@ class TestMagics:
 
     def test_import_reports_and_lists(self, notebook: Notebook, tmp_path: Path) -> None:
         """The report is shown; the conversations are listed only with ``--all``, with their titles."""
-        shown = notebook.run("%chat_import projects")
-        assert shown.error is None
-        assert "2 created · 1 damaged · 4 new turns" in notebook.shell.user_ns["_"].__repr__()
+        shown = notebook.run("report = %chat_import projects\nprint(report)")
+        assert "2 created · 1 damaged · 4 new turns" in shown.stdout
         assert "claude-code" not in str(notebook.run("print(%chat_list)").stdout)
         listed = notebook.run("everything = %chat_list --all\nprint(everything)").stdout
         assert "List files and explore" in listed

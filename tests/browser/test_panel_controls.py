@@ -45,8 +45,9 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text=CODE), Reply(text="second"), Reply(text="again"), Reply(text="changed"))
     panel.say("show **me**")
-    panel.log.get_by_text("print").wait_for()
+    panel.log.get_by_text("print").first.wait_for()
     wait(panel.is_idle)
+    assert panel.log.get_by_text("print").count() == 1
     for button, text in (("Copy code", "print('<b>')\n"), ("Copy", "show **me**")):
         panel.button(button).first.click()
         wait(lambda text=text: copied(page) == text)  # type: ignore[misc]  # bound to each text
