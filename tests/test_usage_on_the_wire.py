@@ -81,6 +81,7 @@ FREE = Price(0, 0)
 
 MOONSHOT_USAGE = tokens(1336, 31, cached_tokens=1280, prompt_tokens_details={"cached_tokens": 1280})
 GROQ_USAGE = {"queue_time": 0.075, "prompt_time": 0.006, **tokens(23, 19)}
+LLAMA_CPP = {"cache_n": 236, "prompt_n": 1, "prompt_ms": 30.958, "predicted_n": 35, "predicted_ms": 661.064}
 BYOK = {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.0360795}}
 LITELLM = {
     "prompt_tokens_details": {"cached_tokens": 66360, "cache_creation_tokens": 32435},
@@ -374,6 +375,22 @@ BODIES = [
             says(finish_reason="stop") | {"usage": tokens(16, 3)},
             chunk(usage=tokens(16, 3)),
         ],
+    ),
+    Body(
+        "llama.cpp, among its timings",
+        {},
+        Usage(237, 35, cached_tokens=236),
+        Price(1, 2, cached_input=0.5),
+        "0.000189",
+        chunks=[says("Fine."), says(finish_reason="stop") | {"timings": LLAMA_CPP}],
+    ),
+    Body(
+        "llama.cpp, usage beside its timings",
+        {},
+        Usage(237, 35, cached_tokens=236),
+        Price(1, 2, cached_input=0.5),
+        "0.000189",
+        chunks=[says("Fine."), says(finish_reason="stop"), chunk(usage=tokens(237, 35), timings=LLAMA_CPP)],
     ),
     Body(
         "the whole usage in the first chunk",

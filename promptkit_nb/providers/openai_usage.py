@@ -25,8 +25,8 @@ Path = tuple[str, ...]
 _PROMPT = ("prompt_tokens_details", "prompt_token_details", "input_tokens_details")
 _OUTPUT = ("completion_tokens_details", "completion_token_details", "output_tokens_details")
 _NAMES: dict[str, tuple[Path, ...]] = {
-    "input": (("prompt_tokens",), ("input_tokens",), ("inputTokens",)),
-    "output": (("completion_tokens",), ("output_tokens",), ("outputTokens",)),
+    "input": (("prompt_tokens",), ("input_tokens",), ("inputTokens",), ("prompt_n",)),
+    "output": (("completion_tokens",), ("output_tokens",), ("outputTokens",), ("predicted_n",)),
     "total": (("total_tokens",), ("totalTokens",)),
     "cached": (
         *((details, "cached_tokens") for details in _PROMPT),
@@ -35,6 +35,7 @@ _NAMES: dict[str, tuple[Path, ...]] = {
         ("num_cached_tokens",),  # Mistral
         ("cache_read_input_tokens",),  # Anthropic, and gateways to it
         ("cacheReadInputTokens",),  # Bedrock
+        ("cache_n",),  # llama.cpp, among its timings
     ),
     "written": (
         *((details, "cache_write_tokens") for details in _PROMPT),  # OpenAI, OpenRouter
@@ -52,6 +53,7 @@ _NAMES: dict[str, tuple[Path, ...]] = {
 _BESIDE_INPUT = (
     *("cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
     *("cacheReadInputTokens", "cacheWriteInputTokens"),  # Bedrock
+    "cache_n",  # llama.cpp
 )
 """Field names of servers that count cached and written input separately from the input."""
 
@@ -162,6 +164,9 @@ def _usages_in(chunk: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
         usage = holder.get("usage")
         if isinstance(usage, dict):
             yield usage
+    timings = chunk.get("timings")
+    if isinstance(timings, dict) and "cache_n" in timings:  # older versions of llama.cpp do not tell cached input
+        yield timings
 
 
 def _choices_in(chunk: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
