@@ -354,6 +354,7 @@ class TestLongConversations:
                 conv.restore(conv.branches()[-1])
             found, stored = conv.snapshot(), Snapshot.of(store.get(conv.id))
             assert found == stored
+            assert found.context_hashes[: len(found.state.turns) + 1] == stored.context_hashes
             assert replace(found.state, revision=0) == replace(stored.state, revision=0)
 
     def test_store_of_your_own_is_rewritten(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,10 +32,13 @@ UNDONE = "undone"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state as it was read; ``context_hashes[i]`` is the hash of the first ``i`` turns."""
+    """A state as it was read; ``context_hashes[i]`` is the hash of the first ``i`` turns.
+
+    There may be further ones, of turns that were archived since: to copy all others would take longer than an undo.
+    """
 
     state: ConversationState
-    context_hashes: tuple[str, ...]
+    context_hashes: tuple[str, ...] = field(compare=False)
 
     @classmethod
     def of(cls, state: ConversationState) -> Snapshot:
@@ -52,7 +55,8 @@ class Snapshot:
             return self
         turns = (*self.state.turns, turn)
         state = replace(self.state, turns=turns, updated_at=head.updated_at, revision=head.revision)
-        return Snapshot(state, (*self.context_hashes, chain_of([turn], self.context_hashes[-1])))
+        hashes = self.context_hashes[: len(turns)]
+        return Snapshot(state, (*hashes, chain_of([turn], hashes[-1])))
 
     def after_archiving(self, start: int, branch_id: str, head: Head) -> Snapshot:
         """Return the snapshot with the turns from ``start`` moved to a branch; unchanged if another process wrote."""
@@ -74,7 +78,7 @@ class Snapshot:
             revision=head.revision,
             context_hash=state.context_hash if start else None,
         )
-        return Snapshot(changed, self.context_hashes[: start + 1]) if start else Snapshot.of(changed)
+        return Snapshot(changed, self.context_hashes) if start else Snapshot.of(changed)
 
     def with_settings(self, settings: Settings, system_prompt: str | None, head: Head) -> Snapshot:
         """Return the snapshot with these settings; unchanged if another process wrote."""
@@ -163,7 +167,7 @@ class Snapshot:
     def _hash_before_branch(self, branch: Branch) -> str | None:
         """Return the hash of the turns before a branch; turns removed from the front since are on other branches."""
         if branch.start > 0:
-            return self.context_hashes[branch.start] if branch.start < len(self.context_hashes) else None
+            return self.context_hashes[branch.start] if branch.start <= len(self.state.turns) else None
         if branch.start == 0 or branch.kind == "head":
             return branch.context_hash or ""
         for head in self._heads:
