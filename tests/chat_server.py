@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from responses_format import named_event, response_events, response_object
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
@@ -157,14 +159,16 @@ class _RequestHandler(BaseHTTPRequestHandler):
         request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(raw))
         reply = self.server.chat.reply_to(request)
         time.sleep(reply.delay_s)
-        if not self.path.partition("?")[0].endswith("/chat/completions"):
+        path = self.path.partition("?")[0]
+        if not path.endswith(("/chat/completions", "/responses")):
             self._send_body(404, b'{"error": {"message": "no such path"}}', "application/json", {})
         elif reply.body is not None:
             self._send_body(reply.status, reply.body, reply.content_type or "text/html", reply.headers)
         elif request.body.get("stream"):
             self._send_events(reply, request.body)
         else:
-            body = json.dumps(completion(reply, request.body)).encode()
+            whole = response_object if path.endswith("/responses") else completion
+            body = json.dumps(whole(reply, request.body)).encode()
             self._send_body(reply.status, body, "application/json", reply.headers)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
@@ -187,7 +191,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
         self._head(reply.status, "text/event-stream", reply.headers)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        events = [_event(chunk) for chunk in (reply.chunks if reply.chunks is not None else chunks(reply, asked))]
+        make, encode = (response_events, named_event) if "input" in asked else (chunks, _event)
+        events = [encode(chunk) for chunk in (reply.chunks if reply.chunks is not None else make(reply, asked))]
         events = events if reply.no_done else [*events, _event("[DONE]")]
         for number, event in enumerate(events):
             if number == reply.cut_after:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from math import inf
@@ -42,7 +42,7 @@ from promptkit_nb.providers.openai_client import (
     RetryPolicy,
     start_importing_client,
 )
-from promptkit_nb.providers.openai_request import RequestFormat, encode_request
+from promptkit_nb.providers.openai_request import CHAT_PATH, RESPONSES_PATH, RequestFormat, encode_request
 from promptkit_nb.secret import Secret
 from promptkit_nb.text.near_names import similar_names
 
@@ -63,6 +63,9 @@ _NEW_LIMIT_HOSTS = ("api.openai.com", ".azure.com")
 _COST_HEADER = "x-litellm-response-cost"
 _OUTPUT_WEIGHT = 5  # in most price lists, an output token costs about as much as this many input tokens
 
+_responses_only: set[tuple[str, str, bool]] = set()
+"""What servers offer at ``/v1/responses`` only: base URL, model, and whether that is so with tools."""
+
 _reported_rates: dict[tuple[str, str], Decimal] = {}
 """The highest reported costs, by base URL and model, in dollars per input token."""
 
@@ -78,7 +81,8 @@ class OpenAIProvider:
         timeout: How long to wait for the next byte, in seconds.
         max_retries: How often a request is retried after a temporary failure.
         prices: Your own prices by model name: ``Price(…)``, or dollars per million input and output tokens.
-        dialect: ``"chat"`` uses OpenAI's chat completions; ``"auto"`` uses what the server supports.
+        dialect: ``"chat"`` uses OpenAI's chat completions, ``"responses"`` its ``/v1/responses``, and ``"auto"`` chat
+            completions until the server says that a model needs the other one, which is remembered.
         headers: Additional headers of each request; values of headers that carry secrets are hidden like the key.
 
     Raises ``InvalidArgumentError`` for an invalid value. A missing key raises ``AuthenticationError`` at the first call
@@ -108,6 +112,7 @@ class OpenAIProvider:
         hidden, is_default = hidden_headers(headers), base_url is None
         address = Secret.of(base_url)
         api_key = headers = base_url = None  # tracebacks may show arguments, and a URL may contain a key
+        self.dialect = _checked_dialect(dialect)
         self._set_up("openai", model, Secret(default_base_url("openai")) if is_default else address)
         if not is_text:
             raise InvalidArgumentError("api_key is not text; give a string, or leave it out.")
@@ -116,7 +121,6 @@ class OpenAIProvider:
         self.timeout_s = _checked_timeout(timeout)
         self.prices = _checked_prices(prices)
         self.retries = RetryPolicy(_checked_retries(max_retries))
-        self.dialect = _checked_dialect(dialect)
         start_importing_client()
 
     @classmethod
@@ -158,8 +162,13 @@ class OpenAIProvider:
         self.model = str.__str__(model or os.environ.get("PROMPTKIT_MODEL") or default_model)
         read = base_url_of(address)
         self.base_url, self._query, self.repair = read.url, read.query, read.repair
-        self._format = RequestFormat("max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens")
+        self._format = RequestFormat(
+            "max_completion_tokens" if self._host.endswith(_NEW_LIMIT_HOSTS) else "max_tokens",
+            path=RESPONSES_PATH if self.dialect == "responses" else CHAT_PATH,
+            may_switch=self.dialect == "auto",
+        )
         self._formats: dict[str, RequestFormat] = {}  # the accepted format of each model
+        self._tool_formats: dict[str, RequestFormat] = {}  # and of its requests with tools
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 
@@ -191,7 +200,15 @@ class OpenAIProvider:
                 f"No model is chosen for {self.name}: %chat_models lists its models, and %chat_setup --model NAME "
                 "chooses one."
             )
-        yield from self._answer(self._connect(), request, self._formats.get(request.model, self._format))
+        yield from self._answer(self._connect(), request, self._format_for(request))
+
+    def _format_for(self, request: ChatRequest) -> RequestFormat:
+        """Return the format that the model accepted before; requests with tools may need another path."""
+        plain = self._formats.get(request.model, self._format)
+        learned = self._tool_formats.get(request.model, plain) if request.tools else plain
+        if learned.may_switch and (self.base_url, request.model, bool(request.tools)) in _responses_only:
+            return replace(learned, path=RESPONSES_PATH)
+        return learned
 
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
         """Return the cost of the usage at that time, by ``prices``, else by the price list.
@@ -265,7 +282,8 @@ class OpenAIProvider:
     ) -> Generator[StreamEvent, None, None]:
         """Send the request and yield the answer. If the stream is empty, send it once more without streaming."""
         reply, request_format = yield from self._send(connection, request, request_format)
-        parser = AnswerParser(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
+        kind = _parser_of(request_format)
+        parser = kind(connection.errors, request, header_cost=reply.headers.get(_COST_HEADER))
         with closing(reply):
             try:
                 for event in parser.events(connection.iter_bytes(reply)):
@@ -279,8 +297,11 @@ class OpenAIProvider:
     def _learned(self, completion: Completion, request: ChatRequest, request_format: RequestFormat) -> Completion:
         """Remember the format that the model accepted, and report once if it has no system role."""
         completion = self._noted(completion, request)
-        previous = self._formats.get(request.model, self._format)
-        self._formats[request.model] = request_format
+        previous = self._format_for(request)
+        formats = self._tool_formats if request.tools else self._formats
+        formats[request.model] = request_format
+        if request_format.path != self._format.path:
+            _responses_only.add((self.base_url, request.model, bool(request.tools)))
         if request_format.has_system_role or not previous.has_system_role:
             return completion
         said = f"{request.model} has no system role: the system prompt is sent with the first user message."
@@ -292,7 +313,8 @@ class OpenAIProvider:
         """Send the request, with retries; return the reply, before its body is read, and the accepted format."""
         retry = 0
         while True:
-            reply = connection.post(encode_request(request, request_format), request)
+            encode = _encoder_of(request_format)
+            reply = connection.post(request_format.path, encode(request, request_format), request)
             if not isinstance(reply, FailedAttempt):
                 return reply, request_format
             adapted = request_format.adapted_to(reply.response)
@@ -323,6 +345,22 @@ class OpenAIProvider:
         return error
 
 
+def _parser_of(request_format: RequestFormat) -> type[AnswerParser]:
+    if request_format.path == CHAT_PATH:
+        return AnswerParser
+    from promptkit_nb.providers.responses_answer import ResponsesParser  # noqa: PLC0415 - imported when used
+
+    return ResponsesParser
+
+
+def _encoder_of(request_format: RequestFormat) -> Callable[[ChatRequest, RequestFormat], bytes]:
+    if request_format.path == CHAT_PATH:
+        return encode_request
+    from promptkit_nb.providers.responses_request import encode_responses_request  # noqa: PLC0415 - as above
+
+    return encode_responses_request
+
+
 def _checked_timeout(timeout_s: float) -> float:
     timeout_s = plain(timeout_s)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < inf:
@@ -346,8 +384,6 @@ def _checked_prices(prices: Mapping[str, Price | tuple[float, float]] | None) ->
 
 
 def _checked_dialect(dialect: Dialect) -> Dialect:
-    if dialect == "responses":
-        raise InvalidArgumentError('dialect="responses" is not available yet: use "auto" or "chat".')
     if dialect not in get_args(Dialect):
-        raise InvalidArgumentError(f'dialect={dialect!r:.40} is unknown: use "auto" or "chat".')
+        raise InvalidArgumentError(f'dialect={dialect!r:.40} is unknown: use "auto", "chat" or "responses".')
     return dialect

@@ -67,14 +67,21 @@ class _TextBuffer:
 
 
 @dataclass(slots=True)
-class _PartialToolCall:
+class PartialToolCall:
+    """A tool call whose arguments are still arriving."""
+
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
     vendor_fields: dict[str, object] = field(default_factory=dict)
 
+    def add_arguments(self, arguments: object) -> None:
+        """Add a piece of the arguments, which some servers send as an object."""
+        self.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
+
     def whole(self) -> ToolCall:
+        """Return the call; without an id, it gets one that is not unique."""
         arguments = without_lone_surrogates(self.arguments)
         return ToolCall(id=self.id or f"call_{self.index}", name=self.name, arguments=arguments or "{}")
 
@@ -91,7 +98,7 @@ class AnswerParser:
         self._reasoning = _TextBuffer(errors.hider(""))
         self._splitter = ThinkingSplitter()
         self._texts: list[str] = []
-        self._calls: list[_PartialToolCall] = []
+        self._calls: list[PartialToolCall] = []
         self._finish_reason = ""
         self._vendor_reasons: list[str] = []
         self._reported = ReportedUsage(header_cost=header_cost)
@@ -234,26 +241,33 @@ class AnswerParser:
             calls = [call for call in self._calls if call.index == index][-1:]
         call = next((call for call in calls if not (call_id and call.id) or call_id == call.id), None)
         if call is None:
-            call = _PartialToolCall(index if isinstance(index, int) else len(self._calls))
+            call = PartialToolCall(index if isinstance(index, int) else len(self._calls))
             self._calls.append(call)
         function = _mapping(delta.get("function"))
         call.id = call.id or call_id
         call.name = call.name or _text(function.get("name"))
         call.vendor_fields.update({name: value for name, value in delta.items() if name not in _CALL_FIELDS})
-        arguments = function.get("arguments")
-        call.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
+        call.add_arguments(function.get("arguments"))
 
     def _completion(self) -> Completion:
-        calls = sorted(self._calls, key=lambda call: call.index)
         return Completion(
             model=self._answering_model or self._request.model,
             finish_reason=self._decisive_reason or UNKNOWN,
             usage=self._reported.usage,
             cost_usd=self._reported.cost_usd,
             warnings=self._warnings(),
-            tool_calls=tuple(call.whole() for call in calls),
-            round_state=[call.vendor_fields for call in calls] if any(call.vendor_fields for call in calls) else None,
+            tool_calls=tuple(call.whole() for call in self._ordered_calls),
+            round_state=self._round_state(),
         )
+
+    def _round_state(self) -> object:
+        """Return the vendor's own fields of the tool calls, if there are any, which some servers want back."""
+        fields = [call.vendor_fields for call in self._ordered_calls]
+        return fields if any(fields) else None
+
+    @property
+    def _ordered_calls(self) -> list[PartialToolCall]:
+        return sorted(self._calls, key=lambda call: call.index)
 
     def _warnings(self) -> tuple[str, ...]:
         """Return a warning for each kind of implausible figure."""

@@ -196,15 +196,15 @@ class Connection:
         """Whether this process was forked since: on the inherited sockets it would read its parent's answers."""
         return self._process_id != os.getpid()
 
-    def post(self, body: bytes, request: ChatRequest) -> httpx2.Response | FailedAttempt:
-        """Send a chat request; return the reply, its body not read yet, or the failed attempt."""
+    def post(self, path: str, body: bytes, request: ChatRequest) -> httpx2.Response | FailedAttempt:
+        """Send a chat request to this path; return the reply, its body not read yet, or the failed attempt."""
         import httpx2  # noqa: PLC0415 - it comes with the client
         import openai  # noqa: PLC0415 - imported already, with the client
 
         try:
             # With cast_to=Response the client returns the response itself, though its types say Stream.
             reply = self._client.post(
-                "/chat/completions",
+                path,
                 cast_to=httpx2.Response,
                 content=body,
                 stream=True,

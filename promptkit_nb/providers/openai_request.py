@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.providers.openai_errors import ErrorResponse
 
+Path = Literal["/chat/completions", "/responses"]
+CHAT_PATH: Path = "/chat/completions"
+RESPONSES_PATH: Path = "/responses"
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
 _LIMIT_NAMES: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 _RESERVED = ("messages", "model", "stream")
 _REJECTED = frozenset({400, 422})
+_NOT_FOUND = 404
 _REJECTED_BY_TEMPLATE = frozenset({403, 404, 500, 501})  # some servers report a failing chat template this way
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _UNSUPPORTED = re.compile(
@@ -43,6 +47,9 @@ _NO_STREAM = re.compile(
     r"|\bstream\b[^.]{0,10}(?:does not|doesn't) support|(?:not|n't) support[^.]{0,20}\bstream",
     re.IGNORECASE,
 )
+# Errors if a model is offered at the other path only, with tools or at all.
+_ONLY_RESPONSES = re.compile(r"v1/responses\b|responses (?:api|endpoint)", re.IGNORECASE)
+_NO_ENCRYPTED = re.compile(r"encrypted|\binclude\b", re.IGNORECASE)
 # Errors if a chat template has no system role. Some templates only say that user and assistant must alternate.
 _NO_SYSTEM = re.compile(
     r"system (?:role|message|prompt)s?\b[^.]{0,30}(?:not |un)(?:supported|allowed|available)|roles? must alternate"
@@ -63,6 +70,9 @@ class RequestFormat:
     has_system_role: bool = True
     has_tool_choice: bool = True
     sends_reasoning: bool = False
+    has_encrypted_reasoning: bool = True
+    path: Path = CHAT_PATH
+    may_switch: bool = False
 
     def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
         """Return the format to try next if the error rejects one of these, else ``None``.
@@ -80,10 +90,15 @@ class RequestFormat:
         is_rejected_by_template = is_rejected or response.status in _REJECTED_BY_TEMPLATE
         is_limit_rejected = is_rejected and self.limit_name in message and bool(_UNSUPPORTED.search(message))
         is_usage_rejected = is_rejected and ("stream_options" in message or "include_usage" in message)
+        is_encryption_rejected = is_rejected and self.path == RESPONSES_PATH and bool(_NO_ENCRYPTED.search(message))
+        is_elsewhere = (is_rejected or response.status == _NOT_FOUND) and bool(_ONLY_RESPONSES.search(message))
+        needs_responses = self.may_switch and is_elsewhere
         other_limit = _LIMIT_NAMES[1 - _LIMIT_NAMES.index(self.limit_name)]
         changes: tuple[tuple[bool, dict[str, Any]], ...] = (
             (is_rejected and "reasoning_content" in message, {"sends_reasoning": True}),
             (is_usage_rejected, {"has_stream_options": False}),
+            (needs_responses, {"path": RESPONSES_PATH}),
+            (is_encryption_rejected, {"has_encrypted_reasoning": False}),
             (is_rejected and "tool_choice" in message, {"has_tool_choice": False}),
             (is_limit_rejected and not self.is_limit_renamed, {"limit_name": other_limit, "is_limit_renamed": True}),
             (is_rejected_by_template and bool(_NO_SYSTEM.search(message)), {"has_system_role": False}),
@@ -102,7 +117,7 @@ def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes
 
     Raises ``InvalidArgumentError`` if parameters or tools are not JSON, or if a parameter is one that the request sets.
     """
-    head = _encode_options(_options(request, request_format))
+    head = encode_options(_options(request, request_format))
     messages = request.messages if request_format.has_system_role else fold_system_message(request.messages)
     encoded = [encode_message(message) for message in messages]
     if request.round_states:
@@ -209,7 +224,7 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
     return options | parameters
 
 
-def _encode_options(options: Mapping[str, object]) -> bytes:
+def encode_options(options: Mapping[str, object]) -> bytes:
     """Encode with ``json``, which rejects NaN; msgspec would send it as null."""
     try:
         return json.dumps(options, allow_nan=False, separators=(",", ":")).encode()
