@@ -495,6 +495,30 @@ class Conversation:
             estimator = token_estimator_for(settings.model, state.turns, settings.system_prompt)
             return make_summary(self._services, plan, estimator=estimator, max_tokens=settings.max_tokens)
 
+    def edit_reply(self, turn: Turn | str | int, text: str) -> Turn:
+        """Replace the answer of a turn by your own text, and return the turn; nothing is sent.
+
+        The model's answer is kept in ``versions(turn)``, and its cost in the totals; ``restore`` brings it back. Later
+        turns are stale until they are answered again. If the answer has this text already, nothing changes. ``turn`` is
+        one of ``turns``, its id or its position.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> _ = conv.send("My city is Lisbon")
+        >>> conv.edit_reply(0, "Noted.").text, len(conv.versions(0))
+        ('Noted.', 1)
+        """
+        check_text(text)
+        with self._sending:
+            snapshot = self._stored.refresh()
+            check_can_continue(snapshot.state)
+            former = snapshot.state.turns[snapshot.position_of(turn)]
+            if former.text == text:
+                return former
+            edited = former.with_answer(text, at=self._factory.clock())
+            self._stored.replace(former.id, edited, since=snapshot.state, charge=None)
+            return edited
+
     def clear(self) -> int:
         """Move all turns to a branch, and start over; return how many.
 

@@ -210,6 +210,25 @@ class Turn:
         """Whether the turn has tool calls."""
         return any(message.tool_calls or message.role == "tool" for message in self.messages)
 
+    def with_answer(self, text: str, *, at: datetime) -> Turn:
+        """Return a turn with the same question, in the same place, and an answer that costs nothing."""
+        questions = tuple(message for message in self.messages if message.role in {"system", "user"})
+        return Turn(
+            messages=(*questions, Message("assistant", text, timestamp=at)),
+            cost=Decimal(0),
+            finish_reason="stop",
+            created_at=at,
+            model=self.model,
+            provider=self.provider,
+            requested_model=self.requested_model,
+            cell_id=self.cell_id,
+            cell_call=self.cell_call,
+            cell_source=self.cell_source,
+            context_hash=self.context_hash,
+            replay_key=self.replay_key,
+            source=self.source,
+        )
+
     @property
     def first_cost(self) -> Decimal | None:
         """The original cost of the answer in US dollars; ``None`` if unknown."""

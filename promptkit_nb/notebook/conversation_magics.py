@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from IPython.core.magic import Magics, magics_class
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.magic_lines import HelpAsked, chat_line_magic, parse_id, parse_options
+from promptkit_nb.notebook.magic_lines import HelpAsked, chat_line_magic, fails_in_one_line, parse_id, parse_options
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -195,6 +195,27 @@ class ConversationMagics(Magics):
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
         conversation.restore(restored)
         _print_status(f"restored {restored!r}")
+
+    @no_var_expand
+    @line_cell_magic
+    @fails_in_one_line
+    def chat_edit(self, line: str, cell: str | None = None) -> None:
+        """Replace the answer of turn N by the text below: %%chat_edit N (%chat_tree shows the numbers).
+
+        Nothing is sent. The model's answer stays as a version, which %chat_restore brings back; later turns become
+        stale until their cells are run again.
+        """
+        number = self._id(line) or ""
+        conversation = self._active()
+        turn_count = 0 if conversation is None else len(conversation.turns)
+        if conversation is None or not (number.isdecimal() and 1 <= int(number) <= turn_count):
+            numbers = f"give 1 to {turn_count}, as %chat_tree shows them" if turn_count else "there is none yet"
+            raise InvalidArgumentError(f"{number!r} is not the number of a turn: {numbers}.")
+        if not (cell or "").strip():
+            raise InvalidArgumentError(f"Write the answer below the line: %%chat_edit {number}")
+        edited = conversation.edit_reply(int(number) - 1, (cell or "").strip("\n"))
+        kept = "; the former one is a version (%chat_tree)" if conversation.versions(edited) else ""
+        _print_status(f"turn {number} has this answer{kept}")
 
     @magic_arguments()
     @argument(

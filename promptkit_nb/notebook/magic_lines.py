@@ -36,11 +36,11 @@ _WORD = re.compile(
 )
 _VALUE = re.compile(rf"\s+({_VALUE_PATTERN})")
 _OTHER_EXPANSION = re.compile(r"\{(?P<braced>[A-Za-z_][^{}]*)\}|\$\{?(?P<dollar>[A-Za-z_]\w*)")
-_CHAT_CELL = re.compile(r"%%chat(?: (?P<options>.*))?\s*")
+_CHAT_CELL = re.compile(r"%%(?P<name>chat|chat_edit)(?: (?P<options>.*))?\s*")
 
 
 def chat_cell(lines: list[str]) -> list[str]:
-    r"""Turn a ``%%chat`` cell into a magic call with its body as typed; leave other cells alone.
+    r"""Turn a ``%%chat`` or ``%%chat_edit`` cell into a magic call with its body as typed; leave other cells alone.
 
     Otherwise, IPython would remove prompts such as ``>>>`` and the whitespace of blank lines from the body.
 
@@ -52,7 +52,7 @@ def chat_cell(lines: list[str]) -> list[str]:
     if match is None:
         return lines
     options, body = (match["options"] or "").strip(), "".join(lines[first + 1 :]) or "\n"  # IPython refuses ""
-    return [f"get_ipython().run_cell_magic('chat', {options!r}, {body!r})\n"]
+    return [f"get_ipython().run_cell_magic({match['name']!r}, {options!r}, {body!r})\n"]
 
 
 chat_cell.has_side_effects = True  # type: ignore[attr-defined]  # makes a terminal wait for the end of the cell
