@@ -134,14 +134,14 @@ def written(ran: CellResult) -> list[str]:
 
 
 def test_the_corrected_cell_is_put_below_once(cells: Day) -> None:
-    """Only the Python; run again without change, nothing is put; another answer says where the former is."""
+    """Only the Python; run again without change, nothing is put; another answer says where the previous is."""
     first = "Because:\n\n```python\ntotal = 1\n```\n\n```sh\nls\n```\n\n```json\n{}\n```"
     cells.server.reply(Reply(text=first), Reply(text=first.replace("= 1", "= 2")))
     assert written(cells.run("%chat_fix --code", cell_id="1fc1d2e3")) == ["total = 1"]
     assert written(cells.run("%chat_fix --code", cell_id="1fc1d2e3")) == []
     again = cells.run("%chat_fix --code --fresh", cell_id="1fc1d2e3")
     assert written(again) == ["total = 2"]
-    assert "the one below it has that of the former answer: delete it." in again.stdout
+    assert "the one below it has that of the previous answer: delete it." in again.stdout
     assert len(cells.asked) == 2
 
 

@@ -189,16 +189,16 @@ class ChatMagics(Magics):
 
         code = "\n\n".join(python_blocks(response.content))
         call = response.turn.cell_id or response.turn.cell_source, response.turn.cell_call
-        former = self._put.get(call)
+        previous = self._put.get(call)
         if not is_whole(response.finish_reason):
             print(f"The answer is not whole ({ending_words(response.finish_reason)}): no code was taken from it.")  # noqa: T201
         elif not code:
             print("There is no Python code in the answer.")  # noqa: T201 - a notebook's status line
-        elif not response.replayed and code != former:
+        elif not response.replayed and code != previous:
             self.session.shell.set_next_input(code)
             self._put[call] = code
-            if former is not None and can_update():  # no front end lets a kernel change another cell
-                print("The next cell has the new code; the one below it has that of the former answer: delete it.")  # noqa: T201
+            if previous is not None and can_update():  # no front end lets a kernel change another cell
+                print("The next cell has the new code; the one below it has that of the previous answer: delete it.")  # noqa: T201
 
     @no_var_expand
     @magic_arguments()
