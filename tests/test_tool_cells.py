@@ -148,7 +148,7 @@ def test_nobody_is_asked_in_a_batch_run(notebook: Kernel) -> None:
     """The call is refused, with the reason."""
     notebook.run(FUNCTIONS)
     result = notebook.run('%%chat --fresh --tools guarded\nPlease removes(name="b.csv")', allow_stdin=False)
-    assert "it needs approval, and nobody can be asked here" in result.last_bundle["text/plain"]
+    assert "it needs approval, but the user cannot be asked here" in result.last_bundle["text/plain"]
 
 
 def test_ctrl_c_stops_a_tool(notebook: Kernel) -> None:

@@ -1,4 +1,4 @@
-"""A turn in which the model may call functions: it is asked again with their results until it answers."""
+"""A turn with tools: the model is asked again with the results of its calls until it answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """An answer that called tools, which is paid: its messages, with the results, and what it used and cost."""
+    """An answer that called tools and was paid for: its messages, including results, and its usage and cost."""
 
     messages: tuple[Message, ...]
     usage: Usage
@@ -46,27 +46,27 @@ class Round:
 
 
 class ToolTurn(PendingTurn):
-    """A question whose answer may take several requests; each is reserved, and charged when it is answered.
+    """A question whose answer may take several requests; each is reserved, and charged once it is answered.
 
     The turn is stored once the model answers without calling tools, with the calls and results among its messages.
-    Until then nothing is stored; what was paid is in the ledger, and in ``usage_df`` if the turn fails.
+    Until then nothing is stored; payments are in the ledger, and in ``usage_df`` if the turn fails.
     """
 
     def __init__(
         self, services: ChatServices, snapshot: Snapshot, question: Message, options: CallOptions, toolbox: Toolbox
     ) -> None:
-        """Start with no round."""
+        """Start without rounds."""
         super().__init__(services, snapshot, question, options)
         self._rounds: list[Round] = []
         self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool)
-        self._is_asking = True  # false while tools run, when nothing that is not charged yet may be billed
+        self._is_asking = True  # false while tools run: no uncharged request may be billed then
         self._warnings = (*self._warnings, *toolbox.warnings)
 
     def next_round(self) -> bool:
-        """Run the tools that the model called, and build the request with their results; return false if none was.
+        """Run the tools that the model called, and build the request with the results; return False if it called none.
 
-        Raises ``ToolError`` if the model does not come to an end or its call was cut, ``BudgetExceededError`` if the
-        budget has no room for the next request, ``ContextWindowExceededError`` if the window has none.
+        Raises ``ToolError`` if the model does not stop calling tools or its call was cut, ``BudgetExceededError`` if
+        the next request exceeds the budget, ``ContextWindowExceededError`` if it exceeds the window.
         """
         with self._ending:
             received, completion = self.received, self.received.completion
@@ -88,7 +88,7 @@ class ToolTurn(PendingTurn):
         return True
 
     def _close_request(self, received: ReceivedAnswer, completion: Completion) -> None:
-        """Charge a request that called tools, and start to collect the next answer."""
+        """Charge a request whose answer called tools, and start collecting the next answer."""
         usage, price = super()._spent(self._services.clock())
         answer = Message(
             "assistant",
@@ -114,7 +114,7 @@ class ToolTurn(PendingTurn):
         self._rounds[-1] = replace(last, messages=(answer, *results))
 
     def _prepare_request(self) -> None:
-        """Build the request with the results: fewer turns of the history, if the window is limited, and reserved."""
+        """Build and reserve the request with the results; a limited window may leave out more turns of the history."""
         services, settings = self._services, self._settings
         estimator = token_estimator_for(settings.model, self._state.turns, settings.system_prompt)
         window = self._window
@@ -177,11 +177,11 @@ class ToolTurn(PendingTurn):
         return _sum_of(usages), _total(prices)
 
     def _charged_usd(self, turn: Turn) -> Decimal | None:
-        """Return the cost of the last request; the others were charged when they were answered."""
+        """Return the cost of the last request; the others are charged already."""
         return super()._spent(turn.created_at)[1].usd if self._rounds else turn.cost
 
     def _settle_unsent(self) -> None:
-        """Release what is reserved; what earlier requests of the turn cost stays paid."""
+        """Release the reservation; earlier requests of the turn stay charged."""
         if not self._rounds:
             super()._settle_unsent()
             return
@@ -195,7 +195,7 @@ class ToolTurn(PendingTurn):
         self._keep(super()._spent(self._services.clock())[1].usd if self._is_asking else Decimal(0))
 
     def _keep(self, last_usd: Decimal | None) -> None:
-        """Enter what a turn that is not stored used, and charge the last request: the others are charged."""
+        """Record the usage of a turn that is not stored, and charge its last request; others are charged already."""
         if self._call is None:
             return
         usage, price = self._spent(self._services.clock())

@@ -1,8 +1,8 @@
-"""Evaluating ``{{ expressions }}``: names, attributes, items, and calls that only read.
+"""Evaluates ``{{ expressions }}``: names, attributes, items, and calls that only read.
 
-A call is allowed if its object has exactly a type of ``METHODS``, and the method is listed there; or if it calls one of
-``BUILTINS``. Subclasses may override methods, so they are not allowed. A method that takes the name of another method
-as text (``agg``, ``apply``), evaluates text (``query``), changes its object, or writes files is not listed.
+A call is allowed if the exact type of its object and the method are listed in ``METHODS``, or if it calls one of
+``BUILTINS``. Subclasses may override methods, so they are not allowed. Methods are not listed if they take the name of
+another method as text (``agg``, ``apply``), evaluate text (``query``), change their object, or write files.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ METHODS = {
     "builtins.str": "upper() lower() title() strip()",
     "builtins.dict": "keys() values() items() get(key default)",
 }
-"""The methods that may be called, by the exact type of their object: parameters to give by position; by name only."""
+"""The allowed methods by exact type; parameters after the semicolon can only be given by name."""
 
 BUILTINS = {"len": 1, "sum": 1, "min": 1, "max": 1, "sorted": 1, "round": 2, "abs": 1, "any": 1, "all": 1}
-"""Builtin functions that may be called, and the most arguments."""
+"""The allowed built-in functions, and their maximum number of arguments."""
 
 _ATOMS = (str, int, float, complex, bool, type(None), bytes, Decimal, date, datetime, time, timedelta)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
@@ -81,22 +81,22 @@ _DEEPEST = 20
 
 
 class NotAllowedError(Exception):
-    """The expression is one that is not evaluated; its text says why."""
+    """The expression is not allowed; the text of the error says why."""
 
 
 class FailedError(Exception):
-    """Evaluating the expression raised the exception that is its cause."""
+    """Evaluating the expression raised an exception, which is the cause of this error."""
 
 
 class UnknownNameError(Exception):
-    """A name is not defined in the notebook; it is the text of the error."""
+    """A name is not defined in the notebook; the text of the error is the name."""
 
 
 def evaluate(node: ast.expr, namespace: Mapping[str, object]) -> Any:
     """Return the value of an expression.
 
-    Raises ``UnknownNameError`` for a name that is not defined, ``NotAllowedError`` for a call that is not listed, which
-    is not made, and ``FailedError`` if an attribute, an item, or a call fails.
+    Raises ``UnknownNameError`` for an undefined name, ``NotAllowedError`` for a call that is not listed, without making
+    it, and ``FailedError`` if an attribute, an item, or a call fails.
     """
     if isinstance(node, ast.Name):
         if node.id in namespace:
@@ -159,7 +159,7 @@ def _call(node: ast.Call, namespace: Mapping[str, object]) -> Any:
         owner = evaluate(node.func.value, namespace)
         name = node.func.attr
         _check_method(owner, name, len(node.args), keywords)
-        called = partial(getattr(type(owner), name), owner)  # not an attribute of this one object
+        called = partial(getattr(type(owner), name), owner)  # not an attribute of the instance
     elif isinstance(node.func, ast.Name):
         called = _function(node.func.id, namespace, len(node.args), keywords)
     else:
@@ -191,7 +191,7 @@ def _function(name: str, namespace: Mapping[str, object], count: int, keywords: 
     if name not in BUILTINS or namespace.get(name, getattr(builtins, name)) is not getattr(builtins, name):
         raise NotAllowedError(f"calls {name}(), which is not one of the calls that are allowed here")
     if not 1 <= count <= BUILTINS[name] or keywords:
-        raise NotAllowedError(f"calls {name}() with other arguments than are allowed here")
+        raise NotAllowedError(f"calls {name}() with arguments that are not allowed here")
     return getattr(builtins, name)
 
 
@@ -211,7 +211,7 @@ def _sized(node: ast.expr, namespace: Mapping[str, object]) -> Any:
 
 
 def _is_data(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is plain data, which runs no code of its own, unlike functions and iterators."""
+    """Return whether a value is plain data, which does not run code, unlike functions and iterators."""
     kind = type(value)
     if kind in _CONTAINERS:
         items = [*value.keys(), *value.values()] if kind is dict else value
@@ -226,14 +226,14 @@ def _is_frame_or_array(kind: type) -> bool:
 
 
 def _name_of(kind: type) -> str:
-    """Return the package and the name of a type; ``""`` for a class that only pretends to be of that package."""
+    """Return the package and name of a type; ``""`` for a class that only claims to be from that package."""
     if getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind:
         return ""
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
 def _parameters(listed: str) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the parameters of each method: those to give by position or by name, and those to give by name."""
+    """Return the parameters of each method: those that can be positional, and those that are keyword-only."""
     methods = {}
     for each in listed.split(")"):
         name, _, parameters = each.strip().partition("(")

@@ -1,4 +1,4 @@
-"""A failed cell as text for a model: its source, the exception, a short traceback, and what its variables are."""
+"""A failed cell as text for a model: its source, the exception, a short traceback, and the types of its variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIX_REQUEST = (
     "A cell of my notebook failed. Say in one or two sentences why, and give the corrected cell as one block of Python."
 )
-"""What ``%chat_fix`` asks above the failure."""
+"""The question of ``%chat_fix``, before the text of the failure."""
 
 MAX_FRAMES = 10
 MAX_VARIABLES = 20
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(r"\b0x[0-9A-Fa-f]{4,}")
 
 
 def failure_text(source: str, error: BaseException, namespace: Mapping[str, object]) -> str:
-    """Return a failure as text: the same text whenever the same cell fails in the same way, so that it is replayed.
+    """Return a failure as text, which is the same if the same cell fails in the same way, so that it is replayed.
 
     Keys in the source and the message are left out, as are frames of libraries, and values of variables.
     """
@@ -78,7 +78,7 @@ def _is_library(filename: str) -> bool:
 
 
 def _variables(source: str, namespace: Mapping[str, object]) -> Iterator[str]:
-    """Yield what each variable that the source names is, without its value."""
+    """Yield the type, shape, or length of each variable in the source, without its value."""
     for name in dict.fromkeys(_NAME.findall(source)):
         value = namespace.get(name)
         if name in namespace and not name.startswith("_") and not callable(value) and not isinstance(value, ModuleType):

@@ -1,4 +1,4 @@
-"""Show an answer with the tools that it calls: a line for each call, live, which unfolds."""
+"""Shows an answer with its tool calls: a line for each call, updated live, which unfolds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ToolAnswerDisplay(AnswerDisplay):
-    """An answer whose tool calls are shown above its text, from their beginning on."""
+    """An answer with its tool calls above its text, from the moment they start."""
 
     def __init__(self, **options: Any) -> None:
         """Show nothing yet; the options are those of ``AnswerDisplay``."""
@@ -24,7 +24,7 @@ class ToolAnswerDisplay(AnswerDisplay):
         self._runs: dict[str, ToolRun] = {}
 
     def tool(self, run: ToolRun) -> None:
-        """Show a call that begins or has ended."""
+        """Show a call that starts or has ended."""
         self._runs[run.call.id] = run
         if self._quiet:
             return

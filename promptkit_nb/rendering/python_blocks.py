@@ -12,7 +12,7 @@ _PYTHON = ("python", "py", "python3", "ipython", "ipython3", "jupyter-python")
 def python_blocks(text: str) -> list[str]:
     r"""Return the fenced blocks of Python in a Markdown text, without their last line break.
 
-    If no block says that it is Python, those that do not say what they are count if they are statements of Python.
+    If no block is marked as Python, blocks without a language are returned if they consist of Python statements.
 
     >>> python_blocks("Try:\n```python\nprint(1)\n```\nIt prints:\n```\n1\n```\n```sh\nls\n```")
     ['print(1)']
@@ -23,7 +23,7 @@ def python_blocks(text: str) -> list[str]:
 
 
 def _is_python(code: str) -> bool:
-    """Return whether a text is Python that does something, unlike JSON or the output of a program."""
+    """Return whether a text consists of Python statements, unlike JSON or the output of a program."""
     lines = [line for line in code.splitlines() if not line.startswith(("%", "!"))]  # of IPython
     try:
         statements = ast.parse("\n".join(lines)).body

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import ToolCall, Turn
 
 ERROR = "Error: "
-"""How the result of a call that failed begins."""
+"""The beginning of the result of a failed call."""
 
 
 def tool_calls_df(turn: Turn, runs: Sequence[ToolRun] = ()) -> pd.DataFrame:
-    """Return one row for each tool call of a turn; ``runs`` tell how long each took, if this kernel ran them."""
+    """Return one row for each tool call of a turn; ``runs`` has the durations, if this kernel ran them."""
     import pandas as pd  # noqa: PLC0415 - half a second
 
     seconds = {run.call.id: run.seconds for run in runs}

@@ -26,9 +26,10 @@ _BLOCK_STYLE = "margin:0.2em 0 0.2em 1em;white-space:pre-wrap;overflow-wrap:anyw
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolLine:
-    """One call: a line, and what it unfolds to. ``said`` is the text of the answer that called it, if it is the first.
+    """One call: a line, and the parts that it unfolds to. ``said`` is the answer's text, on its first call only.
 
-    ``told`` is what the model reads, empty while the tool runs; ``value`` is what it returned, if this kernel ran it.
+    ``told`` is the result for the model, empty while the tool runs; ``value`` is the result object, if this kernel ran
+    the tool.
     """
 
     line: str
@@ -39,7 +40,7 @@ class ToolLine:
 
 
 def lines_of(turn: Turn) -> list[ToolLine]:
-    """Return the lines of a stored turn, whose objects are gone."""
+    """Return the lines of a stored turn, which has no result objects."""
     return [
         ToolLine(
             line=f"{call_text(call)} → {preview(told, _MAX_SHOWN_CHARACTERS)}",
@@ -52,7 +53,7 @@ def lines_of(turn: Turn) -> list[ToolLine]:
 
 
 def call_text(call: ToolCall) -> str:
-    """Return a call as Python writes it, its arguments cut.
+    """Return a call in Python syntax, with its arguments shortened.
 
     >>> from promptkit_nb.turns import ToolCall
     >>> call_text(ToolCall("1", "orders", '{"customer": "ACME"}'))
@@ -69,7 +70,7 @@ def call_text(call: ToolCall) -> str:
 
 
 def tool_lines_text(lines: Sequence[ToolLine]) -> str:
-    """Return the calls as text, a line each, with what the model said before them."""
+    """Return the calls as text, one line each, with the model's text before them."""
     return "\n".join(part for each in lines for part in (printable(each.said), f"▸ {printable(each.line)}") if part)
 
 
@@ -97,7 +98,7 @@ def _pre(text: str) -> str:
 
 
 def _rich_html(value: Any) -> str | None:
-    """Return an object as its class shows it, sanitized: a table, or a picture; ``None`` if it shows only text."""
+    """Return an object as sanitized HTML: a table or a picture; ``None`` if it has only a text form."""
     try:
         picture = image_part(value)
         if picture is not None:
@@ -116,4 +117,4 @@ def _rich_html(value: Any) -> str | None:
 _TABLE_TAGS = {"div", "p", "span", "b", "i", "em", "strong", "code", "pre", "br", "ul", "ol", "li"} | {
     *("table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption")
 }
-"""What an object's HTML may consist of; styles, links and pictures are left out."""
+"""The HTML elements that an object may use; styles, links, and pictures are removed."""

@@ -1,4 +1,4 @@
-"""How turns that are replaced, archived, restored or forked change a conversation's record and frame.
+"""Changes of a conversation's record and frame when turns are replaced, archived, restored, or forked.
 
 No row of a turn is moved or rewritten: ranges of places go from the frame's order to a branch and back.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record, Frame, int]:
-    """Put ``turn`` in the place of the one in ``row``; return record, frame, and the row for the turn."""
+    """Replace the turn in ``row`` by ``turn``; return record, frame, and the row for the turn."""
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
     record = structs.replace(
@@ -85,7 +85,7 @@ def archived(
 
 
 def restored_branch(record: Record, frame: Frame, branch: BranchRecord, now: datetime) -> tuple[Record, Frame]:
-    """Bring a branch back: a tail is swapped with the current tail, other turns are inserted where they were."""
+    """Restore a branch: a tail is swapped with the current tail; other turns are inserted at their old position."""
     current = _current_ranges(record, frame)
     count = sum(stop - first for first, stop in branch.ranges if stop is not None)
     others = tuple(each for each in frame.branches if each.id != branch.id)

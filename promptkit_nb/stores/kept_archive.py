@@ -1,6 +1,6 @@
-"""Kept amounts in exports: they move along with the conversations, and count once however often they are imported.
+"""Kept amounts in exports: they move with the conversations, and count once even if they are imported repeatedly.
 
-Amounts have no ids. So a store remembers what it has added from each other store, and adds only what is new.
+Amounts have no ids, so a store remembers what it has added from each other store, and adds only new amounts.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.row_store import RowStore
 
 OWN_ID = "store"
-"""The row with the id of the store itself; the others have what was added, by the id of the store that kept it."""
+"""The row with the id of the store itself; other rows have the amounts added, by the id of their store."""
 
 BATCH_IDS = 500
 MOST_SECONDS = 1e12
 
 
 class KeptSection(msgspec.Struct, frozen=True, kw_only=True):
-    """What one store kept: amounts, the hashes of their turns, and the time of the newest of these, in seconds."""
+    """The kept amounts of one store, the hashes of their turns, and the time of the newest turn in seconds."""
 
     store: str
     amounts: tuple[KeptUsage, ...] = ()
@@ -44,9 +44,9 @@ class KeptSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kept_sections(store: RowStore) -> list[KeptSection]:
-    """Return what a store kept, and what it has added from others, each as a section of an export.
+    """Return the amounts that a store kept or added from other stores, each as a section of an export.
 
-    A store that is narrowed to a user has only the amounts of that user, and no hashes, which are not kept by user.
+    A store narrowed to a user has only the amounts of that user, and no hashes, which are not kept per user.
     """
     if not store.kept_usage():
         return []
@@ -54,7 +54,7 @@ def kept_sections(store: RowStore) -> list[KeptSection]:
 
 
 def keep_sections(store: RowStore, sections: Sequence[KeptSection]) -> None:
-    """Add what other stores kept, except what was added before, and what was paid for turns that are stored here."""
+    """Add amounts of other stores, except those added before, and those of turns that are stored here."""
     own_id = _own_id(store)
     for section in sections:
         if section.store != own_id:
@@ -78,7 +78,7 @@ def check_section(section: KeptSection) -> None:
 
 
 def _own_id(store: RowStore) -> str:
-    """Return the id of a store, which is made when it is first needed."""
+    """Return the id of a store, which is generated when it is first needed."""
 
     def find() -> str:
         return store.backend.kept_rows("imported", [OWN_ID]).get(OWN_ID, b"").decode()
@@ -123,7 +123,7 @@ def _stored_calls(store: RowStore, hashes: set[int]) -> Iterator[PaidCall]:
 
 
 def _keep(store: RowStore, section: KeptSection, stored: Sequence[PaidCall]) -> None:
-    """Add what is new in a section, as one transaction."""
+    """Add the new amounts of a section, as one transaction."""
     store._check_keeps()  # noqa: SLF001 - of the same package
     section = _of_user(section, store.user_id)
     row = store.backend.kept_rows("imported", [section.store]).get(section.store)

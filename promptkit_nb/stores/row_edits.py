@@ -1,4 +1,4 @@
-"""How a store changes what is stored, except by appending: turns, branches, summaries, settings, metadata, forks."""
+"""Changes of stored conversations, except appends: turns, branches, summaries, settings, metadata, forks."""
 
 from __future__ import annotations
 

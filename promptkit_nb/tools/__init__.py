@@ -1,1 +1,1 @@
-"""Tools: Python functions that a model may call, and what it is told of their results."""
+"""Tools: Python functions that a model may call, and the results that it receives."""

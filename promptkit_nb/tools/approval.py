@@ -1,4 +1,4 @@
-"""Asks the user whether a tool may run, where somebody can answer."""
+"""Asks the user whether a tool may run, if the user can be asked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ALWAYS = frozenset({"a", "always"})
 _NO = frozenset({"n", "no", ""})
 
 _always_allowed: set[Callable[..., object]] = set()
-"""The functions that the user allowed for good, in this kernel."""
+"""The functions that the user has always allowed, in this kernel."""
 
-NOBODY = "it needs approval, and nobody can be asked here; run it interactively, or register it with approve=…"
+NO_USER = "it needs approval, but the user cannot be asked here; run it interactively, or register it with approve=…"
 
 
 def verdict_of(tool: Tool, arguments: Mapping[str, object], shown: str) -> bool | str:
-    """Return whether a call may run, or why not; ``shown`` is the call as the user reads it."""
+    """Return whether a call may run, or the reason why not; ``shown`` is the call as shown to the user."""
     if tool.approve == "never":
         return True
     if callable(tool.approve):
         return tool.approve(tool.name, arguments)
-    return tool.call in _always_allowed or (_asked(tool, shown) if can_ask() else NOBODY)
+    return tool.call in _always_allowed or (_asked(tool, shown) if can_ask() else NO_USER)
 
 
 def _asked(tool: Tool, shown: str) -> bool | str:
@@ -52,6 +52,6 @@ def can_ask() -> bool:
 
 
 def _reason(answer: str) -> str:
-    """Return the words after "no", which the model reads."""
+    """Return the reason after "no", which is sent to the model."""
     first, _, rest = answer.partition(" ")
     return rest.strip() or answer if first.casefold().strip(",.:;") in _NO else answer

@@ -13,13 +13,13 @@ _BEGINNING = re.compile(r"\s*(?:```(?:json)?\s*)?", re.IGNORECASE)
 
 
 class ArgumentsRejectedError(Exception):
-    """The model's arguments do not fit; the text tells the model why. It never reaches users."""
+    """The model's arguments are invalid; the text tells the model why. It is never raised to users."""
 
 
 def read_arguments(text: str) -> dict[str, object]:
     r"""Return the JSON object that a model sent as arguments.
 
-    Nothing and ``null`` are no arguments. An object within a string of JSON is read once more; a code fence or a
+    Empty text and ``null`` count as no arguments. An object inside a JSON string is decoded, and a code fence or a
     closing tag around it is ignored. Raises ``ArgumentsRejectedError`` for anything else.
 
     >>> read_arguments('"{\\"city\\": \\"Bern\\"}"'), read_arguments(""), read_arguments('{"n": 1}\n```')
@@ -55,7 +55,7 @@ def _value_in(text: str) -> object:
 
 
 def _refused_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refused_number)

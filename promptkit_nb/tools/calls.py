@@ -1,4 +1,4 @@
-"""Runs the calls of one turn: arguments are checked, errors become results, and limits hold."""
+"""Runs the calls of one turn: checks arguments, turns errors into results, and enforces limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRun:
-    """One call and what came of it; ``text`` is what the model reads, ``value`` the object.
+    """One call and its result; ``text`` is the result for the model, ``value`` the object.
 
     ``round`` counts the answers of the turn that called tools, from 1; ``said`` is the text of that answer, for its
     first call. ``seconds`` is ``None`` while it runs, and if it was not run.
@@ -62,15 +62,15 @@ class ToolRun:
 
     @property
     def shown(self) -> ToolLine:
-        """The call as a notebook shows it."""
+        """The call as shown in a notebook."""
         return ToolLine(line=self.line, arguments=self.call.arguments, told=self.text, value=self.value, said=self.said)
 
 
 class TurnCalls:
-    """The calls of one turn; ``on_run`` is called at the beginning and at the end of each."""
+    """The calls of one turn; ``on_run`` is called at the start and the end of each call."""
 
     def __init__(self, toolbox: Toolbox, turn_id: str, on_run: Callable[[ToolRun], None] | None = None) -> None:
-        """Start with no call made."""
+        """Start without calls."""
         self.toolbox = toolbox
         self.runs: list[ToolRun] = []
         self.warnings: list[str] = []
@@ -171,20 +171,20 @@ class TurnCalls:
         return f"There is no tool {preview(name)!r}, only {', '.join(names)}{near}"
 
     def _is_repeated(self, name: str, arguments: Mapping[str, object]) -> bool:
-        """Count a call; raise ``ToolError`` if the model repeats it although it was told not to."""
+        """Count a call; raise ``ToolError`` if the model repeats it after it was told not to."""
         key = json.dumps([name, arguments], sort_keys=True)
         self._identical[key] += 1
         if self._identical[key] > MAX_IDENTICAL_CALLS + 1:
             raise ToolError(
-                f"The model keeps calling {name!r} with the same arguments; nothing was stored. Ask in other words, or "
-                "let the tool return something that helps it."
+                f"The model keeps calling {name!r} with the same arguments; nothing was stored. Rephrase the message, "
+                "or let the tool return a more helpful result."
             )
         return self._identical[key] > MAX_IDENTICAL_CALLS
 
     def _unique_id(self, given: str) -> str:
-        """Return an id that no call of the turn has; one that a server left out is made, 9 letters and digits long."""
+        """Return an id that is unique in the turn; if the server sent none, generate 9 letters and digits."""
         made, number = given, len(self._ids)
-        while not made or made in self._ids or _is_made_up(made):
+        while not made or made in self._ids or _is_generated(made):
             made = blake2b(f"{self._turn_id}:{number}".encode(), digest_size=5).hexdigest()[:9]
             number += 1
         self._ids.add(made)
@@ -192,7 +192,7 @@ class TurnCalls:
 
 
 def _kept(written: str, read: Mapping[str, object]) -> str:
-    """Return the arguments for the history: as the model wrote them, if they are valid, else as they were read."""
+    """Return the arguments for the history: as the model wrote them if they are valid JSON, else as parsed."""
     try:
         is_valid = json.loads(written) == read
     except ValueError:
@@ -200,6 +200,6 @@ def _kept(written: str, read: Mapping[str, object]) -> str:
     return written if is_valid else json.dumps(read)
 
 
-def _is_made_up(call_id: str) -> bool:
-    """Return whether our reader made the id, because the server sent none: it is not unique."""
+def _is_generated(call_id: str) -> bool:
+    """Return whether our reader generated the id because the server sent none; such ids are not unique."""
     return call_id.startswith("call_") and call_id[5:].isdecimal() and len(call_id) <= 7  # noqa: PLR2004 - two digits

@@ -1,4 +1,4 @@
-"""What a model has to know of a Python function to call it, read from its signature, type hints and docstring."""
+"""Describes a Python function for a model, from its signature, type hints, and docstring."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TAKES = "A tool can take text, numbers, lists, models; let it read a DataFrame 
 
 @dataclass(frozen=True, slots=True)
 class FunctionTool:
-    """The parts of a tool that a function has; ``parse`` turns a JSON object into arguments."""
+    """The parts of a tool that come from a function; ``parse`` turns a JSON object into arguments."""
 
     name: str
     description: str
@@ -33,9 +33,9 @@ class FunctionTool:
 
 
 def read_function(function: Callable[..., object], name: str | None = None) -> FunctionTool:
-    """Return what a function is as a tool; ``name`` replaces its own.
+    """Return the description of a function as a tool; ``name`` replaces the function's name.
 
-    Raises ``InvalidArgumentError``, with what to change, for a function that a model cannot call.
+    Raises ``InvalidArgumentError``, which says what to change, for a function that a model cannot call.
     """
     if not callable(function):
         raise InvalidArgumentError(f"{function!r:.80} is not a function: give functions as tools.")
@@ -51,7 +51,7 @@ def read_function(function: Callable[..., object], name: str | None = None) -> F
 
 
 def _plain_function(function: Any) -> Any:
-    """Return the function within partials, decorators, and objects that can be called."""
+    """Return the function inside partials, decorators, and callable objects."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -61,7 +61,7 @@ def _plain_function(function: Any) -> Any:
 
 
 def _description(function: Callable[..., object]) -> str:
-    """Return the docstring; an object that can be called has its own, a partial that of its function."""
+    """Return the docstring: for a callable object its own, for a partial that of its function."""
     within = function
     while isinstance(within, functools.partial):
         within = within.func
@@ -73,7 +73,7 @@ def _parameters(function: Callable[..., object], name: str) -> dict[str, inspect
         signature = _signature(function)
     except (ValueError, TypeError) as error:
         raise InvalidArgumentError(
-            f"The parameters of {name!r} are unknown ({error}): wrap it in a function of your own, with type hints."
+            f"The parameters of {name!r} are unknown ({error}): wrap it in your own function with type hints."
         ) from error
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY:
@@ -91,7 +91,7 @@ def _parameters(function: Callable[..., object], name: str) -> dict[str, inspect
 
 
 def _signature(function: Callable[..., object]) -> inspect.Signature:
-    """Return the signature; an undefined name in the annotation of the result does not matter."""
+    """Return the signature; an undefined name in the return annotation is ignored."""
     if sys.version_info >= (3, 14):
         from annotationlib import Format  # noqa: PLC0415 - of Python 3.14
 
@@ -159,7 +159,7 @@ def _without_titles(schema: Any, *, are_names: bool = False) -> Any:
 
 
 def _parsed(model: type[pydantic.BaseModel], names: tuple[str, ...], given: Mapping[str, object]) -> dict[str, object]:
-    """Return the arguments that were given, as the types of the hints: models, enums and dates are objects."""
+    """Return the given arguments converted to the hinted types, such as models, enums, and dates."""
     try:
         read = model.model_validate_json(json.dumps(dict(given)))
     except pydantic.ValidationError as error:

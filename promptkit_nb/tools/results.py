@@ -1,4 +1,4 @@
-"""What a model is told of the result of a tool: short, and honest about what was left out."""
+"""Results of tools as text for the model, which is short and says what was left out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_ERROR_CHARACTERS = 500
 
 
 def result_text(value: Any) -> str:
-    """Return a result as the model reads it, at most some 4,000 characters.
+    """Return a result as text for the model, at most about 4,000 characters.
 
-    DataFrames and other data are written as in chat cells; a figure is named, since results are text.
+    DataFrames and other data are formatted as in chat cells; figures are described, because results are text.
 
     >>> result_text({"total": 4.5}), result_text(None)
     ('{"total": 4.5}', 'Done; nothing was returned.')
@@ -34,7 +34,7 @@ def result_text(value: Any) -> str:
 
 
 def cut(text: str) -> str:
-    """Return the text, cut at some 4,000 characters; the last line then says so."""
+    """Return the text, cut at about 4,000 characters; the last line then says so."""
     if len(text) <= MAX_CHARACTERS:
         return text
     kept = text[:MAX_CHARACTERS]
@@ -44,7 +44,7 @@ def cut(text: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return an exception as the model reads it: its type and its message, without a traceback.
+    """Return an exception as text for the model: type and message, without a traceback.
 
     >>> error_text(KeyError("ACME"))
     "Error: KeyError: 'ACME'"
@@ -58,7 +58,7 @@ def error_text(error: BaseException) -> str:
 
 
 def shape_text(value: Any) -> str:
-    """Return what a result is in a few words, for the line of its call.
+    """Return a short description of a result, for the line of its call.
 
     >>> shape_text([1, 2]), shape_text("ACME"), shape_text(None)
     ('list of 2', 'ACME', 'done')

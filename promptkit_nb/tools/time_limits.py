@@ -1,4 +1,4 @@
-"""Time limits of tools: kept by a signal in the main thread; elsewhere Python cannot stop a function."""
+"""Time limits of tools, enforced by a signal in the main thread; Python cannot stop functions in other threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class TimeLimitReached(BaseException):
 
 
 def can_limit_time() -> bool:
-    """Return whether a function that is called now can be stopped: in the main thread, and not on Windows."""
+    """Return whether a function can be stopped: only in the main thread, and not on Windows."""
     return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise ``TimeLimitReached`` in the block after so many seconds; a timer that is running goes on afterwards."""
+    """Raise ``TimeLimitReached`` in the block after this many seconds; a running timer continues afterwards."""
     if seconds is None or not can_limit_time():
         yield
         return
@@ -43,13 +43,13 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def run(function: Callable[..., object], arguments: Mapping[str, object]) -> object:
-    """Call a function in this thread, and return its result; a coroutine runs to its end in a loop of its own."""
+    """Call a function in this thread, and return its result; a coroutine is run in its own event loop."""
     result = function(**arguments)
     return _awaited(result) if inspect.isawaitable(result) else result
 
 
 def _awaited(awaitable: Any) -> object:
-    """Run an awaitable in a thread of its own: a notebook's main thread has a loop, which is running."""
+    """Run an awaitable in a separate thread, because a notebook's main thread has a running event loop."""
     outcome: list[object] = []
     raised: list[BaseException] = []
 

@@ -14,9 +14,9 @@ from promptkit_nb.plain import plain
 from promptkit_nb.tools.arguments import ArgumentsRejectedError
 
 Approval = Literal["never", "ask"] | Callable[[str, Mapping[str, object]], bool | str]
-"""Who allows a call: nobody is asked, the user is asked, or a function of the name and the arguments decides.
+"""Who approves a call: no approval is needed, the user is asked, or a function of name and arguments decides.
 
-The function returns whether to run the call, or a text with the reason not to.
+The function returns whether to run the call, or text with the reason why not.
 """
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -25,11 +25,11 @@ _MAX_DESCRIPTION_CHARACTERS = 1_024  # OpenAI refuses longer ones
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What a model may call: ``call`` gets the arguments by name, once they are checked.
+    """A function that a model may call: ``call`` gets the arguments by name, after they were checked.
 
     ``schema`` is the JSON schema of the arguments, an object. ``parse`` checks the JSON object that the model sent and
     returns the arguments, or raises ``ArgumentsRejectedError``; without it they are checked against the schema.
-    ``timeout_s`` limits a call in the main thread. ``Tool.of`` makes one from a function.
+    ``timeout_s`` limits a call in the main thread. ``Tool.of`` makes a tool from a function.
 
     Raises ``InvalidArgumentError`` for a name that servers refuse, or a schema that is not one of an object.
 
@@ -71,7 +71,7 @@ class Tool:
         timeout: float | None = None,
         approve: Approval = "never",
     ) -> Tool:
-        """Return the tool that a function is: its schema comes from its signature, type hints and docstring.
+        """Return a function as a tool, with a schema from its signature, type hints, and docstring.
 
         Raises ``InvalidArgumentError`` for a function that a model cannot call, and says what to change.
 
@@ -95,7 +95,7 @@ class Tool:
         return {"type": "function", "function": function}
 
     def arguments(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments to call the function with; raise ``ArgumentsRejectedError`` if they do not fit."""
+        """Return the arguments for the function; raise ``ArgumentsRejectedError`` if they are invalid."""
         if self.parse is not None:
             return self.parse(given)
         check_arguments(self.schema, given)

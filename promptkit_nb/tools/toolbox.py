@@ -40,7 +40,7 @@ class Toolbox:
         registered: Mapping[str, Tool],
         prompt: Prompt | None = None,
     ) -> Toolbox:
-        """Return the tools of a call: those given, else those registered that the prompt may use.
+        """Return the tools of a call: the given ones, else the registered ones that the prompt may use.
 
         A tool of the prompt's pack gets the pack's description and schema; the prompt's policy sets the limits.
         Raises ``InvalidArgumentError`` for two tools of one name, for a given tool that the policy blocks, and for a
@@ -81,14 +81,14 @@ class Toolbox:
 
     @property
     def key(self) -> tuple[dict[str, Any], ...]:
-        """What the replay key contains of them: names, descriptions and schemas, and a choice that is not "auto"."""
+        """The part of the replay key for tools: names, descriptions, and schemas, and a choice other than "auto"."""
         return (*self.definitions, *([] if self.choice == "auto" else [{"tool_choice": self.choice}]))
 
 
 def bound_to_pack(tool: Tool, of_pack: Mapping[str, Any]) -> Tool:
-    """Return the tool with the pack's description and schema, which check the arguments before its own types do.
+    """Return the tool with the pack's description and schema, which is checked before the function's own types.
 
-    Raises ``InvalidArgumentError`` if the function takes other parameters than the pack has.
+    Raises ``InvalidArgumentError`` if the parameters of the function differ from those in the pack.
     """
     schema: Mapping[str, Any] = of_pack.get("parameters") or {}
     ours, theirs = tool.schema.get("properties") or {}, schema.get("properties") or {}
@@ -110,7 +110,7 @@ def bound_to_pack(tool: Tool, of_pack: Mapping[str, Any]) -> Tool:
 
 
 def named(names: str, variables: Mapping[str, object]) -> tuple[Callable[..., object] | Tool, ...]:
-    """Return the functions of a notebook that have these names, which are separated by commas.
+    """Return the functions of a notebook with these comma-separated names.
 
     >>> named("len, abs", {"len": len, "abs": abs})
     (<built-in function len>, <built-in function abs>)
