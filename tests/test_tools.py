@@ -201,7 +201,7 @@ class TestErrorsAreToldToTheModel:
             ("[1]", "Error: The arguments are not a JSON object: [1]"),
             ('{"customer": ', "Error: The arguments are not valid JSON ("),
             ('{"customer": "A"} and more', "Error: The arguments are followed by other text: and more"),
-            ('{"customer": NaN}', "Error: The arguments are not valid JSON (NaN is not a number of JSON)"),
+            ('{"customer": NaN}', "Error: The arguments are not valid JSON (NaN is not a JSON number)"),
             ('{"customer": "' + "x" * 1_000_000 + '"}', "Error: The arguments take 1,000,016 characters, more than"),
         ],
     )
@@ -710,7 +710,7 @@ class TestApproval:
     def test_nobody_can_answer(self, chat_server: ChatServer) -> None:
         """In a test run there is no user: the call is refused, with the reason."""
         words = told(chat_server, calling(ORDERS), Tool.of(orders, approve="ask"))
-        assert words.startswith("Error: Not run, the user did not allow this call: it needs approval, and nobody can")
+        assert words.startswith("Error: Not run, the user did not allow this call: it needs approval, but the user can")
         assert ran == []
 
     def test_a_function_that_fails_refuses(self, chat_server: ChatServer) -> None:
