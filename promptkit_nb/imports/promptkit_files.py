@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from promptkit_nb.imports.lines import lines_of, open_counted
-from promptkit_nb.imports.promptkit_messages import (
-    MESSAGE,
-    OBJECT,
-    SOURCE,
-    SUMMARY,
-    StoredConversation,
-    all_decoded,
-    decoded,
-)
+from promptkit_nb.imports.promptkit_messages import SOURCE, StoredConversation, messages_of, object_of, summaries_of
 from promptkit_nb.imports.reader import Unit
 from promptkit_nb.imports.records import DamagedRecordError, clean, mapping_of, text_of
 
@@ -65,7 +57,7 @@ class PromptKitFiles:
         """Yield the conversation of a directory."""
         notes = self._reading.notes
         with open_counted(unit.path / STATE, advance) as file:
-            state = decoded(file.read(), OBJECT, f"{unit.name}/{STATE}", notes) or {}
+            state = object_of(file.read(), f"{unit.name}/{STATE}", notes)
         conversation_id = text_of(state.get("id"))
         if not conversation_id:
             raise DamagedRecordError(f"{STATE} names no conversation")
@@ -75,8 +67,8 @@ class PromptKitFiles:
         stored = StoredConversation(
             conversation_id,
             state,
-            all_decoded(self._lines(unit, MESSAGES, advance), MESSAGE, f"{unit.name}/{MESSAGES}", notes),
-            all_decoded(self._lines(unit, SUMMARIES, advance), SUMMARY, f"{unit.name}/{SUMMARIES}", notes),
+            messages_of(self._lines(unit, MESSAGES, advance), f"{unit.name}/{MESSAGES}", notes),
+            summaries_of(self._lines(unit, SUMMARIES, advance), f"{unit.name}/{SUMMARIES}", notes),
             mapping_of(state.get("metadata")),
         )
         conversation = stored.conversation(self._reading)

@@ -119,10 +119,10 @@ class _Document(msgspec.Struct, gc=False):
     summaries: list[StoredSummary] | None = msgspec.field(default=None, name="Summaries")
 
 
-MESSAGE = msgspec.json.Decoder(StoredMessage)
-SUMMARY = msgspec.json.Decoder(StoredSummary)
-DOCUMENT = msgspec.json.Decoder(_Document)
-OBJECT = msgspec.json.Decoder(dict[str, Any])
+_MESSAGE = msgspec.json.Decoder(StoredMessage)
+_SUMMARY = msgspec.json.Decoder(StoredSummary)
+_DOCUMENT = msgspec.json.Decoder(_Document)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
 @dataclass(slots=True)
@@ -140,8 +140,8 @@ class StoredConversation:
     def conversation(self, reading: Reading) -> ConversationState | None:
         """Return the conversation, ``None`` if it has no messages."""
         state, place = self.state, self.conversation_id
-        whole = decoded(self.document, OBJECT, place, reading.notes) or {}
-        lists = (decoded(self.document, DOCUMENT, place, reading.notes) if whole else None) or _Document()
+        whole = object_of(self.document, place, reading.notes)
+        lists = (_decoded(self.document, _DOCUMENT, place, reading.notes) if whole else None) or _Document()
         messages, summaries = self.messages or lists.messages or (), self.summaries or lists.summaries or ()
         metadata = {**mapping_of(whole.get("Metadata")), **mapping_of(state.get("metadata")), **self.metadata}
         metadata["prefix"] = self.prefix
@@ -163,7 +163,7 @@ class StoredConversation:
             turns.finished(),
             user_id=text_of(state.get("user_id")) or text_of(whole.get("UserID")),
             system_prompt=said or configured or None,
-            summaries=tuple(_summaries_of(summaries, turns.turn_of)),
+            summaries=tuple(_mapped(summaries, turns.turn_of)),
             metadata=metadata,
             last_at=used_at,
         )
@@ -310,7 +310,7 @@ class _Turns:
         return "".join(texts)
 
 
-def _summaries_of(stored: Sequence[StoredSummary], turn_of: Sequence[_DraftTurn | None]) -> Iterable[Summary]:
+def _mapped(stored: Sequence[StoredSummary], turn_of: Sequence[_DraftTurn | None]) -> Iterable[Summary]:
     """Yield the summaries, with their ranges of messages mapped to ranges of turns.
 
     The end of a range is included if the next one starts right after it, and excluded otherwise.
@@ -323,8 +323,22 @@ def _summaries_of(stored: Sequence[StoredSummary], turn_of: Sequence[_DraftTurn 
             yield Summary(covered[0].id, covered[-1].id, each.content, created_at=made_at)
 
 
-def decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> T | None:
-    """Return a decoded value; if it is damaged, note that and return ``None``."""
+def object_of(data: bytes | None, place: str, notes: Notes) -> dict[str, Any]:
+    """Return a JSON object, an empty one if there is none; if it is damaged, note that."""
+    return _decoded(data, _OBJECT, place, notes) or {}
+
+
+def messages_of(lines: Iterable[bytes], place: str, notes: Notes) -> list[StoredMessage]:
+    """Return the messages of a list; damaged ones are noted and left out."""
+    return _all_decoded(lines, _MESSAGE, place, notes)
+
+
+def summaries_of(lines: Iterable[bytes], place: str, notes: Notes) -> list[StoredSummary]:
+    """Return the summaries of a list; damaged ones are noted and left out."""
+    return _all_decoded(lines, _SUMMARY, place, notes)
+
+
+def _decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> T | None:
     if not data:
         return None
     try:
@@ -334,7 +348,6 @@ def decoded(data: bytes | None, decoder: msgspec.json.Decoder[T], place: str, no
         return None
 
 
-def all_decoded(lines: Iterable[bytes], decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> list[T]:
-    """Return the decoded values of a list; damaged ones are noted and left out."""
-    found = [decoded(line, decoder, f"{place}:{number}", notes) for number, line in enumerate(lines, 1)]
+def _all_decoded(lines: Iterable[bytes], decoder: msgspec.json.Decoder[T], place: str, notes: Notes) -> list[T]:
+    found = [_decoded(line, decoder, f"{place}:{number}", notes) for number, line in enumerate(lines, 1)]
     return [each for each in found if each is not None]

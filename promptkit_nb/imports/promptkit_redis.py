@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from promptkit_nb.errors import ImportSourceError, MissingDependencyError
 from promptkit_nb.imports.promptkit_messages import (
     DEFAULT_PREFIX,
-    MESSAGE,
-    OBJECT,
     SOURCE,
-    SUMMARY,
     StoredConversation,
-    all_decoded,
-    decoded,
+    messages_of,
+    object_of,
+    summaries_of,
 )
 from promptkit_nb.imports.reader import Unit
 from promptkit_nb.imports.records import BROKEN, decoded_value
@@ -147,7 +145,7 @@ class PromptKitRedis:
         document: bytes | None,
     ) -> StoredConversation:
         notes = self._reading.notes
-        state = decoded(meta, OBJECT, f"{name}:meta", notes) or {}
+        state = object_of(meta, f"{name}:meta", notes)
         if "ID" in state and document is None:  # a document whose id ends with ":meta"
             state, document, name = {}, meta, f"{name}:meta"
         metadata = {
@@ -157,8 +155,8 @@ class PromptKitRedis:
         return StoredConversation(
             name,
             state,
-            all_decoded(messages, MESSAGE, f"{name}:messages", notes),
-            all_decoded(summaries, SUMMARY, f"{name}:summaries", notes),
+            messages_of(messages, f"{name}:messages", notes),
+            summaries_of(summaries, f"{name}:summaries", notes),
             metadata,
             document,
             self._prefix,
