@@ -274,8 +274,8 @@ class ConversationBuilder:
 def sum_of_usages(usages: Iterable[Usage]) -> Usage:
     """Return the total usage of calls; unknown if no call has a recorded usage."""
     known = [usage for usage in usages if not usage.unknown]
-    if not known:
-        return UNKNOWN_USAGE
+    if len(known) < 2:  # noqa: PLR2004 - nothing to add
+        return known[0] if known else UNKNOWN_USAGE
     return Usage(
         sum(usage.input_tokens for usage in known),
         sum(usage.output_tokens for usage in known),
@@ -290,6 +290,8 @@ def sum_of_costs(costs: Sequence[CallCost]) -> CallCost:
     known = [cost.usd for cost in costs if cost.usd is not None]
     if not costs or len(known) < len(costs):
         return UNKNOWN_COST
+    if len(costs) == 1:
+        return costs[0]
     sources = {cost.source for cost in costs}
     source = next(each for each in ("list", "yours", "reported") if each in sources)
     return CallCost(sum(known, Decimal(0)), source, next((cost.price_list for cost in costs if cost.price_list), None))

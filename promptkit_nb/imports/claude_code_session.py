@@ -124,9 +124,8 @@ def _call_of(model: str, at: datetime | None, usage: Mapping[str, Any], cost: De
 
 def _input_tokens(usage: Mapping[str, Any]) -> int:
     """Return all input tokens: this format counts cached and written ones separately."""
-    return sum(
-        count_of(usage.get(name)) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    )
+    plain, written = usage.get("input_tokens"), usage.get("cache_creation_input_tokens")
+    return count_of(plain) + count_of(written) + count_of(usage.get("cache_read_input_tokens"))
 
 
 class Session:

@@ -225,12 +225,11 @@ class _Turns:
 
     @staticmethod
     def _finished(turn: _DraftTurn) -> Turn:
-        usages = turn.usages
-        cost = turn.costs[0] if len(turn.costs) == 1 else sum_of_costs(turn.costs)
+        cost = sum_of_costs(turn.costs)
         return Turn(
             id=turn.id,
             messages=tuple(turn.messages),
-            usage=usages[0] if len(usages) == 1 else sum_of_usages(usages),
+            usage=sum_of_usages(turn.usages),
             cost=cost.usd,
             model=turn.model,
             provider=turn.provider,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -31,6 +31,7 @@ class Source:
     root: Path | None = None
     files: tuple[FoundFile, ...] = ()
     prefix: str | None = None
+    _units: dict[str, Unit] = field(default_factory=dict, compare=False, repr=False)
 
     def name_of(self, location: str) -> str:
         """Return the name of a file or directory in the report: its path relative to the root."""
@@ -40,9 +41,12 @@ class Source:
         return name
 
     def unit_of(self, file: FoundFile) -> Unit:
-        """Return the unit of one file."""
-        stamp = f"{file.size}-{file.mtime_ns}"
-        return Unit(self.name_of(file.location), clean(file.location), file.location, file.size, stamp)
+        """Return the unit of one file, the same for all readers."""
+        location = file.location
+        if location not in self._units:
+            stamp = f"{file.size}-{file.mtime_ns}"
+            self._units[location] = Unit(self.name_of(location), clean(location), location, file.size, stamp)
+        return self._units[location]
 
 
 @dataclass(frozen=True, slots=True)
