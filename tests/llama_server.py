@@ -83,6 +83,7 @@ def main(template: str) -> None:
     params.model.path = str(next(Path(found.origin).parent.glob("*.gguf")))
     params.n_ctx, params.n_parallel, params.use_jinja = WINDOW_TOKENS, 1, True
     params.hostnames, params.port = ["127.0.0.1"], _free_port()
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # several would wait for each other, spinning
     if TEMPLATES[template]:
         params.chat_template = TEMPLATES[template]
     server = xllamacpp.Server(params)
