@@ -512,11 +512,11 @@ class Conversation:
         with self._sending:
             snapshot = self._stored.refresh()
             check_can_continue(snapshot.state)
-            former = snapshot.state.turns[snapshot.position_of(turn)]
-            if former.text == text:
-                return former
-            edited = former.with_answer(text, at=self._factory.clock())
-            self._stored.replace(former.id, edited, since=snapshot.state, charge=None)
+            previous = snapshot.state.turns[snapshot.position_of(turn)]
+            if previous.text == text:
+                return previous
+            edited = previous.with_answer(text, at=self._factory.clock())
+            self._stored.replace(previous.id, edited, since=snapshot.state, charge=None)
             return edited
 
     def clear(self) -> int:

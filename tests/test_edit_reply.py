@@ -27,11 +27,11 @@ def talk(store: StateStore) -> Conversation:
 
 def test_the_text_becomes_the_answer(talk: Conversation) -> None:
     """The model's own is a version, the later turn is stale, and nothing is counted twice."""
-    (former, later), tokens = talk.turns, talk.token_count
+    (previous, later), tokens = talk.turns, talk.token_count
     edited = talk.edit_reply(0, "Noted: Porto.")
     assert [turn.text for turn in talk.turns] == ["Noted: Porto.", later.text]
     assert (edited.user_text, edited.cost, edited.usage.total_tokens) == ("My city is Lisbon", Decimal(0), 0)
-    assert talk.versions(0) == (former,)
+    assert talk.versions(0) == (previous,)
     assert talk.stale_turns == (later,)
     assert talk.token_count == tokens
 
@@ -44,10 +44,10 @@ def test_the_next_request_carries_it(talk: Conversation) -> None:
 
 def test_restoring_brings_the_models_answer_back(talk: Conversation) -> None:
     """And the later turn is no longer stale."""
-    former = talk.turns[0]
+    previous = talk.turns[0]
     talk.edit_reply(0, "Noted: Porto.")
-    talk.restore(former)
-    assert talk.turns[0] == former
+    talk.restore(previous)
+    assert talk.turns[0] == previous
     assert talk.stale_turns == ()
 
 
@@ -84,7 +84,7 @@ def test_in_cells(cells: Day) -> None:
     )
     assert cells.error("%%chat_edit 1\n") == "InvalidArgumentError: Write the answer below the line: %%chat_edit 1"
     assert cells.printed("%%chat_edit 1\n>>> f({{ x }})\n\n    done") == (
-        "turn 1 has this answer; the former one is a version (%chat_tree)\n"
+        "turn 1 has this answer; the previous one is a version (%chat_tree)\n"
     )
     again = cells.run("%chat Write a function", cell_id="0fc1d2e3")
     assert again.last_bundle["text/plain"].startswith(">>> f({{ x }})\n\n    done")

@@ -214,7 +214,7 @@ class ConversationMagics(Magics):
         if not (cell or "").strip():
             raise InvalidArgumentError(f"Write the answer below the line: %%chat_edit {number}")
         edited = conversation.edit_reply(int(number) - 1, (cell or "").strip("\n"))
-        kept = "; the former one is a version (%chat_tree)" if conversation.versions(edited) else ""
+        kept = "; the previous one is a version (%chat_tree)" if conversation.versions(edited) else ""
         _print_status(f"turn {number} has this answer{kept}")
 
     @magic_arguments()

@@ -64,7 +64,7 @@ _COST_HEADER = "x-litellm-response-cost"
 _OUTPUT_WEIGHT = 5  # in most price lists, an output token costs about as much as this many input tokens
 
 _responses_only: set[tuple[str, str, bool]] = set()
-"""What servers offer at ``/v1/responses`` only: base URL, model, and whether that is so with tools."""
+"""Models that need ``/v1/responses``: base URL, model, and whether only requests with tools need it."""
 
 _reported_rates: dict[tuple[str, str], Decimal] = {}
 """The highest reported costs, by base URL and model, in dollars per input token."""
@@ -168,7 +168,7 @@ class OpenAIProvider:
             may_switch=self.dialect == "auto",
         )
         self._formats: dict[str, RequestFormat] = {}  # the accepted format of each model
-        self._tool_formats: dict[str, RequestFormat] = {}  # and of its requests with tools
+        self._tool_formats: dict[str, RequestFormat] = {}  # the same for requests with tools
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""Parses the answers of ``/v1/responses``: events while it streams, then the whole response, which decides."""
+"""Parses the answers of ``/v1/responses``: streamed events, then the whole response, which takes precedence."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed
 
 
 class ResponsesParser(AnswerParser):
-    """Parses the answer to one request while it arrives.
+    """Parses the answer to one request as it arrives.
 
-    Pieces belong to the item that their ``item_id`` names; where the response at the end disagrees, it is right.
+    Pieces belong to the item named by their ``item_id``; if the final response differs, it takes precedence.
     """
 
     _items: dict[str, dict[str, Any]]
@@ -46,7 +46,7 @@ class ResponsesParser(AnswerParser):
             self._read_item(kind, chunk)
 
     def _other(self, event: ServerEvent, chunk: Any) -> Iterator[TextDelta | ReasoningDelta]:
-        """Read a response in one piece, or what is no event of the format."""
+        """Read a response in one piece, or an event in another format."""
         is_response = isinstance(chunk, dict) and "output" in chunk
         if is_response and not chunk.get("error"):
             self._has_data = True
@@ -62,7 +62,7 @@ class ResponsesParser(AnswerParser):
             raise self._errors.unreadable(event.data)
 
     def _read_item(self, kind: str, chunk: dict[str, Any]) -> None:
-        """Collect the items of the output, which matter if the response at the end has none."""
+        """Collect the items of the output, which are used if the final response has none."""
         items = self.__dict__.setdefault("_items", {})
         item = _mapping(chunk.get("item"))
         if kind in {"response.output_item.added", "response.output_item.done"} and item:
@@ -72,7 +72,7 @@ class ResponsesParser(AnswerParser):
             items[str(chunk["item_id"])] = {**called, "arguments": chunk.get("arguments", called.get("arguments"))}
 
     def _end(self, response: dict[str, Any]) -> Iterator[TextDelta | ReasoningDelta]:
-        """Read the whole response: what was not streamed, the calls, the usage, and how it ended."""
+        """Read the whole response: text that was not streamed, the calls, the usage, and the ending."""
         self._has_choice = self._is_done = True
         self._answering_model = str(response.get("model") or "")
         self._reported.read(response)
@@ -95,7 +95,7 @@ class ResponsesParser(AnswerParser):
         self._finish_reason = str(reason or "length") if response.get("status") == "incomplete" else whole
 
     def _round_state(self) -> object:
-        """Return the output as it came: reasoning and calls belong together."""
+        """Return the output items unchanged, because reasoning and calls belong together."""
         return self._output if self._calls else None
 
 

@@ -1,6 +1,6 @@
-"""Encodes a chat request for OpenAI's ``/v1/responses``, which names and nests most things differently.
+"""Encodes a chat request for OpenAI's ``/v1/responses``, which has other names and another structure.
 
-Each request carries the whole conversation: nothing is kept on the server, and no earlier response is referred to.
+Each request carries the whole conversation: the server stores nothing, and requests do not refer to earlier responses.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
 
 
 def _renamed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of chat completions under their names at ``/v1/responses``."""
+    """Return the parameters of chat completions with their names at ``/v1/responses``."""
     if "reasoning_effort" in parameters:
         effort = parameters.pop("reasoning_effort")
         parameters["reasoning"] = {"effort": effort} | (parameters.get("reasoning") or {})
@@ -78,12 +78,12 @@ def _renamed(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(tool: Any) -> dict[str, object]:
-    """Return a tool without the nesting, and not strict: that is the default, and makes optional arguments required."""
+    """Return a flat, non-strict tool: strict mode, the default, would make optional arguments required."""
     return {"type": "function", "strict": False, **tool.get("function", {})}
 
 
 def _items(messages: Sequence[Message], round_states: Sequence[object]) -> Iterator[dict[str, object]]:
-    """Yield the conversation as items; the model's own items of this turn come back as they came."""
+    """Yield the conversation as items; the model's own items of this turn are sent back unchanged."""
     asked = max((at for at, message in enumerate(messages) if message.role == "user"), default=0)
     states = iter(round_states)
     for at, message in enumerate(messages):
@@ -102,7 +102,7 @@ def _items(messages: Sequence[Message], round_states: Sequence[object]) -> Itera
 
 
 def _own_items(items: list[dict[str, Any]], message: Message) -> Iterator[dict[str, object]]:
-    """Yield the items of an answer that called tools, with the ids and arguments that the history has."""
+    """Yield the items of an answer that called tools, with the ids and arguments from the history."""
     calls = iter(message.tool_calls)
     for item in items:
         call = next(calls, None) if item.get("type") == "function_call" else None
