@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,14 +27,13 @@ from promptkit_nb.exports.transcripts import export_path, write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
-from promptkit_nb.rendering.conversations import BranchTree, History
+from promptkit_nb.rendering.conversations import MAX_TITLE_CHARACTERS, BranchTree, History
 from promptkit_nb.stores.base import StateStore, clock_of
 from promptkit_nb.stores.checks import not_found
-from promptkit_nb.text.plain_text import counted
+from promptkit_nb.text.plain_text import counted, preview
 from promptkit_nb.turns import ContentPart, Message, Turn, utc_now
 
 if TYPE_CHECKING:
-    import os
     from decimal import Decimal
     from pathlib import Path
 
@@ -142,6 +142,20 @@ class Conversation:
     def summaries(self) -> tuple[Summary, ...]:
         """The summaries of earlier turns."""
         return self._stored.read().state.summaries
+
+    @property
+    def title(self) -> str:
+        """The title that was set, else the notebook's name, else the first question; without any, the id.
+
+        ``store.update_metadata(id, title="…")`` sets one.
+        """
+        head = self._stored.head()
+        given = head.metadata.get("title")
+        if isinstance(given, str) and given.strip():
+            return preview(given, MAX_TITLE_CHARACTERS)
+        if head.notebook is not None and head.notebook.path:
+            return os.path.basename(head.notebook.path)  # noqa: PTH119 - perhaps of another system
+        return next((preview(turn.user_text) for turn in self.turns if turn.user_text.strip()), self.id)
 
     @property
     def metadata(self) -> Mapping[str, object]:

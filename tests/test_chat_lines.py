@@ -16,7 +16,17 @@ pytestmark = pytest.mark.kernel
 MAGICS = (
     *("chat", "chat_new", "chat_use", "chat_list", "chat_import", "chat_history", "chat_context", "chat_usage"),
     *("chat_models", "chat_panel", "chat_fork", "chat_tree", "chat_undo", "chat_restore", "chat_summarize"),
-    *("chat_truncate", "chat_export", "chat_delete", "chat_setup", "chat_fix"),
+    *(
+        "chat_truncate",
+        "chat_export",
+        "chat_delete",
+        "chat_search",
+        "chat_title",
+        "chat_setup",
+        "chat_fix",
+        "chat_edit",
+        "chat_fix",
+    ),
 )
 
 

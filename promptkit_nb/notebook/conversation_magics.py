@@ -10,7 +10,14 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.notebook.magic_lines import HelpAsked, chat_line_magic, fails_in_one_line, parse_id, parse_options
+from promptkit_nb.notebook.magic_lines import (
+    HelpAsked,
+    chat_line_magic,
+    fails_in_one_line,
+    filled_text,
+    parse_id,
+    parse_options,
+)
 from promptkit_nb.text.plain_text import counted, one_line
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
+    from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
 
 
@@ -195,6 +203,39 @@ class ConversationMagics(Magics):
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
         conversation.restore(restored)
         _print_status(f"restored {restored!r}")
+
+    @chat_line_magic
+    def chat_search(self, line: str) -> FoundMessages:
+        """Show where something was said in your conversations, newest first: %chat_search TEXT.
+
+        A message has to contain all words; "words in quotes" have to occur exactly as given.
+        """
+        text = self._text(line)
+        if not text:
+            raise InvalidArgumentError("Give the words to look for, for example: %chat_search invoice")
+        return self._session.found(text)
+
+    @chat_line_magic
+    def chat_title(self, line: str) -> None:
+        """Give the conversation a title: %chat_title TEXT. Without TEXT, show its title.
+
+        Until then, it is the notebook's name or the first question.
+        """
+        title = self._text(line)
+        conversation = self._active() if title else self._active_or_note()
+        if conversation is None:
+            if title:
+                raise InvalidArgumentError(f"Cannot set the title {title!r}: the conversation has no messages yet.")
+            return
+        if title and conversation.metadata.get("title") != title:
+            conversation.store.update_metadata(conversation.id, title=title)
+        _print_status(f"title {conversation.title!r}")
+
+    def _text(self, line: str) -> str:
+        """Return the text of a line, with its expressions filled in."""
+        if line.strip() == "--help":
+            raise HelpAsked
+        return filled_text(line.strip(), self._session.shell.user_ns) if "{{" in line else line.strip()
 
     @no_var_expand
     @line_cell_magic

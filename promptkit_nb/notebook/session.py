@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
     from promptkit_nb.rendering.conversations import HeadTable
+    from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn
@@ -236,6 +237,22 @@ class ChatSession:
     def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
         """Return the user's newest conversations with ids that begin with the prefix, optionally with imported ones."""
         return self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
+
+    def found(self, text: str) -> FoundMessages:
+        """Return the messages of the user's conversations that contain all words of the text, newest first."""
+        from promptkit_nb.rendering.found_messages import MAX_SHOWN, FoundMessage, FoundMessages  # noqa: PLC0415 - as above
+        from promptkit_nb.views.messages import search  # noqa: PLC0415 - pandas, half a second
+
+        rows = search(self.settings.store, text, user_id=self.settings.user_id).sort_values(
+            "created_at", ascending=False, kind="stable"
+        )
+        shown = dict.fromkeys(rows["conversation_id"].head(MAX_SHOWN))
+        titles = {each: self.settings.manager.get_conversation(each).title for each in shown}
+        columns = ("conversation_id", "position", "role", "snippet", "created_at")
+        return FoundMessages(
+            FoundMessage(each, titles.get(each, each), int(position) + 1, str(role), snippet, created_at)
+            for each, position, role, snippet, created_at in zip(*(rows[name] for name in columns), strict=True)
+        )
 
     def has_kept_usage(self) -> bool:
         """Return whether the user paid for turns that are not stored any more."""
