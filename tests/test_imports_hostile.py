@@ -121,7 +121,7 @@ def test_line_of_100_megabytes_is_told(tmp_path: Path) -> None:
 
 
 def test_deep_chains_and_circles_end(tmp_path: Path) -> None:
-    """30,000 messages, each below the other, are no recursion; a chain in a circle ends."""
+    """30,000 nested messages do not cause a recursion error, and a circular chain ends."""
     path = shutil.copy(DATA / "llm" / "logs-0.36.db", tmp_path / "logs.db")
     with sqlite3.connect(path) as database:
         hashes = [(f"h{number}", f"h{number - 1}" if number else "h29999", "user") for number in range(30_000)]

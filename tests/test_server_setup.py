@@ -66,7 +66,7 @@ def test_azure_has_the_users_address(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_vendor_gets_its_own_key(
     notebook: Notebook, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenAI's key is sent to nobody else."""
+    """OpenAI's key is only sent to OpenAI."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai-0123")
     monkeypatch.setenv("GROQ_API_KEY", "gsk-of-groq-0123")
     for name in ("groq", "ollama", "openai"):

@@ -674,7 +674,7 @@ class TestPacks:
             packed(chat_server).send("Go", tools=[look_up])
 
     def test_a_tool_without_function_is_said(self, chat_server: ChatServer) -> None:
-        """The prompt lists it, so somebody expects it."""
+        """The prompt lists it, so its author expects it."""
         response = packed(chat_server, tools=["look_up", "other"]).send("Go")
         assert response.warnings == (
             "The prompt's tool 'other' was not offered: it has no function, see manager.register_tool().",

@@ -154,7 +154,7 @@ def split_options(magic: Any, line: str, *, has_text: bool = True) -> tuple[Name
     """Parse the options at the beginning of a line; return them and the text after them, as typed.
 
     Text begins at the first word that is not an option: ``-x`` that is none, a dash before a blank or a digit. ``--``
-    ends the options. ``--word`` that is no option is an error. If a line has no text, other words are arguments.
+    ends the options. An unknown ``--word`` is an error. If a line has no text, other words are arguments.
     """
     actions = _actions(magic)
     namespace = magic.__self__.shell.user_ns

@@ -75,7 +75,7 @@ class Storm:
                 present = [fork for fork, there in self.forks.items() if there]
                 if not present:
                     return
-                self.forks[present[0]] = None  # an interrupted delete may be done, though nobody hears of it
+                self.forks[present[0]] = None  # an interrupted delete may have succeeded unnoticed
                 self.store.delete(present[0])
                 self.forks[present[0]] = False
         self.counts[name] += 1
