@@ -1,4 +1,4 @@
-"""Where something was said, as a table for ``%chat_search``."""
+"""Messages found by a search, as a table for ``%chat_search``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NONE = "nothing found"
 
 
 class FoundMessage(NamedTuple):
-    """A message that has the words: its conversation, its turn (from 1), and the text around the first match."""
+    """A message that contains the words: its conversation, its turn (from 1), and the text around the first match."""
 
     conversation_id: str
     title: str
@@ -50,9 +50,9 @@ class FoundMessages(list[FoundMessage]):
         return [_cells(found) for found in self[:MAX_SHOWN]]
 
     def _rest(self) -> list[str]:
-        """Return how to go on, and the number of all messages, if not all are shown."""
+        """Return the number of all messages, if not all are shown, and a line that says how to open one."""
         more = [f"{MAX_SHOWN} of {len(self):,} messages"] if len(self) > MAX_SHOWN else []
-        return [*more, "%chat_history CONVERSATION shows one, %chat_use CONVERSATION goes on in it"]
+        return [*more, "%chat_history CONVERSATION shows one, %chat_use CONVERSATION continues it"]
 
 
 def _cells(found: FoundMessage) -> list[str]:
