@@ -140,6 +140,20 @@ def test_grown_log_adds_turns_and_replaces_the_last(tmp_path: Path) -> None:
     assert report.rows[0].new_turns == 2
 
 
+def test_cost_is_written_the_same_whichever_call_is_priced_first(tmp_path: Path) -> None:
+    """A file that is read again by itself is unchanged, although its call was not the first at that price before."""
+    for session in ("first", "second"):
+        log = claude_log(tmp_path, session)
+        log.ask("One")
+        log.answer("1")
+        log.write()
+    store = MemoryStore()
+    created = import_chats(tmp_path, store).created
+    os.utime(log.path, (1, 1))
+    assert import_chats(tmp_path, store).unchanged == created
+    assert store.head("claude-code:second").revision == 1
+
+
 def test_what_was_done_here_stays(tmp_path: Path) -> None:
     """A conversation that was changed in the store is left alone and reported; a title set in the store stays."""
     log = claude_log(tmp_path)

@@ -6,6 +6,7 @@ third of a millisecond, so the prices of a model are cached per day, once they g
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ class CallPrices:
         if call.cost is not None:
             return CallCost(call.cost, "reported")
         found = UNKNOWN_COST if call.is_unpriceable or not call.has_usage else self._computed(call, at)
-        if found.usd is None and call.has_usage:
+        if found.usd is not None:
+            return replace(found, usd=_shortest(found.usd))
+        if call.has_usage:
             self._notes.add_unpriced(call.model)
         return found
 
@@ -56,6 +59,15 @@ class CallPrices:
         return price_of(
             call.model, call.usage, at=at, prices=self._own, cache_write_1h_tokens=call.cache_write_1h_tokens
         )
+
+
+def _shortest(usd: Decimal) -> Decimal:
+    """Return an amount without trailing zeros: equal costs must be stored as equal text to be recognized as unchanged.
+
+    >>> _shortest(Decimal("0.000450")), _shortest(Decimal("100.0"))
+    (Decimal('0.00045'), Decimal('100'))
+    """
+    return usd.normalize() + 0  # which writes 1E+2 as 100
 
 
 def _usd_of(call: Call, listed: Any) -> Decimal | None:
