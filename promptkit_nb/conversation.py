@@ -188,6 +188,16 @@ class Conversation:
         parent = self.metadata.get("forked_from")
         return parent if isinstance(parent, str) else None
 
+    @property
+    def provider(self) -> Provider:
+        """What answers this conversation.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> ConversationManager(DemoProvider()).new_conversation().provider.name
+        'demo'
+        """
+        return self._factory.provider
+
     def snapshot(self) -> Snapshot:
         """Return the whole state with the hashes of its context.
 

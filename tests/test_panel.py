@@ -194,7 +194,7 @@ class TestRetryAndEdit:
         page.wait(lambda: page.answers == ["other", "two"])
         assert [turn.text for turn in conv.versions(0)] == ["one"]
         assert page.questions == ["a", "b"]
-        assert "stale" in page.shown["turns"][1]["notes"][-1]
+        assert "stale" in page.shown["turns"][1]["notes"][-1]["text"]
 
     def test_retry_ignores_replay(self, chat_server: ChatServer) -> None:
         """Retry asks for another answer, not the stored one."""

@@ -94,6 +94,22 @@ def fill(text: str, namespace: Mapping[str, object], *, images: bool = True) -> 
     return CellText(filled, _parts(piece for _, piece in pieces))
 
 
+def expressions(text: str) -> list[str]:
+    """Return the expressions between double braces, each once, in order.
+
+    >>> expressions("{{ df }} and {{ rows[0] }}, {{ df }}, {{ x | upper }}")
+    ['df', 'rows[0]']
+    """
+    sources = ((found["body"] or "").strip() for found in _PIECE.finditer(text))
+    return [source for source in dict.fromkeys(sources) if (node := _parse(source)) and _is_lookup(node)]
+
+
+def _is_lookup(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return isinstance(node, ast.Name)
+
+
 def _parts(pieces: Iterable[str | ContentPart]) -> tuple[ContentPart, ...]:
     """Return the images and the texts between them; nothing if there is no image."""
     parts: list[ContentPart] = []

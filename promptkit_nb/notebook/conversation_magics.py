@@ -169,9 +169,15 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_panel(self, line: str) -> ChatPanel:
-        """Open a chat panel with the active conversation: %chat_panel."""
-        _check_no_arguments("chat_panel", line)
-        return self._session.panel()
+        """Open a chat panel with the active conversation: %chat_panel, or %chat_panel --here in the cell's output.
+
+        In JupyterLab it opens as a tab beside the notebook, and "Bring it back" returns it to its cell. Other front
+        ends show it in the output.
+        """
+        here = line.strip() == "--here"
+        if not here:
+            _check_no_arguments("chat_panel", line)
+        return self._session.panel(docked=not here)
 
     @chat_line_magic
     def chat_fork(self, line: str) -> None:

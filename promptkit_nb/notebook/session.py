@@ -143,10 +143,11 @@ class ChatSession:
         shown = conversation.preview(text, replace(self._with_defaults(options), target=target))
         return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
-    def panel(self) -> ChatPanel:
-        """Return a panel of the notebook's conversation, which is started if needed."""
+    def panel(self, *, docked: bool = True) -> ChatPanel:
+        """Return a panel of the notebook's conversation, which is started if needed; JupyterLab docks it."""
         from promptkit_nb.chat.options import CallOptions  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
+        from promptkit_nb.notebook.panel_values import NotebookValues  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.saved_notebook import Mark  # noqa: PLC0415 - as above
         from promptkit_nb.panel.widget import ChatPanel  # noqa: PLC0415 - anywidget, imported when used
 
@@ -154,7 +155,10 @@ class ChatSession:
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
-        panel = ChatPanel(conversation, model=self.options.model or None, thinking=self.settings.thinking)
+        panel = ChatPanel(
+            conversation, model=self.options.model or None, thinking=self.settings.thinking, docked=docked
+        )
+        panel.use_values(NotebookValues(self.shell.user_ns))
         if self.conversations.is_own(conversation):
             panel.output_metadata = Mark(conversation.id).metadata
         self._panels.add(panel)
@@ -222,15 +226,14 @@ class ChatSession:
         """Return the models that the provider offers or, if the server does not list any, the chosen one."""
         from promptkit_nb.notebook.settings import TWO_WAYS_ON  # noqa: PLC0415 - as above
         from promptkit_nb.pricing import usd_per_million  # noqa: PLC0415 - as above
+        from promptkit_nb.providers.base import offered_models  # noqa: PLC0415 - as above
         from promptkit_nb.rendering.models import ModelRow, ModelTable  # noqa: PLC0415 - as above
         from promptkit_nb.turns import utc_now  # noqa: PLC0415 - as above
 
         provider = self.settings.manager.provider
-        offered = getattr(provider, "models", None)
-        if offered is None and not provider.model:
+        names = offered_models(provider)
+        if not names and not hasattr(provider, "models"):
             raise AuthenticationError(TWO_WAYS_ON)
-        models = [{"id": provider.model}] if offered is None else offered()
-        names = sorted({str(model.get("id", model.get("name"))) for model in models})
         shown = [name for name in names if containing is None or containing.casefold() in name.casefold()]
         return ModelTable(ModelRow(name, *usd_per_million(provider, name, utc_now())) for name in shown)
 

@@ -6,16 +6,19 @@ thread runs the commands in order; each answer streams on a separate thread.
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from promptkit_nb.chat.options import AT_THE_END, Target
+from promptkit_nb.chat.options import AT_THE_END, Target, check_model
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
+from promptkit_nb.providers.base import offered_models
 from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -24,12 +27,39 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.providers.base import Provider
     from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.turns import ContentPart
 
 POLL_INTERVAL_S = 0.5
 
 Command = dict[str, str]
+
+
+class FilledText(Protocol):
+    """A message with its values; ``parts``, if any, are what the model receives."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+        ...
+
+    @property
+    def parts(self) -> tuple[ContentPart, ...]:
+        """The text and the images, if there are images."""
+        ...
+
+
+class PanelValues(Protocol):
+    """What ``{{ name }}`` in a message stands for."""
+
+    def fill(self, text: str) -> FilledText:
+        """Return the message with its values; raise ``InvalidArgumentError`` for an unknown name."""
+        ...
+
+    def names(self, text: str) -> list[dict[str, object]]:
+        """Return ``{"name", "kind", "known"}`` for each expression."""
+        ...
 
 
 class PanelController:
@@ -41,11 +71,13 @@ class PanelController:
         """Show the conversation; every call uses ``model``, and ``thinking`` is how to show the model's thinking."""
         self.conversation = conversation
         self._model = model
+        self.values: PanelValues | None = None
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they continue while another one is shown
         self._open_pages: set[str] = set()
         self._search_text = ""
         self._next_poll_at = 0.0
         self._read_error = ""
+        self._models_of: Provider | None = None
         self._commands: dict[str, Callable[[Command], None]] = {
             "open": self._open_page,
             "close": self._close_page,
@@ -60,6 +92,9 @@ class PanelController:
             "rename": self._rename,
             "fork": self._fork,
             "delete": self._delete,
+            "names": self._describe_names,
+            "models": self._list_models,
+            "model": self._choose_model,
         }
         self._view = PanelView(screen, conversation.snapshot(), thinking=thinking)
         self._worker = Worker(poll=self._poll, poll_interval_s=self._poll_interval_s, on_error=self._view.show_error)
@@ -152,7 +187,7 @@ class PanelController:
         self._open_pages.discard(command["page"])
 
     def _send(self, command: Command) -> None:
-        self._ask(command, command["text"], AT_THE_END, {})
+        self._ask_filled(command, AT_THE_END, {})
 
     def _retry(self, command: Command) -> None:
         snapshot = self.conversation.snapshot()
@@ -169,7 +204,20 @@ class PanelController:
 
     def _edit(self, command: Command) -> None:
         start = self.conversation.snapshot().position_of(command["turn"])
-        self._ask(command, command["text"], Target(branch_from=start), {"replaces_from": start})
+        self._ask_filled(command, Target(branch_from=start), {"replaces_from": start})
+
+    def _ask_filled(self, command: Command, target: Target, replaces: dict[str, object]) -> None:
+        """Ask with the values of ``{{ name }}``; the panel goes on showing what was typed."""
+        typed = command["text"]
+        if self.values is None or "{{" not in typed:
+            self._ask(command, typed, target, replaces)
+            return
+        filled = self.values.fill(typed)
+        self._ask(command, filled.text, target, replaces, parts=filled.parts)
+
+    def _describe_names(self, command: Command) -> None:
+        names = [] if self.values is None else self.values.names(command["text"])
+        self._view.send_names(names, command.get("page", ""))
 
     def _ask(
         self,
@@ -200,7 +248,7 @@ class PanelController:
             stream,
             lambda answer: self._worker.post(lambda: self._finish(answer)),
             conversation_id=conversation.id,
-            question=question,
+            question=command["text"] or question,
             unsent=command["text"],
             replaces=replaces,
             page=command.get("page", ""),
@@ -219,6 +267,7 @@ class PanelController:
             self._view.show_error(error, unsent=answer.unsent, page=answer.page)
             self._refresh(report_error=False)
             return
+        self._remember_typed(answer)
         self._refresh()
         if answer.is_stored:
             self._view.show_status("Stopped; the partial answer is kept.")
@@ -231,10 +280,16 @@ class PanelController:
         if self._answers.get(answer.conversation_id) is not answer:
             return
         del self._answers[answer.conversation_id]
+        self._remember_typed(answer)
         if answer.error is not None:
             unsent = "" if answer.is_stored else answer.unsent
             self._view.show_error(answer.error, unsent=unsent, page=answer.page)
         self._refresh(report_error=answer.error is None)
+
+    def _remember_typed(self, answer: AnswerThread) -> None:
+        """Show what was typed in place of what was sent, as long as this kernel runs."""
+        if answer.turn is not None and answer.unsent and answer.unsent != answer.turn.user_text:
+            self._view.typed[answer.turn.id] = answer.unsent
 
     def _fetch_older(self, command: Command) -> None:
         self._view.send_older(int(command["before"]), command.get("page", ""))
@@ -251,6 +306,28 @@ class PanelController:
 
     def _fork(self, command: Command) -> None:  # noqa: ARG002 - as above
         self._switch_to(conversation_list.fork(self.conversation))
+
+    def _list_models(self, command: Command) -> None:  # noqa: ARG002 - as above
+        """Ask the provider for its models, on a thread of its own: a server may take its time."""
+        provider = self.conversation.provider
+        if provider is not self._models_of:
+            self._models_of = provider
+            context = copy_context()
+            ask = partial(context.run, self._fetch_models, provider)
+            threading.Thread(target=ask, name="promptkit-models", daemon=True).start()
+
+    def _fetch_models(self, provider: Provider) -> None:
+        try:
+            names = offered_models(provider)
+        except PromptKitError as error:
+            self._models_of = None  # asked again next time
+            self._worker.post(partial(self._view.show_status, one_line(str(error))))
+        else:
+            self._worker.post(partial(self._view.show_models, names))
+
+    def _choose_model(self, command: Command) -> None:
+        self._model = check_model(command["name"])
+        self._refresh()
 
     def _rename(self, command: Command) -> None:
         title = one_line(command["text"])

@@ -1,5 +1,5 @@
 // The chat panel's page: its elements, the commands it sends to the kernel, and the updates it shows. The widget's script
-// consists of parts.js, scrolling.js, drafts.js and this file.
+// consists of parts.js, scrolling.js, drafts.js, docking.js and this file.
 
 const SLOW_MS = 400; // how long the kernel may take to confirm a message before the panel says that it waits
 
@@ -24,12 +24,15 @@ function render({ model, el }) {
     oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(sendSearch, 200); },
     onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) { sendSearch(); openChooser(); } },
   });
+  search.hidden = true;
   const bar = make("div", { class: "promptkit-bar", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
     chooser, search,
-    button("New", () => { send("new"); box.focus(); }, { title: "Start a conversation with the same prompt and settings" }),
-    button("Rename", rename), button("Fork", () => { send("fork"); box.focus(); }, { title: "Continue in a copy" }),
-    button("Delete", confirmDelete));
+    iconButton("search", "Search", () => { search.hidden = !search.hidden; if (!search.hidden) search.focus(); }),
+    iconButton("plus", "New", () => { send("new"); box.focus(); }, { title: "Start a conversation with the same prompt and settings" }),
+    iconButton("pencil", "Rename", rename),
+    iconButton("fork", "Fork", () => { send("fork"); box.focus(); }, { title: "Continue in a copy" }),
+    iconButton("trash", "Delete", confirmDelete));
   const earlier = button("Earlier turns", fetchOlder, { class: "promptkit-earlier promptkit-quiet", hidden: true });
   const streamed = make("div", { class: "promptkit-turn promptkit-streaming", hidden: true });
   const empty = make("div", { class: "promptkit-empty" }, "No messages yet.");
@@ -41,15 +44,22 @@ function render({ model, el }) {
   const errorBox = make("div", { class: "promptkit-error", role: "alert", hidden: true });
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
-    rows: "2", "aria-label": "Message", placeholder: "Message (Enter sends, Shift+Enter starts a new line)",
+    rows: "2", "aria-label": "Message", placeholder: "Message, or {{ name }} for a variable (Enter sends, Shift+Enter starts a new line)", dir: "auto",
     onkeydown: onKeydown, oninput: refreshButtons, onfocus: checkKernel,
   });
-  const sendButton = button("Send", submit, { class: "promptkit-primary" });
-  const stopButton = button("Stop", stop, { disabled: true, title: "Stop the answer (Esc)" });
-  const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-buttons" }, sendButton, stopButton));
+  const models = make("select", {
+    "aria-label": "Model", class: "promptkit-models", onfocus: () => send("models"),
+    onchange: () => { send("model", { name: models.value }); box.focus(); },
+  });
+  const chips = make("span", { class: "promptkit-chips" });
+  const sendButton = iconButton("send", "Send", onPress, { class: "promptkit-send" });
+  const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-tools" }, models, chips, sendButton));
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
     head, bar, log, errorBox, status, form, footer);
+  const docking = makeDocking({ model, el, root });
+  head.append(docking.toggle);
+  let insert; // inserts code as a cell, if the front end can
   for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !event.isComposing) onEscape();
@@ -85,6 +95,12 @@ function render({ model, el }) {
     else sendMessage("send", text);
     stopEditing();
     box.focus();
+  }
+
+  // The second click of a double click on Send does not stop the answer.
+  function onPress(event) {
+    if (!isBusy()) submit();
+    else if (event.detail < 2) stop();
   }
 
   function stop() {
@@ -166,27 +182,27 @@ function render({ model, el }) {
 
   // Returns the children of a turn's node.
   function turnParts(turn) {
-    const entries = turn.entries.map((entry) => [entry, entryNode(entry)]);
+    const entries = turn.entries.map((entry) => [entry, entryNode(entry, insert)]);
     const answers = turn.entries.filter(({ label }) => label === "assistant");
     const first = entries.find(([entry]) => entry.label.startsWith("user"));
     if (first) {
       first[1].append(actions(
-        button("Copy", (event) => copy(turn.question, event.currentTarget)),
-        button("Edit", () => edit(turn), { title: "Change this message and continue from here" }),
+        iconButton("copy", "Copy", (event) => copy(turn.question, event.currentTarget)),
+        iconButton("pencil", "Edit", () => edit(turn), { title: "Change this message and continue from here" }),
       ));
     }
     return [...entries.map(([, node]) => node), make("div", { class: "promptkit-below" },
-      make("div", { class: "promptkit-notes" }, ...turn.notes.map((note) => make("div", {}, note))),
       actions(
-        ...(answers.length ? [button("Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
-        button("Retry", () => retry(turn), { title: "Answer again in place; the previous answer is kept as a version" }),
-      ))];
+        ...(answers.length ? [iconButton("copy", "Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
+        iconButton("retry", "Retry", () => retry(turn), { title: "Answer again in place; the previous answer is kept as a version" }),
+      ),
+      make("div", { class: "promptkit-notes" }, ...turn.notes.map(({ text, title }) => make("div", { title: title || undefined }, text))))];
   }
 
   // The model has the newest turns. Older ones that were fetched stay while they are up to date and the reader is there.
   function updateTurns() {
     const id = model.get("conversation_id"), epoch = model.get("epoch"), first = model.get("first");
-    if (loaded.id !== id) { scrolling.follow(true); stopEditing(); search.value = ""; }
+    if (loaded.id !== id) { scrolling.follow(true); stopEditing(); search.value = ""; search.hidden = true; }
     const isCurrent = loaded.id === id && loaded.epoch === epoch;
     let older = isCurrent && !scrolling.isFollowing ? turns.filter(({ index }) => index < first) : [];
     if (older.length && older[older.length - 1].index !== first - 1) older = [];
@@ -249,7 +265,7 @@ function render({ model, el }) {
       streamed.question = answer.question;
       streamed.answer = make("div", { class: "promptkit-entry" });
       streamed.replaceChildren(entryNode({ label: "user", text: answer.question, html: "" }),
-        make("div", { class: "promptkit-message promptkit-assistant" }, make("div", { class: "promptkit-label" }, "assistant"), streamed.answer));
+        make("div", { class: "promptkit-message promptkit-assistant", role: "group", "aria-label": "assistant" }, streamed.answer));
     }
     const body = sanitizedNode(answer.html);
     const isUnfolded = streamed.answer.querySelector(".promptkit-thinking")?.open;
@@ -278,9 +294,31 @@ function render({ model, el }) {
   }
 
   function refreshButtons() {
-    sendButton.disabled = isDead || isBusy() || !box.value.trim();
-    stopButton.disabled = isDead || !isBusy();
+    const name = isBusy() ? "Stop" : "Send";
+    if (sendButton.ariaLabel !== name) {
+      sendButton.ariaLabel = name;
+      sendButton.title = isBusy() ? "Stop the answer (Esc)" : "Send (Enter)";
+      sendButton.replaceChildren(icon(name.toLowerCase()));
+    }
+    askForNames();
+    sendButton.disabled = isDead || (!isBusy() && !box.value.trim());
+    models.disabled = isDead;
     for (const each of head.querySelectorAll("button, select, input")) each.disabled = isDead;
+  }
+
+  // Asks the kernel what the expressions in the text stand for, once the typing pauses.
+  function askForNames() {
+    const text = box.value.includes("{{") ? box.value : "";
+    if (text === chips.text) return;
+    chips.text = text;
+    clearTimeout(chips.timer);
+    if (text) chips.timer = setTimeout(() => send("names", { text }), 250);
+    else chips.replaceChildren();
+  }
+
+  function drawNames(names) {
+    chips.replaceChildren(...(chips.text ? names : []).map(({ name, kind, known }) =>
+      make("span", { class: known ? "promptkit-chip" : "promptkit-chip promptkit-unknown" }, make("code", {}, name), ` ${kind}`)));
   }
 
   function drawError() {
@@ -309,7 +347,7 @@ function render({ model, el }) {
   function drawChooser() {
     const id = model.get("conversation_id");
     const options = model.get("conversations").map((each) => {
-      const option = make("option", { value: each.id, title: each.id }, `${each.title} (${each.turns})`);
+      const option = make("option", { value: each.id, title: each.id }, each.title);
       option.value = each.id;
       return option;
     });
@@ -329,7 +367,21 @@ function render({ model, el }) {
   }
 
   function drawFooter() {
-    footer.replaceChildren(...model.get("footer").map((line) => make("span", {}, line)));
+    const { totals, context, percent } = model.get("usage");
+    const [details, window, ...budgets] = model.get("footer");
+    const gauge = make("span", { class: "promptkit-gauge", hidden: percent === null });
+    gauge.style.setProperty("--pk-percent", `${percent ?? 0}%`);
+    footer.replaceChildren(
+      make("span", { title: details ?? "" }, totals ?? ""), ...budgets.map((line) => make("span", {}, line)),
+      make("span", { class: "promptkit-context", title: window ?? "" }, gauge, context ?? ""));
+  }
+
+  function drawModels() {
+    const names = model.get("models"), current = model.get("model");
+    const options = [...new Set([current, ...names])].filter(Boolean).map((name) => make("option", { value: name }, name));
+    models.replaceChildren(...options);
+    models.value = current;
+    models.hidden = !options.length;
   }
 
   function fetchOlder() {
@@ -352,6 +404,7 @@ function render({ model, el }) {
   function onMessage(message) {
     if (message.received && message.page === page && pending?.n === message.received) { pending.isReceived = true; drawStatus(); }
     if (message.older && message.page === page) addOlder(message);
+    if (message.names && message.page === page) drawNames(message.names);
     if (message.unsent) restoreText(message.unsent, message.page);
   }
 
@@ -363,12 +416,16 @@ function render({ model, el }) {
     "change:turns": () => { clearPending(); drawTurns(); drawStatus(); },
     "change:epoch": drawTurns,
     "change:conversation_id": () => { drawTurns(); drawChooser(); },
+    "change:title": docking.retitle,
     "change:streaming": () => { clearPending(); drawStreaming(); drawStatus(); },
     "change:busy": () => { clearPending(); drawStreaming(); drawStatus(); },
     "change:status": drawStatus,
     "change:error": () => { drawError(); drawStreaming(); drawStatus(); },
     "change:conversations": drawChooser,
     "change:footer": drawFooter,
+    "change:usage": drawFooter,
+    "change:model": drawModels,
+    "change:models": drawModels,
     "msg:custom": onMessage,
     "comm_live_update": checkKernel,
   };
@@ -382,6 +439,16 @@ function render({ model, el }) {
     root.classList.toggle("promptkit-dead", isDead);
     if (isDead && pending) { restoreText(pending.text, page); pending = null; drawStreaming(); }
     drawStatus();
+  }
+
+  async function meetNotebook() {
+    await docking.dock();
+    const { context } = await notebookContext(model);
+    if (!context?.model?.sharedModel?.insertCell) return;
+    insert = (code) => insertCell(context, el, code);
+    nodes.forEach(({ node }) => scrolling.remove(node));
+    nodes.clear();
+    drawTurns(); // with buttons that insert
   }
 
   // Typed text survives a reload of the page and another run of the panel's cell.
@@ -412,15 +479,18 @@ function render({ model, el }) {
   restoreDraft();
   drawChooser();
   drawFooter();
+  drawModels();
   drawError();
   drawStatus();
   checkKernel();
   send("open");
+  requestAnimationFrame(meetNotebook);
   // Jupyter reads a panel's messages on a thread beside the cells only after its second reply, so send one more.
   const again = setTimeout(() => send("open"), 1000);
   return () => {
     removeEventListener("pagehide", leave);
     scrolling.end();
+    docking.end();
     clearTimeout(again);
     for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
     leave();

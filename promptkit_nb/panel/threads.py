@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promptkit_nb.chat.stream import ResponseStream
+    from promptkit_nb.turns import Turn
 
 Job = tuple["Callable[[], None]", Context | None]
 
@@ -143,6 +144,11 @@ class AnswerThread:
     def is_stored(self) -> bool:
         """Whether the answer was stored."""
         return self._stream is not None and self._stream.response is not None
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that was stored."""
+        return None if self._stream is None or self._stream.response is None else self._stream.response.turn
 
     def stop(self) -> None:
         """Store the text so far. The thread ends when the provider returns, and changes nothing after that."""

@@ -16,7 +16,7 @@ from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import Response, thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
-from promptkit_nb.text.receipts import MATH_OFF, note_html, receipt_of, thinking_words
+from promptkit_nb.text.receipts import MATH_OFF, Receipt, note_html, thinking_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -32,8 +32,12 @@ STATIC_TURNS = 50
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
-def turn_fields(turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMode = "fold") -> dict[str, object]:
+def turn_fields(
+    turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMode = "fold", typed: str | None = None
+) -> dict[str, object]:
     """Return a turn for the page: ``{"id", "index", "question", "entries", "notes"}``.
+
+    ``typed`` is shown as the question, if values were filled into it before it was sent.
 
     An entry is ``{"label", "text", "html", "fold"}``. ``html`` is empty if the page shows the plain text. ``fold`` is
     ``"closed"`` or ``"open"`` if the entry can be folded to its label.
@@ -41,13 +45,13 @@ def turn_fields(turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMod
     return {
         "id": turn.id,
         "index": index,
-        "question": turn.user_text,
+        "question": typed or turn.user_text,
         "entries": [
             _entry_fields(entry, _fold(entry, thinking))
-            for entry in _entries(turn)
+            for entry in _entries(turn, typed)
             if not (entry.is_thinking and thinking == "hide")
         ],
-        "notes": list(_notes(turn, is_stale=is_stale)),
+        "notes": [{"text": note.short, "title": note.text} for note in _notes(turn, is_stale=is_stale)],
     }
 
 
@@ -72,11 +76,14 @@ def _heading(state: ConversationState) -> Iterator[str]:
         yield f"Only the newest {STATIC_TURNS} turns; %chat_export also writes the other {left_out:,}."
 
 
-def _entries(turn: Turn) -> Iterator[Entry]:
+def _entries(turn: Turn, typed: str | None = None) -> Iterator[Entry]:
     words = thinking_words(Response.of(turn, ""))
     for message in turn.messages:
         for entry in entries_of(message):
-            yield replace(entry, label=words) if entry.is_thinking else entry
+            if typed and entry.label == "user":
+                yield replace(entry, text=typed)
+            else:
+                yield replace(entry, label=words) if entry.is_thinking else entry
 
 
 def _fold(entry: Entry, thinking: ThinkingMode) -> str:
@@ -100,7 +107,8 @@ def _is_plain(entry: Entry) -> bool:
 
 def _turn_html(turn: Turn, *, is_stale: bool) -> str:
     entries = "".join(map(_entry_html, _entries(turn)))
-    return f'<div style="margin:0.8em 0">{entries}{"".join(map(note_html, _notes(turn, is_stale=is_stale)))}</div>'
+    notes = "".join(note.html() for note in _notes(turn, is_stale=is_stale))
+    return f'<div style="margin:0.8em 0">{entries}{notes}</div>'
 
 
 def _entry_html(entry: Entry) -> str:
@@ -111,12 +119,12 @@ def _entry_html(entry: Entry) -> str:
     return f"{note_html(fields['label'], 'font-weight:600')}{text}{fields['html']}"
 
 
-def _notes(turn: Turn, *, is_stale: bool) -> Iterator[str]:
-    yield from (f"⚠ {one_line(warning)}" for warning in turn.warnings)
+def _notes(turn: Turn, *, is_stale: bool) -> Iterator[Receipt]:
+    yield from (Receipt.line(f"⚠ {one_line(warning)}") for warning in turn.warnings)
     response = (Response.replay_of if turn.replayed else Response.of)(turn, "")
     if turn.model:
-        yield receipt_of(response, "")
+        yield Receipt.of(response, "")
     if is_stale:
-        yield "stale: earlier turns changed after this answer"
+        yield Receipt.line("stale: earlier turns changed after this answer")
     if turn.inherited:
-        yield "inherited from the conversation this one was forked from"
+        yield Receipt.line("inherited from the conversation this one was forked from")

@@ -13,11 +13,12 @@ from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
-from promptkit_nb.text.receipts import seconds_text, total_text
+from promptkit_nb.text.receipts import seconds_text, small_usd_text, total_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from promptkit_nb.chat.preview import Context
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.panel.threads import AnswerThread
@@ -62,6 +63,7 @@ class PanelView:
         self._screen = screen
         self._epoch = 0
         self.thinking = thinking
+        self.typed: dict[str, str] = {}  # by turn id: messages as they were typed, before values were filled in
         self._shown_text = ("", "")
         self._next_update_at = 0.0
         self._error_count = 0
@@ -79,7 +81,17 @@ class PanelView:
         """Show what takes longer to compute than the turns: the list, the size of the context, the budgets."""
         self._screen.save_transcript(self.snapshot)
         listed = conversation_list.find(conversation, search)
-        self._screen.show(conversations=listed, footer=footer_lines(conversation, model=model))
+        lines, usage = footer_of(conversation, model=model)
+        self._screen.show(
+            conversations=listed,
+            footer=lines,
+            usage=usage,
+            model=model or self.snapshot.state.settings.model or conversation.provider.model or "",
+        )
+
+    def show_models(self, names: list[str]) -> None:
+        """Show the models to choose from."""
+        self._screen.show(models=names)
 
     def show_search(self, conversation: Conversation, search: str, answer: AnswerThread | None) -> None:
         """Show the matching conversations; their number is not updated while an answer is streaming."""
@@ -124,6 +136,10 @@ class PanelView:
         """Give the text of a question that was not answered back to the page where it was typed."""
         self._screen.notify({"unsent": answer.unsent, "page": answer.page})
 
+    def send_names(self, names: list[dict[str, object]], page: str) -> None:
+        """Tell a page what the expressions in its text stand for."""
+        self._screen.notify({"names": names, "page": page})
+
     def send_older(self, before: int, page: str) -> None:
         """Send a page the turns before a position."""
         stop = max(0, min(before, len(self.snapshot.state.turns)))
@@ -133,15 +149,17 @@ class PanelView:
     def clear(self) -> None:
         """Remove the error, the footer, and the search of the conversation that was shown."""
         self._search_result = ""
-        self._screen.show(error={}, footer=[])
+        self._screen.show(error={}, footer=[], usage={})
 
     def _show_turns(self, answer: AnswerThread | None) -> None:
         state = self.snapshot.state
         first = _first_shown(self.snapshot)
+        stored = None if answer is None else answer.turn
+        is_stored = stored is not None and any(turn.id == stored.id for turn in reversed(state.turns))
         self._screen.show(
             conversation_id=state.conversation_id,
             title=title_of(state.conversation_id, state.metadata),
-            streaming=None if answer is None else self._answer_fields(answer),
+            streaming=None if answer is None or is_stored else self._answer_fields(answer),
             busy=answer is not None,
             status=self._status(answer),
             turns=self._turn_fields(first, len(state.turns)),
@@ -155,7 +173,13 @@ class PanelView:
     def _turn_fields(self, start: int, stop: int) -> list[dict[str, object]]:
         turns, stale = self.snapshot.state.turns, self.snapshot.stale
         return [
-            turn_fields(turns[index], index, is_stale=turns[index].id in stale, thinking=self.thinking)
+            turn_fields(
+                turns[index],
+                index,
+                is_stale=turns[index].id in stale,
+                thinking=self.thinking,
+                typed=self.typed.get(turns[index].id),
+            )
             for index in range(start, stop)
         ]
 
@@ -167,28 +191,40 @@ class PanelView:
         return {"question": printable(answer.question), "html": html, **answer.replaces}
 
 
-def footer_lines(conversation: Conversation, *, model: str | None = None) -> list[str]:
-    """Return the totals, the size of the context, and the budgets, a line each."""
+def footer_of(conversation: Conversation, *, model: str | None = None) -> tuple[list[str], dict[str, object]]:
+    """Return the totals, the size of the context, and the budgets, a line each; and the first two at a glance."""
     head = conversation.store.head(conversation.id)
-    totals = [
-        counted(head.turn_count, "turn"),
-        f"{head.token_count:,} tokens",
-        total_text(head.total_cost, head.unpriced_turns),
-    ]
-    return [" · ".join(totals), _context_line(conversation, model), *map(one_line, conversation.budget_lines())]
-
-
-def _context_line(conversation: Conversation, model: str | None) -> str:
+    turns, cost = counted(head.turn_count, "turn"), total_text(head.total_cost, head.unpriced_turns)
     try:
         context = conversation.context(model=model)
     except PromptKitError as error:  # for example: a variable of the prompt has no value yet
-        return one_line(f"The next request cannot be built yet: {error}")
+        line, short, percent = one_line(f"The next request cannot be built yet: {error}"), "", None
+    else:
+        line, short, percent = _context_line(context), *_context_at_a_glance(context)
+    small_cost = total_text(head.total_cost, head.unpriced_turns, text_of=small_usd_text)
+    lines = [f"{turns} · {head.token_count:,} tokens · {cost}", line, *map(one_line, conversation.budget_lines())]
+    return lines, {"totals": f"{turns} · {small_cost}", "context": short or line, "percent": percent}
+
+
+def _context_line(context: Context) -> str:
     about = "~" if context.estimated else ""
     if context.max_tokens is None:
         return f"context {about}{context.token_count:,} tokens"
-    percent = round(100 * context.token_count / context.max_tokens)
     left_out = f", {counted(len(context.left_out), 'turn')} left out" if context.left_out else ""
-    return f"context {about}{context.token_count:,} of {context.max_tokens:,} tokens ({percent} %{left_out})"
+    size = f"{context.token_count:,} of {context.max_tokens:,} tokens"
+    return f"context {about}{size} ({_percent(context, context.max_tokens)} %{left_out})"
+
+
+def _context_at_a_glance(context: Context) -> tuple[str, int | None]:
+    """Return the size of the context in a few words, and its part of the window in percent, if that is known."""
+    if context.max_tokens is None:
+        return f"context {'~' if context.estimated else ''}{context.token_count:,} tokens", None
+    percent = _percent(context, context.max_tokens)
+    return f"{percent} % of context", percent
+
+
+def _percent(context: Context, max_tokens: int) -> int:
+    return round(100 * context.token_count / max_tokens)
 
 
 def _is_changed_above_the_end(before: Snapshot, after: Snapshot) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.panel.controller import PanelValues
 
 _HERE = Path(__file__).parent
 
@@ -33,6 +34,7 @@ class ChatPanel(NotebookWidget):
         conversation: The conversation to show first; the panel can switch to others of the same user.
         model: The model of every call; by default the conversation's, else the provider's.
         thinking: How to show the model's thinking: ``"fold"`` (one line that unfolds), ``"show"``, or ``"hide"``.
+        docked: Whether to open it as a tab beside the notebook, in JupyterLab; elsewhere it stays in its output.
 
     Raises:
         InvalidArgumentError: ``conversation`` is not a ``Conversation``, or ``thinking`` is unknown.
@@ -43,7 +45,7 @@ class ChatPanel(NotebookWidget):
     ChatPanel('hello')
     """
 
-    _esm = script_of(*(_HERE / name for name in ("parts.js", "scrolling.js", "drafts.js", "panel.js")))
+    _esm = script_of(*(_HERE / name for name in ("parts.js", "scrolling.js", "drafts.js", "docking.js", "panel.js")))
     _css = f"{style_of(_HERE / 'panel.css')}\n{answer_css()}"
 
     panel_id = Unicode().tag(sync=True)
@@ -57,10 +59,19 @@ class ChatPanel(NotebookWidget):
     status = Unicode().tag(sync=True)
     error = Dict().tag(sync=True)
     footer = List(Unicode()).tag(sync=True)
+    usage = Dict().tag(sync=True)
+    model = Unicode().tag(sync=True)
+    models = List(Unicode()).tag(sync=True)
+    docked = Bool().tag(sync=True)
     conversations = List(Dict()).tag(sync=True)
 
     def __init__(
-        self, conversation: Conversation, *, model: str | None = None, thinking: ThinkingMode = "fold"
+        self,
+        conversation: Conversation,
+        *,
+        model: str | None = None,
+        thinking: ThinkingMode = "fold",
+        docked: bool = False,
     ) -> None:
         """Show a conversation."""
         if not isinstance(conversation, Conversation):
@@ -70,6 +81,7 @@ class ChatPanel(NotebookWidget):
         mode = check_thinking(thinking)
         super().__init__()
         self.panel_id = "" if self.comm is None else self.model_id
+        self.docked = docked
         self._controller = PanelController(conversation, self, model=model, thinking=mode)
         self.on_msg(self._on_message)
 
@@ -81,6 +93,10 @@ class ChatPanel(NotebookWidget):
     def follow(self, conversation: Conversation, *, model: str | None = None, thinking: ThinkingMode = "fold") -> None:
         """Use the provider of this conversation, which must be the one shown, from the next message on."""
         self._controller.follow(conversation, model=model, thinking=check_thinking(thinking))
+
+    def use_values(self, values: PanelValues) -> None:
+        """Fill in ``{{ name }}`` in messages with these values, from the next message on."""
+        self._controller.values = values
 
     def show(self, **changes: object) -> None:
         """Change these traits in one message to the pages."""

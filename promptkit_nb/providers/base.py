@@ -98,3 +98,14 @@ class Provider(Protocol):
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:
         """Return the cost of the usage at that time; ``CallCost(None, None)`` if the price is unknown."""
         ...
+
+
+def offered_models(provider: Provider) -> list[str]:
+    """Return the names of the models that a provider lists, sorted; one without a list offers its own model.
+
+    Raises a ``ProviderError`` if the server does not answer.
+    """
+    models = getattr(provider, "models", None)
+    if models is None:
+        return [provider.model] if provider.model else []
+    return sorted({str(model.get("id", model.get("name"))) for model in models()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,20 @@ LAST_TURNS = 10
 _CHILDREN_STYLE = ";margin-left:0.3em;border-left:1px solid rgba(128,128,128,0.5)"
 
 
+_NOTEBOOK_ID = re.compile(r"nb:(.+):[0-9a-f]{8}(-\d+)?", re.DOTALL)
+
+
 def title_of(conversation_id: str, metadata: Mapping[str, object]) -> str:
-    """Return the title in the metadata of a conversation, else its id."""
+    """Return the title in the metadata of a conversation, else the file of its notebook, else its id.
+
+    >>> title_of("nb:analysis:1c9353f9", {}), title_of("eda", {"title": "First look"})
+    ('analysis.ipynb', 'First look')
+    """
     title = metadata.get("title")
-    has_title = isinstance(title, str) and title.strip()
-    return preview(str(title) if has_title else conversation_id, MAX_TITLE_CHARACTERS)
+    if isinstance(title, str) and title.strip():
+        return preview(title, MAX_TITLE_CHARACTERS)
+    notebook = _NOTEBOOK_ID.fullmatch(conversation_id)
+    return preview(f"{notebook[1]}.ipynb" if notebook else conversation_id, MAX_TITLE_CHARACTERS)
 
 
 MAX_SHOWN_HEADS = 50

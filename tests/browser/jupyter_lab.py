@@ -107,19 +107,25 @@ class LabServer:
         except OSError:
             return False
 
-    def open_notebook(self, page: Page, cells: Sequence[str], name: str = "test.ipynb") -> LabNotebook:
-        """Write a notebook of these code cells (ids ``cell-0``, ``cell-1`` …), open it and wait for its kernel."""
+    def open_notebook(
+        self, page: Page, cells: Sequence[str], name: str = "test.ipynb", mode: str = "doc"
+    ) -> LabNotebook:
+        """Write a notebook of these code cells (ids ``cell-0``, ``cell-1`` …), open it and wait for its kernel.
+
+        ``mode`` is ``"doc"`` for JupyterLab with one document, or ``"lab"`` with tabs, in a workspace of its own.
+        """
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
         for number, source in enumerate(cells):
             cell = new_code_cell(source, id=f"cell-{number}")  # type: ignore[no-untyped-call]  # same
             notebook.cells.append(cell)
         nbformat.write(notebook, self.directory / name)  # type: ignore[no-untyped-call]  # same
-        return self.reopen_notebook(page, name)
+        return self.reopen_notebook(page, name, mode)
 
-    def reopen_notebook(self, page: Page, name: str = "test.ipynb") -> LabNotebook:
+    def reopen_notebook(self, page: Page, name: str = "test.ipynb", mode: str = "doc") -> LabNotebook:
         """Open a saved notebook and wait for its kernel."""
-        page.goto(f"{self.url}/doc/tree/{name}")
+        workspace = f"lab/workspaces/{Path(name).stem}" if mode == "lab" else mode
+        page.goto(f"{self.url}/{workspace}/tree/{name}")
         page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel",
             timeout=START_TIMEOUT_S * 1000,

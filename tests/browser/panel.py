@@ -100,7 +100,7 @@ class Panel:
 
     def is_idle(self) -> bool:
         """Return whether no answer is streaming."""
-        return self.button("Stop").is_disabled()
+        return self.button("Stop").count() == 0
 
 
 def wait(holds: Callable[[], object]) -> None:

@@ -30,9 +30,11 @@ for show in (HTML, Markdown):
     display(show({attack!r}))
 """
 
-# Everything in the answers is hovered over and clicked, except links to the web, which the reader may follow.
+# Everything in the answers is hovered over and clicked, except links to the web, which the reader may follow, and the
+# panel's own buttons.
 TOUCH_EVERYTHING = """() => {
     for (const element of document.querySelectorAll('.promptkit-markdown *')) {
+        if (element.closest('.promptkit-code-tools')) continue;
         for (const kind of ['mouseover', 'mouseenter', 'focus', 'toggle', 'click']) {
             if (kind === 'click' && /^http:..(link|x)[.]invalid/.test(element.closest('a')?.href)) continue;
             element.dispatchEvent(new MouseEvent(kind, {bubbles: true, cancelable: true}));

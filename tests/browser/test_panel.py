@@ -46,7 +46,7 @@ def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: Cha
     chat_server.reply(Reply(text="one two three four five six", pause_s=0.4), Reply(text="better"), Reply(text="new"))
     panel.say("count")
     panel.log.get_by_text("one two").wait_for()
-    assert panel.button("Send").is_disabled()
+    assert panel.button("Send").count() == 0
     panel.button("Rename").click()
     panel.button("Cancel").click()
     assert not panel.is_idle()
@@ -168,7 +168,7 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
     panel.button("Rename").click()
     panel.root.get_by_role("textbox", name="New title").fill("Another <b>one</b>")
     panel.button("Save").click()
-    panel.chooser.locator("option", has_text="Another <b>one</b> (1)").wait_for(state="attached")
+    panel.chooser.locator("option", has_text="Another <b>one</b>").wait_for(state="attached")
     panel.chooser.select_option("panel-chat")
     panel.hears("You said: first")
 

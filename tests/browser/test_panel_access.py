@@ -143,8 +143,9 @@ def test_contrast_and_narrow_space(lab: LabServer, page: Page, chat_server: Chat
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text=MARKDOWN), error_reply(400, "refused"))
     panel.say(f"Format this: {'long' * 60}")
-    panel.log.get_by_text("Heading").wait_for()
+    panel.log.get_by_text("Heading").first.wait_for()
     wait(panel.is_idle)
+    assert panel.log.get_by_text("Heading").count() == 1
     panel.say("and fail")
     panel.error.get_by_text("refused").wait_for()
     panel.button("Delete").click()

@@ -34,6 +34,13 @@ TOUCH_ALL_TURNS = f"""async log => {{
         if (log.scrollTop === 0 && log.querySelector('.promptkit-earlier').hidden) return;
     }}
 }}"""
+INSERT_ALL = """log => {
+    const buttons = [...log.querySelectorAll("[aria-label='Insert as a cell']")];
+    for (const button of buttons) button.click();
+    return buttons.length;
+}"""
+EXECUTED = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
+    .filter(cell => cell.type === 'code' && cell.executionCount).length"""
 NAMES = (ATTACKS["img onerror"], ATTACKS["svg onload"])
 
 
@@ -73,6 +80,7 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     chat_server.reply(Reply(text=attack), error_reply(400, attack), Reply(text=attack, cut_after=40))
     panel.say(attack)
     wait(lambda: chat_server.requests and panel.is_idle())
+    assert panel.log.evaluate(INSERT_ALL) > 0
     for number in (2, 3):
         panel.box.fill("")
         panel.say(f"fails {number}")
@@ -83,7 +91,8 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     panel.button("Save").click()
     panel.chooser.locator("option", has_text="<img").first.wait_for(state="attached")
     assert is_untouched(page, canary)
-    assert panel.root.locator("script, iframe, svg, form, [onerror], [onclick]").count() == 0
+    assert panel.root.locator("script, iframe, :not(.promptkit-icon) > svg, form, [onerror], [onclick]").count() == 0
+    assert page.evaluate(EXECUTED) == 3  # code that was inserted as cells has not run
 
     page.evaluate("html => { document.querySelector('.promptkit-empty').innerHTML = html; }", ATTACKS["img onerror"])
     page.wait_for_function("() => window.pwned")

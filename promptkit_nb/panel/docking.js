@@ -1,0 +1,95 @@
+// The panel as a tab beside the notebook, in JupyterLab. The widget manager has the notebook's context, whose
+// `addSibling` opens any Lumino widget next to it; other front ends have no such context, and the panel stays in its cell.
+
+const DOCK_CLOSED = "promptkit-dock-closed";
+
+// Returns the context of the notebook: null in front ends that do not tell.
+async function notebookContext(model) {
+  const widget = await model.widget_manager.get_model(model.get("panel_id")).catch(() => null);
+  return { widget, context: widget?.widget_manager?.context ?? null };
+}
+
+function makeDocking({ model, el, root }) {
+  let tab = null; // a Lumino widget
+  // JupyterLab detaches a tab that is closed; one that is moved is in the page again by now.
+  const closing = new ResizeObserver(() => { if (tab && !tab.node.isConnected) leaveDock(); });
+  const back = button("Bring it back", () => leaveDock(), { class: "promptkit-quiet" });
+  const note = make("div", { class: "promptkit-docked-note" }, "The chat is open beside the notebook. ", back);
+  const toggle = iconButton("dock", "Dock", () => (tab ? leaveDock() : enterDock()), { hidden: true });
+
+  // In simple mode JupyterLab shows one document at a time, and Notebook 7 has no dock.
+  const hasDock = () => document.querySelector("#jp-main-dock-panel[data-mode='multiple-document']") !== null;
+
+  async function dock() {
+    const { widget, context } = await notebookContext(model);
+    if (!context?.addSibling || !hasDock() || !root.isConnected) return;
+    toggle.hidden = false;
+    if (model.get("docked")) enterDock({ widget, context });
+  }
+
+  async function enterDock(found) {
+    const { widget, context } = found ?? (await notebookContext(model));
+    const view = await Object.values(widget?.views ?? {})[0];
+    if (tab || !view?.luminoWidget || !context) return;
+    const node = make("div", { class: "promptkit-dock" });
+    const key = `${context.path}\n${model.get("conversation_id")}`;
+    for (const other of document.querySelectorAll(".promptkit-dock")) {
+      if (other.key === key) other.dispatchEvent(new Event(DOCK_CLOSED));
+    }
+    node.key = key;
+    tab = new (baseClass(view.luminoWidget.constructor))({ node });
+    tab.id = `promptkit-dock-${Math.random().toString(36).slice(2)}`;
+    tab.title.closable = true;
+    retitle();
+    node.addEventListener(DOCK_CLOSED, () => leaveDock());
+    node.append(root);
+    closing.observe(node);
+    el.append(note);
+    setToggle("Undock");
+    setDocked(true);
+    context.addSibling(tab, { mode: "split-right", activate: false });
+  }
+
+  // Puts the panel back into its cell; a view that is removed leaves the wish to be docked.
+  function leaveDock({ isRemoved = false } = {}) {
+    const left = tab;
+    if (!left) return;
+    tab = null;
+    closing.disconnect();
+    note.remove();
+    if (!isRemoved) { el.append(root); setDocked(false); }
+    setToggle("Dock");
+    left.dispose();
+  }
+
+  function setToggle(label) {
+    toggle.ariaLabel = label;
+    toggle.title = label;
+  }
+
+  function setDocked(isDocked) {
+    if (model.get("docked") === isDocked) return;
+    model.set("docked", isDocked);
+    model.save_changes();
+  }
+
+  function retitle() {
+    if (tab) tab.title.label = model.get("title") || "Chat";
+  }
+
+  return { dock, retitle, toggle, end: () => leaveDock({ isRemoved: true }), get isDocked() { return tab !== null; } };
+}
+
+// Returns Lumino's `Widget`, the root of the classes.
+function baseClass(type) {
+  const parent = Object.getPrototypeOf(type);
+  return parent === Function.prototype || parent === null ? type : baseClass(parent);
+}
+
+// Inserts code as a cell below the active one, or below the panel's own. It is never executed.
+function insertCell(context, el, code) {
+  const cells = el.closest(".jp-Notebook");
+  const after = cells?.querySelector(".jp-Cell.jp-mod-active") ?? el.closest(".jp-Cell");
+  const position = after?.dataset.windowedListIndex ?? [...(cells?.querySelectorAll(".jp-Cell") ?? [])].indexOf(after);
+  context.model.sharedModel.insertCell(Number(position) + 1, { cell_type: "code", source: code.replace(/\n$/, "") });
+}
