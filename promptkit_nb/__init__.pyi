@@ -53,7 +53,7 @@ from .stores.base import StateStore as StateStore
 from .stores.disk import DiskStore as DiskStore
 from .stores.memory import MemoryStore as MemoryStore
 from .stores.redis import RedisStore as RedisStore
-from .turns import Message as Message, Turn as Turn, Usage as Usage
+from .turns import ContentPart as ContentPart, Message as Message, Turn as Turn, Usage as Usage
 from .views.conversations import conversations_df as conversations_df
 from .views.dashboard import usage_dashboard as usage_dashboard
 from .views.messages import search as search

@@ -318,6 +318,7 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
+        attachments: Sequence[object] | None = None,
     ) -> Response:
         """Send a message, wait for the answer, and store both as a new turn.
 
@@ -334,6 +335,8 @@ class Conversation:
             tools: Functions that the model may call, by default those registered with the manager; ``[]`` for none.
                 They run in this thread, one after the other, until the model answers without calling any. What they
                 raise is told to the model; ``ToolError`` is raised if it comes to no end.
+            attachments: Images to send after the text: paths, the bytes of image files, Pillow images, and matplotlib
+                figures. Other values raise ``InvalidArgumentError``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -349,7 +352,7 @@ class Conversation:
             fresh=fresh,
             tools=tools,
         )
-        return self._answer(self._question(text), options)
+        return self._answer(self._question(text, _parts_of(text, attachments)), options)
 
     def stream(
         self,
@@ -367,6 +370,7 @@ class Conversation:
         on_waiting: Callable[[float, str], None] | None = None,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
         on_tool: Callable[[ToolRun], None] | None = None,
+        attachments: Sequence[object] | None = None,
     ) -> ResponseStream:
         """Send a message and iterate over the answer as it arrives; the arguments are those of ``send``.
 
@@ -388,7 +392,7 @@ class Conversation:
             max_output_tokens=max_output_tokens,
             replay=replay,
             fresh=fresh,
-            parts=tuple(parts),
+            parts=tuple(parts) or _parts_of(text, attachments),
             target=target,
             cell=cell,
             on_waiting=on_waiting,
@@ -736,3 +740,12 @@ class Conversation:
                 "stored."
             )
         return stream.response
+
+
+def _parts_of(text: str, attachments: Sequence[object] | None) -> tuple[ContentPart, ...]:
+    """Return the parts of a message with attachments, ``()`` without."""
+    if attachments is None:
+        return ()
+    from promptkit_nb.text.values import with_attachments  # noqa: PLC0415 - imported when used
+
+    return with_attachments(text, attachments)

@@ -88,7 +88,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ContentPart:
-    """One part of a message with images, named as in OpenAI's chat format."""
+    """One part of a message with images, named as in OpenAI's chat format.
+
+    ``text`` is that of a text, ``url`` that of an image, mostly a ``data:`` URL; ``detail`` is how closely the model
+    looks at it.
+
+    >>> from promptkit_nb import ContentPart
+    >>> ContentPart("text", "What is this?").text
+    'What is this?'
+    """
 
     type: Literal["text", "image_url"]
     text: str = ""

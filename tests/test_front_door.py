@@ -28,6 +28,7 @@ PUBLIC = [
     "BudgetExceededError",
     "ChatPanel",
     "ContentFilteredError",
+    "ContentPart",
     "ContextWindowExceededError",
     "Conversation",
     "ConversationChangedError",

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from numbers import Integral, Number, Rational, Real
@@ -228,6 +228,33 @@ def _image_in(path: Path) -> ContentPart:
         raise InvalidArgumentError(f"the file {str(path)!r} cannot be read: {error.strerror}") from error
     if part is None:
         raise InvalidArgumentError(f"the file {str(path)!r} is not a PNG, JPEG, GIF or WebP image")
+    return part
+
+
+def with_attachments(text: str, attachments: Sequence[object] | None) -> tuple[ContentPart, ...]:
+    r"""Return the parts of a message with this text and these images; nothing without attachments.
+
+    Raises ``InvalidArgumentError`` for a file that cannot be read, and for a value that is not an image.
+
+    >>> [part.type for part in with_attachments("What is this?", [b"\x89PNG\r\n\x1a\n"])]
+    ['text', 'image_url']
+    """
+    if not attachments:
+        return ()
+    if isinstance(attachments, (str, bytes, Path)):
+        raise InvalidArgumentError("attachments is a list: attachments=[…], also for one.")
+    return (ContentPart("text", text), *map(_attachment, attachments))
+
+
+def _attachment(value: object) -> ContentPart:
+    if isinstance(value, (str, Path)):
+        return _image_in(Path(value))
+    part = image_part(value)
+    if part is None:
+        raise InvalidArgumentError(
+            f"An attachment of the type {type(value).__name__} is not an image: give the path or the bytes of a PNG, "
+            "JPEG, GIF or WebP file, a Pillow image, or a matplotlib figure."
+        )
     return part
 
 
