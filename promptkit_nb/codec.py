@@ -52,6 +52,9 @@ MOST_TOTAL = 10**15
 
 _UNKNOWN_COUNTS = (("truncated", 0), ("cell_call", 0), ("counted_input_tokens", None))
 
+MOST_BYTES = 2**28
+"""How much JSON a turn, or the rest of a conversation, may take: every store can hold it."""
+
 MOST_DECIMALS = 100
 MOST_TYPES = 1000
 _STABLE_TYPES: set[tuple[type | str, ...]] = set()
@@ -196,6 +199,7 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
     plain = _plain_values_of(turn)
     if plain is not None and (known := _known_line(plain)) is not None:
         check_values_of(turn)
+        check_size("This turn is", known)
         return turn, known
     try:
         line = encode_turn(turn)
@@ -208,7 +212,17 @@ def turn_and_line(turn: Turn) -> tuple[Turn, bytes]:
         raise InvalidArgumentError(f"A turn's id is {turn.id!a}, which has half of a character (a lone surrogate).")
     if turn.cost is not None and not isinstance(turn.cost, Decimal):  # a number: money is text
         line = encode_turn(found)
+    check_size("This turn is", line)
     return found, line
+
+
+def check_size(what: str, stored: bytes) -> None:
+    """Raise ``InvalidArgumentError`` if this is too large to be stored."""
+    if len(stored) > MOST_BYTES:
+        raise InvalidArgumentError(
+            f"{what} too large: {len(stored):,} bytes as JSON, more than {MOST_BYTES:,}. Nothing was changed; keep "
+            "large values in files, and store their paths."
+        )
 
 
 def _known_line(plain: _PlainValues) -> bytes | None:

@@ -10,23 +10,34 @@ from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.plain import plain
 
+MOST_DEPTH = 400
+"""How deep lists and dicts may be nested: less than Python's stack allows, so that it is the same everywhere."""
+
 
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
     """Return a deep copy of JSON values; ``InvalidArgumentError``, naming the value, if one is not JSON."""
     try:
-        return _json_copy(values, what)
+        return _json_copy(values, what, MOST_DEPTH)
     except RecursionError as error:
         raise InvalidArgumentError(
-            f"{what} is nested too deeply or contains itself, which JSON does not allow."
+            f"{what} is nested more than {MOST_DEPTH} levels deep, or contains itself; give less nested values."
         ) from error
 
 
-def _json_copy(value: object, path: str) -> object:
+def _json_copy(value: object, path: str, levels: int) -> object:
     value = plain(value)
+    if isinstance(value, (list, tuple, Mapping)) and not levels:
+        raise RecursionError
     if isinstance(value, (list, tuple)):
-        return [_json_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        items: list[object] = []
+        for index, item in enumerate(value):  # a comprehension would need twice as many frames
+            items.append(_json_copy(item, f"{path}[{index}]", levels - 1))
+        return items
     if isinstance(value, Mapping):
-        return {_json_key(key, path): _json_copy(item, f"{path}[{key!r}]") for key, item in value.items()}
+        pairs: dict[str, object] = {}
+        for key, item in value.items():
+            pairs[_json_key(key, path)] = _json_copy(item, f"{path}[{key!r}]", levels - 1)
+        return pairs
     if (problem := _problem_of(value)) is not None:
         raise InvalidArgumentError(f"{path} is {value!a:.60}, {problem}")
     return value

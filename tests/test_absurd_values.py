@@ -17,6 +17,7 @@ from promptkit_nb import (
     Summary,
     Turn,
     Usage,
+    codec,
     conversations_df,
     export_store,
     import_store,
@@ -26,7 +27,7 @@ from promptkit_nb import (
 )
 from promptkit_nb.codec import encode
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError
-from promptkit_nb.state import Totals
+from promptkit_nb.state import Branch, Settings, Totals
 from promptkit_nb.stores.layout import Frame, Record
 from storing import START, said, texts
 
@@ -93,6 +94,60 @@ def test_the_largest_values_are_kept(store: RowStore) -> None:
     assert turns_df(store)["input_tokens"].tolist() == [10**12] * 3
     assert usage_df(store, by=[])["total_tokens"].tolist() == [6 * 10**12]
     assert conversations_df(store)["total_tokens"].tolist() == [6 * 10**12]
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+def test_depth_limit_is_the_same_everywhere(store: RowStore, frames: int) -> None:
+    """Nested 400 levels deep, metadata and variables are read back, and one more is refused, wherever it is called."""
+    if frames:
+        return test_depth_limit_is_the_same_everywhere(store, frames - 1)
+    deep: list[object] = []
+    for _ in range(397):
+        deep = [deep]
+    store.create(ConversationState("a", created_at=START, updated_at=START))
+    store.update_metadata("a", value=[deep])
+    variables = Settings(variables={"value": [deep]})
+    store.update_settings("a", variables, system_prompt=None)
+    state = store.get("a")
+    assert (state.metadata, state.settings) == ({"value": [deep]}, variables)
+    writes: list[Callable[[], object]] = [
+        lambda: store.update_metadata("a", value=[[deep]]),
+        lambda: store.update_settings("a", Settings(variables={"value": [[deep]]}), system_prompt=None),
+        lambda: store.set(ConversationState("a", metadata={"value": [[deep]]})),
+        lambda: store.create(ConversationState("b", metadata={"value": [[deep]]})),
+    ]
+    for write in writes:
+        with pytest.raises(InvalidArgumentError, match="is nested more than 400 levels deep"):
+            write()
+    assert [head.revision for head in store.list()] == [3]
+    return None
+
+
+def test_size_is_limited_wherever_data_comes_in(store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how large it is; nothing is stored, and the conversation goes on."""
+    store.append("a", said("x"))
+    state = store.get("a")
+    monkeypatch.setattr(codec, "MOST_BYTES", 1000)
+    large, text = said("x" * 1000), "y" * 1000
+    turns: list[Callable[[], object]] = [
+        lambda: store.append("a", large),
+        lambda: store.append("new", large),
+        lambda: store.replace("a", state.turns[0].id, large),
+        lambda: store.create(ConversationState("new", turns=(large,))),
+        lambda: store.set(replace(state, branches=(Branch(id="b", turns=(large,), start=0),))),
+    ]
+    others: list[Callable[[], object]] = [
+        lambda: store.update_metadata("a", text=text),
+        lambda: store.set(replace(state, system_prompt=text)),
+        lambda: store.update_settings("a", Settings(), system_prompt=text),
+        lambda: store.add_summary("a", Summary(0, 0, text)),
+    ]
+    for what, writes in (("This turn is", turns), ("Settings, metadata, and summaries are", others)):
+        for write in writes:
+            with pytest.raises(InvalidArgumentError, match=rf"{what} too large: \d,\d+ bytes as JSON, more than 1,000"):
+                write()
+    assert ([head.conversation_id for head in store.list()], store.get("a")) == (["a"], state)
+    assert store.append("a", said("y")).turn_count == 2
 
 
 def store_as_before(store: RowStore, conversation_id: str, turn: Turn, totals: Totals) -> None:

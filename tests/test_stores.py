@@ -413,7 +413,7 @@ class TestMetadata:
         endless: dict[str, object] = {}
         endless["self"] = endless
         store.create(ConversationState("a"))
-        with pytest.raises(InvalidArgumentError, match="nested too deeply"):
+        with pytest.raises(InvalidArgumentError, match="nested more than 400 levels deep, or contains itself"):
             store.update_metadata("a", endless=endless)
 
     def test_any_name_is_a_key(self, store: StateStore) -> None:

@@ -210,6 +210,17 @@ class TestOpening:
         dashboard.chosen = ""
         assert dashboard.opened == {}
 
+    @pytest.mark.filterwarnings("ignore:Glyph")  # the font of the charts has no such mark
+    def test_id_with_control_characters_is_opened(self, store: MemoryStore) -> None:
+        """The table shows them as marks, and the conversation itself opens."""
+        name = "red\x1b[31m\u202edesrever"
+        store.append(name, said("Is this red?", cost=Decimal(9)))
+        dashboard = usage_dashboard(store)
+        (row,) = [each for each in dashboard.tables[-1]["opens"] if each.startswith("red␛[31m")]
+        dashboard.chosen = row
+        assert "Is this red?" in dashboard.opened["html"]
+        assert dashboard.opened["id"] == row
+
     def test_deleted_conversation_shows_the_error(self, store: MemoryStore) -> None:
         """A deleted conversation shows the error."""
         dashboard = usage_dashboard(store)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Self, Type
 from msgspec import structs
 
 from promptkit_nb.characters import composed, equal_forms, terminal_text, without_lone_surrogates
-from promptkit_nb.codec import decode, decode_json, decode_turn, encode, encode_json, encode_turn
+from promptkit_nb.codec import check_size, decode, decode_json, decode_turn, encode, encode_json, encode_turn
 from promptkit_nb.errors import StoreError, StoreUnavailableError
 from promptkit_nb.ids import check_conversation_id, check_own_user
 from promptkit_nb.plain import plain
@@ -427,11 +427,17 @@ class RowAccess:
         self._put_used(conversation_id, record)
         if frame is None:
             return self._head_at(conversation_id, record)
-        self.backend.put_frame(conversation_id, encode(frame))
+        self._put_frame(conversation_id, frame)
         return head_of(conversation_id, record, frame.settings, frame.metadata)
+
+    def _put_frame(self, conversation_id: str, frame: Frame) -> None:
+        stored = encode(frame)
+        check_size("Settings, metadata, and summaries are", stored)
+        self.backend.put_frame(conversation_id, stored)
 
     def _put_turn(self, conversation_id: str, record: Record, place: int, turn: Turn, line: bytes) -> None:
         """Write a turn, and its entry in the index if it may also answer in another notebook."""
+        check_size("This turn is", line)
         self.backend.put_turn(record.cid, place, turn.id, line)
         entry = None if record.notebook is None else turn_entry(conversation_id, record, place, turn)
         if entry is not None:
@@ -454,7 +460,7 @@ class RowAccess:
         for entry in notebook_entries(state.conversation_id, record):
             self.backend.put_entry(entry, None)  # never expires: reading extends the conversation's expiry
         stored = self._put_record(state.conversation_id, record)
-        self.backend.put_frame(state.conversation_id, encode(frame))
+        self._put_frame(state.conversation_id, frame)
         return CachedConversation.of(stored, record, frame)
 
     def _erase_expired(self, conversation_id: str, record: Record) -> None:

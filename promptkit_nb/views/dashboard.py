@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 from traitlets import Dict, Int, List, Unicode
 
-from promptkit_nb.errors import PromptKitError
+from promptkit_nb.characters import visible
+from promptkit_nb.errors import ConversationNotFoundError, PromptKitError
 from promptkit_nb.rendering.conversations import History
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 from promptkit_nb.text.plain_text import one_line
@@ -35,6 +36,7 @@ from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df
 
 if TYPE_CHECKING:
+    from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.views.filters import FilterArguments
     from promptkit_nb.views.pictures import Drawing, Picture
@@ -283,7 +285,7 @@ class UsageDashboard(NotebookWidget):
             self.opened = {}
             return
         try:
-            state = self._store.get(self.chosen)
+            state = self._chosen_state()
         except PromptKitError as error:
             self.opened = {"id": self.chosen, "note": one_line(str(error)), "html": ""}
             return
@@ -291,6 +293,17 @@ class UsageDashboard(NotebookWidget):
         note = f"The newest {NEWEST_TURNS} turns of {len(state.turns):,}." if left_out else ""
         shown = History.of(replace(state, turns=state.turns[left_out:]))
         self.opened = {"id": self.chosen, "note": note, "html": shown._repr_html_()}
+
+    def _chosen_state(self) -> ConversationState:
+        """Return the chosen conversation; frames, and so the table, show control characters of its id as marks."""
+        try:
+            return self._store.get(self.chosen)
+        except ConversationNotFoundError:
+            heads = (head.conversation_id for head in self._store.list())
+            shown = next((each for each in heads if visible(each) == self.chosen), None)
+            if shown is None:
+                raise
+            return self._store.get(shown)
 
 
 def _content_of(report: UsageReport) -> dict[str, Any]:
