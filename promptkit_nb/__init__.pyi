@@ -31,6 +31,7 @@ from .errors import (
     ProviderUnavailableError as ProviderUnavailableError,
     RateLimitError as RateLimitError,
     ReplayMissError as ReplayMissError,
+    SchemaError as SchemaError,
     StoreCorruptedError as StoreCorruptedError,
     StoreError as StoreError,
     StoreUnavailableError as StoreUnavailableError,

@@ -318,6 +318,7 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
+        schema: object = None,
         attachments: Sequence[object] | None = None,
     ) -> Response:
         """Send a message, wait for the answer, and store both as a new turn.
@@ -335,6 +336,9 @@ class Conversation:
             tools: Functions that the model may call, by default those registered with the manager; ``[]`` for none.
                 They run in this thread, one after the other, until the model answers without calling any. What they
                 raise is told to the model; ``ToolError`` is raised if it comes to no end.
+            schema: What the answer must be: a pydantic model, a dict of types, a list of labels, or a type. ``value``
+                of the response is the validated answer; the model is asked a second time if the first does not fit,
+                and then ``SchemaError`` is raised.
             attachments: Images to send after the text: paths, the bytes of image files, Pillow images, and matplotlib
                 figures. Other values raise ``InvalidArgumentError``.
 
@@ -351,6 +355,7 @@ class Conversation:
             replay=replay,
             fresh=fresh,
             tools=tools,
+            schema=schema,
         )
         return self._answer(self._question(text, _parts_of(text, attachments)), options)
 
@@ -370,6 +375,7 @@ class Conversation:
         on_waiting: Callable[[float, str], None] | None = None,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
         on_tool: Callable[[ToolRun], None] | None = None,
+        schema: object = None,
         attachments: Sequence[object] | None = None,
     ) -> ResponseStream:
         """Send a message and iterate over the answer as it arrives; the arguments are those of ``send``.
@@ -398,6 +404,7 @@ class Conversation:
             on_waiting=on_waiting,
             tools=tools,
             on_tool=on_tool,
+            schema=schema,
         )
         return self.ask(text, options)
 
@@ -423,6 +430,7 @@ class Conversation:
         replay: ReplayMode | None = None,
         fresh: bool = False,
         tools: Sequence[Callable[..., object] | Tool] | None = None,
+        schema: object = None,
     ) -> Response:
         """Answer a turn again, in place: with another text, or with its own.
 
@@ -448,6 +456,7 @@ class Conversation:
             fresh=fresh,
             target=Target(in_place_of=previous),
             tools=tools,
+            schema=schema,
         )
         return self._answer(self._question_of(previous) if text is None else self._question(text), options)
 
@@ -719,14 +728,17 @@ class Conversation:
         return ResponseStream(ToolTurn(self._services, snapshot, question, options, options.toolbox))
 
     def _with_toolbox(self, options: CallOptions, snapshot: Snapshot) -> CallOptions:
-        """Return the options with the tools of the call, if it has any: those given, else those registered."""
-        if not (self._factory.tools if options.tools is None else options.tools):
+        """Return the options with the type of the answer, and the tools of the call: those given, else registered."""
+        if options.schema is None and not (self._factory.tools if options.tools is None else options.tools):
             return options
+        from promptkit_nb.tools.answer_types import AnswerType  # noqa: PLC0415 - as above
         from promptkit_nb.tools.toolbox import Toolbox  # noqa: PLC0415 - as above
 
         stored = snapshot.state.settings.prompt
         prompt = None if stored is None else Prompt.from_snapshot(stored)
         toolbox = Toolbox.of(options.tools, self._factory.tools, prompt)
+        if options.schema is not None:
+            return replace(options, toolbox=toolbox, answer_type=AnswerType.of(options.schema))
         return replace(options, toolbox=toolbox) if toolbox.tools else options
 
     def _answer(self, question: Message, options: CallOptions) -> Response:

@@ -25,6 +25,7 @@
     ├── ContextWindowExceededError
     ├── BudgetExceededError
     ├── ReplayMissError
+    ├── SchemaError
     ├── ToolError
     ├── ImportSourceError
     ├── InvalidArgumentError      (also a ValueError)
@@ -391,6 +392,15 @@ class ReplayMissError(PromptKitError):
     Traceback (most recent call last):
         ...
     promptkit_nb.errors.ReplayMissError: No recorded answer to 'Hello' by 'demo': ...
+    """
+
+
+class SchemaError(PromptKitError):
+    """The model gave no valid typed answer, although it was asked twice; nothing is stored.
+
+    >>> from promptkit_nb import SchemaError
+    >>> issubclass(SchemaError, Exception)
+    True
     """
 
 

@@ -63,6 +63,7 @@ PUBLIC = [
     "RedisStore",
     "ReplayMissError",
     "Response",
+    "SchemaError",
     "StateStore",
     "StoreCorruptedError",
     "StoreError",

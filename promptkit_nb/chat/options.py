@@ -12,6 +12,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.frontend import typed_value
 
 if TYPE_CHECKING:
+    from promptkit_nb.tools.answer_types import AnswerType  # noqa: TC004 - as below
     from promptkit_nb.tools.calls import ToolRun  # noqa: TC004 - pydantic, imported when tools are used
     from promptkit_nb.tools.tool import Tool  # noqa: TC004 - as above
     from promptkit_nb.tools.toolbox import Toolbox  # noqa: TC004 - as above
@@ -72,12 +73,13 @@ AT_THE_END = Target()
 class CallOptions:
     """The options of one call; ``None`` means the default of the notebook, the conversation or the provider.
 
-    ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet`` shows
-    nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens. ``parts`` is
-    what the message carries besides text. ``asked_before`` lets another notebook's answer to the same request be
-    replayed. ``on_waiting`` is called with seconds and a reason before each retry. ``tools`` are functions that the
-    model may call, ``None`` for those of the manager; ``toolbox`` is made of them for the conversation. ``on_tool`` is
-    called at the beginning and at the end of each call.
+    ``conversation_id``, ``user_id``, ``pack`` and ``prompt`` choose the conversation of a chat cell; ``quiet``
+    shows nothing. ``max_tokens`` is the context window and ``max_output_tokens`` the longest answer, in tokens.
+    ``parts`` is what the message carries besides text. ``asked_before`` lets another notebook's answer to the same
+    request be replayed. ``on_waiting`` is called with seconds and a reason before each retry. ``tools`` are
+    functions that the model may call, ``None`` for those of the manager; ``toolbox`` is made of them for the
+    conversation. ``schema`` is what the answer must be, and ``answer_type`` is made of it. ``on_tool`` is called at
+    the beginning and at the end of each call.
     """
 
     conversation_id: str | None = None
@@ -98,6 +100,8 @@ class CallOptions:
     on_waiting: Callable[[float, str], None] | None = None
     tools: Sequence[Callable[..., object] | Tool] | None = None
     toolbox: Toolbox | None = None
+    schema: object = None
+    answer_type: AnswerType | None = None
     on_tool: Callable[[ToolRun], None] | None = None
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class RequestSettings:
 
     ``max_tokens`` limits the whole request and ``max_output_tokens`` the answer, in tokens. ``timeless_prompt`` is the
     system prompt that goes into hashes: its clock is fixed, so that the time does not change them. ``tools`` are in
-    OpenAI's format; ``tools_key`` is what the replay key contains of them.
+    OpenAI's format; ``tools_key`` is what the replay key contains of them and of the answer's schema.
     """
 
     model: str
@@ -190,8 +190,15 @@ def request_settings(state: ConversationState, options: CallOptions, *, model: s
         context_policy=state.settings.context_policy,
         warnings=() if report is None else report.warnings,
         tools=() if options.toolbox is None else options.toolbox.definitions,
-        tools_key=() if options.toolbox is None else options.toolbox.key,
+        tools_key=_key_of(options),
     )
+
+
+def _key_of(options: CallOptions) -> tuple[Mapping[str, object], ...]:
+    """Return what the replay key contains of tools, and of the schema of the answer."""
+    tools = () if options.toolbox is None else options.toolbox.key
+    answer = () if options.answer_type is None else ({"answer_schema": options.answer_type.schema},)
+    return (*tools, *answer)
 
 
 def timeless_prompt_for(state: ConversationState, model: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ from promptkit_nb.chat.pending_turn import ChatServices, PendingTurn
 from promptkit_nb.chat.request import ReceivedAnswer
 from promptkit_nb.chat.token_estimates import token_estimator_for
 from promptkit_nb.chat.window import fit
-from promptkit_nb.endings import ending_of
-from promptkit_nb.errors import ContextWindowExceededError, ToolError
+from promptkit_nb.endings import ending_of, ending_words
+from promptkit_nb.errors import ContextWindowExceededError, SchemaError, ToolError
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.providers.base import Completion
 from promptkit_nb.stores.kept_usage import KeptUsage
+from promptkit_nb.tools.answer_types import AnswerRejectedError
 from promptkit_nb.tools.calls import TurnCalls
 from promptkit_nb.turns import Message, Usage
 
@@ -57,6 +59,9 @@ class ToolTurn(PendingTurn):
     ) -> None:
         """Start without rounds."""
         super().__init__(services, snapshot, question, options)
+        self._answer_type = options.answer_type
+        self._value: object = None
+        self._correction: tuple[Message, ...] = ()
         self._rounds: list[Round] = []
         self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool)
         self._is_asking = True  # false while tools run: no uncharged request may be billed then
@@ -70,8 +75,10 @@ class ToolTurn(PendingTurn):
         """
         with self._ending:
             received, completion = self.received, self.received.completion
-            if self._is_over or completion is None or not completion.tool_calls:
+            if self._is_over or completion is None:
                 return False
+            if not (completion.tool_calls and self._calls.toolbox.tools):
+                return self._asks_for_correction(received, completion)
             self._close_request(received, completion)
         if ending_of(completion.finish_reason) == "cut":
             raise ToolError(
@@ -86,6 +93,34 @@ class ToolTurn(PendingTurn):
             self._add_results(runs)
             self._prepare_request()
         return True
+
+    def _asks_for_correction(self, received: ReceivedAnswer, completion: Completion) -> bool:
+        """Check a typed answer; if it does not fit, ask once more with what is wrong, outside of the history."""
+        if self._answer_type is None:
+            return False
+        try:
+            self._value = self._answer_type.read(received.text)
+        except AnswerRejectedError as error:
+            if ending_of(completion.finish_reason) != "whole":
+                how = ending_words(completion.finish_reason)
+                raise SchemaError(f"There is no typed answer: it was {how}. Nothing was stored.") from None
+            if self._correction:
+                raise SchemaError(
+                    f"The model's answers do not fit the schema: {error}. It was asked twice; nothing was stored. Ask "
+                    "in other words, or for less at once."
+                ) from None
+            self._warnings += (f"The first answer did not fit the schema ({error}); both requests are counted.",)
+            self._correct(received, completion, str(error))
+            return True
+        return False
+
+    def _correct(self, received: ReceivedAnswer, completion: Completion, why: str) -> None:
+        schema = "" if self._answer_type is None else json.dumps(self._answer_type.schema, ensure_ascii=False)
+        asked = f"Your answer does not fit: {why}. Answer again, only with JSON that fits this schema: {schema}"
+        self._close_request(received, completion)
+        self._rounds[-1] = replace(self._rounds[-1], messages=())
+        self._correction = (Message("assistant", received.text.strip() or "{}"), Message("user", asked))
+        self._prepare_request()
 
     def _close_request(self, received: ReceivedAnswer, completion: Completion) -> None:
         """Charge a request whose answer called tools, and start collecting the next answer."""
@@ -157,9 +192,10 @@ class ToolTurn(PendingTurn):
         choice = "required" if is_first and self._calls.toolbox.choice == "required" else None
         self.request: ChatRequest = replace(
             self.request,
-            messages=(*window.messages, *self._messages_before_answer),
+            messages=(*window.messages, *self._messages_before_answer, *self._correction),
             tool_choice=choice,
-            round_states=tuple(each.completion.round_state for each in self._rounds),
+            answer_schema=None if self._answer_type is None else self._answer_type.definition,
+            round_states=tuple(each.completion.round_state for each in self._rounds if each.messages),
         )
 
     @property
@@ -210,7 +246,13 @@ class ToolTurn(PendingTurn):
         self._call.settle(last_usd, paid)
 
     def _response_of(self, turn: Turn) -> Response:
-        return replace(super()._response_of(turn), tool_runs=tuple(self._calls.runs))
+        return replace(super()._response_of(turn), tool_runs=tuple(self._calls.runs), value=self._value)
+
+    def replay(self, recorded: Turn) -> None:
+        """Answer with a recorded turn, and the value that its text has."""
+        super().replay(recorded)
+        if self._answer_type is not None and self.response is not None:
+            self.response = replace(self.response, value=self._answer_type.read(recorded.text))
 
     def _turn(self, latency_ms: float) -> Turn:
         turn = super()._turn(latency_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from promptkit_nb.turns import Message, ToolCall, Usage
 
@@ -22,6 +22,7 @@ class ChatRequest:
     ``messages`` begin with the system message, if there is one. ``parameters`` are sent unchanged (``temperature``,
     ``top_p`` …); ``tools`` are OpenAI function tools, and ``tool_choice`` is ``"required"`` if one must be called.
     ``round_states`` are those of the turn's earlier completions, one for each message with tool calls after the user's.
+    ``answer_schema`` is ``{"name", "schema", "strict"}`` of a typed answer.
     """
 
     model: str
@@ -31,6 +32,7 @@ class ChatRequest:
     tools: Sequence[Mapping[str, object]] = ()
     tool_choice: str | None = None
     round_states: Sequence[object] = ()
+    answer_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

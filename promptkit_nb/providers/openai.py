@@ -317,7 +317,7 @@ class OpenAIProvider:
             reply = connection.post(request_format.path, encode(request, request_format), request)
             if not isinstance(reply, FailedAttempt):
                 return reply, request_format
-            adapted = request_format.adapted_to(reply.response)
+            adapted = request_format.adapted_to(reply.response, is_typed=request.answer_schema is not None)
             if adapted is not None:
                 request_format = adapted
                 continue

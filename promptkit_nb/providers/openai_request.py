@@ -49,6 +49,8 @@ _NO_STREAM = re.compile(
 )
 # Errors if a model is offered at the other path only, with tools or at all.
 _ONLY_RESPONSES = re.compile(r"v1/responses\b|responses (?:api|endpoint)", re.IGNORECASE)
+_NO_SCHEMA = re.compile(r"response_format|json_schema|json_object|text\.format|structured output|schema", re.IGNORECASE)
+_JSON_OBJECT, _PROMPT_ONLY = 2, 3  # the lower rungs of typed answers, below strict and loose schemas
 _NO_ENCRYPTED = re.compile(r"encrypted|\binclude\b", re.IGNORECASE)
 # Errors if a chat template has no system role. Some templates only say that user and assistant must alternate.
 _NO_SYSTEM = re.compile(
@@ -73,11 +75,17 @@ class RequestFormat:
     has_encrypted_reasoning: bool = True
     path: Path = CHAT_PATH
     may_switch: bool = False
+    answer_rung: int = 0
 
-    def adapted_to(self, response: ErrorResponse | None) -> RequestFormat | None:
+    @property
+    def next_rung(self) -> int:
+        """The next way to ask for a typed answer; the last one is the prompt alone."""
+        return min(self.answer_rung + 1, _PROMPT_ONLY)
+
+    def adapted_to(self, response: ErrorResponse | None, *, is_typed: bool = False) -> RequestFormat | None:
         """Return the format to try next if the error rejects one of these, else ``None``.
 
-        Each is changed once only, so that retrying ends.
+        Each is changed once only, so that retrying ends; ``is_typed`` is whether a typed answer was asked for.
 
         >>> from promptkit_nb.providers.openai_errors import ErrorResponse
         >>> RequestFormat().adapted_to(ErrorResponse(400, "Unsupported parameter: 'max_tokens'")).limit_name
@@ -98,6 +106,7 @@ class RequestFormat:
             (is_rejected and "reasoning_content" in message, {"sends_reasoning": True}),
             (is_usage_rejected, {"has_stream_options": False}),
             (needs_responses, {"path": RESPONSES_PATH}),
+            (is_rejected and is_typed and bool(_NO_SCHEMA.search(message)), {"answer_rung": self.next_rung}),
             (is_encryption_rejected, {"has_encrypted_reasoning": False}),
             (is_rejected and "tool_choice" in message, {"has_tool_choice": False}),
             (is_limit_rejected and not self.is_limit_renamed, {"limit_name": other_limit, "is_limit_renamed": True}),
@@ -118,7 +127,8 @@ def encode_request(request: ChatRequest, request_format: RequestFormat) -> bytes
     Raises ``InvalidArgumentError`` if parameters or tools are not JSON, or if a parameter is one that the request sets.
     """
     head = encode_options(_options(request, request_format))
-    messages = request.messages if request_format.has_system_role else fold_system_message(request.messages)
+    messages = with_schema(request, request_format)
+    messages = messages if request_format.has_system_role else fold_system_message(messages)
     encoded = [encode_message(message) for message in messages]
     if request.round_states:
         _restore_fields(encoded, request.round_states)
@@ -221,7 +231,34 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
             options["tool_choice"] = request.tool_choice
     if limits:
         options[request_format.limit_name] = limits[0]
+    if request.answer_schema is not None and (wanted := response_format(request.answer_schema, request_format)):
+        options["response_format"] = wanted
     return options | parameters
+
+
+def response_format(schema: Mapping[str, Any], request_format: RequestFormat) -> dict[str, Any] | None:
+    """Return how to ask for a typed answer: a strict schema, a loose one, any JSON object, or only in the prompt."""
+    if request_format.answer_rung == _PROMPT_ONLY:
+        return None
+    if request_format.answer_rung == _JSON_OBJECT:
+        return {"type": "json_object"}
+    strict = bool(schema["strict"]) and request_format.answer_rung == 0
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": schema["name"], "schema": schema["schema"], "strict": strict},
+    }
+
+
+def with_schema(request: ChatRequest, request_format: RequestFormat) -> Sequence[Message]:
+    """Return the messages; the system prompt has the schema of the answer, if the server does not take it otherwise."""
+    if request.answer_schema is None or request_format.answer_rung < _JSON_OBJECT:
+        return request.messages
+    schema = json.dumps(request.answer_schema["schema"], ensure_ascii=False)
+    words = f"Answer only with a JSON object that fits this JSON schema: {schema}"
+    first = request.messages[0]
+    if first.role == "system":
+        return [replace(first, content=f"{first.content}\n\n{words}"), *request.messages[1:]]
+    return [Message("system", words), *request.messages]
 
 
 def encode_options(options: Mapping[str, object]) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.providers.openai_request import encode_options, fold_system_message
+from promptkit_nb.providers.openai_request import encode_options, fold_system_message, response_format, with_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,22 +32,15 @@ def encode_responses_request(request: ChatRequest, request_format: RequestFormat
     Raises ``InvalidArgumentError`` for a parameter that does not exist there, or that the request sets.
     """
     head = encode_options(_options(request, request_format))
-    messages = request.messages if request_format.has_system_role else fold_system_message(request.messages)
+    messages = with_schema(request, request_format)
+    messages = messages if request_format.has_system_role else fold_system_message(messages)
     body = msgspec.json.encode({"input": list(_items(messages, request.round_states))})
     return head[:-1] + b"," + body[1:]
 
 
 def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, object]:
     parameters = dict(request.parameters)
-    for name in _RESERVED:
-        if name in parameters:
-            raise InvalidArgumentError(f"The parameter {name!r} is set by the request itself; leave it out.")
-    for name in _CHAT_ONLY:
-        if name in parameters:
-            raise InvalidArgumentError(
-                f"The parameter {name!r} does not exist at /v1/responses, which {request.model!r} needs here: leave it "
-                "out of parameters={…} and of the pack."
-            )
+    _check_parameters(request)
     limits = [parameters.pop(name) for name in _LIMIT_NAMES if name in parameters]
     if request.max_output_tokens is not None:
         limits = [request.max_output_tokens]
@@ -60,7 +53,20 @@ def _options(request: ChatRequest, request_format: RequestFormat) -> dict[str, o
             options["tool_choice"] = request.tool_choice
         if request_format.has_encrypted_reasoning:
             options["include"] = [_ENCRYPTED]
+    if request.answer_schema is not None and (wanted := response_format(request.answer_schema, request_format)):
+        parameters["response_format"] = wanted
     return options | _renamed(parameters)
+
+
+def _check_parameters(request: ChatRequest) -> None:
+    for name in request.parameters:
+        if name in _RESERVED:
+            raise InvalidArgumentError(f"The parameter {name!r} is set by the request itself; leave it out.")
+        if name in _CHAT_ONLY:
+            raise InvalidArgumentError(
+                f"The parameter {name!r} does not exist at /v1/responses, which {request.model!r} needs here: leave it "
+                "out of parameters={…} and of the pack."
+            )
 
 
 def _renamed(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import InvalidArgumentError
@@ -28,10 +28,10 @@ class Response:
     """One answer, shown as sanitized HTML with a receipt in a notebook and as its text elsewhere.
 
     ``content`` is the text; ``reasoning`` is the model's thinking, or ``None`` if it is not shown by the model.
-    ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed answer.
-    ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and ``stale_turns``
-    the number of later turns that were answered before this change. ``tool_calls`` and ``tool_results`` are the tools
-    that the model called.
+    ``cost`` is in US dollars, or ``None`` if the price is unknown; ``saved`` is the original cost of a replayed
+    answer. ``truncated`` is the number of turns left out of the request, ``turn`` the turn that was stored, and
+    ``stale_turns`` the number of later turns that were answered before this change. ``value`` is the typed answer
+    of a call with ``schema=``. ``tool_calls`` and ``tool_results`` are the tools that the model called.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider
     >>> conv = ConversationManager(DemoProvider(), replay="auto").new_conversation(conversation_id="hello")
@@ -57,6 +57,7 @@ class Response:
     replayed: bool = False
     stale_turns: int = 0
     warnings: tuple[str, ...] = field(default=())
+    value: Any = None
     tool_runs: tuple[ToolRun, ...] = field(default=(), repr=False)
 
     @classmethod

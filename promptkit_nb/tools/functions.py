@@ -141,18 +141,18 @@ def _schema_of(model: type[pydantic.BaseModel], name: str) -> dict[str, Any]:
     except pydantic.errors.PydanticUserError as error:
         said = one_line(str(error).partition("\n")[0])
         raise InvalidArgumentError(f"A parameter of tool {name!r} cannot come from a model: {said} {_TAKES}") from error
-    found: dict[str, Any] = _without_titles(schema)
+    found: dict[str, Any] = without_titles(schema)
     return found
 
 
-def _without_titles(schema: Any, *, are_names: bool = False) -> Any:
+def without_titles(schema: Any, *, are_names: bool = False) -> Any:
     """Return the schema without pydantic's titles; ``are_names`` if its keys are names, such as those of properties."""
     if isinstance(schema, list):
-        return [_without_titles(item) for item in schema]
+        return [without_titles(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: _without_titles(value, are_names=key in {"properties", "$defs"} and not are_names)
+        key: without_titles(value, are_names=key in {"properties", "$defs"} and not are_names)
         for key, value in schema.items()
         if are_names or key != "title"
     }
