@@ -33,6 +33,8 @@ MAGIC = """
 %chat_setup --provider demo --store memory
 """
 TIMEOUT_S = 20
+RELOAD_TIMEOUT_S = 90
+"""How long JupyterLab may take, on a busy machine, to load the page again and to meet its kernel."""
 
 # Scrolls up by 100 pixels, this many times; returns the distances by which visible turns moved if not by 100 pixels.
 SCROLL_UP = """async steps => {
@@ -109,6 +111,13 @@ def wait(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def reload(page: Page, place: str = "") -> Panel:
+    """Reload the page, and return the panel once it is back, within an element if ``place`` selects one."""
+    page.reload()
+    page.locator(f"{place} .promptkit-panel").first.wait_for(timeout=RELOAD_TIMEOUT_S * 1000)
+    return Panel(page)
 
 
 def focused_name(page: Page) -> str:

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from browser.attacks import ATTACKS
-from browser.panel import Panel, wait
+from browser.panel import Panel, reload, wait
 from browser.realistic import ANSWER
 from chat_server import ChatServer, Reply
 
@@ -95,16 +95,12 @@ def test_docks_answers_and_comes_back(lab: LabServer, page: Page, chat_server: C
     assert page.locator(".promptkit-dock").count() == 0
     use_cells(page)
     notebook.save()
-    page.reload()
-    page.locator(".jp-Notebook .promptkit-panel").wait_for()
+    panel = reload(page, ".jp-Notebook")
     page.wait_for_timeout(1000)
     assert page.locator(".promptkit-dock").count() == 0
-    panel = Panel(page)
     panel.button("Dock").click()
     page.locator(".promptkit-dock .promptkit-panel").wait_for()
-    page.reload()
-    page.locator(".promptkit-dock .promptkit-panel").wait_for()
-    Panel(page).hears("How should I clean this table?")
+    reload(page, ".promptkit-dock").hears("How should I clean this table?")
     assert is_beside(page)
 
 

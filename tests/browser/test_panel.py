@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import MAGIC, SETUP, Panel, opened, wait
+from browser.panel import MAGIC, SETUP, Panel, opened, reload, wait
 from chat_server import ChatServer, Reply, error_reply
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
     assert "assistant: You said: first" in saved[1].data["text/plain"]
 
     panel.box.fill("half a thought")
-    page.reload()
-    panel = Panel(page)
+    panel = reload(page)
     panel.hears("You said: first")
     wait(lambda: panel.box.input_value() == "half a thought")
     wait(lambda: page.evaluate("() => document.activeElement.ariaLabel") == "Message")
