@@ -102,7 +102,8 @@ class TestLimit:
             ask(conv)
         assert str(caught.value) == (
             "The budget of $0.05 in this conversation would be exceeded: $0.03 spent, and this call may cost $0.03. "
-            "It was not sent; raise the budget, or ask for less with max_output_tokens or a cheaper model."
+            "It was not sent; raise the budget, lift it with budget=None, or ask for less with max_output_tokens or a "
+            "cheaper model."
         )
         assert (len(priced_server.requests), len(conv.turns)) == (1, 1)
         assert spent(store) == (CALL_USD, 0)

@@ -261,6 +261,7 @@ class TestValuesInMessages:
 
     def test_what_is_refused_is_not_sent(self, cells: Day) -> None:
         """The error has the two lines that do it."""
+        cells.run("import pandas as pd; df = pd.DataFrame({'y': [1, 2, 4]})")
         assert cells.error("%chat {{ df.query('y > 1') }}") == (
             "InvalidArgumentError: {{ df.query('y > 1') }} calls DataFrame.query(), which is not one of the calls "
             "that are allowed here. Two lines do it: value = df.query('y > 1') in a cell, and {{ value }} here; or add "

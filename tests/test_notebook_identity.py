@@ -428,7 +428,7 @@ def test_a_notebook_with_a_panel_alone(home: Path, work: Path, server: ChatServe
         assert anonymous(lines(notebook.run(0))) == "resumed 'nb:eda:…', 1 turn, $0.0000045\n"
     FrontEnd(work / "eda.ipynb", cells).save()
     with FrontEnd.opened(work / "eda.ipynb") as another:
-        assert "is of another notebook that had this name" in lines(another.run(0))
+        assert "belongs to another notebook that had this name" in lines(another.run(0))
 
 
 def test_a_message_that_was_just_typed_is_asked(work: Path, server: ChatServer) -> None:

@@ -823,7 +823,7 @@ def test_reply_that_does_not_begin_is_a_timeout(chat_server: ChatServer) -> None
     """After a wait as long as the timeout, the request is not sent again."""
     hasty = OpenAIProvider("m", base_url=chat_server.url, timeout=0.5)
     chat_server.reply(Reply(delay_s=5))
-    with pytest.raises(ProviderTimeoutError, match=r"silent for 0\.5 s") as caught:
+    with pytest.raises(ProviderTimeoutError, match=r"sent nothing for 0\.5 s") as caught:
         list(hasty.stream(ASK))
     assert caught.value.partial == ""
     assert len(chat_server.requests) == 1

@@ -283,7 +283,7 @@ def test_snapshot_brings_back_an_equal_prompt(first_line: Prompt) -> None:
 def test_snapshot_keeps_the_fragments_it_uses_and_no_others(first_line: Prompt) -> None:
     """A snapshot holds only the fragments that the prompt uses."""
     snapshot = first_line.snapshot()
-    assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments", "placeholders"]
+    assert list(snapshot) == ["name", "pack_id", "pack_version", "prompt", "fragments", "tools", "placeholders"]
     assert (snapshot["pack_id"], snapshot["pack_version"]) == ("customer-support", "v2.3.1")
     assert snapshot["fragments"] == {
         "signature": "Sign as {{agent}}, {{company}}.",

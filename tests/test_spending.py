@@ -167,8 +167,8 @@ class TestLimits:
             open_call(spending, "0.0212")
         assert str(caught.value) == (
             "The budget of $1.00 today (UTC) would be exceeded: $0.93 spent, $0.03 reserved, $0.02 unconfirmed, and "
-            "this call may cost $0.0212. It was not sent; raise the budget, or ask for less with max_output_tokens or "
-            "a cheaper model."
+            "this call may cost $0.0212. It was not sent; raise the budget, lift it with budget=None, or ask for less "
+            "with max_output_tokens or a cheaper model."
         )
 
     @pytest.mark.parametrize(
@@ -243,7 +243,8 @@ class TestLimits:
         assert str(caught.value) == (
             "The price of 'llama3.2' is unknown, so a budget cannot be enforced; nothing was sent. Give dollars per "
             "million tokens, in and out: in a cell %chat_setup --price llama3.2=0.15/0.60, in Python "
-            "OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}). Or remove the budget."
+            "OpenAIProvider(prices={'llama3.2': (0.15, 0.60)}). Or remove the budget: in "
+            "a cell %chat_setup --budget none."
         )
 
     def test_failing_store_keeps_no_reservation(self, clock: Clock) -> None:

@@ -96,7 +96,7 @@ def test_near_choice_is_named() -> None:
 
 def test_patterns_that_python_does_not_know_are_named() -> None:
     """An invalid pattern is an error of the pack, not a crash."""
-    with pytest.raises(PackValidationError, match=r"pattern .* of variable 'v' is not a regular expression"):
+    with pytest.raises(PackValidationError, match=r"pattern .* of variable 'v' is not a valid regular expression"):
         Variable("v", validation={"pattern": "(?<n>x)"}).check("x")
 
 

@@ -301,7 +301,7 @@ class Prompt:
     def snapshot(self) -> dict[str, object]:
         """Return JSON values that a conversation stores to continue without the pack file.
 
-        These are the prompt's JSON and name, its fragments, and the pack's id and version.
+        These are the prompt's JSON and name, its fragments and tools, and the pack's id and version.
         """
         kept = {
             "name": self.name,
