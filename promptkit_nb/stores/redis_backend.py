@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 SCANNED_AT_ONCE = 10_000
 FEW = 50  # as many records more than asked for are read at once
+MOST_AT_ONCE = 10_000
 _OF = b"of"
 _OF_USER = b"\xff"
 # Appends a turn if its conversation's record and its accounts (KEYS[7] and following) are unchanged, none of its keys
@@ -197,7 +198,8 @@ class RedisBackend(Transactions):
     ) -> Iterator[tuple[str, bytes]]:
         """Yield records in the order of a list by time; if it lacks ids, all records are read instead."""
         done: set[str] = set()
-        for page in self._lists.pages(self._client, key, FEW + most, prefix, user_id, descending=descending):
+        size = FEW + min(most, MOST_AT_ONCE)  # the server counts with 64 bits
+        for page in self._lists.pages(self._client, key, size, prefix, user_id, descending=descending):
             known = len(self._now.gone)
             records = [*self._records_of_listed(page or ())]
             if page is None or not self._lists.include(self._reader, [each for each, _ in self._now.gone[known:]]):
