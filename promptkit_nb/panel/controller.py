@@ -330,9 +330,9 @@ class PanelController:
         self._refresh()
 
     def _rename(self, command: Command) -> None:
-        title = one_line(command["text"])
-        _ = self.conversation.metadata  # raises if another user has the id now
-        self.conversation.store.update_metadata(self.conversation.id, title=title or None)
+        renamed = self.conversation
+        own_store = renamed.store.for_user(renamed.user_id)  # another user may have the id now
+        own_store.update_metadata(renamed.id, title=one_line(command["text"]) or None)
         self._refresh()
 
     def _delete(self, command: Command) -> None:
@@ -344,8 +344,7 @@ class PanelController:
         with suppress(ConversationNotFoundError):  # already deleted elsewhere
             if answer is not None:
                 answer.stop()
-            _ = deleted.metadata  # as in _rename
-            deleted.store.delete(deleted.id)
+            deleted.store.for_user(deleted.user_id).delete(deleted.id)
         self._switch_to(following)
 
     def _start_conversation(self) -> Conversation:
