@@ -104,12 +104,18 @@ def executed(path: Path) -> NotebookNode:
 
 
 def outputs(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
-    """Return the outputs of the cells."""
+    """Return the outputs of the cells; text that arrived in several pieces is joined."""
     shown = ("output_type", "data", "name", "text")
-    return [
-        [{key: value for key, value in output.items() if key in shown} for output in cell.outputs]
-        for cell in notebook.cells
-    ]
+    found: list[list[dict[str, Any]]] = []
+    for cell in notebook.cells:
+        found.append([])
+        for output in cell.outputs:
+            previous = found[-1][-1] if found[-1] else {}
+            if output.output_type == "stream" and previous.get("name") == output.name:
+                previous["text"] += output.text
+            else:
+                found[-1].append({key: value for key, value in output.items() if key in shown})
+    return found
 
 
 def state(home: Path, conversation_id: str = "talk") -> ConversationState:

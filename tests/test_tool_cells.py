@@ -72,7 +72,7 @@ def answered(notebook: Kernel, cell: str, answer: str) -> CellResult:
 
 def test_calls_are_shown_and_unfold(notebook: Kernel) -> None:
     """A line above the answer, with arguments, what the model was told, and the table; then the receipt."""
-    result = notebook.run(ASK, cell_id="orders")
+    result = notebook.run(ASK.replace("%%chat", "%%chat --fresh"), cell_id="orders")
     text = result.last_bundle["text/plain"]
     assert '▸ orders(customer="ACME") → DataFrame 2 × 2 · 0.' in text  # noqa: RUF001 - as shown
     assert "2 requests · 1 tool call" in text
@@ -152,7 +152,8 @@ def test_nobody_is_asked_in_a_batch_run(notebook: Kernel) -> None:
 
 def test_ctrl_c_stops_a_tool(notebook: Kernel) -> None:
     """The cell ends, and nothing is stored."""
-    turns = "len(get_ipython().user_ns['answer'].turn.messages)"
+    turns = "len(answer.turn.messages)"
+    notebook.run(ASK, cell_id="orders")
     request_id = notebook.send("%%chat --fresh --tools sleeps\nPlease sleeps()")
     while "sleeping" not in str(notebook.client.get_iopub_msg(timeout=60)["content"].get("text")):
         pass

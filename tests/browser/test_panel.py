@@ -171,6 +171,7 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
     panel.chooser.locator("option", has_text="Another <b>one</b>").wait_for(state="attached")
     panel.chooser.select_option("panel-chat")
     panel.hears("You said: first")
+    wait(lambda: "assistant: You said: first" in str(notebook.outputs(1)))
 
     saved = notebook.save().cells[1].outputs
     assert [sorted(output.data) for output in saved] == [

@@ -67,7 +67,8 @@ def receipts(notebook: LabNotebook) -> list[str]:
 
 
 def _unpaid(text: str) -> str:
-    return re.sub(r"(replayed · \$0\.00 \(saved (\$[\d.]+)\)|\$[\d.]+) · \d+\.\d s", r"PAID", text)
+    text = re.sub(r"(replayed · \$0\.00 \(saved (\$[\d.]+)\)|\$[\d.]+) · \d+\.\d s", "PAID", text)
+    return re.sub(r"stored answer · saved &lt;\$0\.0001|&lt;\$0\.0001 · \d+\.\d s|&lt;PAID", "PAID", text)
 
 
 def test_cells_own_their_turns(lab: LabServer, page: Page, store: DiskStore, chat_server: ChatServer) -> None:
