@@ -27,7 +27,7 @@ from promptkit_nb.exports.transcripts import export_path, write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
-from promptkit_nb.rendering.conversations import MAX_TITLE_CHARACTERS, BranchTree, History
+from promptkit_nb.rendering.conversations import BranchTree, History, given_title
 from promptkit_nb.stores.base import StateStore, clock_of
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted, preview
@@ -150,9 +150,8 @@ class Conversation:
         ``store.update_metadata(id, title="…")`` sets one.
         """
         head = self._stored.head()
-        given = head.metadata.get("title")
-        if isinstance(given, str) and given.strip():
-            return preview(given, MAX_TITLE_CHARACTERS)
+        if (given := given_title(head.metadata)) is not None:
+            return given
         if head.notebook is not None and head.notebook.path:
             return os.path.basename(head.notebook.path)  # noqa: PTH119 - perhaps of another system
         return next((preview(turn.user_text) for turn in self.turns if turn.user_text.strip()), self.id)
@@ -335,7 +334,7 @@ class Conversation:
             fresh: Ask even if a stored answer could be replayed; has no effect with ``"strict"``, which never asks.
             tools: Functions that the model may call, by default those registered with the manager; ``[]`` for none.
                 They run in this thread, one after the other, until the model answers without calling any. What they
-                raise is told to the model; ``ToolError`` is raised if it comes to no end.
+                raise is told to the model. ``ToolError`` is raised if the model does not stop calling.
             schema: What the answer must be: a pydantic model, a dict of types, a list of labels, or a type. ``value``
                 of the response is the validated answer; the model is asked a second time if the first does not fit,
                 and then ``SchemaError`` is raised.

@@ -17,7 +17,7 @@ from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
-from promptkit_nb.text.tables import html_table, text_table
+from promptkit_nb.text.tables import ListTable
 from promptkit_nb.turns import INTERRUPTED, Message, Turn
 
 if TYPE_CHECKING:
@@ -40,38 +40,36 @@ def title_of(conversation_id: str, metadata: Mapping[str, object]) -> str:
     >>> title_of("nb:analysis:1c9353f9", {}), title_of("eda", {"title": "First look"})
     ('analysis.ipynb', 'First look')
     """
-    title = metadata.get("title")
-    if isinstance(title, str) and title.strip():
-        return preview(title, MAX_TITLE_CHARACTERS)
     notebook = _NOTEBOOK_ID.fullmatch(conversation_id)
-    return preview(f"{notebook[1]}.ipynb" if notebook else conversation_id, MAX_TITLE_CHARACTERS)
+    name = f"{notebook[1]}.ipynb" if notebook else conversation_id
+    return given_title(metadata) or preview(name, MAX_TITLE_CHARACTERS)
+
+
+def given_title(metadata: Mapping[str, object]) -> str | None:
+    """Return the title in the metadata of a conversation, ``None`` if there is none.
+
+    >>> given_title({"title": "First look"})
+    'First look'
+    """
+    title = metadata.get("title")
+    return preview(title, MAX_TITLE_CHARACTERS) if isinstance(title, str) and title.strip() else None
 
 
 MAX_SHOWN_HEADS = 50
-_NONE = "no conversations"
 
 
-class HeadTable(list["Head"]):
+class HeadTable(ListTable[Head]):
     """Heads of conversations, shown as a table of the first 50. In a batch run it has no times and no generated ids.
 
     ``count`` is the number of all conversations, if the list has only some of them.
     """
 
+    _EMPTY = "no conversations"
+
     def __init__(self, heads: Iterable[Head] = (), *, count: int | None = None) -> None:
         """Show these heads."""
         super().__init__(heads)
         self._count = count
-
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        if not self:
-            return _NONE
-        return terminal_text("\n".join([*text_table([self._heading(), *self._cells()]), *self._rest()]))
-
-    def _repr_html_(self) -> str:
-        if not self:
-            return note_html(_NONE)
-        return "".join([html_table(self._heading(), self._cells()), *map(note_html, self._rest())])
 
     def _heading(self) -> list[str]:
         titles, times = ["title"] if self._have_titles else [], [] if is_batch() else ["updated (UTC)"]
@@ -84,7 +82,7 @@ class HeadTable(list["Head"]):
     def _have_titles(self) -> bool:
         return any(head.metadata.get("title") for head in self)
 
-    def _rest(self) -> list[str]:
+    def _notes(self) -> list[str]:
         """Return a line with the number of all conversations, if not all are shown."""
         shown, count = min(len(self), MAX_SHOWN_HEADS), max(self._count or 0, len(self))
         return [] if shown == count else [f"{shown} of {count:,} conversations"]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.text.plain_text import one_line, preview
-from promptkit_nb.text.receipts import note_html
-from promptkit_nb.text.tables import html_table, text_table
+from promptkit_nb.text.tables import ListTable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 MAX_SHOWN = 50
-_NONE = "nothing found"
 
 
 class FoundMessage(NamedTuple):
@@ -28,19 +25,10 @@ class FoundMessage(NamedTuple):
     created_at: datetime
 
 
-class FoundMessages(list[FoundMessage]):
+class FoundMessages(ListTable[FoundMessage]):
     """Messages, newest first, shown as a table of the first 50. In a batch run it has no times and no generated ids."""
 
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        if not self:
-            return _NONE
-        return terminal_text("\n".join([*text_table([self._heading(), *self._cells()]), *self._rest()]))
-
-    def _repr_html_(self) -> str:
-        if not self:
-            return note_html(_NONE)
-        return "".join([html_table(self._heading(), self._cells()), *map(note_html, self._rest())])
+    _EMPTY = "nothing found"
 
     def _heading(self) -> list[str]:
         times = [] if is_batch() else ["when (UTC)"]
@@ -49,7 +37,7 @@ class FoundMessages(list[FoundMessage]):
     def _cells(self) -> list[list[str]]:
         return [_cells(found) for found in self[:MAX_SHOWN]]
 
-    def _rest(self) -> list[str]:
+    def _notes(self) -> list[str]:
         """Return the number of all messages, if not all are shown, and a line that says how to open one."""
         more = [f"{MAX_SHOWN} of {len(self):,} messages"] if len(self) > MAX_SHOWN else []
         return [*more, "%chat_history CONVERSATION shows one, %chat_use CONVERSATION continues it"]

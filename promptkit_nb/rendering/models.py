@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import amount_text, note_html
-from promptkit_nb.text.tables import html_table, text_table
+from promptkit_nb.text.receipts import amount_text
+from promptkit_nb.text.tables import ListTable
 
 _COLUMNS = ("model", "in, $ per million", "out, $ per million")
-_NONE = "no models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,13 @@ class ModelRow:
         return [one_line(self.name), *prices]
 
 
-class ModelTable(list["ModelRow"]):
+class ModelTable(ListTable[ModelRow]):
     """Models, shown as a table."""
 
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        return "\n".join(text_table([_COLUMNS, *self._cells()])) if self else _NONE
+    _EMPTY = "no models"
 
-    def _repr_html_(self) -> str:
-        return html_table(_COLUMNS, self._cells()) if self else note_html(_NONE)
+    def _heading(self) -> tuple[str, ...]:
+        return _COLUMNS
 
     def _cells(self) -> list[list[str]]:
         return [model.cells() for model in self]

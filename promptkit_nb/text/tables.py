@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from promptkit_nb.text.receipts import MATH_OFF
+from promptkit_nb.characters import terminal_text
+from promptkit_nb.text.receipts import MATH_OFF, note_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+T = TypeVar("T")
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -30,3 +33,30 @@ def html_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     names = "".join(f"<th>{escape(name)}</th>" for name in heading)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table {MATH_OFF}><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class ListTable(list[T]):
+    """A list that a notebook shows as a table, in text and in HTML; ``_EMPTY`` is shown if it is empty."""
+
+    _EMPTY: ClassVar[str]
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        if not self:
+            return self._EMPTY
+        return terminal_text("\n".join([*text_table([self._heading(), *self._cells()]), *self._notes()]))
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return note_html(self._EMPTY)
+        return "".join([html_table(self._heading(), self._cells()), *map(note_html, self._notes())])
+
+    def _heading(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def _cells(self) -> list[list[str]]:
+        raise NotImplementedError
+
+    def _notes(self) -> list[str]:
+        """Return the lines below the table."""
+        return []
