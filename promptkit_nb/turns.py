@@ -7,10 +7,13 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.thinking import MAY_BE_THINKING, split_thinking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 OWN_SOURCE = "promptkit_nb"
 """The source of turns and conversations made by this package."""
@@ -56,6 +59,24 @@ class Usage:
     def total_tokens(self) -> int:
         """The sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
+
+
+def sum_of_usages(usages: Iterable[Usage]) -> Usage:
+    """Return the counts of several calls as one usage, which is estimated or unknown if any of them is.
+
+    >>> sum_of_usages([Usage(10, 5), Usage(20, 7)]).total_tokens
+    42
+    """
+    usages = tuple(usages)
+    return Usage(
+        sum(each.input_tokens for each in usages),
+        sum(each.output_tokens for each in usages),
+        cached_tokens=sum(each.cached_tokens for each in usages),
+        reasoning_tokens=sum(each.reasoning_tokens for each in usages),
+        estimated=any(each.estimated for each in usages),
+        cache_write_tokens=sum(each.cache_write_tokens for each in usages),
+        unknown=any(each.unknown for each in usages),
+    )
 
 
 NO_USAGE = Usage(0, 0)

@@ -13,12 +13,13 @@ from promptkit_nb.chat.token_estimates import token_estimator_for
 from promptkit_nb.chat.window import fit
 from promptkit_nb.endings import ending_of, ending_words
 from promptkit_nb.errors import ContextWindowExceededError, SchemaError, ToolError
+from promptkit_nb.frontend import typed, typed_value
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.providers.base import Completion
 from promptkit_nb.stores.kept_usage import KeptUsage
 from promptkit_nb.tools.answer_types import AnswerRejectedError
 from promptkit_nb.tools.calls import TurnCalls
-from promptkit_nb.turns import Message, Usage
+from promptkit_nb.turns import Message, Usage, sum_of_usages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class ToolTurn(PendingTurn):
         if ending_of(completion.finish_reason) == "cut":
             raise ToolError(
                 "The output limit cut the model's tool call, so it was not run, and nothing was stored. Raise "
-                "max_output_tokens."
+                f"{typed('max_output_tokens')}."
             )
         self._calls.begin_round(received.text)
         runs = [self._calls.run(call) for call in completion.tool_calls]
@@ -103,11 +104,11 @@ class ToolTurn(PendingTurn):
         except AnswerRejectedError as error:
             if ending_of(completion.finish_reason) != "whole":
                 how = ending_words(completion.finish_reason)
-                raise SchemaError(f"There is no typed answer: it was {how}. Nothing was stored.") from None
+                raise SchemaError(f"The answer was {how}, so it has no value; nothing was stored.") from None
             if self._correction:
                 raise SchemaError(
-                    f"The model's answers do not fit the schema: {error}. It was asked twice; nothing was stored. Ask "
-                    "in other words, or for less at once."
+                    f"The model's answers do not fit the schema: {error}. It was asked twice; nothing was stored. "
+                    "Rephrase the message, or ask for less."
                 ) from None
             self._warnings += (f"The first answer did not fit the schema ({error}); both requests are counted.",)
             self._correct(received, completion, str(error))
@@ -178,7 +179,8 @@ class ToolTurn(PendingTurn):
         except ContextWindowExceededError as error:
             raise ContextWindowExceededError(
                 f"The calls and results of this turn take {taken:,} tokens, so its next request does not fit into "
-                f"max_tokens={max_tokens}; nothing was stored. Let the tools return less, or raise max_tokens.",
+                f"{typed_value('max_tokens', max_tokens)}; nothing was stored. Let the tools return less, or raise "
+                f"{typed('max_tokens')}.",
                 limit_tokens=max_tokens,
             ) from error
 
@@ -210,7 +212,7 @@ class ToolTurn(PendingTurn):
         if self._is_asking:
             usage, price = super()._spent(at)
             usages, prices = [*usages, usage], [*prices, price]
-        return _sum_of(usages), _total(prices)
+        return sum_of_usages(usages), _total(prices)
 
     def _charged_usd(self, turn: Turn) -> Decimal | None:
         """Return the cost of the last request; the others are charged already."""
@@ -264,17 +266,6 @@ class ToolTurn(PendingTurn):
     def _turn_warnings(self, usage: Usage) -> tuple[str, ...]:
         of_rounds = [warning for each in self._rounds for warning in each.completion.warnings]
         return tuple(dict.fromkeys((*of_rounds, *self._calls.warnings, *super()._turn_warnings(usage))))
-
-
-def _sum_of(usages: Sequence[Usage]) -> Usage:
-    return Usage(
-        sum(each.input_tokens for each in usages),
-        sum(each.output_tokens for each in usages),
-        cached_tokens=sum(each.cached_tokens for each in usages),
-        reasoning_tokens=sum(each.reasoning_tokens for each in usages),
-        cache_write_tokens=sum(each.cache_write_tokens for each in usages),
-        estimated=any(each.estimated for each in usages),
-    )
 
 
 def _total(prices: Sequence[CallCost]) -> CallCost:

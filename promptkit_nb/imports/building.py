@@ -14,7 +14,7 @@ from promptkit_nb.imports.prices import CallPrices
 from promptkit_nb.imports.records import clean, is_number
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.state import Branch, ConversationState, Settings, Summary
-from promptkit_nb.turns import Message, Role, ToolCall, Turn, Usage
+from promptkit_nb.turns import Message, Role, ToolCall, Turn, Usage, sum_of_usages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -257,7 +257,7 @@ class ConversationBuilder:
         return Turn(
             id=draft.id,
             messages=tuple(each.message() for each in draft.messages if not each.is_blank),
-            usage=sum_of_usages([call.usage for call in draft.calls]),
+            usage=known_usage([call.usage for call in draft.calls]),
             cost=cost.usd,
             model=draft.calls[-1].model if draft.calls else "",
             provider=draft.provider,
@@ -271,18 +271,10 @@ class ConversationBuilder:
         )
 
 
-def sum_of_usages(usages: Iterable[Usage]) -> Usage:
+def known_usage(usages: Iterable[Usage]) -> Usage:
     """Return the total usage of calls; unknown if no call has a recorded usage."""
     known = [usage for usage in usages if not usage.unknown]
-    if len(known) < 2:  # noqa: PLR2004 - nothing to add
-        return known[0] if known else UNKNOWN_USAGE
-    return Usage(
-        sum(usage.input_tokens for usage in known),
-        sum(usage.output_tokens for usage in known),
-        cached_tokens=sum(usage.cached_tokens for usage in known),
-        reasoning_tokens=sum(usage.reasoning_tokens for usage in known),
-        cache_write_tokens=sum(usage.cache_write_tokens for usage in known),
-    )
+    return sum_of_usages(known) if known else UNKNOWN_USAGE
 
 
 def sum_of_costs(costs: Sequence[CallCost]) -> CallCost:

@@ -20,8 +20,8 @@ from promptkit_nb.imports.building import (
     Call,
     Reading,
     imported_state,
+    known_usage,
     sum_of_costs,
-    sum_of_usages,
     tool_call,
     turn_id_of,
 )
@@ -229,7 +229,7 @@ class _Turns:
         return Turn(
             id=turn.id,
             messages=tuple(turn.messages),
-            usage=sum_of_usages(turn.usages),
+            usage=known_usage(turn.usages),
             cost=cost.usd,
             model=turn.model,
             provider=turn.provider,
