@@ -18,7 +18,7 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.turns import ContentPart, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from promptkit_nb.providers.base import ChatRequest
     from promptkit_nb.providers.openai_errors import ErrorResponse
@@ -200,9 +200,16 @@ def encode_message(message: Message) -> dict[str, object]:
 def _content(message: Message) -> str | list[dict[str, object]] | None:
     if not message.parts:
         return None if message.tool_calls and not message.text else message.text
-    parts = [_part(part) for part in message.parts]
+    return encoded_parts(message, _part, "text")
+
+
+def encoded_parts(
+    message: Message, encode: Callable[[ContentPart], dict[str, object]], text_type: str
+) -> list[dict[str, object]]:
+    """Return the encoded parts of a message, after its text if no part holds it."""
+    parts = [encode(part) for part in message.parts]
     if message.content and all(part.type != "text" for part in message.parts):
-        parts.insert(0, {"type": "text", "text": message.content})
+        parts.insert(0, {"type": text_type, "text": message.content})
     return parts
 
 

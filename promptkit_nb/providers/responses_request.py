@@ -11,7 +11,13 @@ import msgspec
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.providers.openai_request import encode_options, fold_system_message, response_format, with_schema
+from promptkit_nb.providers.openai_request import (
+    encode_options,
+    encoded_parts,
+    fold_system_message,
+    response_format,
+    with_schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,12 +122,7 @@ def _own_items(items: list[dict[str, Any]], message: Message) -> Iterator[dict[s
 
 
 def _content(message: Message) -> object:
-    if not message.parts:
-        return message.text
-    parts = [_part(part) for part in message.parts]
-    if message.content and all(part.type != "text" for part in message.parts):
-        parts.insert(0, {"type": "input_text", "text": message.content})
-    return parts
+    return encoded_parts(message, _part, "input_text") if message.parts else message.text
 
 
 def _part(part: ContentPart) -> dict[str, object]:
