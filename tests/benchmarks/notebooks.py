@@ -7,8 +7,6 @@ finds the notebook's conversation, is not measured.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +16,7 @@ from front_end import FrontEnd
 from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
 from promptkit_nb.state import NotebookNote
 from ratio import Ratio, medians_ms
+from server import chat_server_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,17 +24,12 @@ if TYPE_CHECKING:
 NOTEBOOKS = 10_000
 TURNS = 3
 CELLS = 80
-SERVER = Path(__file__).parent.parent / "chat_server.py"
 
 
 def measure() -> list[Ratio]:
     """Return the ratio of the cells after the first."""
-    with subprocess.Popen([sys.executable, SERVER, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            return [_measured(server.stdout.readline().split()[-1])]
-        finally:
-            server.terminate()
+    with chat_server_url() as url:
+        return [_measured(url)]
 
 
 def _measured(url: str) -> Ratio:

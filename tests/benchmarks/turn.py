@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,23 +23,19 @@ from promptkit_nb import (
     Usage,
 )
 from ratio import Ratio, medians_ms
+from server import chat_server_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 TURNS = 1000
 ROUNDS = 30
-SERVER = Path(__file__).parent.parent / "chat_server.py"
 
 
 def measure() -> list[Ratio]:
     """Return the ratios of ``send`` and of ``stream``."""
-    with subprocess.Popen([sys.executable, SERVER, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            return _measured(server.stdout.readline().split()[-1])
-        finally:
-            server.terminate()
+    with chat_server_url() as url:
+        return _measured(url)
 
 
 def _measured(url: str) -> list[Ratio]:
