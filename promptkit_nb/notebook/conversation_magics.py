@@ -234,7 +234,8 @@ class ConversationMagics(Magics):
                 raise InvalidArgumentError(f"Cannot set the title {title!r}: the conversation has no messages yet.")
             return
         if title and conversation.metadata.get("title") != title:
-            conversation.store.update_metadata(conversation.id, title=title)
+            own_store = conversation.store.for_user(conversation.user_id)  # another user may have the id now
+            own_store.update_metadata(conversation.id, title=title)
         _print_status(f"title {conversation.title!r}")
 
     def _text(self, line: str) -> str:
