@@ -385,7 +385,7 @@ class TestSummarize:
         """One request, and what it left out."""
         response = opened(chat_server, numbered(20), max_tokens=60, policy="summarize").send("And now?")
         assert response.warnings == (
-            "There is no room for a summary in max_tokens=60, so 18 older turns stayed out of the request.",
+            "A summary does not fit into max_tokens=60, so 18 older turns stayed out of the request.",
         )
         assert (response.truncated, len(chat_server.requests)) == (18, 1)
 

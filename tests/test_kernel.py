@@ -188,7 +188,7 @@ def test_error_is_one_line_and_aborts_queued_cells(home: Path) -> None:
         failed = each.result(first)
         assert each.result(queued).status == "aborted"
     (line,) = failed.traceback
-    assert line.startswith("AuthenticationError: No model is chosen, and there is no key. Two ways to go on:")
+    assert line.startswith("AuthenticationError: No model is chosen, and there is no key. Two ways to continue:")
     assert "\n" not in line
 
 
@@ -255,7 +255,7 @@ def test_ipython_in_a_terminal_streams_plain_text(home: Path) -> None:
     run = subprocess.run(command, input=cells, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     printed = [line.partition(": ")[2] if line.startswith("In [") else line for line in run.stdout.splitlines()]
     shown = untimed("\n".join(printed))
-    assert "AuthenticationError: No model is chosen, and there is no key. Two ways to go on:" in shown
+    assert "AuthenticationError: No model is chosen, and there is no key. Two ways to continue:" in shown
     assert (
         "[demo] Nice to meet you, Alice!\n\n(This is the built-in demo: canned answers, no language model, no cost.)\n"
         "demo · 11/27 tokens · $0.00 · 0.0 s · talk" in shown

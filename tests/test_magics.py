@@ -420,8 +420,8 @@ class TestErrors:
         ran = notebook.run("%%chat\nHi")
         assert ran.error is not None
         assert ran.stdout == (
-            "AuthenticationError: No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and "
-            "OPENAI_BASE_URL for your own server) before the kernel starts, or chat with the built-in demo: "
+            "AuthenticationError: No model is chosen, and there is no key. Two ways to continue: set OPENAI_API_KEY "
+            "(and OPENAI_BASE_URL for your own server) before the kernel starts, or chat with the built-in demo: "
             "%chat_setup --provider demo\n"
         )
         with DiskStore(home) as store:

@@ -574,7 +574,7 @@ class TestWithoutProvider:
         """With ``auto`` the provider is missing, with ``strict`` the record; nothing is written."""
         before = revision(conv)
         keyless = ConversationManager(UnchosenProvider(), store, replay="auto").get_conversation("chat")
-        with pytest.raises(AuthenticationError, match="Two ways to go on"):
+        with pytest.raises(AuthenticationError, match="Two ways to continue"):
             keyless.send("d")
         with pytest.raises(ReplayMissError, match="No recorded answer to 'd': no message with this text was recorded"):
             keyless.send("d", replay="strict")

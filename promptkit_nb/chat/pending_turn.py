@@ -190,7 +190,7 @@ class PendingTurn:
             return True
 
     def next_round(self) -> bool:
-        """Return whether the model has to be asked once more before the turn is whole: it never has, without tools."""
+        """Return whether the turn needs another request; without tools, it never does."""
         return False
 
     def take(self, event: StreamEvent) -> bool:
@@ -253,7 +253,7 @@ class PendingTurn:
         applied = find_applied_summaries(self._state, len(self._turns), self._hashes)
         plan = plan_to_fit(window, self._turns, applied, estimator=estimator, context_hashes=self._hashes)
         if plan is None:
-            why = f"There is no room for a summary in {typed_value('max_tokens', window.max_tokens)}"
+            why = f"A summary does not fit into {typed_value('max_tokens', window.max_tokens)}"
             self._warnings += (f"{why}, so {left} stayed out of the request.",)
             return window
         try:

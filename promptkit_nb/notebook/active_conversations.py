@@ -51,7 +51,7 @@ class ActiveConversations:
         return self.repeatable(line, opened)
 
     def _near(self, conversation_id: str, user_id: str) -> str | None:
-        """Return the id like this one of which the user may have thought, if there is no conversation with this one.
+        """Return a similar id that the user may have meant, if no conversation has this one.
 
         Raises ``ConversationNotFoundError`` if this one is probably a typing error. A batch run has none.
         """

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Usage
 
 TWO_WAYS_ON = (
-    "No model is chosen, and there is no key. Two ways to go on: set OPENAI_API_KEY (and OPENAI_BASE_URL for your own "
-    "server) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
+    "No model is chosen, and there is no key. Two ways to continue: set OPENAI_API_KEY (and OPENAI_BASE_URL for your "
+    "own server) before the kernel starts, or chat with the built-in demo: %chat_setup --provider demo"
 )
 
 PROVIDERS = (*VENDORS, "demo")

@@ -87,7 +87,7 @@ class TurnCalls:
         if self.rounds >= self.toolbox.max_rounds:
             raise ToolError(
                 f"The model called tools in {self.rounds} answers without coming to an end; nothing was stored. Ask "
-                "for less at once, or raise max_rounds in the tool_policy of a pack."
+                "for less, or raise max_rounds in the tool_policy of a pack."
             )
         self.rounds += 1
         self._said = said

@@ -95,10 +95,10 @@ def bound_to_pack(tool: Tool, of_pack: Mapping[str, Any]) -> Tool:
     unknown = [name for name in theirs if name not in ours]
     missing = [name for name in tool.schema.get("required") or () if name not in theirs]
     if unknown or missing:
-        what = f"does not take {unknown[0]!r}" if unknown else f"needs {missing[0]!r}, which the pack's has not"
+        what = f"does not take {unknown[0]!r}" if unknown else f"needs {missing[0]!r}, which the pack does not have"
         raise InvalidArgumentError(
-            f"The function of tool {tool.name!r} {what}: give its parameters the names of the pack's, "
-            f"{', '.join(map(repr, theirs)) or 'which has none'}."
+            f"The function of tool {tool.name!r} {what}: give it the parameters of the pack's tool, "
+            f"{', '.join(map(repr, theirs)) or 'none'}."
         )
 
     def parse(given: Mapping[str, object]) -> dict[str, object]:
