@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError
 from promptkit_nb.context_hash import replay_key_of
-from promptkit_nb.notebook.cell_text import CellText, fill
+from promptkit_nb.text.cell_text import CellText, fill
 from promptkit_nb.turns import ContentPart, Message
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -418,7 +418,7 @@ def test_an_image_is_an_error_if_only_text_can_be_sent() -> None:
 def test_no_library_is_imported() -> None:
     """Neither to convert a value nor to recognize its type."""
     program = (
-        "import sys\nfrom promptkit_nb.notebook.cell_text import fill\n"
+        "import sys\nfrom promptkit_nb.text.cell_text import fill\n"
         "assert fill('{{ x }} {{ y[0] }}', {'x': 1, 'y': [{}]}).text == '1 {}'\n"
         "print({'pandas', 'numpy', 'matplotlib', 'PIL', 'IPython'} & set(sys.modules))"
     )

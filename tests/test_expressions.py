@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 
 from promptkit_nb import InvalidArgumentError
-from promptkit_nb.notebook.cell_text import fill
-from promptkit_nb.notebook.expressions import METHODS, _name_of, _parameters
+from promptkit_nb.text.cell_text import fill
+from promptkit_nb.text.expressions import METHODS, _name_of, _parameters
 
 ROWS = {"x": ["a", "b", "a"], "y": [1, 2, 4], "when": pd.to_datetime(["2026-03-01", "2026-03-02", "2026-04-01"])}
 

@@ -252,7 +252,7 @@ def _unknown_word(magic: Any, word: str) -> str:
 
 def filled_text(text: str, namespace: Mapping[str, object]) -> str:
     """Return a text with its ``{{ expressions }}`` filled in; a picture is an error."""
-    from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
+    from promptkit_nb.text.cell_text import fill  # noqa: PLC0415 - imported when used
 
     return fill(text, namespace, images=False).text
 

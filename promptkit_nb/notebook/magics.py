@@ -117,7 +117,7 @@ class ChatMagics(Magics):
 
         parts: tuple[ContentPart, ...] = ()
         if "{{" in text and not args.raw:
-            from promptkit_nb.notebook.cell_text import fill  # noqa: PLC0415 - imported when used
+            from promptkit_nb.text.cell_text import fill  # noqa: PLC0415 - imported when used
 
             filled = fill(text, self._names(text))
             text, parts = filled.text, filled.parts

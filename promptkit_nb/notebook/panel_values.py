@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.notebook.cell_text import expressions, fill
+from promptkit_nb.text.cell_text import expressions, fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from promptkit_nb.notebook.cell_text import CellText
+    from promptkit_nb.text.cell_text import CellText
 
 
 class NotebookValues:

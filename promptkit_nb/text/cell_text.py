@@ -1,4 +1,4 @@
-r"""Replacing ``{{ expression }}`` in a chat cell with values from the notebook.
+r"""Replacing ``{{ expression }}`` in a message with values: of the notebook, or of a row of a DataFrame.
 
 People paste JSON, LaTeX, CSS and templates into chat cells, so only simple expressions between double braces count: a
 name followed by attributes, items, and calls that only read. Everything else stays as typed. Inserted values are not
@@ -12,18 +12,18 @@ import re
 import warnings
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
-from promptkit_nb.notebook.expressions import FailedError, NotAllowedError, UnknownNameError, check, evaluate
+from promptkit_nb.text.expressions import FailedError, NotAllowedError, UnknownNameError, check, evaluate
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.values import value_text
 from promptkit_nb.turns import ContentPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _PIECE = re.compile(
     r"""
@@ -70,28 +70,62 @@ def fill(text: str, namespace: Mapping[str, object], *, images: bool = True) -> 
     >>> fill('{"n": {{ rows[-1] }}}, {{"n": 1}}', {"rows": [1, 2]}).text
     '{"n": 2}, {{"n": 1}}'
     """
-    if "{{" not in text:
-        return CellText(text)
-    values: dict[str, str | ContentPart | None] = {}
-    pieces: list[tuple[str, str | ContentPart]] = []
-    end = 0
-    for found in _PIECE.finditer(text):
-        source = (found["body"] or "").strip()
-        if source not in values:
-            values[source] = _evaluate(source, namespace)
-        value = values[source]
-        if value is None:
-            continue
-        if not images and isinstance(value, ContentPart):
-            raise InvalidArgumentError(
-                f"{_braced(source)} is an image, and only text can be sent here. Describe it in words, or use the data "
-                "it was made from."
-            )
-        pieces += (("", text[end : found.start()]), (source, value))
-        end = found.end()
-    pieces.append(("", text[end:]))
-    filled = "".join(f"[image {source}]" if isinstance(piece, ContentPart) else piece for source, piece in pieces)
-    return CellText(filled, _parts(piece for _, piece in pieces))
+    return Template.of(text).fill(namespace, images=images) if "{{" in text else CellText(text)
+
+
+class Piece(NamedTuple):
+    """A piece of a template: text as typed, or an expression with its source and its parsed form."""
+
+    typed: str
+    source: str = ""
+    node: ast.expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text with ``{{ expressions }}``, parsed once, to be filled in with several namespaces; ``fill`` has the rules.
+
+    >>> template = Template.of("Classify: {{ text }}")
+    >>> [template.fill({"text": text}).text for text in ("It broke.", "Why?")]
+    ['Classify: It broke.', 'Classify: Why?']
+    """
+
+    pieces: tuple[Piece, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Template:
+        """Parse a text."""
+        pieces: list[Piece] = []
+        end = 0
+        for found in _PIECE.finditer(text):
+            source = (found["body"] or "").strip()
+            node = _parse(source)
+            if node is not None:
+                pieces += (Piece(text[end : found.start()]), Piece(found[0], source, node))
+                end = found.end()
+        return cls((*pieces, Piece(text[end:])))
+
+    def fill(self, namespace: Mapping[str, object], *, images: bool = True) -> CellText:
+        """Return the text with the values of the namespace; raises the errors of ``fill``."""
+        values: dict[str, str | ContentPart | None] = {}
+        filled: list[tuple[str, str | ContentPart]] = []
+        for typed, source, node in self.pieces:
+            if node is not None and source not in values:
+                values[source] = _evaluate(node, source, namespace)
+            value = values.get(source) if node is not None else None
+            if not images and isinstance(value, ContentPart):
+                raise InvalidArgumentError(
+                    f"{_braced(source)} is an image, and only text can be sent here. Describe it in words, or use the "
+                    "data it was made from."
+                )
+            filled.append(("", typed) if value is None else (source, value))
+        return cell_text_of(filled)
+
+
+def cell_text_of(filled: Sequence[tuple[str, str | ContentPart]]) -> CellText:
+    """Return the message with these pieces, each with the expression that it comes from."""
+    text = "".join(f"[image {source}]" if isinstance(piece, ContentPart) else piece for source, piece in filled)
+    return CellText(text, _parts(piece for _, piece in filled))
 
 
 def expressions(text: str) -> list[str]:
@@ -122,11 +156,8 @@ def _parts(pieces: Iterable[str | ContentPart]) -> tuple[ContentPart, ...]:
     return tuple(parts) if any(part.type == "image_url" for part in parts) else ()
 
 
-def _evaluate(source: str, namespace: Mapping[str, object]) -> str | ContentPart | None:
-    """Return the value to insert, or ``None`` if the source is not an expression."""
-    node = _parse(source)
-    if node is None:
-        return None
+def _evaluate(node: ast.expr, source: str, namespace: Mapping[str, object]) -> str | ContentPart | None:
+    """Return the value to insert, or ``None`` if the source stays as typed."""
     try:
         if not check(node):
             _refuse_computation(node, source, namespace)
