@@ -122,8 +122,19 @@ messages = st.one_of(
 turns = st.lists(st.builds(Turn, messages=st.lists(messages, max_size=6).map(tuple)), max_size=5)
 
 
+# Agents' logs have turns in which the user spoke after a result, before the model did.
+INTERRUPTED_CALL = (
+    Message("user", "Hi"),
+    Message("assistant", "", tool_calls=(ToolCall("abcdefgh1", "look"),)),
+    Message("tool", "done", tool_call_id="abcdefgh1"),
+    Message("user", "Stop"),
+    Message("assistant", "Fine."),
+)
+
+
 @given(turns, st.none() | st.just("You help."), st.sampled_from([None, 60, 200]))
 @example([Turn(messages=(Message("user", "Hi"), Message("assistant", "<think>Hmm</think>")))], None, None)
+@example([Turn(messages=INTERRUPTED_CALL)], None, None)
 @settings(max_examples=400)
 def test_turns_of_any_origin_make_requests_that_strict_servers_take(
     said: list[Turn], prompt: str | None, max_tokens: int | None

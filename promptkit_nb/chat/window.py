@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.summaries import (
@@ -224,15 +223,15 @@ def sent_messages(turn: Turn) -> tuple[Message, ...]:
     """Return the messages of a turn that a request carries: a question, any answered tool calls, and an answer.
 
     Messages that some servers refuse are left out, because they would block the conversation for good: empty messages,
-    tool calls without a result, results without a call. Consecutive messages of the same side are joined. A turn
-    without a question or an answer is left out entirely.
+    tool calls without a result or an answer to it, results without a call. Consecutive messages of the same side are
+    joined. A turn without a question or an answer is left out entirely.
 
     >>> sent_messages(Turn(messages=(Message("user", "Hi"), Message("assistant", " "))))
     ()
     """
     if len(turn.messages) == 2:  # noqa: PLR2004 - the usual turn
         asked, answer = turn.messages
-        if (asked.role, answer.role) == ("user", "assistant") and not answer.tool_calls and answer.text.strip():
+        if asked.role == "user" and answer.role == "assistant" and not answer.tool_calls and answer.text.strip():
             return turn.messages if asked.content.strip() or asked.parts else ()
     messages = _joined(_answered_calls([message for message in turn.messages if message.role != "system"]))
     is_whole = messages and messages[0].role == "user" and messages[-1].role == "assistant"
@@ -240,17 +239,24 @@ def sent_messages(turn: Turn) -> tuple[Message, ...]:
 
 
 def _answered_calls(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with only those tool calls that have a result, and only those results that have a call."""
-    found: list[Message] = []
-    for at, message in enumerate(messages):
+    """Return the messages with only those tool calls whose results the model went on from, and only their results.
+
+    After a result, servers expect the model to speak, not the user.
+    """
+    found: list[Message] = []  # last message first
+    results: dict[str | None, Message] = {}
+    for message in reversed(messages):
         if message.role == "tool":
-            continue  # comes with its call
-        results = list(takewhile(lambda following: following.role == "tool", messages[at + 1 :]))
-        by_id = {result.tool_call_id: result for result in results}
-        calls = message.tool_calls if all(call.id in by_id for call in message.tool_calls) else ()
-        found.append(replace(message, tool_calls=calls))
-        found.extend(by_id[call.id] for call in calls)
-    return [message for message in found if message.text.strip() or message.parts or message.tool_calls]
+            results.setdefault(message.tool_call_id, message)
+            continue
+        is_followed = bool(found) and found[-1].role == "assistant"
+        is_answered = is_followed and all(call.id in results for call in message.tool_calls)
+        calls = message.tool_calls if is_answered else ()
+        if message.text.strip() or message.parts or calls:
+            found.extend(results[call.id] for call in reversed(calls))
+            found.append(replace(message, tool_calls=calls))
+        results = {}
+    return found[::-1]
 
 
 def _joined(messages: Sequence[Message]) -> list[Message]:
@@ -282,11 +288,15 @@ def _window(
     max_tokens: int | None = None,
     size: TokenEstimate | None = None,
 ) -> Window:
-    sent = [(turn, messages) for turn in turns if (messages := sent_messages(turn))]
-    history = (message for _, messages in sent for message in messages)
+    sent: list[Turn] = []
+    history: list[Message] = []
+    for turn in turns:
+        if messages := sent_messages(turn):
+            sent.append(turn)
+            history += messages
     return Window(
         messages=(*_system_message(system_prompt, applied_summaries), *history, *asked),
-        turns=tuple(turn for turn, _ in sent),
+        turns=tuple(sent),
         left_out=left_out,
         applied_summaries=tuple(applied_summaries),
         max_tokens=max_tokens,
