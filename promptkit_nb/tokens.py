@@ -102,7 +102,11 @@ def count_tokens(text: str, model: str | None = None) -> int:
     >>> count_tokens("hello world"), count_tokens("")
     (2, 0)
     """
-    encode = _encoding(encoding_name(model)).encode_ordinary
+    return _count(text, encoding_name(model))
+
+
+def _count(text: str, encoding: str) -> int:
+    encode = _encoding(encoding).encode_ordinary
     if len(text) <= _PIECE_CHARACTERS:
         return len(encode(text))
     return sum(len(encode(text[at : at + _PIECE_CHARACTERS])) for at in range(0, len(text), _PIECE_CHARACTERS))
@@ -118,7 +122,8 @@ def count_message_tokens(messages: Sequence[Message], model: str | None = None) 
     >>> count_message_tokens([Message("user", "hello world")])
     9
     """
-    return REPLY_TOKENS + sum(count_one_message_tokens(message, model) for message in messages)
+    encoding = encoding_name(model)
+    return REPLY_TOKENS + sum(_remembered_count(message, encoding) for message in messages)
 
 
 def count_tool_tokens(tools: Sequence[Mapping[str, object]], model: str | None = None) -> int:
@@ -144,10 +149,14 @@ def count_one_message_tokens(message: Message, model: str | None = None) -> int:
     >>> count_one_message_tokens(Message("user", "hello world"))
     6
     """
-    key = (encoding_name(model), message_hash(message))
+    return _remembered_count(message, encoding_name(model))
+
+
+def _remembered_count(message: Message, encoding: str) -> int:
+    key = (encoding, message_hash(message))
     count = _counts.get(key)
     if count is None:
-        count = _tokens_of(message, model)
+        count = _tokens_of(message, encoding)
         if len(_counts) >= _REMEMBERED_MESSAGES:
             _counts.clear()
         _counts[key] = count
@@ -159,13 +168,13 @@ def message_hash(message: Message) -> int:
     return hash((message.role == "assistant", message.content, message.parts, message.tool_calls, message.name))
 
 
-def _tokens_of(message: Message, model: str | None) -> int:
+def _tokens_of(message: Message, encoding: str) -> int:
     text = message.text or "".join(part.text for part in message.parts)
-    count = FRAMING_TOKENS + count_tokens(text, model)
+    count = FRAMING_TOKENS + _count(text, encoding)
     if message.name is not None:
-        count += _NAME_TOKENS + count_tokens(message.name, model)
+        count += _NAME_TOKENS + _count(message.name, encoding)
     for call in message.tool_calls:
-        count += FRAMING_TOKENS + count_tokens(call.name, model) + count_tokens(call.arguments, model)
+        count += FRAMING_TOKENS + _count(call.name, encoding) + _count(call.arguments, encoding)
     return count + sum(_image_tokens(part) for part in message.parts if part.type == "image_url")
 
 

@@ -179,7 +179,8 @@ def fold_system_message(messages: Sequence[Message]) -> list[Message]:
 def encode_message(message: Message) -> dict[str, object]:
     """Return the message in OpenAI's chat format; its thinking is not sent."""
     if not (message.parts or message.tool_calls or message.tool_call_id or message.name):
-        return {"role": message.role, "content": message.text}
+        role = message.role
+        return {"role": role, "content": message.text if role == "assistant" else message.content}
     encoded: dict[str, object] = {"role": message.role, "content": _content(message)}
     if message.tool_calls:
         encoded["tool_calls"] = [
