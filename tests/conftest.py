@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.base import Duration, StateStore
     from storing import OpenStore
 
-# An example may be slow for reasons of its own: the first one imports libraries, and machines are busy.
-settings.register_profile("untimed", deadline=None)
+# An example may be slow for reasons of its own: the first one imports libraries, and machines are busy. In CI the
+# examples are always the same, so that a run says something about the change; elsewhere each run looks for new ones.
+settings.register_profile("untimed", deadline=None, derandomize=bool(os.environ.get("PROMPTKIT_CI")))
 settings.load_profile("untimed")
 
 
