@@ -59,6 +59,7 @@ from .views.conversations import conversations_df as conversations_df
 from .views.dashboard import usage_dashboard as usage_dashboard
 from .views.messages import search as search
 from .views.messages import messages_df as messages_df
+from .views.parquet import export_parquet as export_parquet
 from .views.plots import plot_cost as plot_cost, plot_tokens as plot_tokens
 from .views.turns import turns_df as turns_df
 from .views.usage import usage_df as usage_df

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import SortKey, StateStore
     from promptkit_nb.tools.tool import Approval, Tool
-    from promptkit_nb.views.filters import FilterArguments, RowArguments
+    from promptkit_nb.views.filters import FrameArguments, RowFrameArguments
 
 
 F = TypeVar("F", bound="Callable[..., object]")
@@ -384,7 +384,7 @@ class ConversationManager:
         self.store.create(state)
         return self._opened(state.conversation_id)
 
-    def conversations_df(self, **filters: Unpack[FilterArguments]) -> pd.DataFrame:
+    def conversations_df(self, **filters: Unpack[FrameArguments]) -> pd.DataFrame:
         """Return one row per conversation; ``promptkit_nb.conversations_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -397,7 +397,7 @@ class ConversationManager:
 
         return conversations_df(self.store, **filters)
 
-    def turns_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
+    def turns_df(self, **filters: Unpack[RowFrameArguments]) -> pd.DataFrame:
         """Return one row per turn; ``promptkit_nb.turns_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -410,7 +410,7 @@ class ConversationManager:
 
         return turns_df(self.store, **filters)
 
-    def messages_df(self, **filters: Unpack[RowArguments]) -> pd.DataFrame:
+    def messages_df(self, **filters: Unpack[RowFrameArguments]) -> pd.DataFrame:
         """Return one row per message; ``promptkit_nb.messages_df`` lists the columns and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
@@ -423,7 +423,7 @@ class ConversationManager:
 
         return messages_df(self.store, **filters)
 
-    def usage_df(self, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FilterArguments]) -> pd.DataFrame:
+    def usage_df(self, by: str | Sequence[str] = ("day", "model"), **filters: Unpack[FrameArguments]) -> pd.DataFrame:
         """Return tokens and cost; ``promptkit_nb.usage_df`` lists the groupings and filters.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider

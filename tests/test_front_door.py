@@ -73,6 +73,7 @@ PUBLIC = [
     "Turn",
     "Usage",
     "conversations_df",
+    "export_parquet",
     "export_store",
     "import_chats",
     "import_store",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -30,10 +30,12 @@ from promptkit_nb.stores.layout import ASIDE, places_of
 from promptkit_nb.thinking import MAY_BE_THINKING, split_thinking
 from promptkit_nb.turns import INTERRUPTED, OWN_SOURCE, Message, Role, ToolCall, Turn, price_source_of
 from promptkit_nb.views.columns import MISSING, Array, Columns, Names, texts, times
+from promptkit_nb.views.zones import start_of_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
+    from datetime import tzinfo
 
     from promptkit_nb.stores.kept_usage import KeptUsage
     from promptkit_nb.stores.row_reader import ConversationRows
@@ -170,10 +172,10 @@ class TurnLines:
             own.add(map(encode_turn, branch.turns), "archived", branch=branch.id)
         own.add_unstored(state.summaries, state.dropped, state.settings.source)
 
-    def add_kept(self, kept: Iterable[KeptUsage]) -> None:
+    def add_kept(self, kept: Iterable[KeptUsage], zone: tzinfo) -> None:
         """Add the amounts of calls without a stored turn."""
         for each in kept:
-            _Writer(self, None, each.user_id).add([_kept_line(each)], KEPT)
+            _Writer(self, None, each.user_id).add([_kept_line(each, zone)], KEPT)
 
     def add_rows(self, conversation: ConversationRows) -> None:
         """Add the same from stored rows, or only what was appended since; ``KeyError`` if a row is missing."""
@@ -467,7 +469,7 @@ def _summary_line(summary: Summary, source: str) -> bytes:
     return encode_json(decode_json(encode_turn(turn)) | {_SPENDING: {"paid": int(summary.counts)}})
 
 
-def _kept_line(kept: KeptUsage) -> bytes:
+def _kept_line(kept: KeptUsage, zone: tzinfo) -> bytes:
     """Return the amounts of calls without a stored turn as the line of a turn at the beginning of their day."""
     line: dict[str, object] = {
         "messages": [],
@@ -476,7 +478,7 @@ def _kept_line(kept: KeptUsage) -> bytes:
         "model": kept.model,
         "provider": kept.provider,
         "source": kept.source,
-        "created_at": None if kept.day is None else datetime.combine(kept.day, time(), UTC),
+        "created_at": None if kept.day is None else start_of_day(kept.day, zone),
         _SPENDING: {"paid": kept.calls, "unpriced": kept.unpriced, "total_tokens": kept.total_tokens},
     }
     return encode_json(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from promptkit_nb.characters import visible
 from promptkit_nb.views.schemas import TIME, Dtype, Schema
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
 
 Array = NDArray[Any]
@@ -102,10 +103,11 @@ class Columns:
         return Columns(self.names, {**self.arrays, **arrays})
 
 
-def frame_of(parts: Sequence[Columns], schema: Schema) -> pd.DataFrame:
+def frame_of(parts: Sequence[Columns], schema: Schema, *, zone: tzinfo = UTC, is_naive: bool = False) -> pd.DataFrame:
     """Return the rows of at least one part, in order, as a DataFrame that shares no memory with them.
 
-    Names are made visible here; texts are made visible by the view, which knows its columns.
+    Times are in the zone, and without it if they are to be naive. Names are made visible here; texts are made visible
+    by the view, which knows its columns.
     """
     columns = {}
     for name, dtype in ((column.name, column.dtype) for column in schema):
@@ -113,6 +115,9 @@ def frame_of(parts: Sequence[Columns], schema: Schema) -> pd.DataFrame:
             columns[name] = _concatenated_names([part.names[name] for part in parts]).categorical()
         else:
             columns[name] = _concatenated([part.arrays[name] for part in parts], dtype)
+        if dtype == TIME:
+            in_zone = columns[name] if zone is UTC else columns[name].tz_convert(zone)
+            columns[name] = in_zone.tz_localize(None) if is_naive else in_zone
     return pd.DataFrame(columns, copy=False)
 
 

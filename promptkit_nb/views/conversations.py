@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import PriceSource
+    from promptkit_nb.views.zones import TimeZone
 
 
 _PRICE_SOURCES: tuple[PriceSource, ...] = ("list", "yours", "reported")
@@ -58,6 +59,8 @@ def conversations_df(
     source: str | None = None,
     price_source: PriceSource | None = None,
     conversation_id: str | None = None,
+    tz: TimeZone | None = None,
+    naive_utc: bool = False,
 ) -> pd.DataFrame:
     """Return one row per conversation, ordered by id, including those without turns.
 
@@ -78,6 +81,8 @@ def conversations_df(
         source: Only conversations from this source: ``"promptkit_nb"``, or the tool they were imported from.
         price_source: Only conversations with costs from this source, as in ``turns_df``.
         conversation_id: Only this conversation.
+        tz: The time zone of the days in ``since`` and ``until``, as in ``turns_df``.
+        naive_utc: Return times in UTC without a time zone, as in ``turns_df``, for ``to_excel``.
 
     Raises ``InvalidArgumentError`` for an invalid filter.
 
@@ -103,7 +108,7 @@ def conversations_df(
     ]
     damage.warn(where_of(store))
     columns = _columns(heads, [current.get(head.conversation_id, CurrentTurns()) for head in heads])
-    return frame_of([columns], CONVERSATIONS)
+    return frame_of([columns], CONVERSATIONS, is_naive=naive_utc)
 
 
 def _current_turns(store: StateStore, filters: Filters, damage: Damage) -> dict[str | None, CurrentTurns]:

@@ -24,7 +24,6 @@ from promptkit_nb.turns import OWN_SOURCE
 from promptkit_nb.views.plots import (
     KEPT_NAME,
     ORIGIN,
-    PERIODS,
     UNKNOWN,
     draw_cost,
     draw_most_expensive,
@@ -34,6 +33,7 @@ from promptkit_nb.views.plots import (
 )
 from promptkit_nb.views.schemas import USAGE
 from promptkit_nb.views.usage import usage_df
+from promptkit_nb.views.zones import PERIODS
 
 if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState
@@ -226,6 +226,7 @@ class UsageDashboard(NotebookWidget):
         """Show the usage that the filters select."""
         self._store = store
         self._conversation_id = filters.get("conversation_id")
+        self._tz = filters.get("tz")
         self._lock = Lock()
         report = UsageReport.of(store, **filters)
         content = _content_of(report)  # raises without matplotlib, before the widget exists
@@ -266,6 +267,7 @@ class UsageDashboard(NotebookWidget):
             period=self.filters["by"],
             series=SERIES.get(self.filters["series"], "model"),
             conversation_id=self._conversation_id,
+            tz=self._tz,
             **typed,
         )
 

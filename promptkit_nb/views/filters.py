@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
@@ -14,6 +14,7 @@ from promptkit_nb.stores.checks import checked_filters
 from promptkit_nb.turns import PriceSource
 from promptkit_nb.views.batches import DROPPED
 from promptkit_nb.views.columns import Columns, times
+from promptkit_nb.views.zones import TimeZone, start_of_day, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Moment = date | datetime | str
-"""A point in time: an aware ``datetime``, a ``date`` (in UTC, the whole day), or either as ISO 8601 text."""
+"""A point in time: an aware ``datetime``, a ``date`` (the whole day), or either as ISO 8601 text."""
 
 Status = Literal["current", "all"]
 
@@ -38,6 +39,7 @@ class FilterArguments(TypedDict, total=False):
     source: str | None
     price_source: PriceSource | None
     conversation_id: str | None
+    tz: TimeZone | None
 
 
 class RowArguments(FilterArguments, total=False):
@@ -46,9 +48,21 @@ class RowArguments(FilterArguments, total=False):
     status: Status
 
 
+class FrameArguments(FilterArguments, total=False):
+    """The arguments of DataFrames: the filters, and how times are returned."""
+
+    naive_utc: bool
+
+
+class RowFrameArguments(RowArguments, FrameArguments, total=False):
+    """The arguments of DataFrames whose rows have a status."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Checked filters of a view; ``None`` selects everything. ``since`` is included, ``until`` is not.
+
+    ``zone`` is the time zone of the days.
 
     >>> Filters.of(since="2026-11-01", until="2026-11-30").until.isoformat()
     '2026-12-01T00:00:00+00:00'
@@ -62,6 +76,7 @@ class Filters:
     price_source: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    zone: tzinfo = UTC
     status: Status = "current"
 
     @classmethod
@@ -76,6 +91,7 @@ class Filters:
         source: str | None = None,
         price_source: str | None = None,
         conversation_id: str | None = None,
+        tz: TimeZone | None = None,
         status: Status = "current",
     ) -> Filters:
         """Check filters as the caller gave them; raise ``InvalidArgumentError`` for an invalid one."""
@@ -89,7 +105,8 @@ class Filters:
             )
         if status not in get_args(Status):
             raise InvalidArgumentError(f"status={status!r:.80} is unknown: use 'current' or 'all'.")
-        begin, end = _moment("since", since), _moment("until", until, ends=True)
+        zone = zone_of(tz)
+        begin, end = _moment("since", since, zone), _moment("until", until, zone, ends=True)
         if begin is not None and end is not None and begin >= end and since != until:
             raise InvalidArgumentError(f"since={since!r} is after until={until!r}; swap them.")
         return cls(
@@ -101,6 +118,7 @@ class Filters:
             price_source=price_source,
             since=begin,
             until=end,
+            zone=zone,
             status=status,
         )
 
@@ -111,7 +129,9 @@ class Filters:
 
     def by_day(self) -> Filters:
         """Return the filters for daily amounts, whose time is the beginning of their day."""
-        return self if self.since is None else replace(self, since=datetime.combine(self.since.date(), time(), UTC))
+        if self.since is None:
+            return self
+        return replace(self, since=start_of_day(self.since.astimezone(self.zone).date(), self.zone))
 
     @property
     def selects_some_conversations(self) -> bool:
@@ -127,8 +147,8 @@ class Filters:
         )
 
 
-def _moment(name: str, value: Moment | None, *, ends: bool = False) -> datetime | None:
-    """Return a moment in UTC; ``ends`` turns a date into the start of the next day."""
+def _moment(name: str, value: Moment | None, zone: tzinfo, *, ends: bool = False) -> datetime | None:
+    """Return a moment in UTC; a date is the start of its day in the zone, or of the next one if it ``ends``."""
     found = _parsed(name, value) if isinstance(value, str) else value
     if found is None:
         return None
@@ -140,8 +160,8 @@ def _moment(name: str, value: Moment | None, *, ends: bool = False) -> datetime 
         if isinstance(found, datetime):
             return found.astimezone(UTC)
         if isinstance(found, date):
-            return datetime.combine(found, time(), UTC) + timedelta(days=ends)
-    except OverflowError as error:
+            return start_of_day(found + timedelta(days=ends), zone)
+    except (OverflowError, ValueError) as error:
         raise InvalidArgumentError(f"{name}={value!r} is at the end of the calendar; leave it out.") from error
     raise InvalidArgumentError(f'{name}={value!r:.80} is not a time: give a date, as in "2026-11-22", or a datetime.')
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import PriceSource
+    from promptkit_nb.views.zones import TimeZone
 
 CHARACTERS_BEFORE = 30
 SNIPPET_CHARACTERS = 100
@@ -45,7 +46,9 @@ def messages_df(
     source: str | None = None,
     price_source: PriceSource | None = None,
     conversation_id: str | None = None,
+    tz: TimeZone | None = None,
     status: Status = "current",
+    naive_utc: bool = False,
 ) -> pd.DataFrame:
     """Return one row per message, ordered by conversation id.
 
@@ -55,7 +58,7 @@ def messages_df(
 
     {columns}
 
-    The filters, and the errors they raise, are those of ``turns_df``: a message is shown if its turn is.
+    The filters, ``naive_utc``, and the errors they raise are those of ``turns_df``: a message is shown if its turn is.
 
     >>> from promptkit_nb import MemoryStore, Message, Turn, messages_df
     >>> store = MemoryStore()
@@ -66,7 +69,7 @@ def messages_df(
     1               a  assistant   Hello
     """
     filters = Filters.given(locals())
-    return frame_of([*_shown_messages(store, filters)], MESSAGES)
+    return frame_of([*_shown_messages(store, filters)], MESSAGES, is_naive=naive_utc)
 
 
 @documents(SEARCH_RESULTS)
@@ -82,7 +85,9 @@ def search(
     source: str | None = None,
     price_source: PriceSource | None = None,
     conversation_id: str | None = None,
+    tz: TimeZone | None = None,
     status: Status = "current",
+    naive_utc: bool = False,
 ) -> pd.DataFrame:
     """Return one row for each message that contains all of these words, in the order of ``messages_df``.
 
@@ -93,7 +98,7 @@ def search(
 
     {columns}
 
-    The filters, and the errors they raise, are those of ``turns_df``; a text without words raises
+    The filters, ``naive_utc``, and the errors they raise are those of ``turns_df``; a text without words raises
     ``InvalidArgumentError``.
 
     >>> from promptkit_nb import MemoryStore, Message, Turn, search
@@ -105,7 +110,8 @@ def search(
     """
     words = _words_in(text)
     filters = Filters.given(locals())
-    return frame_of([_matching(messages, words) for messages in _shown_messages(store, filters)], SEARCH_RESULTS)
+    found = [_matching(messages, words) for messages in _shown_messages(store, filters)]
+    return frame_of(found, SEARCH_RESULTS, is_naive=naive_utc)
 
 
 def current_messages_df(state: ConversationState) -> pd.DataFrame:
@@ -113,15 +119,15 @@ def current_messages_df(state: ConversationState) -> pd.DataFrame:
     lines = TurnLines()
     lines.add_state(state)
     batch = batch_of(lines)
-    return frame_of([_messages_of(batch, batch.turns.arrays["position"] != MISSING)], MESSAGES)
+    return frame_of([messages_of(batch, batch.turns.arrays["position"] != MISSING)], MESSAGES)
 
 
 def _shown_messages(store: StateStore, filters: Filters) -> Iterator[Columns]:
     for batch in batches_of(store, filters):
-        yield _messages_of(batch, is_shown(batch.turns, filters))
+        yield messages_of(batch, is_shown(batch.turns, filters))
 
 
-def _messages_of(batch: Batch, turns: NDArray[np.bool_]) -> Columns:
+def messages_of(batch: Batch, turns: NDArray[np.bool_]) -> Columns:
     """Return the messages of some turns."""
     return batch.messages if turns.all() else batch.messages.select(np.repeat(turns, batch.turns.arrays["messages"]))
 

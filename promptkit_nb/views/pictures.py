@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import tzinfo
 
     from matplotlib.axes import Axes
 
@@ -51,11 +52,11 @@ def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
     return picture
 
 
-def label_periods(axes: Axes) -> None:
-    """Label the bars with the shortest dates that are unambiguous."""
-    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's has no types
+def label_periods(axes: Axes, zone: tzinfo) -> None:
+    """Label the bars with the shortest dates that are unambiguous, in this time zone."""
+    locator = AutoDateLocator(tz=zone, minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's has no types
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]  # as above
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:

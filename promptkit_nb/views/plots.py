@@ -12,6 +12,7 @@ from promptkit_nb.errors import InvalidArgumentError, MissingDependencyError
 from promptkit_nb.text.plain_text import counted, preview
 from promptkit_nb.turns import OWN_SOURCE
 from promptkit_nb.views.usage import usage_df
+from promptkit_nb.views.zones import PERIODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from promptkit_nb.views.filters import FilterArguments
     from promptkit_nb.views.pictures import Drawing, Picture
 
-PERIODS = ("hour", "day", "week", "month")
 ORIGIN = ("source", "price_source")
 """The keys that distinguish paid amounts from list prices."""
 
@@ -197,7 +197,7 @@ def _draw_bars(axes: Axes, table: pd.DataFrame, period: str, hatched: pd.DataFra
             bottom = below - parts
             axes.bar(begins, parts, width, bottom=bottom, align="edge", color="none", edgecolor="white", hatch="////")
     axes.grid(axis="y", alpha=0.3)
-    label_periods(axes)
+    label_periods(axes, table.index.tz)
     if len(handles) > 1:
         add_legend(axes, handles, [preview(str(name), NAME_CHARACTERS) for name in table.columns])
 

@@ -21,6 +21,7 @@ from promptkit_nb.views.row_cache import LINES_PER_BATCH, RowCache, read_in_grou
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import tzinfo
 
     from promptkit_nb.state import ConversationState, Head
     from promptkit_nb.stores.base import StateStore
@@ -101,10 +102,10 @@ def kept_usage_of(store: StateStore, filters: Filters) -> tuple[KeptUsage, ...]:
     return kept
 
 
-def kept_batch(kept: tuple[KeptUsage, ...]) -> Batch:
-    """Return the amounts of calls without a stored turn, as a batch."""
+def kept_batch(kept: tuple[KeptUsage, ...], zone: tzinfo) -> Batch:
+    """Return the amounts of calls without a stored turn, as a batch; their days are those of the zone."""
     lines = TurnLines()
-    lines.add_kept(kept)
+    lines.add_kept(kept, zone)
     return batch_of(lines)
 
 

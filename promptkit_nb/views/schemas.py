@@ -137,10 +137,10 @@ SEARCH_RESULTS: Schema = (
 )
 
 KEYS: Schema = (
-    Column("hour", TIME, "the start of the hour in UTC"),
-    Column("day", TIME, "the start of the day in UTC"),
-    Column("week", TIME, "the Monday that starts the week in UTC"),
-    Column("month", TIME, "the first day of the month in UTC"),
+    Column("hour", TIME, "the start of the hour, in UTC or in tz"),
+    Column("day", TIME, "the start of the day, in UTC or in tz"),
+    Column("week", TIME, "the Monday that starts the week, in UTC or in tz"),
+    Column("month", TIME, "the first day of the month, in UTC or in tz"),
     _CONVERSATION_ID,
     _USER_ID,
     _MODEL,

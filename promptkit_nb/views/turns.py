@@ -13,10 +13,12 @@ from promptkit_nb.views.schemas import TURNS, documents
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.turns import PriceSource
     from promptkit_nb.views.batches import Batch
+    from promptkit_nb.views.zones import TimeZone
 
 
 @documents(TURNS)
@@ -31,7 +33,9 @@ def turns_df(
     source: str | None = None,
     price_source: PriceSource | None = None,
     conversation_id: str | None = None,
+    tz: TimeZone | None = None,
     status: Status = "current",
+    naive_utc: bool = False,
 ) -> pd.DataFrame:
     """Return one row per turn, ordered by conversation id.
 
@@ -44,14 +48,18 @@ def turns_df(
         user_id: Only conversations of this user.
         prefix: Only conversations whose id starts with this.
         since: Only turns answered at or after this moment: an aware ``datetime``, a date, or either as ISO 8601 text.
-        until: Only turns answered before this moment; a date includes that whole day in UTC.
+        until: Only turns answered before this moment; a date includes that whole day.
         model: Only turns that this model answered, or was asked to answer.
         source: Only turns from this source: ``"promptkit_nb"``, or the tool they came from, such as ``"codex"``.
         price_source: Only turns with a cost that is ``"reported"`` by the server, computed from the price ``"list"``,
             or from prices of ``"yours"``.
         conversation_id: Only this conversation.
+        tz: The time zone of the days in ``since`` and ``until``, such as ``"Europe/Berlin"``; UTC by default.
         status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds previous
             versions, turns on branches, turns that a fork copied, and summaries.
+        naive_utc: Return times in UTC without a time zone, as ``to_excel`` needs them. Excel takes text that begins
+            with ``=`` for a formula; pass ``engine="xlsxwriter"`` and ``engine_kwargs={"options":
+            {"strings_to_formulas": False}}`` to export texts of models.
 
     Raises ``InvalidArgumentError`` for an invalid filter.
 
@@ -64,8 +72,13 @@ def turns_df(
     """
     filters = Filters.given(locals())
     batches = batches_of(store, filters, with_stale=True)
-    shown = [_with_texts(batch).select(is_shown(batch.turns, filters)) for batch in batches]
-    return frame_of([_with_figures(turns) for turns in shown], TURNS)
+    shown = [shown_turns(batch, is_shown(batch.turns, filters)) for batch in batches]
+    return frame_of(shown, TURNS, is_naive=naive_utc)
+
+
+def shown_turns(batch: Batch, rows: NDArray[np.bool_]) -> Columns:
+    """Return some turns with all columns of the view."""
+    return _with_figures(_with_texts(batch).select(rows))
 
 
 def _with_texts(batch: Batch) -> Columns:

@@ -13,8 +13,11 @@ from promptkit_nb.views.columns import MISSING, Array, Columns, Names, dollars, 
 from promptkit_nb.views.filters import Filters, Moment, passes
 from promptkit_nb.views.reading import batches_of, kept_batch, kept_usage_of
 from promptkit_nb.views.schemas import KEYS, USAGE, documents
+from promptkit_nb.views.zones import PERIODS, TimeZone, period_starts
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     import pandas as pd
 
     from promptkit_nb.stores.base import StateStore
@@ -35,12 +38,6 @@ _SUMS = {
 """The figures of a group, and the columns of turns that they are sums of."""
 
 _KEYS = {column.name: column for column in KEYS}
-_PERIODS = {"hour": "h", "day": "D", "week": "W", "month": "M"}
-"""Periods of time, as numpy calls them."""
-
-_MONDAY = np.timedelta64(4, "D")
-"""The first Monday, counted from numpy's origin, a Thursday."""
-
 _EXACT = Context(prec=100)
 
 MAX_READS = 3
@@ -63,6 +60,8 @@ def usage_df(
     source: str | None = None,
     price_source: PriceSource | None = None,
     conversation_id: str | None = None,
+    tz: TimeZone | None = None,
+    naive_utc: bool = False,
 ) -> pd.DataFrame:
     """Return what was paid for, one row per group, sorted by group; with ``by=[]``, one row for everything.
 
@@ -80,17 +79,20 @@ def usage_df(
 
     Args:
         store: The store that holds the conversations.
-        by: One or several of ``hour``, ``day``, ``week``, ``month`` (at most one of these, all in UTC),
+        by: One or several of ``hour``, ``day``, ``week``, ``month`` (at most one of these),
             ``conversation_id``, ``user_id``, ``model``, ``provider``, ``source``, ``price_source``, ``cell_id``,
             ``finish_reason``, ``status``.
         user_id: Only conversations of this user; all filters, and the errors they raise, are those of ``turns_df``.
         prefix: Only conversations whose id starts with this.
         since: Only what was answered at or after this moment.
-        until: Only what was answered before this moment; a date includes that whole day in UTC.
+        until: Only what was answered before this moment; a date includes that whole day.
         model: Only what this model answered, or was asked to answer.
         source: Only what came from ``"promptkit_nb"``, or from the tool it was imported from, such as ``"codex"``.
         price_source: Only costs from this source, as in ``turns_df``.
         conversation_id: Only this conversation.
+        tz: The time zone in which days begin, such as ``"Europe/Berlin"``; UTC by default, as for budgets. Periods
+            are shown in it. Amounts of which only the day in UTC is known count for the day of that date.
+        naive_utc: Return times without a time zone, as Excel needs them: the periods of ``tz``, UTC by default.
 
     >>> from decimal import Decimal
     >>> from promptkit_nb import MemoryStore, Message, Turn, Usage, usage_df
@@ -106,7 +108,8 @@ def usage_df(
     totals = _totals(store, filters, keys)
     if not keys and not totals:
         totals[()] = [0] * len(_SUMS)
-    return frame_of([_columns(totals, keys)], (*(_KEYS[key] for key in keys), *USAGE))
+    schema = (*(_KEYS[key] for key in keys), *USAGE)
+    return frame_of([_columns(totals, keys)], schema, zone=filters.zone, is_naive=naive_utc)
 
 
 def _totals(store: StateStore, filters: Filters, keys: Sequence[str]) -> dict[Group, list[Any]]:
@@ -117,7 +120,7 @@ def _totals(store: StateStore, filters: Filters, keys: Sequence[str]) -> dict[Gr
         totals = {}
         for batch in batches_of(store, filters):
             _add(totals, batch, filters, keys)
-        _add(totals, kept_batch(kept), filters.by_day(), keys)
+        _add(totals, kept_batch(kept, filters.zone), filters.by_day(), keys)
         now = kept_usage_of(store, filters)
         if now == kept:
             break
@@ -128,7 +131,7 @@ def _totals(store: StateStore, filters: Filters, keys: Sequence[str]) -> dict[Gr
 def _add(totals: dict[Group, list[Any]], batch: Batch, filters: Filters, keys: Sequence[str]) -> None:
     paid = batch.turns.select(passes(batch.turns, filters) & (batch.turns.arrays["paid"] > 0))
     with localcontext(_EXACT):
-        for group, sums in _sums_by_group(paid, keys):
+        for group, sums in _sums_by_group(paid, keys, filters.zone):
             before = totals.get(group)
             totals[group] = sums if before is None else [*map(_sum_of_known, before, sums)]
 
@@ -145,12 +148,12 @@ def _checked(by: str | Sequence[str]) -> list[str]:
     return keys
 
 
-def _sums_by_group(turns: Columns, keys: Sequence[str]) -> Iterator[tuple[Group, list[Any]]]:
+def _sums_by_group(turns: Columns, keys: Sequence[str], zone: tzinfo) -> Iterator[tuple[Group, list[Any]]]:
     """Yield the sums of each group; a sum is ``None`` if nothing is known of any turn."""
     group_of = np.zeros(len(turns.arrays["paid"]), np.int64)
     if not len(group_of):
         return
-    columns = [_key_of(turns, key) for key in keys]
+    columns = [_key_of(turns, key, zone) for key in keys]
     for column in columns:
         codes = column.codes if isinstance(column, Names) else np.unique(column, return_inverse=True)[1]
         group_of = np.unique(group_of * (int(codes.max()) + 2) + codes + 1, return_inverse=True)[1]
@@ -168,12 +171,8 @@ def _sums_by_group(turns: Columns, keys: Sequence[str]) -> Iterator[tuple[Group,
         yield tuple(column[index] for column in values), [column[index] for column in sums]
 
 
-def _key_of(turns: Columns, key: str) -> Array | Names:
-    if key not in _PERIODS:
-        return turns.names[key]
-    shift = _MONDAY if key == "week" else np.timedelta64(0, "D")
-    created_at = turns.arrays["created_at"] - shift
-    return created_at.astype(f"M8[{_PERIODS[key]}]").astype("M8[us]") + shift
+def _key_of(turns: Columns, key: str, zone: tzinfo) -> Array | Names:
+    return period_starts(turns.arrays["created_at"], key, zone) if key in PERIODS else turns.names[key]
 
 
 def _sums(column: Array, starts: Array) -> list[Any]:
@@ -196,7 +195,7 @@ def _columns(totals: dict[Group, list[Any]], keys: Sequence[str]) -> Columns:
     columns = {key: [group[index] for group in groups] for index, key in enumerate(keys)}
     figures = {name: [totals[group][index] for group in groups] for index, name in enumerate(_SUMS)}
     costs = np.array(figures.pop("cost"), object)
-    arrays = {key: np.array(values, "M8[us]") for key, values in columns.items() if key in _PERIODS}
+    arrays = {key: np.array(values, "M8[us]") for key, values in columns.items() if key in PERIODS}
     arrays |= {name: integers(values) for name, values in figures.items()}
-    names = {key: Names.of(values) for key, values in columns.items() if key not in _PERIODS}
+    names = {key: Names.of(values) for key, values in columns.items() if key not in PERIODS}
     return Columns(names, arrays | {"cost_usd": dollars(costs)})
