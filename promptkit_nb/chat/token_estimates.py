@@ -261,7 +261,7 @@ def _ratios(requests: Iterable[_Request]) -> Mapping[Script, float]:
 
 
 def _request_of(model: str, turns: Sequence[Turn], at: int, system_prompt: str | None) -> _Request:
-    """Reconstruct the request of a turn, as far as the previous turns show it."""
+    """Reconstruct the request of a turn from the previous turns."""
     asked = turns[at]
     sent = chain(
         [Message("system", system_prompt)] if system_prompt else [],

@@ -222,7 +222,7 @@ class _Import:
         self.writer.write(state, Origin(unit.key, unit.name, stamp))
 
     def _stamp(self, unit: Unit, since: datetime | None) -> str | None:
-        """Return the stamp of a unit of which everything is stored; ``since`` if older conversations were left out."""
+        """Return the stamp of a completely imported unit; it has ``since`` if older conversations were left out."""
         if unit.stamp is None:
             return None
         return f"{unit.stamp}-{self._options}{'' if since is None else f' since {since.isoformat()}'}"

@@ -88,12 +88,12 @@ class RunningCell:
         if result is None or result.info is self._running:  # without a result the cell was aborted
             self._running = None
             error = None if result is None else result.error_before_exec or result.error_in_exec
-            if isinstance(error, Exception) and not _is_ours(error):
+            if isinstance(error, Exception) and not _is_explained(error):
                 self.failed = self._source or "", error
 
 
-def _is_ours(error: Exception) -> bool:
-    """Return whether a magic's line says all about the error, so that no cell has to be fixed for it."""
+def _is_explained(error: Exception) -> bool:
+    """Return whether a magic already explained the error in one line, so that ``%chat_fix`` ignores it."""
     return isinstance(error, UsageError) or "_render_traceback_" in vars(error)
 
 

@@ -1,4 +1,4 @@
-"""What ``{{ name }}`` in a panel's message stands for: values of the notebook."""
+"""The values of ``{{ name }}`` in a panel's messages, from the notebook's namespace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NotebookValues:
         return fill(text, self._namespace)
 
     def names(self, text: str) -> list[dict[str, object]]:
-        """Return ``{"name", "kind", "known"}`` for each expression: what it stands for, in a few words."""
+        """Return ``{"name", "kind", "known"}`` for each expression; ``kind`` describes its value in a few words."""
         found: list[dict[str, object]] = []
         for source in expressions(text):
             try:

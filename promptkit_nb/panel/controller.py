@@ -51,7 +51,7 @@ class FilledText(Protocol):
 
 
 class PanelValues(Protocol):
-    """What ``{{ name }}`` in a message stands for."""
+    """The values of ``{{ name }}`` in a message."""
 
     def fill(self, text: str) -> FilledText:
         """Return the message with its values; raise ``InvalidArgumentError`` for an unknown name."""
@@ -301,7 +301,7 @@ class PanelController:
     def _use(self, command: Command) -> None:
         self._switch_to(self.conversation.neighbor(command["id"]))
 
-    def _new(self, command: Command) -> None:  # noqa: ARG002 - needs nothing but the shown conversation
+    def _new(self, command: Command) -> None:  # noqa: ARG002 - uses the shown conversation only
         self._switch_to(self._start_conversation())
 
     def _fork(self, command: Command) -> None:  # noqa: ARG002 - as above

@@ -67,7 +67,7 @@ class Completion:
     """The end of the answer; always the last event.
 
     ``usage`` is ``None`` if the provider did not report it; ``cost_usd`` is set only if the provider reported the cost
-    of the call. ``round_state`` is what the provider has to see again in the next requests of the same turn, beside the
+    of the call. ``round_state`` is what the provider needs in the next requests of the same turn in addition to the
     messages; it is never stored.
     """
 

@@ -78,7 +78,7 @@ _VERSION_PATH = re.compile(r"/v\d")
 _LIMIT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _CODE_FIELDS = ("code", "type", "status_code")
 _MESSAGE_FIELDS = ("message", "detail", "error", "status_msg", "msg", "error_msg", "errors")
-_LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields beside its message
+_LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields next to its message
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
     "invalid_api_key": 401,

@@ -50,7 +50,7 @@ _NAMES: dict[str, tuple[Path, ...]] = {
         ("reasoning_tokens",),  # Perplexity
     ),
 }
-_BESIDE_INPUT = (
+_OUTSIDE_INPUT = (
     *("cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
     *("cacheReadInputTokens", "cacheWriteInputTokens"),  # Bedrock
     "cache_n",  # llama.cpp
@@ -70,7 +70,7 @@ class ReportedUsage:
     header_cost: str | None = None
     _costs: list[Decimal] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
-    _has_names_beside: bool = False
+    _has_names_outside: bool = False
     _has_openai_names: bool = False
 
     def read(self, chunk: Mapping[str, object]) -> None:
@@ -96,10 +96,10 @@ class ReportedUsage:
             return None
         output, reasoning = counts["output"], counts.get("reasoning", 0)
         rest = counts.get("total", 0) - counts["input"] - output
-        beside = self._beside_input(rest)
-        input_tokens = counts["input"] + beside
-        if rest > beside:
-            output += rest - beside
+        outside = self._outside_input(rest)
+        input_tokens = counts["input"] + outside
+        if rest > outside:
+            output += rest - outside
         elif reasoning > output:  # not a part of the output
             output += reasoning
         cached = min(counts.get("cached", 0), input_tokens)
@@ -111,17 +111,17 @@ class ReportedUsage:
             cache_write_tokens=min(counts.get("written", 0), input_tokens - cached),
         )
 
-    def _beside_input(self, rest: int) -> int:
+    def _outside_input(self, rest: int) -> int:
         """Return how many cached and written tokens are not included in the reported input.
 
         ``rest`` is the reported total minus input and output: that is reasoning, unless it equals these tokens.
         """
         cached, written, reasoning = (self._counts.get(kind, 0) for kind in ("cached", "written", "reasoning"))
-        for beside in (cached + written, written, cached):
-            if beside and rest in {beside, beside + reasoning} and rest != reasoning:
-                return beside
+        for outside in (cached + written, written, cached):
+            if outside and rest in {outside, outside + reasoning} and rest != reasoning:
+                return outside
         is_impossible_within = not self._has_openai_names or cached + written > self._counts["input"]
-        return cached + written if rest <= 0 and self._has_names_beside and is_impossible_within else 0
+        return cached + written if rest <= 0 and self._has_names_outside and is_impossible_within else 0
 
     def _read_counts(self, usage: Mapping[str, object]) -> None:
         for kind, paths in _NAMES.items():
@@ -133,7 +133,7 @@ class ReportedUsage:
                     self._counts[kind] = max(int(number), self._counts.get(kind, 0))
                 elif kind in {"input", "output"}:
                     self.has_absurd_tokens = True
-        self._has_names_beside |= any(name in usage for name in _BESIDE_INPUT)
+        self._has_names_outside |= any(name in usage for name in _OUTSIDE_INPUT)
         self._has_openai_names |= "prompt_tokens" in usage
 
     def _read_cost(self, usage: Mapping[str, object]) -> None:

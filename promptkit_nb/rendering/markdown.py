@@ -123,10 +123,10 @@ _CJK = re.compile(
 
 
 def _emphasis(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 - markdown-it's signature
-    """Read ``**`` beside Chinese, Japanese and Korean as their writers mean it: there are no blanks around it.
+    """Read ``**`` next to Chinese, Japanese and Korean text as its writers mean it, without spaces around it.
 
-    CommonMark decides by blanks and punctuation whether it opens or closes, and leaves ``**「重要」**な`` as is. Here
-    CJK characters count as letters, even if they are punctuation, and as blanks beside other punctuation.
+    CommonMark decides by spaces and punctuation whether it opens or closes, and leaves ``**「重要」**な`` as is. Here
+    CJK characters count as letters, even if they are punctuation, and as spaces next to other punctuation.
     """
     from markdown_it.rules_inline.emphasis import tokenize  # noqa: PLC0415 - imported when first used
 
