@@ -18,18 +18,18 @@ import json
 import sqlite3
 import tempfile
 import time
-from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
+from promptkit_nb import ConversationState, DiskStore
 from promptkit_nb.codec import encode, encode_turn
 from promptkit_nb.stores.layout import rows_of
 from promptkit_nb.stores.row_access import ReadCache
 from ratio import Ratio, medians_ms
+from typical_turn import typical_turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -55,28 +55,15 @@ def measure() -> list[Ratio]:
         return [*ratios, *_session(Path(directory))]
 
 
-def _turn(number: int = 0) -> Turn:
-    """Return a turn of two messages with all fields that a provider sets: 1.2 kB of JSON."""
-    return Turn(
-        messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
-        usage=Usage(150, 130),
-        cost=Decimal("0.0001005"),
-        model="gpt-4o-mini",
-        provider="openai",
-        latency_ms=512.25,
-        finish_reason="stop",
-    )
-
-
 def _turns(directory: Path) -> Iterator[Ratio]:
     with DiskStore(directory / "turns") as store:
         for name, length in {"of 10": 10, "of 1,000": 1000, "of 100,000": LONG}.items():
             fill(store, [ConversationState(name)], turns=length)
         raw = _raw(directory / "raw.db")
-        lines = iter([json.loads(encode_turn(_turn(number))) for number in range(ROUNDS)])
+        lines = iter([json.loads(encode_turn(typical_turn(number))) for number in range(ROUNDS)])
 
         def append(name: str) -> Callable[[], object]:
-            turns = iter([_turn(number) for number in range(ROUNDS)])
+            turns = iter([typical_turn(number) for number in range(ROUNDS)])
             return lambda: store.append(name, next(turns))
 
         def raw_append() -> None:
@@ -121,7 +108,7 @@ def _conversations(directory: Path) -> Iterator[Ratio]:
 
 def _bytes(directory: Path) -> Iterator[Ratio]:
     with DiskStore(directory / "size") as store:
-        turns = [_turn(number) for number in range(2000)]
+        turns = [typical_turn(number) for number in range(2000)]
         for number, turn in enumerate(turns):
             store.append(f"c{number % 20}", turn)
     on_disk = sum(path.stat().st_size for path in (directory / "size").iterdir())
@@ -146,7 +133,7 @@ async def _beside_session(directory: Path) -> list[Ratio]:
             conn.execute("PRAGMA synchronous = NORMAL")
 
     theirs, others = (Normal(name, directory / "session.db") for name in "ab")
-    turns = iter([_turn(number) for number in range(SESSION_ROUNDS)])
+    turns = iter([typical_turn(number) for number in range(SESSION_ROUNDS)])
     items = iter([_items(number) for number in range(SESSION_ROUNDS)])
     with DiskStore(directory / "beside") as store:
         fill(store, [ConversationState("a")], turns=1000)
@@ -167,7 +154,7 @@ async def _beside_session(directory: Path) -> list[Ratio]:
 
 def _items(number: int) -> list[Any]:  # their type is unknown if they are not installed
     """Return what their runner stores for a turn of the same text: 1.1 kB of JSON, in two items."""
-    question, answer = _turn(number).messages
+    question, answer = typical_turn(number).messages
     content = [{"annotations": [], "text": answer.content, "type": "output_text", "logprobs": []}]
     said = {
         "id": f"msg_{number:032}",
@@ -208,7 +195,7 @@ def fill(store: DiskStore, states: Iterator[ConversationState] | list[Conversati
         for state in states:
             record, frame, _ = rows_of(state, store.backend.next_cid(), revision=1)
             for place in range(turns):
-                turn = _turn(place)
+                turn = typical_turn(place)
                 record = record.appended(turn, state.created_at)
                 store.backend.put_turn(record.cid, place, turn.id, encode_turn(turn))
             store.backend.put_record(state.conversation_id, state.user_id, encode(record))
@@ -225,7 +212,7 @@ def _raw(path: Path) -> sqlite3.Connection:
     connection.execute(CREATE)
     connection.execute("CREATE INDEX by_conversation ON turns (conversation, id)")
     connection.execute("BEGIN")
-    connection.executemany(INSERT, (("of 1,000", encode_turn(_turn(number)).decode()) for number in range(1000)))
+    connection.executemany(INSERT, (("of 1,000", encode_turn(typical_turn(number)).decode()) for number in range(1000)))
     connection.execute("COMMIT")
     return connection
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage, messages_df
+from promptkit_nb import ConversationState, DiskStore, messages_df
 from ratio import Ratio, medians_ms
+from typical_turn import typical_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def measure() -> list[Ratio]:
 def _of(directory: Path, name: str, messages: int, at_most: float) -> Iterator[Ratio]:
     with DiskStore(directory) as store, closing(sqlite3.connect(directory.with_suffix(".db"))) as plain:
         for number in range(messages // TURNS // 2):
-            turns = tuple(_turn(place) for place in range(TURNS))
+            turns = tuple(typical_turn(place) for place in range(TURNS))
             store.create(ConversationState(f"user:{number % 97}:session:{number}", f"u{number % 97}", turns))
         messages_df(store).to_sql("messages", plain, index=False)
 
@@ -46,25 +46,12 @@ def _of(directory: Path, name: str, messages: int, at_most: float) -> Iterator[R
                 messages_df(fresh)
 
         def refresh() -> None:
-            store.append("user:5:session:5", _turn(0))
+            store.append("user:5:session:5", typical_turn(0))
             messages_df(store)
 
         build_ms, read_ms, refresh_ms = medians_ms(3, build, lambda: _read_sql(plain), refresh)
     yield Ratio(f"messages_df of {name} / read_sql of a plain table", build_ms, read_ms, 1.0)
     yield Ratio(f"messages_df of {name}, two of them new / all anew", refresh_ms, build_ms, at_most)
-
-
-def _turn(number: int) -> Turn:
-    """Return a turn of two messages with all fields that a provider sets: 1.2 kB of JSON."""
-    return Turn(
-        messages=(Message("user", f"Question {number:05}? " * 25), Message("assistant", f"Answer {number:05}. " * 34)),
-        usage=Usage(150, 130),
-        cost=Decimal("0.0001005"),
-        model="gpt-4o-mini",
-        provider="openai",
-        latency_ms=512.25,
-        finish_reason="stop",
-    )
 
 
 def _read_sql(plain: sqlite3.Connection) -> pd.DataFrame:
