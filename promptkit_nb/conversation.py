@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from promptkit_nb.chat.comparison import ModelComparison
+    from promptkit_nb.rendering.comparisons import Comparison
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.state import Branch, ConversationState, Summary
     from promptkit_nb.tools.calls import ToolRun
@@ -418,6 +420,57 @@ class Conversation:
         """
         return self._stream(self._question(text, options.parts), options, snapshot)
 
+    def compare(
+        self,
+        text: str,
+        models: Sequence[str],
+        *,
+        parameters: Mapping[str, object] | None = None,
+        max_output_tokens: int | None = None,
+        replay: ReplayMode | None = None,
+        fresh: bool = False,
+        attachments: Sequence[object] | None = None,
+    ) -> Comparison:
+        """Ask several models the same question in the same context, one after the other; return their responses.
+
+        The first that answers is the turn; the others are its versions, and ``restore`` picks one. All are paid for,
+        counted, and replayed. Budgets reserve for all of them before the first is sent. A model that fails shows its
+        error in its column; if none answers, the first error is raised. The other arguments are those of ``send``.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> answers = conv.compare("My city is Porto", models=["demo", "demo-2"])
+        >>> [answer.model for answer in answers], len(conv.turns), len(conv.versions(0))
+        (['demo', 'demo-2'], 1, 1)
+        """
+        options = CallOptions(
+            parameters=parameters,
+            max_output_tokens=max_output_tokens,
+            replay=replay,
+            fresh=fresh,
+            parts=_parts_of(text, attachments),
+        )
+        with self._sending:
+            comparison = self.ask_models(text, models, options)
+            return comparison.answers(lambda _, stream: self._read(stream))
+
+    def ask_models(self, text: str, models: Sequence[str], options: CallOptions) -> ModelComparison:
+        """Do what ``compare`` does, with the options of a call; nothing is sent yet.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> from promptkit_nb.chat.options import CallOptions
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> comparison = conv.ask_models("My city is Porto", ["demo", "demo-2"], CallOptions())
+        >>> len(comparison.answers(lambda model, stream: list(stream)))
+        2
+        """
+        from promptkit_nb.chat.comparison import ModelComparison  # noqa: PLC0415 - imported when models are compared
+
+        question = self._question(text, options.parts)
+        return ModelComparison(
+            models, lambda model: self._pending(question, replace(options, model=model), self._stored.refresh())
+        )
+
     def rerun(
         self,
         turn: Turn | str | int,
@@ -718,13 +771,15 @@ class Conversation:
 
     def _stream(self, question: Message, options: CallOptions, snapshot: Snapshot | None = None) -> ResponseStream:
         """Return the answer as it will arrive; raise early if the request cannot be answered."""
-        snapshot = snapshot or self._stored.refresh()
+        return ResponseStream(self._pending(question, options, snapshot or self._stored.refresh()))
+
+    def _pending(self, question: Message, options: CallOptions, snapshot: Snapshot) -> PendingTurn:
         options = self._with_toolbox(options, snapshot)
         if options.toolbox is None:
-            return ResponseStream(PendingTurn(self._services, snapshot, question, options))
+            return PendingTurn(self._services, snapshot, question, options)
         from promptkit_nb.chat.tool_turn import ToolTurn  # noqa: PLC0415 - pydantic, imported when tools are used
 
-        return ResponseStream(ToolTurn(self._services, snapshot, question, options, options.toolbox))
+        return ToolTurn(self._services, snapshot, question, options, options.toolbox)
 
     def _with_toolbox(self, options: CallOptions, snapshot: Snapshot) -> CallOptions:
         """Return the options with the type of the answer, and the tools of the call: those given, else registered."""
@@ -742,9 +797,11 @@ class Conversation:
 
     def _answer(self, question: Message, options: CallOptions) -> Response:
         with self._sending:
-            stream = self._stream(question, options)
-            for _ in stream:
-                pass
+            return self._read(self._stream(question, options))
+
+    def _read(self, stream: ResponseStream) -> Response:
+        for _ in stream:
+            pass
         if stream.response is None:  # a custom provider sent neither text nor a Completion
             raise InvalidArgumentError(
                 f"The provider {self._factory.provider.name!r} ended its stream without a Completion; nothing was "

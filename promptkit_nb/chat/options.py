@@ -58,10 +58,12 @@ class CellCall:
 class Target:
     """Where an answer goes: at the end, in place of a turn, or at a position from which on the turns become a branch.
 
-    ``archived`` is this cell's turn on a branch: it answers the same question again, and nothing is written.
+    ``archived`` is this cell's turn on a branch: it answers the same question again, and nothing is written. With
+    ``as_version``, the answer becomes a version of ``in_place_of``, which stays the current turn.
     """
 
     in_place_of: Turn | None = None
+    as_version: bool = False
     branch_from: int | None = None
     archived: Turn | None = None
 

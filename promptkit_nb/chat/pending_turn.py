@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb import errors
 from promptkit_nb.chat.budgets import OpenCall, Spending
-from promptkit_nb.chat.options import CallOptions, ReplayMode, check_replay
+from promptkit_nb.chat.options import CallOptions, ReplayMode, Target, check_replay
 from promptkit_nb.chat.replay import no_recording, recorded, recorded_model, replayable, replayed
 from promptkit_nb.chat.request import ReceivedAnswer, RequestSettings, check_can_continue, request_settings
 from promptkit_nb.chat.stored_conversation import Snapshot, StoredConversation
@@ -130,6 +130,23 @@ class PendingTurn:
         """The provider that answers."""
         return self._services.provider
 
+    @property
+    def own(self) -> Turn | None:
+        """The turn that the answer replaces, if there is one."""
+        return self._own
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the stored answer is the turn to replace, or a version of it."""
+        here = () if self._own is None else (self._own, *self._state.versions.get(self._own.id, ()))
+        return self.recorded is not None and any(each.id == self.recorded.id for each in here)
+
+    def become_version_of(self, turn: Turn) -> None:
+        """Store the answer as a version of a turn; one that is stored there stays as it is."""
+        if self.is_here:
+            self._own = self.recorded
+        self.options = replace(self.options, target=Target(in_place_of=turn, as_version=True))
+
     def replay(self, recorded: Turn) -> None:
         """Answer with a recorded turn; nothing is written if it is the question's own turn."""
         conversation_id = self._state.conversation_id
@@ -154,6 +171,8 @@ class PendingTurn:
         Raises ``ContextWindowExceededError`` if the window is too small, ``BudgetExceededError`` if a budget
         would be exceeded.
         """
+        if self._call is not None:  # prepared already
+            return
         services, settings = self._services, self._settings
         has_budgets = services.spending.has_budgets
         estimator = TokenEstimator(settings.model, is_trusted=True)  # measures nothing unless a limit is set
@@ -327,6 +346,8 @@ class PendingTurn:
         """Write the turn to its target; return how many later turns are stale. An error carries the response."""
         stored, target, since = self._services.stored, self.options.target, self._state
         try:
+            if target.in_place_of is not None and target.as_version:
+                return stored.add_version(target.in_place_of.id, turn, since=since, charge=charge)
             if target.in_place_of is not None:
                 return stored.replace(target.in_place_of.id, turn, since=since, charge=charge)
             if target.branch_from is not None:

@@ -184,13 +184,15 @@ def _line_html(line: ContextLine) -> str:
 class DryRun:
     """The whole request with its tokens, its possible cost in US dollars, the state of each budget, and its tools.
 
-    Each round of tool calls is one more request, which the cost does not contain.
+    Each round of tool calls is one more request, which the cost does not contain. ``by_model`` has the cost of each
+    model if several are compared.
     """
 
     context: Context
     cost: CostRange
     budgets: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    by_model: tuple[tuple[str, CostRange], ...] = ()
 
     def __str__(self) -> str:
         """Return the request line by line, the cost, and a line per budget."""
@@ -203,4 +205,5 @@ class DryRun:
 
     def _footer(self) -> list[str]:
         tools = [f"tools: {', '.join(self.tools)} (each round of calls is one more request)"] if self.tools else []
-        return [f"dry run, nothing was sent · {self.cost}", *tools, *self.budgets]
+        costs = [f"{model} · {cost}" for model, cost in self.by_model] or [str(self.cost)]
+        return [*(f"dry run, nothing was sent · {cost}" for cost in costs), *tools, *self.budgets]

@@ -253,6 +253,13 @@ class StoredConversation:
         self._check_not_recreated(since, self.refresh())
         return self._replace(turn_id, turn, charge)
 
+    def add_version(self, turn_id: str, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
+        """Store a turn as a version of another, which stays current; no turn becomes stale, so return 0."""
+        self._check_not_recreated(since, self.refresh())
+        self.store.replace(self.id, turn_id, turn, charge=charge)
+        self.store.restore(self.id, turn_id)
+        return 0
+
     def branch_off(self, first: Turn, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
         """Move ``first`` and all turns after it to a branch, then append a turn; raise what ``append`` raises.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
     from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
+    from promptkit_nb.turns import Turn
 
 
 @magics_class
@@ -202,12 +203,15 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_restore(self, line: str) -> None:
-        """Restore a branch or a previous version of a turn: %chat_restore ID (%chat_tree shows the ids)."""
+        """Restore a branch or a version of a turn: %chat_restore ID (%chat_tree and %chat_history --versions show ids).
+
+        %chat_restore MODEL restores the newest version that this model answered, as after %%chat -m gpt-4o,gpt-4o-mini.
+        """
         restored = self._required_id(line, "branch or version", "%chat_restore undone-1 (%chat_tree shows the ids)")
         conversation = self._active()
         if conversation is None:
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
-        conversation.restore(restored)
+        conversation.restore(_version_by(conversation, restored) or restored)
         _print_status(f"restored {restored!r}")
 
     @chat_line_magic
@@ -317,6 +321,14 @@ class ConversationMagics(Magics):
         conversation_id = self._required_id(line, "conversation id", "%chat_delete old-chat (%chat_list shows the ids)")
         deleted = self._session.delete(conversation_id, user_id=self._user_id)
         _print_status(f"deleted {conversation_id!r}" if deleted else f"there is no conversation {conversation_id!r}")
+
+
+def _version_by(conversation: Conversation, model: str) -> Turn | None:
+    """Return the newest version that a model answered, ``None`` if this is the id of a branch or of a version."""
+    state = conversation.snapshot().state
+    versions = [turn for current in reversed(state.turns) for turn in reversed(state.versions.get(current.id, ()))]
+    ids = {*(turn.id for turn in versions), *(branch.id for branch in state.branches)}
+    return None if model in ids else next((turn for turn in versions if turn.requested_model == model), None)
 
 
 def _print_status(line: str) -> None:

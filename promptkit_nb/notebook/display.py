@@ -186,19 +186,27 @@ class AnswerDisplay:
             self._publish(text, footer, *warnings, reasoning=reasoning)
 
     def _publish(self, text: str, footer: str | Receipt, *warnings: str, reasoning: tuple[str, str]) -> None:
-        from IPython.display import display  # noqa: PLC0415 - only where IPython runs
-
         from promptkit_nb.rendering.responses import answer_html  # noqa: PLC0415 - %load_ext takes no time for it
 
         above = reasoning[1] if reasoning[0] and self._thinking != "hide" else ""
         receipt = footer if isinstance(footer, Receipt) else Receipt.line(footer)
         shown = [above, self._above[0], printable(text), _below(receipt.text, warnings)]
-        bundle = {
-            "text/plain": "\n\n".join(filter(None, shown)),
-            "text/html": answer_html(
-                text, receipt if receipt.short else None, warnings, reasoning, self._thinking, calls=self._above[1]
-            ),
-        }
+        self._show_bundle(
+            {
+                "text/plain": "\n\n".join(filter(None, shown)),
+                "text/html": answer_html(
+                    text, receipt if receipt.short else None, warnings, reasoning, self._thinking, calls=self._above[1]
+                ),
+            }
+        )
+
+    def _show_bundle(self, bundle: dict[str, str]) -> None:
+        self._put(bundle)
+
+    def _put(self, bundle: dict[str, str]) -> None:
+        """Show an output, or update the one that is shown."""
+        from IPython.display import display  # noqa: PLC0415 - only where IPython runs
+
         if not self._can_update:
             display(bundle, metadata=self._metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
         elif self._handle is None:

@@ -23,7 +23,7 @@ from promptkit_nb.notebook.magic_lines import (
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from promptkit_nb.chat.options import CallOptions
     from promptkit_nb.notebook.session import ChatSession
@@ -54,7 +54,7 @@ class ChatMagics(Magics):
     @no_var_expand
     @magic_arguments()
     @argument("-c", "--conversation", metavar="ID", help="Use this conversation, in this cell only.")
-    @argument("-m", "--model", help="The model of this call.")
+    @argument("-m", "--model", help="The model of this call; several, separated by commas, answer side by side.")
     @argument("-p", "--prompt", help="Use this prompt of the pack from now on.")
     @argument("--pack", metavar="FILE", help="Use this PromptPack from now on.")
     @argument("-u", "--user", help="The user that the conversation belongs to.")
@@ -82,6 +82,7 @@ class ChatMagics(Magics):
         A picture:             What is this? {{ Path("bar.png") }} {{ figure }}
         Another conversation:  %%chat -c my-chat
         Another model:         %%chat -m gpt-4o
+        Several, compared:     %%chat -m gpt-4o,gpt-4o-mini
         Keep the answer:       %%chat --to answer
         What would it cost?    %%chat --dry-run
         Functions to call:     %%chat --tools orders,total
@@ -101,15 +102,28 @@ class ChatMagics(Magics):
             raise InvalidArgumentError("Say something: %chat and a message, or %%chat and the message below it.")
         if args.to is not None and (not args.to.isidentifier() or iskeyword(args.to)):
             raise InvalidArgumentError(f"--to {args.to} is not a variable name, such as: --to answer")
+        models = _names(args.model)
+        args.model = None if len(models) > 1 else args.model
         text, options = self._call(text, args)
         if args.dry_run:
-            return self.session.dry_run(text, options)
+            return self.session.dry_run(text, options, models)
+        if len(models) > 1:
+            return self._compared(text, models, options, args)
         response = self.session.ask(text, options)
         if args.to is not None:
             self.session.shell.user_ns[args.to] = response
         if args.code and response is not None:
             self._put_code(response)
         return response if args.returned else None
+
+    def _compared(self, text: str, models: Sequence[str], options: CallOptions, args: Namespace) -> object:
+        """Ask several models; --to gets all responses, and --code the code of the turn."""
+        answers = self.session.compare(text, models, options)
+        if args.to is not None:
+            self.session.shell.user_ns[args.to] = answers
+        if args.code:
+            self._put_code(answers.answer)
+        return answers if args.returned else None
 
     def _call(self, text: str, args: Namespace) -> tuple[str, CallOptions]:
         """Return the message with its expressions filled in, and the options of the call."""
@@ -297,3 +311,11 @@ class ChatMagics(Magics):
         }
         repair = getattr(settings.manager.provider, "repair", "")
         return " · ".join([*(f"{name} {value}" for name, value in values.items() if value), *filter(None, [repair])])
+
+
+def _names(model: str | None) -> list[str]:
+    """Return the names of several models, which are separated by commas; a missing one is an error."""
+    names = [each.strip() for each in (model or "").split(",")]
+    if len(names) > 1 and "" in names:
+        raise InvalidArgumentError(f"-m {model} has a comma without a model: give two, as in -m gpt-4o,gpt-4o-mini")
+    return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from traitlets import CUnicode
@@ -17,21 +17,28 @@ from promptkit_nb.notebook.cells import CellMatching, RunningCell
 from promptkit_nb.notebook.completion import chat_matcher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from IPython.core.interactiveshell import InteractiveShell
 
     from promptkit_nb.chat.options import CallOptions, CellCall, Target
     from promptkit_nb.chat.preview import DryRun
     from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
     from promptkit_nb.notebook.active_conversations import ActiveConversations
     from promptkit_nb.notebook.display import AnswerDisplay
     from promptkit_nb.notebook.settings import NotebookSettings
     from promptkit_nb.panel.widget import ChatPanel
+    from promptkit_nb.rendering.comparisons import Comparison
     from promptkit_nb.rendering.conversations import HeadTable
     from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn
+
+
+D = TypeVar("D", bound="AnswerDisplay")
 
 
 def _option(default: str, meaning: str) -> Any:
@@ -93,11 +100,47 @@ class ChatSession:
 
     def ask(self, text: str, options: CallOptions) -> Response | None:
         """Send a message, show the answer as it arrives, and return it."""
+        conversation, snapshot, options, display = self._begun(text, options, self._display_kind(options))
+        stream = conversation.ask(text, options, snapshot=snapshot)
+        try:
+            display.follow(stream, conversation.id)
+        finally:
+            if stream.response is not None:
+                self._answered(conversation, stream.response.turn, options.cell)
+        return stream.response
+
+    def compare(self, text: str, models: Sequence[str], options: CallOptions) -> Comparison:
+        """Send a message to several models, show their answers side by side, and return them."""
+        from promptkit_nb.errors import PromptKitError  # noqa: PLC0415 - as above
+        from promptkit_nb.notebook.comparison_display import ComparisonDisplay  # noqa: PLC0415 - when models are compared
+
+        conversation, _, options, display = self._begun(text, options, ComparisonDisplay)
+        comparison = conversation.ask_models(text, models, options)
+
+        def follow(model: str, stream: ResponseStream) -> None:
+            try:
+                display.compare(model, stream, conversation.id)
+            except PromptKitError as error:
+                display.failed(error)
+                raise
+
+        try:
+            answers = comparison.answers(follow)
+        finally:
+            if comparison.turn is not None:
+                self._answered(conversation, comparison.turn, options.cell)
+        display.end(answers)
+        return answers
+
+    def _begun(
+        self, text: str, options: CallOptions, display_kind: type[D]
+    ) -> tuple[Conversation, Snapshot, CallOptions, D]:
+        """Return the conversation of a call as it is now, the options with its cell and target, and its display."""
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         snapshot, cell, saved = conversation.snapshot(), self.cell.next_call(), self.conversations.saved
         target = self._matching.target_of(cell, text, snapshot, in_batch=is_batch(), saved=saved)
-        display = self._display_kind(options)(
+        display = display_kind(
             quiet=options.quiet,
             is_marked=cell.cell_id is not None and self.conversations.is_own(conversation),
             turns_below=self._turns_below(cell, snapshot, target),
@@ -113,13 +156,7 @@ class ChatSession:
             on_waiting=display.waiting,
             on_tool=getattr(display, "tool", None),
         )
-        stream = conversation.ask(text, options, snapshot=snapshot)
-        try:
-            display.follow(stream, conversation.id)
-        finally:
-            if stream.response is not None:
-                self._answered(conversation, stream.response.turn, cell)
-        return stream.response
+        return conversation, snapshot, options, display
 
     def _display_kind(self, options: CallOptions) -> type[AnswerDisplay]:
         """Return how an answer is shown: with a line for each tool call, if the call has tools."""
@@ -131,8 +168,11 @@ class ChatSession:
 
         return ToolAnswerDisplay
 
-    def dry_run(self, text: str, options: CallOptions) -> DryRun:
-        """Return what would be sent and what it may cost; nothing is sent, and no conversation is started."""
+    def dry_run(self, text: str, options: CallOptions, models: Sequence[str] = ()) -> DryRun:
+        """Return what would be sent and what it may cost; nothing is sent, and no conversation is started.
+
+        Of several ``models``, the request is that of the first, and the cost that of each.
+        """
         user_id = options.user_id or self.settings.user_id
         stored = None
         with suppress(ConversationNotFoundError):
@@ -140,7 +180,12 @@ class ChatSession:
         conversation = self.conversations.scratch(stored, options)
         cell, saved = self.cell.next_call(), self.conversations.saved
         target = self._matching.target_of(cell, text, conversation.snapshot(), in_batch=is_batch(), saved=saved)
-        shown = conversation.preview(text, replace(self._with_defaults(options), target=target))
+        options = replace(self._with_defaults(options), target=target)
+        named = models if len(models) > 1 else [options.model]
+        shown, *others = [conversation.preview(text, replace(options, model=model)) for model in named]
+        if others:
+            costs = [shown.cost, *(each.cost for each in others)]
+            shown = replace(shown, by_model=tuple(zip(models, costs, strict=True)))
         return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
     def panel(self, *, docked: bool = True) -> ChatPanel:
@@ -276,8 +321,10 @@ class ChatSession:
         if "settings" in vars(self):
             self.settings.close()
 
-    def _answered(self, conversation: Conversation, turn: Turn, cell: CellCall) -> None:
+    def _answered(self, conversation: Conversation, turn: Turn, cell: CellCall | None) -> None:
         """Remember the turn of a call, and the version of the notebook's file at that time."""
+        if cell is None:
+            return
         saved = None if cell.cell_id is None else self.conversations.saved()
         self._matching.answered(conversation.id, turn, cell, None if saved is None else saved.version)
 
