@@ -440,8 +440,8 @@ class Conversation:
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
         >>> answers = conv.compare("My city is Porto", models=["demo", "demo-2"])
-        >>> [answer.model for answer in answers], len(conv.turns), len(conv.versions(0))
-        (['demo', 'demo-2'], 1, 1)
+        >>> len(answers), len(conv.turns), len(conv.versions(0))
+        (2, 1, 1)
         """
         options = CallOptions(
             parameters=parameters,
@@ -452,7 +452,7 @@ class Conversation:
         )
         with self._sending:
             comparison = self.ask_models(text, models, options)
-            return comparison.answers(lambda _, stream: self._read(stream))
+            return comparison.answers(lambda _, stream: [*stream])
 
     def ask_models(self, text: str, models: Sequence[str], options: CallOptions) -> ModelComparison:
         """Do what ``compare`` does, with the options of a call; nothing is sent yet.
@@ -797,11 +797,9 @@ class Conversation:
 
     def _answer(self, question: Message, options: CallOptions) -> Response:
         with self._sending:
-            return self._read(self._stream(question, options))
-
-    def _read(self, stream: ResponseStream) -> Response:
-        for _ in stream:
-            pass
+            stream = self._stream(question, options)
+            for _ in stream:
+                pass
         if stream.response is None:  # a custom provider sent neither text nor a Completion
             raise InvalidArgumentError(
                 f"The provider {self._factory.provider.name!r} ended its stream without a Completion; nothing was "
