@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -39,6 +40,14 @@ def pytest_configure() -> None:
     os.environ.pop("PYTEST_ADDOPTS", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_shell() -> Iterator[None]:
+    """No IPython shell outlives the test module that started it."""
+    yield
+    if interactive := sys.modules.get("IPython.core.interactiveshell"):
+        interactive.InteractiveShell.clear_instance()
 
 
 @pytest.fixture
