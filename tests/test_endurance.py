@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.filterwarnings("ignore:A time of the conversation")
 def test_a_tenth_of_a_long_run_finds_no_violation(name: str, tmp_path: Path) -> None:
     """Nothing is lost, counted twice, torn, out of order or deleted too early."""
     report = RUNS[name](tmp_path, 0.1)
