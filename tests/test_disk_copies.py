@@ -6,7 +6,10 @@ import multiprocessing
 import shutil
 import sqlite3
 import sys
+import threading
+import time
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,3 +115,88 @@ def test_deleted_text_is_in_no_file_after_a_copy(tmp_path: Path) -> None:
         store.delete("a")
     for path in (tmp_path / "store").iterdir():
         assert b"secret-words" not in path.read_bytes()
+
+
+class TestLongLog:
+    """While a program may be copying, the log grows; large changes wait then, and others never wait for it."""
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
+    def test_large_changes_wait_while_it_is_copied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As long as a copy may take, and go on if it takes longer."""
+        monkeypatch.setattr(disk_checkpoints, "LONG_BYTES", 5_000_000)
+        with DiskStore(tmp_path / "store") as store:
+            fill(store, 1)
+            assert store.backend.checkpoint()
+            copy_file(store.directory, tmp_path / "copy", DATABASE)
+            fill(store, 3)
+            assert store.backend.checkpoint()
+            fill(store, 2)
+            assert not store.backend.checkpoint()
+            now_s = time.monotonic()
+            monkeypatch.setattr(time, "monotonic", lambda: now_s + 2 * disk_checkpoints.HELD_S)
+            assert store.backend.checkpoint()
+
+    def test_threads_write_while_it_is_moved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What they write in the meantime is moved too, and the log begins anew."""
+        monkeypatch.setattr(disk_checkpoints, "HELD_S", 0)  # a new thread opens the files
+        with DiskStore(tmp_path) as store:
+            fill(store, 6)
+            written: list[str] = []
+            move_once = disk_checkpoints.Checkpoints._move_once
+
+            def move(checkpoints: disk_checkpoints.Checkpoints) -> bool:
+                found = move_once(checkpoints)
+                if len(written) < 2:
+                    thread = threading.Thread(target=store.append, args=("a", said(f"meanwhile {len(written)}")))
+                    thread.start()
+                    thread.join(60)
+                    written.extend(texts(store.recent("a", 1)))
+                return found
+
+            monkeypatch.setattr(disk_checkpoints.Checkpoints, "_move_once", move)
+            assert store.backend.checkpoint()
+            assert written == ["meanwhile 0", "meanwhile 1"]
+            assert log_size(store) < 100_000
+            assert store.head("a").turn_count == 32
+
+    def test_copy_is_whole_after_each_cut(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log's file is shortened step by step, and all turns are there at each step."""
+        monkeypatch.setattr(disk_checkpoints, "CUT_BYTES", 1_000_000)
+        sizes: list[int] = []
+        with DiskStore(tmp_path / "store") as store:
+            fill(store, 5)
+
+            def copy(_seconds: float) -> None:
+                target = tmp_path / f"copy{len(sizes)}"
+                for name in ("promptkit-store.json", DATABASE, LOG):
+                    copy_file(store.directory, target, name)
+                sizes.append(log_size(store))
+
+            monkeypatch.setattr(disk_checkpoints, "PAUSE_S", 0)
+            monkeypatch.setattr(time, "sleep", copy)
+            assert store.backend.checkpoint()
+        assert len(sizes) >= 4
+        assert [before - after for before, after in pairwise(sizes)] == [1_000_000] * (len(sizes) - 1)
+        for number in range(len(sizes)):
+            with DiskStore(tmp_path / f"copy{number}") as store:
+                assert texts(store.get("a").turns) == [f"{turn}" for turn in range(25)]
+                assert store.get("a").metadata["number"] == 24
+
+    def test_is_moved_in_the_background(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not by whoever happens to write next, after a copy."""
+        monkeypatch.setattr(disk_checkpoints, "LONG_BYTES", disk_checkpoints.STEP_BYTES)
+        threads: list[threading.Thread] = []
+        moved = threading.Event()
+        shrink = disk_checkpoints.Checkpoints._shrink
+
+        def noted(checkpoints: disk_checkpoints.Checkpoints) -> None:
+            shrink(checkpoints)
+            threads.append(threading.current_thread())
+            moved.set()
+
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "_shrink", noted)
+        with DiskStore(tmp_path) as store:
+            fill(store, 16)
+            assert moved.wait(60)
+            assert threading.main_thread() not in threads
+            assert store.head("a").turn_count == 80

@@ -171,8 +171,11 @@ class Backend(Protocol):
         """Delete an entry of the index, if it is there."""
         ...
 
-    def checkpoint(self) -> None:
-        """Do work that later commits would otherwise do after large changes; called between transactions."""
+    def checkpoint(self) -> bool:
+        """Do work that later commits would otherwise do after large changes; called between transactions.
+
+        Return False if further large changes should wait, because this work has to.
+        """
         ...
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:

@@ -129,6 +129,12 @@ _SWAP = (
 ERASED_AT_ONCE = 2000
 """How many turns are deleted in one transaction, during which other writers wait."""
 
+SOME_BYTES = 4 * 2**20
+"""How long the log may be after a part of a large change; most of the time that moving it takes is for each time."""
+
+TRY_MS = 10
+"""How long SQLite tries to begin before this package calls it again: the longer it waits, the longer it sleeps."""
+
 
 class Row(NamedTuple):
     """A row with a tag."""
@@ -158,33 +164,38 @@ class Table:
                 str(directory), timeout=timeout_s, disk=disk_cache.StrictDisk, **disk_cache.SETTINGS
             )
             self._disk: disk_cache.StrictDisk = self._cache.disk
-            self._take(self._connected())
+            self._take(self._cache._con)  # noqa: SLF001 - see the module's docstring
             self._file = WatchedFile(directory / disk_cache.DATABASE)
-            self._checkpoints = Checkpoints(directory / disk_cache.DATABASE)
             self._switches = 0  # between connections: each thread has its own
             self._uncounted = 0  # changes that the change counter leaves out
             disk_cache.simplify_schema(self._connection)
             disk_cache.check_settings(self._cache, directory)
+            self._checkpoints = Checkpoints(directory / disk_cache.DATABASE)
 
     def run(self, work: Callable[[], T], *, write: bool) -> T:
         """Run the work as one transaction of SQLite; all of its writes are kept, or none. Calls are never nested.
 
         Ctrl-C is delayed until its end, even if it only reads: an interrupt could leave the lock held.
         """
-        try:
-            with InterruptsHeld(), self._lock:
-                connection = self._begin(write=write)
-                try:
-                    result = work()
-                    connection.execute("COMMIT")
+        give_up_s = None
+        while True:
+            try:
+                with InterruptsHeld():
+                    with self._lock:
+                        connection = self._begin(write=write)
+                        try:
+                            result = work()  # only its first statement can find the database busy
+                            connection.execute("COMMIT")
+                        finally:
+                            if connection.in_transaction:
+                                connection.rollback()
                     if write and (log_bytes := self._log_bytes()) > self._checkpoints.due_bytes:
-                        self._checkpoints.run(connection, log_bytes)
-                finally:
-                    if connection.in_transaction:
-                        connection.rollback()
-                return result
-        except (sqlite3.Error, OSError) as error:
-            raise disk_cache.translated(error, self._directory, self._timeout_s) from error
+                        self._checkpoints.move_after_commit(log_bytes)
+                    return result
+            except (sqlite3.Error, OSError) as error:
+                give_up_s = give_up_s or time.monotonic() + self._timeout_s
+                if not disk_cache.is_busy(error) or time.monotonic() >= give_up_s:
+                    raise disk_cache.translated(error, self._directory, self._timeout_s) from error
 
     def change_counter(self) -> tuple[int, int, int]:
         """Return a value that changes whenever any row changes, and whenever another thread uses this table.
@@ -282,24 +293,27 @@ class Table:
         """Delete the rows with ``low <= key < high``."""
         self._connection.execute("DELETE FROM Cache WHERE key >= ? AND key < ?", (low, high))
 
-    def checkpoint(self) -> None:
-        """Move the log into the database, except for parts being read, so that later commits move little."""
-        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
-            if not self._closed:
-                self._checkpoints.run(self._connected(), self._log_bytes())
+    def checkpoint(self) -> bool:
+        """Move the log into the database while others write; return False if large changes should wait until then."""
+        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld():
+            log_bytes = self._log_bytes()
+            return self._closed or log_bytes < SOME_BYTES or self._checkpoints.move(log_bytes)
 
     def close(self) -> None:
         """Move the log into the database and close it, so that no deleted text stays in a file."""
-        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld(), self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            try:
-                self._checkpoints.close()
-                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                self._cache.close()
-                self._file.close()
+        with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld():
+            self._checkpoints.close()
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+                try:
+                    connection = self._connected()
+                    connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    self._cache.close()
+                    self._file.close()
 
     @property
     def closed(self) -> bool:
@@ -327,6 +341,7 @@ class Table:
         closer = getattr(self._closers, "mine", None)
         if closer is None or closer.connection is not connection:
             self._closers.mine = disk_cache.Closer(connection)
+            connection.execute(f"PRAGMA busy_timeout = {min(TRY_MS, int(self._timeout_s * 1000))}")
         return connection
 
     def _log_bytes(self) -> int:
@@ -338,7 +353,6 @@ class Table:
     def _take(self, connection: sqlite3.Connection) -> None:
         """Set up a new connection of this thread; ``Checkpoints`` decides when the log is moved."""
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA journal_size_limit = 0")  # so that the log file is as large as its contents
         self._connection = connection
 
     def _begin(self, *, write: bool) -> sqlite3.Connection:

@@ -45,6 +45,11 @@ def translated(error: Exception, directory: Path, timeout_s: float) -> StoreCorr
     return StoreUnavailableError(f"{where} cannot be used: {error}. {_remedy(str(error), timeout_s)}")
 
 
+def is_busy(error: Exception) -> bool:
+    """Return whether another process is using the database, so that trying again may help."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _remedy(words: str, timeout_s: float) -> str:
     if "locked" in words:
         return f"Another process has been writing for {timeout_s:g} s; try again when it has finished."

@@ -18,76 +18,223 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import finalize
 
+from promptkit_nb.stores.disk_cache import lock_held_by_forks
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 STEP_BYTES = 4000 * 4096  # fewer checkpoints make the slowest writes much faster
+LONG_BYTES = 2 * STEP_BYTES
 HELD_BYTES = 512 * 2**20
 HELD_S = 15.0
+LOCK_TIMEOUT_S = 0.5
+CUT_BYTES = 32 * 2**20
+PAUSE_S = 0.03
+LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
 
 _OF_PARENTS: list[sqlite3.Connection] = []  # a forked child may not even close them
+
+# SQLite writes nothing for an UPDATE that changes nothing.
+_REWRITE = "REPLACE INTO Settings SELECT key, value FROM Settings WHERE key = 'eviction_policy'"
 
 _IN_OPEN = 0x20
 _EVENT = struct.Struct("iIII")
 
 
 class Checkpoints:
-    """The checkpoints that one process makes of a database; it is only called while no other thread uses the store."""
+    """The checkpoints that one process makes of a database, on connections of its own: others can write meanwhile.
+
+    Most of the log is moved while others write, and only what they wrote in that time while they wait. So the log is
+    moved completely, however much is written, and begins anew. Its file is then made shorter step by step: SQLite would
+    do that at once, which takes a quarter of a second for ``HELD_BYTES``, while nobody can write.
+    """
 
     def __init__(self, database: Path) -> None:
         """Start watching the database, which must exist."""
         self._database = database
+        self._log = database.with_name(f"{database.name}-wal")
         self.due_bytes = STEP_BYTES
+        self._long_bytes = LONG_BYTES
+        self._long_since_s: float | None = None
         self._held_until = 0.0
-        self._pid = os.getpid()
-        # a reader that keeps the log from being overwritten; it opens the files before the watch, which would report it
-        reader = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        reader.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        self._reader = reader
-        self._release_reader = finalize(self, reader.close)
-        self._opened = OpenedFiles(database)
+        self._lock = lock_held_by_forks()
+        self._closed = False
+        self._open()
 
-    def run(self, connection: sqlite3.Connection, log_bytes: int) -> None:
-        """Move a log of this size into the database, unless another program may be copying both; set ``due_bytes``."""
-        if os.getpid() != self._pid:
-            self._begin_anew()
+    def _open(self) -> None:
+        """Open the connections, before the watch, which would report them."""
+        self._pid = os.getpid()
+        self._timer: threading.Timer | None = None
+        connections = [_connected(self._database) for _ in range(3)]
+        self._reader, self._mover, self._writer = connections  # the reader keeps the log from being overwritten
+        self._release = finalize(self, _close_all, connections)
+        self._opened = OpenedFiles(self._database)
+
+    def move_after_commit(self, log_bytes: int) -> None:
+        """Move a log of this size; a long one, left by a program that may have copied, in the background."""
+        if LONG_BYTES <= log_bytes < HELD_BYTES:
+            self.due_bytes = log_bytes + STEP_BYTES
+            self._move_in(0)
+        else:
+            self.move(log_bytes)
+
+    def move(self, log_bytes: int) -> bool:
+        """Move a log of this size into the database, unless another program may be copying both; set ``due_bytes``.
+
+        Return False if large changes should wait, because the log is long and could not be moved.
+        """
         self.due_bytes = log_bytes + STEP_BYTES
-        may_wait = log_bytes < HELD_BYTES
-        if self._is_held() and may_wait:
-            return
-        self._let_go()
-        with suppress(sqlite3.Error):  # all writes are safe in the log
-            self._reader.execute("BEGIN")
-            self._reader.execute("SELECT 1 FROM Cache LIMIT 1").fetchone()
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        if self._is_held() and may_wait:
-            release = threading.Timer(HELD_S, self._let_go)
-            release.daemon = True
-            release.start()
-            return
-        self._let_go()
-        self.due_bytes = STEP_BYTES  # the next write starts the log from its beginning
+        if not self._lock.acquire(blocking=log_bytes >= HELD_BYTES):
+            return log_bytes < self._long_bytes  # another thread is moving it
+        try:
+            with suppress(sqlite3.Error, OSError):  # all writes are safe in the log
+                if not self._closed and self._has_moved(must_move=log_bytes >= HELD_BYTES):
+                    return True
+            return self._may_grow(log_bytes)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Stop watching; closing again is fine."""
-        self._opened.close()
-        self._release_reader()
+        with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._opened.close()
+            self._release()
+
+    def _has_moved(self, *, must_move: bool) -> bool:
+        """Move the log and start it anew; return whether that was possible."""
+        if os.getpid() != self._pid:
+            self._begin_anew()
+        if self._waits() and not must_move:
+            return False
+        self._let_go()
+        is_held = False
+        try:
+            for locks_others in (False, False, True):
+                if locks_others:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                is_complete = self._move_once()
+                is_held = self._waits() and not must_move
+                if is_held:
+                    return False
+        finally:
+            if not is_held:
+                self._let_go()
+            self._writer.rollback()
+        if is_complete:
+            self._shrink()
+            self._long_bytes = LONG_BYTES
+        self.due_bytes = self._log.stat().st_size + STEP_BYTES
+        return is_complete
+
+    def _shrink(self) -> None:
+        """Start a log that was moved anew, and make its file shorter, unless another writer or a reader prevents it.
+
+        The file's header says then that what is cut off is not valid any more. Meanwhile, the reader keeps others from
+        starting the log again.
+        """
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.execute(_REWRITE)
+            self._writer.execute("COMMIT")
+            self._read()
+            while self._cut():
+                time.sleep(PAUSE_S)
+        finally:
+            self._writer.rollback()
+            self._let_go()
+
+    def _cut(self) -> bool:
+        """Cut off up to ``CUT_BYTES`` of the log's file that are not used; return whether there may be more."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            _, frames, _ = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            (page_bytes,) = self._mover.execute("PRAGMA page_size").fetchone()
+            used = LOG_HEADER_BYTES + frames * (page_bytes + FRAME_HEADER_BYTES)
+            unused = self._log.stat().st_size - used
+            if frames > 0 and unused > 0:
+                os.truncate(self._log, used + max(unused - CUT_BYTES, 0))
+            return bool(frames > 0 and unused > CUT_BYTES)
+        finally:
+            self._writer.rollback()
+
+    def _move_once(self) -> bool:
+        """Move what was written until now; from then on, the log is not overwritten. Return whether it is complete.
+
+        A reader that finds everything moved would not keep the log, so the previous one stays unless there is more.
+        """
+        if self._reader.in_transaction and self._is_moved():
+            return True
+        self._let_go()
+        self._read()
+        return self._is_moved()
+
+    def _read(self) -> None:
+        self._reader.execute("BEGIN")
+        self._reader.execute("SELECT 1 FROM Cache LIMIT 1").fetchone()
+
+    def _is_moved(self) -> bool:
+        """Move what no reader needs in the log; return whether that is all of it."""
+        _, written, moved = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(written == moved)
 
     def _begin_anew(self) -> None:
-        """Open a new reader and watch in a forked child, which must not use those of its parent."""
-        self._release_reader.detach()
-        _OF_PARENTS.append(self._reader)
+        """Open new connections and a new watch in a forked child, which must not use those of its parent."""
+        self._release.detach()
+        _OF_PARENTS.extend((self._reader, self._mover, self._writer))
         self._opened.close()
-        self.__init__(self._database)  # type: ignore[misc]  # the same database, in another process
+        self._open()
 
-    def _is_held(self) -> bool:
+    def _waits(self) -> bool:
+        """Return whether another program may be copying; the log is then moved in the background afterwards."""
         if self._opened.since_last_time():
             self._held_until = time.monotonic() + HELD_S
-        return time.monotonic() < self._held_until
+        left_s = self._held_until - time.monotonic()
+        if left_s > 0:
+            self._move_in(left_s)
+        return left_s > 0
+
+    def _move_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(seconds, self._move_later)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _move_later(self) -> None:
+        with self._lock:
+            self._timer = None
+            with suppress(sqlite3.Error, OSError):
+                if not self._closed:
+                    self._has_moved(must_move=False)
+
+    def _may_grow(self, log_bytes: int) -> bool:
+        """Return whether a log that cannot be moved now is short, or has been long for more than twice ``HELD_S``."""
+        if log_bytes < self._long_bytes:
+            self._long_since_s = None
+        elif self._long_since_s is None:
+            self._long_since_s = time.monotonic()
+        elif time.monotonic() > self._long_since_s + 2 * HELD_S:  # copies are made one after the other
+            self._long_bytes = log_bytes + LONG_BYTES
+        return log_bytes < self._long_bytes
 
     def _let_go(self) -> None:
-        with suppress(sqlite3.Error):
-            self._reader.rollback()
+        self._reader.rollback()
+
+
+def _connected(database: Path) -> sqlite3.Connection:
+    """Return a connection that any thread may use, with its files open."""
+    connection = sqlite3.connect(database, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    return connection
+
+
+def _close_all(connections: Sequence[sqlite3.Connection]) -> None:
+    for each in connections:
+        each.close()
 
 
 class OpenedFiles:

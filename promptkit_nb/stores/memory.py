@@ -216,8 +216,9 @@ class MemoryBackend:
         else:
             self._drop(self._entries, entry.key)
 
-    def checkpoint(self) -> None:
-        """Do nothing: no work is postponed."""
+    def checkpoint(self) -> bool:
+        """Return True: no work is postponed."""
+        return True
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
         """Return the rows of this kind by name, or those with these names."""

@@ -389,8 +389,9 @@ class RedisBackend(Transactions):
                     self._write("UNLINK", key, self._keys(f"i:{cid}"))
         return bool(listed)
 
-    def checkpoint(self) -> None:
-        """Do nothing: no work is postponed."""
+    def checkpoint(self) -> bool:
+        """Return True: no work is postponed."""
+        return True
 
     def kept_rows(self, kind: KeptKind, names: Sequence[str] | None = None) -> Mapping[str, bytes]:
         """Return the rows of this kind by name, or those with these names."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
@@ -28,7 +28,7 @@ from promptkit_nb.stores.kept_usage import (
     summed,
     unpacked,
 )
-from promptkit_nb.stores.layout import Record, record_of
+from promptkit_nb.stores.layout import ASIDE, Record, record_of
 from promptkit_nb.stores.row_access import RowAccess
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
     from promptkit_nb.turns import Turn
 
+T = TypeVar("T")
+
 BATCH_IDS = 500
-BATCH_TURNS = 2000
+BATCH_TURNS = 500
 BUSY_S = 0.03
 """How long one batch of a cleanup blocks other writers, in seconds."""
 
@@ -91,7 +93,7 @@ class RowErasure(RowAccess):
         damage = Damage()
         if not dry_run:
             self.backend.run(self._keep_dropped, write=True)
-        for part in _batches(self.backend.run(self._ids, write=False), BATCH_IDS):
+        for part in _batches(self.conversation_ids(), BATCH_IDS):
             old, ahead = self.backend.run(partial(self._old, part, cutoff, damage), write=False)
             if dry_run:
                 deleted += old
@@ -123,7 +125,7 @@ class RowErasure(RowAccess):
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted, including damaged ones."""
-        return self.backend.run(self._ids, write=False)
+        return tuple(sorted(set(self.backend.run(partial(self.backend.ids, "", self.user_id), write=False))))
 
     def count(self, prefix: str | None = None, user_id: str | None = None) -> int:
         """Return how many conversations ``list`` would return."""
@@ -171,23 +173,40 @@ class RowErasure(RowAccess):
     def _paid_by(self, conversation_ids: Sequence[str]) -> dict[bytes, PaidCalls]:
         """Return the paid calls of conversations, by their stored records."""
 
-        def read() -> list[tuple[bytes, Callable[[], PaidCalls]]]:
-            stored = dict(self.backend.records_of(conversation_ids))
-            readable = [each for each, _ in Damage().readable(stored.items())]
-            return [(stored[each], self._paid_by_rows(each, stored[each])) for each in readable]
+        def read() -> dict[str, bytes]:
+            return {each: value for each, value in self.backend.records_of(conversation_ids) if value}
 
-        return {stored: calls() for stored, calls in self.backend.run(read, write=False)}
+        stored = self.backend.run(read, write=False)
+        records = dict(Damage().readable(stored.items()))
+        long = {each: self._lines_in_parts(record) for each, record in records.items() if _is_long(record)}
 
-    def _paid_by_rows(self, conversation_id: str, stored: bytes) -> Callable[[], PaidCalls]:
-        """Read the rows of a conversation, and return a function that decodes its paid calls."""
+        def read_rows() -> dict[bytes, Callable[[], PaidCalls]]:
+            return {stored[each]: self._paid_by_rows(each, stored[each], long.get(each)) for each in records}
+
+        return {value: calls() for value, calls in self.backend.run(read_rows, write=False).items()}
+
+    def _lines_in_parts(self, record: Record) -> dict[int, bytes]:
+        """Return the rows of a long conversation, of which none ever changes; other threads can read in between."""
+        lines: dict[int, bytes] = {}
+        with suppress(StoreCorruptedError):  # as below
+            for places in (range(record.next_place), range(ASIDE, record.next_aside)):
+                for part in _batches(places, BATCH_TURNS):
+                    found = self.backend.run(partial(self.backend.turns_at, record.cid, part), write=False)
+                    lines.update((at, line) for at, line in zip(part, found, strict=True) if line is not None)
+        return lines
+
+    def _paid_by_rows(
+        self, conversation_id: str, stored: bytes, lines: Mapping[int, bytes] | None = None
+    ) -> Callable[[], PaidCalls]:
+        """Read the rows of a conversation, unless given; return a function that decodes its paid calls."""
         record = record_of(stored, conversation_id)
         if not record.totals.priced + record.totals.unpriced:
             return partial(PaidCalls, record.user_id)
-        frame, lines = None, {}
+        frame = None
         with suppress(StoreCorruptedError):  # its totals are known, and it can be deleted
             frame = self._frame(conversation_id)
-            lines = dict(self.backend.turns(record.cid))
-        return partial(PaidCalls.of_rows, conversation_id, record, frame, lines)
+            lines = dict(self.backend.turns(record.cid)) if lines is None else lines
+        return partial(PaidCalls.of_rows, conversation_id, record, frame, lines or {})
 
     def _erase_old(
         self, conversation_ids: Sequence[str], cutoff: datetime, paid: Mapping[bytes, PaidCalls]
@@ -233,7 +252,8 @@ class RowErasure(RowAccess):
             self._let_others_write()
 
     def _let_others_write(self) -> None:
-        self.backend.checkpoint()
+        while not self.backend.checkpoint():
+            time.sleep(PAUSE_S)
         time.sleep(PAUSE_S)
 
     def _keep(self, calls: Sequence[PaidCall]) -> None:
@@ -320,9 +340,13 @@ def _is_older(record: Record, cutoff: datetime, now: datetime) -> bool:
     return (record.last_used(now) if cutoff <= now else record.updated_at) < cutoff
 
 
-def _batches(ids: Sequence[str], count: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), count):
-        yield ids[start : start + count]
+def _is_long(record: Record) -> bool:
+    return record.next_place + record.next_aside - ASIDE > BATCH_TURNS
+
+
+def _batches(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), count):
+        yield items[start : start + count]
 
 
 def _parts_by_turns(records: Mapping[str, Record]) -> Iterator[list[str]]:
