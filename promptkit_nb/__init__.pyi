@@ -49,6 +49,7 @@ from .pricing import Price as Price
 from .providers.demo import DemoProvider as DemoProvider
 from .providers.openai import OpenAIProvider as OpenAIProvider
 from .rendering.responses import Response as Response
+from .rows.asking import ask_rows as ask_rows
 from .state import ConversationState as ConversationState, Head as Head, Summary as Summary
 from .stores.base import StateStore as StateStore
 from .stores.disk import DiskStore as DiskStore

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 """The format of stores and files, and of conversations without fields that were added later."""
 
 NEWEST_FORMAT = 2
-"""The format of conversations with imported turns, or usage with ``cache_write_tokens`` or ``unknown``."""
+"""The format of conversations with imported turns, rows, or usage with ``cache_write_tokens`` or ``unknown``."""
 
 SALVAGE = (
     "Nothing was changed; restore the store from a backup, or save what can be read with: "
@@ -176,7 +176,10 @@ def check_format(version: int, where: str, newest: int = FORMAT_VERSION) -> None
 def format_of(paid: Iterable[Turn | Summary]) -> int:
     """Return the format of a conversation with these turns and summaries, newer only if they use later fields."""
     is_newer = any(
-        each.usage.cache_write_tokens or each.usage.unknown or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
+        each.usage.cache_write_tokens
+        or each.usage.unknown
+        or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
+        or getattr(each, "row_index", None) is not None
         for each in paid
     )
     return NEWEST_FORMAT if is_newer else FORMAT_VERSION

@@ -43,6 +43,8 @@ from promptkit_nb.characters import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from promptkit_nb.packs.findings import Finding
     from promptkit_nb.providers.base import Completion
     from promptkit_nb.rendering.responses import Response
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 class PromptKitError(Exception):
     """Base class of all exceptions that this package raises.
 
+    ``frame`` is what ``ask_rows`` had answered before this error stopped it, else ``None``.
+
     >>> from promptkit_nb import ConversationManager, DemoProvider, PromptKitError
     >>> try:
     ...     ConversationManager(DemoProvider()).get_conversation("no-such-chat")
@@ -58,6 +62,8 @@ class PromptKitError(Exception):
     ...     print(type(error).__name__)
     ConversationNotFoundError
     """
+
+    frame: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         """Return the message, in a form that is safe to print in a terminal."""
@@ -268,7 +274,8 @@ class AuthenticationError(ProviderError):
 class RateLimitError(ProviderError):
     """Too many requests, or the quota is exhausted.
 
-    ``retry_after_s`` is the delay that the server asked for, in seconds, or ``None``.
+    ``retry_after_s`` is the delay that the server asked for, in seconds, or ``None``. ``is_quota_exhausted`` says that
+    waiting does not help, because the quota is used up.
 
     >>> from promptkit_nb import ConversationManager, DemoProvider, RateLimitError
     >>> class BusyProvider(DemoProvider):
@@ -283,6 +290,7 @@ class RateLimitError(ProviderError):
     """
 
     retry_after_s: float | None = None
+    is_quota_exhausted: bool = False
 
 
 class ProviderTimeoutError(ProviderError):

@@ -445,10 +445,11 @@ class ConversationManager:
         return vars(self) | {"_tools": {}}
 
     def _opened(self, conversation_id: str) -> Conversation:
-        return self._factory.open(conversation_id)
+        return self.factory.open(conversation_id)
 
     @property
-    def _factory(self) -> ConversationFactory:
+    def factory(self) -> ConversationFactory:
+        """What opens the conversations of this manager."""
         return ConversationFactory(
             provider=self.provider,
             store=self.store,

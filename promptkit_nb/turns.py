@@ -185,7 +185,8 @@ class Turn:
     ``cell_source`` and ``cell_call`` (index of the chat call within the cell run) identify the notebook cell that made
     the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
     request (SHA-256, hexadecimal). ``saved`` is the original cost of a replayed answer. ``counted_input_tokens`` is the
-    offline count before sending; ``usage`` has the provider's count.
+    offline count before sending; ``usage`` has the provider's count. ``row_index`` is the index label of the row of a
+    DataFrame that asked first, as text.
 
     >>> from promptkit_nb import Message, Turn, Usage
     >>> turn = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2))
@@ -218,6 +219,7 @@ class Turn:
     price_list: str | None = None
     source: str = OWN_SOURCE
     thinking_ms: float | None = None
+    row_index: str | None = None
 
     @property
     def user_text(self) -> str:

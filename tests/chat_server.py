@@ -276,8 +276,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--latency-s", type=float, default=0.0)
     arguments = parser.parse_args()
     server = ChatServer(arguments.port, log=arguments.log)
+    server.usual = lambda _: Reply(delay_s=arguments.latency_s)
     print(server.url, flush=True)
     server.serve_forever()
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
+from typing import Annotated
 
+import pydantic
 import pytest
 
+from promptkit_nb import ConversationManager
 from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, TextDelta
 from promptkit_nb.providers.demo import DemoProvider
@@ -135,3 +139,46 @@ def test_answer_streams_by_words_and_counts_its_tokens() -> None:
 def test_demo_costs_nothing() -> None:
     """Its price is a known 0, not unknown."""
     assert DemoProvider().price("demo", Usage(1, 1), utc_now()) == CallCost(Decimal(0), "list")
+
+
+class Node(pydantic.BaseModel):
+    """A schema that names itself."""
+
+    name: str
+    size: int = pydantic.Field(ge=1, le=9)
+    child: Node | None
+
+
+class TestTypedAnswers:
+    @pytest.mark.parametrize(
+        ("schema", "message", "value"),
+        [
+            (["bug", "idea"], "I have an idea: dark mode.", "idea"),
+            (["bug", "idea", "feature request"], "My feature request: dark mode", "feature request"),
+            (int, "It took 3 days.", 3),
+            (float, "It costs 3.5 dollars.", 3.5),
+            (str, "Hello", "Hello"),
+            (list[int], "It took 3 days.", [3]),
+            ({"name": str, "age": int | None}, "My name is Alice, and I am 7.", {"name": "Alice", "age": 7}),
+            (date, "On 2026-11-28.", date(2026, 11, 28)),
+            (Annotated[int, pydantic.Field(ge=1, le=5)], "It took 30 days.", 5),
+        ],
+    )
+    def test_what_the_message_says(self, schema: object, message: str, value: object) -> None:
+        """Labels, numbers, dates, and what the user said before."""
+        conv = ConversationManager(DemoProvider()).new_conversation()
+        assert conv.send(message, schema=schema).value == value
+
+    def test_without_any_hint_the_answer_is_still_the_same(self) -> None:
+        """And it fits."""
+        found = {
+            ConversationManager(DemoProvider()).new_conversation().send("Hm.", schema=["a1", "b2", "c3"]).value
+            for _ in range(3)
+        }
+        assert len(found) == 1
+        assert found <= {"a1", "b2", "c3"}
+
+    def test_nested_and_recursive_schemas(self) -> None:
+        """A value of any schema that a model may have."""
+        value = ConversationManager(DemoProvider()).new_conversation().send("My name is Bob", schema=Node).value
+        assert (value.name, value.child.name) == ("Bob", "Bob")

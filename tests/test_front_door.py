@@ -72,6 +72,7 @@ PUBLIC = [
     "ToolError",
     "Turn",
     "Usage",
+    "ask_rows",
     "conversations_df",
     "export_parquet",
     "export_store",

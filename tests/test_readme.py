@@ -52,6 +52,7 @@ def shell(
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copytree(DATA / "claude-code", tmp_path / ".claude")
     shutil.copytree(DATA / "codex" / "sessions", tmp_path / ".codex" / "sessions")
+    (tmp_path / "reviews.csv").symlink_to(ROOT / "notebooks" / "data" / "reviews.csv")
     (tmp_path / "assistant.pack.json").symlink_to(ROOT / "notebooks" / "assistant.pack.json")
     monkeypatch.chdir(tmp_path)
     InteractiveShell.clear_instance()
@@ -87,17 +88,17 @@ def test_the_commands_name_existing_files() -> None:
 def test_the_examples_run(shell: InteractiveShell) -> None:
     """All Python blocks run as cells of one notebook; the name is remembered without a key and with one."""
     ran, said = _run_all(shell)
-    assert ran == [True] * 12, said
+    assert ran == [True] * 13, said
     assert "[demo] Your name is Alice." in said
     assert shell.user_ns["answer"].tool_results == (200.5,)
     assert re.search(r"^Your name is Alice\. 15 0\.0\d+$", said, re.MULTILINE)
 
 
 def test_the_example_deletes_its_conversation(shell: InteractiveShell) -> None:
-    """After the last block, only the notebook's own conversation is left."""
+    """After the last block, only the notebook's own conversation is left, and that of the rows."""
     _run_all(shell)
     with DiskStore() as store:
-        assert [head.turn_count for head in store.list()] == [2]
+        assert {head.kind: head.turn_count for head in store.list()} == {"rows": 6, "chat": 2}
         assert [head.conversation_id for head in store.list(prefix="persistent-chat")] == []
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from promptkit_nb.providers.openai_client import RetryPolicy, retry_after_s
+from promptkit_nb.providers.openai_client import RetryPolicy, rate_limit_wait_s, retry_after_s
 
 NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -53,3 +53,30 @@ def test_wait_that_the_server_asks_for_is_kept_up_to_a_minute(asked_s: float, wa
 def test_without_retries_there_is_no_wait() -> None:
     """With max_retries=0 the error is raised at once, whatever wait the server asks for."""
     assert RetryPolicy(0).wait_s(0, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "wait_s"),
+    [
+        ({}, "Rate limit reached for gpt-4o. Please try again in 8.71s. Visit the page.", 8.71),
+        ({}, "Please retry after 6m0s.", 360.0),
+        ({}, "Please try again in 172ms.", 0.172),
+        ({}, "Please try again later.", None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6s"}, "Slow down", 6.0),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "6s"}, "Slow down", None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "-1"}, "Slow down", None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "1h0m2s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "6s",
+            },
+            "Slow down",
+            3602.0,
+        ),
+    ],
+)
+def test_waits_that_a_rate_limit_names_otherwise(headers: dict[str, str], message: str, wait_s: float | None) -> None:
+    """In the message, or as the reset of a limit of which nothing is left."""
+    assert rate_limit_wait_s(headers, message) == wait_s

@@ -81,7 +81,7 @@ class CallOptions:
     request be replayed. ``on_waiting`` is called with seconds and a reason before each retry. ``tools`` are
     functions that the model may call, ``None`` for those of the manager; ``toolbox`` is made of them for the
     conversation. ``schema`` is what the answer must be, and ``answer_type`` is made of it. ``on_tool`` is called at
-    the beginning and at the end of each call.
+    the beginning and at the end of each call. ``row_index`` is the index label of the row of a DataFrame that asks.
     """
 
     conversation_id: str | None = None
@@ -105,6 +105,7 @@ class CallOptions:
     schema: object = None
     answer_type: AnswerType | None = None
     on_tool: Callable[[ToolRun], None] | None = None
+    row_index: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ``InvalidArgumentError`` for a model that is not a name; the request checks the rest."""

@@ -100,7 +100,8 @@ class PendingTurn:
         self.response: Response | None = None
         self._services = services
         self._state = state = snapshot.state
-        check_can_continue(state)
+        if options.row_index is None:
+            check_can_continue(state)
         self._turn_id = new_turn_id()  # assigned once, which makes storing idempotent
         self._call: OpenCall | None = None
         self._ending = threading.RLock()
@@ -407,6 +408,7 @@ class PendingTurn:
             counted_input_tokens=self._window.counted_tokens,
             context_hash=self._context_hash,
             replay_key=self.replay_key,
+            row_index=self.options.row_index,
             **self._cell_fields(),  # type: ignore[arg-type]  # the cell's fields of a Turn
         )
 

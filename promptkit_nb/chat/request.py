@@ -155,7 +155,12 @@ class ReceivedAnswer:
 
 
 def check_can_continue(state: ConversationState) -> None:
-    """Raise ``InvalidArgumentError`` for a conversation that was imported from another tool: a fork can continue it."""
+    """Raise ``InvalidArgumentError`` for rows of a DataFrame, and for an imported conversation, which can be forked."""
+    if state.settings.kind == "rows":
+        raise InvalidArgumentError(
+            f"The conversation {state.conversation_id!r} has the answers for rows of a DataFrame, which do not follow "
+            "each other: chat in another conversation, and ask more rows with df.promptkit.ask(…)."
+        )
     if state.settings.kind == "imported":
         raise InvalidArgumentError(
             f"The conversation {state.conversation_id!r} was imported from {state.settings.source} and cannot be "

@@ -238,6 +238,9 @@ class StoredConversation:
         ``since`` is the state in which the question was asked. Raises ``ConversationNotFoundError`` if the conversation
         was deleted after that.
         """
+        if since.settings.kind == "rows":  # independent of other turns, which are not read
+            self.store.append(self.id, turn, create=False, charge=charge)
+            return 0
         snapshot = self.refresh()
         self._check_not_recreated(since, snapshot)
         other = snapshot.turn_made_since(cell, since)
@@ -387,13 +390,16 @@ def stale_turns(state: ConversationState, context_hashes: Sequence[str] | None =
     """Return the ids of the current turns whose context differs from the one they were answered in.
 
     Computed, never stored, so that turns are no longer stale once their context is restored. A turn that no model was
-    asked for, such as one written by hand, has no context and is never stale. ``context_hashes`` are those of
+    asked for, such as one written by hand, has no context and is never stale; nor are the answers for rows of a
+    DataFrame, which have no earlier turns in their context. ``context_hashes`` are those of
     ``context_hashes_of``, if they are known already.
 
     >>> from promptkit_nb.state import ConversationState
     >>> stale_turns(ConversationState("chat"))
     frozenset()
     """
+    if state.settings.kind == "rows":
+        return frozenset()
     prompts: dict[str | None, str | errors.PackError | None] = {}
     stale: list[str] = []
     hashes = context_hashes or context_hashes_of(state.turns, state.context_hash)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.notebook.conversation_magics import ConversationMagics
 from promptkit_nb.notebook.magic_lines import AssignedChat, ChatLine, chat_cell
 from promptkit_nb.notebook.magics import ChatMagics
+from promptkit_nb.notebook.pandas_import import register_with_pandas
 from promptkit_nb.notebook.session import ChatSession
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     session: ChatSession = shell.meta.setdefault(_META_KEY, ChatSession(shell))
     session.watch()
+    register_with_pandas()
     for magics in _MAGICS:
         shell.register_magics(magics(session))
     shell.input_transformer_manager.cleanup_transforms.insert(0, chat_cell)

@@ -1,7 +1,8 @@
 """A provider without key, network or model, for a first try and for tutorials. Its answers say that it is a demo.
 
 It answers from what the user said in the conversation, which shows memory, storage and forks at work. A tool is called
-if the message says how: "What is add(a=2, b=3)?" The same request always gets the same answer.
+if the message says how: "What is add(a=2, b=3)?" A typed answer fits its schema. The same request always gets the same
+answer.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ _SAMPLE_REQUEST = re.compile(r"\bcode\b|\btable\b|\bmarkdown\b", re.IGNORECASE)
 
 
 class DemoProvider:
-    """Gives deterministic answers, without key, network or cost; each begins with ``[demo]``.
+    """Gives deterministic answers, without key, network or cost; each begins with ``[demo]``, except typed answers.
 
     >>> from promptkit_nb import DemoProvider, Message
     >>> from promptkit_nb.providers.base import ChatRequest, TextDelta
@@ -89,7 +90,7 @@ class DemoProvider:
         if calls:
             yield Completion(model=self.model, finish_reason="tool_calls", usage=_usage(request, ""), tool_calls=calls)
             return
-        text = _labeled(_told(request.messages) or _answer(request.messages), request.messages)
+        text = _text_of(request)
         for piece in re.findall(r"\s*\S+", text):
             yield TextDelta(piece)
         yield Completion(model=self.model, finish_reason="stop", usage=_usage(request, text))
@@ -97,6 +98,18 @@ class DemoProvider:
     def price(self, model: str, usage: Usage, at: datetime) -> CallCost:  # noqa: ARG002 - the demo is free
         """Return a cost of 0 for any usage."""
         return CallCost(Decimal(0), "list")
+
+
+def _text_of(request: ChatRequest) -> str:
+    """Return the answer; a typed one is JSON that fits the schema."""
+    told = _told(request.messages)
+    if request.answer_schema is None:
+        return _labeled(told or _answer(request.messages), request.messages)
+    from promptkit_nb.providers.demo_values import demo_value  # noqa: PLC0415 - imported when used
+
+    said = next((_plain(message.content) for message in reversed(request.messages) if message.role == "user"), "")
+    value = demo_value(request.answer_schema["schema"], told or said, _facts(request.messages))
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _usage(request: ChatRequest, text: str) -> Usage:

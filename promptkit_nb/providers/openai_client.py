@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -97,6 +98,35 @@ def _seconds_until(date: str, now: datetime) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=now.tzinfo)
     return max(0.0, (moment - now).total_seconds())
+
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+\b")
+_SAID = re.compile(rf"(?:try again|retry)[\w ]{{0,20}} (?:in|after) ({_DURATION.pattern})", re.IGNORECASE)
+_LIMITED = ("requests", "tokens")
+
+
+def rate_limit_wait_s(headers: Mapping[str, str], message: str) -> float | None:
+    """Return the wait in seconds that an answer with HTTP 429 names in other ways than ``retry-after``, if any.
+
+    The message may say it, as OpenAI's does; else it is the longest reset of a limit of which nothing is left.
+
+    >>> rate_limit_wait_s({}, "Rate limit reached. Please try again in 1m0.5s.")
+    60.5
+    >>> rate_limit_wait_s({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "172ms"}, "Slow down")
+    0.172
+    """
+    if said := _SAID.search(message):
+        return _duration_s(said[1])
+    used_up = (name for name in _LIMITED if headers.get(f"x-ratelimit-remaining-{name}") == "0")
+    resets = [headers.get(f"x-ratelimit-reset-{name}", "") for name in used_up]
+    return max((_duration_s(reset) for reset in resets if _DURATION.fullmatch(reset)), default=None)
+
+
+def _duration_s(text: str) -> float:
+    """Return the seconds of a duration as Go writes it, such as ``6m0s``."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[dhms])", text.lower())
+    return round(sum(float(number) * _UNITS_S[unit] for number, unit in parts), 6)
 
 
 _FORK_WAIT_S = 10.0
@@ -250,6 +280,8 @@ class Connection:
     def _rejected(self, error: openai.APIStatusError, request: ChatRequest) -> FailedAttempt:
         response = self.errors.read(error.response.text, error.status_code)
         wait_s = retry_after_s(error.response.headers)
+        if wait_s is None and response.status == 429:  # noqa: PLR2004 (Too Many Requests)
+            wait_s = rate_limit_wait_s(error.response.headers, response.message)
         return FailedAttempt(
             self.errors.chained(self.errors.from_response(response, request, retry_after_s=wait_s), error),
             reason=f"{self.errors.host} answered with HTTP {response.status}",

@@ -235,6 +235,7 @@ class ErrorMapper:
         error = kind(f"{said} {remedy}{self._hint(response)}", partial=partial)
         if isinstance(error, errors.RateLimitError):
             error.retry_after_s = retry_after_s
+            error.is_quota_exhausted = response.is_quota_exhausted
         return error
 
     def unreadable(self, received: str, *, partial: str = "") -> errors.ProviderError:

@@ -6,13 +6,14 @@ what it read compares the records, and reads only what is new.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
+from promptkit_nb.codec import decode_turn
 from promptkit_nb.errors import StoreError
 from promptkit_nb.stores.layout import Frame, Record, frame_of, record_of
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.errors import StoreCorruptedError
     from promptkit_nb.state import ConversationState
     from promptkit_nb.stores.row_store import RowStore
+    from promptkit_nb.turns import Turn
 
 
 class ReadPosition(NamedTuple):
@@ -81,6 +83,16 @@ class RowReader:
         find = self._store._find_state  # noqa: SLF001 - of the same package
         return self._backend.run(partial(find, conversation_id), write=False)
 
+    def turns_of(self, conversation_id: str, user_id: str | None, *, at_once: int) -> Iterator[Turn]:
+        """Yield the turns that were appended to a user's conversation, oldest first, reading so many at once."""
+        place = 0
+        while True:
+            lines = self._backend.run(partial(self._lines, conversation_id, user_id, place, at_once), write=False)
+            yield from (decode_turn(line, conversation_id) for line in lines if line is not None)
+            if len(lines) < at_once:
+                return
+            place += at_once
+
     @property
     def where(self) -> str:
         """Where the store is, for messages."""
@@ -92,6 +104,13 @@ class RowReader:
 
     def _records(self, prefix: str, user_id: str | None) -> list[tuple[str, bytes]]:
         return list(self._backend.records(prefix, user_id))
+
+    def _lines(self, conversation_id: str, user_id: str | None, place: int, most: int) -> list[bytes | None]:
+        stored = self._backend.record(conversation_id)
+        record = None if stored is None else record_of(stored, conversation_id)
+        if record is None or user_id not in (None, record.user_id):
+            return []
+        return self._backend.turns_at(record.cid, range(place, min(place + most, record.next_place)))
 
     def _read(
         self, conversation_ids: Iterable[str], positions: Mapping[str, ReadPosition], user_id: str | None

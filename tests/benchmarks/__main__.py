@@ -25,6 +25,7 @@ import notebooks
 import packs
 import panel_in_browser
 import redis_store
+import rows
 import turn
 from ratio import Ratio, table_of
 
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Ratio]]] = {
     "redis": redis_store.measure,
     "packs": packs.measure,
     "imports": imports.measure,
+    "rows": rows.measure,
     "panel": chat_panel.measure,
     "browser": panel_in_browser.measure,
 }

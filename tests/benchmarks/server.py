@@ -15,9 +15,10 @@ _PROGRAM = Path(__file__).parent.parent / "chat_server.py"
 
 
 @contextmanager
-def chat_server_url() -> Iterator[str]:
-    """Start the server, and stop it at the end of the block."""
-    with subprocess.Popen([sys.executable, _PROGRAM, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+def chat_server_url(latency_s: float = 0.0) -> Iterator[str]:
+    """Start the server, which takes so long for each answer, and stop it at the end of the block."""
+    command = [sys.executable, str(_PROGRAM), "--port", "0", "--latency-s", str(latency_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             yield server.stdout.readline().split()[-1]

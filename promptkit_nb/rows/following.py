@@ -1,0 +1,85 @@
+"""Follows the workers of a run, in the thread that called it, until they have ended."""
+
+from __future__ import annotations
+
+from queue import Empty
+from typing import TYPE_CHECKING
+
+from promptkit_nb.rows.progress import show
+from promptkit_nb.rows.workers import Answered, Ended, Failed, Paused, Stopped
+from promptkit_nb.text.plain_text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promptkit_nb.rows.plan import RowAnswers
+    from promptkit_nb.rows.progress import Progress
+    from promptkit_nb.rows.workers import WorkerEvent, Workers
+
+_LOOK_EVERY_S = 0.25
+
+
+class Following:
+    """Takes what the workers answer, and shows the progress.
+
+    Ctrl-C lets the answers under way arrive, because they are paid for; a second one stores what has arrived of them.
+    """
+
+    def __init__(self, workers: Workers, answers: RowAnswers, progress: Progress) -> None:
+        """Follow these workers."""
+        self.unpriced = 0
+        self.stopped_by: BaseException | None = None
+        self._workers = workers
+        self._answers = answers
+        self._progress = progress
+        self._running = workers.count
+        self._take: dict[type[WorkerEvent], Callable[..., None]] = {
+            Answered: self._answered,
+            Failed: self._failed,
+            Paused: self._paused,
+            Stopped: self._stopped,
+            Ended: self._ended,
+        }
+
+    def to_the_end(self) -> None:
+        """Return once all workers have ended; ``stopped_by`` is the error that stopped them, if any."""
+        try:
+            self._follow()
+        except KeyboardInterrupt:
+            self._workers.gate.stop()
+            show(f"stopping once {counted(self._running, 'answer')} under way arrived; interrupt again to leave them")
+            try:
+                self._follow()
+            except KeyboardInterrupt:
+                self._workers.abandon()
+            raise
+        except BaseException:
+            self._workers.gate.stop()
+            raise
+
+    def _follow(self) -> None:
+        while self._running:
+            try:
+                event = self._workers.events.get(timeout=_LOOK_EVERY_S)
+            except Empty:
+                pass
+            else:
+                self._take[type(event)](event)
+
+    def _answered(self, event: Answered) -> None:
+        self._answers.take(event.number, event.response)
+        self.unpriced += event.response.cost is None
+        self._progress.answered(event.response.cost)
+
+    def _failed(self, event: Failed) -> None:
+        self._answers.fail(event.number, event.error)
+        self._progress.failed()
+
+    def _paused(self, event: Paused) -> None:
+        self._progress.say(event.text)
+
+    def _stopped(self, event: Stopped) -> None:
+        self.stopped_by = self.stopped_by or event.error
+
+    def _ended(self, event: Ended) -> None:  # noqa: ARG002 - as the others
+        self._running -= 1
