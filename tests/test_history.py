@@ -76,7 +76,8 @@ def test_heads_are_a_table_in_text_and_html() -> None:
         "a<script>alert(1)</script>[0m  alice  1      85      $0.00  2026-11-22 19:45",
     ]
     html = table._repr_html_()
-    assert "<td>a&lt;script&gt;alert(1)&lt;/script&gt;[0m</td><td>alice</td><td>1</td>" in html
+    name = "a&lt;script&gt;alert(1)&lt;/script&gt;[0m"
+    assert f'<td title="{name}">{name}</td><td>1</td>' in html
     assert "<script" not in html
 
 

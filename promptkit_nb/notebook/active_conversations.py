@@ -43,6 +43,10 @@ class ActiveConversations:
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
         """Switch to this conversation, which is created if needed; return a line that says which it was."""
+        if not self._exists(conversation_id, user_id):
+            from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - for names that are no ids
+
+            conversation_id = id_of(self._settings.store, user_id, conversation_id) or conversation_id
         near = self._near(conversation_id, user_id)
         opened, line = self._open(conversation_id, CallOptions(user_id=user_id))
         self.switch_to(opened, user_id)

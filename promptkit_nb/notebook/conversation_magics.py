@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -75,7 +76,7 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_use(self, line: str) -> None:
-        """Switch to a conversation, or create it: %chat_use ID."""
+        """Switch to a conversation, or create it: %chat_use ID. The title of an existing one will do, too."""
         conversation_id = self._required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
         _print_status(self._session.conversations.use(conversation_id, user_id=self._user_id))
 
@@ -179,6 +180,20 @@ class ConversationMagics(Magics):
         if not here:
             _check_no_arguments("chat_panel", line)
         return self._session.panel(docked=not here)
+
+    @magic_arguments()
+    @argument("--unknown", metavar="NAME", help=SUPPRESS)
+    @chat_line_magic
+    def chat_help(self, line: str) -> None:
+        """Show what to type, on one screen: %chat_help."""
+        from promptkit_nb.notebook.cheat_sheet import CHEAT_SHEET, unknown_magic  # noqa: PLC0415 - imported when used
+
+        unknown = parse_options(self.chat_help, line).unknown
+        if unknown is not None:
+            magics = self._session.shell.magics_manager.magics
+            known = {name for kind in magics.values() for name in kind if name.startswith("chat")}
+            raise InvalidArgumentError(unknown_magic(unknown, known))
+        print(CHEAT_SHEET)  # noqa: T201 - output of a magic
 
     @chat_line_magic
     def chat_fork(self, line: str) -> None:

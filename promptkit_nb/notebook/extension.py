@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import terminal_text
+from promptkit_nb.frontend import is_batch
+from promptkit_nb.notebook.cheat_sheet import greeting
 from promptkit_nb.notebook.conversation_magics import ConversationMagics
-from promptkit_nb.notebook.magic_lines import AssignedChat, ChatLine, chat_cell
+from promptkit_nb.notebook.magic_lines import AssignedChat, ChatLine, MistypedChat, chat_cell
 from promptkit_nb.notebook.magics import ChatMagics
 from promptkit_nb.notebook.pandas_import import register_with_pandas
 from promptkit_nb.notebook.session import ChatSession
@@ -14,20 +17,24 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _MAGICS = (ChatMagics, ConversationMagics)
+_TRANSFORMERS = [ChatLine, AssignedChat, MistypedChat]
 _META_KEY = "promptkit_nb"  # of the session in shell.meta, where IPython lets extensions keep data
 
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics, replacing those of an earlier load; options and conversation stay."""
     unload(shell)
+    is_first = _META_KEY not in shell.meta
     session: ChatSession = shell.meta.setdefault(_META_KEY, ChatSession(shell))
     session.watch()
     register_with_pandas()
     for magics in _MAGICS:
         shell.register_magics(magics(session))
     shell.input_transformer_manager.cleanup_transforms.insert(0, chat_cell)
-    shell.input_transformer_manager.token_transformers += [ChatLine, AssignedChat]
+    shell.input_transformer_manager.token_transformers += _TRANSFORMERS
     shell.configurables.append(session.options)  # type: ignore[arg-type]  # IPython declares a list of shells
+    if is_first and not is_batch():
+        print(terminal_text(greeting(session.options)))  # noqa: T201 - a notebook's status line
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -38,7 +45,7 @@ def unload(shell: InteractiveShell) -> None:
     session = registered.session
     session.stop()
     shell.input_transformer_manager.cleanup_transforms.remove(chat_cell)
-    for transformer in (ChatLine, AssignedChat):
+    for transformer in _TRANSFORMERS:
         shell.input_transformer_manager.token_transformers.remove(transformer)
     if session.options in shell.configurables:
         shell.configurables.remove(session.options)

@@ -13,7 +13,7 @@ from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd, MagicAssign
 from IPython.core.magic import line_magic, no_var_expand
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.frontend import IN_CELLS
+from promptkit_nb.frontend import IN_CELLS, running_shell
 from promptkit_nb.notebook.display import StoppedByUser
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
@@ -36,6 +36,7 @@ _WORD = re.compile(
 )
 _VALUE = re.compile(rf"\s+({_VALUE_PATTERN})")
 _OTHER_EXPANSION = re.compile(r"\{(?P<braced>[A-Za-z_][^{}]*)\}|\$\{?(?P<dollar>[A-Za-z_]\w*)")
+_ANY_CHAT_CELL = re.compile(r"%%(chat\w*)")
 _CHAT_CELL = re.compile(r"%%(?P<name>chat|chat_edit)(?: (?P<options>.*))?\s*")
 
 
@@ -50,6 +51,9 @@ def chat_cell(lines: list[str]) -> list[str]:
     first = next((at for at, line in enumerate(lines) if line.strip()), 0)
     match = _CHAT_CELL.fullmatch(lines[first]) if lines else None
     if match is None:
+        mistyped = _ANY_CHAT_CELL.match(lines[first]) if lines else None
+        if mistyped is not None and is_mistyped_magic(mistyped[1]):
+            return [f"%chat_help --unknown {mistyped[1]}\n"]
         return lines
     options, body = (match["options"] or "").strip(), "".join(lines[first + 1 :]) or "\n"  # IPython refuses ""
     return [f"get_ipython().run_cell_magic({match['name']!r}, {options!r}, {body!r})\n"]
@@ -98,6 +102,37 @@ class AssignedChat(MagicAssign):
         asking = lines[line][column:].replace("%chat", f"%chat {RETURNED}", 1)
         changed = [*lines[:line], lines[line][:column] + asking, *lines[line + 1 :]]
         return cast("list[str]", super().transform(changed))  # IPython's has no types
+
+
+class MistypedChat(EscapedCommand):
+    """Makes a line such as ``%chat_hist`` an error that names the near magic."""
+
+    priority = EscapedCommand.priority - 1
+
+    @classmethod
+    def find(cls, tokens_by_line: list[list[tokenize.TokenInfo]]) -> Self | None:
+        """Return the first line with a magic whose name begins with ``chat`` and is unknown, or ``None``."""
+        for line in tokens_by_line:
+            tokens = [token for token in line if token.type not in {tokenize.INDENT, tokenize.DEDENT}][:2]
+            names = [token.string for token in tokens]
+            if names[:1] == ["%"] and tokens[0].end == tokens[1].start and is_mistyped_magic(names[1]):
+                return cls(tokens[0].start)
+        return None
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """Replace the line by one that raises the error."""
+        at, line = self.start_line, lines[self.start_line]
+        name = line[self.start_col + 1 :].split()[0]
+        return [*lines[:at], f"{line[: self.start_col]}%chat_help --unknown {name}\n", *lines[at + 1 :]]
+
+
+def is_mistyped_magic(name: str) -> bool:
+    """Return whether a name begins like those of the chat magics, but no magic has it."""
+    shell = running_shell()
+    if shell is None or not name.startswith("chat") or not name.isidentifier():
+        return False
+    magics = shell.magics_manager.magics
+    return name not in magics["line"] and name not in magics["cell"]
 
 
 def _is_text_magic(tokens: list[tokenize.TokenInfo]) -> bool:

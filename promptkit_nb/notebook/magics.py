@@ -253,15 +253,16 @@ class ChatMagics(Magics):
         With limits:           %chat_setup --context-tokens 4000 --budget 5/day
         Without any request:   %chat_setup --recording chat.json --replay strict
 
-        "" resets an option. Keys are not options, because the notebook would save them: set OPENAI_API_KEY, or the
-        variable of another provider, such as GROQ_API_KEY, before the kernel starts.
+        "" resets an option, and another --provider resets model, base URL, and headers. Keys are not options, because
+        the notebook would save them: set OPENAI_API_KEY, or the variable of another provider, such as GROQ_API_KEY,
+        before the kernel starts.
         """
         args = parse_options(self.chat_setup, line)
         given = {name: value for name in SETUP_OPTIONS if (value := getattr(args, name)) is not None}
         if args.header is not None:
             given["header"] = "\n".join(args.header)
         if args.provider is not None and not self._is_same_server(args.provider):
-            given.setdefault("base_url", "")  # drop that of the previous provider
+            given = {"base_url": "", "model": "", "header": ""} | given  # drop those of the previous provider
         if args.price:
             given["price"] = self._with_price(args.price, args.model)
         before = {name: getattr(self.session.options, name) for name in given}

@@ -284,7 +284,10 @@ class ChatSession:
 
     def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
         """Return the user's newest conversations with ids that begin with the prefix, optionally with imported ones."""
-        return self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
+        from promptkit_nb.notebook.titles import questions_as_titles  # noqa: PLC0415 - as above
+
+        listed = self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
+        return listed.titled(questions_as_titles(self.settings.store, listed))
 
     def found(self, text: str) -> FoundMessages:
         """Return the messages of the user's conversations that contain all words of the text, newest first."""

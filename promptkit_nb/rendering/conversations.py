@@ -17,7 +17,7 @@ from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
-from promptkit_nb.text.tables import ListTable
+from promptkit_nb.text.tables import ListTable, html_table
 from promptkit_nb.turns import INTERRUPTED, Message, Turn
 
 if TYPE_CHECKING:
@@ -61,15 +61,42 @@ MAX_SHOWN_HEADS = 50
 class HeadTable(ListTable[Head]):
     """Heads of conversations, shown as a table of the first 50. In a batch run it has no times and no generated ids.
 
-    ``count`` is the number of all conversations, if the list has only some of them.
+    ``count`` is the number of all conversations, if the list has only some of them. A page shows titles, with the ids
+    in tooltips; ``titles`` are those of conversations whose heads have none, by id.
     """
 
     _EMPTY = "no conversations"
 
-    def __init__(self, heads: Iterable[Head] = (), *, count: int | None = None) -> None:
+    def __init__(
+        self, heads: Iterable[Head] = (), *, count: int | None = None, titles: Mapping[str, str] | None = None
+    ) -> None:
         """Show these heads."""
         super().__init__(heads)
         self._count = count
+        self._titles = titles or {}
+
+    def titled(self, titles: Mapping[str, str]) -> HeadTable:
+        """Return the table with titles for conversations whose heads have none."""
+        return HeadTable(self, count=self._count, titles=titles)
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return super()._repr_html_()
+        shown = self[:MAX_SHOWN_HEADS]
+        has_users = len({head.user_id for head in shown}) > 1
+        users, times = ["user"] if has_users else [], [] if is_batch() else ["last used (UTC)"]
+        rows = [self._html_cells(head, with_user=has_users) for head in shown]
+        ids = [one_line(shown_id(head.conversation_id)) for head in shown]
+        table = html_table(["conversation", *users, "turns", "cost", *times], rows, ids)
+        return "".join([table, *map(note_html, self._notes())])
+
+    def _html_cells(self, head: Head, *, with_user: bool) -> list[str]:
+        own = shown_id(head.conversation_id)
+        title = given_title(head.metadata) or self._titles.get(head.conversation_id) or title_of(own, {})
+        users = [one_line(head.user_id)] if with_user else []
+        cost = total_text(head.total_cost, head.unpriced_turns)
+        times = [] if is_batch() else [f"{head.updated_at:%Y-%m-%d %H:%M}"]
+        return [title, *users, str(head.turn_count), cost, *times]
 
     def _heading(self) -> list[str]:
         titles, times = ["title"] if self._have_titles else [], [] if is_batch() else ["updated (UTC)"]

@@ -24,14 +24,18 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def html_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML; the texts are escaped.
+def html_table(heading: Sequence[str], rows: Sequence[Sequence[str]], tooltips: Sequence[str] = ()) -> str:
+    """Return a table as HTML; the texts are escaped. ``tooltips`` are those of the first cell of each row.
 
     >>> html_table(["model"], [["<b>"]]).partition("<tbody>")[2]
     '<tr><td>&lt;b&gt;</td></tr></tbody></table>'
     """
     names = "".join(f"<th>{escape(name)}</th>" for name in heading)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    titles = [f' title="{escape(each)}"' if each else "" for each in tooltips] or [""] * len(rows)
+    body = "".join(
+        f"<tr><td{title}>{'</td><td>'.join(map(escape, row))}</td></tr>"
+        for row, title in zip(rows, titles, strict=True)
+    )
     return f"<table {MATH_OFF}><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
 
 
