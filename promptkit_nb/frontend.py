@@ -72,6 +72,11 @@ def can_use_widgets() -> bool:
     return can_update() or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
 
 
+def kernel_loop() -> Any:  # a tornado IOLoop, which only ipykernel imports
+    """Return the event loop of the kernel's main thread, which runs callbacks between cells, or None without one."""
+    return getattr(getattr(running_shell(), "kernel", None), "io_loop", None)
+
+
 def parent_message() -> dict[str, Any]:
     """Return the Jupyter message that the kernel is processing, or ``{}`` outside a kernel."""
     kernel = getattr(running_shell(), "kernel", None)

@@ -28,18 +28,24 @@ from promptkit_nb import (
 from promptkit_nb.panel.transcript import STATIC_TURNS, static_html, static_text, turn_fields
 from promptkit_nb.panel.view import CHUNK_TURNS
 from promptkit_nb.rendering.markdown import answer_style, to_html
+from promptkit_nb.rendering.tool_lines import lines_of, tool_lines_html
 from promptkit_nb.turns import ToolCall
 from storing import said, texts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FOLDS = (
+OWN_MARKUP = (
+    "<div",
+    "</div",
     '<details class="promptkit-thinking"',
+    '<details class="promptkit-tool"',
     "<summary class=",
     "</summary",
     "</details",
-)  # around what a model thought
+    '<pre style="',
+    "</pre",
+)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -61,6 +67,12 @@ def gated(*pieces: str, budget: Budget | None = None) -> tuple[GatedProvider, Co
     """Return a provider that waits for the test, and a conversation that uses it."""
     provider = GatedProvider(*pieces)
     return provider, ConversationManager(provider, budget=budget).new_conversation(conversation_id="gated")
+
+
+def foreign_markup(html: str, attack: str) -> list[str]:
+    """Return the tags that are neither the panel's own nor in the sanitizer's output for this attack."""
+    rest = html.replace(answer_style(), "").replace(to_html(attack), "")
+    return [f"<{piece}" for piece in rest.split("<")[1:] if not f"<{piece}".startswith(OWN_MARKUP)]
 
 
 def fill(conversation: Conversation, turns: int) -> None:
@@ -145,18 +157,30 @@ class TestSending:
         assert question == {"label": "user", "text": "**not** bold\nsecond line", "html": "", "fold": ""}
         assert answer == {"label": "assistant", "text": "**bold**", "html": to_html("**bold**"), "fold": ""}
 
-    def test_tool_calls_and_results_are_folded(self) -> None:
-        """A page shows only their labels at first, also if a result names its tool."""
-        called = Message("assistant", "", tool_calls=(ToolCall("1", "weather", "{}"),))
-        results = Message("tool", "sunny", tool_call_id="1"), Message("tool", "sunny", name="weather", tool_call_id="1")
-        messages = (Message("user", "Hi"), called, *results, Message("assistant", "Sunny."))
+    def test_a_tool_call_is_a_line(self) -> None:
+        """With its result and the model's text; the object is shown if this kernel ran the tool."""
+        called = Message("assistant", "Let me look.", tool_calls=(ToolCall("1", "weather", "{}"),))
+        result = Message("tool", "sunny", name="weather", tool_call_id="1")
+        turn = Turn(messages=(Message("user", "Hi"), called, result, Message("assistant", "Sunny.")))
+        fields = cast("Any", turn_fields(turn, 0, is_stale=False))
+        _, line, _ = fields["entries"]
+        assert (line["label"], line["fold"]) == ("assistant, calling tools", "")
+        assert line["text"] == "Let me look.\n▸ weather() → sunny"
+        assert line["html"] == tool_lines_html(lines_of(turn))
+        fields = cast("Any", turn_fields(turn, 0, is_stale=False, calls={"1": "<b>sunny</b>"}))
+        assert fields["entries"][1]["html"] == "<b>sunny</b>"
+
+    def test_tool_calls_without_results_are_folded(self) -> None:
+        """So are results without their call, and all but the last result of a call."""
+        calls = (ToolCall("1", "weather", "{}"), ToolCall("2", "time", "{}"))
+        results = Message("tool", "sunny", tool_call_id="1"), Message("tool", "wet", name="weather", tool_call_id="1")
+        messages = (Message("user", "Hi"), Message("assistant", "", tool_calls=calls), *results)
         fields = cast("Any", turn_fields(Turn(messages=messages), 0, is_stale=False))
         assert [(entry["label"], entry["fold"]) for entry in fields["entries"]] == [
             ("user", ""),
+            ("assistant, calling tools", ""),
             ("assistant, calling a tool", "closed"),
             ("tool", "closed"),
-            ("tool · weather", "closed"),
-            ("assistant", ""),
         ]
 
     def test_second_message_during_an_answer_is_returned(self) -> None:
@@ -696,9 +720,10 @@ class TestUntrustedText:
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     def test_only_sanitized_html_is_html(self, attack: str) -> None:
-        """Each ``html`` field is empty or the sanitizer's output."""
+        """Each ``html`` field is empty, the sanitizer's output, or a tool call, whose parts are escaped."""
         for shown in turn_fields(hostile(attack), 0, is_stale=False)["entries"]:  # type: ignore[attr-defined]  # a list
-            assert shown["html"] in {"", to_html(attack)}
+            assert foreign_markup(shown["html"], attack) == []
+            assert shown["label"].startswith("assistant, calling") or shown["html"] in {"", to_html(attack)}
 
     @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
     def test_static_transcript_has_no_markup_of_theirs(self, attack: str, conv: Conversation) -> None:
@@ -706,9 +731,7 @@ class TestUntrustedText:
         state = replace(
             conv.snapshot().state, conversation_id=attack, metadata={"title": attack}, turns=(hostile(attack),)
         )
-        rest = static_html(state).replace(answer_style(), "").replace(to_html(attack), "")
-        allowed = ("<div", "</div", *_FOLDS)
-        assert all(part.startswith(allowed) for part in (f"<{piece}" for piece in rest.split("<")[1:]))
+        assert foreign_markup(static_html(state), attack) == []
 
     def test_updates_are_json(self, conv: Conversation) -> None:
         """Lone surrogates and control characters do not break a panel."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptkit_nb.tools.answer_types import AnswerType  # noqa: TC004 - as below
     from promptkit_nb.tools.calls import ToolRun  # noqa: TC004 - pydantic, imported when tools are used
     from promptkit_nb.tools.tool import Tool  # noqa: TC004 - as above
+    from promptkit_nb.tools.tool_host import ToolHost  # noqa: TC004 - as above
     from promptkit_nb.tools.toolbox import Toolbox  # noqa: TC004 - as above
     from promptkit_nb.turns import ContentPart, Turn  # noqa: TC004 - %load_ext takes no time for it
 
@@ -81,7 +82,8 @@ class CallOptions:
     request be replayed. ``on_waiting`` is called with seconds and a reason before each retry. ``tools`` are
     functions that the model may call, ``None`` for those of the manager; ``toolbox`` is made of them for the
     conversation. ``schema`` is what the answer must be, and ``answer_type`` is made of it. ``on_tool`` is called at
-    the beginning and at the end of each call. ``row_index`` is the index label of the row of a DataFrame that asks.
+    the beginning and at the end of each call, and ``tool_host`` runs the calls, by default the thread that asks.
+    ``row_index`` is the index label of the row of a DataFrame that asks.
     """
 
     conversation_id: str | None = None
@@ -105,6 +107,7 @@ class CallOptions:
     schema: object = None
     answer_type: AnswerType | None = None
     on_tool: Callable[[ToolRun], None] | None = None
+    tool_host: ToolHost | None = None
     row_index: str | None = None
 
     def __post_init__(self) -> None:

@@ -64,7 +64,7 @@ class ToolTurn(PendingTurn):
         self._value: object = None
         self._correction: tuple[Message, ...] = ()
         self._rounds: list[Round] = []
-        self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool)
+        self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool, options.tool_host)
         self._is_asking = True  # false while tools run: no uncharged request may be billed then
         self._warnings = (*self._warnings, *toolbox.warnings)
 

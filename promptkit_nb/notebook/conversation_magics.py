@@ -169,17 +169,19 @@ class ConversationMagics(Magics):
         """
         return self._session.models(self._id(line))
 
+    @magic_arguments()
+    @argument("--here", action="store_true", help="Show the panel in the cell's output.")
+    @argument("--tools", metavar="NAMES", default="", help="Functions that the model may call, separated by commas.")
     @chat_line_magic
     def chat_panel(self, line: str) -> ChatPanel:
-        """Open a chat panel with the active conversation: %chat_panel, or %chat_panel --here in the cell's output.
+        """Open a chat panel with the active conversation: %chat_panel [--here] [--tools NAMES].
 
         In JupyterLab it opens as a tab beside the notebook, and "Bring it back" returns it to its cell. Other front
-        ends show it in the output.
+        ends, and --here, show it in the output. Functions named by --tools run in the notebook's main thread, as they
+        are defined when they are called.
         """
-        here = line.strip() == "--here"
-        if not here:
-            _check_no_arguments("chat_panel", line)
-        return self._session.panel(docked=not here)
+        options = parse_options(self.chat_panel, line)
+        return self._session.panel(docked=not options.here, tools=options.tools)
 
     @magic_arguments()
     @argument("--unknown", metavar="NAME", help=SUPPRESS)

@@ -188,22 +188,25 @@ class ChatSession:
             shown = replace(shown, by_model=tuple(zip(models, costs, strict=True)))
         return shown if conversation is stored else replace(shown, budgets=self.budget_lines())
 
-    def panel(self, *, docked: bool = True) -> ChatPanel:
-        """Return a panel of the notebook's conversation, which is started if needed; JupyterLab docks it."""
+    def panel(self, *, docked: bool = True, tools: str = "") -> ChatPanel:
+        """Return a panel of the notebook's conversation, which is started if needed; JupyterLab docks it.
+
+        ``tools`` are names of functions, separated by commas, that the model may call.
+        """
         from promptkit_nb.chat.options import CallOptions  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.display import AnswerDisplay  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.panel_values import NotebookValues  # noqa: PLC0415 - as above
         from promptkit_nb.notebook.saved_notebook import Mark  # noqa: PLC0415 - as above
         from promptkit_nb.panel.widget import ChatPanel  # noqa: PLC0415 - anywidget, imported when used
 
-        options = CallOptions()
+        options, values = CallOptions(), NotebookValues(self.shell.user_ns, tools)
         self.conversations.check_provider(options)
         conversation, opened = self.conversations.to_chat_in(options)
         AnswerDisplay().note(opened)
         panel = ChatPanel(
             conversation, model=self.options.model or None, thinking=self.settings.thinking, docked=docked
         )
-        panel.use_values(NotebookValues(self.shell.user_ns))
+        panel.use_values(values)
         if self.conversations.is_own(conversation):
             panel.output_metadata = Mark(conversation.id).metadata
         self._panels.add(panel)

@@ -10,11 +10,13 @@ import threading
 import time
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from promptkit_nb.chat.options import AT_THE_END, Target, check_model
+from promptkit_nb.chat.options import AT_THE_END, CallOptions, Target, check_model
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
+from promptkit_nb.frontend import kernel_loop
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
@@ -22,13 +24,15 @@ from promptkit_nb.providers.base import offered_models
 from promptkit_nb.text.plain_text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.chat.stream import ResponseStream
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.panel.panel_tools import PanelToolHost
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.rendering.responses import ThinkingMode
+    from promptkit_nb.tools.tool import Tool
     from promptkit_nb.turns import ContentPart
 
 POLL_INTERVAL_S = 0.5
@@ -51,7 +55,7 @@ class FilledText(Protocol):
 
 
 class PanelValues(Protocol):
-    """The values of ``{{ name }}`` in a message."""
+    """What a message takes from the notebook: the values of ``{{ name }}``, and functions as tools."""
 
     def fill(self, text: str) -> FilledText:
         """Return the message with its values; raise ``InvalidArgumentError`` for an unknown name."""
@@ -59,6 +63,10 @@ class PanelValues(Protocol):
 
     def names(self, text: str) -> list[dict[str, object]]:
         """Return ``{"name", "kind", "known"}`` for each expression."""
+        ...
+
+    def tools(self) -> Sequence[Callable[..., object] | Tool] | None:
+        """Return the functions that the model may call, ``None`` for those registered with the manager."""
         ...
 
 
@@ -72,6 +80,7 @@ class PanelController:
         self.conversation = conversation
         self._model = model
         self.values: PanelValues | None = None
+        self._context = copy_context()  # of the panel's cell, which shows what tools print
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they continue while another one is shown
         self._open_pages: set[str] = set()
         self._search_text = ""
@@ -85,6 +94,7 @@ class PanelController:
             "retry": self._retry,
             "edit": self._edit,
             "stop": self._stop,
+            "decide": self._decide,
             "older": self._fetch_older,
             "search": self._search,
             "use": self._use,
@@ -231,18 +241,14 @@ class PanelController:
     ) -> None:
         if self._answer is not None:
             raise InvalidArgumentError("An answer is still streaming: wait for it or stop it, then send this again.")
-        conversation = self.conversation
+        conversation, host = self.conversation, self._tool_host()
+        options = CallOptions(model=self._model, target=target, fresh=fresh, parts=parts, tools=())
+        if host is not None:
+            functions = None if self.values is None else self.values.tools()
+            options = replace(options, tools=functions, on_tool=host.show, tool_host=host)
 
         def stream(on_waiting: Callable[[float, str], None]) -> ResponseStream:
-            return conversation.stream(
-                question,
-                model=self._model,
-                target=target,
-                fresh=fresh,
-                parts=parts,
-                on_waiting=on_waiting,
-                tools=(),  # they would run on the panel's thread
-            )
+            return conversation.ask(question, replace(options, on_waiting=on_waiting))
 
         answer = AnswerThread(
             stream,
@@ -252,10 +258,27 @@ class PanelController:
             unsent=command["text"],
             replaces=replaces,
             page=command.get("page", ""),
+            tools=host,
         )
         self._answers[conversation.id] = answer
         self._view.show_question(answer)
         answer.start()
+
+    def _tool_host(self) -> PanelToolHost | None:
+        """Return what runs the tools of an answer, or None if no kernel has a main thread to run them in."""
+        loop = kernel_loop()
+        if loop is None:
+            return None
+        from promptkit_nb.panel.panel_tools import PanelToolHost  # noqa: PLC0415 - imported when a kernel runs
+
+        return PanelToolHost(loop, self._context)
+
+    def _decide(self, command: Command) -> None:
+        """Take the reader's decision about a tool call."""
+        answer = self._answer
+        if answer is not None and answer.tools is not None:
+            is_allowed = command["verdict"] == "allow"
+            answer.tools.decide(command["id"], is_allowed=is_allowed, reason=command.get("text", ""))
 
     def _stop(self, command: Command) -> None:  # noqa: ARG002 - stops any answer
         answer = self._answers.pop(self.conversation.id, None)
@@ -267,7 +290,10 @@ class PanelController:
             self._view.show_error(error, unsent=answer.unsent, page=answer.page)
             self._refresh(report_error=False)
             return
-        self._remember_typed(answer)
+        self._show_stopped(answer)
+
+    def _show_stopped(self, answer: AnswerThread) -> None:
+        self._view.remember(answer)
         self._refresh()
         if answer.is_stored:
             self._view.show_status("Stopped; the partial answer is kept.")
@@ -280,16 +306,14 @@ class PanelController:
         if self._answers.get(answer.conversation_id) is not answer:
             return
         del self._answers[answer.conversation_id]
-        self._remember_typed(answer)
+        if answer.is_interrupted:
+            self._show_stopped(answer)
+            return
+        self._view.remember(answer)
         if answer.error is not None:
             unsent = "" if answer.is_stored else answer.unsent
             self._view.show_error(answer.error, unsent=unsent, page=answer.page)
         self._refresh(report_error=answer.error is None)
-
-    def _remember_typed(self, answer: AnswerThread) -> None:
-        """Show what was typed in place of what was sent, as long as this kernel runs."""
-        if answer.turn is not None and answer.unsent and answer.unsent != answer.turn.user_text:
-            self._view.typed[answer.turn.id] = answer.unsent
 
     def _fetch_older(self, command: Command) -> None:
         self._view.send_older(int(command["before"]), command.get("page", ""))

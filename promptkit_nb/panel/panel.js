@@ -41,6 +41,7 @@ function render({ model, el }) {
     class: "promptkit-log", role: "log", "aria-label": "Conversation", "aria-live": "polite", tabindex: "0",
   }, list);
   const scrolling = makeScrolling(log, list, fetchOlder);
+  const question = make("div", { class: "promptkit-question", role: "group", "aria-label": "Tool approval", hidden: true });
   const errorBox = make("div", { class: "promptkit-error", role: "alert", hidden: true });
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
@@ -56,7 +57,7 @@ function render({ model, el }) {
   const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-tools" }, models, chips, sendButton));
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
-    head, bar, log, errorBox, status, form, footer);
+    head, bar, log, question, errorBox, status, form, footer);
   const docking = makeDocking({ model, el, root });
   head.append(docking.toggle);
   let insert; // inserts code as a cell, if the front end can
@@ -247,6 +248,7 @@ function render({ model, el }) {
 
   function drawStreaming() {
     const streaming = model.get("streaming");
+    drawQuestion(streaming?.asks ?? {});
     const answer = pending && !streaming ? { question: pending.text, html: "" } : streaming;
     streamed.hidden = !answer || (!answer.question && !answer.html);
     hideReplaced(answer);
@@ -268,11 +270,29 @@ function render({ model, el }) {
         make("div", { class: "promptkit-message promptkit-assistant", role: "group", "aria-label": "assistant" }, streamed.answer));
     }
     const body = sanitizedNode(answer.html);
-    const isUnfolded = streamed.answer.querySelector(".promptkit-thinking")?.open;
+    const unfolded = [...streamed.answer.querySelectorAll("details")];
+    body.querySelectorAll("details.promptkit-tool").forEach((each, at) =>
+      each.toggleAttribute("open", unfolded.filter((old) => old.matches(".promptkit-tool"))[at]?.open ?? false));
+    const isUnfolded = unfolded.find((old) => old.matches(".promptkit-thinking"))?.open;
     if (isUnfolded !== undefined) body.querySelector(".promptkit-thinking")?.toggleAttribute("open", isUnfolded);
     if (!answer.html) body.append(make("span", { class: "promptkit-dots", "aria-hidden": "true" }, "● ● ●"));
     streamed.answer.replaceChildren(body);
     scrolling.settle();
+  }
+
+  // Asks whether a tool may run. An answer to one question never decides the next one.
+  function drawQuestion({ id, name, arguments: values }) {
+    if (question.asked === id) return;
+    question.asked = id;
+    question.hidden = !id;
+    if (!id) return question.replaceChildren();
+    const reason = make("input", { "aria-label": "Reason for refusing", placeholder: "Reason for refusing (the model is told)", autocomplete: "off" });
+    const decide = (verdict) => { question.hidden = true; send("decide", { id, verdict, text: reason.value }); box.focus(); };
+    reason.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) decide("refuse"); });
+    question.replaceChildren(
+      make("div", {}, "May the model run ", make("code", {}, name), "?"),
+      make("pre", { tabindex: "0", role: "group", "aria-label": "Arguments" }, values),
+      make("div", { class: "promptkit-decide" }, button("Allow", () => decide("allow")), button("Refuse", () => decide("refuse")), reason));
   }
 
   function hideReplaced(answer) {

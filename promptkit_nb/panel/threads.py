@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promptkit_nb.chat.stream import ResponseStream
+    from promptkit_nb.panel.panel_tools import PanelToolHost
     from promptkit_nb.turns import Turn
 
 Job = tuple["Callable[[], None]", Context | None]
@@ -92,18 +93,21 @@ class AnswerThread:
         unsent: str,
         replaces: dict[str, object],
         page: str,
+        tools: PanelToolHost | None = None,
     ) -> None:
         """Prepare the call; nothing is sent yet.
 
         ``stream`` starts the call and is given the callback for waits; ``on_end`` is called on the thread. If nothing
-        is stored, ``unsent``, the text that was typed, goes back to ``page``.
+        is stored, ``unsent``, the text that was typed, goes back to ``page``. ``tools`` runs the tools, if any.
         """
         self.conversation_id = conversation_id
         self.question = question
         self.unsent = unsent
         self.replaces = replaces
         self.page = page
+        self.tools = tools
         self.error: Exception | None = None
+        self.is_interrupted = False
         self._start_stream = stream
         self._on_end = on_end
         self._stream: ResponseStream | None = None
@@ -133,12 +137,27 @@ class AnswerThread:
 
     @property
     def waiting(self) -> str:
-        """The status until the first text, with its duration; empty in the first second, and after the first text."""
+        """The status until the first text, with its duration; empty in the first second, and after the first text.
+
+        While tools run, it is theirs.
+        """
+        if self.tools is not None and (status := self.tools.status):
+            return status
         waited_s = time.monotonic() - self._since_s
         if self.text or (waited_s < 1 and self._retry is None):
             return ""
         words = waiting_words(waited_s, self.thinking_ms, self._retry)
         return words[:1].upper() + words[1:]
+
+    @property
+    def calls_html(self) -> str:
+        """The tool calls so far, a line each."""
+        return "" if self.tools is None else "".join([*self.tools.html.values()])
+
+    @property
+    def question_id(self) -> str:
+        """The id of the question whether a tool may run, if one is asked."""
+        return "" if self.tools is None else self.tools.question.get("id", "")
 
     @property
     def is_stored(self) -> bool:
@@ -157,6 +176,8 @@ class AnswerThread:
             stream = self._stream
         if stream is not None:
             stream.abandon()
+        if self.tools is not None:
+            self.tools.stop()
 
     def _run(self) -> None:
         try:
@@ -167,6 +188,8 @@ class AnswerThread:
                 self._stream = stream
             for _ in stream:
                 pass
+        except KeyboardInterrupt:  # the kernel was interrupted while a tool ran
+            self.is_interrupted = True
         except Exception as error:  # noqa: BLE001 - the panel shows any error
             self.error = error
         finally:

@@ -5,7 +5,7 @@ Only the ``html`` fields hold HTML, all of it made by ``to_html``; the page show
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,18 @@ from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import Response, thinking_html
+from promptkit_nb.rendering.tool_calls import answered_calls
+from promptkit_nb.rendering.tool_lines import lines_of, tool_lines_html, tool_lines_text
 from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import MATH_OFF, Receipt, note_html, thinking_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from promptkit_nb.rendering.responses import ThinkingMode
+    from promptkit_nb.rendering.tool_lines import ToolLine
     from promptkit_nb.state import ConversationState
-    from promptkit_nb.turns import Turn
+    from promptkit_nb.turns import Message, Turn
 
 MAX_DATA_CHARACTERS = 20_000
 STATIC_TURNS = 50
@@ -32,12 +35,26 @@ STATIC_TURNS = 50
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
+@dataclass(frozen=True, slots=True)
+class CallsEntry(Entry):
+    """The tool calls of an answer: ``html`` has a line for each, which unfolds."""
+
+    html: str = ""
+
+
 def turn_fields(
-    turn: Turn, index: int, *, is_stale: bool, thinking: ThinkingMode = "fold", typed: str | None = None
+    turn: Turn,
+    index: int,
+    *,
+    is_stale: bool,
+    thinking: ThinkingMode = "fold",
+    typed: str | None = None,
+    calls: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Return a turn for the page: ``{"id", "index", "question", "entries", "notes"}``.
 
-    ``typed`` is shown as the question, if values were filled into it before it was sent.
+    ``typed`` is shown as the question, if values were filled into it before it was sent. ``calls`` is the HTML of
+    tool calls by id, if this kernel ran them: it also shows the objects that they returned.
 
     An entry is ``{"label", "text", "html", "fold"}``. ``html`` is empty if the page shows the plain text. ``fold`` is
     ``"closed"`` or ``"open"`` if the entry can be folded to its label.
@@ -48,7 +65,7 @@ def turn_fields(
         "question": typed or turn.user_text,
         "entries": [
             _entry_fields(entry, _fold(entry, thinking))
-            for entry in _entries(turn, typed)
+            for entry in _entries(turn, typed, calls or {})
             if not (entry.is_thinking and thinking == "hide")
         ],
         "notes": [{"text": note.short, "title": note.text} for note in _notes(turn, is_stale=is_stale)],
@@ -76,14 +93,30 @@ def _heading(state: ConversationState) -> Iterator[str]:
         yield f"Only the newest {STATIC_TURNS} turns; %chat_export also writes the other {left_out:,}."
 
 
-def _entries(turn: Turn, typed: str | None = None) -> Iterator[Entry]:
+def _entries(turn: Turn, typed: str | None = None, calls: Mapping[str, str] | None = None) -> Iterator[Entry]:
     words = thinking_words(Response.of(turn, ""))
+    lines = dict(zip((call.id for call, _, _ in answered_calls(turn)), lines_of(turn), strict=True))
     for message in turn.messages:
-        for entry in entries_of(message):
+        if message.role == "tool" and (line := lines.get(message.tool_call_id or "")) and line.told == message.content:
+            continue
+        for entry in _with_calls(message, lines, calls or {}) if message.tool_calls else entries_of(message):
             if typed and entry.label == "user":
                 yield replace(entry, text=typed)
             else:
                 yield replace(entry, label=words) if entry.is_thinking else entry
+
+
+def _with_calls(message: Message, lines: Mapping[str, ToolLine], calls: Mapping[str, str]) -> Iterator[Entry]:
+    """Yield the parts of a message that calls tools: its thinking, its answered calls with its text, other calls."""
+    answered = [call.id for call in message.tool_calls if call.id in lines]
+    if not answered:
+        yield from entries_of(message)
+        return
+    yield from (entry for entry in entries_of(message) if entry.is_thinking)
+    html = "".join(calls.get(each) or tool_lines_html([lines[each]]) for each in answered)
+    yield CallsEntry("assistant, calling tools", tool_lines_text([lines[each] for each in answered]), html=html)
+    others = tuple(call for call in message.tool_calls if call.id not in lines)
+    yield from (entry for entry in entries_of(replace(message, tool_calls=others)) if entry.is_data)
 
 
 def _fold(entry: Entry, thinking: ThinkingMode) -> str:
@@ -96,7 +129,7 @@ def _entry_fields(entry: Entry, fold: str = "") -> dict[str, str]:
     text = printable(entry.text)
     if entry.is_data and len(text) > MAX_DATA_CHARACTERS:
         text = f"{text[:MAX_DATA_CHARACTERS]}…"
-    html = "" if _is_plain(entry) else to_html(entry.text)
+    html = entry.html if isinstance(entry, CallsEntry) else "" if _is_plain(entry) else to_html(entry.text)
     images = "".join(to_html(f"![image]({url})") for url in entry.images)
     return {"label": one_line(entry.label), "text": text, "html": html + images, "fold": fold}
 

@@ -63,8 +63,9 @@ class PanelView:
         self._screen = screen
         self._epoch = 0
         self.thinking = thinking
-        self.typed: dict[str, str] = {}  # by turn id: messages as they were typed, before values were filled in
-        self._shown_text = ("", "")
+        self._typed: dict[str, str] = {}  # by turn id: messages as they were typed, before values were filled in
+        self._calls: dict[str, dict[str, str]] = {}  # by turn id: HTML of its tool calls, with the objects returned
+        self._shown_text = ("", "", "", "")
         self._next_update_at = 0.0
         self._error_count = 0
         self._search_result = ""
@@ -100,9 +101,20 @@ class PanelView:
         self._search_result = f"{counted(len(listed), 'conversation')} found{hint}" if search.strip() else ""
         self._screen.show(conversations=listed, status=self._status(answer))
 
+    def remember(self, answer: AnswerThread) -> None:
+        """Show what was typed in place of what was sent, and what tools returned, as long as this kernel runs."""
+        if answer.turn is None:
+            return
+        if answer.unsent and answer.unsent != answer.turn.user_text:
+            self._typed[answer.turn.id] = answer.unsent
+        if answer.tools is not None and answer.tools.html:
+            self._calls[answer.turn.id] = dict(answer.tools.html)
+            for oldest in [*self._calls][:-CHUNK_TURNS]:  # pictures and tables may be large
+                del self._calls[oldest]
+
     def show_question(self, answer: AnswerThread) -> None:
         """Show a question that is being asked."""
-        self._shown_text = ("", "")
+        self._shown_text = ("", "", "", "")
         self._screen.show(streaming=self._answer_fields(answer), busy=True, status=ANSWERING, error={})
 
     def show_progress(self, answer: AnswerThread) -> None:
@@ -110,7 +122,7 @@ class PanelView:
         begin = time.monotonic()
         if begin < self._next_update_at:
             return
-        text = answer.text, answer.reasoning
+        text = answer.text, answer.reasoning, answer.calls_html, answer.question_id
         changes: dict[str, object] = {"status": self._status(answer), "busy": True}
         if text != self._shown_text:
             self._shown_text = text
@@ -178,7 +190,8 @@ class PanelView:
                 index,
                 is_stale=turns[index].id in stale,
                 thinking=self.thinking,
-                typed=self.typed.get(turns[index].id),
+                typed=self._typed.get(turns[index].id),
+                calls=self._calls.get(turns[index].id, {}),
             )
             for index in range(start, stop)
         ]
@@ -187,8 +200,13 @@ class PanelView:
         """Return a streaming answer for the page, which shows the question as plain text."""
         text, thinking_ms = answer.text, answer.thinking_ms
         words = "" if thinking_ms is None else f"{'thought' if text else 'thinking'} {seconds_text(thinking_ms / 1000)}"
-        html = thinking_html(answer.reasoning, words, self.thinking) + (to_html(text) if text else "")
-        return {"question": printable(answer.question), "html": html, **answer.replaces}
+        thinking = thinking_html(answer.reasoning, words, self.thinking)
+        return {
+            "question": printable(answer.question),
+            "html": f"{answer.calls_html}{thinking}{to_html(text) if text else ''}",
+            "asks": {} if answer.tools is None else answer.tools.question,
+            **answer.replaces,
+        }
 
 
 def footer_of(conversation: Conversation, *, model: str | None = None) -> tuple[list[str], dict[str, object]]:

@@ -52,7 +52,7 @@ def lines_of(turn: Turn) -> list[ToolLine]:
     ]
 
 
-def call_text(call: ToolCall) -> str:
+def call_text(call: ToolCall, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a call in Python syntax, with its arguments shortened.
 
     >>> from promptkit_nb.turns import ToolCall
@@ -64,9 +64,9 @@ def call_text(call: ToolCall) -> str:
     except ValueError:
         given = None
     if not isinstance(given, dict):
-        return f"{preview(call.name)}({preview(call.arguments, _MAX_SHOWN_CHARACTERS)})"
+        return f"{preview(call.name)}({preview(call.arguments, max_characters)})"
     shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
-    return f"{preview(call.name)}({preview(shown, _MAX_SHOWN_CHARACTERS)})"
+    return f"{preview(call.name)}({preview(shown, max_characters)})"
 
 
 def tool_lines_text(lines: Sequence[ToolLine]) -> str:
@@ -111,7 +111,9 @@ def _rich_html(value: Any) -> str | None:
         return None
     import nh3  # noqa: PLC0415 - imported when used
 
-    return nh3.clean(html, tags=_TABLE_TAGS, attributes={"td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}})
+    sizes = {"colspan", "rowspan"}
+    clean = nh3.clean(html, tags=_TABLE_TAGS, attributes={"td": sizes, "th": sizes})
+    return clean.replace("<th></th>", "<td></td>")  # the corner of a DataFrame, which is not a header
 
 
 _TABLE_TAGS = {"div", "p", "span", "b", "i", "em", "strong", "code", "pre", "br", "ul", "ol", "li"} | {

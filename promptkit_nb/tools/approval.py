@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, running_shell
-from promptkit_nb.text.plain_text import preview
+from promptkit_nb.rendering.tool_lines import call_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from promptkit_nb.tools.tool import Tool
+    from promptkit_nb.tools.tool_host import ToolHost
+    from promptkit_nb.turns import ToolCall
 
 _YES = frozenset({"y", "yes"})
 _ALWAYS = frozenset({"a", "always"})
 _NO = frozenset({"n", "no", ""})
+_MAX_SHOWN_CHARACTERS = 2_000
 
 _always_allowed: set[Callable[..., object]] = set()
 """The functions that the user has always allowed, in this kernel."""
@@ -25,17 +28,20 @@ _always_allowed: set[Callable[..., object]] = set()
 NO_USER = "it needs approval, but the user cannot be asked here; run it interactively, or register it with approve=…"
 
 
-def verdict_of(tool: Tool, arguments: Mapping[str, object], shown: str) -> bool | str:
-    """Return whether a call may run, or the reason why not; ``shown`` is the call as shown to the user."""
-    if tool.approve == "never":
+def verdict_of(tool: Tool, arguments: Mapping[str, object], call: ToolCall, host: ToolHost) -> bool | str:
+    """Return whether a call may run, or the reason why not."""
+    approve = tool.approve
+    if approve == "never":
         return True
-    if callable(tool.approve):
-        return tool.approve(tool.name, arguments)
-    return tool.call in _always_allowed or (_asked(tool, shown) if can_ask() else NO_USER)
+    if callable(approve):
+        return host.run(lambda: approve(tool.name, arguments))
+    return tool.call in _always_allowed or host.ask(tool, call)
 
 
-def _asked(tool: Tool, shown: str) -> bool | str:
-    answer = input(terminal_text(f"Run {preview(shown, 300)}? [yes / no / always, or why not] ")).strip()
+def ask_at_prompt(tool: Tool, call: ToolCall) -> bool | str:
+    """Ask the user with ``input()``; "always" allows the function in this kernel."""
+    shown = call_text(call, _MAX_SHOWN_CHARACTERS)
+    answer = input(terminal_text(f"Run {shown}? [yes / no / always, or why not] ")).strip()
     if answer.casefold() in _ALWAYS:
         _always_allowed.add(tool.call)
         return True

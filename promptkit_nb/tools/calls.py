@@ -19,6 +19,7 @@ from promptkit_nb.tools.approval import verdict_of
 from promptkit_nb.tools.arguments import ArgumentsRejectedError, read_arguments
 from promptkit_nb.tools.results import error_text, result_text, shape_text
 from promptkit_nb.tools.time_limits import TimeLimitReached, can_limit_time, run, time_limit
+from promptkit_nb.tools.tool_host import ToolHost
 from promptkit_nb.turns import ToolCall
 
 if TYPE_CHECKING:
@@ -67,9 +68,15 @@ class ToolRun:
 
 
 class TurnCalls:
-    """The calls of one turn; ``on_run`` is called at the start and the end of each call."""
+    """The calls of one turn; ``on_run`` is called at the start and the end of each call. ``host`` runs them."""
 
-    def __init__(self, toolbox: Toolbox, turn_id: str, on_run: Callable[[ToolRun], None] | None = None) -> None:
+    def __init__(
+        self,
+        toolbox: Toolbox,
+        turn_id: str,
+        on_run: Callable[[ToolRun], None] | None = None,
+        host: ToolHost | None = None,
+    ) -> None:
         """Start without calls."""
         self.toolbox = toolbox
         self.runs: list[ToolRun] = []
@@ -77,6 +84,7 @@ class TurnCalls:
         self.rounds = 0
         self._turn_id = turn_id
         self._on_run = on_run
+        self._host = host or ToolHost()
         self._ids: set[str] = set()
         self._identical: Counter[str] = Counter()
         self._started = 0
@@ -119,7 +127,7 @@ class TurnCalls:
     def _checked_run(self, started: ToolRun, tool: Tool, given: Mapping[str, object]) -> ToolRun:
         try:
             arguments = tool.arguments(given)
-            verdict = verdict_of(tool, given, call_text(started.call))
+            verdict = verdict_of(tool, given, started.call, self._host)
         except ArgumentsRejectedError as error:
             return self._refused(started, f"The arguments do not fit: {error}")
         except Exception as error:  # noqa: BLE001 - code of the user: a validator, or the function that approves
@@ -128,7 +136,7 @@ class TurnCalls:
             why = f": {verdict}" if isinstance(verdict, str) else "."
             return self._refused(started, f"Not run, the user did not allow this call{why}")
         self._tell(started)
-        return self._called(started, tool, arguments)
+        return self._host.run(lambda: self._called(started, tool, arguments))
 
     def _called(self, started: ToolRun, tool: Tool, arguments: Mapping[str, object]) -> ToolRun:
         """Call the function: its errors are results; Ctrl-C and the end of the process are not."""

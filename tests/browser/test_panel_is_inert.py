@@ -14,6 +14,7 @@ from browser.test_model_text_is_inert import TOUCH_EVERYTHING, was_run
 from chat_server import Reply, error_reply
 from promptkit_nb import ConversationManager, ConversationState, DemoProvider, DiskStore
 from promptkit_nb.panel.transcript import STATIC_TURNS
+from tool_replies import calling, tool_call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,30 @@ INSERT_ALL = """log => {
 }"""
 EXECUTED = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
     .filter(cell => cell.type === 'code' && cell.executionCount).length"""
+TOOLS = """
+class Returned:
+    def __init__(self, html):
+        self.html = html
+    def __repr__(self):
+        return self.html
+    def _repr_html_(self):
+        return self.html
+
+def shows(text: str) -> object:
+    "Return an object that is shown as HTML."
+    return Returned(text)
+
+def fails(text: str) -> object:
+    "Fail."
+    raise ValueError(text)
+
+def guarded(text: str) -> str:
+    "Ask first."
+
+for each in (shows, fails):
+    manager.register_tool(each)
+manager.register_tool(guarded, approve="ask");
+"""
 NAMES = (ATTACKS["img onerror"], ATTACKS["svg onload"])
 
 
@@ -60,7 +85,7 @@ def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
             turns = tuple(hostile(attack) for attack in attacks[number::2])
             metadata = {"title": ATTACKS["script"], "tags": attacks}
             store.create(ConversationState(name, system_prompt=attacks[0], turns=turns, metadata=metadata))
-    cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store"))]
+    cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store")) + TOOLS]
     cells += [f"ChatPanel(manager.get_conversation({name!r}))" for name in NAMES]
     opened = lab.open_notebook(page, cells, "hostile.ipynb")
     for cell in range(3):
@@ -69,7 +94,7 @@ def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
 
 
 def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook) -> None:
-    """Stored, typed, streamed, in errors and titles: all are scrolled to and touched; the mark works."""
+    """Stored, typed, streamed, in errors, titles, and tools: all are scrolled to and touched; the mark works."""
     assert notebook.outputs(1)
     panel = Panel(page)
     for each in (panel, Panel(page, 1)):
@@ -93,6 +118,25 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     assert is_untouched(page, canary)
     assert panel.root.locator("script, iframe, :not(.promptkit-icon) > svg, form, [onerror], [onclick]").count() == 0
     assert page.evaluate(EXECUTED) == 3  # code that was inserted as cells has not run
+
+    names = ("shows", "fails", ATTACKS["img onerror"], "guarded")
+    calls = [tool_call(name, {"text": attack}, f"call_{name}") for name in names]
+    chat_server.reply(calling(*calls, text=attack), Reply(text="Refused."))
+    panel.box.fill("")
+    panel.say("Call your tools")
+    panel.button("Refuse").wait_for()
+    for place in (panel.log, panel.root.get_by_role("group", name="Tool approval")):
+        place.evaluate("place => place.querySelectorAll('details').forEach(each => { each.open = true; })")
+        place.evaluate(TOUCH_EVERYTHING)
+    assert panel.log.locator(".promptkit-streaming details.promptkit-tool").count() == 3
+    assert is_untouched(page, canary)
+    panel.root.get_by_role("textbox", name="Reason for refusing").fill(attack)
+    panel.button("Refuse").click()
+    panel.hears("Refused.")
+    wait(panel.is_idle)
+    panel.log.evaluate(TOUCH_ALL_TURNS)
+    assert is_untouched(page, canary)
+    assert panel.root.locator("script, iframe, :not(.promptkit-icon) > svg, form, [onerror], [onclick]").count() == 0
 
     page.evaluate("html => { document.querySelector('.promptkit-empty').innerHTML = html; }", ATTACKS["img onerror"])
     page.wait_for_function("() => window.pwned")
