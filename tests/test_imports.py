@@ -121,6 +121,30 @@ def test_files_that_did_not_change_are_not_opened(tmp_path: Path) -> None:
     assert import_chats(directory, store).unchanged == (ID,)
 
 
+def test_file_that_changed_without_new_turns_is_opened_once(store: StateStore, tmp_path: Path) -> None:
+    """Its new size and time are remembered; the conversation keeps its times, and the user's metadata stays."""
+    log = claude_log(tmp_path / "projects")
+    log.ask("My name is Alice")
+    log.answer("Nice to meet you, Alice!")
+    directory = log.write()
+    import_chats(directory, store)
+    store.update_metadata(ID, topic="names")
+    before = store.get(ID)
+    log.add("progress", data={})
+    log.write()
+    assert import_chats(directory, store, dry_run=True).unchanged == (ID,)
+    assert store.get(ID) == before
+    assert import_chats(directory, store).unchanged == (ID,)
+    after = store.get(ID)
+    assert (after.turns, after.created_at, after.updated_at) == (before.turns, before.created_at, before.updated_at)
+    assert after.metadata == {**before.metadata, "imported_from": after.metadata["imported_from"]}
+    stat = log.path.stat()
+    log.path.write_bytes(b"x" * stat.st_size)
+    os.utime(log.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert import_chats(directory, store).unchanged == (ID,)
+    assert store.get(ID) == after
+
+
 def test_grown_log_adds_turns_and_replaces_the_last(tmp_path: Path) -> None:
     """A turn that was not complete keeps its id, so that its tokens count once."""
     log = claude_log(tmp_path)
@@ -149,9 +173,10 @@ def test_cost_is_written_the_same_whichever_call_is_priced_first(tmp_path: Path)
         log.write()
     store = MemoryStore()
     created = import_chats(tmp_path, store).created
+    turns = store.get("claude-code:second").turns
     os.utime(log.path, (1, 1))
     assert import_chats(tmp_path, store).unchanged == created
-    assert store.head("claude-code:second").revision == 1
+    assert store.get("claude-code:second").turns == turns
 
 
 def test_what_was_done_here_stays(tmp_path: Path) -> None:

@@ -102,6 +102,20 @@ def test_half_a_last_line_is_not_lost(tmp_path: Path) -> None:
     assert [turn.user_text for turn in store.get(ID).turns] == ["One", "Two"]
 
 
+def test_long_line_of_promptkit_is_told(tmp_path: Path) -> None:
+    """With its place; the messages around it are read."""
+    folder = tmp_path / "conv-a"
+    folder.mkdir()
+    (folder / "state.json").write_text('{"id": "a", "user_id": "alice"}')
+    one, two = (json.dumps({"role": "user", "content": text}).encode() for text in ("One", "Two"))
+    long = b'{"role": "user", "content": "' + b"x" * LONGEST_LINE_BYTES + b'"}'
+    (folder / "messages.jsonl").write_bytes(b"\n".join([one, long, two]))
+    store = MemoryStore()
+    (damaged,) = import_chats(tmp_path, store).damaged
+    assert (damaged.place, damaged.detail) == ("conv-a/messages.jsonl:2", "a line of more than 32 MB is not read")
+    assert [turn.user_text for turn in store.get("promptkit:a").turns] == ["One", "Two"]
+
+
 def test_line_of_100_megabytes_is_told(tmp_path: Path) -> None:
     """It is reported but not decoded, and the lines after it are read."""
     log = claude_log(tmp_path)

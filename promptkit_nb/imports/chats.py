@@ -167,12 +167,15 @@ class _Import:
         changed: list[Unit] = []
         unchanged: dict[Unit, list[Head]] = {}
         for unit in reader.units():
-            known = imported.get(unit.key, [])
-            self._seen.setdefault(unit.key, False)
-            if any(self._is_complete(unit, _record_of(head).get("stamp")) for head in known):
+            known = imported.get(unit.key)
+            if known is None:
+                self._seen.setdefault(unit.key, False)
+                changed.append(unit)
+            elif any(self._is_complete(unit, _record_of(head).get("stamp")) for head in known):
                 unchanged[unit] = known
                 self._seen[unit.key] = True
             else:
+                self._seen.setdefault(unit.key, False)
                 changed.append(unit)
         return changed, unchanged
 

@@ -100,10 +100,15 @@ def _lists_of_lines(file: BinaryIO) -> Iterator[list[bytes]]:
         yield [bytes(held)]
 
 
-def decode_line(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Decode a line; raise ``DamagedRecordError`` if it is too long, or does not match the decoder."""
+def check_length(line: bytes) -> None:
+    """Raise ``DamagedRecordError`` if this is only the beginning of a line that is too long."""
     if len(line) == LONGEST_LINE_BYTES:
         raise DamagedRecordError(f"a line of more than {LONGEST_LINE_BYTES // 2**20} MB is not read")
+
+
+def decode_line(line: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a line; raise ``DamagedRecordError`` if it is too long, or does not match the decoder."""
+    check_length(line)
     try:
         return decode_record(line, decoder)
     except DamagedRecordError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from promptkit_nb.imports.lines import lines_of, open_counted
+from promptkit_nb.imports.lines import check_length, lines_of, open_counted
 from promptkit_nb.imports.promptkit_messages import SOURCE, StoredConversation, messages_of, object_of, summaries_of
 from promptkit_nb.imports.reader import Unit
 from promptkit_nb.imports.records import DamagedRecordError, clean, mapping_of, text_of
@@ -77,12 +77,18 @@ class PromptKitFiles:
         else:
             yield conversation
 
-    @staticmethod
-    def _lines(unit: Unit, name: str, advance: Callable[[int], object]) -> Iterator[bytes]:
+    def _lines(self, unit: Unit, name: str, advance: Callable[[int], object]) -> Iterator[bytes]:
         path = unit.path / name
-        if path.exists():
-            with open_counted(path, advance) as file:
-                yield from (line for _, line in lines_of(file))
+        if not path.exists():
+            return
+        with open_counted(path, advance) as file:
+            for number, line in lines_of(file):
+                try:
+                    check_length(line)
+                except DamagedRecordError as error:
+                    self._reading.notes.add_damaged(f"{unit.name}/{name}:{number}", str(error))
+                else:
+                    yield line
 
 
 def open_reader(source: Source, reading: Reading) -> PromptKitFiles | None:

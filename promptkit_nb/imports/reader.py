@@ -43,10 +43,12 @@ class Source:
     def unit_of(self, file: FoundFile) -> Unit:
         """Return the unit of one file, the same for all readers."""
         location = file.location
-        if location not in self._units:
+        unit = self._units.get(location)
+        if unit is None:
             stamp = f"{file.size}-{file.mtime_ns}"
-            self._units[location] = Unit(self.name_of(location), clean(location), location, file.size, stamp)
-        return self._units[location]
+            unit = Unit(self.name_of(location), clean(location), location, file.size, stamp)
+            self._units[location] = unit
+        return unit
 
 
 @dataclass(frozen=True, slots=True)

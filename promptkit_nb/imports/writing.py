@@ -147,11 +147,20 @@ class Writer:
         """Take a title that the source got since, unless another was set in the store."""
         title, previous = found.metadata.get("title"), record.get("title")
         if title in (None, previous) or head.metadata.get("title") != previous:
+            self._stamp(found.conversation_id, _record(origin, record.get("digest"), previous), record)
             return "unchanged", "", 0
         if not self.dry_run:
             new = {RECORD: _record(origin, record.get("digest"), title), "title": title}
             self.heads[found.conversation_id] = self.store.update_metadata(found.conversation_id, **new)
         return "extended", "it has a new title", 0
+
+    def _stamp(self, conversation_id: str, record: Mapping[str, object], previous: Mapping[str, object]) -> None:
+        """Remember that all of a unit is stored, whose file changed without anything new; its times stay the same."""
+        if self.dry_run or record.get("stamp") in (None, previous.get("stamp")):
+            return
+        stored = self.store.get(conversation_id)
+        state = replace(stored, metadata={**stored.metadata, RECORD: record})
+        self.heads[conversation_id] = self.store.set(state, expected_revision=stored.revision)
 
 
 def _create_each(store: StateStore, states: Sequence[ConversationState]) -> Sequence[Head | errors.PromptKitError]:

@@ -104,6 +104,10 @@ class Backend(Protocol):
         """Return the frame of a conversation."""
         ...
 
+    def frames(self, conversation_ids: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the frames of conversations by id; ``StoreCorruptedError`` if another program wrote one of them."""
+        ...
+
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
         ...

@@ -469,6 +469,11 @@ class DiskBackend(Table):
         """Return the frame of a conversation."""
         return self.get(f"a:{conversation_id}")
 
+    def frames(self, conversation_ids: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the frames of conversations by id, read at once."""
+        found = self.values_of([f"a:{each}" for each in conversation_ids])
+        return {str(key).removeprefix("a:"): value for key, value in found.items()}
+
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
         self.put(f"a:{conversation_id}", value)

@@ -140,6 +140,10 @@ class MemoryBackend:
         """Return the frame of a conversation."""
         return self._frames.get(conversation_id)
 
+    def frames(self, conversation_ids: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the frames of conversations by id."""
+        return {each: self.frame(each) for each in conversation_ids}
+
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
         self._put(self._frames, conversation_id, value)

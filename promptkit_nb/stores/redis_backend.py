@@ -221,6 +221,10 @@ class RedisBackend(Transactions):
             (frames[conversation_id],) = self._values([f"a:{conversation_id}"])
         return frames[conversation_id]
 
+    def frames(self, conversation_ids: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the frames of conversations by id."""
+        return {each: self.frame(each) for each in conversation_ids}
+
     def put_frame(self, conversation_id: str, value: bytes) -> None:
         """Write the frame of a conversation."""
         self._now.frames[conversation_id] = value

@@ -305,8 +305,9 @@ class RowAccess:
             raise self._incomplete(conversation_id)
         return frame_of(stored, conversation_id)
 
-    def _head_at(self, conversation_id: str, record: Record) -> Head:
-        stored = self.backend.frame(conversation_id)
+    def _head_at(self, conversation_id: str, record: Record, stored: bytes | None = None) -> Head:
+        """Return a head; ``stored`` is the frame, if it was read."""
+        stored = stored or self.backend.frame(conversation_id)
         if stored is None:
             raise self._incomplete(conversation_id)
         frame = decode(stored, HeadFrame, conversation_id)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+HEADS_AT_ONCE = 200
+
 
 class RowStore(RowEdits, StateStore):
     """A store over any ``Backend``; the docstrings of ``StateStore`` apply."""
@@ -262,11 +264,17 @@ class RowStore(RowEdits, StateStore):
         return replace(state, conversation_id=conversation_id, user_id=user_id)
 
     def _heads(self, records: Iterable[tuple[str, Record]], damage: Damage) -> Iterator[Head]:
-        for conversation_id, record in records:
-            try:
-                yield self._head_at(conversation_id, record)
-            except StoreCorruptedError as error:
-                damage.add(conversation_id, error)
+        """Yield the heads of conversations, of which some hundred are read at once."""
+        remaining = iter(records)
+        while part := [*islice(remaining, HEADS_AT_ONCE)]:
+            frames: Mapping[str, bytes | None] = {}
+            with suppress(StoreCorruptedError):  # the loop finds out which one
+                frames = self.backend.frames([each for each, _ in part])
+            for conversation_id, record in part:
+                try:
+                    yield self._head_at(conversation_id, record, frames.get(conversation_id))
+                except StoreCorruptedError as error:
+                    damage.add(conversation_id, error)
 
     def _create_each(self, states: Sequence[ConversationState]) -> builtins.list[Head | PromptKitError]:
         """Check all states before the first write, because a transaction need not see what it has written."""
