@@ -50,7 +50,7 @@ class TestCheatSheet:
 
     def test_is_printed(self, cells: Day) -> None:
         """As text, which every front end shows."""
-        assert cells.printed("%chat_help") == f"{CHEAT_SHEET}\n"
+        assert cells.printed("%chat_help").startswith(f"{CHEAT_SHEET}\n")
 
     def test_fits_on_a_screen(self) -> None:
         """It has at most 26 lines of 100 characters."""
@@ -58,12 +58,13 @@ class TestCheatSheet:
         assert max(map(len, LINES)) <= 100
 
     def test_names_every_magic_and_no_other(self, cells: Day) -> None:
-        """Whoever adds a magic adds it here."""
+        """One that the sheet does not name is in its last line."""
         names = cells.printed(
             "print(*{each for kind in get_ipython().magics_manager.magics.values() for each in kind})"
         )
         registered = {name for name in names.split() if name.startswith("chat")}
-        assert set(re.findall(r"%(chat\w*)", CHEAT_SHEET)) | {"chat_help"} == registered
+        assert set(re.findall(r"%(chat\w*)", cells.printed("%chat_help"))) | {"chat_help"} == registered
+        assert set(re.findall(r"%(chat\w*)", CHEAT_SHEET)) <= registered
 
     def test_the_readme_and_the_first_tutorial_point_to_it(self) -> None:
         """A stranger finds it."""

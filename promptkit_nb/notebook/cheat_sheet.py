@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from promptkit_nb.text.near_names import similar_names
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from promptkit_nb.notebook.session import PromptKit
+
+_MAGIC = re.compile(r"%(chat\w*)")
 
 CHEAT_SHEET = """\
 Ask             %chat TEXT                 or %%chat, with the text below it
@@ -35,6 +38,12 @@ Settings        %chat_setup                who answers, budgets, store; alone, i
                 %chat_models               what the server offers
 Running a cell again answers in place; unchanged cells are answered from the store, free of charge.
 Every magic explains itself: %chat --help"""
+
+
+def sheet_of(known: Iterable[str]) -> str:
+    """Return the sheet; magics that it does not name are in its last line."""
+    others = sorted(set(known) - {"chat_help", *_MAGIC.findall(CHEAT_SHEET)})
+    return "\n".join([CHEAT_SHEET, *([f"Also: %{'  %'.join(others)}"] if others else [])])
 
 
 def greeting(options: PromptKit) -> str:

@@ -188,14 +188,14 @@ class ConversationMagics(Magics):
     @chat_line_magic
     def chat_help(self, line: str) -> None:
         """Show what to type, on one screen: %chat_help."""
-        from promptkit_nb.notebook.cheat_sheet import CHEAT_SHEET, unknown_magic  # noqa: PLC0415 - imported when used
+        from promptkit_nb.notebook.cheat_sheet import sheet_of, unknown_magic  # noqa: PLC0415 - imported when used
 
         unknown = parse_options(self.chat_help, line).unknown
+        magics = self._session.shell.magics_manager.magics
+        known = {name for kind in magics.values() for name in kind if name.startswith("chat")}
         if unknown is not None:
-            magics = self._session.shell.magics_manager.magics
-            known = {name for kind in magics.values() for name in kind if name.startswith("chat")}
             raise InvalidArgumentError(unknown_magic(unknown, known))
-        print(CHEAT_SHEET)  # noqa: T201 - output of a magic
+        print(sheet_of(known))  # noqa: T201 - output of a magic
 
     @chat_line_magic
     def chat_fork(self, line: str) -> None:
@@ -229,6 +229,7 @@ class ConversationMagics(Magics):
         if conversation is None:
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
         conversation.restore(_version_by(conversation, restored) or restored)
+        self._session.update_stale_marks(conversation)
         _print_status(f"restored {restored!r}")
 
     @chat_line_magic
@@ -283,6 +284,7 @@ class ConversationMagics(Magics):
         if not (cell or "").strip():
             raise InvalidArgumentError(f"Write the answer below the line: %%chat_edit {number}")
         edited = conversation.edit_reply(int(number) - 1, (cell or "").strip("\n"))
+        self._session.update_stale_marks(conversation)
         kept = "; the previous one is a version (%chat_tree)" if conversation.versions(edited) else ""
         _print_status(f"turn {number} has this answer{kept}")
 
@@ -316,6 +318,7 @@ class ConversationMagics(Magics):
         moved = 0
         if conversation is not None:
             moved = conversation.truncate(keep_last=options.keep_last, as_of=self._session.last_turn(conversation))
+            self._session.update_stale_marks(conversation)
         _print_status(f"moved {counted(moved, 'turn')} to a branch" if moved else "nothing to move")
 
     @chat_line_magic

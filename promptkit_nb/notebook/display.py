@@ -11,7 +11,7 @@ from promptkit_nb.errors import StoreError
 from promptkit_nb.frontend import can_update, is_terminal
 from promptkit_nb.notebook.saved_notebook import Mark
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.receipts import Receipt, seconds_text, thinking_words
+from promptkit_nb.text.receipts import Receipt, note_html, seconds_text, thinking_words
 from promptkit_nb.text.waiting import Retry, waiting_words
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ TICK_EVERY_S = 1.0
 """Seconds between updates of the line with the waiting time."""
 
 NOT_STORED = "not finished, and not stored"
+STALE = "stale: earlier turns changed after this answer; run the cell again"
 
 
 class StoppedByUser(KeyboardInterrupt):
@@ -73,6 +74,8 @@ class AnswerDisplay:
         self._in_terminal = is_terminal()
         self._can_update = can_update()
         self._above = "", ""  # the tool calls, as text and as HTML
+        self._shown: dict[str, str] = {}
+        self._is_stale = False
 
     def note(self, line: str) -> None:
         """Print a line, unless it is empty."""
@@ -105,6 +108,19 @@ class AnswerDisplay:
         if stream.response is not None:
             self._mark(stream.response)
             self._answered(stream.response, self._receipt(stream.response, conversation_id))
+
+    def mark_stale(self, *, is_stale: bool) -> None:
+        """Add a line that says that earlier turns changed after this answer, or remove it."""
+        if self._handle is None or is_stale == self._is_stale:
+            return
+        self._is_stale = is_stale
+        shown = self._shown
+        if is_stale:
+            shown = {
+                "text/plain": f"{shown['text/plain']}\n{STALE}",
+                "text/html": f"{shown['text/html']}{note_html(STALE, 'margin-top:2px')}",
+            }
+        self._handle.update(shown, metadata=self._metadata, raw=True)
 
     def waiting(self, seconds: float, reason: str) -> None:
         """Show that the provider waits before a retry, and why."""
@@ -205,6 +221,7 @@ class AnswerDisplay:
 
     def _put(self, bundle: dict[str, str]) -> None:
         """Show an output, or update the one that is shown."""
+        self._shown = bundle
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
         if not self._can_update:

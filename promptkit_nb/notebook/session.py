@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 
+MAX_MARKED = 500
+"""The newest outputs of a conversation that are marked if they become stale."""
+
 D = TypeVar("D", bound="AnswerDisplay")
 
 
@@ -83,6 +86,7 @@ class ChatSession:
         self._matching = CellMatching()
         self._complete = chat_matcher(self)
         self._panels: WeakSet[ChatPanel] = WeakSet()
+        self._shown: dict[str, dict[str, AnswerDisplay]] = {}  # the outputs of turns, by conversation
 
     @cached_property
     def settings(self) -> NotebookSettings:
@@ -106,7 +110,7 @@ class ChatSession:
             display.follow(stream, conversation.id)
         finally:
             if stream.response is not None:
-                self._answered(conversation, stream.response.turn, options.cell)
+                self._answered(conversation, stream.response.turn, options, display)
         return stream.response
 
     def compare(self, text: str, models: Sequence[str], options: CallOptions) -> Comparison:
@@ -128,7 +132,7 @@ class ChatSession:
             answers = comparison.answers(follow)
         finally:
             if comparison.turn is not None:
-                self._answered(conversation, comparison.turn, options.cell)
+                self._answered(conversation, comparison.turn, options, display)
         display.end(answers)
         return answers
 
@@ -260,6 +264,7 @@ class ChatSession:
         undone = conversation.undo(as_of=self.last_turn(conversation))
         if undone:
             self._matching.undone(conversation.id, conversation.turns)
+            self.update_stale_marks(conversation)
         return undone
 
     def delete(self, conversation_id: str, *, user_id: str) -> bool:
@@ -327,12 +332,28 @@ class ChatSession:
         if "settings" in vars(self):
             self.settings.close()
 
-    def _answered(self, conversation: Conversation, turn: Turn, cell: CellCall | None) -> None:
-        """Remember the turn of a call, and the version of the notebook's file at that time."""
-        if cell is None:
-            return
-        saved = None if cell.cell_id is None else self.conversations.saved()
-        self._matching.answered(conversation.id, turn, cell, None if saved is None else saved.version)
+    def update_stale_marks(self, conversation: Conversation) -> None:
+        """Mark the answers of this kernel that are stale, and unmark those that are not any more."""
+        shown = self._shown.get(conversation.id)
+        if shown:
+            stale = conversation.snapshot().stale
+            for turn_id, display in shown.items():
+                display.mark_stale(is_stale=turn_id in stale)
+
+    def _answered(self, conversation: Conversation, turn: Turn, options: CallOptions, display: AnswerDisplay) -> None:
+        """Remember the turn of a call, its output, and the version of the notebook's file at that time."""
+        cell, target = options.cell, options.target
+        if cell is not None:
+            saved = None if cell.cell_id is None else self.conversations.saved()
+            self._matching.answered(conversation.id, turn, cell, None if saved is None else saved.version)
+        shown = self._shown.setdefault(conversation.id, {})
+        if target.in_place_of is not None:
+            shown.pop(target.in_place_of.id, None)  # its output was in this cell
+        shown[turn.id] = display
+        if len(shown) > MAX_MARKED:
+            del shown[next(iter(shown))]
+        if target.in_place_of is not None or target.branch_from is not None:
+            self.update_stale_marks(conversation)
 
     def _turns_below(self, cell: CellCall, snapshot: Snapshot, target: Target) -> int:
         """Return how many turns come before this one although their cells are below its cell."""
