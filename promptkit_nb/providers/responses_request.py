@@ -106,11 +106,20 @@ def _items(messages: Sequence[Message], round_states: Sequence[object]) -> Itera
         if isinstance(own, list) and own:
             yield from _own_items(own, message)
             continue
-        if message.text.strip() or message.parts:
+        if message.role == "assistant":
+            yield from _said(message)
+        elif message.text.strip() or message.parts:
             yield {"role": message.role, "content": _content(message)}
         for call in message.tool_calls:
             arguments = without_lone_surrogates(call.arguments)
             yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+
+
+def _said(message: Message) -> Iterator[dict[str, object]]:
+    """Yield what the model said as it would have sent it; llama.cpp refuses the shorter form."""
+    if message.text.strip():
+        text = {"type": "output_text", "text": without_lone_surrogates(message.text)}
+        yield {"type": "message", "role": "assistant", "content": [text]}
 
 
 def _own_items(items: list[dict[str, Any]], message: Message) -> Iterator[dict[str, object]]:
