@@ -358,7 +358,7 @@ def completed(notebook: Notebook, typed: str) -> list[str]:
     [
         *("chat", "chat_setup", "chat_new", "chat_use", "chat_list", "chat_history", "chat_context", "chat_usage"),
         *("chat_fork", "chat_tree", "chat_undo", "chat_restore", "chat_summarize", "chat_truncate", "chat_export"),
-        "chat_delete",
+        *("chat_delete", "chat_rows"),
     ],
 )
 def test_help_shows_the_usage(notebook: Notebook, name: str) -> None:

@@ -196,6 +196,7 @@ class TestTurns:
             "finish_reason": "length",
             "truncated": 3,
             "cell_id": "cell-1",
+            "row_index": pytest.approx(float("nan"), nan_ok=True),
             "replayed": False,
             "interrupted": False,
             "stale": False,

@@ -92,6 +92,15 @@ class ConversationMagics(Magics):
         options = parse_options(self.chat_list, line)
         return self._session.listed(options.prefix, imported=options.all)
 
+    @chat_line_magic
+    def chat_rows(self, line: str) -> HeadTable:
+        """List your runs over the rows of DataFrames, newest first, with their answers and cost: %chat_rows.
+
+        The answers of df.promptkit.ask(…, name="labels") are in rows:labels; %chat_delete rows:labels deletes them.
+        """
+        _check_no_arguments("chat_rows", line)
+        return self._session.listed("rows:")
+
     @magic_arguments()
     @argument("source", metavar="SOURCE", help="A directory, a file, or the redis:// URL of a PromptKit service.")
     @argument("--kind", metavar="KIND", help="Read only conversations of promptkit, claude-code, codex, or llm.")

@@ -73,7 +73,7 @@ class AnswerDisplay:
         self._next_update_at = 0.0
         self._in_terminal = is_terminal()
         self._can_update = can_update()
-        self._above = "", ""  # the tool calls, as text and as HTML
+        self._above = "", ""  # tool calls and a typed answer, as text and as HTML
         self._shown: dict[str, str] = {}
         self._is_stale = False
 
@@ -167,7 +167,13 @@ class AnswerDisplay:
 
     def _answered(self, response: Response, footer: Receipt) -> None:
         thought = (response.reasoning or "", thinking_words(response))
-        self._finish(response.content, footer, *response.warnings, reasoning=thought)
+        text = response.content
+        if response.value is not None:
+            from promptkit_nb.rendering.typed_values import value_table  # noqa: PLC0415 - of typed answers
+
+            shown, html = value_table(response.value)
+            text, self._above = "", ("\n\n".join(filter(None, [self._above[0], shown])), self._above[1] + html)
+        self._finish(text, footer, *response.warnings, reasoning=thought)
 
     def _tick(self, stream: ResponseStream) -> None:
         """Show the status until there is text; called on the ticker's thread."""

@@ -63,6 +63,7 @@ class ChatMagics(Magics):
     @argument("--max-output-tokens", type=int, metavar="N", help="The longest answer.")
     @argument("--to", metavar="VARIABLE", help="Assign the response to this variable.")
     @argument("--code", action="store_true", help="Put the Python of the answer into the next cell.")
+    @argument("--schema", metavar="NAME", help="What the answer must be: a model, a dict of types, labels, or a type.")
     @argument("--tools", metavar="NAMES", help="Functions that the model may call, separated by commas.")
     @argument("--dry-run", action="store_true", help="Show what would be sent and what it may cost; send nothing.")
     @argument("--fresh", action="store_true", help="Ask even if the answer is stored.")
@@ -86,6 +87,7 @@ class ChatMagics(Magics):
         Keep the answer:       %%chat --to answer
         What would it cost?    %%chat --dry-run
         Functions to call:     %%chat --tools orders,total
+        A typed answer:        %%chat --schema Review --to answer
 
         Running the cell again answers again in the same place; if nothing changed, the stored answer is replayed, free
         of charge (--fresh asks again). The conversation continues after a kernel restart: %chat_history shows it,
@@ -148,8 +150,17 @@ class ChatMagics(Magics):
             fresh=args.fresh,
             parts=parts,
             tools=self._tools(args.tools),
+            schema=self._schema(args.schema),
         )
         return text, options
+
+    def _schema(self, name: str | None) -> object:
+        """Return the type that the answer must have, by its name in the notebook."""
+        if name is None:
+            return None
+        from promptkit_nb.tools.answer_types import schema_named  # noqa: PLC0415 - pydantic, imported when used
+
+        return schema_named(name, self.session.shell.user_ns)
 
     def _tools(self, names: str | None) -> tuple[Callable[..., object] | Tool, ...]:
         """Return the functions of the notebook that the model may call: only those that are named."""

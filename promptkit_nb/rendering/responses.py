@@ -111,7 +111,12 @@ class Response:
     def _repr_html_(self) -> str:
         receipt = Receipt.of(self, self.conversation_id)
         reasoning = self.reasoning or "", thinking_words(self)
-        return answer_html(self.content, receipt, self.warnings, reasoning, calls=self._tools_html())
+        text, above = self.content, self._tools_html()
+        if self.value is not None:
+            from promptkit_nb.rendering.typed_values import value_table  # noqa: PLC0415 - of typed answers
+
+            text, above = "", above + value_table(self.value)[1]
+        return answer_html(text, receipt, self.warnings, reasoning, calls=above)
 
     def _tools_html(self) -> str:
         if not self.turn.has_tool_calls:
@@ -133,7 +138,7 @@ def answer_html(
     """Return a model's text with its warnings and receipt as HTML that cannot execute or fetch anything.
 
     ``reasoning`` is what the model thought, and the words on its fold; ``thinking`` is how to show it. ``calls`` is the
-    HTML of the tool calls, which come before the text.
+    HTML of tool calls and of a typed answer, which come before the text.
     """
     above = thinking_html(*reasoning, thinking)
     style = answer_style() if text or above or calls else ""

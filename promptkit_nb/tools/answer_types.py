@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.text.near_names import near_names
 from promptkit_nb.text.plain_text import one_line, preview
 from promptkit_nb.tools.functions import without_titles
 
@@ -19,6 +20,7 @@ _NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _HOLDERS = frozenset({"properties", "$defs"})  # their keys are names
 _NOT_STRICT = frozenset({"allOf", "not", "if", "dependentRequired", "dependentSchemas", "prefixItems", "uniqueItems"})
 _MAX_SHOWN_ERRORS = 5
+_BUILT_IN: Mapping[str, type] = {kind.__name__: kind for kind in (str, int, float, bool)}
 
 
 class AnswerRejectedError(Exception):
@@ -100,6 +102,21 @@ class AnswerType:
             return said
         near = [label for label in self.labels if label.strip().casefold() == said.casefold()]
         return near[0] if len(near) == 1 else None
+
+
+def schema_named(name: str, variables: Mapping[str, object]) -> object:
+    """Return the schema with this name in a notebook, or the built-in type; raise ``InvalidArgumentError`` if unknown.
+
+    >>> schema_named("int", {}), schema_named("labels", {"labels": ["bug", "idea"]})
+    (<class 'int'>, ['bug', 'idea'])
+    """
+    found = variables.get(name, _BUILT_IN.get(name))
+    if found is not None:
+        return found
+    known = [each for each, value in variables.items() if isinstance(value, (type, dict, list)) and each[0] != "_"]
+    near = near_names(name, [*known, *_BUILT_IN])
+    hint = f"Did you mean {near[0]}?" if near else "Run the cell that defines it."
+    raise InvalidArgumentError(f"--schema {name}: there is no type or list of labels of this name. {hint}")
 
 
 def _labels_of(wanted: Any) -> tuple[str, ...]:

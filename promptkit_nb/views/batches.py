@@ -120,6 +120,7 @@ class _TurnLine(msgspec.Struct, gc=False):
     saved: Decimal | None = None
     inherited: bool = False
     source: str = OWN_SOURCE
+    row_index: str | None = None
     spending: _Spending | None = msgspec.field(default=None, name=_SPENDING)
 
 
@@ -273,6 +274,7 @@ def _turn_columns(lines: TurnLines, turns: Sequence[_TurnLine]) -> Columns:
     }
     arrays = {
         "turn_id": texts([turn.id or None for turn in turns]),
+        "row_index": texts([turn.row_index for turn in turns]),
         "position": _positions(lines.blocks),
         "created_at": times([turn.created_at for turn in turns]),
         "messages": np.array([len(turn.messages) for turn in turns], np.int64),

@@ -93,6 +93,7 @@ TURNS: Schema = (
     Column("finish_reason", "category", "why the answer ended: stop, length, interrupted, …"),
     Column("truncated", "Int64", "older turns that were left out of the request"),
     _CELL_ID,
+    Column("row_index", "str", "the index label of the first row of a DataFrame that asked this, if any did"),
     _REPLAYED,
     _INTERRUPTED,
     Column("stale", "bool", "whether its context changed since it was answered"),
