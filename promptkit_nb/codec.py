@@ -180,6 +180,7 @@ def format_of(paid: Iterable[Turn | Summary]) -> int:
         or each.usage.unknown
         or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
         or getattr(each, "row_index", None) is not None
+        or any(part.type == "file" for message in getattr(each, "messages", ()) for part in message.parts)
         for each in paid
     )
     return NEWEST_FORMAT if is_newer else FORMAT_VERSION

@@ -340,8 +340,8 @@ class Conversation:
             schema: What the answer must be: a pydantic model, a dict of types, a list of labels, or a type. ``value``
                 of the response is the validated answer; the model is asked a second time if the first does not fit,
                 and then ``SchemaError`` is raised.
-            attachments: Images to send after the text: paths, the bytes of image files, Pillow images, and matplotlib
-                figures. Other values raise ``InvalidArgumentError``.
+            attachments: Images and PDFs to send after the text: paths, the bytes of such files, Pillow images, and
+                matplotlib figures. Other values raise ``InvalidArgumentError``.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()

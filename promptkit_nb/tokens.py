@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 from binascii import a2b_base64
 from functools import cache, lru_cache
@@ -48,6 +49,11 @@ REPLY_TOKENS = 3  # the opening of the answer
 
 _NAME_TOKENS = 1
 _TOOLS_TOKENS = 12  # around the tool definitions
+_TOKENS_PER_PAGE = 1_500
+"""Of a PDF: its text and its picture, as OpenAI reads both."""
+
+_BYTES_PER_PAGE = 200_000
+_PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 _LOW_DETAIL_IMAGE_TOKENS = 85
 _TILE_TOKENS = 170
 _TILE_PIXELS = 512
@@ -175,7 +181,22 @@ def _tokens_of(message: Message, encoding: str) -> int:
         count += _NAME_TOKENS + _count(message.name, encoding)
     for call in message.tool_calls:
         count += FRAMING_TOKENS + _count(call.name, encoding) + _count(call.arguments, encoding)
-    return count + sum(_image_tokens(part) for part in message.parts if part.type == "image_url")
+    return count + sum(_media_tokens(part) for part in message.parts)
+
+
+def _media_tokens(part: ContentPart) -> int:
+    if part.type == "text":
+        return 0
+    return _image_tokens(part) if part.type == "image_url" else _TOKENS_PER_PAGE * _pages(part.url)
+
+
+def _pages(url: str) -> int:
+    """Return the number of pages of a PDF, or a guess from its size if it does not say."""
+    try:
+        data = a2b_base64(url.partition(",")[2])
+    except ValueError:
+        return 1
+    return max(len(_PAGE.findall(data)), ceil(len(data) / _BYTES_PER_PAGE))
 
 
 def _image_tokens(part: ContentPart) -> int:

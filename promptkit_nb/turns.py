@@ -109,17 +109,17 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ContentPart:
-    """One part of a message with images, named as in OpenAI's chat format.
+    """One part of a message with images or files, named as in OpenAI's chat format.
 
-    ``text`` is that of a text, ``url`` that of an image, mostly a ``data:`` URL; ``detail`` is how closely the model
-    looks at it.
+    ``text`` is that of a text, or the name of a file. ``url`` is that of an image, mostly a ``data:`` URL, or holds the
+    file; ``detail`` is how closely the model looks at an image. Files are PDFs.
 
     >>> from promptkit_nb import ContentPart
     >>> ContentPart("text", "What is this?").text
     'What is this?'
     """
 
-    type: Literal["text", "image_url"]
+    type: Literal["text", "image_url", "file"]
     text: str = ""
     url: str = ""
     detail: Literal["auto", "low", "high"] | None = None

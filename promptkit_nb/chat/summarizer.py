@@ -119,8 +119,9 @@ def transcript(messages: Sequence[Message]) -> str:
 def _text(message: Message) -> str:
     image_count = sum(part.type == "image_url" for part in message.parts)
     pieces = [
-        message.text or "\n".join(part.text for part in message.parts if part.text),
+        message.text or "\n".join(part.text for part in message.parts if part.type == "text"),
         f"({counted(image_count, 'image')})" if image_count else "",
+        *(f"(file {part.text})" for part in message.parts if part.type == "file"),
         *(f"(calls {call.name} with {call.arguments})" for call in message.tool_calls),
     ]
     return "\n".join(piece for piece in pieces if piece)

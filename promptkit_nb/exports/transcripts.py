@@ -153,8 +153,10 @@ def entries_of(message: Message) -> Iterator[Entry]:
     if message.thinking:
         yield Entry(f"{message.role}, thinking", message.thinking, is_thinking=True)
     images = tuple(part.url for part in message.parts if part.type == "image_url")
-    if message.text or images or not message.tool_calls:
-        yield Entry(f"{message.role}{name}", message.text, message.role == "tool", images)
+    files = [f"[file {one_line(part.text)}]" for part in message.parts if part.type == "file"]
+    text = "\n\n".join(filter(None, [message.text, *(each for each in files if each not in message.text)]))
+    if text or images or not message.tool_calls:
+        yield Entry(f"{message.role}{name}", text, message.role == "tool", images)
     for call in message.tool_calls:
         yield Entry(f"{message.role}, calling a tool", f"{call.name}({call.arguments})", is_data=True)
 

@@ -80,7 +80,7 @@ class ChatMagics(Magics):
                                What is the capital of France?
         A value, a DataFrame:  Which of these is the cheapest? {{ df }}
         What only reads:       What stands out? {{ df.describe() }} {{ len(df) }}
-        A picture:             What is this? {{ Path("bar.png") }} {{ figure }}
+        A picture, a PDF:      What is this? {{ Path("bar.png") }} {{ figure }} {{ Path("report.pdf") }}
         Another conversation:  %%chat -c my-chat
         Another model:         %%chat -m gpt-4o
         Several, compared:     %%chat -m gpt-4o,gpt-4o-mini

@@ -217,6 +217,8 @@ def encoded_parts(
 def _part(part: ContentPart) -> dict[str, object]:
     if part.type == "text":
         return {"type": "text", "text": without_lone_surrogates(part.text)}
+    if part.type == "file":
+        return {"type": "file", "file": {"filename": without_lone_surrogates(part.text), "file_data": part.url}}
     image = {"url": part.url} if part.detail is None else {"url": part.url, "detail": part.detail}
     return {"type": "image_url", "image_url": image}
 

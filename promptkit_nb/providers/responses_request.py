@@ -137,4 +137,6 @@ def _content(message: Message) -> object:
 def _part(part: ContentPart) -> dict[str, object]:
     if part.type == "text":
         return {"type": "input_text", "text": without_lone_surrogates(part.text)}
+    if part.type == "file":
+        return {"type": "input_file", "filename": without_lone_surrogates(part.text), "file_data": part.url}
     return {"type": "input_image", "image_url": part.url, "detail": part.detail or "auto"}

@@ -115,8 +115,8 @@ class Template:
             value = values.get(source) if node is not None else None
             if not images and isinstance(value, ContentPart):
                 raise InvalidArgumentError(
-                    f"{_braced(source)} is an image, and only text can be sent here. Describe it in words, or use the "
-                    "data it was made from."
+                    f"{_braced(source)} is {'a PDF' if value.type == 'file' else 'an image'}, and only text can be "
+                    "sent here. Describe it in words, or use the data it was made from."
                 )
             filled.append(("", typed) if value is None else (source, value))
         return cell_text_of(filled)
@@ -124,8 +124,12 @@ class Template:
 
 def cell_text_of(filled: Sequence[tuple[str, str | ContentPart]]) -> CellText:
     """Return the message with these pieces, each with the expression that it comes from."""
-    text = "".join(f"[image {source}]" if isinstance(piece, ContentPart) else piece for source, piece in filled)
+    text = "".join(_placeholder(source, piece) if isinstance(piece, ContentPart) else piece for source, piece in filled)
     return CellText(text, _parts(piece for _, piece in filled))
+
+
+def _placeholder(source: str, part: ContentPart) -> str:
+    return f"[file {one_line(part.text)}]" if part.type == "file" else f"[image {source}]"
 
 
 def expressions(text: str) -> list[str]:
@@ -153,7 +157,7 @@ def _parts(pieces: Iterable[str | ContentPart]) -> tuple[ContentPart, ...]:
             parts += [ContentPart("text", without_lone_surrogates(text))] if text else []
         else:
             parts += [piece for piece in run if isinstance(piece, ContentPart)]
-    return tuple(parts) if any(part.type == "image_url" for part in parts) else ()
+    return tuple(parts) if any(part.type != "text" for part in parts) else ()
 
 
 def _evaluate(node: ast.expr, source: str, namespace: Mapping[str, object]) -> str | ContentPart | None:

@@ -24,7 +24,9 @@ MAX_CELL_CHARACTERS = 60
 MAX_TABLE_CHARACTERS = 8_000
 MAX_FILE_BYTES = 20_000_000
 _MAX_ARRAY_ITEMS = 100
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+_MEDIA_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf")
+_PDF = b"%PDF-"
+_BYTES_NAME = "document.pdf"
 
 _IN_A_CELL = str.maketrans({"|": r"\|", "\n": r"\n", "\r": r"\r"})
 
@@ -168,6 +170,17 @@ def _rendered(value: Any) -> bytes | None:
     return None
 
 
+def media_part(value: Any, name: str = _BYTES_NAME) -> ContentPart | None:
+    """Return an image, as ``image_part`` does, or the bytes of a PDF with the name of its file; ``None`` otherwise.
+
+    >>> media_part(b"%PDF-1.7", "report.pdf")
+    ContentPart(type='file', text='report.pdf', url='data:application/pdf;base64,JVBERi0xLjc=', detail=None)
+    """
+    if isinstance(value, bytes) and value.startswith(_PDF):
+        return ContentPart("file", name, f"data:application/pdf;base64,{b64encode(value).decode()}")
+    return image_part(value)
+
+
 MAX_VALUE_CHARACTERS = 100_000
 
 _ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
@@ -176,8 +189,8 @@ _ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
 def value_text(value: Any, expression: str) -> str | ContentPart:
     """Return a value as text, or as an image; ``expression`` names it in errors.
 
-    The first that applies: the result of ``_repr_llm_()``; text as it is; an exception with its class; the image in the
-    file of a path; pandas and NumPy data (``data_text``); an image (``image_part``); the result of
+    The first that applies: the result of ``_repr_llm_()``; text as it is; an exception with its class; the image or PDF
+    in the file of a path; pandas and NumPy data (``data_text``); an image (``image_part``); the result of
     ``_repr_markdown_()``; dicts, lists, tuples, sets (sorted), dataclasses (without fields that are not in their repr)
     and pydantic models as JSON; anything else, including numbers, ``None`` and dataclasses with their own ``__str__``,
     as ``str()``.
@@ -215,26 +228,26 @@ def _converted(value: Any) -> str | ContentPart:
         return str(value)
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"
-    if isinstance(value, Path) and value.suffix.lower() in _IMAGE_SUFFIXES:
-        return _image_in(value)
-    return data_text(value) or image_part(value) or _own_text(value, "_repr_markdown_") or _json_or_str(value)
+    if isinstance(value, Path) and value.suffix.lower() in _MEDIA_SUFFIXES:
+        return _media_in(value)
+    return data_text(value) or media_part(value) or _own_text(value, "_repr_markdown_") or _json_or_str(value)
 
 
-def _image_in(path: Path) -> ContentPart:
-    """Return the image in a file."""
+def _media_in(path: Path) -> ContentPart:
+    """Return the image or the PDF in a file."""
     try:
-        part = image_part(read_file(path, MAX_FILE_BYTES))
+        part = media_part(read_file(path, MAX_FILE_BYTES), path.name)
     except OSError as error:
         raise InvalidArgumentError(f"the file {str(path)!r} cannot be read: {error.strerror}") from error
     if part is None:
-        raise InvalidArgumentError(f"the file {str(path)!r} is not a PNG, JPEG, GIF or WebP image")
+        raise InvalidArgumentError(f"the file {str(path)!r} is not a PNG, JPEG, GIF or WebP image, or a PDF")
     return part
 
 
 def with_attachments(text: str, attachments: Sequence[object] | None) -> tuple[ContentPart, ...]:
-    r"""Return the parts of a message with this text and these images; nothing without attachments.
+    r"""Return the parts of a message with this text, these images, and PDFs; nothing without attachments.
 
-    Raises ``InvalidArgumentError`` for a file that cannot be read, and for a value that is not an image.
+    Raises ``InvalidArgumentError`` for a file that cannot be read, and for a value that is not an image or a PDF.
 
     >>> [part.type for part in with_attachments("What is this?", [b"\x89PNG\r\n\x1a\n"])]
     ['text', 'image_url']
@@ -248,12 +261,12 @@ def with_attachments(text: str, attachments: Sequence[object] | None) -> tuple[C
 
 def _attachment(value: object) -> ContentPart:
     if isinstance(value, (str, Path)):
-        return _image_in(Path(value))
-    part = image_part(value)
+        return _media_in(Path(value))
+    part = media_part(value)
     if part is None:
         raise InvalidArgumentError(
-            f"An attachment of the type {type(value).__name__} is not an image: give the path or the bytes of a PNG, "
-            "JPEG, GIF or WebP file, a Pillow image, or a matplotlib figure."
+            f"An attachment of the type {type(value).__name__} is not an image or a PDF: give the path or the bytes of "
+            "a PNG, JPEG, GIF, WebP or PDF file, a Pillow image, or a matplotlib figure."
         )
     return part
 
