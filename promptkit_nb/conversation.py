@@ -668,7 +668,7 @@ class Conversation:
         >>> [turn.user_text for turn in conv.turns]
         ['My name is Alice']
         """
-        self._factory.store.restore(self._stored.head().conversation_id, version_or_branch)
+        self._stored.own_store.restore(self.id, version_or_branch)
 
     def use_prompt(self, prompt: Prompt) -> None:
         """Use this prompt of a pack from the next request on.
@@ -696,8 +696,7 @@ class Conversation:
         >>> copy.send("What's my name?").content, len(copy.turns), len(conv.turns)
         ('[demo] Your name is Alice.', 2, 1)
         """
-        self._factory.store.fork(self._stored.head().conversation_id, new_id)
-        self._factory.store.update_metadata(new_id, forked_from=self.id)
+        self._stored.fork(new_id)
         return self.neighbor(new_id)
 
     def neighbor(self, conversation_id: str) -> Conversation:

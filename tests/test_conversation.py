@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,6 +20,8 @@ from promptkit_nb import (
     ConversationExistsError,
     ConversationManager,
     ConversationNotFoundError,
+    ConversationState,
+    DemoProvider,
     DiskStore,
     InvalidArgumentError,
     MemoryStore,
@@ -29,6 +32,7 @@ from promptkit_nb import (
     StoreUnavailableError,
     load_pack,
 )
+from promptkit_nb.chat.stored_conversation import StoredConversation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -463,6 +467,42 @@ class TestForking:
         conv.fork("other").send("Hi")
         with pytest.raises(ConversationExistsError):
             conv.fork("other")
+
+    def test_fork_is_one_write(self, conv: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process that is killed leaves no copy without the id of the original."""
+        monkeypatch.setattr(type(conv.store), "update_metadata", None)
+        assert conv.fork("other").forked_from == conv.id
+
+    def test_store_of_your_own_makes_two(self) -> None:
+        """A store that is not derived from ``StateStore`` may have ``fork`` alone, and no users."""
+
+        class Own:
+            def __init__(self) -> None:
+                self.store = MemoryStore()
+
+            def __getattr__(self, name: str) -> Any:
+                if name in ("fork_with_metadata", "for_user"):
+                    raise AttributeError(name)
+                return getattr(self.store, name)
+
+        own: Any = Own()
+        conv = ConversationManager(DemoProvider(), own).new_conversation(conversation_id="original")
+        assert conv.fork("other").forked_from == "original"
+
+    def test_conversation_of_another_user_is_left_alone(
+        self, conv: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even if that user takes the id after it was checked: the store checks it in the same transaction."""
+        conv.send("My name is Alice")
+        conv.undo()
+        head = conv.store.head(conv.id)
+        conv.store.delete(conv.id)
+        conv.store.create(ConversationState(conv.id, "bob"))
+        monkeypatch.setattr(StoredConversation, "head", lambda _: head)
+        for change in (partial(conv.fork, "other"), partial(conv.restore, "undone-1")):
+            with pytest.raises(ConversationNotFoundError):
+                change()
+        assert [(each.conversation_id, each.user_id) for each in conv.store.list()] == [(conv.id, "bob")]
 
 
 class TestHashes:

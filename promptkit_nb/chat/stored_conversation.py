@@ -211,6 +211,17 @@ class StoredConversation:
         """The conversation's id."""
         return self._snapshot.state.conversation_id
 
+    @property
+    def own_store(self) -> StateStore:
+        """The store, narrowed to the conversation's user, as another user may have its id now; it checks that itself.
+
+        A store of your own without ``for_user`` is not narrowed.
+        """
+        if not callable(getattr(self.store, "for_user", None)):
+            self.head()
+            return self.store
+        return self.store.for_user(self.last_read.user_id)
+
     def head(self) -> Head:
         """Return counts, totals and metadata; raise ``ConversationNotFoundError`` if another user has the id now."""
         return self._checked(self.store.head(self.id))
@@ -284,7 +295,13 @@ class StoredConversation:
 
     def add_summary(self, summary: Summary, charge: Charge | None) -> None:
         """Store a summary, and charge what it cost."""
-        self.store.add_summary(self.id, summary, charge=charge)
+        self.own_store.add_summary(self.id, summary, charge=charge)
+
+    def fork(self, new_id: str) -> None:
+        """Copy the conversation under a new id, with its own id in the metadata of the copy."""
+        store = self.own_store
+        fork = getattr(store, "fork_with_metadata", None) or partial(StateStore.fork_with_metadata, store)
+        fork(self.id, new_id, forked_from=self.id)
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> None:
         """Store changed settings, and the system prompt rendered with them."""

@@ -248,6 +248,20 @@ class StateStore(Protocol):
         """
         ...
 
+    def fork_with_metadata(self, conversation_id: str, new_id: str, /, **changes: object) -> Head:
+        """Copy a conversation as ``fork`` does, and merge JSON values into the metadata of the copy.
+
+        This default makes two calls; the stores of this package write both at once.
+
+        >>> from promptkit_nb import ConversationState, MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = store.create(ConversationState("hello", metadata={"title": "Hello"}))
+        >>> store.fork_with_metadata("hello", "another-try", forked_from="hello").metadata
+        {'title': 'Hello', 'forked_from': 'hello'}
+        """
+        self.fork(conversation_id, new_id)
+        return self.update_metadata(new_id, **changes)
+
     def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:
         """Record the notebook that the conversation belongs to; this is not part of ``metadata``.
 

@@ -126,9 +126,16 @@ class RowEdits(RowErasure):
         changed = checked(replace(frame, settings=settings, system_prompt=system_prompt))
         return self._save(conversation_id, self._counted(record), changed)
 
-    @writing
     def fork(self, conversation_id: str, new_id: str) -> Head:
         """Copy a conversation; the copy's turns are inherited. ``ConversationExistsError`` if the id is taken."""
+        return self._fork(conversation_id, new_id, {})
+
+    def fork_with_metadata(self, conversation_id: str, new_id: str, /, **changes: object) -> Head:
+        """Copy a conversation, and merge JSON values into the metadata of the copy, in one transaction."""
+        return self._fork(conversation_id, new_id, json_copy(changes, "metadata"))
+
+    @writing
+    def _fork(self, conversation_id: str, new_id: str, changes: Mapping[str, object]) -> Head:
         conversation_id, new_id = (self._stored_id(check_conversation_id(each)) for each in (conversation_id, new_id))
         record, frame = self._visible_with_frame(conversation_id)
         if self._find(new_id, erase_expired=True) is not None:
@@ -137,7 +144,7 @@ class RowEdits(RowErasure):
         self.backend.copy_turns(record.cid, copy.cid)
         if self.ttl_s is not None:
             self._put_used(conversation_id, record)
-        return self._save(new_id, copy, inherited)
+        return self._save(new_id, copy, replace(inherited, metadata={**inherited.metadata, **changes}))
 
     @writing
     def set_notebook(self, conversation_id: str, notebook: NotebookNote | None) -> Head:

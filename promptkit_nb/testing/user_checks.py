@@ -33,6 +33,7 @@ def narrowed_store_hides_other_users(store: StateStore) -> None:
         "update_metadata": lambda: alice.update_metadata("bobs", x=1),
         "update_settings": lambda: alice.update_settings("bobs", Settings(), system_prompt=None),
         "fork": lambda: alice.fork("bobs", "copy"),
+        "fork_with_metadata": lambda: alice.fork_with_metadata("bobs", "copy", x=1),
         "delete": lambda: alice.delete("bobs"),
     }
     for name, call in calls.items():
