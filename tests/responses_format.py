@@ -105,9 +105,12 @@ def response_events(reply: Reply, asked: dict[str, Any]) -> Iterator[dict[str, A
             for word in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text):
                 yield {"type": "response.output_text.delta", **where, "content_index": 0, "delta": word}
         else:
-            for piece in re.findall(r".{1,7}", item["arguments"]):
+            arguments = item["arguments"]
+            size = max(7, len(arguments) // 100)
+            for start in range(0, len(arguments), size):
+                piece = arguments[start : start + size]
                 yield {"type": "response.function_call_arguments.delta", **where, "delta": piece}
-            yield {"type": "response.function_call_arguments.done", **where, "arguments": item["arguments"]}
+            yield {"type": "response.function_call_arguments.done", **where, "arguments": arguments}
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
     yield {"type": f"response.{whole['status']}", "response": whole}
 

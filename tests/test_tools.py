@@ -17,7 +17,6 @@ from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import (
     Budget,
     BudgetExceededError,
-    ChatPanel,
     ContextWindowExceededError,
     ConversationManager,
     DiskStore,
@@ -679,17 +678,6 @@ class TestPacks:
         assert response.warnings == (
             "The prompt's tool 'other' was not offered: it has no function, see manager.register_tool().",
         )
-
-
-def test_a_panel_offers_no_tools(chat_server: ChatServer) -> None:
-    """They would run on its thread."""
-    manager = managed(chat_server)
-    manager.register_tool(orders)
-    panel = ChatPanel(manager.new_conversation())
-    panel._controller.post({"do": "send", "text": "Hi", "page": "1"})
-    while not chat_server.requests:
-        time.sleep(0.01)
-    assert "tools" not in chat_server.requests[0].body
 
 
 class TestApproval:

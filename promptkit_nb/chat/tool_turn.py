@@ -19,6 +19,7 @@ from promptkit_nb.providers.base import Completion
 from promptkit_nb.stores.kept_usage import KeptUsage
 from promptkit_nb.tools.answer_types import AnswerRejectedError
 from promptkit_nb.tools.calls import TurnCalls
+from promptkit_nb.tools.written_calls import WRITTEN_CALL, has_written_call
 from promptkit_nb.turns import Message, Usage, sum_of_usages
 
 if TYPE_CHECKING:
@@ -264,8 +265,10 @@ class ToolTurn(PendingTurn):
         return turn
 
     def _turn_warnings(self, usage: Usage) -> tuple[str, ...]:
-        of_rounds = [warning for each in self._rounds for warning in each.completion.warnings]
-        return tuple(dict.fromkeys((*of_rounds, *self._calls.warnings, *super()._turn_warnings(usage))))
+        found = [warning for each in self._rounds for warning in each.completion.warnings]
+        if has_written_call(self.received.text, self._calls.toolbox.tools.keys()):
+            found.append(WRITTEN_CALL)
+        return tuple(dict.fromkeys((*found, *self._calls.warnings, *super()._turn_warnings(usage))))
 
 
 def _total(prices: Sequence[CallCost]) -> CallCost:
