@@ -19,6 +19,7 @@ from promptkit_nb import ConversationManager, DiskStore, OpenAIProvider
 
 if TYPE_CHECKING:
     from browser.jupyter_lab import LabNotebook
+    from chat_server import Request
 
 IMAGES = PROJECT / "notebooks" / "images"
 FIRST_DAY = datetime(2026, 11, 9, 12, tzinfo=UTC)
@@ -42,6 +43,12 @@ FRAMES = """from promptkit_nb import DiskStore, plot_cost, usage_df
 
 store = DiskStore()
 usage_df(store, by="model")[["model", "turns", "total_tokens", "cost_usd"]]"""
+ROWS = f"""import pandas as pd
+%load_ext promptkit_nb
+reviews = pd.read_csv({str(PROJECT / "notebooks" / "data" / "reviews.csv")!r}, index_col="id")
+labels = ["praise", "complaint", "question"]"""
+LABELED = """labeled = reviews.promptkit.ask("Classify: {{ text }}", into="label", schema=labels)
+labeled[["text", "label", "label_error", "label_cost_usd"]]"""
 PLOT = 'plot_cost(store, by=["day", "model"])'
 
 
@@ -59,6 +66,8 @@ def main() -> None:
             usage = {"prompt_tokens": 112, "completion_tokens": 58, "total_tokens": 170}
             chat.reply(Reply(text=TABLE, usage=usage), Reply(text="Green.", usage=usage | {"completion_tokens": 2}))
             _picture(lab.open_notebook(page, [TEAS, QUESTION, AGAIN, ""], name="teas.ipynb"), "chat_cells.png")
+            chat.usual = _labeling
+            _picture(lab.open_notebook(page, [ROWS, LABELED, ""], name="rows.ipynb"), "rows.png", first=1)
 
 
 def _spend(store: DiskStore, chat: ChatServer) -> None:
@@ -72,19 +81,26 @@ def _spend(store: DiskStore, chat: ChatServer) -> None:
             _ask(store, provider, FIRST_DAY + timedelta(days=day))
 
 
+def _labeling(request: Request) -> Reply:
+    """Answer with the label that the text names."""
+    said = str(request.body["messages"][-1]["content"]).lower()
+    label = next(each for each in ("praise", "complaint", "question") if each in said)
+    return Reply(text=f'{{"value": "{label}"}}', usage={"prompt_tokens": 92, "completion_tokens": 7}, delay_s=0.3)
+
+
 def _ask(store: DiskStore, provider: OpenAIProvider, now: datetime) -> None:
     manager = ConversationManager(provider, store, clock=lambda: now)
     manager.open_conversation(conversation_id=f"analysis-{provider.model}").send("How is it today?")
 
 
-def _picture(notebook: LabNotebook, name: str) -> None:
-    """Run all cells and take their picture; the last cell is empty, so that the active cell is not in it."""
+def _picture(notebook: LabNotebook, name: str, *, first: int = 0) -> None:
+    """Run all cells and take their picture, from the first on; the last is empty, and as the active one not in it."""
     page = notebook.page
     notebook.run_all()
     cells = page.locator(".jp-Notebook .jp-CodeCell")
     notebook.select(cells.count() - 1)
     page.wait_for_timeout(1500)
-    boxes = [box for cell in cells.all()[:-1] if (box := cell.bounding_box())]
+    boxes = [box for cell in cells.all()[first:-1] if (box := cell.bounding_box())]
     left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
     right = max(box["x"] + box["width"] for box in boxes)
     bottom = max(box["y"] + box["height"] for box in boxes)
