@@ -5,31 +5,45 @@ from __future__ import annotations
 import os
 import sys
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 from promptkit_nb.ids import is_generated_id
 
-IN_CELLS: ContextVar[bool] = ContextVar("promptkit_in_cells", default=False)
-"""Whether a magic is running, so that errors name options instead of arguments."""
+TYPED_IN: ContextVar[Literal["python", "cell", "panel"]] = ContextVar("promptkit_typed_in", default="python")
+"""Where the user types: errors name arguments in Python, options in a cell, and magics in a panel."""
 
-_TYPED_IN_CELLS = {
-    "max_tokens": "--context-tokens",
-    "max_output_tokens": "--max-output-tokens",
-    "model": "--model",
-    "replay": "--replay",
-    "truncate()": "%chat_truncate",
-    "summarize()": "%chat_summarize",
-    "budget=None": "%chat_setup --budget none",
+_TYPED = {
+    "python": {"raw": "add --raw"},
+    "cell": {
+        "max_tokens": "--context-tokens",
+        "max_output_tokens": "--max-output-tokens",
+        "model": "--model",
+        "replay": "--replay",
+        "truncate()": "%chat_truncate",
+        "summarize()": "%chat_summarize",
+        "budget=None": "%chat_setup --budget none",
+        "raw": "add --raw",
+    },
+    "panel": {
+        "max_tokens": "%chat_setup --context-tokens",
+        "max_output_tokens": "%%chat --max-output-tokens in a cell",
+        "model": "the model",
+        "replay": "%chat_setup --replay",
+        "truncate()": "%chat_truncate",
+        "summarize()": "%chat_summarize",
+        "budget=None": "%chat_setup --budget none",
+        "raw": "put the text into a variable and use that",
+    },
 }
 
 
 def typed(name: str) -> str:
-    """Return what to type for an argument or a method: in a cell the option or magic, in Python the name itself.
+    """Return what to type for an argument or a method: the name itself in Python, the option or magic elsewhere.
 
     >>> typed("max_tokens")
     'max_tokens'
     """
-    return _TYPED_IN_CELLS.get(name, name) if IN_CELLS.get() else name
+    return _TYPED[TYPED_IN.get()].get(name, name)
 
 
 def typed_value(name: str, value: object) -> str:
@@ -38,7 +52,7 @@ def typed_value(name: str, value: object) -> str:
     >>> typed_value("max_tokens", 70)
     'max_tokens=70'
     """
-    return f"{typed(name)} {value}" if IN_CELLS.get() and name in _TYPED_IN_CELLS else f"{name}={value!r}"
+    return f"{name}={value!r}" if typed(name) == name else f"{typed(name)} {value}"
 
 
 def running_shell() -> Any:  # an InteractiveShell; only IPython itself imports IPython

@@ -64,8 +64,18 @@ class TestValues:
         page.do("send", text="About {{ tees }}")
         page.wait(lambda: page.error)
         assert "'tees' is not defined" in page.error
+        assert "To send braces as typed, put the text into a variable and use that." in page.error
         assert page.shown["error"]["unsent"] == "About {{ tees }}"
         assert page.controller.conversation.turns == ()
+
+    def test_errors_name_what_works_in_a_panel(self) -> None:
+        """Magics that lift a limit, and no argument of Python or option of a cell."""
+        manager = ConversationManager(DemoProvider())
+        page = PanelPage(manager.new_conversation(max_tokens=20))
+        page.do("send", text="word " * 40)
+        page.wait(lambda: page.error)
+        assert "more than %chat_setup --context-tokens 20; nothing was sent." in page.error
+        assert "raise %chat_setup --context-tokens." in page.error
 
     def test_names_are_described_while_typing(self) -> None:
         """Class and shape, or that the name is unknown; templates that are no expressions are left out."""

@@ -13,7 +13,7 @@ from IPython.core.inputtransformer2 import EscapedCommand, HelpEnd, MagicAssign
 from IPython.core.magic import line_magic, no_var_expand
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
-from promptkit_nb.frontend import IN_CELLS, running_shell
+from promptkit_nb.frontend import TYPED_IN, running_shell
 from promptkit_nb.notebook.display import StoppedByUser
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
@@ -154,7 +154,7 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(magic)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        in_cells = IN_CELLS.set(True)
+        before = TYPED_IN.set("cell")
         try:
             return magic(*args, **kwargs)
         except PromptKitError as error:
@@ -167,7 +167,7 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as stop:
             raise stop if isinstance(stop, StoppedByUser) else StoppedByUser("Stopped.") from None
         finally:
-            IN_CELLS.reset(in_cells)
+            TYPED_IN.reset(before)
 
     return run
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from promptkit_nb.chat.options import AT_THE_END, CallOptions, Target, check_model
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
-from promptkit_nb.frontend import kernel_loop
+from promptkit_nb.frontend import TYPED_IN, kernel_loop
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
@@ -142,6 +142,7 @@ class PanelController:
         run = self._commands.get(command.get("do", ""))
         if run is None:
             raise InvalidArgumentError(f"The panel has no command {command.get('do')!r:.40}: reload the page.")
+        TYPED_IN.set("panel")  # in the context of this command
         try:
             run(command)
         except PromptKitError as error:

@@ -8,6 +8,7 @@ from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from promptkit_nb.frontend import TYPED_IN
 from promptkit_nb.text.waiting import Retry, waiting_words
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class AnswerThread:
             self.tools.stop()
 
     def _run(self) -> None:
+        TYPED_IN.set("panel")
         try:
             stream = self._start_stream(self._wait)
             with self._starting:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.frontend import typed
 from promptkit_nb.text.expressions import FailedError, NotAllowedError, UnknownNameError, check, evaluate
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
@@ -109,7 +110,7 @@ class Template:
         """Return the text with the values of the namespace; raises the errors of ``fill``."""
         values: dict[str, str | ContentPart | None] = {}
         filled: list[tuple[str, str | ContentPart]] = []
-        for typed, source, node in self.pieces:
+        for written, source, node in self.pieces:
             if node is not None and source not in values:
                 values[source] = _evaluate(node, source, namespace)
             value = values.get(source) if node is not None else None
@@ -118,7 +119,7 @@ class Template:
                     f"{_braced(source)} is {'a PDF' if value.type == 'file' else 'an image'}, and only text can be "
                     "sent here. Describe it in words, or use the data it was made from."
                 )
-            filled.append(("", typed) if value is None else (source, value))
+            filled.append(("", written) if value is None else (source, value))
         return cell_text_of(filled)
 
 
@@ -175,7 +176,7 @@ def _evaluate(node: ast.expr, source: str, namespace: Mapping[str, object]) -> s
         cause = error.__cause__
         raise InvalidArgumentError(
             f"{_braced(source)} cannot be read ({one_line(f'{type(cause).__name__}: {cause}')[:200]}). "
-            "Try it in a separate cell, or add --raw to send braces as typed."
+            f"Try it in a separate cell, or {typed('raw')} to send braces as typed."
         ) from cause
 
 
@@ -203,14 +204,14 @@ def _unknown_name(name: str, source: str, namespace: Mapping[str, object]) -> In
     near = similar_names(name, (known for known in namespace if not known.startswith("_")))
     hint = f"Did you mean {' or '.join(near)}?" if near else "Run the cell that defines it first."
     return InvalidArgumentError(
-        f"{_braced(source)}: {name!r} is not defined in the notebook. {hint} To send braces as typed, add --raw."
+        f"{_braced(source)}: {name!r} is not defined in the notebook. {hint} To send braces as typed, {typed('raw')}."
     )
 
 
 def _not_allowed(source: str, why: str) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{_braced(source)} {why}. Two lines do it: value = {one_line(source)} in a cell, and {{{{ value }}}} here; or "
-        "add --raw to send braces as typed."
+        f"{typed('raw')} to send braces as typed."
     )
 
 
