@@ -194,6 +194,43 @@ class TestEvicted:
             with pytest.raises(ConversationNotFoundError):
                 store.get("a")
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("with_times", ["", "o:updated_at", "o:created_at"])
+    def test_list_of_ids_that_was_evicted_is_reported(self, server: RedisServer, with_times: str) -> None:
+        """No conversation is missing, with or without a page or a prefix, and all are listed again."""
+        calls: list[Callable[[RedisStore], list[str]]] = [
+            lambda store: sorted(head.conversation_id for head in store.list()),
+            lambda store: sorted(head.conversation_id for head in store.list(limit=9)),
+            lambda store: [head.conversation_id for head in store.list("a")] + ["b"],
+            lambda store: [*store.conversation_ids()],
+        ]
+        for call in calls:
+            server.call("DEL", *(key for kind in filter(None, ("ids", with_times)) for key in keys_of(server, kind)))
+            with RedisStore(server.url) as store:
+                with pytest.warns(UserWarning, match="has lost its list of the conversations of this store: 2 ids"):
+                    assert call(store) == ["a", "b"]
+                assert call(store) == ["a", "b"]
+
+    @pytest.mark.filterwarnings("error")
+    def test_list_that_was_begun_anew_is_completed(self, server: RedisServer) -> None:
+        """A conversation that was created after the eviction does not hide the others, nor do deleted ones appear."""
+        with RedisStore(server.url) as store:
+            store.append("gone", said("x"))
+            server.call("DEL", *keys_of(server, "ids"))
+            store.append("new", said("four"))
+            store.delete("gone")
+            with pytest.warns(UserWarning, match="2 ids"):
+                assert sorted(head.conversation_id for head in store.list()) == ["a", "b", "new"]
+            assert store.conversation_ids() == ("a", "b", "new")
+
+    @pytest.mark.filterwarnings("error")
+    def test_deleted_conversation_in_another_list_is_no_loss(self, server: RedisServer) -> None:
+        """An earlier version does not remove it from the lists by time."""
+        for key in keys_of(server, "o:*"):
+            server.call("ZADD", key, "1", b"gone\xffalice")
+        with RedisStore(server.url) as store:
+            assert store.conversation_ids() == ("a", "b")
+
     def test_narrowed_store_deletes_only_its_own(self, server: RedisServer) -> None:
         """Without a record, the lists say whose a conversation is."""
         (key,) = keys_of_a(server, "h")

@@ -42,6 +42,7 @@ from promptkit_nb.stores.redis_client import checked_client, client_of, translat
 from promptkit_nb.stores.redis_keys import Numbered
 from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, time_us
 from promptkit_nb.stores.redis_transaction import Owner, Transactions
+from promptkit_nb.text.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -165,7 +166,7 @@ class RedisBackend(Transactions):
 
         The record is empty if the server has evicted it, but not the rest of the conversation.
         """
-        yield from self._records_of_listed(self._lists.find(self._reader, prefix, user_id))
+        yield from self._records_of_listed(self._find(prefix, user_id))
 
     def records_of(self, conversation_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yield id and record of each of these conversations that exists."""
@@ -187,7 +188,7 @@ class RedisBackend(Transactions):
         if most is None or self._keys.has_old or self._lists.are_few(self._reader, prefix, user_id):
             yield from sorted_records(self.records(prefix, user_id), sort_by, descending=descending)
         elif sort_by == "conversation_id":
-            listed = sorted(self._lists.find(self._reader, prefix, user_id), reverse=descending)
+            listed = sorted(self._find(prefix, user_id), reverse=descending)
             for start in range(0, len(listed), FEW + most):
                 yield from self._records_of_listed(listed[start : start + FEW + most])
         else:
@@ -212,7 +213,23 @@ class RedisBackend(Transactions):
 
     def ids(self, prefix: str = "", user_id: str | None = None) -> list[str]:
         """Return the ids that have the prefix, even if a record cannot be read or has expired."""
-        return [each.conversation_id for each in self._lists.find(self._reader, prefix, user_id)]
+        return [each.conversation_id for each in self._find(prefix, user_id)]
+
+    def _find(self, prefix: str, user_id: str | None) -> list[Listed]:
+        """Return the ids that have the prefix, of one user or of all, sorted; warn if the server lost their list."""
+        found = self._lists.find(self._reader, prefix, user_id)
+        lost = self._lists.lost(self._reader)
+        if not lost:
+            return found
+        if not self._now.lacks_ids:
+            warnings.warn(
+                f"The Redis server at {self.where} has lost its list of the conversations of this store: "
+                f"{counted(len(lost), 'id')} were read from another list, and are listed again unless it still evicts. "
+                "It may have lost conversations, too. Change the setting: CONFIG SET maxmemory-policy noeviction",
+                stacklevel=2,
+            )
+        self._now.lacks_times = self._now.lacks_ids = True
+        return sorted({*found, *(each for each in lost if each.matches(prefix, user_id))})
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
@@ -378,11 +395,7 @@ class RedisBackend(Transactions):
 
         Its turns are found by their field ``of``, which version 0.1 did not write.
         """
-        listed = [
-            each
-            for each in self._lists.find(self._reader, conversation_id, user_id)
-            if each.conversation_id == conversation_id
-        ]
+        listed = [each for each in self._find(conversation_id, user_id) if each.conversation_id == conversation_id]
         for each in listed:
             self._now.writes += self._lists.removed(each)
         if listed:

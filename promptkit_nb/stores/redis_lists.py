@@ -1,7 +1,8 @@
 """The lists of a store on Redis: the ids of all conversations, those of each user, and all by time.
 
-The lists by time only make reading faster. If one does not have as many ids as there are, because a server evicted it
-or an earlier version wrote, it is not used, and written anew.
+The lists by time make reading faster. If one does not have as many ids as there are, because a server evicted it or an
+earlier version wrote, it is not used, and written anew. If one has more, the server evicted the list of all ids, which
+then gets back those of stored conversations.
 """
 
 from __future__ import annotations
@@ -115,10 +116,12 @@ class RedisLists:
         """Return the first ids by a time, each with the time; ``None`` if this list does not have all ids."""
         with client.pipeline() as pipeline:
             pipeline.zcard(self._keys("ids"))
-            pipeline.zcard(self.by_time(key))
+            for each in TIME_KEYS:
+                pipeline.zcard(self.by_time(each))
             pipeline.zrange(self.by_time(key), 0, count - 1, desc=descending, withscores=True)
-            all_ids, timed, found = pipeline.execute()
-        return [(Listed.of(member), score) for member, score in found] if all_ids == timed else None
+            all_ids, *timed, found = pipeline.execute()
+        is_whole = all_ids == timed[TIME_KEYS.index(key)] == max(all_ids, *timed)
+        return [(Listed.of(member), score) for member, score in found] if is_whole else None
 
     def are_few(self, reader: Any, prefix: str, user_id: str | None) -> bool:
         """Return whether a user has few ids, or few ids have this prefix, so that reading all of them is fast."""
@@ -135,11 +138,48 @@ class RedisLists:
         timed = {key: {*client.zrange(self.by_time(key), 0, -1)} for key in TIME_KEYS}
         members = client.zrange(self._keys("ids"), 0, -1)
         with suppress(exceptions.WatchError, exceptions.NoPermissionError):
+            unlisted = set().union(*timed.values()).difference(members)
+            members += self._list_again(client, sorted(unlisted))
             for key, found in timed.items():
                 if unknown := found.difference(members):
                     client.zrem(self.by_time(key), *unknown)
             for start in range(0, len(members), AT_ONCE):
                 self._write_part(client, [Listed.of(member) for member in members[start : start + AT_ONCE]])
+
+    def lost(self, reader: Any) -> list[Listed]:
+        """Return ids of stored conversations that are in a list by time, but not in the list of all ids.
+
+        A server evicted that list; an earlier version leaves ids of deleted conversations in the lists by time.
+        """
+        count = reader.zcard(self._keys("ids"))
+        lost: set[Listed] = set()
+        for key in TIME_KEYS:
+            if reader.zcard(self.by_time(key)) <= count:
+                continue
+            members = reader.zrange(self.by_time(key), 0, -1)
+            for start in range(0, len(members), AT_ONCE):
+                part = members[start : start + AT_ONCE]
+                scores = reader.zmscore(self._keys("ids"), part)
+                unlisted = [Listed.of(member) for member, score in zip(part, scores, strict=True) if score is None]
+                lost.update(self._stored(reader, unlisted))
+        return sorted(lost)
+
+    def _list_again(self, client: Any, members: Sequence[bytes]) -> list[bytes]:
+        """List those of these ids whose conversations are stored; return their members."""
+        listed: list[bytes] = []
+        for start in range(0, len(members), AT_ONCE):
+            stored = self._stored(client, [Listed.of(member) for member in members[start : start + AT_ONCE]])
+            with client.pipeline() as pipeline:
+                for command in (command for each in stored for command in self.added(each)):
+                    pipeline.execute_command(*command)
+                pipeline.execute()
+            listed += [each.member for each in stored]
+        return listed
+
+    def _stored(self, reader: Any, listed: Sequence[Listed]) -> list[Listed]:
+        """Return those of some ids whose conversations are stored."""
+        records = reader.mget([self._keys(f"h:{each.conversation_id}") for each in listed]) if listed else []
+        return [each for each, record in zip(listed, records, strict=True) if record is not None]
 
     def _write_part(self, client: Any, part: Sequence[Listed]) -> None:
         names = [self._keys(f"h:{each.conversation_id}") for each in part]

@@ -61,6 +61,7 @@ class Transaction:
     old: dict[str, int] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     lacks_times: bool = False  # whether a list by time was found to lack ids
+    lacks_ids: bool = False  # whether the list of all ids was found to lack some
 
     def commit(self, keys: Keys) -> None:
         """Commit the writes; without writes, only check that all reads were valid at one moment."""
