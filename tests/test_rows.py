@@ -21,6 +21,7 @@ from promptkit_nb import (
     AuthenticationError,
     Budget,
     BudgetExceededError,
+    ConversationExistsError,
     ConversationManager,
     DemoProvider,
     DiskStore,
@@ -214,6 +215,12 @@ class TestLines:
             "2 ok · 1 failed · $0.00006",
             "n_error says why; the same call asks only the failed rows again.",
         ]
+
+    def test_an_unknown_price_of_failed_rows(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is not 0: they may have cost something."""
+        manager = ConversationManager(OpenAIProvider("own-model", base_url=chat_server.url))
+        ask_rows(frame_of(1, 1), "{{ text }}", into="n", schema=int, manager=manager)
+        assert "0 ok · 1 failed · price unknown" in capsys.readouterr().out
 
     def test_changes(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
         """A changed template, schema, or model is named, with the new cost, before anything is sent."""
@@ -477,3 +484,12 @@ def test_another_use_of_the_id(chat_server: ChatServer) -> None:
     manager.new_conversation(conversation_id="rows:a")
     with pytest.raises(InvalidArgumentError, match="'rows:a' is not a run of yours over rows"):
         ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=manager)
+
+
+def test_another_users_name(chat_server: ChatServer) -> None:
+    """It is taken, and nothing is sent or said about it."""
+    manager = manager_of(chat_server)
+    ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=manager.for_user("alice"))
+    with pytest.raises(ConversationExistsError):
+        ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=manager.for_user("bob"))
+    assert len(chat_server.requests) == 1

@@ -256,18 +256,18 @@ class RowsRun:
             with progress:
                 following.to_the_end()
         except KeyboardInterrupt:
-            self._count(following, before_usd)
+            self._count(following, estimate, before_usd)
             show(f"{self._closing_line()}: stopped; the same call sends only the rest")
             raise
-        self._count(following, before_usd)
+        self._count(following, estimate, before_usd)
         stopped_by = following.stopped_by
         if stopped_by is not None and self.answers.missing and not isinstance(stopped_by, LeaseLostError):
             raise self._stopped(stopped_by)
 
-    def _count(self, following: Following, before_usd: Decimal) -> None:
+    def _count(self, following: Following, estimate: RowsEstimate, before_usd: Decimal) -> None:
         """Count what the run cost: all that the ledger has, failed and repeated requests included."""
         self.spent_usd += self._ledger_usd() - before_usd
-        self.unpriced += following.unpriced
+        self.unpriced += following.unpriced + (following.failed if estimate.low_usd is None else 0)
 
     def _closing_line(self) -> str:
         return closing_line(self.answers, self.spent_usd, self.unpriced)

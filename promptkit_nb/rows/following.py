@@ -28,6 +28,7 @@ class Following:
     def __init__(self, workers: Workers, answers: RowAnswers, progress: Progress) -> None:
         """Follow these workers."""
         self.unpriced = 0
+        self.failed = 0
         self.stopped_by: BaseException | None = None
         self._workers = workers
         self._answers = answers
@@ -73,6 +74,7 @@ class Following:
 
     def _failed(self, event: Failed) -> None:
         self._answers.fail(event.number, event.error)
+        self.failed += 1
         self._progress.failed()
 
     def _paused(self, event: Paused) -> None:

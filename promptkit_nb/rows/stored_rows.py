@@ -120,11 +120,15 @@ class RowConversation(Conversation):
     def start(self, template: str) -> None:
         """Store the conversation if it is new, and what is asked from now on."""
         asked = {"template": template, **self.asked}
-        with suppress(ConversationExistsError):
+        try:
             self.store.create(replace(self._without_turns.state, metadata={ASKED: asked}))
+        except ConversationExistsError:
+            head = self.stored_head()
+            if head is None:  # another user's
+                raise
+        else:
             return
-        head = self.stored_head()
-        known = {} if head is None else head.metadata.get(ASKED)
+        known = head.metadata.get(ASKED)
         if known == json.loads(json.dumps(asked)):
             return
         self.store.update_metadata(self.id, **{ASKED: asked})
