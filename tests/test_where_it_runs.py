@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 
 from promptkit_nb import (
     Budget,
@@ -59,6 +61,17 @@ class TestPickling:
             assert pool.map(ask, [conv]) == ["[demo] Your name is Alice."]
             assert pool.map(count, [manager.store]) == [1]
         assert len(conv.turns) == 2
+
+    def test_joblib(self, tmp_path: Path) -> None:
+        """Its processes answer in the same stored conversation, also if they are given a lambda."""
+        conv = ConversationManager(DemoProvider(), DiskStore(tmp_path)).new_conversation()
+        conv.send("My name is Alice")
+        asked = (delayed(lambda each: each.send("What's my name?").content)(conv) for _ in range(2))
+        try:
+            assert Parallel(n_jobs=2)(asked) == ["[demo] Your name is Alice."] * 2
+        finally:
+            get_reusable_executor().shutdown(wait=True)
+        assert len(conv.turns) == 3
 
     def test_what_is_opened_again(self, tmp_path: Path) -> None:
         """The directory, the TTL, the user and the budgets are the same."""
