@@ -220,6 +220,26 @@ class TestRetryAndEdit:
         assert page.questions == ["a", "b"]
         assert "stale" in page.shown["turns"][1]["notes"][-1]["text"]
 
+    def test_edited_answer_keeps_the_models_own(self, conv: Conversation, chat_server: ChatServer) -> None:
+        """As a version; later turns are stale, and nothing is sent."""
+        conv.send("one")
+        conv.send("two")
+        page = PanelPage(conv)
+        page.wait(lambda: len(page.questions) == 2)
+        page.do("edit_reply", turn=page.shown["turns"][0]["id"], text="My **own** words")
+        page.wait(lambda: page.answers[:1] == ["My **own** words"])
+        assert [note["text"] for note in page.shown["turns"][1]["notes"]][-1].startswith("stale")
+        assert [turn.text for turn in conv.versions(0)] == ["You said: one"]
+        assert len(chat_server.requests) == 2
+
+    def test_edited_answer_that_cannot_be_stored_is_returned(self, conv: Conversation) -> None:
+        """With the error, to the page where it was typed."""
+        conv.send("one")
+        page = PanelPage(conv)
+        page.do("edit_reply", turn="gone", text="My own words")
+        page.wait(lambda: page.error)
+        assert page.shown["error"]["unsent"] == "My own words"
+
     def test_retry_ignores_replay(self, chat_server: ChatServer) -> None:
         """Retry asks for another answer, not the stored one."""
         provider = OpenAIProvider("gpt-4o-mini", api_key="sk-test", base_url=chat_server.url)

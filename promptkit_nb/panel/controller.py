@@ -93,6 +93,7 @@ class PanelController:
             "send": self._send,
             "retry": self._retry,
             "edit": self._edit,
+            "edit_reply": self._edit_reply,
             "stop": self._stop,
             "decide": self._decide,
             "older": self._fetch_older,
@@ -217,6 +218,15 @@ class PanelController:
         start = self.conversation.snapshot().position_of(command["turn"])
         self._ask_filled(command, Target(branch_from=start), {"replaces_from": start})
 
+    def _edit_reply(self, command: Command) -> None:
+        self._check_idle()
+        self.conversation.edit_reply(command["turn"], command["text"])
+        self._refresh()
+
+    def _check_idle(self) -> None:
+        if self._answer is not None:
+            raise InvalidArgumentError("An answer is still streaming: wait for it or stop it, then send this again.")
+
     def _ask_filled(self, command: Command, target: Target, replaces: dict[str, object]) -> None:
         """Ask with the values of ``{{ name }}``; the panel goes on showing what was typed."""
         typed = command["text"]
@@ -240,8 +250,7 @@ class PanelController:
         fresh: bool = False,
         parts: tuple[ContentPart, ...] = (),
     ) -> None:
-        if self._answer is not None:
-            raise InvalidArgumentError("An answer is still streaming: wait for it or stop it, then send this again.")
+        self._check_idle()
         conversation, host = self.conversation, self._tool_host()
         options = CallOptions(model=self._model, target=target, fresh=fresh, parts=parts, tools=())
         if host is not None:

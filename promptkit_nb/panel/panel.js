@@ -10,7 +10,8 @@ function render({ model, el }) {
   let loaded = {}; // the conversation and epoch of these turns
   let pending = null; // the message that was sent and is not being answered yet: {n, text, isReceived}
   let editing = null; // the turn that the typed text will replace
-  let lastEdit = null; // the last edit that was sent: {text, turn}
+  let editsReply = false; // only its answer, not its message and all that follows
+  let lastEdit = null; // the last edit that was sent: {text, turn, isReply}
   let sentCount = 0;
   let isFetching = false;
   let isDead = false;
@@ -91,8 +92,9 @@ function render({ model, el }) {
     const text = box.value;
     if (!text.trim() || isBusy() || isDead) return;
     box.value = "";
-    lastEdit = editing && { text, turn: editing };
-    if (editing) sendMessage("edit", text, { turn: editing.id });
+    lastEdit = editing && { text, turn: editing, isReply: editsReply };
+    if (editing && editsReply) send("edit_reply", { text, turn: editing.id });
+    else if (editing) sendMessage("edit", text, { turn: editing.id });
     else sendMessage("send", text);
     stopEditing();
     box.focus();
@@ -114,10 +116,11 @@ function render({ model, el }) {
     if (!isBusy() && !isDead) { sendMessage("retry", "", { turn: turn.id }); box.focus(); }
   }
 
-  function edit(turn) {
+  function edit(turn, isReply = false) {
     if (isDead) return;
     editing = turn;
-    box.value = turn.question;
+    editsReply = isReply;
+    box.value = isReply ? turn.entries.filter(isAnswer).at(-1)?.text ?? "" : turn.question;
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
     resetBar();
@@ -157,7 +160,9 @@ function render({ model, el }) {
   // Closes a question in the bar; while an earlier message is edited, the bar says so.
   function resetBar() {
     const cancel = () => { box.value = ""; stopEditing(); box.focus(); };
-    if (editing) showBar("Editing an earlier message: it and everything after it become a branch.", button("Cancel", cancel));
+    const what = editsReply ? "Editing an answer: the model's own is kept as a version."
+      : "Editing an earlier message: it and everything after it become a branch.";
+    if (editing) showBar(what, button("Cancel", cancel));
     else showBar();
     box.focus();
   }
@@ -181,10 +186,12 @@ function render({ model, el }) {
   // Drawing.
   const isBusy = () => model.get("busy") || pending !== null;
 
+  const isAnswer = ({ label }) => label === "assistant";
+
   // Returns the children of a turn's node.
   function turnParts(turn) {
     const entries = turn.entries.map((entry) => [entry, entryNode(entry, insert)]);
-    const answers = turn.entries.filter(({ label }) => label === "assistant");
+    const answers = turn.entries.filter(isAnswer);
     const first = entries.find(([entry]) => entry.label.startsWith("user"));
     if (first) {
       first[1].append(actions(
@@ -195,6 +202,7 @@ function render({ model, el }) {
     return [...entries.map(([, node]) => node), make("div", { class: "promptkit-below" },
       actions(
         ...(answers.length ? [iconButton("copy", "Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
+        ...(answers.length ? [iconButton("pencil", "Edit answer", () => edit(turn, true), { title: "Change this answer; the model's own is kept as a version" })] : []),
         iconButton("retry", "Retry", () => retry(turn), { title: "Answer again in place; the previous answer is kept as a version" }),
       ),
       make("div", { class: "promptkit-notes" }, ...turn.notes.map(({ text, title }) => make("div", { title: title || undefined }, text))))];
@@ -359,7 +367,7 @@ function render({ model, el }) {
   function restoreText(text, from) {
     if (!text || (from !== page && sentCount > 1)) return;
     const restored = box.value.trim() ? `${text}\n${box.value}` : text;
-    if (lastEdit?.text === text && !editing) edit(lastEdit.turn);
+    if (lastEdit?.text === text && !editing) edit(lastEdit.turn, lastEdit.isReply);
     box.value = restored;
     refreshButtons();
   }
@@ -473,7 +481,7 @@ function render({ model, el }) {
 
   // Typed text survives a reload of the page and another run of the panel's cell.
   function leave() {
-    const draft = { text: box.value, edits: editing?.id, error: lastError, isFocused: document.activeElement === box };
+    const draft = { text: box.value, edits: editing?.id, isReply: editsReply, error: lastError, isFocused: document.activeElement === box };
     saveDraft(model.get("conversation_id"), model.get("panel_id"), draft);
     if (!isDead) send("close");
   }
@@ -482,7 +490,7 @@ function render({ model, el }) {
     const draft = takeDraft(model.get("conversation_id"), model.get("panel_id"));
     if (!draft) return;
     const turn = turns.find(({ id }) => id === draft.edits);
-    if (turn) edit(turn);
+    if (turn) edit(turn, draft.isReply);
     box.value = draft.text;
     if (!draft.isOwn) return;
     lastError = draft.error;

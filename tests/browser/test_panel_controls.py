@@ -40,7 +40,7 @@ def copied(page: Page) -> str:
 
 
 def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-    """A message and its code are copied as written; Retry keeps versions, Edit creates a branch."""
+    """A message and its code are copied as written; Retry and Edit answer keep versions, Edit creates a branch."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     _, panel = opened(lab, page, chat_server, tmp_path)
     chat_server.reply(Reply(text=CODE), Reply(text="second"), Reply(text="again"), Reply(text="changed"))
@@ -62,6 +62,12 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     panel.log.get_by_text("stale").wait_for()
     assert focused_name(page) == "Message"
     wait(panel.is_idle)
+    panel.button("Edit answer").first.click()
+    assert panel.box.input_value() == "again"
+    panel.root.get_by_text("Editing an answer: the model's own is kept as a version.").wait_for()
+    panel.say("my <b>own</b> words")
+    panel.hears("my <b>own</b> words")
+    assert panel.box.input_value() == ""
     panel.button("Edit").first.click()
     assert panel.box.input_value() == "show **me**"
     panel.box.press("Escape")
@@ -78,7 +84,7 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
         state = store.get("panel-chat")
     assert texts(state.turns) == ["show nothing"]
     assert [texts(branch.turns) for branch in state.branches] == [["show **me**", "more"]]
-    assert [turn.text for previous in state.versions.values() for turn in previous] == [CODE]
+    assert [turn.text for previous in state.versions.values() for turn in previous] == [CODE, "again"]
 
 
 def test_failed_edit_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
