@@ -141,6 +141,7 @@ class TestLongLog:
         monkeypatch.setattr(disk_checkpoints, "HELD_S", 0)  # a new thread opens the files
         with DiskStore(tmp_path) as store:
             fill(store, 6)
+            monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 1_000_000)
             written: list[str] = []
             move_once = disk_checkpoints.Checkpoints._move_once
 
@@ -165,6 +166,7 @@ class TestLongLog:
         sizes: list[int] = []
         with DiskStore(tmp_path / "store") as store:
             fill(store, 5)
+            monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 1_000_000)
 
             def copy(_seconds: float) -> None:
                 target = tmp_path / f"copy{len(sizes)}"

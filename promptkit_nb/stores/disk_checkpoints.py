@@ -89,7 +89,7 @@ class Checkpoints:
             return log_bytes < self._long_bytes  # another thread is moving it
         try:
             with suppress(sqlite3.Error, OSError):  # all writes are safe in the log
-                if not self._closed and self._has_moved(must_move=log_bytes >= HELD_BYTES):
+                if not self._closed and self._has_moved(log_bytes):
                     return True
             return self._may_grow(log_bytes)
         finally:
@@ -104,8 +104,12 @@ class Checkpoints:
             self._opened.close()
             self._release()
 
-    def _has_moved(self, *, must_move: bool) -> bool:
-        """Move the log and start it anew; return whether that was possible."""
+    def _has_moved(self, log_bytes: int) -> bool:
+        """Move the log, and start one of at least ``STEP_BYTES`` anew; return whether that was possible.
+
+        So others wait for one in some moves during a large change, which makes many.
+        """
+        must_move = log_bytes >= HELD_BYTES
         if os.getpid() != self._pid:
             self._begin_anew()
         if self._waits() and not must_move:
@@ -113,7 +117,7 @@ class Checkpoints:
         self._let_go()
         is_held = False
         try:
-            for locks_others in (False, False, True):
+            for locks_others in (False, False, True) if log_bytes >= STEP_BYTES else (False,):
                 if locks_others:
                     self._writer.execute("BEGIN IMMEDIATE")
                 is_complete = self._move_once()
@@ -124,6 +128,9 @@ class Checkpoints:
             if not is_held:
                 self._let_go()
             self._writer.rollback()
+        if log_bytes < STEP_BYTES:
+            self.due_bytes = STEP_BYTES
+            return True
         if is_complete:
             self._shrink()
             self._long_bytes = LONG_BYTES
@@ -208,7 +215,7 @@ class Checkpoints:
             self._timer = None
             with suppress(sqlite3.Error, OSError):
                 if not self._closed:
-                    self._has_moved(must_move=False)
+                    self._has_moved(min(self._log.stat().st_size, HELD_BYTES - 1))
 
     def _may_grow(self, log_bytes: int) -> bool:
         """Return whether a log that cannot be moved now is short, or has been long for more than twice ``HELD_S``."""
