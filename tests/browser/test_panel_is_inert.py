@@ -10,6 +10,7 @@ import pytest
 
 from browser.attacks import ATTACKS, CANARY, hostile
 from browser.panel import SETUP, Panel, wait
+from browser.test_docked_panel import use_cells
 from browser.test_model_text_is_inert import TOUCH_EVERYTHING, was_run
 from chat_server import Reply, error_reply
 from promptkit_nb import ConversationManager, ConversationState, DemoProvider, DiskStore
@@ -76,7 +77,15 @@ def is_untouched(page: Page, canary: Canary) -> bool:
 
 
 @pytest.fixture
-def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path, canary: Canary) -> LabNotebook:
+def place() -> str:
+    """Where the panels are: in cells, or docked as tabs beside the notebook."""
+    return "cells"
+
+
+@pytest.fixture
+def notebook(
+    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path, canary: Canary, *, place: str
+) -> LabNotebook:
     """Panels of two conversations with attacks in every field of every turn, in ids, titles and metadata."""
     attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
     assert len(attacks) <= 2 * STATIC_TURNS
@@ -86,13 +95,18 @@ def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
             metadata = {"title": ATTACKS["script"], "tags": attacks}
             store.create(ConversationState(name, system_prompt=attacks[0], turns=turns, metadata=metadata))
     cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store")) + TOOLS]
-    cells += [f"ChatPanel(manager.get_conversation({name!r}))" for name in NAMES]
-    opened = lab.open_notebook(page, cells, "hostile.ipynb")
+    is_docked = place == "tabs"
+    cells += [f"ChatPanel(manager.get_conversation({name!r}), docked={is_docked})" for name in NAMES]
+    opened = lab.open_notebook(page, cells, f"hostile-{place}.ipynb", mode="lab" if is_docked else "doc")
     for cell in range(3):
         opened.run_cell(cell)
+        if is_docked and cell:
+            page.locator(".promptkit-dock .promptkit-panel").nth(cell - 1).wait_for(state="attached")
+            use_cells(page)
     return opened
 
 
+@pytest.mark.parametrize("place", ["cells", "tabs"])
 def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook) -> None:
     """Stored, typed, streamed, in errors, titles, and tools: all are scrolled to and touched; the mark works."""
     assert notebook.outputs(1)
@@ -117,6 +131,7 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     panel.chooser.locator("option", has_text="<img").first.wait_for(state="attached")
     assert is_untouched(page, canary)
     assert panel.root.locator("script, iframe, :not(.promptkit-icon) > svg, form, [onerror], [onclick]").count() == 0
+    use_cells(page)
     assert page.evaluate(EXECUTED) == 3  # code that was inserted as cells has not run
 
     names = ("shows", "fails", ATTACKS["img onerror"], "guarded")
@@ -152,7 +167,7 @@ def test_attacks_in_saved_files(page: Page, canary: Canary, tmp_path: Path, note
     subprocess.run(convert, check=True, capture_output=True)
     page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
     page.reload()
-    for address in (None, tmp_path / "hostile.html", *exported):
+    for address in (None, tmp_path / "hostile-cells.html", *exported):
         if address is not None:
             page.goto(address.as_uri(), wait_until="domcontentloaded")
         page.locator(".promptkit-markdown:visible").nth(30).wait_for()  # what the model thought is folded
