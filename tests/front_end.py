@@ -57,6 +57,7 @@ class FrontEnd:
         self._environment = environment
         self._manager: KernelManager | None = None
         self._kernel: Kernel | None = None
+        self._displays: dict[str, NotebookNode] = {}
 
     @classmethod
     def opened(cls, path: Path, **options: Any) -> Self:
@@ -92,9 +93,27 @@ class FrontEnd:
             cell = self.cells[at]
             result = kernel.run(cell.source, cell_id=self._send_id(cell.id, at))
             assert result.status == "ok", result.traceback
-            cell.outputs = _outputs_of(result)
+            cell.outputs = self._outputs_of(result)
             results.append(result)
         return results
+
+    def _outputs_of(self, result: CellResult) -> list[NotebookNode]:
+        """Return the outputs as a front end keeps them: an update changes the output that it belongs to."""
+        outputs: list[NotebookNode] = []
+        for _, message in result.messages:
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream" and outputs and outputs[-1].get("name") == content["name"]:
+                outputs[-1].text += content["text"]
+            elif kind in {"stream", "display_data", "execute_result", "error"}:
+                outputs.append(output_from_msg(message))  # type: ignore[no-untyped-call]  # same
+                display_id = content.get("transient", {}).get("display_id")
+                if display_id is not None:
+                    self._displays[display_id] = outputs[-1]
+            elif kind == "update_display_data":
+                shown = self._displays[content["transient"]["display_id"]]
+                new = new_output("display_data", content["data"], metadata=content["metadata"])  # type: ignore[no-untyped-call]  # same
+                shown.data, shown.metadata = new.data, new.metadata
+        return outputs
 
     def shown(self, at: int) -> str:
         """Return the text of the answer that a cell shows, without its receipt."""
@@ -136,23 +155,3 @@ class FrontEnd:
         self._kernel = Kernel(self._manager, client)
         self._kernel.run(LOAD)
         return self._kernel
-
-
-def _outputs_of(result: CellResult) -> list[NotebookNode]:
-    """Return the outputs as a front end keeps them: an update changes the output that it belongs to."""
-    outputs: list[NotebookNode] = []
-    displays: dict[str, NotebookNode] = {}
-    for _, message in result.messages:
-        kind, content = message["msg_type"], message["content"]
-        if kind == "stream" and outputs and outputs[-1].get("name") == content["name"]:
-            outputs[-1].text += content["text"]
-        elif kind in {"stream", "display_data", "execute_result", "error"}:
-            outputs.append(output_from_msg(message))  # type: ignore[no-untyped-call]  # same
-            display_id = content.get("transient", {}).get("display_id")
-            if display_id is not None:
-                displays[display_id] = outputs[-1]
-        elif kind == "update_display_data":
-            shown = displays[content["transient"]["display_id"]]
-            new = new_output("display_data", content["data"], metadata=content["metadata"])  # type: ignore[no-untyped-call]  # same
-            shown.data, shown.metadata = new.data, new.metadata
-    return outputs
