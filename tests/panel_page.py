@@ -49,9 +49,9 @@ class PanelPage:
         """Receive what the saved notebook gets."""
         self.transcripts.append(snapshot)
 
-    def do(self, command: str, **values: str) -> None:
+    def do(self, command: str, *pictures: bytes, **values: str) -> None:
         """Send a command, as the page does."""
-        self.controller.post({"do": command, "page": "page", **values})
+        self.controller.post({"do": command, "page": "page", **values}, pictures)
 
     def say(self, text: str) -> None:
         """Send a message and wait for the end of the answer."""

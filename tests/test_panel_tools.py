@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pytest
 
 from panel_page import GatedProvider, PanelPage
 from promptkit_nb import ConversationManager, DemoProvider, OpenAIProvider
@@ -14,6 +15,7 @@ from promptkit_nb.rendering.conversations import title_of
 if TYPE_CHECKING:
     from chat_server import ChatServer
 
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000")
 TEAS = pd.DataFrame({"tea": ["green", "black"], "price": [18, 24]})
 
 
@@ -94,6 +96,35 @@ class TestValues:
         page = PanelPage(ConversationManager(DemoProvider()).new_conversation())
         page.say("What is {{ x }}?")
         assert page.controller.conversation.turns[0].user_text == "What is {{ x }}?"
+
+
+class TestPictures:
+    """Pictures that were pasted or dropped."""
+
+    def test_message_carries_them(self) -> None:
+        """After its text, whatever the page says that they are; the next message has none."""
+        page = page_with_values(teas=TEAS)
+        page.do("send", PNG, text="Which of {{ teas }} is this?")
+        page.wait(lambda: page.questions)
+        page.say("Thanks")
+        first, second = page.controller.conversation.turns
+        text, picture = first.messages[0].parts
+        assert "| 0 | green | 18 |" in text.text
+        assert picture.url.startswith("data:image/png;base64,")
+        assert second.messages[0].parts == ()
+
+    @pytest.mark.parametrize(
+        ("picture", "words"),
+        [(b"<svg onload=alert(1)>", "is not an image"), (PNG + bytes(5_000_000), "5.0 MB, more than 5 MB")],
+    )
+    def test_what_is_not_sent(self, picture: bytes, words: str) -> None:
+        """The error says why, and the text goes back to the page."""
+        page = page_with_values()
+        page.do("send", picture, text="What is this?")
+        page.wait(lambda: page.error)
+        assert words in page.error
+        assert page.shown["error"]["unsent"] == "What is this?"
+        assert page.controller.conversation.turns == ()
 
 
 class TestModels:

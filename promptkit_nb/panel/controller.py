@@ -22,6 +22,8 @@ from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
 from promptkit_nb.providers.base import offered_models
 from promptkit_nb.text.plain_text import one_line
+from promptkit_nb.text.values import with_attachments
+from promptkit_nb.turns import ContentPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import Provider
     from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.tools.tool import Tool
-    from promptkit_nb.turns import ContentPart
 
 POLL_INTERVAL_S = 0.5
+MAX_PICTURE_BYTES = 5_000_000
 
 Command = dict[str, str]
 
@@ -83,6 +85,7 @@ class PanelController:
         self._context = copy_context()  # of the panel's cell, which shows what tools print
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they continue while another one is shown
         self._open_pages: set[str] = set()
+        self._pictures: list[bytes] = []  # of the command that runs
         self._search_text = ""
         self._next_poll_at = 0.0
         self._read_error = ""
@@ -110,13 +113,13 @@ class PanelController:
         self._view = PanelView(screen, conversation.snapshot(), thinking=thinking)
         self._worker = Worker(poll=self._poll, poll_interval_s=self._poll_interval_s, on_error=self._view.show_error)
 
-    def post(self, command: Command) -> None:
-        """Queue a command and return at once; call it from any thread.
+    def post(self, command: Command, pictures: Sequence[bytes] = ()) -> None:
+        """Queue a command, with the pictures of a message, and return at once; call it from any thread.
 
         The command runs in the caller's context, from which Jupyter knows which message its updates answer, and which
         thread reads the next messages.
         """
-        self._worker.post(lambda: self._run(command), copy_context())
+        self._worker.post(lambda: self._run(command, pictures), copy_context())
 
     def follow(self, conversation: Conversation, *, model: str | None, thinking: ThinkingMode) -> None:
         """Use this conversation for the next call, unless the panel shows another one; callable from any thread."""
@@ -139,12 +142,13 @@ class PanelController:
             return UPDATE_INTERVAL_S / 2
         return POLL_INTERVAL_S / 2 if self._open_pages else None
 
-    def _run(self, command: Command) -> None:
+    def _run(self, command: Command, pictures: Sequence[bytes]) -> None:
         run = self._commands.get(command.get("do", ""))
         if run is None:
             raise InvalidArgumentError(f"The panel has no command {command.get('do')!r:.40}: reload the page.")
         TYPED_IN.set("panel")  # in the context of this command
         try:
+            self._pictures = _checked_pictures(pictures)
             run(command)
         except PromptKitError as error:
             self._view.show_error(error, unsent=command.get("text", ""), page=command.get("page", ""))
@@ -229,12 +233,14 @@ class PanelController:
 
     def _ask_filled(self, command: Command, target: Target, replaces: dict[str, object]) -> None:
         """Ask with the values of ``{{ name }}``; the panel goes on showing what was typed."""
-        typed = command["text"]
-        if self.values is None or "{{" not in typed:
-            self._ask(command, typed, target, replaces)
-            return
-        filled = self.values.fill(typed)
-        self._ask(command, filled.text, target, replaces, parts=filled.parts)
+        text, parts = command["text"], tuple[ContentPart, ...]()
+        if self.values is not None and "{{" in text:
+            filled = self.values.fill(text)
+            text, parts = filled.text, filled.parts
+        if self._pictures:
+            attached = with_attachments(text, self._pictures)
+            parts = (*(parts or attached[:1]), *attached[1:])
+        self._ask(command, text, target, replaces, parts=parts)
 
     def _describe_names(self, command: Command) -> None:
         names = [] if self.values is None else self.values.names(command["text"])
@@ -390,3 +396,12 @@ class PanelController:
         self._read_error = ""
         self._view.clear()
         self._show(conversation.snapshot())
+
+
+def _checked_pictures(pictures: Sequence[bytes]) -> list[bytes]:
+    """Return the pictures that a page sent; what they are is read from their first bytes when they are attached."""
+    for picture in pictures:
+        if len(picture) > MAX_PICTURE_BYTES:
+            size_mb, most_mb = len(picture) / 1e6, MAX_PICTURE_BYTES // 1_000_000
+            raise InvalidArgumentError(f"A picture has {size_mb:.1f} MB, more than {most_mb} MB: make it smaller.")
+    return [bytes(picture) for picture in pictures]

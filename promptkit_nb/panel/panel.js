@@ -1,6 +1,7 @@
 // The chat panel's page: its elements, the commands it sends to the kernel, and the updates it shows. The widget's script
 // consists of parts.js, scrolling.js, drafts.js, docking.js and this file.
 
+const MAX_PICTURE_BYTES = 5_000_000;
 const SLOW_MS = 400; // how long the kernel may take to confirm a message before the panel says that it waits
 
 function render({ model, el }) {
@@ -11,8 +12,10 @@ function render({ model, el }) {
   let pending = null; // the message that was sent and is not being answered yet: {n, text, isReceived}
   let editing = null; // the turn that the typed text will replace
   let editsReply = false; // only its answer, not its message and all that follows
+  let sentPictures = []; // with the last message
   let lastEdit = null; // the last edit that was sent: {text, turn, isReply}
   let sentCount = 0;
+  let pictures = []; // to send with the next message: {name, file, bytes}
   let isFetching = false;
   let isDead = false;
   let lastError = 0;
@@ -54,8 +57,9 @@ function render({ model, el }) {
     onchange: () => { send("model", { name: models.value }); box.focus(); },
   });
   const chips = make("span", { class: "promptkit-chips" });
+  const thumbnails = make("div", { class: "promptkit-chips promptkit-pictures", role: "group", "aria-label": "Pictures", hidden: true });
   const sendButton = iconButton("send", "Send", onPress, { class: "promptkit-send" });
-  const form = make("div", { class: "promptkit-form" }, box, make("div", { class: "promptkit-tools" }, models, chips, sendButton));
+  const form = make("div", { class: "promptkit-form" }, box, thumbnails, make("div", { class: "promptkit-tools" }, models, chips, sendButton));
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
     head, bar, log, question, errorBox, status, form, footer);
@@ -63,16 +67,19 @@ function render({ model, el }) {
   head.append(docking.toggle);
   let insert; // inserts code as a cell, if the front end can
   for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());
+  box.addEventListener("paste", (event) => takeFiles(event, event.clipboardData?.files ?? []));
+  root.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) { event.preventDefault(); event.stopPropagation(); } });
+  root.addEventListener("drop", (event) => takeFiles(event, event.dataTransfer?.files ?? []));
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !event.isComposing) onEscape();
   });
   el.append(root);
 
   // Commands to the kernel.
-  function send(command, values = {}) {
+  function send(command, values = {}, buffers = []) {
     sentCount += 1;
     try {
-      model.send({ do: command, n: String(sentCount), page, ...values });
+      model.send({ do: command, n: String(sentCount), page, ...values }, undefined, buffers);
     } catch {
       checkKernel(); // sending to a kernel that was shut down fails
     }
@@ -80,7 +87,9 @@ function render({ model, el }) {
   }
 
   function sendMessage(command, text, values) {
-    pending = { n: send(command, { text, ...values }), text, isReceived: false };
+    sentPictures = command === "retry" ? [] : pictures;
+    pending = { n: send(command, { text, ...values }, sentPictures.map(({ bytes }) => bytes)), text, isReceived: false };
+    if (sentPictures.length) setPictures([]);
     const mine = pending;
     setTimeout(() => { if (pending === mine && !mine.isReceived) checkKernel(); }, SLOW_MS);
     scrolling.follow(true);
@@ -93,11 +102,40 @@ function render({ model, el }) {
     if (!text.trim() || isBusy() || isDead) return;
     box.value = "";
     lastEdit = editing && { text, turn: editing, isReply: editsReply };
+    sentPictures = [];
     if (editing && editsReply) send("edit_reply", { text, turn: editing.id });
     else if (editing) sendMessage("edit", text, { turn: editing.id });
     else sendMessage("send", text);
     stopEditing();
     box.focus();
+  }
+
+  // Pictures, pasted or dropped.
+  async function addPictures(files) {
+    const found = [...files].filter(({ type }) => type.startsWith("image/"));
+    const tooLarge = found.find(({ size }) => size > MAX_PICTURE_BYTES);
+    if (tooLarge) { status.textContent = `${tooLarge.name} is larger than 5 MB: make it smaller.`; return; }
+    const read = await Promise.all(found.map(async (file) => ({ name: file.name || "picture", file, bytes: await file.arrayBuffer() })));
+    setPictures([...pictures, ...read]);
+    box.focus();
+  }
+
+  function setPictures(wanted) {
+    pictures = wanted;
+    thumbnails.hidden = !pictures.length;
+    thumbnails.replaceChildren(...pictures.map((picture) => make("span", { class: "promptkit-chip" },
+      make("img", {
+        src: URL.createObjectURL(picture.file), alt: picture.name, title: picture.name,
+        onload: (event) => URL.revokeObjectURL(event.currentTarget.src),
+      }),
+      button("×", () => { setPictures(pictures.filter((each) => each !== picture)); box.focus(); }, { class: "promptkit-quiet", "aria-label": `Remove ${picture.name}` }))));
+  }
+
+  function takeFiles(event, files) {
+    if (isDead || ![...files].some(({ type }) => type.startsWith("image/"))) return;
+    event.preventDefault();
+    event.stopPropagation();
+    addPictures(files);
   }
 
   // The second click of a double click on Send does not stop the answer.
@@ -367,6 +405,8 @@ function render({ model, el }) {
   function restoreText(text, from) {
     if (!text || (from !== page && sentCount > 1)) return;
     const restored = box.value.trim() ? `${text}\n${box.value}` : text;
+    if (sentPictures.length) setPictures([...sentPictures, ...pictures]);
+    sentPictures = [];
     if (lastEdit?.text === text && !editing) edit(lastEdit.turn, lastEdit.isReply);
     box.value = restored;
     refreshButtons();

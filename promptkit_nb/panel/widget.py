@@ -16,7 +16,7 @@ from promptkit_nb.rendering.responses import ThinkingMode, check_thinking
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.panel.controller import PanelValues
@@ -127,7 +127,7 @@ class ChatPanel(NotebookWidget):
     def _static_output(self) -> dict[str, object]:
         return _static_output(self.conversation.snapshot())
 
-    def _on_message(self, _: object, content: object, __: object) -> None:
+    def _on_message(self, _: object, content: object, buffers: Sequence[memoryview]) -> None:
         """Post a page's command, and confirm it at once: the page then knows that the kernel reads its messages.
 
         The reply also makes Jupyter deliver later messages on a subshell's thread while a cell runs.
@@ -136,7 +136,7 @@ class ChatPanel(NotebookWidget):
             return
         command = {str(name): str(value) for name, value in content.items()}
         self.send({"received": command.get("n", ""), "page": command.get("page", "")})
-        self._controller.post(command)
+        self._controller.post(command, [bytes(buffer) for buffer in buffers or ()])
 
 
 def _static_output(snapshot: Snapshot) -> dict[str, object]:
