@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import closing
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -175,7 +176,7 @@ class TestLongLog:
                 sizes.append(log_size(store))
 
             monkeypatch.setattr(disk_checkpoints, "PAUSE_S", 0)
-            monkeypatch.setattr(time, "sleep", copy)
+            monkeypatch.setattr(disk_checkpoints, "time", SimpleNamespace(sleep=copy, monotonic=time.monotonic))
             assert store.backend.checkpoint()
         assert len(sizes) >= 4
         assert [before - after for before, after in pairwise(sizes)] == [1_000_000] * (len(sizes) - 1)
@@ -183,6 +184,29 @@ class TestLongLog:
             with DiskStore(tmp_path / f"copy{number}") as store:
                 assert texts(store.get("a").turns) == [f"{turn}" for turn in range(25)]
                 assert store.get("a").metadata["number"] == 24
+
+    def test_is_moved_later_if_another_connection_prevents_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The background tries again, although nothing more is written."""
+        monkeypatch.setattr(disk_checkpoints, "LONG_BYTES", 1_500_000)
+        monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 1_500_000)
+        monkeypatch.setattr(disk_checkpoints, "RETRY_S", 0.01)
+        attempts: list[bool] = []
+        tried_again = threading.Event()
+        has_moved = disk_checkpoints.Checkpoints._has_moved
+
+        def attempt(checkpoints: disk_checkpoints.Checkpoints, log_bytes: int) -> bool:
+            attempts.append(False if not attempts else has_moved(checkpoints, log_bytes))
+            if attempts[-1]:
+                tried_again.set()
+            return attempts[-1]
+
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "_has_moved", attempt)
+        with DiskStore(tmp_path) as store:
+            fill(store, 2)
+            assert tried_again.wait(60)
+        assert attempts[0] is False
 
     def test_is_moved_in_the_background(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not by whoever happens to write next, after a copy."""

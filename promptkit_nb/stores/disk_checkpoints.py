@@ -29,6 +29,7 @@ LONG_BYTES = 2 * STEP_BYTES
 HELD_BYTES = 512 * 2**20
 HELD_S = 15.0
 LOCK_TIMEOUT_S = 0.5
+RETRY_S = 1.0
 CUT_BYTES = 32 * 2**20
 PAUSE_S = 0.03
 LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
@@ -211,11 +212,19 @@ class Checkpoints:
             self._timer.start()
 
     def _move_later(self) -> None:
+        """Move the log, and try again soon if another connection prevents it; not if the files are gone."""
         with self._lock:
             self._timer = None
-            with suppress(sqlite3.Error, OSError):
-                if not self._closed:
-                    self._has_moved(min(self._log.stat().st_size, HELD_BYTES - 1))
+            if self._closed:
+                return
+            try:
+                has_moved = self._has_moved(min(self._log.stat().st_size, HELD_BYTES - 1))
+            except sqlite3.Error:
+                has_moved = False
+            except OSError:
+                return
+            if not has_moved:
+                self._move_in(RETRY_S)
 
     def _may_grow(self, log_bytes: int) -> bool:
         """Return whether a log that cannot be moved now is short, or has been long for more than twice ``HELD_S``."""
