@@ -140,7 +140,7 @@ def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server:
     panel.box.press("Enter")
     panel.hears("You said: pressed")
     wait(panel.is_idle)
-    chat_server.reply(Reply(text="too late", delay_s=2))
+    chat_server.reply(Reply(text="too late", delay_s=20))
     panel.say("stopped")
     wait(lambda: len(chat_server.requests) == 3)
     panel.box.press("Escape")
