@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,12 @@ from promptkit_nb import (
     turns_df,
     usage_df,
 )
+from promptkit_nb.chat.options import CallOptions
+from promptkit_nb.rows.asking import RowsRun
 from promptkit_nb.rows.estimate import RowsEstimate
+from promptkit_nb.rows.following import Following
+from promptkit_nb.rows.progress import Progress
+from promptkit_nb.rows.workers import Answered, Ended, Workers
 from row_server import AllowsFour, Failing, answered_texts, asked_text
 
 if TYPE_CHECKING:
@@ -129,6 +135,41 @@ def test_fresh_asks_again(chat_server: ChatServer) -> None:
     assert not out["answer_replayed"].any()
 
 
+def test_fresh_answers_count_from_then_on(chat_server: ChatServer) -> None:
+    """Of all stored answers the newest one, so that nothing is paid for in vain; the others stay in use."""
+    manager = manager_of(chat_server)
+    chat_server.usual = lambda _: Reply(text="old")
+    ask_rows(frame_of(3, 3), "{{ text }}", into="a", manager=manager)
+    chat_server.usual = lambda _: Reply(text="new")
+    ask_rows(frame_of(3, 3), "{{ text }}", into="a", limit=2, fresh=True, manager=manager)
+    out = ask_rows(frame_of(3, 3), "{{ text }}", into="a", manager=manager)
+    assert out["a"].tolist() == ["new", "new", "old"]
+    assert out["a_cost_usd"].tolist() == [0.0, 0.0, 0.0]
+    assert len(chat_server.requests) == 5
+
+
+def test_a_recording_comes_before_the_store(chat_server: ChatServer) -> None:
+    """Its newest answer to a question counts, but never one that was interrupted."""
+    manager = manager_of(chat_server)
+    for text in ("first", "second", "third"):
+        chat_server.usual = lambda _, text=text: Reply(text=text)  # type: ignore[misc]  # bound now
+        ask_rows(frame_of(1, 1), "{{ text }}", into="a", fresh=True, manager=manager)
+    first, second, third = manager.store.get("rows:a").turns
+    recording = [second, first, replace(third, finish_reason="interrupted")]
+    recorded = manager_of(chat_server, manager.store, recording=recording)
+    out = ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=recorded)
+    assert (out["a"].tolist(), len(chat_server.requests)) == (["second"], 3)
+
+
+def test_an_interrupted_recording_is_not_replayed(chat_server: ChatServer) -> None:
+    """The row is asked instead."""
+    manager = manager_of(chat_server)
+    ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=manager)
+    recording = [replace(turn, finish_reason="interrupted") for turn in manager.store.get("rows:a").turns]
+    out = ask_rows(frame_of(1, 1), "{{ text }}", into="a", manager=manager_of(chat_server, recording=recording))
+    assert (out["a_replayed"].tolist(), len(chat_server.requests)) == ([False], 2)
+
+
 def test_requests_carry_no_history(chat_server: ChatServer) -> None:
     """The system prompt and the row, whatever was asked before."""
     manager = manager_of(chat_server)
@@ -215,6 +256,42 @@ class TestLines:
             "2 ok · 1 failed · $0.00006",
             "n_error says why; the same call asks only the failed rows again.",
         ]
+
+    def test_answers_that_were_cut(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+        """Are kept, and counted by rows, in this run and the next."""
+        chat_server.usual = lambda request: Reply(
+            text="fine", finish_reason="stop" if asked_text(request) == "text 1" else "length"
+        )
+        manager = manager_of(chat_server)
+        for _ in range(2):
+            out = ask_rows(frame_of(4, 3), "{{ text }}", into="a", max_output_tokens=1, manager=manager)
+            assert out["a"].tolist() == ["fine"] * 4
+        assert capsys.readouterr().out.splitlines()[1::2] == [
+            "4 ok · 3 cut at max_output_tokens · $0.000045",
+            "4 ok · 3 cut at max_output_tokens · $0.00 · 4 replayed",
+        ]
+
+    def test_a_value_that_does_not_fit(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+        """The row says why, without a class that users do not know; the same call asks it again."""
+        chat_server.usual = lambda _: Reply(text='{"value": 9223372036854775808}')
+        manager = manager_of(chat_server)
+        out = ask_rows(frame_of(1, 1), "{{ text }}", into="n", schema=int, manager=manager)
+        assert out["n_error"].tolist() == ["n: 9223372036854775808 does not fit into Int64"]
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "0 ok · 1 failed · $0.000015",
+            "n_error says why; the same call asks only the failed rows again.",
+        ]
+        chat_server.usual = lambda _: Reply(text='{"value": 7}')
+        out = ask_rows(frame_of(1, 1), "{{ text }}", into="n", schema=int, manager=manager)
+        assert (out["n"].tolist(), out["n_error"].isna().tolist(), len(chat_server.requests)) == ([7], [True], 2)
+
+    def test_failed_rows_of_a_fresh_run(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+        """The same call would ask all rows again."""
+        chat_server.usual = lambda _: error_reply(400, "Bad parameter")
+        ask_rows(frame_of(1, 1), "{{ text }}", into="a", fresh=True, manager=manager_of(chat_server))
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "a_error says why; the same call without fresh=True asks only the failed rows again."
+        )
 
     def test_an_unknown_price_of_failed_rows(self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
         """It is not 0: they may have cost something."""
@@ -330,10 +407,34 @@ class TestFailures:
             ask_rows(frame_of(40, 40), "{{ text }}", into="a", max_workers=4, manager=manager)
         sent = len(chat_server.requests)
         assert len(manager.store.get("rows:a").turns) == sent < 40
-        assert "stopped; the same call sends only the rest" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "stopped; the same call sends only the rest" in out
+        assert re.search(
+            r"^stopping when the .*answers? under way ha(s|ve) arrived; interrupt again to stop now$", out, re.MULTILINE
+        )
         chat_server.usual = lambda _: Reply()
         ask_rows(frame_of(40, 40), "{{ text }}", into="a", max_workers=4, manager=manager)
         assert len(chat_server.requests) == 40
+
+    def test_an_interrupt_loses_the_last_event(self, chat_server: ChatServer) -> None:
+        """The run ends nevertheless, because no worker is alive."""
+        conversation = manager_of(chat_server).new_conversation()
+        workers = Workers(lambda number: conversation.stream(f"text {number}"), range(1), 1)
+        answered, ended = workers.events.get(timeout=60), workers.events.get(timeout=60)
+        assert (type(answered), type(ended)) == (Answered, Ended)
+        df = frame_of(1, 1)
+        run = RowsRun.of(
+            df,
+            "{{ text }}",
+            into="a",
+            name=None,
+            options=CallOptions(),
+            manager=manager_of(chat_server),
+            system_prompt=None,
+        )
+        following = Following(workers, run.answers, Progress(run.estimate()))
+        following.to_the_end()
+        assert following.stopped_by is None
 
 
 RUN = """
@@ -505,3 +606,11 @@ def test_every_store(chat_server: ChatServer, store: StateStore) -> None:
         assert out["a"].tolist() == [f"You said: text {at % 20}" for at in range(40)]
     assert out["a_replayed"].all()
     assert len(chat_server.requests) == len(store.get("rows:a").turns) == 20
+
+
+def test_an_index_that_cannot_be_encoded(chat_server: ChatServer, store: StateStore) -> None:
+    """Every store has the answer, and a replacement character in the label."""
+    df = pd.DataFrame({"text": ["Hi"]}, index=pd.Index(["a\ud800"], dtype=object))
+    out = ask_rows(df, "{{ text }}", into="a", manager=manager_of(chat_server, store))
+    assert out["a"].tolist() == ["You said: Hi"]
+    assert [turn.row_index for turn in store.get("rows:a").turns] == ["a\ufffd"]

@@ -110,9 +110,17 @@ class TestGate:
     def test_money_that_others_have_reserved(self) -> None:
         """May come back; alone there is none."""
         gate, _ = begun(8)
-        entered(gate, 2)
-        assert (gate.short_of_money(), gate.allowed) == (True, 4)
-        assert gate.short_of_money() is False
+        first, second = entered(gate, 2)
+        assert (gate.short_of_money(first), gate.allowed) == (True, 4)
+        assert gate.short_of_money(second) is False
+
+    def test_money_that_came_back_meanwhile(self) -> None:
+        """Another request may end between the refusal and its note: there may be room now, but only once."""
+        gate, _ = begun(8)
+        _, refused = entered(gate, 2)
+        gate.answered()
+        assert gate.short_of_money(refused) is True
+        assert gate.short_of_money(entered(gate, 1)[0]) is False
 
 
 def lease_on(store: StateStore, clock: Clock) -> RunLease:

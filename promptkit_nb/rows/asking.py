@@ -21,7 +21,7 @@ from promptkit_nb.rows.following import Following
 from promptkit_nb.rows.lease import LASTS_S, LeaseLostError, RunLease
 from promptkit_nb.rows.plan import RowAnswers, RowPlan
 from promptkit_nb.rows.progress import Progress, closing_line, show
-from promptkit_nb.rows.stored_rows import RowConversation
+from promptkit_nb.rows.stored_rows import RowConversation, replayable_answers
 from promptkit_nb.rows.template import RowTemplate
 from promptkit_nb.rows.workers import Workers
 from promptkit_nb.stores.ledger import scopes_of
@@ -123,7 +123,8 @@ def ask_rows(
         parameters: Such as ``{"temperature": 0}``.
         max_output_tokens: The longest answer, in tokens.
         system_prompt: The system prompt.
-        fresh: Ask again what is stored.
+        fresh: Ask again what is stored. Later calls use the newest answers, including those of a fresh run that was
+            stopped.
 
     Raises:
         InvalidArgumentError: An argument is wrong, or a column exists already; nothing was sent.
@@ -215,7 +216,7 @@ class RowsRun:
             self._run(head, max_workers)
         show(self._closing_line())
         if self.answers.errors:
-            show(f"{self.name}_error says why; the same call asks only the failed rows again.")
+            show(f"{self.name}_error says why; {self._same_call} asks only the failed rows again.")
         return self._framed()
 
     def _run(self, head: Head | None, max_workers: int) -> None:
@@ -257,7 +258,7 @@ class RowsRun:
                 following.to_the_end()
         except KeyboardInterrupt:
             self._count(following, estimate, before_usd)
-            show(f"{self._closing_line()}: stopped; the same call sends only the rest")
+            show(f"{self._closing_line()}: stopped; {self._same_call} sends only the rest")
             raise
         self._count(following, estimate, before_usd)
         stopped_by = following.stopped_by
@@ -272,6 +273,10 @@ class RowsRun:
     def _closing_line(self) -> str:
         return closing_line(self.answers, self.spent_usd, self.unpriced)
 
+    @property
+    def _same_call(self) -> str:
+        return "the same call without fresh=True" if self.fresh else "the same call"
+
     def _ask(self, lease: RunLease, number: int) -> ResponseStream:
         lease.check()
         position = self.answers.plan.first_rows[number]
@@ -281,19 +286,17 @@ class RowsRun:
         """Return the error that stopped the run, with what is answered and how to go on."""
         show(self._closing_line())
         if isinstance(error, errors.PromptKitError):
-            error.args = (f"{error} The answers so far are stored; the same call sends only the rest.",)
+            error.args = (f"{error} The answers so far are stored; {self._same_call} sends only the rest.",)
             error.frame = self._framed()
         return error
 
     def _read_stored(self, head: Head | None) -> None:
         if self.fresh:
             return
-        recording = self.manager.factory.recording
-        self.answers.take_stored(
-            (bytes.fromhex(turn.replay_key[:32]), turn) for turn in recording if turn.replay_key is not None
-        )
         if head is not None:
             self.answers.take_stored(self.conversation.stored_answers())
+        recording = sorted(self.manager.factory.recording, key=lambda turn: turn.created_at)
+        self.answers.take_stored(replayable_answers(recording))  # after the store, whose answers it replaces
 
     def _estimated(self) -> RowsEstimate:
         return estimate_of(self.name, self.answers, self.conversation, self.template, self._recent_turns())

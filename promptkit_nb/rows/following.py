@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.rows.progress import show
 from promptkit_nb.rows.workers import Answered, Ended, Failed, Paused, Stopped
-from promptkit_nb.text.plain_text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +47,9 @@ class Following:
             self._follow()
         except KeyboardInterrupt:
             self._workers.gate.stop()
-            show(f"stopping once {counted(self._running, 'answer')} under way arrived; interrupt again to leave them")
+            count = self._workers.gate.under_way
+            arrived = "answer under way has arrived" if count == 1 else "answers under way have arrived"
+            show(f"stopping when the {count} {arrived}; interrupt again to stop now")
             try:
                 self._follow()
             except KeyboardInterrupt:
@@ -59,11 +60,14 @@ class Following:
             raise
 
     def _follow(self) -> None:
+        """Take events until all workers have ended; an interrupt may have lost the event that says so."""
         while self._running:
+            are_alive = self._workers.are_alive  # before the queue is read, so that no last event is missed
             try:
                 event = self._workers.events.get(timeout=_LOOK_EVERY_S)
             except Empty:
-                pass
+                if not are_alive:
+                    return
             else:
                 self._take[type(event)](event)
 

@@ -30,7 +30,7 @@ class Gate:
     """Lets the requests of a run pass, shared by its workers.
 
     The first request goes alone, because it may show that none can be answered. If the server limits the rate, all wait
-    together, and half as many may be under way at once; after each 20 good answers it is one more again.
+    together, and half as many may be under way at once; one more is allowed after every 20 good answers.
 
     >>> gate = Gate(8)
     >>> gate.enter(), gate.answered(), gate.allowed
@@ -50,6 +50,7 @@ class Gate:
         self._active = 0
         self._tickets = 0
         self._last_before_cut = 0
+        self._last_before_end = 0
         self._not_before_s = 0.0
         self._good = 0
         self._limits_in_a_row = 0
@@ -67,6 +68,11 @@ class Gate:
                 self._turnstile.wait(wait_s if wait_s > 0 else None)
             return None
 
+    @property
+    def under_way(self) -> int:
+        """How many requests are under way."""
+        return self._active
+
     def answered(self) -> None:
         """Note a good answer."""
         with self._turnstile:
@@ -76,12 +82,12 @@ class Gate:
             self._good += 1
             if self._good % _GOOD_ANSWERS_PER_STEP == 0:
                 self.allowed = min(self.allowed + 1, self.most)
-            self._leave()
+            self._end()
 
     def failed(self) -> None:
         """Note a request that failed for a reason of its own."""
         with self._turnstile:
-            self._leave()
+            self._end()
 
     def limited(self, ticket: int, retry_after_s: float | None) -> Pause | None:
         """Note that the server limits the rate; return the wait, ``None`` if waiting does not help.
@@ -96,17 +102,20 @@ class Gate:
             backoff_s = min(_FIRST_WAIT_S * 2.0 ** (self._limits_in_a_row - 1), _LONGEST_BACKOFF_S)
             wait_s = backoff_s if retry_after_s is None else retry_after_s
             self._not_before_s = max(self._not_before_s, self._clock() + wait_s)
-            self._leave()
+            self._end()
             is_hopeless = wait_s > LONGEST_WAIT_S or self._limits_in_a_row > MOST_LIMITS_IN_A_ROW
             return None if is_hopeless else Pause(wait_s, before, self.allowed)
 
-    def short_of_money(self) -> bool:
-        """Note that a budget has no room beside what is reserved; return whether it may have once others are done."""
+    def short_of_money(self, ticket: int) -> bool:
+        """Note that a budget has no room beside what is reserved; return whether it may have once others are done.
+
+        It may have already if a request has ended since this one entered, because that gave its reservation back.
+        """
         with self._turnstile:
-            has_others = self._active > 1
+            may_have_room = self._active > 1 or self._last_before_end >= ticket
             self._cut()
             self._leave()
-            return has_others
+            return may_have_room
 
     def pause(self, seconds: float) -> bool:
         """Wait, outside of the gate, before a request is sent again; return false if the run is stopped meanwhile."""
@@ -126,6 +135,10 @@ class Gate:
         self.allowed = max(1, self.allowed // 2)
         self._last_before_cut = self._tickets
         self._good = 0
+
+    def _end(self) -> None:
+        self._last_before_end = self._tickets
+        self._leave()
 
     def _leave(self) -> None:
         self._active -= 1

@@ -6,6 +6,8 @@ import math
 from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
+from promptkit_nb.endings import ending_of
+from promptkit_nb.errors import PromptKitError
 from promptkit_nb.rows.columns import DoesNotFitError
 from promptkit_nb.rows.template import RowNotAskedError
 from promptkit_nb.text.plain_text import one_line
@@ -59,13 +61,17 @@ Source = Literal["missing", "failed", "answered", "replayed"]
 
 
 class RowAnswers:
-    """The answers to the questions of a plan, as values of the columns; turns and texts are not kept."""
+    """The answers to the questions of a plan, as values of the columns; turns and texts are not kept.
+
+    ``cut`` has the questions whose answers were cut at the output limit.
+    """
 
     def __init__(self, plan: RowPlan, columns: Sequence[AnswerColumn], answer_type: AnswerType | None) -> None:
         """Know no answer yet."""
         self.plan = plan
         self.columns = tuple(columns)
         self.errors: dict[int, str] = {}
+        self.cut: set[int] = set()
         self.sources: list[Source] = ["missing"] * len(plan)
         self.costs_usd = array("d", [math.nan]) * len(plan)
         self._answer_type = answer_type
@@ -81,32 +87,41 @@ class RowAnswers:
         return [None if values is None else values[column] for values in self._values]
 
     def take_stored(self, stored: Iterable[tuple[bytes, Turn]]) -> None:
-        """Take the answers of stored turns; the first to a question counts, as in any replay."""
+        """Take the answers of stored turns, oldest first: the last one that fits counts.
+
+        They replace stored answers that were taken before, but not what this run has asked.
+        """
         for key, turn in stored:
             number = self.plan.numbers.get(key)
-            if number is None or self.sources[number] != "missing":
+            if number is None or self.sources[number] not in ("missing", "replayed"):
                 continue
             try:
                 value = turn.text if self._answer_type is None else self._answer_type.read(turn.text)
-            except AnswerRejectedError:
+                self._take(number, value, turn.finish_reason, "replayed")
+            except (AnswerRejectedError, DoesNotFitError):
                 continue
-            self._take(number, value, "replayed", 0.0)
+            self.costs_usd[number] = 0.0
 
     def take(self, number: int, response: Response) -> None:
-        """Take an answer that just arrived."""
+        """Take an answer that just arrived; it has failed if it does not fit."""
         value = response.content if self._answer_type is None else response.value
-        self._take(number, value, "answered", math.nan if response.cost is None else float(response.cost))
-
-    def fail(self, number: int, error: BaseException) -> None:
-        """Note why a question has no answer."""
-        self.sources[number] = "failed"
-        self.errors[number] = one_line(f"{type(error).__name__}: {error}")
-
-    def _take(self, number: int, value: Any, source: Source, cost_usd: float) -> None:
-        self.costs_usd[number] = cost_usd
+        self.costs_usd[number] = math.nan if response.cost is None else float(response.cost)
         try:
-            self._values[number] = tuple(column.value_in(value) for column in self.columns)
+            self._take(number, value, response.finish_reason, "answered")
         except DoesNotFitError as error:
             self.fail(number, error)
-        else:
-            self.sources[number] = source
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Note why a question has no answer, with the class of the error if users know it."""
+        self.sources[number] = "failed"
+        self.errors[number] = one_line(
+            f"{type(error).__name__}: {error}" if isinstance(error, PromptKitError) else str(error)
+        )
+
+    def _take(self, number: int, value: Any, finish_reason: str | None, source: Source) -> None:
+        """Take an answer; raise ``DoesNotFitError`` if a column has no place for it."""
+        self._values[number] = tuple(column.value_in(value) for column in self.columns)
+        self.sources[number] = source
+        self.cut.discard(number)
+        if ending_of(finish_reason) == "cut":
+            self.cut.add(number)

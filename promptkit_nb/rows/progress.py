@@ -74,10 +74,13 @@ def show(line: str) -> None:
 def closing_line(answers: RowAnswers, spent_usd: Decimal, unpriced: int) -> str:
     """Return what became of the rows, and what this run cost."""
     by_source = {"missing": 0, "failed": 0, "answered": 0, "replayed": 0}
+    cut = 0
     for number in answers.plan.questions:
         if number >= 0:
             by_source[answers.sources[number]] += 1
+            cut += number in answers.cut
     parts = [f"{by_source['answered'] + by_source['replayed']:,} ok"]
+    parts += [f"{cut:,} cut at max_output_tokens"] if cut else []
     parts += [f"{by_source['failed']:,} failed"] if by_source["failed"] else []
     parts += [f"{len(answers.plan.not_asked):,} without a question"] if answers.plan.not_asked else []
     parts += [f"{by_source['missing']:,} not asked yet"] if by_source["missing"] else []

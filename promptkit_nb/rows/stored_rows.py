@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
@@ -145,9 +145,7 @@ class RowConversation(Conversation):
 
     def stored_answers(self) -> Iterator[tuple[bytes, Turn]]:
         """Yield the stored answers that can be replayed, with their keys, without holding all of them at once."""
-        for turn in self._stored_turns():
-            if turn.replay_key is not None and is_replayable(turn.finish_reason):
-                yield _short(turn.replay_key), turn
+        return replayable_answers(self._stored_turns())
 
     def _stored_turns(self) -> Iterator[Turn]:
         if isinstance(self.store, RowStore):
@@ -155,6 +153,13 @@ class RowConversation(Conversation):
         with suppress(ConversationNotFoundError):
             return iter([*self.store.get(self.id).stored_turns])
         return iter(())
+
+
+def replayable_answers(turns: Iterable[Turn]) -> Iterator[tuple[bytes, Turn]]:
+    """Yield the turns that can be replayed, with what identifies their requests."""
+    for turn in turns:
+        if turn.replay_key is not None and is_replayable(turn.finish_reason):
+            yield _short(turn.replay_key), turn
 
 
 def _short(replay_key: str) -> bytes:

@@ -94,8 +94,16 @@ class Workers:
         self._lock = threading.Lock()
         self._streams: set[ResponseStream] = set()
         self._failed_in_a_row = 0
-        for at in range(count):
-            threading.Thread(target=self._work, name=f"promptkit_nb-rows-{at}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"promptkit_nb-rows-{at}", daemon=True) for at in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def are_alive(self) -> bool:
+        """Whether any worker may still add to ``events``."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def abandon(self) -> None:
         """Stop at once: store what has arrived of the answers under way."""
@@ -126,7 +134,7 @@ class Workers:
             except errors.RateLimitError as error:
                 self._wait_for_rate(ticket, error)
             except errors.BudgetExceededError:  # room may come back from what others have reserved
-                if not self.gate.short_of_money():
+                if not self.gate.short_of_money(ticket):
                     raise
             except _OF_THE_ROW as error:
                 self.gate.failed()
