@@ -56,10 +56,11 @@ class PromptKitAccessor:
         >>> df.promptkit.ask("My city is {{ city }}", into="a", estimate=True, manager=manager)
         a: 2 rows · 2 distinct texts · 2 to send · about 22 tokens in · $0.00
         """
+        given = dict(locals())
         from promptkit_nb.rows.asking import ask_rows  # noqa: PLC0415 - pydantic, imported when used
 
-        options = {each: value for each, value in locals().items() if each not in {"self", "template", "ask_rows"}}
-        return ask_rows(self._df, template, **options)
+        del given["self"]
+        return ask_rows(self._df, **given)
 
     def __repr__(self) -> str:
         """Return how to ask."""

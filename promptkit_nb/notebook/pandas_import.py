@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib.abc import Loader, MetaPathFinder
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,28 +25,29 @@ def _register() -> None:
 
 
 class _PandasFinder(MetaPathFinder):
-    """Finds pandas once, with a loader that registers the accessor after the import."""
+    """Finds pandas with a loader that registers the accessor after the import, and then removes this finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec that the other finders find, for pandas only."""
-        del path, target
         if fullname != "pandas":
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        others = (each for each in [*sys.meta_path] if each is not self and hasattr(each, "find_spec"))
+        found = (each.find_spec(fullname, path, target) for each in others)
+        spec = next((each for each in found if each is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _PandasLoader(spec.loader)
+            spec.loader = _PandasLoader(spec.loader, self)
         return spec
 
 
 class _PandasLoader(Loader):
     """Loads pandas with its own loader, then registers the accessor."""
 
-    def __init__(self, loader: Loader) -> None:
-        """Wrap the loader."""
+    def __init__(self, loader: Loader, finder: _PandasFinder) -> None:
+        """Wrap the loader that the other finders of ``finder`` have found."""
         self._loader = loader
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return what the loader makes."""
@@ -59,4 +59,5 @@ class _PandasLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        sys.meta_path[:] = [each for each in sys.meta_path if each is not self._finder]
         _register()
