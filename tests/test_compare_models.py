@@ -146,6 +146,30 @@ class TestReplay:
         assert (again.answer.content, texts(again)) == ("from b", ["from a", "from b"])
         assert len(server.requests) == 2
 
+    def test_a_model_that_failed_does_not_undo_a_choice(self, conv: Conversation, server: ChatServer) -> None:
+        """It is asked again; the other answers stay where they are."""
+        server.reply(error_reply(400, "a is broken"))
+        replies(server, "from b", "from c")
+        conv.restore(conv.compare("Which?", models=["a", "b", "c"])[1].turn)
+        before = conv.snapshot().state
+        server.reply(error_reply(400, "a is broken"))
+        again = self.ask_again(conv, ["a", "b", "c"])
+        assert asked(server) == ["a", "b", "c", "a"]
+        assert (again.answer.content, texts(again)) == ("from c", ["from b", "from c"])
+        assert conv.snapshot().state == before
+
+    def test_a_further_model_does_not_undo_a_choice(self, conv: Conversation, server: ChatServer) -> None:
+        """Its answer becomes one more version, and later turns are not stale."""
+        replies(server, "from a", "from b", "more", "from c")
+        conv.restore(conv.compare("Which?", models=["a", "b"])[1].turn)
+        conv.send("Why?")
+        again = self.ask_again(conv, ["a", "b", "c"])
+        assert asked(server) == ["a", "b", "a", "c"]
+        assert (again.answer.content, texts(again)) == ("from b", ["from a", "from b", "from c"])
+        assert [turn.text for turn in conv.turns] == ["from b", "more"]
+        assert [turn.text for turn in conv.versions(0)] == ["from a", "from c"]
+        assert conv.stale_turns == ()
+
     def test_only_a_further_model_is_asked(self, conv: Conversation, server: ChatServer) -> None:
         """Its answer becomes one more version."""
         replies(server, "from a", "from b", "from c")

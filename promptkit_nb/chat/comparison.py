@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ModelComparison:
     """Asks several models in the same context, one after the other.
 
-    If each of the answers is stored as this turn or as a version of it, nothing is sent or written, and the turn stays
-    the one that was picked.
+    Answers that are stored as this turn or as versions of it are not asked or written again. An answer that was picked
+    among versions stays the turn, also if another model is asked.
     """
 
     def __init__(self, models: Sequence[str], ask: Callable[[str], PendingTurn]) -> None:
@@ -38,8 +38,11 @@ class ModelComparison:
         except BaseException:
             self._release()
             raise
-        if all(each.is_here for each in self._pending.values()):
-            self.turn = next(iter(self._pending.values())).own
+        pending_turns = tuple(self._pending.values())
+        if all(each.is_here for each in pending_turns):
+            self.turn = pending_turns[0].own
+        else:
+            self.turn = next((each.own for each in pending_turns if each.is_picked), None)
 
     def answers(self, follow: Callable[[str, ResponseStream], object]) -> Comparison:
         """Ask the models; ``follow`` reads the stream of each to its end.

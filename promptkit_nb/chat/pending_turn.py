@@ -142,6 +142,14 @@ class PendingTurn:
         here = () if self._own is None else (self._own, *self._state.versions.get(self._own.id, ()))
         return self.recorded is not None and any(each.id == self.recorded.id for each in here)
 
+    @property
+    def is_picked(self) -> bool:
+        """Whether the stored answer is the current turn, which has other versions."""
+        own = self._own
+        if own is None or own is not self.recorded or self.options.target.archived is not None:
+            return False
+        return bool(self._state.versions.get(own.id))
+
     def become_version_of(self, turn: Turn) -> None:
         """Store the answer as a version of a turn; one that is stored there stays as it is."""
         if self.is_here:
