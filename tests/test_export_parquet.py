@@ -6,7 +6,8 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,6 @@ from promptkit_nb.views.reading import batches_of
 from promptkit_nb.views.schemas import TURNS
 from promptkit_nb.views.turns import shown_turns
 from storing import said
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MARCH, APRIL = (datetime(2026, month, 31 if month == 3 else 1, 23, 59, tzinfo=UTC) for month in (3, 4))
 
@@ -179,6 +177,28 @@ def test_a_failed_export_leaves_the_earlier_one(store: MemoryStore, tmp_path: Pa
         export_parquet(store, tmp_path)
     pd.testing.assert_frame_equal(dataset(tmp_path / "turns"), before)
     assert len(files_in(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("failing", ["turns", "messages"])
+def test_a_failed_replacement_leaves_the_earlier_export(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Both datasets are as before, also if only one of them could not be replaced."""
+    export_parquet(store, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
+    rename = Path.rename
+
+    def refuses(path: Path, target: Path) -> Path:
+        if (path.name, target.parent) == (failing, tmp_path):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    store.delete("a")
+    monkeypatch.setattr(Path, "rename", refuses)
+    with pytest.raises(StoreUnavailableError, match="cannot be written: Permission denied"):
+        export_parquet(store, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)} == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["messages", "turns"]
 
 
 def test_needs_pyarrow(tmp_path: Path) -> None:

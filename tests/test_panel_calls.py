@@ -10,7 +10,7 @@ from contextvars import copy_context
 import pytest
 
 from panel_page import PanelPage
-from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError
+from promptkit_nb import ConversationManager, DemoProvider, InvalidArgumentError, ToolError
 from promptkit_nb.notebook.panel_values import NotebookValues
 from promptkit_nb.panel.main_thread import MainThreadCall
 from promptkit_nb.panel.panel_tools import PanelToolHost
@@ -89,6 +89,30 @@ class TestMainThread:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         finally:
             signal.signal(signal.SIGINT, before)
+
+    def test_work_in_a_kernel_whose_loop_is_in_another_thread(self) -> None:
+        """The thread that waits gets an error that says what to do; nothing runs."""
+        ran: list[str] = []
+        call = MainThreadCall(lambda: ran.append("ran"))
+        loop = threading.Thread(target=call)
+        loop.start()
+        loop.join(TIMEOUT_S)
+        call.stop()  # so that nothing waits forever if the call did not end
+        with pytest.raises((ToolError, KeyboardInterrupt), match="event loop is in another one: ask in a cell, with"):
+            call.wait()
+        assert ran == []
+
+    def test_handler_that_python_did_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The work ends with its result; afterwards the handler is Python's own."""
+        before = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(signal, "getsignal", lambda _: None)
+        call = MainThreadCall(lambda: 7)
+        try:
+            call()
+            assert call.wait() == 7
+        finally:
+            after = signal.signal(signal.SIGINT, before)
+        assert after is signal.default_int_handler
 
     def test_stop_after_the_end_interrupts_nothing(self) -> None:
         """The next cell goes on."""

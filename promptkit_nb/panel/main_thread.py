@@ -6,6 +6,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from promptkit_nb.errors import ToolError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _RESEND_AFTER_S = 0.02
+
+_IN_ANOTHER_THREAD = (
+    "The panel's tools run in the main thread, but this kernel's event loop is in another one: ask in a cell, with "
+    "%%chat --tools NAMES."
+)
 
 
 class MainThreadCall(Generic[Result]):
@@ -34,8 +41,13 @@ class MainThreadCall(Generic[Result]):
 
     def __call__(self) -> None:
         """Do the work, unless it was stopped before."""
-        previous = signal.signal(signal.SIGINT, self._interrupt)
+        if threading.current_thread() is not threading.main_thread():  # Stop could not interrupt the work
+            self._error = ToolError(_IN_ANOTHER_THREAD)
+            self._is_over.set()
+            return
+        previous = signal.getsignal(signal.SIGINT)
         try:
+            signal.signal(signal.SIGINT, self._interrupt)
             with self._changing:
                 if self._is_over.is_set():
                     return
@@ -43,8 +55,10 @@ class MainThreadCall(Generic[Result]):
             self._attempt()
         finally:
             with self._changing:  # no interrupt of stop() is on its way now
-                signal.signal(signal.SIGINT, previous)
-                self._is_over.set()
+                try:  # None is a handler that Python cannot set
+                    signal.signal(signal.SIGINT, signal.default_int_handler if previous is None else previous)
+                finally:
+                    self._is_over.set()
 
     @property
     def has_begun(self) -> bool:

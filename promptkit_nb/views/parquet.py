@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Unpack
@@ -36,6 +36,8 @@ BUFFERED_BYTES = 64 * 2**20
 
 NO_MONTH = "__HIVE_DEFAULT_PARTITION__"
 """The partition of rows without a time, as Hive names it."""
+
+_DATASETS = ("turns", "messages")
 
 _OURS = re.compile(r"(turns|messages)(/month=[\w-]+(/part-0\.parquet)?)?")
 
@@ -91,13 +93,28 @@ def _written(store: StateStore, filters: Filters, root: Path) -> int:
                 shown = is_shown(batch.turns, filters)
                 turns.add(shown_turns(batch, shown))
                 messages.add(messages_of(batch, shown))
-        for name in ("turns", "messages"):
-            if (root / name).exists():
-                (root / name).rename(new / f"previous-{name}")
-            (new / name).rename(root / name)
-        return turns.row_count
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        _replace(root, new)
+    except BaseException:
+        for name in _DATASETS:
+            shutil.rmtree(new / name, ignore_errors=True)
+        with suppress(OSError):  # it holds an earlier export that could not be moved back
+            new.rmdir()
+        raise
+    shutil.rmtree(new, ignore_errors=True)
+    return turns.row_count
+
+
+def _replace(root: Path, new: Path) -> None:
+    """Swap the datasets in ``root`` for those in ``new``: all of them, or after an error none."""
+    with ExitStack() as undo:
+        for name in _DATASETS:
+            current, previous = root / name, new / f"previous-{name}"
+            if current.exists():
+                current.rename(previous)
+                undo.callback(previous.rename, current)
+            (new / name).rename(current)
+            undo.callback(current.rename, new / name)
+        undo.pop_all()
 
 
 def _check_has_nothing_else(root: Path) -> None:
