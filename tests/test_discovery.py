@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 LINES = CHEAT_SHEET.splitlines()
+WAITS = 600
+"""How often to look for what arrives in the background, every 0.05 s or more."""
+
 NO_CHOICE = dict.fromkeys(("OPENAI_API_KEY", "OPENAI_BASE_URL", "PROMPTKIT_PROVIDER", "PROMPTKIT_MODEL"), "")
 
 
@@ -144,6 +147,12 @@ class TestTitles:
         cells.run("%chat_new")
         assert cells.printed("%chat_use Invoices of May").startswith("resumed 'trip-2026'")
 
+    def test_a_batch_run_knows_ids_only(self, cells: Day) -> None:
+        """It starts a conversation of that name: titles in the store do not change what it opens."""
+        cells.run("%chat_use trip-2027\n%chat Hello\n%chat_title Invoices-of-July")
+        ran = cells.run("%chat_use Invoices-of-July", allow_stdin=False)
+        assert ran.stdout == "started 'Invoices-of-July'\n"
+
     def test_a_title_of_several_is_refused(self, cells: Day) -> None:
         """The error lists the ids."""
         for name in ("left", "right"):
@@ -210,8 +219,11 @@ class TestCompletion:
             assert completed(cells, "%%chat -m ") == ["%%chat -m chosen"]
             assert is_asked.wait(60)
             may_answer.set()
-            while completed(cells, "%%chat -m ") != ["%%chat -m chosen", "%%chat -m local-one"]:
+            for _ in range(WAITS):
+                if len(completed(cells, "%%chat -m ")) > 1:
+                    break
                 cells.run("import time; time.sleep(0.05)")
+            assert completed(cells, "%%chat -m ") == ["%%chat -m chosen", "%%chat -m local-one"]
         finally:
             server.shutdown()
             server.server_close()

@@ -519,6 +519,15 @@ class TestCodex:
         path.unlink()
         assert import_chats(tmp_path, MemoryStore()).created == ("codex:01a2-thread",)
 
+    def test_compressed_rollout_needs_pyarrow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without it, the report says how to install it; other files are imported."""
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        codex_log(tmp_path / "rollout-b.jsonl", codex_message("user", "One"))
+        (tmp_path / "rollout-a.jsonl.zst").write_bytes(b"")
+        report = import_chats(tmp_path, MemoryStore())
+        assert report.created == ("codex:01a2-thread",)
+        assert "reading compressed files needs pyarrow: pip install 'promptkit-nb[arrow]'" in str(report)
+
     def test_fork_without_its_parent_leaves_out_a_burst(self, tmp_path: Path) -> None:
         """What was written within the first second is a copy."""
         path = codex_log(

@@ -48,10 +48,10 @@ def open_counted(path: Path, advance: Callable[[int], object]) -> io.BufferedRea
     if path.suffix != ".zst":
         return io.BufferedReader(raw, BLOCK_BYTES)
     try:
-        import pyarrow as pa  # noqa: PLC0415 - not a dependency; only compressed files need it
+        import pyarrow as pa  # noqa: PLC0415 - an extra; only compressed files need it
     except ImportError as error:
         raw.close()
-        raise DamagedRecordError("reading compressed files needs pyarrow: pip install pyarrow") from error
+        raise DamagedRecordError("reading compressed files needs pyarrow: pip install 'promptkit-nb[arrow]'") from error
     return io.BufferedReader(pa.CompressedInputStream(io.BufferedReader(raw, BLOCK_BYTES), "zstd"), BLOCK_BYTES)
 
 

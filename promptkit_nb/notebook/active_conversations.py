@@ -42,8 +42,11 @@ class ActiveConversations:
         self._batch_runs = BatchRuns()
 
     def use(self, conversation_id: str, *, user_id: str) -> str:
-        """Switch to this conversation, which is created if needed; return a line that says which it was."""
-        if not self._exists(conversation_id, user_id):
+        """Switch to this conversation, which is created if needed; return a line that says which it was.
+
+        A title will do instead of an id, except in a batch run: what that opens depends on nothing else in the store.
+        """
+        if not is_batch() and not self._exists(conversation_id, user_id):
             from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - for names that are no ids
 
             conversation_id = id_of(self._settings.store, user_id, conversation_id) or conversation_id

@@ -76,7 +76,7 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_use(self, line: str) -> None:
-        """Switch to a conversation, or create it: %chat_use ID. The title of an existing one will do, too."""
+        """Switch to a conversation, or create it: %chat_use ID. You can also give the title of an existing one."""
         conversation_id = self._required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
         _print_status(self._session.conversations.use(conversation_id, user_id=self._user_id))
 

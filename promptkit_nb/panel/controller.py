@@ -402,6 +402,7 @@ def _checked_pictures(pictures: Sequence[bytes]) -> list[bytes]:
     """Return the pictures that a page sent; what they are is read from their first bytes when they are attached."""
     for picture in pictures:
         if len(picture) > MAX_PICTURE_BYTES:
-            size_mb, most_mb = len(picture) / 1e6, MAX_PICTURE_BYTES // 1_000_000
-            raise InvalidArgumentError(f"A picture has {size_mb:.1f} MB, more than {most_mb} MB: make it smaller.")
+            raise InvalidArgumentError(
+                f"A picture is larger than {MAX_PICTURE_BYTES // 1_000_000} MB: make it smaller."
+            )
     return [bytes(picture) for picture in pictures]
