@@ -15,6 +15,7 @@ import pytest
 
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import (
+    BadRequestError,
     Budget,
     BudgetExceededError,
     ContextWindowExceededError,
@@ -296,6 +297,28 @@ class TestServersThatDiffer:
         assert chat_server.requests[1].body["messages"][1]["tool_calls"][0]["extra_content"] == extra
         conversation.send("Thanks")
         assert "extra_content" not in json.dumps(chat_server.requests[2].body)
+
+    @pytest.mark.parametrize(
+        ("refusal", "remedy"),
+        [
+            (
+                error_reply(400, "registry.ollama.ai/library/gemma:2b does not support tools"),
+                "Choose a model that can call tools",
+            ),
+            (error_reply(400, "Tools are not supported with this model."), "Choose a model that can call tools"),
+            (
+                error_reply(400, "Failed to call a function. See 'failed_generation'.", code="tool_use_failed"),
+                "The model wrote a tool call that its server could not read: ask again",
+            ),
+        ],
+    )
+    def test_refusals_name_the_remedy(self, chat_server: ChatServer, refusal: Reply, remedy: str) -> None:
+        """The error has the server's words and what to do; nothing is stored, and without tools the model answers."""
+        conv = opened(chat_server, [refusal, Reply(text="Fine.")])
+        with pytest.raises(BadRequestError, match=remedy):
+            conv.send("Hi", tools=[orders], parameters={"temperature": 0})
+        assert conv.send("Hi").content == "Fine."
+        assert len(conv.turns) == 1
 
     def test_a_call_that_the_output_limit_cut_is_not_run(self, chat_server: ChatServer) -> None:
         """An error says what to raise; what was paid is counted."""

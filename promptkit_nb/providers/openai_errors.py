@@ -78,6 +78,7 @@ _VERSION_PATH = re.compile(r"/v\d")
 _LIMIT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _CODE_FIELDS = ("code", "type", "status_code")
 _MESSAGE_FIELDS = ("message", "detail", "error", "status_msg", "msg", "error_msg", "errors")
+_NO_TOOLS = re.compile(r"\btools?\b[^.]{0,40}\bnot supported|(?:not|n't) support[^.]{0,20}\btools?\b", re.IGNORECASE)
 _LLAMA_CPP_COUNTS = ("n_prompt_tokens", "n_ctx")  # fields next to its message
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _STATUS_OF_CODE = {
@@ -388,9 +389,19 @@ def _remedy(response: ErrorResponse, request: ChatRequest) -> str:
         return f"Remove {named[0]!r} from parameters={{…}} and from the pack{option}."
     if is_not_found or response.is_model_unknown:
         return f"Check the model's name ({request.model!r}) and base_url."
-    if request.parameters:
+    for_tools = _remedy_for_tools(response) if request.tools else None
+    if for_tools is None and request.parameters:
         return f"The request has the parameters {', '.join(request.parameters)}: remove the unsupported ones."
-    return "%chat_context, or context() in Python, shows what is sent."
+    return for_tools or "%chat_context, or context() in Python, shows what is sent."
+
+
+def _remedy_for_tools(response: ErrorResponse) -> str | None:
+    """Return what to do if tools are the reason why a request was refused, else ``None``."""
+    if response.code == "tool_use_failed":  # Groq
+        return "The model wrote a tool call that its server could not read: ask again, or choose another model."
+    if _NO_TOOLS.search(response.message):
+        return "Choose a model that can call tools (--model NAME, or model= in Python), or ask without tools."
+    return None
 
 
 def _try_again(retry_after_s: float | None) -> str:
