@@ -128,9 +128,16 @@ class TestRequests:
         assert response.value == Note(text="Hi", stars=0)
         assert chat_server.requests[0].body["response_format"]["json_schema"]["strict"] is False
 
-    def test_the_ladder(self, chat_server: ChatServer) -> None:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "Invalid parameter: 'response_format' of this type is not supported.",
+            "json mode cannot be combined with tool/function calling",  # Groq, if tools are offered
+        ],
+    )
+    def test_the_ladder(self, chat_server: ChatServer, words: str) -> None:
         """Each rung that the server refuses leads to the next; the last is the prompt; it is remembered."""
-        refusal = error_reply(400, "Invalid parameter: 'response_format' of this type is not supported.")
+        refusal = error_reply(400, words)
         chat_server.reply(refusal, refusal, refusal)
         chat_server.usual = lambda _: Reply(text='{"value": 7}')
         provider = OpenAIProvider("m", base_url=chat_server.url, max_retries=0)

@@ -49,7 +49,9 @@ _NO_STREAM = re.compile(
 )
 # Errors if a model is offered at the other path only, with tools or at all.
 _ONLY_RESPONSES = re.compile(r"v1/responses\b|responses (?:api|endpoint)", re.IGNORECASE)
-_NO_SCHEMA = re.compile(r"response_format|json_schema|json_object|text\.format|structured output|schema", re.IGNORECASE)
+_NO_SCHEMA = re.compile(
+    r"response_format|json_schema|json_object|json mode|text\.format|structured output|schema", re.IGNORECASE
+)
 _JSON_OBJECT, _PROMPT_ONLY = 2, 3  # the lower rungs of typed answers, below strict and loose schemas
 _NO_ENCRYPTED = re.compile(r"encrypted|\binclude\b", re.IGNORECASE)
 # Errors if a chat template has no system role. Some templates only say that user and assistant must alternate.
