@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from promptkit_nb.text.plain_text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,6 +66,6 @@ class PromptKitAccessor:
 
     def __repr__(self) -> str:
         """Return how to ask."""
-        rows = f"{len(self._df):,} row{'' if len(self._df) == 1 else 's'}"
+        rows = counted(len(self._df), "row", grouped=True)
         column = next(iter(self._df.columns), "text")
         return f'<promptkit: ask a model about {rows} with .ask("… {{{{ {column} }}}} …", into="answer")>'

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.token_estimates import token_estimator_for
 from promptkit_nb.pricing import USUAL_OUTPUT_TOKENS, expected_usd
+from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import amount_text
 from promptkit_nb.tokens import count_tokens
 from promptkit_nb.turns import Message, Usage, utc_now
@@ -50,7 +51,8 @@ class RowsEstimate:
     def __str__(self) -> str:
         """Return all of it in one line."""
         answered = self.distinct_texts - self.to_send
-        parts = [f"{self.name}: {_counted(self.rows, 'row')}", _counted(self.distinct_texts, "distinct text")]
+        parts = [f"{self.name}: {counted(self.rows, 'row', grouped=True)}"]
+        parts.append(counted(self.distinct_texts, "distinct text", grouped=True))
         parts += [f"{answered:,} answered already"] if answered else []
         parts.append(f"{self.to_send:,} to send")
         if self.to_send:
@@ -98,10 +100,6 @@ def estimate_of(
         low_usd=None if low_usd is None else low_usd * len(missing),
         high_usd=None if high_usd is None else high_usd * len(missing),
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _schema_tokens(conversation: RowConversation) -> int:

@@ -39,10 +39,11 @@ def without_keys(text: str) -> str:
     return _ANY_KEY.sub("[key]", text)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun.
+def counted(count: int, noun: str, *, grouped: bool = False) -> str:
+    """Return a count with its noun; ``grouped`` separates the thousands.
 
-    >>> counted(1, "turn"), counted(1200, "turn")
-    ('1 turn', '1200 turns')
+    >>> counted(1, "turn"), counted(1200, "turn"), counted(1200, "turn", grouped=True)
+    ('1 turn', '1200 turns', '1,200 turns')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    number = f"{count:,}" if grouped else f"{count}"
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"

@@ -18,7 +18,7 @@ from promptkit_nb.characters import visible
 from promptkit_nb.errors import ConversationNotFoundError, PromptKitError
 from promptkit_nb.rendering.conversations import History
 from promptkit_nb.rendering.widgets import NotebookWidget, script_of, style_of
-from promptkit_nb.text.plain_text import one_line
+from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import note_html, total_text, usd_text
 from promptkit_nb.turns import OWN_SOURCE
 from promptkit_nb.views.plots import (
@@ -87,7 +87,7 @@ class UsageReport:
         cost_text = _cost_of({"cost_usd": cost_usd, "unpriced_turns": self.usage["unpriced_turns"].sum()})
         if at_list.any():
             cost_text += f" · {usd_text(Decimal(repr(float(self.usage['cost_usd'][at_list].sum()))))} at list price"
-        return f"{turns:,} turn{'' if turns == 1 else 's'} · {tokens:,} tokens · {cost_text}"
+        return f"{counted(turns, 'turn', grouped=True)} · {tokens:,} tokens · {cost_text}"
 
     def pictures(self) -> list[Picture]:
         """Return charts of cost over time, tokens over time, and the most expensive conversations."""
