@@ -46,11 +46,13 @@ class ActiveConversations:
 
         A title will do instead of an id, except in a batch run: what that opens depends on nothing else in the store.
         """
+        near = None
         if not is_batch() and not self._exists(conversation_id, user_id):
-            from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - for names that are no ids
+            from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - only if the id does not exist
 
-            conversation_id = id_of(self._settings.store, user_id, conversation_id) or conversation_id
-        near = self._near(conversation_id, user_id)
+            titled = id_of(self._settings.store, user_id, conversation_id)
+            near = None if titled else self._near(conversation_id, user_id)
+            conversation_id = titled or conversation_id
         opened, line = self._open(conversation_id, CallOptions(user_id=user_id))
         self.switch_to(opened, user_id)
         if near:
@@ -58,12 +60,10 @@ class ActiveConversations:
         return self.repeatable(line, opened)
 
     def _near(self, conversation_id: str, user_id: str) -> str | None:
-        """Return a similar id that the user may have meant, if no conversation has this one.
+        """Return a similar id that the user may have meant instead of this one, which does not exist.
 
-        Raises ``ConversationNotFoundError`` if this one is probably a typing error. A batch run has none.
+        Raises ``ConversationNotFoundError`` if this one is probably a typing error.
         """
-        if is_batch() or self._exists(conversation_id, user_id):
-            return None
         near = near_ids(self._settings.store.for_user(user_id), conversation_id)
         mistyped = next((each for each in near if is_mistyped(conversation_id, each)), None)
         if mistyped is not None:
