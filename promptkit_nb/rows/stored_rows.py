@@ -119,7 +119,7 @@ class RowConversation(Conversation):
 
     def start(self, template: str) -> None:
         """Store the conversation if it is new, and what is asked from now on."""
-        asked = {"template": template, **self.asked}
+        asked = self._asked_with(template)
         try:
             self.store.create(replace(self._without_turns.state, metadata={ASKED: asked}))
         except ConversationExistsError:
@@ -129,7 +129,7 @@ class RowConversation(Conversation):
         else:
             return
         known = head.metadata.get(ASKED)
-        if known == json.loads(json.dumps(asked)):
+        if known == asked:
             return
         self.store.update_metadata(self.id, **{ASKED: asked})
         if not isinstance(known, Mapping) or known.get("system_prompt") != self.settings.system_prompt:
@@ -140,8 +140,13 @@ class RowConversation(Conversation):
         known = None if head is None else head.metadata.get(ASKED)
         if not isinstance(known, Mapping):
             return []
-        asked = json.loads(json.dumps({"template": template, **self.asked}))
+        asked = self._asked_with(template)
         return [_change(name, known.get(name), now) for name, now in asked.items() if known.get(name) != now]
+
+    def _asked_with(self, template: str) -> dict[str, Any]:
+        """Return all that the answers depend on, as the store returns it."""
+        found: dict[str, Any] = json.loads(json.dumps({"template": template, **self.asked}))
+        return found
 
     def stored_answers(self) -> Iterator[tuple[bytes, Turn]]:
         """Yield the stored answers that can be replayed, with their keys, without holding all of them at once."""
