@@ -187,7 +187,7 @@ class ConversationManager:
             prompt_name: Which of its prompts; optional if the pack has only one.
             user_id: The user it belongs to; by default the manager's user, else ``"default"``.
             conversation_id: Any text; by default a new id that sorts by time.
-            system_prompt: The system prompt if there is no pack; it is sent unchanged, not rendered as a template.
+            system_prompt: The system prompt without a pack; it is sent unchanged, not rendered as a template.
             variables: Values of the prompt's variables; they may also be set later.
             max_tokens: The context window: the most tokens of a whole request.
             context_policy: What happens beyond it: ``"truncate"`` leaves the oldest turns out of the request,

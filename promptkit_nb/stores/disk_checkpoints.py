@@ -47,8 +47,8 @@ class Checkpoints:
     """The checkpoints that one process makes of a database, on connections of its own: others can write meanwhile.
 
     Most of the log is moved while others write, and only what they wrote in that time while they wait. So the log is
-    moved completely, however much is written, and begins anew. Its file is then made shorter step by step: SQLite would
-    do that at once, which takes a quarter of a second for ``HELD_BYTES``, while nobody can write.
+    moved completely, however much is written, and begins anew. Its file is then shortened step by step: SQLite would
+    shorten it at once, which blocks all writers for a quarter of a second at ``HELD_BYTES``.
     """
 
     def __init__(self, database: Path) -> None:
