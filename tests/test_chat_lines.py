@@ -114,8 +114,8 @@ class TestOneMeaning:
     def test_max_tokens_is_refused(self, cells: Day, line: str) -> None:
         """Both alternatives are named, and nothing is sent."""
         assert cells.error(line) == (
-            "InvalidArgumentError: --max-tokens could mean two things: --context-tokens N bounds all that is sent, "
-            "--max-output-tokens N of %%chat the answer."
+            "InvalidArgumentError: --max-tokens is ambiguous: --context-tokens N limits what is sent, "
+            "--max-output-tokens N of %%chat limits the answer."
         )
         assert cells.asked == []
 

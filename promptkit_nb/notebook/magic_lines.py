@@ -275,8 +275,8 @@ def _unknown_word(magic: Any, word: str) -> str:
     option = word.partition("=")[0]
     if option == "--max-tokens":
         return (
-            "--max-tokens could mean two things: --context-tokens N bounds all that is sent, --max-output-tokens N of "
-            "%%chat the answer."
+            "--max-tokens is ambiguous: --context-tokens N limits what is sent, --max-output-tokens N of %%chat limits "
+            "the answer."
         )
     if "key" in option:
         return f"Unknown option {option}. Set OPENAI_API_KEY before the kernel starts, so that no notebook has the key."

@@ -62,7 +62,7 @@ class PromptKit(Configurable):
     store = _option("disk", "Where conversations are stored: 'disk', 'memory', a directory, or 'redis://host'.")
     user = _option("default", "The user that conversations belong to.")
     context_tokens = _option("", "The context window of calls that name none, in tokens: all that is sent.")
-    max_tokens = _option("", "Not used: set context_tokens, which bounds all that is sent.")
+    max_tokens = _option("", "Not used: set context_tokens, which limits what is sent.")
     budget = _option("", "What may be spent, in US dollars, as in '0.50', '2/user', '5/day', '20/total'; or 'none'.")
     replay = _option("auto", "Stored answers: 'auto' replays them, 'strict' never asks, 'off' always asks.")
     recording = _option("", "An exported conversation whose answers may be replayed.")

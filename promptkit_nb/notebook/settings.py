@@ -166,9 +166,8 @@ class NotebookSettings:
         """The context window of calls that name none, in tokens; ``InvalidArgumentError`` if it is not a number."""
         if self.options.max_tokens:
             raise InvalidArgumentError(
-                "PromptKit.max_tokens could mean two things. Reset it with %config PromptKit.max_tokens = '', and set "
-                "PromptKit.context_tokens, which bounds all that is sent; --max-output-tokens of %%chat bounds the "
-                "answer."
+                "PromptKit.max_tokens is ambiguous. Reset it with %config PromptKit.max_tokens = '', and set "
+                "PromptKit.context_tokens, which limits what is sent; --max-output-tokens of %%chat limits the answer."
             )
         text = (self.options.context_tokens or "").strip()
         return check_tokens("max_tokens", int(text) if text.isdecimal() else text or None)
