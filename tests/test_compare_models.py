@@ -23,7 +23,7 @@ from promptkit_nb import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from promptkit_nb import Conversation
+    from promptkit_nb import Conversation, StateStore
     from promptkit_nb.rendering.comparisons import Comparison
 
 PRICES = {"a": (1, 2), "b": (10, 20), "c": (100, 200)}
@@ -113,6 +113,49 @@ def test_restore_picks_another(conv: Conversation, server: ChatServer) -> None:
     assert [turn.text for turn in conv.turns] == ["from b", "more"]
     assert [turn.text for turn in conv.versions(0)] == ["from a"]
     assert len(conv.stale_turns) == 1
+
+
+def test_a_version_is_one_write(server: ChatServer, store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed never leaves another model's answer as the turn."""
+    current: list[str] = []
+    for name in ("replace", "restore"):
+        monkeypatch.setattr(type(store), name, None)
+    provider = OpenAIProvider("a", api_key="sk-none", base_url=server.url, prices=PRICES)
+    conv = ConversationManager(provider, store).new_conversation(conversation_id="trip")
+    run = store.backend.run  # type: ignore[attr-defined]  # of every store here
+
+    def noting(transaction: Any, *, write: bool) -> Any:
+        """Note the turn after each write."""
+        found = run(transaction, write=write)
+        if write:
+            current.extend(turn.text for turn in store.for_user("default").recent("trip", 1))
+        return found
+
+    replies(server, "from a", "from b", "from c")
+    monkeypatch.setattr(store.backend, "run", noting)  # type: ignore[attr-defined]  # as above
+    conv.compare("Which?", models=["a", "b", "c"])
+    assert stored(conv) == (["from a"], ["from b", "from c"])
+    assert set(current) == {"from a"}
+
+
+def test_a_store_of_your_own_writes_twice(server: ChatServer) -> None:
+    """A store that is not derived from ``StateStore`` may have ``replace`` and ``restore`` alone."""
+
+    class Own:
+        def __init__(self) -> None:
+            self.store = MemoryStore()
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "add_version":
+                raise AttributeError(name)
+            return getattr(self.store, name)
+
+    own: Any = Own()
+    replies(server, "from a", "from b")
+    provider = OpenAIProvider("a", api_key="sk-none", base_url=server.url, prices=PRICES)
+    conv = ConversationManager(provider, own).new_conversation()
+    conv.compare("Which?", models=["a", "b"])
+    assert stored(conv) == (["from a"], ["from b"])
 
 
 class TestReplay:

@@ -391,7 +391,7 @@ class TestAnyOrder:
         steps=st.lists(
             st.tuples(
                 st.sampled_from(
-                    ["append", "append", "append", "replace", "head", "tail", "branch", "version", "set", "fork"]
+                    ["append", "append", "append", "replace", "add", "head", "tail", "branch", "version", "set", "fork"]
                 ),
                 st.integers(0, 9),
             ),
@@ -433,6 +433,10 @@ class _Run:
             slot = slots[number % len(slots)]
             store.replace(self.name, self.ids[slot[number % len(slot)]], self.new_turn())
             slot.append(self.newest)
+        elif step == "add" and slots:
+            slot = slots[number % len(slots)]
+            store.add_version(self.name, self.ids[slot[number % len(slot)]], self.new_turn())
+            slot.insert(-1, self.newest)
         elif step == "version" and slots:
             slot = slots[number % len(slots)]
             chosen = slot[number % len(slot)]

@@ -270,8 +270,8 @@ class StoredConversation:
     def add_version(self, turn_id: str, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:
         """Store a turn as a version of another, which stays current; no turn becomes stale, so return 0."""
         self._check_not_recreated(since, self.refresh())
-        self.store.replace(self.id, turn_id, turn, charge=charge)
-        self.store.restore(self.id, turn_id)
+        add = getattr(self.store, "add_version", None) or partial(StateStore.add_version, self.store)
+        add(self.id, turn_id, turn, charge=charge)
         return 0
 
     def branch_off(self, first: Turn, turn: Turn, *, since: ConversationState, charge: Charge | None) -> int:

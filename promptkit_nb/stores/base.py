@@ -123,6 +123,22 @@ class StateStore(Protocol):
         """
         ...
 
+    def add_version(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
+        """Add a turn to the versions of another, which stays current. ``charge`` as in ``append``.
+
+        This default makes two calls; the stores of this package write once.
+
+        >>> from promptkit_nb import MemoryStore, Message, Turn
+        >>> store, turn = MemoryStore(), Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")))
+        >>> _ = store.append("hello", turn)
+        >>> other = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hi there")))
+        >>> _ = store.add_version("hello", turn.id, other)
+        >>> store.get("hello").turns == (turn,), store.get("hello").versions[turn.id] == (other,)
+        (True, True)
+        """
+        self.replace(conversation_id, turn_id, turn, charge=charge)
+        return self.restore(conversation_id, turn_id)
+
     def archive(self, conversation_id: str, start: int, stop: int, *, as_branch: str) -> Head:
         """Move the turns from position ``start`` up to ``stop`` (excluded) to a branch with this id.
 

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 
-def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record, Frame, int]:
-    """Replace the turn in ``row`` by ``turn``; return record, frame, and the row for the turn."""
+def with_answer(
+    record: Record, frame: Frame, row: int, turn: Turn, *, is_current: bool
+) -> tuple[Record, Frame, int]:
+    """Add ``turn`` to the answers at the place of ``row``; return record, frame, and the row for the turn.
+
+    It becomes the current one, or the newest of the previous versions.
+    """
     place, rows = versions_at(frame, row)
     new_row = record.next_aside
     record = structs.replace(
@@ -34,7 +39,8 @@ def replaced(record: Record, frame: Frame, row: int, turn: Turn) -> tuple[Record
         totals=record.totals.plus_paid([turn]),
         format=max(record.format, format_of([turn])),
     )
-    return record, replace(frame, versions={**frame.versions, str(place): (*rows, new_row)}), new_row
+    rows = (*rows, new_row) if is_current else (*rows[:-1], new_row, rows[-1])
+    return record, replace(frame, versions={**frame.versions, str(place): rows}), new_row
 
 
 def restored_version(frame: Frame, row: int) -> Frame:

@@ -12,7 +12,7 @@ from promptkit_nb.context_hash import chain_of
 from promptkit_nb.ids import check_conversation_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.stores import checks
-from promptkit_nb.stores.branching import archived, forked, replaced, restored_branch, restored_version
+from promptkit_nb.stores.branching import archived, forked, restored_branch, restored_version, with_answer
 from promptkit_nb.stores.index import notebook_entries, turn_entries
 from promptkit_nb.stores.layout import head_of
 from promptkit_nb.stores.row_access import writing
@@ -33,6 +33,17 @@ class RowEdits(RowErasure):
     @writing
     def replace(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
         """Replace a turn; the previous one is kept as a version."""
+        return self._add_answer(conversation_id, turn_id, turn, charge, is_current=True)
+
+    @writing
+    def add_version(self, conversation_id: str, turn_id: str, turn: Turn, *, charge: Charge | None = None) -> Head:
+        """Add a turn to the versions of another, which stays current."""
+        return self._add_answer(conversation_id, turn_id, turn, charge, is_current=False)
+
+    def _add_answer(
+        self, conversation_id: str, turn_id: str, turn: Turn, charge: Charge | None, *, is_current: bool
+    ) -> Head:
+        """Add a turn to the answers at the place of another."""
         conversation_id = self._stored_id(check_conversation_id(conversation_id))
         record, frame = self._visible_with_frame(conversation_id)
         self._check_charge(charge)
@@ -40,7 +51,7 @@ class RowEdits(RowErasure):
         place = self._place_of(conversation_id, record, turn_id)
         if self.backend.place_of(record.cid, turn.id) is not None:
             return self._save(conversation_id, record)
-        record, frame, new_place = replaced(record, frame, place, turn)
+        record, frame, new_place = with_answer(record, frame, place, turn, is_current=is_current)
         self._put_turn(conversation_id, record, new_place, turn, line)
         self._enter(charge)
         self._count_turn_again(record.user_id, turn)

@@ -39,6 +39,21 @@ def same_replacement_twice_is_once(store: StateStore) -> None:
     expect("versions", store.get("a").versions, {again.id: (one,)})
 
 
+def added_version_leaves_the_turn_current(store: StateStore) -> None:
+    """``add_version`` adds to the versions of a turn, which stays; its cost counts; adding it again changes nothing."""
+    one, two = _spoken(store, "one two")
+    other, third = said("two again"), said("two a third time")
+    store.add_version("a", two.id, other)
+    head = store.add_version("a", two.id, third)
+    state = store.get("a")
+    expect("turns", state.turns, (one, two))
+    expect("versions", state.versions, {two.id: (other, third)})
+    expect("recent", store.recent("a", 1), (two,))
+    expect("head", (head.turn_count, head.token_count, head.total_cost), (2, 40, 4 * PRICE_USD))
+    store.add_version("a", two.id, third)
+    expect("turns and versions, added again", (store.get("a").turns, store.get("a").versions), ((one, two), state.versions))
+
+
 def versions_are_restored(store: StateStore) -> None:
     """``restore`` brings a previous version back, given as a value or by its id, any number of times, at no cost."""
     (one,) = _spoken(store, "one")
@@ -184,6 +199,7 @@ def _spoken(store: StateStore, said_now: str) -> tuple[Turn, ...]:
 CHECKS = (
     replaced_turn_is_a_version,
     same_replacement_twice_is_once,
+    added_version_leaves_the_turn_current,
     versions_are_restored,
     tail_becomes_a_branch,
     archived_head_stays_in_the_context,

@@ -25,6 +25,7 @@ def narrowed_store_hides_other_users(store: StateStore) -> None:
         "get": lambda: alice.get("bobs"),
         "append(create=False)": lambda: alice.append("bobs", said("y"), create=False),
         "replace": lambda: alice.replace("bobs", turn.id, said("y")),
+        "add_version": lambda: alice.add_version("bobs", turn.id, said("y")),
         "archive": lambda: alice.archive("bobs", 0, 1, as_branch="b"),
         "restore": lambda: alice.restore("bobs", turn),
         "add_summary": lambda: alice.add_summary("bobs", Summary(0, 0, "x")),
