@@ -19,6 +19,7 @@ import pytest
 from promptkit_nb import InvalidArgumentError
 from promptkit_nb.text.cell_text import fill
 from promptkit_nb.text.expressions import METHODS, _name_of, _parameters
+from promptkit_nb.text.text_frame import TextFrame
 
 ROWS = {"x": ["a", "b", "a"], "y": [1, 2, 4], "when": pd.to_datetime(["2026-03-01", "2026-03-02", "2026-04-01"])}
 
@@ -212,7 +213,18 @@ def samples() -> dict[str, object]:
     frame = pd.DataFrame(ROWS)
     by, day = frame.groupby("x"), frame.set_index("when")
     objects = [
-        *(frame, frame.x, pd.Index(["a"]), frame.index, day.index, frame.when[0], pd.Timedelta(1), by, by.y),
+        *(
+            frame,
+            TextFrame(frame),
+            frame.x,
+            pd.Index(["a"]),
+            frame.index,
+            day.index,
+            frame.when[0],
+            pd.Timedelta(1),
+            by,
+            by.y,
+        ),
         *(frame.y.rolling(2), frame.y.expanding(), day.resample("D"), frame.x.str, frame.when.dt, np.array([1])),
         *(datetime(2026, 3, 1), date(2026, 3, 1), "text", {}),  # noqa: DTZ001 - any
     ]

@@ -126,16 +126,6 @@ def test_naive_days_are_those_of_the_time_zone(late: MemoryStore) -> None:
     assert usage_df(late, by="day", tz=BERLIN, naive_utc=True)["day"].tolist() == [pd.Timestamp("2026-03-02")]
 
 
-def test_texts_of_models_can_be_exported_without_formulas(tmp_path: Any) -> None:
-    """The way that ``turns_df`` documents keeps text that begins with an equals sign, and control characters."""
-    store = MemoryStore()
-    store.append("a", said("=1+1 \x1b[31m"))
-    options = {"options": {"strings_to_formulas": False}}
-    frame = messages_df(store, naive_utc=True)
-    frame.to_excel(tmp_path / "view.xlsx", engine="xlsxwriter", engine_kwargs=options)
-    assert pd.read_excel(tmp_path / "view.xlsx", engine="calamine")["content"].tolist()[0] == "=1+1 ␛[31m"
-
-
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_can_be_written_as_parquet(
     late: MemoryStore, tmp_path: Any, view: Callable[..., pd.DataFrame]

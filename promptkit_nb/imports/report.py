@@ -99,10 +99,10 @@ class ImportReport:
         >>> list(ImportReport(source="~/.codex").to_df().columns)
         ['outcome', 'source', 'conversation_id', 'place', 'detail', 'turns', 'new_turns']
         """
-        import pandas as pd  # noqa: PLC0415 - half a second, which the text does not need
+        from promptkit_nb.text.text_frame import TextFrame  # noqa: PLC0415 - pandas, which the text does not need
 
         columns = {name: [getattr(row, name) for row in self.rows] for name in _COLUMNS}
-        frame = pd.DataFrame(columns, columns=list(_COLUMNS))
+        frame = TextFrame(columns, columns=list(_COLUMNS))
         texts = ("conversation_id", "place", "detail")
         dtypes = {"outcome": "category", "source": "category", "turns": "Int64", "new_turns": "Int64"}
         return frame.astype(dtypes | dict.fromkeys(texts, "str"))

@@ -82,10 +82,10 @@ class Findings(Sequence[Finding]):
 
     def to_df(self) -> pd.DataFrame:
         """Return one row per finding; the columns are the fields of ``Finding``, ``line`` and ``column`` as Int64."""
-        import pandas as pd  # noqa: PLC0415 - heavy, and rarely needed
+        from promptkit_nb.text.text_frame import TextFrame  # noqa: PLC0415 - pandas, which is rarely needed
 
         names = [field.name for field in fields(Finding)]
-        frame = pd.DataFrame([_row_of(finding) for finding in self._findings], columns=names)
+        frame = TextFrame([_row_of(finding) for finding in self._findings], columns=names)
         return frame.astype({"line": "Int64", "column": "Int64"})
 
     @property

@@ -20,12 +20,14 @@ def tool_calls_df(turn: Turn, runs: Sequence[ToolRun] = ()) -> pd.DataFrame:
     """Return one row for each tool call of a turn; ``runs`` has the durations, if this kernel ran them."""
     import pandas as pd  # noqa: PLC0415 - half a second
 
+    from promptkit_nb.text.text_frame import TextFrame  # noqa: PLC0415 - pandas
+
     seconds = {run.call.id: run.seconds for run in runs}
     rounds = _rounds(turn)
     calls = [(call, told) for call, told, _ in answered_calls(turn)]
     results = [None if told.startswith(ERROR) else told for _, told in calls]
     errors = [told.removeprefix(ERROR) if told.startswith(ERROR) else None for _, told in calls]
-    return pd.DataFrame(
+    return TextFrame(
         {
             "round": pd.array([rounds[call.id] for call, _ in calls], dtype="Int64"),
             "tool": pd.array([call.name for call, _ in calls], dtype="str"),

@@ -26,6 +26,7 @@ from promptkit_nb.rows.template import RowTemplate
 from promptkit_nb.rows.workers import Workers
 from promptkit_nb.stores.ledger import scopes_of
 from promptkit_nb.text.plain_text import counted
+from promptkit_nb.text.text_frame import TextFrame
 from promptkit_nb.turns import Turn, utc_now
 
 if TYPE_CHECKING:
@@ -326,7 +327,9 @@ class RowsRun:
         added[f"{self.name}_error"] = pd.array(why, dtype="str")
         added[f"{self.name}_cost_usd"] = self._costs(rows)
         added[f"{self.name}_replayed"] = is_replayed[rows]
-        return self.df.assign(**{label: pd.Series(values, index=self.df.index) for label, values in added.items()})
+        series = {label: pd.Series(values, index=self.df.index) for label, values in added.items()}
+        framed = self.df.assign(**series)
+        return TextFrame(framed) if type(framed) is pd.DataFrame else framed
 
     def _costs(self, rows: Any) -> Any:
         """Return what each row cost in this run; only the first of several with the same question cost anything."""

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from promptkit_nb.turns import Turn
 
 
-def with_answer(
-    record: Record, frame: Frame, row: int, turn: Turn, *, is_current: bool
-) -> tuple[Record, Frame, int]:
+def with_answer(record: Record, frame: Frame, row: int, turn: Turn, *, is_current: bool) -> tuple[Record, Frame, int]:
     """Add ``turn`` to the answers at the place of ``row``; return record, frame, and the row for the turn.
 
     It becomes the current one, or the newest of the previous versions.

@@ -51,7 +51,9 @@ def added_version_leaves_the_turn_current(store: StateStore) -> None:
     expect("recent", store.recent("a", 1), (two,))
     expect("head", (head.turn_count, head.token_count, head.total_cost), (2, 40, 4 * PRICE_USD))
     store.add_version("a", two.id, third)
-    expect("turns and versions, added again", (store.get("a").turns, store.get("a").versions), ((one, two), state.versions))
+    expect(
+        "turns and versions, added again", (store.get("a").turns, store.get("a").versions), ((one, two), state.versions)
+    )
 
 
 def versions_are_restored(store: StateStore) -> None:

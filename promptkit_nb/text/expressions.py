@@ -68,6 +68,7 @@ METHODS = {
     "builtins.str": "upper() lower() title() strip()",
     "builtins.dict": "keys() values() items() get(key default)",
 }
+METHODS["promptkit_nb.TextFrame"] = METHODS["pandas.DataFrame"]  # what our views return
 """The allowed methods by exact type; parameters after the semicolon can only be given by name."""
 
 BUILTINS = {"len": 1, "sum": 1, "min": 1, "max": 1, "sorted": 1, "round": 2, "abs": 1, "any": 1, "all": 1}
@@ -76,7 +77,7 @@ BUILTINS = {"len": 1, "sum": 1, "min": 1, "max": 1, "sorted": 1, "round": 2, "ab
 _ATOMS = (str, int, float, complex, bool, type(None), bytes, Decimal, date, datetime, time, timedelta)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _PATHS = (Path, PosixPath, WindowsPath)
-_DATA_MODULES = ("pandas", "numpy")
+_DATA_MODULES = ("pandas", "numpy", "promptkit_nb")
 _DEEPEST = 20
 
 

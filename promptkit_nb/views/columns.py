@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from promptkit_nb.characters import visible
+from promptkit_nb.text.text_frame import TextFrame
 from promptkit_nb.views.schemas import TIME, Dtype, Schema
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def frame_of(parts: Sequence[Columns], schema: Schema, *, zone: tzinfo = UTC, is
         if dtype == TIME:
             in_zone = columns[name] if zone is UTC else columns[name].tz_convert(zone)
             columns[name] = in_zone.tz_localize(None) if is_naive else in_zone
-    return pd.DataFrame(columns, copy=False)
+    return TextFrame(columns, copy=False)
 
 
 def _concatenated_names(parts: Sequence[Names]) -> Names:

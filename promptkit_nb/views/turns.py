@@ -57,9 +57,8 @@ def turns_df(
         tz: The time zone of the days in ``since`` and ``until``, such as ``"Europe/Berlin"``; UTC by default.
         status: ``"current"`` shows the current turns that were said in their conversation. ``"all"`` adds previous
             versions, turns on branches, turns that a fork copied, and summaries.
-        naive_utc: Return times in UTC without a time zone, as ``to_excel`` needs them. Excel takes text that begins
-            with ``=`` for a formula; pass ``engine="xlsxwriter"`` and ``engine_kwargs={"options":
-            {"strings_to_formulas": False}}`` to export texts of models.
+        naive_utc: Return times in UTC without a time zone, as ``to_excel`` needs them. ``to_excel`` of a view writes
+            texts as texts, also if they begin with ``=``; a column alone is pandas' own, so write ``view[["text"]]``.
 
     Raises ``InvalidArgumentError`` for an invalid filter.
 
