@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
+from promptkit_nb.ids import is_generated_id
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     _NumberedTurn = tuple[int | None, Turn]
 
 MAX_TITLE_CHARACTERS = 200
+NEW_CONVERSATION = "New conversation"
 MAX_UNFOLDED_TURNS = 20
 FIRST_TURNS = 3
 LAST_TURNS = 10
@@ -53,6 +55,31 @@ def given_title(metadata: Mapping[str, object]) -> str | None:
     """
     title = metadata.get("title")
     return preview(title, MAX_TITLE_CHARACTERS) if isinstance(title, str) and title.strip() else None
+
+
+def stored_title(conversation: Head | ConversationState) -> str | None:
+    """Return the title that was set, or the name of the notebook, ``None`` without both."""
+    if (given := given_title(conversation.metadata)) is not None:
+        return given
+    if conversation.notebook is not None and conversation.notebook.path:
+        return conversation.notebook.path.replace("\\", "/").rpartition("/")[2]
+    title = title_of(conversation.conversation_id, {})
+    return None if title == preview(conversation.conversation_id, len(title)) else title
+
+
+def shown_title(conversation: Head | ConversationState, question: str | None) -> str:
+    """Return the title that was set, else the notebook's name, else an id that was chosen, else the first question.
+
+    >>> from promptkit_nb.state import ConversationState
+    >>> shown_title(ConversationState("sales-review"), "Why?")
+    'sales-review'
+    >>> shown_title(ConversationState("20261122T194501.123456-9f3ac2"), None)
+    'New conversation'
+    """
+    own = conversation.conversation_id
+    if (title := stored_title(conversation)) is not None:
+        return title
+    return (preview(question or "") or NEW_CONVERSATION) if is_generated_id(own) else title_of(own, {})
 
 
 MAX_SHOWN_HEADS = 50

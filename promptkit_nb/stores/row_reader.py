@@ -93,6 +93,11 @@ class RowReader:
                 return
             place += at_once
 
+    def opening(self, conversation_id: str, most: int) -> list[Turn]:
+        """Return the first current turns of a conversation, so many at most, without reading the others."""
+        lines = self._backend.run(partial(self._opening, conversation_id, most), write=False)
+        return [decode_turn(line, conversation_id) for line in lines if line is not None]
+
     @property
     def where(self) -> str:
         """Where the store is, for messages."""
@@ -111,6 +116,16 @@ class RowReader:
         if record is None or user_id not in (None, record.user_id):
             return []
         return self._backend.turns_at(record.cid, range(place, min(place + most, record.next_place)))
+
+    def _opening(self, conversation_id: str, most: int) -> list[bytes | None]:
+        record = self._store._find(conversation_id)  # noqa: SLF001 - as above
+        if record is None or self._store._is_hidden(record):  # noqa: SLF001 - as above
+            return []
+        stored_frame = self._backend.frame(conversation_id)
+        if stored_frame is None:
+            raise self.incomplete(conversation_id)
+        rows = frame_of(stored_frame, conversation_id).current_rows(record.next_place)
+        return self._backend.turns_at(record.cid, rows[:most])
 
     def _read(
         self, conversation_ids: Iterable[str], positions: Mapping[str, ReadPosition], user_id: str | None
