@@ -46,6 +46,16 @@ def typed(name: str) -> str:
     return _TYPED[TYPED_IN.get()].get(name, name)
 
 
+def chosen_by(model: str) -> str:
+    """Return a sentence that says how to choose a model, if the user types in a notebook.
+
+    >>> chosen_by("gpt-4o-mini")
+    ''
+    """
+    is_typed = TYPED_IN.get() != "python" and model.isascii() and not set(model) & set(" \"'{}$\n")
+    return f" %chat_setup --model {model} chooses it." if is_typed else ""
+
+
 def typed_value(name: str, value: object) -> str:
     """Return an argument with its value as it was typed.
 

@@ -185,6 +185,7 @@ def test_an_unknown_name_is_an_error_that_names_it() -> None:
         ("{{ rows[i] }}", "{{ rows[i] }} uses the index [i], which is not a literal"),
         ("{{ frame[frame.n > 1] }}", "{{ frame[frame.n > 1] }} uses the index [frame.n > 1], which is not a literal"),
         ("{{ a + b * 2 }}", "{{ a + b * 2 }} is a computation, and computations are not allowed here"),
+        ("{{ len(rows) * 2 }}", "{{ len(rows) * 2 }} is a computation, and computations are not allowed here"),
         ("{{ name.__class__ }}", "{{ name.__class__ }} reads the private attribute __class__"),
         ("{{ name._x }}", "{{ name._x }} reads the private attribute _x"),
     ],
@@ -413,6 +414,26 @@ def test_an_image_is_an_error_if_only_text_can_be_sent() -> None:
         "{{ pixel }} is an image, and only text can be sent here. Describe it in words, "
         "or use the data it was made from."
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "left_out"),
+    [
+        (pd.DataFrame({"n": range(200)}), "sent in part (first 10 of 200 rows)"),
+        (pd.Series(["x" * 61]), "sent in part (cells of more than 60 characters are cut)"),
+        (np.zeros(101), "sent in part (only the outer items)"),
+        (Path(__file__), "the path is sent, not the file; for its content, read it into a variable and use that"),
+    ],
+)
+def test_what_is_not_sent_is_said_once(value: object, left_out: str) -> None:
+    """Rows, cells and items that are cut, and the content of a file."""
+    assert fill("{{ v }} and {{ v }}", {"v": value}).notes == (f"{{{{ v }}}}: {left_out}",)
+
+
+def test_nothing_is_said_about_whole_values() -> None:
+    """Nor about text that looks as if it was cut, or a path of no file."""
+    values = {"whole": pd.DataFrame({"n": range(10)}), "text": "a\n(first 10 of 200 rows)", "path": Path("none.csv")}
+    assert fill("{{ whole }} {{ text }} {{ path }}", values).notes == ()
 
 
 def test_no_library_is_imported() -> None:

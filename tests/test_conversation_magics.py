@@ -321,6 +321,8 @@ class TestCompletion:
         ("typed", "among"),
         [
             ("%%chat --fr", "--fresh"),
+            ("%chat --fr", "--fresh"),
+            ("%chat --fresh -m gpt-4o-mi", "gpt-4o-mini"),
             ("%%chat -c pl", "plans"),
             ("%%chat --conversation pl", "plans"),
             ("%%chat --fresh --model gpt-4o-mi", "gpt-4o-mini"),
@@ -338,7 +340,7 @@ class TestCompletion:
         notebook.run("%%chat -q -c plans\nHi")
         assert among in completed(notebook, typed)
 
-    @pytest.mark.parametrize("typed", ["%chat --fr", "%%chat\n--fr", "x = --fr"])
+    @pytest.mark.parametrize("typed", ["%chat Why fr", "%%chat\n--fr", "x = --fr"])
     def test_leaves_text_alone(self, notebook: Notebook, typed: str) -> None:
         """Messages and other cells are not completed."""
         assert "--fresh" not in completed(notebook, typed)

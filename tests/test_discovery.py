@@ -91,6 +91,10 @@ class TestAfterLoading:
                 {"OPENAI_API_KEY": "sk-none", "PROMPTKIT_MODEL": "gpt-4o"},
                 "Type %chat and a message; gpt-4o answers (%chat_help shows more)",
             ),
+            (
+                {"OPENAI_API_KEY": "sk-none"},
+                "Type %chat and a message; gpt-5.4-mini answers (%chat_help shows more)",
+            ),
         ],
     )
     def test_is_printed_once(self, tmp_path: Path, environment: dict[str, str], line: str) -> None:

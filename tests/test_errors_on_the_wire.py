@@ -21,6 +21,7 @@ from promptkit_nb.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from promptkit_nb.frontend import TYPED_IN
 from promptkit_nb.providers.openai_client import RetryPolicy
 
 if TYPE_CHECKING:
@@ -319,6 +320,22 @@ def test_wrong_model_lists_near_matches(chat_server: ChatServer, status: int, me
     error = failure(chat_server.url, model="gpt-4o-mimi")
     assert isinstance(error, BadRequestError)
     assert str(error).endswith("Did you mean 'gpt-4o-mini' or 'gpt-4o'?")
+
+
+@pytest.mark.parametrize(
+    ("offered", "hint"),
+    [("gpt-4o-mini", " %chat_setup --model gpt-4o-mini chooses it."), ("gpt-4o-mini {{ x }}", "")],
+)
+def test_wrong_model_in_a_cell_names_the_command(chat_server: ChatServer, offered: str, hint: str) -> None:
+    """Unless the server's name for the model would need quotes."""
+    chat_server.models = [{"id": offered}]
+    chat_server.reply(error_reply(404, "model not found", code="model_not_found"))
+    before = TYPED_IN.set("cell")
+    try:
+        error = failure(chat_server.url, model="gpt-4o-mimi")
+    finally:
+        TYPED_IN.reset(before)
+    assert str(error).endswith(f"Did you mean {offered!r}?{hint}")
 
 
 def test_wrong_model_without_a_list_is_named(chat_server: ChatServer) -> None:

@@ -167,6 +167,7 @@ class TestMagics:
         """The report is shown; the conversations are listed only with ``--all``, with their titles."""
         shown = notebook.run("report = %chat_import projects\nprint(report)")
         assert "2 created · 1 damaged · 4 new turns" in shown.stdout
+        assert "%chat_list --all lists those of default, conversations_df(store) those of all users\n" in shown.stdout
         assert "claude-code" not in str(notebook.run("print(%chat_list)").stdout)
         listed = notebook.run("everything = %chat_list --all\nprint(everything)").stdout
         assert "List files and explore" in listed

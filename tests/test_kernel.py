@@ -175,9 +175,9 @@ def test_completes_options_and_ids(home: Path) -> None:
         each.run("%chat_use persistent-chat")
         replies = [
             each.client.complete(typed, reply=True, timeout=PATIENCE_S)["content"]["matches"]
-            for typed in ("%%chat --fre", "%chat_use pers")
+            for typed in ("%%chat --fre", "%chat --fre", "%chat_use pers")
         ]
-    assert replies == [["--fresh"], ["persistent-chat"]]
+    assert replies == [["--fresh"], ["--fresh"], ["persistent-chat"]]
 
 
 def test_error_is_one_line_and_aborts_queued_cells(home: Path) -> None:

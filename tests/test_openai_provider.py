@@ -26,8 +26,8 @@ from promptkit_nb.errors import (
 )
 from promptkit_nb.pricing import CallCost
 from promptkit_nb.providers.base import ChatRequest, Completion, ReasoningDelta, Retrying, TextDelta, Waiting
-from promptkit_nb.providers.endpoints import OPENAI_BASE_URL
-from promptkit_nb.providers.openai import DEFAULT_MODEL, OpenAIProvider
+from promptkit_nb.providers.endpoints import DEFAULT_MODEL, OPENAI_BASE_URL
+from promptkit_nb.providers.openai import OpenAIProvider
 from promptkit_nb.providers.openai_client import RetryPolicy
 from promptkit_nb.turns import ContentPart, Message, ToolCall, Usage, utc_now
 

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from promptkit_nb.providers.endpoints import DEFAULT_MODEL
 from promptkit_nb.text.near_names import similar_names
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Ask             %chat TEXT                 or %%chat, with the text below it
                 --tools NAMES              functions that the model may call
 An error        %chat_fix                  asks about the cell that failed; {{ error }} quotes it
 In a panel      %chat_panel                chat beside the notebook
+Over a column   df.promptkit.ask("…{{ column }}…", into="NAME")    %chat_rows lists the runs
 Look            %chat_history              what was said       %chat_tree     versions and branches
                 %chat_usage                tokens and cost     %chat_context  what is sent next
                 %chat_search WORDS         find an old answer  %chat_list     all conversations
@@ -53,7 +55,8 @@ def greeting(options: PromptKit) -> str:
     is_chosen = options.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
     if not provider and not is_chosen:
         return "No model is chosen yet. Try the demo: %chat_setup --provider demo (%chat_help shows more)"
-    who = "the built-in demo" if provider == "demo" else model or provider or "OpenAI"
+    default_model = provider if provider not in {"", "openai"} else DEFAULT_MODEL
+    who = "the built-in demo" if provider == "demo" else model or default_model
     return f"Type %chat and a message; {who} answers (%chat_help shows more)"
 
 

@@ -60,10 +60,12 @@ def _candidates(
     line: str, found: re.Match[str] | None, token: str, session: ChatSession, models: OfferedModels
 ) -> Iterable[str]:
     """Return the words that are possible at the cursor; none if it is not on a line of these magics."""
-    if found is None or (found["name"] == "chat" and not line.lstrip().startswith("%%")):
+    if found is None:
         return ()
     before = found["rest"].removesuffix(token).split()
     option = before[-1] if before else ""
+    if found["name"] == "chat" and not line.lstrip().startswith("%%") and "-" not in {token[:1], option[:1]}:
+        return ()  # the text of a message
     if option in _CHOICES:
         return _CHOICES[option]
     if option in {"-m", "--model"}:

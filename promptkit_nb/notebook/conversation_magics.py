@@ -119,7 +119,7 @@ class ConversationMagics(Magics):
 
         options = parse_options(self.chat_import, line)
         settings = self._session.settings
-        return import_chats(
+        report = import_chats(
             options.source,
             settings.store,
             kind=options.kind,
@@ -130,6 +130,10 @@ class ConversationMagics(Magics):
             tool_output=options.tool_output,
             dry_run=options.dry_run,
         )
+        if report.created and not report.dry_run:
+            who = self._user_id
+            _print_status(f"%chat_list --all lists those of {who}, conversations_df(store) those of all users")
+        return report
 
     @magic_arguments()
     @argument("conversation", nargs="?", metavar="ID", help="The conversation to show; default: the active one.")

@@ -162,7 +162,7 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
             error._render_traceback_ = lambda: [line]  # type: ignore[attr-defined]
             raise
         except HelpAsked:
-            print(cleandoc(run.__doc__ or ""))  # noqa: T201 - output of a magic
+            print(cleandoc(run.__doc__ or "").removeprefix("::\n\n"))  # noqa: T201 - output of a magic
             return cast("R", None)
         except KeyboardInterrupt as stop:
             raise stop if isinstance(stop, StoppedByUser) else StoppedByUser("Stopped.") from None

@@ -137,6 +137,8 @@ class ChatMagics(Magics):
 
             filled = fill(text, self._names(text))
             text, parts = filled.text, filled.parts
+            for note in () if args.quiet else filled.notes:
+                print(terminal_text(note))  # noqa: T201 - a notebook's status line
         options = CallOptions(
             conversation_id=args.conversation,
             user_id=args.user,

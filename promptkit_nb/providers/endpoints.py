@@ -12,6 +12,9 @@ from promptkit_nb.errors import InvalidArgumentError
 from promptkit_nb.secret import Secret
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_MODEL = "gpt-5.4-mini"
+"""The model for OpenAI's own server if neither an argument nor ``PROMPTKIT_MODEL`` names one."""
+
 _AZURE_PATH = "/openai/v1"
 _METHODS = re.compile(r"/(?:chat/completions|completions|responses|models|embeddings)$")
 _SECRET_NAME = re.compile(r"auth|key|token|secret|passw|cookie|credential|signature", re.IGNORECASE)

@@ -22,11 +22,13 @@ from promptkit_nb.errors import (
     ProviderError,
     ProviderUnavailableError,
 )
+from promptkit_nb.frontend import chosen_by
 from promptkit_nb.plain import plain
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost, Price, check_prices, price_of
 from promptkit_nb.providers.base import ChatRequest, Completion, Retrying, StreamEvent, Waiting
 from promptkit_nb.providers.client_environment import secret_headers
 from promptkit_nb.providers.endpoints import (
+    DEFAULT_MODEL,
     VENDORS,
     base_url_of,
     checked_headers,
@@ -53,9 +55,6 @@ if TYPE_CHECKING:
     import httpx2
 
     from promptkit_nb.turns import Usage
-
-DEFAULT_MODEL = "gpt-5.4-mini"
-"""The model for OpenAI's own server if neither the argument nor ``PROMPTKIT_MODEL`` is given."""
 
 Dialect = Literal["auto", "chat", "responses"]
 
@@ -340,7 +339,7 @@ class OpenAIProvider:
         near = similar_names(request.model, offered)
         if not near:
             return failed.error
-        error = BadRequestError(f"{failed.error} Did you mean {' or '.join(map(repr, near))}?")
+        error = BadRequestError(f"{failed.error} Did you mean {' or '.join(map(repr, near))}?{chosen_by(near[0])}")
         error.__cause__ = failed.error.__cause__
         return error
 

@@ -8,9 +8,10 @@ expanded again; to send ``{{ x }}`` itself, put it into a variable or use ``--ra
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from promptkit_nb.frontend import typed
 from promptkit_nb.text.expressions import FailedError, NotAllowedError, UnknownNameError, check, evaluate
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
-from promptkit_nb.text.values import value_text
+from promptkit_nb.text.values import value_text, what_is_left_out
 from promptkit_nb.turns import ContentPart
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ class CellText:
     """The message of a chat cell.
 
     If it has images, ``parts`` is what the model receives, and ``text`` has ``[image NAME]`` in place of each image.
+    ``notes`` says what the message does not contain of the values, in a line each.
     """
 
     text: str
     parts: tuple[ContentPart, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def fill(text: str, namespace: Mapping[str, object], *, images: bool = True) -> CellText:
@@ -109,10 +112,12 @@ class Template:
     def fill(self, namespace: Mapping[str, object], *, images: bool = True) -> CellText:
         """Return the text with the values of the namespace; raises the errors of ``fill``."""
         values: dict[str, str | ContentPart | None] = {}
+        notes: list[str] = []
         filled: list[tuple[str, str | ContentPart]] = []
         for written, source, node in self.pieces:
             if node is not None and source not in values:
-                values[source] = _evaluate(node, source, namespace)
+                values[source], note = _evaluate(node, source, namespace)
+                notes += filter(None, [note])
             value = values.get(source) if node is not None else None
             if not images and isinstance(value, ContentPart):
                 raise InvalidArgumentError(
@@ -120,7 +125,7 @@ class Template:
                     "sent here. Describe it in words, or use the data it was made from."
                 )
             filled.append(("", written) if value is None else (source, value))
-        return cell_text_of(filled)
+        return replace(cell_text_of(filled), notes=tuple(notes))
 
 
 def cell_text_of(filled: Sequence[tuple[str, str | ContentPart]]) -> CellText:
@@ -161,13 +166,16 @@ def _parts(pieces: Iterable[str | ContentPart]) -> tuple[ContentPart, ...]:
     return tuple(parts) if any(part.type != "text" for part in parts) else ()
 
 
-def _evaluate(node: ast.expr, source: str, namespace: Mapping[str, object]) -> str | ContentPart | None:
-    """Return the value to insert, or ``None`` if the source stays as typed."""
+def _evaluate(node: ast.expr, source: str, namespace: Mapping[str, object]) -> tuple[str | ContentPart | None, str]:
+    """Return the value to insert, ``None`` if the source stays as typed, and a note about what is not inserted."""
     try:
         if not check(node):
             _refuse_computation(node, source, namespace)
-            return None
-        return value_text(evaluate(node, namespace), source)
+            return None, ""
+        value = evaluate(node, namespace)
+        text = value_text(value, source)
+        left_out = what_is_left_out(value, text)
+        return text, f"{_braced(source)}: {left_out}" if left_out else ""
     except UnknownNameError as error:
         raise _unknown_name(str(error), source, namespace) from None
     except NotAllowedError as error:
@@ -196,7 +204,8 @@ def _refuse_computation(node: ast.expr, source: str, namespace: Mapping[str, obj
     """Raise if the source is an operation on known names; ``|`` is left alone because templates use it for filters."""
     is_filter = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    if isinstance(node, _OPERATIONS) and not is_filter and names and names <= namespace.keys():
+    is_known = all(name in namespace or hasattr(builtins, name) for name in names)
+    if isinstance(node, _OPERATIONS) and not is_filter and names and is_known:
         raise _not_allowed(source, "is a computation, and computations are not allowed here")
 
 

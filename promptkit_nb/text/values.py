@@ -183,6 +183,7 @@ def media_part(value: Any, name: str = _BYTES_NAME) -> ContentPart | None:
 
 MAX_VALUE_CHARACTERS = 100_000
 
+_CUT = re.compile(r"\n\(([^\n]+)\)$")  # the last line of a table that was cut
 _ADDRESS_ONLY = re.compile(r" at 0x[0-9A-Fa-f]{4,}|^<[\w.]+ object>$")
 
 
@@ -218,6 +219,22 @@ def value_text(value: Any, expression: str) -> str | ContentPart:
             f"Use a part of it; to send all of it, assign str({expression}) to a variable and use that."
         )
     return converted
+
+
+def what_is_left_out(value: Any, text: str | ContentPart) -> str:
+    """Return what the text of a value, from ``value_text``, does not contain; ``""`` if it contains everything.
+
+    >>> what_is_left_out(12, "12")
+    ''
+    """
+    if isinstance(value, Path) and isinstance(text, str) and value.is_file():
+        return "the path is sent, not the file; for its content, read it into a variable and use that"
+    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray) and value.size > _MAX_ARRAY_ITEMS:
+        return "sent in part (only the outer items)"
+    is_table = pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
+    cut = _CUT.search(text) if is_table and isinstance(text, str) else None
+    return f"sent in part ({cut[1]})" if cut else ""
 
 
 def _converted(value: Any) -> str | ContentPart:
