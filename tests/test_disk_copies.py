@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import sqlite3
 import sys
@@ -207,6 +208,47 @@ class TestLongLog:
             fill(store, 2)
             assert tried_again.wait(60)
         assert attempts[0] is False
+
+    def test_large_change_moves_the_log_of_all_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever writes in the meantime does not wait for that; some seconds later, the log is moved as always."""
+        monkeypatch.setattr(disk_checkpoints, "LONG_BYTES", disk_checkpoints.HELD_BYTES)
+        monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 2_000_000)
+        monkeypatch.setattr(disk_checkpoints, "LARGE_S", 1000.0)
+        moved: list[int] = []
+
+        def move(_: disk_checkpoints.Checkpoints, log_bytes: int) -> bool:
+            moved.append(log_bytes)
+            return False
+
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "move", move)
+        with DiskStore(tmp_path) as store:
+            assert store.backend.checkpoint()
+            fill(store, 5)
+            assert moved == []
+            assert not store.backend.checkpoint()
+            assert len(moved) == 1
+            now_s = time.monotonic()
+            monkeypatch.setattr(time, "monotonic", lambda: now_s + disk_checkpoints.LARGE_S)
+            store.append("a", said("later"))
+            assert len(moved) == 2
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
+    def test_grows_on_the_disk_in_parts_while_it_is_copied(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So that moving it later does not write all of it at once."""
+        monkeypatch.setattr(disk_checkpoints, "SOME_BYTES", 1_000_000)
+        written: list[int] = []
+        with DiskStore(tmp_path / "store") as store:
+            copy_file(store.directory, tmp_path / "copy", DATABASE)
+            monkeypatch.setattr(os, "fdatasync", lambda _: written.append(log_size(store)))
+            for _ in range(8):
+                fill(store, 1)
+                store.backend.checkpoint()
+            sizes = [log_size(store), *reversed(written)]
+        assert len(written) >= 4
+        assert all(1_000_000 <= after - before < 4_000_000 for after, before in pairwise(sizes[1:]))
+        assert sizes[0] - sizes[1] < 1_000_000
 
     def test_is_moved_in_the_background(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not by whoever happens to write next, after a copy."""

@@ -267,6 +267,24 @@ class TestCleanup:
         assert store.cleanup(timedelta(days=1)) == ("old-0", "old-1", "old-2", "old-3")
         assert [head.conversation_id for head in store.list()] == ["old-4"]
 
+    def test_ids_are_read_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Other threads write in between; ids that come or go do not change the others."""
+        monkeypatch.setattr(disk_backend, "IDS_AT_ONCE", 3)
+        with DiskStore(tmp_path) as store:
+            for number in range(7):
+                store.create(ConversationState(f"id-{number}", f"user-{number % 2}"))
+            read_ids = store.backend.ids_from
+            calls: list[str] = []
+
+            def read(start: str, user_id: str | None) -> tuple[list[str], bool]:
+                calls.append(start)
+                return read_ids(start, user_id)
+
+            monkeypatch.setattr(store.backend, "ids_from", read)
+            assert store.conversation_ids() == tuple(f"id-{number}" for number in range(7))
+            assert calls == ["", "id-2", "id-4", "id-6"]
+            assert store.for_user("user-1").conversation_ids() == ("id-1", "id-3", "id-5")
+
     @pytest.mark.parametrize("way", ["delete", "cleanup", "interrupted"])
     def test_long_conversation_is_deleted_in_steps(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

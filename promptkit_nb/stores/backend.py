@@ -100,6 +100,10 @@ class Backend(Protocol):
         """Return the ids that have the prefix, even if a record cannot be read or has just expired."""
         ...
 
+    def ids_from(self, conversation_id: str, user_id: str | None = None) -> tuple[list[str], bool]:
+        """Return ids from this one on, and whether there may be more; a backend may return only the first, in order."""
+        ...
+
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
         ...

@@ -129,8 +129,8 @@ _SWAP = (
 ERASED_AT_ONCE = 2000
 """How many turns are deleted in one transaction, during which other writers wait."""
 
-SOME_BYTES = 4 * 2**20
-"""How long the log may be after a part of a large change; most of the time that moving it takes is for each time."""
+IDS_AT_ONCE = 10_000
+"""How many ids are read in one transaction, during which other threads wait."""
 
 TRY_MS = 10
 """How long SQLite tries to begin before this package calls it again: the longer it waits, the longer it sleeps."""
@@ -255,12 +255,13 @@ class Table:
         select = f"SELECT {_COLUMNS} FROM Cache WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608 - a constant
         return self._read(select, low, high, strict=strict)
 
-    def texts_between(self, low: str, high: str, tag: str | None = None) -> list[str]:
-        """Return the keys with ``low <= key < high``, of one tag or all tags, including unreadable rows."""
+    def texts_between(self, low: str, high: str, tag: str | None = None, *, most: int = -1) -> list[str]:
+        """Return the first keys with ``low <= key < high``, of one tag or all tags, including unreadable rows."""
         where = "key >= ? AND key < ? AND raw = 1 AND typeof(key) = 'text'"
         tagged = "" if tag is None else "AND tag = ?"
-        select = f"SELECT key FROM Cache WHERE {where} {tagged} ORDER BY key"  # noqa: S608 - constants
-        return [key for (key,) in self._connection.execute(select, (low, high) if tag is None else (low, high, tag))]
+        select = f"SELECT key FROM Cache WHERE {where} {tagged} ORDER BY key LIMIT ?"  # noqa: S608 - constants
+        arguments = (low, high, most) if tag is None else (low, high, tag, most)
+        return [key for (key,) in self._connection.execute(select, arguments)]
 
     def in_order(
         self, order: Sequence[str], where: str, *arguments: disk_cache.Key, descending: bool
@@ -296,8 +297,7 @@ class Table:
     def checkpoint(self) -> bool:
         """Move the log into the database while others write; return False if large changes should wait until then."""
         with disk_cache.translating(self._directory, self._timeout_s), InterruptsHeld():
-            log_bytes = self._log_bytes()
-            return self._closed or log_bytes < SOME_BYTES or self._checkpoints.move(log_bytes)
+            return self._closed or self._checkpoints.move_for_large_change(self._log_bytes())
 
     def close(self) -> None:
         """Move the log into the database and close it, so that no deleted text stays in a file."""
@@ -464,6 +464,12 @@ class DiskBackend(Table):
         low = f"h:{prefix}"
         tag = None if user_id is None else f"u:{user_id}"
         return [key.removeprefix("h:") for key in self.texts_between(low, after_prefix(low), tag)]
+
+    def ids_from(self, conversation_id: str, user_id: str | None = None) -> tuple[list[str], bool]:
+        """Return the next ids from this one on, and whether there may be more."""
+        tag = None if user_id is None else f"u:{user_id}"
+        found = self.texts_between(f"h:{conversation_id}", after_prefix("h:"), tag, most=IDS_AT_ONCE)
+        return [key.removeprefix("h:") for key in found], len(found) == IDS_AT_ONCE
 
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""

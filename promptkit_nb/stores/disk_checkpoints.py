@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP_BYTES = 4000 * 4096  # fewer checkpoints make the slowest writes much faster
+SOME_BYTES = 4 * 2**20  # after a part of a large change; most of the time that a move takes is for each move
 LONG_BYTES = 2 * STEP_BYTES
 HELD_BYTES = 512 * 2**20
 HELD_S = 15.0
 LOCK_TIMEOUT_S = 0.5
 RETRY_S = 1.0
+LARGE_S = 5.0
 CUT_BYTES = 32 * 2**20
 PAUSE_S = 0.03
 LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
@@ -59,6 +61,7 @@ class Checkpoints:
         self._long_bytes = LONG_BYTES
         self._long_since_s: float | None = None
         self._held_until = 0.0
+        self._large_until_s = 0.0
         self._lock = lock_held_by_forks()
         self._closed = False
         self._open()
@@ -70,10 +73,21 @@ class Checkpoints:
         connections = [_connected(self._database) for _ in range(3)]
         self._reader, self._mover, self._writer = connections  # the reader keeps the log from being overwritten
         self._release = finalize(self, _close_all, connections)
+        self._log_file = LogFile(self._log)
         self._opened = OpenedFiles(self._database)
+
+    def move_for_large_change(self, log_bytes: int) -> bool:
+        """Do the same as ``move``; until the next call, within ``LARGE_S``, no other thread waits to move the log."""
+        self._large_until_s = time.monotonic() + LARGE_S
+        if log_bytes < SOME_BYTES:
+            return True
+        self._log_file.sync(log_bytes)
+        return self.move(log_bytes)
 
     def move_after_commit(self, log_bytes: int) -> None:
         """Move a log of this size; a long one, left by a program that may have copied, in the background."""
+        if log_bytes < HELD_BYTES and time.monotonic() < self._large_until_s:
+            return
         if LONG_BYTES <= log_bytes < HELD_BYTES:
             self.due_bytes = log_bytes + STEP_BYTES
             self._move_in(0)
@@ -103,6 +117,7 @@ class Checkpoints:
             if self._timer is not None:
                 self._timer.cancel()
             self._opened.close()
+            self._log_file.close()
             self._release()
 
     def _has_moved(self, log_bytes: int) -> bool:
@@ -149,8 +164,10 @@ class Checkpoints:
             self._writer.execute(_REWRITE)
             self._writer.execute("COMMIT")
             self._read()
-            while self._cut():
-                time.sleep(PAUSE_S)
+            is_longer = True
+            while is_longer:
+                time.sleep(PAUSE_S)  # for others, who waited for the last move, too
+                is_longer = self._cut()
         finally:
             self._writer.rollback()
             self._let_go()
@@ -194,6 +211,7 @@ class Checkpoints:
         self._release.detach()
         _OF_PARENTS.extend((self._reader, self._mover, self._writer))
         self._opened.close()
+        self._log_file.close()
         self._open()
 
     def _waits(self) -> bool:
@@ -251,6 +269,34 @@ def _connected(database: Path) -> sqlite3.Connection:
 def _close_all(connections: Sequence[sqlite3.Connection]) -> None:
     for each in connections:
         each.close()
+
+
+class LogFile:
+    """Writes a growing log to the disk in parts: moving it would write all of it at once, while all writers wait.
+
+    Only Linux has logs that grow. SQLite has no locks on this file, which closing the descriptor would release.
+    """
+
+    def __init__(self, log: Path) -> None:
+        """Open the log, which must exist."""
+        self._synced_bytes = 0
+        self._descriptor = -1
+        if sys.platform == "linux":
+            self._descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            self._release = finalize(self, os.close, self._descriptor)
+
+    def sync(self, log_bytes: int) -> None:
+        """Write a log of this size to the disk, if it has become longer by ``SOME_BYTES``, or begun anew."""
+        if self._descriptor >= 0 and not 0 <= log_bytes - self._synced_bytes < SOME_BYTES:
+            with suppress(OSError):  # another thread has just closed it
+                os.fdatasync(self._descriptor)
+            self._synced_bytes = log_bytes
+
+    def close(self) -> None:
+        """Close the file; closing again is fine."""
+        if self._descriptor >= 0:
+            self._descriptor = -1
+            self._release()
 
 
 class OpenedFiles:

@@ -136,6 +136,10 @@ class MemoryBackend:
         """Return the ids that have the prefix."""
         return [each for each, _ in self.records(prefix, user_id)]
 
+    def ids_from(self, conversation_id: str, user_id: str | None = None) -> tuple[list[str], bool]:
+        """Return the ids from this one on; there are no more."""
+        return [each for each in self.ids("", user_id) if each >= conversation_id], False
+
     def frame(self, conversation_id: str) -> bytes | None:
         """Return the frame of a conversation."""
         return self._frames.get(conversation_id)

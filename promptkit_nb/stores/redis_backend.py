@@ -215,6 +215,10 @@ class RedisBackend(Transactions):
         """Return the ids that have the prefix, even if a record cannot be read or has expired."""
         return [each.conversation_id for each in self._find(prefix, user_id)]
 
+    def ids_from(self, conversation_id: str, user_id: str | None = None) -> tuple[list[str], bool]:
+        """Return the ids from this one on; there are no more."""
+        return [each for each in self.ids("", user_id) if each >= conversation_id], False
+
     def _find(self, prefix: str, user_id: str | None) -> list[Listed]:
         """Return the ids that have the prefix, of one user or of all, sorted; warn if the server lost their list."""
         found = self._lists.find(self._reader, prefix, user_id)

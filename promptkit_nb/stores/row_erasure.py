@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BATCH_IDS = 500
+BATCH_IDS = 100
 BATCH_TURNS = 500
 BUSY_S = 0.03
-"""How long one batch of a cleanup blocks other writers, in seconds."""
+"""How long one batch of a cleanup blocks other writers, and other threads, in seconds."""
 
 PAUSE_S = 0.03
 """Pause between two batches in seconds: a writer that waits in SQLite first tries again within 25 ms."""
@@ -125,7 +125,13 @@ class RowErasure(RowAccess):
 
     def conversation_ids(self) -> tuple[str, ...]:
         """Return the ids of all conversations, sorted, including damaged ones."""
-        return tuple(sorted(set(self.backend.run(partial(self.backend.ids, "", self.user_id), write=False))))
+        ids: set[str] = set()
+        start, is_more = "", True
+        while is_more:
+            some, is_more = self.backend.run(partial(self.backend.ids_from, start, self.user_id), write=False)
+            ids.update(some)
+            start = some[-1] if some else start
+        return tuple(sorted(ids))
 
     def count(self, prefix: str | None = None, user_id: str | None = None) -> int:
         """Return how many conversations ``list`` would return."""
@@ -180,10 +186,17 @@ class RowErasure(RowAccess):
         records = dict(Damage().readable(stored.items()))
         long = {each: self._lines_in_parts(record) for each, record in records.items() if _is_long(record)}
 
-        def read_rows() -> dict[bytes, Callable[[], PaidCalls]]:
-            return {stored[each]: self._paid_by_rows(each, stored[each], long.get(each)) for each in records}
+        def read_rows(left: Sequence[str]) -> list[tuple[bytes, Callable[[], PaidCalls]]]:
+            some = _for_busy_s(left)
+            return [(stored[each], self._paid_by_rows(each, stored[each], long.get(each))) for each in some]
 
-        return {value: calls() for value, calls in self.backend.run(read_rows, write=False).items()}
+        paid: dict[bytes, PaidCalls] = {}
+        left = [*records]
+        while left:
+            found = self.backend.run(partial(read_rows, left), write=False)
+            paid.update((value, calls()) for value, calls in found)
+            left = left[len(found) :]
+        return paid
 
     def _lines_in_parts(self, record: Record) -> dict[int, bytes]:
         """Return the rows of a long conversation, of which none ever changes; other threads can read in between."""
@@ -212,18 +225,15 @@ class RowErasure(RowAccess):
         self, conversation_ids: Sequence[str], cutoff: datetime, paid: Mapping[bytes, PaidCalls]
     ) -> tuple[list[str], Sequence[str]]:
         """Delete conversations that are still old, for ``BUSY_S``; return their ids, and the remaining work."""
-        started_s = time.monotonic()
         erased: list[str] = []
         calls: list[PaidCall] = []
-        left = [*conversation_ids]
-        while left:
-            for conversation_id, record in self._old([left.pop(0)], cutoff, Damage())[0].items():
+        left = iter(conversation_ids)
+        for each in _for_busy_s(left):
+            for conversation_id, record in self._old([each], cutoff, Damage())[0].items():
                 calls += self._erase_paid(conversation_id, record, paid)
                 erased.append(conversation_id)
-            if time.monotonic() - started_s >= BUSY_S:
-                break
         self._keep(calls)
-        return erased, left
+        return erased, [*left]
 
     def _erase_all(
         self, records: Mapping[str, Record], paid: Mapping[bytes, PaidCalls], *, keep_spending: bool
@@ -347,6 +357,15 @@ def _is_long(record: Record) -> bool:
 def _batches(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), count):
         yield items[start : start + count]
+
+
+def _for_busy_s(items: Iterable[T]) -> Iterator[T]:
+    """Yield items for ``BUSY_S``, and at least one."""
+    started_s = time.monotonic()
+    for each in items:
+        yield each
+        if time.monotonic() - started_s >= BUSY_S:
+            return
 
 
 def _parts_by_turns(records: Mapping[str, Record]) -> Iterator[list[str]]:
