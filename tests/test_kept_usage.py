@@ -24,6 +24,7 @@ from promptkit_nb import (
     Price,
     ProviderUnavailableError,
     RedisStore,
+    Summary,
     Turn,
     Usage,
     export_store,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
     from promptkit_nb.stores.base import StateStore
     from promptkit_nb.stores.kept_usage import KeptUsage
+    from promptkit_nb.stores.row_store import RowStore
     from storing import Clock, OpenStore
 
 DAY = timedelta(days=1)
@@ -213,6 +215,30 @@ class TestStoredAgain:
         assert statuses(store) == {"current": 1}
 
 
+def both_of(paths: dict[str, Path]) -> None:
+    """Write exports of two stores that held the same conversation and deleted it, the second with one more turn.
+
+    Beside them is ``held.jsonl``, from before.
+    """
+    first, second = MemoryStore(), MemoryStore()
+    for text in "xy":
+        first.append("c", said(text), user_id="alice")
+    first.add_summary("c", Summary(0, 1, "Said x.", Usage(8, 2), Decimal("0.001"), "m", START))
+    held = paths["first"].parent / "held.jsonl"
+    export_store(first, held)
+    import_store(held, second)
+    second.append("c", said("z"))
+    for name, store in (("first", first), ("second", second)):
+        store.delete("c")
+        export_store(store, paths[name])
+
+
+def drop_calls(store: RowStore) -> None:
+    """Delete the rows that earlier versions did not write."""
+    for name in store.backend.kept_rows("calls"):
+        store.backend.put_kept_row("calls", name, None)
+
+
 class TestMoving:
     """Kept amounts are in exports."""
 
@@ -301,6 +327,64 @@ class TestMoving:
         last.delete("stored", keep_spending=False)
         import_store(tmp_path / "source.jsonl", last)
         assert spent(last) == spent(between) == (8, 76, 0.008)
+
+    @pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+    def test_deleted_in_two_stores_counts_once(self, store: StateStore, tmp_path: Path, order: tuple[str, str]) -> None:
+        """Both held the conversation, one of them with one more turn, and another store gets what both kept."""
+        path_of = {name: tmp_path / f"{name}.jsonl" for name in order}
+        both_of(path_of)
+        for name in (*order, *order):
+            import_store(path_of[name], store)
+        assert (spent(store), statuses(store)) == ((4, 40, 0.004), {"kept": 4})
+        last = MemoryStore()
+        export_store(store, tmp_path / "merged.jsonl")
+        for path in (tmp_path / "merged.jsonl", *path_of.values()):
+            import_store(path, last)
+            assert spent(last) == (4, 40, 0.004)
+
+    @pytest.mark.parametrize("user_id", [None, "alice"])
+    def test_deleted_here_and_there_counts_once(self, store: StateStore, tmp_path: Path, user_id: str | None) -> None:
+        """The same for what this store deleted itself, also if it is narrowed to a user."""
+        both_of({"first": tmp_path / "first.jsonl", "second": tmp_path / "second.jsonl"})
+        mine = store if user_id is None else store.for_user(user_id)
+        import_store(tmp_path / "held.jsonl", mine)
+        mine.delete("c")
+        for name in ("second", "first", "second"):
+            import_store(tmp_path / f"{name}.jsonl", mine)
+            assert (spent(mine), statuses(mine)) == ((4, 40, 0.004), {"kept": 4})
+        import_store(tmp_path / "held.jsonl", mine)
+        assert statuses(mine) == {"current": 2, "summary": 1, "kept": 1}
+        mine.delete("c")
+        import_store(tmp_path / "second.jsonl", mine)
+        assert (spent(mine), statuses(mine)) == ((4, 40, 0.004), {"kept": 4})
+
+    def test_export_without_single_calls_counts_once(self, store: StateStore, tmp_path: Path) -> None:
+        """An earlier version wrote only sums and hashes: those of what was deleted here are left out."""
+        both_of({"first": tmp_path / "first.jsonl", "second": tmp_path / "second.jsonl"})
+        path = tmp_path / "second.jsonl"
+        header, line = path.read_bytes().splitlines()
+        section = json.loads(line)
+        assert len(section["kept"].pop("calls")[1]) == 4
+        path.write_bytes(header + b"\n" + json.dumps(section, separators=(",", ":")).encode() + b"\n")
+        for name in ("first", "second", "second", "first"):
+            import_store(tmp_path / f"{name}.jsonl", store)
+        assert (spent(store), statuses(store)) == ((4, 40, 0.004), {"kept": 4})
+
+    def test_store_of_an_earlier_version_keeps_sums(self, store: RowStore, tmp_path: Path) -> None:
+        """It has no single calls; what it kept is still exported, and counts once."""
+        store.append("a", said("x"))
+        store.delete("a")
+        store.backend.run(lambda: drop_calls(store), write=True)
+        store.append("b", said("y"))
+        store.delete("b")
+        export_store(store, tmp_path / "all.jsonl")
+        copy = MemoryStore()
+        for _ in range(2):
+            import_store(tmp_path / "all.jsonl", copy)
+            assert (spent(copy), statuses(copy)) == (spent(store), {"kept": 2})
+        export_store(copy, tmp_path / "copy.jsonl")
+        import_store(tmp_path / "copy.jsonl", store)
+        assert statuses(store) == {"kept": 2}
 
     def test_narrowed_store_moves_its_own(self, source: MemoryStore, tmp_path: Path) -> None:
         """Exported or imported for one user, the amounts of the others stay out."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KeptKind = Literal["kept", "counted", "imported"]
-"""Amounts of deleted turns by user and day, hashes of these turns, and what was added from exports."""
+KeptKind = Literal["kept", "counted", "calls", "imported"]
+"""Amounts of deleted turns by user and day, hashes of these turns, their single amounts, and what exports added."""
 
 
 class AccountChange(NamedTuple):

@@ -388,6 +388,7 @@ class DiskBackend(Table):
         "e:" + cid           a deleted conversation with turns that are still to be deleted
         "kept:" + name       amounts of deleted turns, by day and user
         "counted:" + name    hashes of these turns
+        "calls:" + name      the amounts of each of them
         "imported:" + name   kept amounts that were added from an export
     """
 

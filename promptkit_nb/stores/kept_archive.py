@@ -1,6 +1,7 @@
 """Kept amounts in exports: they move with the conversations, and count once even if they are imported repeatedly.
 
-Amounts have no ids, so a store remembers what it has added from each other store, and adds only new amounts.
+Each call has a hash, so a call that several stores kept counts once. Earlier versions kept only sums: a store remembers
+what it has added of these from each other store, and adds only new amounts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from promptkit_nb.codec import check_spent, check_totals, decode, encode
 from promptkit_nb.errors import InvalidArgumentError, StoreError
 from promptkit_nb.ids import check_user_id
 from promptkit_nb.state import Totals
-from promptkit_nb.stores.kept_usage import HASH_BYTES, KeptUsage, packed, summed, unpacked
+from promptkit_nb.stores.kept_usage import HASH_BYTES, KeptCalls, KeptUsage, packed, summed, unpacked
 from promptkit_nb.turns import new_turn_id
 
 if TYPE_CHECKING:
@@ -34,19 +35,23 @@ BATCH_IDS = 500
 MOST_SECONDS = 1e12
 
 
-class KeptSection(msgspec.Struct, frozen=True, kw_only=True):
-    """The kept amounts of one store, the hashes of their turns, and the time of the newest turn in seconds."""
+class KeptSection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The kept amounts of one store, the hashes of their turns, and the time of the newest turn in seconds.
+
+    ``calls`` has the amounts of single turns, which are included in ``amounts``; earlier versions wrote none.
+    """
 
     store: str
     amounts: tuple[KeptUsage, ...] = ()
     hashes: bytes = b""
     newest_s: float = 0.0
+    calls: KeptCalls = KeptCalls()
 
 
 def kept_sections(store: RowStore) -> list[KeptSection]:
     """Return the amounts that a store kept or added from other stores, each as a section of an export.
 
-    A store narrowed to a user has only the amounts of that user, and no hashes, which are not kept per user.
+    A store narrowed to a user has only the amounts and calls of that user.
     """
     if not store.kept_usage():
         return []
@@ -69,7 +74,9 @@ def check_section(section: KeptSection) -> None:
         raise InvalidArgumentError(f"the kept amounts of the store {section.store!a:.60} are damaged")
     if not 0 <= section.newest_s <= MOST_SECONDS:
         raise InvalidArgumentError(f"newest_s cannot be {section.newest_s}")
-    for each in section.amounts:
+    if not all(0 <= each.group < len(section.calls.groups) and 0 <= each.hash < 2**64 for each in section.calls.calls):
+        raise InvalidArgumentError(f"the kept calls of the store {section.store!a:.60} are damaged")
+    for each in (*section.amounts, *(call.amounts for call in section.calls.paid_calls())):
         check_user_id(each.user_id)
         check_totals(Totals(each.total_tokens, each.cost, each.calls - each.unpriced, each.unpriced))
         check_spent("kept amount", each.usage, None)
@@ -97,21 +104,28 @@ def _own_id(store: RowStore) -> str:
 def _sections(store: RowStore, own_id: str) -> list[KeptSection]:
     rows = store.backend.kept_rows("imported")
     added = [_of_user(decode(row, KeptSection), store.user_id) for name, row in rows.items() if name != OWN_ID]
-    amounts, hashes, newest_s = store._kept_by_hashes()  # noqa: SLF001 - of the same package
+    hashes, calls, newest_s = store._kept_by_hashes()  # noqa: SLF001 - of the same package
+    hashes = hashes.difference(*(unpacked(each.hashes) for each in added))
     own = KeptSection(
         store=own_id,
-        amounts=tuple(summed(chain.from_iterable(each.amounts for each in added), -1, to=amounts)),
-        hashes=packed(sorted(hashes.difference(*(unpacked(each.hashes) for each in added)))),
+        amounts=tuple(
+            summed(chain.from_iterable(each.amounts for each in added), -1, to=store._kept_usage(store.user_id))  # noqa: SLF001 - as above
+        ),
+        hashes=packed(sorted(hashes)),
         newest_s=newest_s,
+        calls=KeptCalls.of(each for each in calls if each.hash in hashes),
     )
     return [each for each in (_of_user(own, store.user_id), *added) if each.amounts]
 
 
 def _of_user(section: KeptSection, user_id: str | None) -> KeptSection:
+    """Return the part of a section of one user, or of all; whose hashes they are is known of single calls only."""
     if user_id is None:
         return section
     amounts = tuple(each for each in section.amounts if each.user_id == user_id)
-    return msgspec.structs.replace(section, amounts=amounts, hashes=b"")
+    calls = [each for each in section.calls.paid_calls() if each.amounts.user_id == user_id]
+    hashes = packed(sorted(each.hash for each in calls))
+    return msgspec.structs.replace(section, amounts=amounts, hashes=hashes, calls=KeptCalls.of(calls))
 
 
 def _stored_calls(store: RowStore, hashes: set[int]) -> Iterator[PaidCall]:
@@ -123,24 +137,37 @@ def _stored_calls(store: RowStore, hashes: set[int]) -> Iterator[PaidCall]:
 
 
 def _keep(store: RowStore, section: KeptSection, stored: Sequence[PaidCall]) -> None:
-    """Add the new amounts of a section, as one transaction."""
+    """Add the new calls and amounts of a section, as one transaction."""
     store._check_keeps()  # noqa: SLF001 - of the same package
     section = _of_user(section, store.user_id)
+    kept_hashes, kept_calls, _ = store._kept_by_hashes()  # noqa: SLF001 - as above
+    there = {each.hash: each for each in (*kept_calls, *stored)}
+    known = kept_hashes | there.keys()
+    calls = section.calls.paid_calls()
+    rest = _without_calls(section, calls)
     row = store.backend.kept_rows("imported", [section.store]).get(section.store)
-    known = KeptSection(store=section.store) if row is None else decode(row, KeptSection)
-    before = {*unpacked(known.hashes)}
-    new = {*unpacked(section.hashes)} - before
-    here = [each for each in stored if each.hash in new]
-    amounts = summed(known.amounts, -1, to=section.amounts)
+    before = KeptSection(store=section.store) if row is None else decode(row, KeptSection)
+    new = {*unpacked(rest.hashes)}.difference(unpacked(before.hashes))
+    amounts = summed(before.amounts, -1, to=rest.amounts)
+    here = [there[each] for each in new & there.keys()]
     store._keep_new(  # noqa: SLF001 - as above
-        summed((each.amounts for each in here), -1, to=amounts),
-        sorted(new.difference(each.hash for each in here)),
+        [each for each in calls if each.hash not in known],
         section.newest_s,
+        amounts=summed((each.amounts for each in here), -1, to=amounts),
+        hashes=sorted(new - there.keys()),
     )
-    added = KeptSection(
-        store=section.store,
-        amounts=tuple(summed(amounts, to=known.amounts)),
-        hashes=packed(sorted(before | new)),
-        newest_s=max(known.newest_s, section.newest_s),
-    )
-    store.backend.put_kept_row("imported", section.store, encode(added))
+    if amounts or new:
+        added = KeptSection(
+            store=section.store,
+            amounts=tuple(summed(amounts, to=before.amounts)),
+            hashes=packed(sorted(new.union(unpacked(before.hashes)))),
+            newest_s=max(before.newest_s, section.newest_s),
+        )
+        store.backend.put_kept_row("imported", section.store, encode(added))
+
+
+def _without_calls(section: KeptSection, calls: Sequence[PaidCall]) -> KeptSection:
+    """Return the amounts of a section of which only the sum is known."""
+    amounts = summed((each.amounts for each in calls), -1, to=section.amounts)
+    hashes = {*unpacked(section.hashes)}.difference(each.hash for each in calls)
+    return KeptSection(store=section.store, amounts=tuple(amounts), hashes=packed(sorted(hashes)))

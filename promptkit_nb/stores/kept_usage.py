@@ -73,7 +73,7 @@ class KeptUsage:
             model=model,
             source=source,
             unpriced=int(cost is None),
-            usage=replace(usage, estimated=False, unknown=False),
+            usage=replace(usage, estimated=False, unknown=False) if usage.estimated or usage.unknown else usage,
             cost=cost or Decimal(0),
         )
 
@@ -243,16 +243,7 @@ def summed(amounts: Iterable[KeptUsage], sign: int = 1, to: Iterable[KeptUsage] 
     for each in amounts:
         group = _group_of(each)
         before = sums.get(group)
-        if before is None:
-            before = KeptUsage(
-                user_id=each.user_id,
-                day=each.day,
-                provider=each.provider,
-                model=each.model,
-                source=each.source,
-                calls=0,
-            )
-        sums[group] = before.plus(each, sign)
+        sums[group] = (_empty(each) if before is None else before).plus(each, sign)
     return [each for each in sums.values() if each.calls > 0]
 
 
@@ -266,6 +257,87 @@ def by_row(amounts: Iterable[KeptUsage]) -> dict[str, list[KeptUsage]]:
     for each in amounts:
         rows.setdefault(each.row, []).append(each)
     return rows
+
+
+class KeptCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """The amounts of one deleted call; ``group`` is the index of its user, day, and origin in ``KeptCalls.groups``."""
+
+    hash: int
+    group: int
+    cost: Decimal = Decimal(0)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    other_tokens: int = 0
+    unpriced: int = 0
+    calls: int = 1
+
+    def amounts(self, group: KeptUsage) -> KeptUsage:
+        """Return the amounts as usage of the group."""
+        usage = Usage(
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            self.reasoning_tokens,
+            cache_write_tokens=self.cache_write_tokens,
+        )
+        return replace(
+            group, calls=self.calls, unpriced=self.unpriced, usage=usage, other_tokens=self.other_tokens, cost=self.cost
+        )
+
+
+class KeptCalls(msgspec.Struct, frozen=True, array_like=True):
+    """Single deleted calls, which can be recognized if another store kept them, too."""
+
+    groups: tuple[KeptUsage, ...] = ()
+    calls: tuple[KeptCall, ...] = ()
+
+    @classmethod
+    def of(cls, paid: Iterable[PaidCall]) -> KeptCalls:
+        """Return these calls, without their times."""
+        places: dict[tuple[object, ...], int] = {}
+        groups: list[KeptUsage] = []
+        calls: list[KeptCall] = []
+        for each, amounts, _ in paid:
+            key = _group_of(amounts)
+            if key not in places:
+                places[key] = len(groups)
+                groups.append(_empty(amounts))
+            usage = amounts.usage
+            calls.append(
+                KeptCall(
+                    each,
+                    places[key],
+                    amounts.cost,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cached_tokens,
+                    usage.cache_write_tokens,
+                    usage.reasoning_tokens,
+                    amounts.other_tokens,
+                    amounts.unpriced,
+                    amounts.calls,
+                )
+            )
+        return cls(tuple(groups), tuple(calls))
+
+    def paid_calls(self) -> list[PaidCall]:
+        """Return the calls."""
+        return [PaidCall(each.hash, each.amounts(self.groups[each.group])) for each in self.calls]
+
+
+def _empty(group: KeptUsage) -> KeptUsage:
+    """Return no calls of the same user, day, provider, model, and source."""
+    return KeptUsage(
+        user_id=group.user_id,
+        day=group.day,
+        provider=group.provider,
+        model=group.model,
+        source=group.source,
+        calls=0,
+    )
 
 
 class KeptRow(msgspec.Struct, frozen=True):
@@ -282,6 +354,16 @@ def amounts_in(stored: bytes | None) -> tuple[KeptUsage, ...]:
 def row_of(amounts: Iterable[KeptUsage]) -> bytes:
     """Encode a row of amounts."""
     return encode_json(KeptRow(tuple(amounts)))
+
+
+def calls_in(stored: bytes) -> list[PaidCall]:
+    """Return the calls of a stored row."""
+    return decode(stored, KeptCalls).paid_calls()
+
+
+def row_of_calls(calls: Iterable[PaidCall]) -> bytes:
+    """Encode a row of calls."""
+    return encode_json(KeptCalls.of(calls))
 
 
 def packed(hashes: Iterable[int]) -> bytes:

@@ -71,7 +71,7 @@ class MemoryBackend:
         self._accounts: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
         self._entries: dict[str, tuple[Entry, ...]] = {}
-        self._kept: dict[KeptKind, dict[str, bytes]] = {"kept": {}, "counted": {}, "imported": {}}
+        self._kept: dict[KeptKind, dict[str, bytes]] = {"kept": {}, "counted": {}, "calls": {}, "imported": {}}
         self._last_cid = 0
         self._closed = False
 

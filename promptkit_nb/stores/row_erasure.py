@@ -23,8 +23,10 @@ from promptkit_nb.stores.kept_usage import (
     PaidCalls,
     amounts_in,
     by_row,
+    calls_in,
     packed,
     row_of,
+    row_of_calls,
     summed,
     unpacked,
 )
@@ -271,13 +273,27 @@ class RowErasure(RowAccess):
         if not calls:
             return
         newest_s = max((each.at.timestamp() for each in calls if each.at is not None), default=0.0)
-        self._keep_new([each.amounts for each in calls], [each.hash for each in calls], newest_s)
+        self._keep_new(calls, newest_s)
 
-    def _keep_new(self, amounts: Sequence[KeptUsage], hashes: Sequence[int], newest_s: float) -> None:
-        """Keep amounts, and the hashes of their turns; the newest of these is from ``newest_s``."""
-        self._keep_amounts(amounts)
+    def _keep_new(
+        self,
+        calls: Sequence[PaidCall],
+        newest_s: float,
+        *,
+        amounts: Sequence[KeptUsage] = (),
+        hashes: Sequence[int] = (),
+    ) -> None:
+        """Keep calls, and amounts of which only the sum is known, with the hashes of their turns.
+
+        The newest of all these turns is from ``newest_s``.
+        """
+        self._keep_amounts([*(each.amounts for each in calls), *amounts])
+        hashes = [*(each.hash for each in calls), *hashes]
         if hashes:
-            self.backend.put_kept_row("counted", f"{time.time_ns():020}-{hashes[0]:x}", packed(hashes))
+            name = f"{time.time_ns():020}-{hashes[0]:x}"
+            self.backend.put_kept_row("counted", name, packed(hashes))
+            if calls:
+                self.backend.put_kept_row("calls", name, row_of_calls(calls))
             newest_s = max(self._newest_kept_s(), newest_s)
             self.backend.put_kept_row("counted", NEWEST, repr(newest_s).encode())
 
@@ -305,7 +321,14 @@ class RowErasure(RowAccess):
                 back += [wanted.pop(each).amounts for each in found]
                 left = [each for each in hashes if each not in found]
                 self.backend.put_kept_row("counted", name, packed(left) if left else None)
+                self._drop_calls(name, found)
         self._keep_amounts(back, -1)
+
+    def _drop_calls(self, name: str, hashes: set[int]) -> None:
+        """Drop calls from a row, if it exists: earlier versions kept none."""
+        for stored in self.backend.kept_rows("calls", [name]).values():
+            left = [each for each in calls_in(stored) if each.hash not in hashes]
+            self.backend.put_kept_row("calls", name, row_of_calls(left) if left else None)
 
     def _count_turn_again(self, user_id: str, turn: Turn) -> None:
         paid = PaidCalls(user_id)
@@ -327,14 +350,15 @@ class RowErasure(RowAccess):
         kept += [each for row in self.backend.kept_rows("kept").values() for each in amounts_in(row)]
         return tuple(summed(each for each in kept if user_id in (None, each.user_id)))
 
-    def _kept_by_hashes(self) -> tuple[tuple[KeptUsage, ...], set[int], float]:
-        """Return all kept amounts, the hashes of their turns, and the time of the newest of these, in seconds."""
+    def _kept_by_hashes(self) -> tuple[set[int], list[PaidCall], float]:
+        """Return the hashes of all kept turns, those with known amounts, and the time of the newest, in seconds."""
         rows = dict(self.backend.kept_rows("counted"))
         newest_s = float(rows.pop(NEWEST, b"0"))
-        calls = self._calls_to_keep(self.user_id)
-        hashes = {each.hash for each in calls}.union(*map(unpacked, rows.values()))
-        times_s = (each.at.timestamp() for each in calls if each.at is not None)
-        return self._kept_usage(self.user_id), hashes, max(newest_s, max(times_s, default=0.0))
+        expired = self._calls_to_keep(self.user_id)
+        hashes = {each.hash for each in expired}.union(*map(unpacked, rows.values()))
+        times_s = (each.at.timestamp() for each in expired if each.at is not None)
+        calls = [each for row in self.backend.kept_rows("calls").values() for each in calls_in(row)]
+        return hashes, expired + calls, max(newest_s, max(times_s, default=0.0))
 
     def _calls_to_keep(self, user_id: str | None) -> list[PaidCall]:
         """Return the calls of conversations that have expired, whose amounts are not kept yet."""
