@@ -20,6 +20,7 @@ import msgspec
 
 from promptkit_nb.characters import without_lone_surrogates
 from promptkit_nb.errors import InvalidArgumentError, StoreCorruptedError, StoreUnavailableError
+from promptkit_nb.json_values import reason_of
 from promptkit_nb.plain import plain
 from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Message, Turn, Usage
 
@@ -119,7 +120,8 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         owner = "" if conversation_id is None else f" of the conversation {conversation_id!r}"
         raise StoreCorruptedError(
-            f"A stored {kind.__name__}{owner} cannot be read ({error}); it begins with {bytes(data[:40])!r}. {SALVAGE}"
+            f"A stored {kind.__name__}{owner} cannot be read ({reason_of(error)}); "
+            f"it begins with {bytes(data[:40])!r}. {SALVAGE}"
         ) from error
     return record
 

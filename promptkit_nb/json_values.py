@@ -14,6 +14,11 @@ MOST_DEPTH = 400
 """How deep lists and dicts may be nested: less than Python's stack allows, so that it is the same everywhere."""
 
 
+def reason_of(error: BaseException | None) -> str:
+    """Return why JSON could not be read; each version of Python has its own words for very deep nesting."""
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 def json_copy(values: object, what: str) -> Any:  # the type of JSON is the type of what was given
     """Return a deep copy of JSON values; ``InvalidArgumentError``, naming the value, if one is not JSON."""
     try:

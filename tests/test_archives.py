@@ -315,7 +315,7 @@ class TestReading:
         one.write_text(f'{{"promptkit_nb":"conversation","format":1,"conversation":{conversation}}}', "utf-8")
         all_of_them.write_text(f'{{"promptkit_nb":"store","format":1}}\n{conversation}\n', "utf-8")
         for call in (lambda: read_conversation(one), lambda: import_store(all_of_them, store)):
-            with pytest.raises(InvalidArgumentError, match=r"is not an exported .* recursion"):
+            with pytest.raises(InvalidArgumentError, match=r"is not an exported .* nested too deeply"):
                 call()
 
     def test_long_line_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_a_row_without_a_time_has_no_month(tmp_path: Path) -> None:
     rows = shown_turns(batch, batch.turns.arrays["messages"] > 0)
     with parquet._Dataset.writing(tmp_path / "turns", TURNS) as turns:
         turns.add(rows)
-        turns.add(rows.with_arrays(created_at=rows.arrays["created_at"] + np.timedelta64("NaT")))
+        turns.add(rows.with_arrays(created_at=rows.arrays["created_at"] + np.timedelta64("NaT", "us")))
     none, march = "turns/month=__HIVE_DEFAULT_PARTITION__/part-0.parquet", "turns/month=2026-03/part-0.parquet"
     assert files_in(tmp_path) == [march, none]
     assert dataset(tmp_path / "turns")["month"].fillna("none").tolist() == ["2026-03", "none"]

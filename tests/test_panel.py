@@ -509,8 +509,7 @@ class TestInStep:
         """After its last page is closed it does not read the store until a page opens."""
         page = PanelPage(conv)
         page.do("close")
-        page.wait(page.controller._worker._jobs.empty)
-        assert page.controller._poll_interval_s() is None
+        page.wait(lambda: page.controller._poll_interval_s() is None)
         conv.send("unseen")
         page.do("open")
         page.wait(lambda: page.questions == ["unseen"])

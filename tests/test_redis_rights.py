@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -61,10 +62,10 @@ def test_right_to_keys_is_named(server: RedisServer) -> None:
     url = server.url_of_user("limited", *LEAST, "+info")
     with pytest.raises(StoreUnavailableError) as caught:
         RedisStore(url, prefix="others:")
-    assert str(caught.value) == (
-        f"The Redis server at 127.0.0.1:{server.port}/0 refused a command, because its user 'limited' lacks a right "
-        "(this user has no permissions to access one of the keys used as arguments). Grant it: "
-        "ACL SETUSER limited ~others:*"
+    before, _, after = re.split(r"[()]", str(caught.value))  # the server's own words, which change
+    assert (before, after) == (
+        f"The Redis server at 127.0.0.1:{server.port}/0 refused a command, because its user 'limited' lacks a right ",
+        ". Grant it: ACL SETUSER limited ~others:*",
     )
     assert "password" not in str(caught.value)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from promptkit_nb import errors
 from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, check_format, decode, decoder_of, encode_state, format_of
+from promptkit_nb.json_values import reason_of
 from promptkit_nb.regular_files import lines_of, read_file, reading, replacing
 from promptkit_nb.state import ConversationState, Head
 from promptkit_nb.stores.checks import check_store, check_values_of_state, path_of
@@ -177,7 +178,7 @@ def _section_in(path: Path, line: bytes) -> KeptSection:
         section: KeptSection = decode(line, _KeptLine).kept
         check_section(section)
     except errors.StoreCorruptedError as error:
-        raise _not_an_archive(path, "store", str(error.__cause__)) from error
+        raise _not_an_archive(path, "store", reason_of(error.__cause__)) from error
     except errors.InvalidArgumentError as error:
         raise _not_an_archive(path, "store", str(error).rstrip(".")) from error
     return section
@@ -193,7 +194,7 @@ def _checked(path: Path, data: bytes, kind: type[T], wanted: str) -> T:
     try:
         header: T = decoder_of(kind).decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_an_archive(path, wanted, str(error)) from error
+        raise _not_an_archive(path, wanted, reason_of(error)) from error
     if header.promptkit_nb != wanted:
         raise _not_an_archive(path, wanted, f"it says {header.promptkit_nb!r}")
     check_format(header.format, f"The file {os.fspath(path)}", NEWEST_FORMAT)
@@ -205,7 +206,7 @@ def _state_in(path: Path, data: bytes, wanted: str) -> ConversationState:
         state = replace(decode(data, ConversationState), notebook=None)  # the import does not belong to a notebook
         check_values_of_state(state)
     except errors.StoreCorruptedError as error:
-        raise _not_an_archive(path, wanted, str(error.__cause__)) from error
+        raise _not_an_archive(path, wanted, reason_of(error.__cause__)) from error
     except errors.PromptKitError as error:
         raise _not_an_archive(path, wanted, str(error).rstrip(".")) from error
     return state

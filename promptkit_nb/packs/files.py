@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from promptkit_nb.errors import InvalidArgumentError, PackError, PackNotFoundError, PackValidationError
-from promptkit_nb.json_values import json_copy
+from promptkit_nb.json_values import json_copy, reason_of
 from promptkit_nb.packs.findings import Finding, Findings
 from promptkit_nb.packs.schema import keys_of, pointer_to
 from promptkit_nb.regular_files import read_file
@@ -220,7 +220,7 @@ def _parsed(text: str, where: str) -> object:
         problem = f"is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}."
         _refuse(where, "PP001", problem, error, line=error.lineno, column=error.colno)
     except (ValueError, RecursionError) as error:  # a number with thousands of digits; very deep nesting
-        _refuse(where, "PP003", f"cannot be parsed: {error}.", error)
+        _refuse(where, "PP003", f"cannot be parsed: {reason_of(error)}.", error)
     if repeated:
         _refuse_repeated_keys(text, where)
     return data
