@@ -528,6 +528,18 @@ class TestCodex:
         assert report.created == ("codex:01a2-thread",)
         assert "reading compressed files needs pyarrow: pip install 'promptkit-nb[arrow]'" in str(report)
 
+    def test_only_compressed_rollouts_need_pyarrow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If nothing can be read, the error says how to install it."""
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        for name in "ab":
+            (tmp_path / f"rollout-{name}.jsonl.zst").write_bytes(b"")
+        with pytest.raises(ImportSourceError) as caught:
+            import_chats(tmp_path, MemoryStore())
+        assert str(caught.value) == (
+            f"{tmp_path} has no conversations that can be read. rollout-a.jsonl.zst and 1 more: "
+            "reading compressed files needs pyarrow: pip install 'promptkit-nb[arrow]'"
+        )
+
     def test_fork_without_its_parent_leaves_out_a_burst(self, tmp_path: Path) -> None:
         """What was written within the first second is a copy."""
         path = codex_log(

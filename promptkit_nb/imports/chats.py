@@ -101,7 +101,7 @@ def import_chats(
     opened = [reader for name in READERS if kind in (None, name) if (reader := _opened(name, found, reading))]
     importing.plan(opened)
     if not importing.has_units:
-        raise not_understood(found)
+        raise not_understood(found, notes.damaged)
     importing.run()
     damaged = [ReportRow(outcome="damaged", place=place, detail=problem) for place, problem in notes.damaged]
     return ImportReport(

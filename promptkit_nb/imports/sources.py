@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ImportSourceError, InvalidArgumentError
 from promptkit_nb.imports.reader import FoundFile, Source
+from promptkit_nb.imports.records import DamagedRecordError
 from promptkit_nb.stores.checks import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 UNDERSTOOD = (
     "import_chats reads PromptKit's Redis (a redis:// URL or a client) and its folders of conv-*/state.json, "
@@ -50,8 +51,13 @@ def name_of(source: Source) -> str:
     return str(location) if isinstance(location, (str, os.PathLike)) else type(location).__name__
 
 
-def not_understood(source: Source) -> ImportSourceError:
-    """Return the error for a source that no reader supports: what was found, and what is supported."""
+def not_understood(source: Source, damaged: Sequence[tuple[str, str]] = ()) -> ImportSourceError:
+    """Return the error for a source that no reader supports: what was found, why it was not read, what is supported."""
+    if damaged:
+        place, problem = damaged[0]
+        more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+        problem = problem.removeprefix(f"{DamagedRecordError.__name__}: ")
+        return ImportSourceError(f"{name_of(source)} has no conversations that can be read. {place}{more}: {problem}")
     if source.root is None:
         return ImportSourceError(f"{name_of(source)} has no conversations. {UNDERSTOOD}.")
     if source.root.is_file():
