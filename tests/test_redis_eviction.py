@@ -207,9 +207,64 @@ class TestEvicted:
         for call in calls:
             server.call("DEL", *(key for kind in filter(None, ("ids", with_times)) for key in keys_of(server, kind)))
             with RedisStore(server.url) as store:
-                with pytest.warns(UserWarning, match="has lost its list of the conversations of this store: 2 ids"):
+                with pytest.warns(UserWarning, match="has lost a list of the conversations of this store: 2 ids"):
                     assert call(store) == ["a", "b"]
                 assert call(store) == ["a", "b"]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("is_begun_anew", [False, True])
+    def test_users_list_that_was_evicted_is_reported(self, server: RedisServer, *, is_begun_anew: bool) -> None:
+        """None of the user's conversations is missing, and all are listed again."""
+        calls: list[Callable[[RedisStore], list[str]]] = [
+            lambda store: sorted(head.conversation_id for head in store.list(user_id="alice")),
+            lambda store: sorted(head.conversation_id for head in store.for_user("alice").list(limit=9)),
+            lambda store: [*store.for_user("alice").conversation_ids()],
+            lambda store: ["a", "a2"][: store.for_user("alice").count()],
+        ]
+        with RedisStore(server.url) as store:
+            for number, call in enumerate(calls):
+                store.list()  # the list by user is there
+                server.call("DEL", *keys_of(server, "u:alice"))
+                if is_begun_anew:
+                    store.append("a2", said(f"{number}"), user_id="alice")
+                    store.update_metadata("a2", number=number)
+                expected = ["a", "a2"] if is_begun_anew else ["a"]
+                with pytest.warns(UserWarning, match="has lost a list of the conversations of this store: 1 id were"):
+                    assert call(store) == expected
+                assert call(store) == expected
+                assert server.call("SCARD", *keys_of(server, "u:alice")) == len(expected)
+
+    @pytest.mark.parametrize("is_begun_anew", [False, True])
+    @pytest.mark.parametrize("user_id", [None, "alice"])
+    def test_all_lists_that_were_evicted_are_reported(
+        self, server: RedisServer, user_id: str | None, *, is_begun_anew: bool
+    ) -> None:
+        """Conversations are found by their keys, also if a new one began the lists anew; those in part are damaged."""
+        with RedisStore(server.url) as store:
+            store.append("c", said("four"), user_id="alice")
+            for name in ("h:b", "ids", "u:*", "o:*"):
+                server.call("DEL", *keys_of(server, name))
+        with RedisStore(server.url) as store:
+            if is_begun_anew:
+                store.append("new", said("five"), user_id="alice")
+            for is_first in (True, False):
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    found = {head.conversation_id for head in store.list(user_id=user_id, limit=9)}
+                    ids = store.conversation_ids()
+                words = "\n".join(str(each.message) for each in caught)
+                assert found == ({"a", "c", "new"} if is_begun_anew else {"a", "c"})
+                assert {*ids} == found | {"b"}
+                assert ("has lost a list of the conversations of this store: 3 ids were" in words) is is_first
+                assert ("'b'" in words) is (user_id is None)
+
+    @pytest.mark.filterwarnings("error")
+    def test_user_who_must_not_look_for_keys_can_list(self, server: RedisServer) -> None:
+        """He sees what the lists have, as before."""
+        server.call("DEL", *keys_of(server, "ids"))
+        url = server.url_of_user("limited", "~*", "+@all", "-scan")
+        with RedisStore(url) as store, pytest.warns(UserWarning, match="2 ids"):
+            assert sorted(head.conversation_id for head in store.list()) == ["a", "b"]
 
     @pytest.mark.filterwarnings("error")
     def test_list_that_was_begun_anew_is_completed(self, server: RedisServer) -> None:

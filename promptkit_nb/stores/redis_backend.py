@@ -24,7 +24,6 @@ and moved in the transaction that first writes it.
 
 from __future__ import annotations
 
-import re
 import secrets
 import warnings
 from functools import partial
@@ -40,7 +39,7 @@ from promptkit_nb.stores.kept_usage import log_line
 from promptkit_nb.stores.layout import sorted_records
 from promptkit_nb.stores.redis_client import checked_client, client_of, translated
 from promptkit_nb.stores.redis_keys import Numbered
-from promptkit_nb.stores.redis_lists import AT_ONCE, Listed, time_us
+from promptkit_nb.stores.redis_lists import AT_ONCE, SCANNED_AT_ONCE, Listed, literal, time_us
 from promptkit_nb.stores.redis_transaction import Owner, Transactions
 from promptkit_nb.text.plain_text import counted
 
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from promptkit_nb.stores.redis_lists import TimeKey
 
 
-SCANNED_AT_ONCE = 10_000
 FEW = 50  # as many records more than asked for are read at once
 MOST_AT_ONCE = 10_000
 _OF = b"of"
@@ -222,17 +220,18 @@ class RedisBackend(Transactions):
     def _find(self, prefix: str, user_id: str | None) -> list[Listed]:
         """Return the ids that have the prefix, of one user or of all, sorted; warn if the server lost their list."""
         found = self._lists.find(self._reader, prefix, user_id)
-        lost = self._lists.lost(self._reader)
+        lost, is_stale = self._lists.lost(self._reader, user_id)
+        self._now.lacks_times |= is_stale
         if not lost:
             return found
         if not self._now.lacks_ids:
             warnings.warn(
-                f"The Redis server at {self.where} has lost its list of the conversations of this store: "
-                f"{counted(len(lost), 'id')} were read from another list, and are listed again unless it still evicts. "
+                f"The Redis server at {self.where} has lost a list of the conversations of this store: "
+                f"{counted(len(lost), 'id')} were found elsewhere, and are listed again unless it still evicts. "
                 "It may have lost conversations, too. Change the setting: CONFIG SET maxmemory-policy noeviction",
                 stacklevel=2,
             )
-        self._now.lacks_times = self._now.lacks_ids = True
+        self._now.lacks_ids = True
         return sorted({*found, *(each for each in lost if each.matches(prefix, user_id))})
 
     def frame(self, conversation_id: str) -> bytes | None:
@@ -384,10 +383,10 @@ class RedisBackend(Transactions):
         with translated(self.where, self._node, self._keys):
             for kind in "ls":  # accounts and notes have no list
                 for key in self._client.scan_iter(
-                    match=_literal(self._keys.old(f"{kind}:")) + b"*", count=SCANNED_AT_ONCE
+                    match=literal(self._keys.old(f"{kind}:")) + b"*", count=SCANNED_AT_ONCE
                 ):
                     self._client.renamenx(key, self._keys.renamed(key))
-            rest = self._client.scan_iter(match=_literal(self._keys.old("")) + b"*", count=SCANNED_AT_ONCE)
+            rest = self._client.scan_iter(match=literal(self._keys.old("")) + b"*", count=SCANNED_AT_ONCE)
             if {*rest} <= {self._keys.old("format"), self._keys.old("cid")}:
                 self._client.setnx(self._keys("format"), FORMAT_VERSION)
                 self._client.unlink(self._keys.old("format"), self._keys.old("cid"))
@@ -404,7 +403,7 @@ class RedisBackend(Transactions):
             self._now.writes += self._lists.removed(each)
         if listed:
             self._write("UNLINK", *self._keys.both([f"h:{conversation_id}", f"a:{conversation_id}"]))
-            for key in self._client.scan_iter(match=_literal(self._keys("t:")) + b"*", count=SCANNED_AT_ONCE):
+            for key in self._client.scan_iter(match=literal(self._keys("t:")) + b"*", count=SCANNED_AT_ONCE):
                 if self._client.hget(key, _OF) == conversation_id.encode():
                     cid = int(key.rpartition(b":")[2])
                     self._write("UNLINK", key, self._keys(f"i:{cid}"))
@@ -452,7 +451,7 @@ class RedisBackend(Transactions):
     def _sees_old_keys(self, client: Redis) -> bool:
         """Return whether there are keys of version 0.1, for a user who may list but not read them."""
         try:
-            return any(client.scan_iter(match=_literal(self._keys.old("format")), count=SCANNED_AT_ONCE))
+            return any(client.scan_iter(match=literal(self._keys.old("format")), count=SCANNED_AT_ONCE))
         except exceptions.NoPermissionError:
             warnings.warn(
                 f"The user {self._node.user!r} of the Redis server at {self.where} can neither read nor find keys of "
@@ -547,11 +546,6 @@ class RedisBackend(Transactions):
                 "Nothing was changed; give a prefix that is not in use."
             )
         check_format(int(stored), f"The store in Redis at {self.where}")
-
-
-def _literal(key: bytes) -> bytes:
-    """Return a pattern that matches only this key."""
-    return re.sub(rb"([*?\[\]\\])", rb"\\\1", key)
 
 
 def _paid_member(cid: int, user_id: str) -> bytes:

@@ -60,8 +60,8 @@ class Transaction:
     owners: dict[int, tuple[str, Owner]] = field(default_factory=dict)
     old: dict[str, int] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
-    lacks_times: bool = False  # whether a list by time was found to lack ids
-    lacks_ids: bool = False  # whether the list of all ids was found to lack some
+    lacks_times: bool = False  # whether a list by time or by user was found to lack ids
+    lacks_ids: bool = False  # whether another list was found to lack some
 
     def commit(self, keys: Keys) -> None:
         """Commit the writes; without writes, only check that all reads were valid at one moment."""
@@ -179,7 +179,7 @@ class Transactions:
         if now.gone:
             self._lists.forget(client, now.gone)
         if now.lacks_times and self._status.keeps(client, expiring=False):
-            self._lists.write_by_time(client)
+            self._lists.write_anew(client)
         return result
 
     def _worked(self, work: Callable[[], T]) -> T:
