@@ -22,6 +22,8 @@ _TYPED = {
         "truncate()": "%chat_truncate",
         "summarize()": "%chat_summarize",
         "budget=None": "%chat_setup --budget none",
+        "list_conversations()": "%chat_list",
+        "get_conversation()": "%chat_use",
         "raw": "add --raw",
     },
     "panel": {
@@ -32,6 +34,8 @@ _TYPED = {
         "truncate()": "%chat_truncate",
         "summarize()": "%chat_summarize",
         "budget=None": "%chat_setup --budget none",
+        "list_conversations()": "%chat_list",
+        "get_conversation()": "%chat_use",
         "raw": "put the text into a variable and use that",
     },
 }

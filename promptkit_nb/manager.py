@@ -461,17 +461,12 @@ class ConversationManager:
         )
 
     def _with_near_matches(self, error: ConversationNotFoundError, conversation_id: str) -> ConversationNotFoundError:
-        near = near_ids(self.store, conversation_id)
+        near = similar_names(conversation_id, _ids_in(self.store))
         if not near:
             return error
         return ConversationNotFoundError(
             f"There is no conversation {conversation_id!r}. Did you mean {' or '.join(map(repr, near))}?"
         )
-
-
-def near_ids(store: StateStore, conversation_id: str) -> tuple[str, ...]:
-    """Return up to three ids that are like this one."""
-    return similar_names(conversation_id, _ids_in(store))
 
 
 def _ids_in(store: StateStore) -> Iterable[str]:

@@ -161,8 +161,10 @@ class TestTitles:
         """The error lists the ids."""
         for name in ("left", "right"):
             cells.run(f"%chat_use {name}\n%chat Hello\n%chat_title Twins")
-        assert cells.error("%chat_use Twins") == (
-            "InvalidArgumentError: Several conversations have the title 'Twins': give an id, one of 'right', 'left'."
+        error = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", cells.error("%chat_use Twins"))
+        assert error == (
+            "InvalidArgumentError: 2 conversations have the title 'Twins'; give the id of one: "
+            "'right' (1 turn, last used TIME UTC), 'left' (1 turn, last used TIME UTC)."
         )
 
     def test_the_list_shows_titles_with_ids_in_tooltips(self, cells: Day) -> None:

@@ -459,7 +459,7 @@ class TestErrors:
                     "so that no notebook has the key."
                 ),
             ),
-            ("%chat_use", "Give a conversation id, for example: %chat_use my-chat (%chat_list shows the ids)."),
+            ("%chat_use", "Give a conversation id or title, for example: %chat_use my-chat (%chat_list shows them)."),
             ("%chat_new -c plans", "Expected an id, not an option: -c plans. Quote an id that begins with a dash."),
         ],
     )

@@ -9,7 +9,7 @@ from promptkit_nb.chat.options import CallOptions
 from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
 from promptkit_nb.frontend import cell_code, cell_id, is_batch
 from promptkit_nb.ids import is_same_id, new_conversation_id
-from promptkit_nb.manager import ConversationManager, near_ids
+from promptkit_nb.manager import ConversationManager
 from promptkit_nb.notebook.batch_runs import BatchRuns
 from promptkit_nb.notebook.cells import without_keys
 from promptkit_nb.notebook.notebook_file import NotebookFile, notebook_name, read_saved
@@ -41,35 +41,47 @@ class ActiveConversations:
         self._unnamed: set[str] = set()
         self._batch_runs = BatchRuns()
 
-    def use(self, conversation_id: str, *, user_id: str) -> str:
-        """Switch to this conversation, which is created if needed; return a line that says which it was.
-
-        A title will do instead of an id, except in a batch run: what that opens depends on nothing else in the store.
-        """
-        near = None
-        if not is_batch() and not self._exists(conversation_id, user_id):
-            from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - only if the id does not exist
-
-            titled = id_of(self._settings.store, user_id, conversation_id)
-            near = None if titled else self._near(conversation_id, user_id)
-            conversation_id = titled or conversation_id
-        opened, line = self._open(conversation_id, CallOptions(user_id=user_id))
+    def use(self, name: str, *, user_id: str) -> str:
+        """Switch to the conversation with this id or title, or create it; return a line that says which it was."""
+        head = self.named(name, user_id=user_id, or_title=not is_batch())
+        near = None if head is not None or is_batch() else self._near(name, user_id)
+        opened, line = self._open(head, name, CallOptions(user_id=user_id))
         self.switch_to(opened, user_id)
         if near:
             line += f" (there is {near!r}, too; %chat_use {near} resumes it)"
         return self.repeatable(line, opened)
 
-    def _near(self, conversation_id: str, user_id: str) -> str | None:
-        """Return a similar id that the user may have meant instead of this one, which does not exist.
+    def named(self, name: str, *, user_id: str, or_title: bool = True) -> Head | None:
+        """Return the user's conversation with this id, or else with this title; ``None`` if there is none.
+
+        Raises ``InvalidArgumentError`` if several have the title. In a batch run, what is created or deleted does not
+        depend on other titles in the store: such magics give ``or_title=False`` then.
+        """
+        store = self._settings.store
+        with suppress(ConversationNotFoundError):
+            head = store.head(name)
+            if is_same_id(user_id, head.user_id):
+                return head
+        if not or_title:
+            return None
+        from promptkit_nb.notebook.titles import id_of  # noqa: PLC0415 - only if the id does not exist
+
+        titled = id_of(store, user_id, name)
+        return None if titled is None else store.head(titled)
+
+    def _near(self, name: str, user_id: str) -> str | None:
+        """Return an id or a title that the user may have meant instead of this one, which does not exist.
 
         Raises ``ConversationNotFoundError`` if this one is probably a typing error.
         """
-        near = near_ids(self._settings.store.for_user(user_id), conversation_id)
-        mistyped = next((each for each in near if is_mistyped(conversation_id, each)), None)
+        from promptkit_nb.notebook.titles import near_names  # noqa: PLC0415 - as above
+
+        near = near_names(self._settings.store, user_id, name)
+        mistyped = next((each for each in near if is_mistyped(name, each)), None)
         if mistyped is not None:
             raise ConversationNotFoundError(
-                f"There is no conversation {conversation_id!r}, but there is {mistyped!r}: %chat_use {mistyped} "
-                f"resumes that one, %chat_new {conversation_id} starts another one."
+                f"There is no conversation {name!r}, but there is {mistyped!r}: %chat_use {mistyped} "
+                f"resumes that one, %chat_new {name} starts another one."
             )
         return near[0] if near else None
 
@@ -101,20 +113,22 @@ class ActiveConversations:
         found = self._find(user_id) if active is None else None
         return (active, "") if found is None else self._go_on(found, CallOptions(user_id=user_id))
 
-    def reading(self, conversation_id: str | None, *, user_id: str) -> Conversation | None:
-        """Return the user's conversation with this id; without an id the active one, ``None`` if there is none."""
-        if conversation_id is None:
+    def reading(self, name: str | None, *, user_id: str) -> Conversation | None:
+        """Return the conversation with this id or title; without a name the active one, ``None`` if there is none."""
+        if name is None:
             return self.current(user_id)
-        return self._settings.manager.for_user(user_id).get_conversation(conversation_id)
+        head = self.named(name, user_id=user_id)
+        return self._settings.manager.for_user(user_id).get_conversation(name if head is None else head.conversation_id)
 
     def to_chat_in(self, options: CallOptions) -> tuple[Conversation, str]:
         """Return the conversation of a call and, if it was just opened or started, a line that says so.
 
         Without an id it is the active conversation, at first the notebook's own.
         """
-        if options.conversation_id is not None:
-            return self._open(options.conversation_id, options)
         user_id = options.user_id or self._settings.user_id
+        name = options.conversation_id
+        if name is not None:
+            return self._open(self.named(name, user_id=user_id, or_title=not is_batch()), name, options)
         active = self._opened_before(user_id)
         if active is None:
             return self._first(options, user_id)
@@ -129,7 +143,7 @@ class ActiveConversations:
         if options.conversation_id is None:
             exists = self._opened_before(user_id) is not None or self._find(user_id) is not None
         else:
-            exists = self._exists(options.conversation_id, user_id)
+            exists = self.named(options.conversation_id, user_id=user_id) is not None
         if not exists:
             raise AuthenticationError(TWO_WAYS_ON)
 
@@ -190,7 +204,8 @@ class ActiveConversations:
         """Return the conversation of this kernel's first call, and a line that names it."""
         deleted = self._active.get(self._key(user_id))  # possibly by another kernel
         if deleted is not None:
-            opened, line = self._open(deleted[1].id, options)
+            head = self.named(deleted[1].id, user_id=user_id, or_title=False)
+            opened, line = self._open(head, deleted[1].id, options)
             if self.is_own(opened):
                 opened.store.set_notebook(opened.id, self._file.note)
             self.switch_to(opened, user_id)
@@ -271,17 +286,15 @@ class ActiveConversations:
         self.switch_to(conversation, user_id)
         return conversation
 
-    def _open(self, conversation_id: str, options: CallOptions) -> tuple[Conversation, str]:
-        user_id = options.user_id or self._settings.user_id
-        try:
-            head = self._settings.store.head(conversation_id)
-        except ConversationNotFoundError:
+    def _open(self, head: Head | None, name: str, options: CallOptions) -> tuple[Conversation, str]:
+        """Return the conversation that was found by a name, or create one with this id, and a line that says which."""
+        if head is None:
             with suppress(ConversationExistsError):  # another kernel may start it at the same time
-                return self._create(conversation_id, options), self._started(conversation_id)
-            head = self._settings.store.head(conversation_id)
-        opened = self._settings.manager.get_conversation(conversation_id)
-        if not is_same_id(user_id, opened.user_id):
-            raise _taken(conversation_id)
+                return self._create(name, options), self._started(name)
+            head = self._settings.store.head(name)
+        if not is_same_id(options.user_id or self._settings.user_id, head.user_id):
+            raise _taken(name)
+        opened = self._settings.manager.get_conversation(head.conversation_id)
         self._use_prompt(opened, options)
         return opened, _resumed(head)
 

@@ -16,8 +16,10 @@ from promptkit_nb.notebook.magic_lines import (
     chat_line_magic,
     fails_in_one_line,
     filled_text,
+    options_and_name,
     parse_id,
     parse_options,
+    unquoted,
 )
 from promptkit_nb.text.plain_text import counted, one_line
 
@@ -53,9 +55,9 @@ class ConversationMagics(Magics):
             _print_status(opened)
         return conversation
 
-    def _active_or_note(self, conversation_id: str | None = None) -> Conversation | None:
-        """Return the conversation with this id or the active one; without one, print a note and return ``None``."""
-        conversation = self._session.conversations.reading(conversation_id, user_id=self._user_id)
+    def _active_or_note(self, name: str | None = None) -> Conversation | None:
+        """Return the conversation with this id or title, or the active one; print a note if there is none yet."""
+        conversation = self._session.conversations.reading(name, user_id=self._user_id)
         if conversation is None:
             _print_status("No messages yet. Start with %%chat.")
         return conversation
@@ -64,10 +66,20 @@ class ConversationMagics(Magics):
         return parse_id(line, self._session.shell.user_ns)
 
     def _required_id(self, line: str, what: str, example: str) -> str:
-        found = self._id(line)
-        if found is None:
-            raise InvalidArgumentError(f"Give a {what}, for example: {example}.")
-        return found
+        return _required(self._id(line), what, example)
+
+    def _name(self, line: str) -> str | None:
+        """Return the id or title on a line. A title is a question that may have braces or dollar signs."""
+        try:
+            return self._id(line)
+        except InvalidArgumentError:
+            typed = unquoted(line)
+            if self._session.conversations.named(typed, user_id=self._user_id) is None:
+                raise
+            return typed
+
+    def _required_name(self, line: str, example: str) -> str:
+        return _required(self._name(line), "conversation id or title", f"{example} (%chat_list shows them)")
 
     @chat_line_magic
     def chat_new(self, line: str) -> None:
@@ -76,9 +88,9 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_use(self, line: str) -> None:
-        """Switch to a conversation, or create it: %chat_use ID. You can also give the title of an existing one."""
-        conversation_id = self._required_id(line, "conversation id", "%chat_use my-chat (%chat_list shows the ids)")
-        _print_status(self._session.conversations.use(conversation_id, user_id=self._user_id))
+        """Switch to a conversation, by its id or its title, or create it: %chat_use ID."""
+        name = self._required_name(line, "%chat_use my-chat")
+        _print_status(self._session.conversations.use(name, user_id=self._user_id))
 
     @magic_arguments()
     @argument("prefix", nargs="?", metavar="PREFIX", help="List only ids that begin with this.")
@@ -136,16 +148,15 @@ class ConversationMagics(Magics):
         return report
 
     @magic_arguments()
-    @argument("conversation", nargs="?", metavar="ID", help="The conversation to show; default: the active one.")
     @argument("--versions", action="store_true", help="Show previous versions of the answers, too.")
     @chat_line_magic
     def chat_history(self, line: str) -> History | None:
-        """Show the messages of a conversation: %chat_history [ID].
+        """Show the messages of a conversation, by its id or its title: %chat_history [ID].
 
         --versions adds previous answers of turns that were run again; %chat_restore brings one back.
         """
-        options = parse_options(self.chat_history, line)
-        conversation = self._active_or_note(options.conversation)
+        options, name = options_and_name(self.chat_history, line)
+        conversation = self._active_or_note(self._name(name))
         return None if conversation is None else conversation.history(versions=options.versions)
 
     @chat_line_magic
@@ -350,10 +361,10 @@ class ConversationMagics(Magics):
 
     @chat_line_magic
     def chat_delete(self, line: str) -> None:
-        """Delete a conversation permanently: %chat_delete ID."""
-        conversation_id = self._required_id(line, "conversation id", "%chat_delete old-chat (%chat_list shows the ids)")
-        deleted = self._session.delete(conversation_id, user_id=self._user_id)
-        _print_status(f"deleted {conversation_id!r}" if deleted else f"there is no conversation {conversation_id!r}")
+        """Delete a conversation permanently, by its id or its title: %chat_delete ID."""
+        name = self._required_name(line, "%chat_delete old-chat")
+        deleted = self._session.delete(name, user_id=self._user_id)
+        _print_status(f"there is no conversation {name!r}" if deleted is None else f"deleted {deleted!r}")
 
 
 def _version_by(conversation: Conversation, model: str) -> Turn | None:
@@ -362,6 +373,12 @@ def _version_by(conversation: Conversation, model: str) -> Turn | None:
     versions = [turn for current in reversed(state.turns) for turn in reversed(state.versions.get(current.id, ()))]
     ids = {*(turn.id for turn in versions), *(branch.id for branch in state.branches)}
     return None if model in ids else next((turn for turn in versions if turn.requested_model == model), None)
+
+
+def _required(found: str | None, what: str, example: str) -> str:
+    if found is None:
+        raise InvalidArgumentError(f"Give a {what}, for example: {example}.")
+    return found
 
 
 def _print_status(line: str) -> None:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-TEXT_MAGICS = ("chat", "chat_fix", "chat_title", "chat_search")
-"""Magics whose line may be text."""
-
 RETURNED = "--returned"
 """The option of ``%chat`` that returns the response; it is put where a line is assigned to a variable."""
 
@@ -63,16 +60,19 @@ chat_cell.has_side_effects = True  # type: ignore[attr-defined]  # makes a termi
 
 
 class ChatLine(EscapedCommand):
-    """Makes ``%chat Why?`` a message although IPython reads a final ``?`` as a request for help; ``%chat?`` is one."""
+    """Makes ``%chat Why?`` a message although IPython reads a final ``?`` as a request for help; ``%chat?`` is one.
+
+    Other chat magics take titles, which are often questions.
+    """
 
     priority = HelpEnd.priority - 1
 
     @classmethod
     def find(cls, tokens_by_line: list[list[tokenize.TokenInfo]]) -> Self | None:
-        """Return the first line with a magic that takes text, and a text, or ``None``."""
+        """Return the first line with a chat magic and a text, or ``None``."""
         for line in tokens_by_line:
             tokens = [token for token in line if token.type not in {tokenize.INDENT, tokenize.DEDENT}]
-            if _is_text_magic(tokens) and any(token.string.strip("? \n") for token in tokens[2:]):
+            if _is_chat_magic(tokens) and any(token.string.strip("? \n") for token in tokens[2:]):
                 return cls(tokens[0].start)
         return None
 
@@ -89,7 +89,7 @@ class AssignedChat(MagicAssign):
         for line in tokens_by_line:
             sign = next((at for at, token in enumerate(line) if token.string == "="), len(line))
             tokens = line[sign + 1 :]
-            if _is_text_magic(tokens) and tokens[1].string == "chat":
+            if _is_chat_magic(tokens) and tokens[1].string == "chat":
                 found = cls((tokens[0].start[0], 0))  # the beginning of the line, to come before the help
                 found._column = tokens[0].start[1]
                 return found
@@ -135,10 +135,11 @@ def is_mistyped_magic(name: str) -> bool:
     return name not in magics["line"] and name not in magics["cell"]
 
 
-def _is_text_magic(tokens: list[tokenize.TokenInfo]) -> bool:
-    """Return whether a line begins with a magic whose line is text."""
+def _is_chat_magic(tokens: list[tokenize.TokenInfo]) -> bool:
+    """Return whether a line begins with one of the chat magics."""
     names = [token.string for token in tokens[:2]]
-    return names[:1] == ["%"] and names[1] in TEXT_MAGICS and tokens[0].end == tokens[1].start
+    is_magic = names[:1] == ["%"] and tokens[0].end == tokens[1].start
+    return is_magic and names[1].startswith("chat") and not is_mistyped_magic(names[1])
 
 
 P = ParamSpec("P")
@@ -217,6 +218,19 @@ def split_options(magic: Any, line: str, *, has_text: bool = True) -> tuple[Name
     return _parsed(magic, [*arguments, "--", *words]), line[at:].lstrip() if at else line
 
 
+def options_and_name(magic: Any, line: str) -> tuple[Namespace, str]:
+    """Parse the options at the beginning and at the end of a line; return them and the id or title, as typed.
+
+    Options with a value have to come first.
+    """
+    flags = {name for name, action in _actions(magic).items() if action.nargs == 0}
+    name, blank, last = line.strip().rpartition(" ")
+    while blank and last in flags:
+        line = f"{last} {name}"
+        name, blank, last = name.strip().rpartition(" ")
+    return split_options(magic, line)
+
+
 def _actions(magic: Any) -> dict[str, Action]:
     """Return what the options of a magic do, by name."""
     return {name: action for action in magic.parser._actions for name in action.option_strings}  # noqa: SLF001 - argparse has no public way to list them
@@ -246,7 +260,7 @@ def _parsed(magic: Any, arguments: list[str]) -> Namespace:
 
 def _value(typed: str, magic: Any, namespace: Mapping[str, object]) -> str:
     """Return the value of an option, without its quotes and with its expressions filled in."""
-    value = _unquoted(typed)
+    value = unquoted(typed)
     if value == typed and typed[:1] in ("'", '"'):
         raise InvalidArgumentError(f"A quote in the options of %{magic.__name__} is not closed.")
     return filled(value, namespace)
@@ -299,13 +313,14 @@ def parse_id(line: str, namespace: Mapping[str, object]) -> str | None:
     """
     if line.strip() == "--help":
         raise HelpAsked
-    found = filled(_unquoted(line), namespace)
+    found = filled(unquoted(line), namespace)
     if line.strip().startswith("-"):
         raise InvalidArgumentError(f"Expected an id, not an option: {found}. Quote an id that begins with a dash.")
     return found or None
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """Return a text without blanks and quotes around it."""
     stripped = text.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
         return stripped[1:-1]

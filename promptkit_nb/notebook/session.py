@@ -267,13 +267,14 @@ class ChatSession:
             self.update_stale_marks(conversation)
         return undone
 
-    def delete(self, conversation_id: str, *, user_id: str) -> bool:
-        """Delete the user's conversation with this id permanently; return whether it existed."""
-        try:
-            self.settings.manager.for_user(user_id).delete_conversation(conversation_id)
-        except ConversationNotFoundError:
-            return False
-        return True
+    def delete(self, name: str, *, user_id: str) -> str | None:
+        """Delete the user's conversation with this id or title permanently; return its id, ``None`` without one."""
+        head = self.conversations.named(name, user_id=user_id, or_title=not is_batch())
+        if head is None:
+            return None
+        with suppress(ConversationNotFoundError):  # another kernel deleted it just now
+            self.settings.manager.for_user(user_id).delete_conversation(head.conversation_id)
+        return head.conversation_id
 
     def models(self, containing: str | None = None) -> ModelTable:
         """Return the models that the provider offers or, if the server does not list any, the chosen one."""
@@ -292,10 +293,10 @@ class ChatSession:
 
     def listed(self, prefix: str | None, *, imported: bool = False) -> HeadTable:
         """Return the user's newest conversations with ids that begin with the prefix, optionally with imported ones."""
-        from promptkit_nb.notebook.titles import questions_as_titles  # noqa: PLC0415 - as above
+        from promptkit_nb.notebook.titles import shown_titles  # noqa: PLC0415 - as above
 
         listed = self.settings.manager.newest_conversations(prefix, user_id=self.settings.user_id, imported=imported)
-        return listed.titled(questions_as_titles(self.settings.store, listed))
+        return listed.titled(shown_titles(self.settings.store, listed))
 
     def found(self, text: str) -> FoundMessages:
         """Return the messages of the user's conversations that contain all words of the text, newest first."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from promptkit_nb.characters import composed
 from promptkit_nb.errors import InvalidArgumentError
+from promptkit_nb.frontend import is_batch
 from promptkit_nb.ids import is_generated_id
 from promptkit_nb.rendering.conversations import stored_title
 from promptkit_nb.stores.listing import chats, first_question
-from promptkit_nb.text.plain_text import preview
+from promptkit_nb.text.near_names import similar_names
+from promptkit_nb.text.plain_text import counted, one_line, preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,18 +23,23 @@ if TYPE_CHECKING:
 MOST_COMPLETED = 200
 """The newest conversations that are completed."""
 
+MOST_CANDIDATES = 5
+"""The newest conversations of one title that an error names."""
 
-def questions_as_titles(store: StateStore, heads: Iterable[Head]) -> dict[str, str]:
-    """Return the first questions of conversations that have neither a title nor a telling id, by id.
 
-    They are not read as an access would: their TTL goes on.
+def shown_titles(store: StateStore, heads: Iterable[Head]) -> dict[str, str]:
+    """Return the titles under which conversations are listed, on one line each, by id.
+
+    A title is the one that was set, else the notebook's name, else, if the id was generated, the first question. A
+    conversation without any is left out. Questions are not read as an access would: their TTL goes on.
     """
     titles: dict[str, str] = {}
     for head in heads:
-        if head.turn_count and is_generated_id(head.conversation_id) and stored_title(head) is None:
-            question = first_question(store, head.conversation_id)
-            if question:
-                titles[head.conversation_id] = preview(question)
+        title = stored_title(head)
+        if title is None and head.turn_count and is_generated_id(head.conversation_id):
+            title = first_question(store, head.conversation_id)
+        if title:
+            titles[head.conversation_id] = title
     return titles
 
 
@@ -41,13 +49,41 @@ def titles_of(store: StateStore, user_id: str) -> Iterator[tuple[str, str]]:
         yield head.conversation_id, stored_title(head) or head.conversation_id
 
 
-def id_of(store: StateStore, user_id: str, title: str) -> str | None:
-    """Return the id of the conversation with this title, ``None`` if no conversation has it.
+def id_of(store: StateStore, user_id: str, text: str) -> str | None:
+    """Return the id of the user's conversation that is listed under this title, ``None`` if there is none.
 
-    Raises ``InvalidArgumentError`` if several have it.
+    The title may be cut, as lists show it, and case does not count. An imported conversation is found only if no other
+    one has the title. Raises ``InvalidArgumentError``, which tells them apart, if several have it.
     """
-    found = [head.conversation_id for head in chats(store, user_id) if stored_title(head) == title]
+    heads = list(chats(store, user_id, imported=True))
+    titles = shown_titles(store, heads)
+    having = [head for head in heads if _is_title(text, titles.get(head.conversation_id))]
+    found = [head for head in having if head.kind != "imported"] or having
     if len(found) > 1:
-        ids = ", ".join(map(repr, found))
-        raise InvalidArgumentError(f"Several conversations have the title {title!r}: give an id, one of {ids:.300}.")
-    return found[0] if found else None
+        shown = ", ".join(map(_candidate, found[:MOST_CANDIDATES]))
+        more = f" and {len(found) - MOST_CANDIDATES} more" if len(found) > MOST_CANDIDATES else ""
+        raise InvalidArgumentError(
+            f"{len(found)} conversations have the title {preview(text)!r}; give the id of one: {shown}{more}."
+        )
+    return found[0].conversation_id if found else None
+
+
+def near_names(store: StateStore, user_id: str, text: str) -> tuple[str, ...]:
+    """Return up to three ids and titles of the user's conversations that are like a text."""
+    heads = list(chats(store, user_id, imported=True))
+    titles = shown_titles(store, (head for head in heads if head.kind != "imported"))
+    return similar_names(text, [*(head.conversation_id for head in heads), *dict.fromkeys(titles.values())])
+
+
+def _is_title(text: str, title: str | None) -> bool:
+    """Return whether a text is a title, or its beginning and an ellipsis."""
+    if title is None:
+        return False
+    wanted, known = (composed(one_line(each)).casefold() for each in (text, title))
+    return wanted == known or (len(wanted) > 1 and wanted.endswith("…") and known.startswith(wanted[:-1]))
+
+
+def _candidate(head: Head) -> str:
+    parts = [counted(head.turn_count, "turn")]
+    parts += [] if is_batch() else [f"last used {head.updated_at:%Y-%m-%d %H:%M} UTC"]
+    return f"{head.conversation_id!r} ({', '.join(parts)})"

@@ -89,7 +89,7 @@ class HeadTable(ListTable[Head]):
     """Heads of conversations, shown as a table of the first 50. In a batch run it has no times and no generated ids.
 
     ``count`` is the number of all conversations, if the list has only some of them. A page shows titles, with the ids
-    in tooltips; ``titles`` are those of conversations whose heads have none, by id.
+    in tooltips and, if titles repeat, in a column; ``titles`` are those of conversations whose heads have none, by id.
     """
 
     _EMPTY = "no conversations"
@@ -114,12 +114,16 @@ class HeadTable(ListTable[Head]):
         users, times = ["user"] if has_users else [], [] if is_batch() else ["last used (UTC)"]
         rows = [self._html_cells(head, with_user=has_users) for head in shown]
         ids = [one_line(shown_id(head.conversation_id)) for head in shown]
-        table = html_table(["conversation", *users, "turns", "cost", *times], rows, ids)
+        heading = ["conversation", *users, "turns", "cost", *times]
+        if len({row[0].casefold() for row in rows}) < len(rows):  # a title alone does not say which one
+            heading.append("id")
+            rows = [[*row, own_id] for row, own_id in zip(rows, ids, strict=True)]
+        table = html_table(heading, rows, ids)
         return "".join([table, *map(note_html, self._notes())])
 
     def _html_cells(self, head: Head, *, with_user: bool) -> list[str]:
         own = shown_id(head.conversation_id)
-        title = given_title(head.metadata) or self._titles.get(head.conversation_id) or title_of(own, {})
+        title = given_title(head.metadata) or preview(self._titles.get(head.conversation_id, "")) or title_of(own, {})
         users = [one_line(head.user_id)] if with_user else []
         cost = total_text(head.total_cost, head.unpriced_turns)
         times = [] if is_batch() else [f"{head.updated_at:%Y-%m-%d %H:%M}"]

@@ -20,6 +20,7 @@ from promptkit_nb.errors import (
     InvalidArgumentError,
     StoreCorruptedError,
 )
+from promptkit_nb.frontend import typed
 from promptkit_nb.ids import check_conversation_id, check_user_id
 from promptkit_nb.json_values import json_copy
 from promptkit_nb.plain import plain
@@ -33,7 +34,7 @@ def not_found(conversation_id: str) -> ConversationNotFoundError:
     """Return the error for a conversation that does not exist."""
     return ConversationNotFoundError(
         f"There is no conversation {conversation_id!r}. Its id may be misspelled, or it was deleted or has expired; "
-        "list_conversations() or %chat_list shows the stored ones."
+        f"{typed('list_conversations()')} shows the stored ones."
     )
 
 
@@ -41,7 +42,7 @@ def exists_already(conversation_id: str) -> ConversationExistsError:
     """Return the error for an id that is taken."""
     return ConversationExistsError(
         f"The conversation {conversation_id!r} exists already; nothing was changed. "
-        "Open it with get_conversation() or choose another id."
+        f"Open it with {typed('get_conversation()')} or choose another id."
     )
 
 

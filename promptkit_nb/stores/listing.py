@@ -1,4 +1,4 @@
-"""The conversations that a user can continue, newest first, read page by page; and their first questions."""
+"""The conversations of a user, newest first, read page by page; and their first questions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAGE = 200
 MOST_OPENING_TURNS = 5
 
 
-def chats(store: StateStore, user_id: str) -> Iterator[Head]:
-    """Yield the heads of a user's conversations, except imported ones."""
+def chats(store: StateStore, user_id: str, *, imported: bool = False) -> Iterator[Head]:
+    """Yield the heads of a user's conversations, by default without imported ones, which cannot be continued."""
     offset = 0
     while page := store.list(user_id=user_id, limit=PAGE, offset=offset):
-        yield from (head for head in page if head.kind != "imported")
+        yield from (head for head in page if imported or head.kind != "imported")
         offset += len(page)
 
 
