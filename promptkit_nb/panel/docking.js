@@ -9,10 +9,8 @@ async function notebookContext(model) {
   return { widget, context: widget?.widget_manager?.context ?? null };
 }
 
-function makeDocking({ model, el, root }) {
+function makeDocking({ model, el, root, scrolling }) {
   let tab = null; // a Lumino widget
-  // JupyterLab detaches a tab that is closed; one that is moved is in the page again by now.
-  const closing = new ResizeObserver(() => { if (tab && !tab.node.isConnected) leaveDock(); });
   const back = button("Bring it back", () => leaveDock(), { class: "promptkit-quiet" });
   const note = make("div", { class: "promptkit-docked-note" }, "The chat is open beside the notebook. ", back);
   const toggle = iconButton("dock", "Dock", () => (tab ? leaveDock() : enterDock()), { hidden: true });
@@ -32,22 +30,41 @@ function makeDocking({ model, el, root }) {
     const view = await Object.values(widget?.views ?? {})[0];
     if (tab || !view?.luminoWidget || !context) return;
     const node = make("div", { class: "promptkit-dock" });
-    const key = `${context.path}\n${model.get("conversation_id")}`;
-    for (const other of document.querySelectorAll(".promptkit-dock")) {
-      if (other.key === key) other.dispatchEvent(new Event(DOCK_CLOSED));
-    }
-    node.key = key;
+    const others = [...document.querySelectorAll(".promptkit-dock")];
     tab = new (baseClass(view.luminoWidget.constructor))({ node });
     tab.id = `promptkit-dock-${Math.random().toString(36).slice(2)}`;
     tab.title.closable = true;
+    tab.title.caption = context.path; // the tooltip
+    tab.disposed.connect(() => leaveDock()); // JupyterLab disposes of a tab that is closed
     retitle();
+    Object.assign(node, { tab, shows: () => `${context.path}\n${model.get("conversation_id")}` });
     node.addEventListener(DOCK_CLOSED, () => leaveDock());
-    node.append(root);
-    closing.observe(node);
     el.append(note);
+    move(() => {
+      node.append(root);
+      context.addSibling(tab, { ...besides(others), activate: false });
+      tab.parent?.selectWidget?.(tab);
+    });
+    for (const other of others) if (other.shows() === node.shows()) other.dispatchEvent(new Event(DOCK_CLOSED));
     setToggle("Undock");
     setDocked(true);
-    context.addSibling(tab, { mode: "split-right", activate: false });
+  }
+
+  // Where to open the tab: among the chats of the page, unless the notebook is there, else at the notebook's right.
+  function besides(chats) {
+    const notebook = el.closest(".lm-DockPanel-widget")?.id;
+    const isWithNotebook = ({ tab: chat }) => [...chat.parent?.tabBars?.() ?? []]
+      .map((bar) => bar.titles.map(({ owner }) => owner.id)).some((ids) => ids.includes(chat.id) && ids.includes(notebook));
+    const chat = chats.find((each) => !isWithNotebook(each));
+    return chat ? { mode: "tab-after", ref: chat.tab.id } : { mode: "split-right", ref: notebook };
+  }
+
+  // Moves the panel in the page. Browsers forget the focus and the scroll position of what is moved.
+  function move(change) {
+    const focused = root.contains(document.activeElement) ? document.activeElement : null;
+    change();
+    focused?.focus({ preventScroll: true });
+    scrolling.returnToPlace();
   }
 
   // Puts the panel back into its cell; a view that is removed leaves the wish to be docked.
@@ -55,9 +72,8 @@ function makeDocking({ model, el, root }) {
     const left = tab;
     if (!left) return;
     tab = null;
-    closing.disconnect();
     note.remove();
-    if (!isRemoved) { el.append(root); setDocked(false); }
+    if (!isRemoved) { move(() => el.append(root)); setDocked(false); }
     setToggle("Dock");
     left.dispose();
   }

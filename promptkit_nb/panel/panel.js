@@ -63,7 +63,7 @@ function render({ model, el }) {
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
     head, bar, log, question, errorBox, status, form, footer);
-  const docking = makeDocking({ model, el, root });
+  const docking = makeDocking({ model, el, root, scrolling });
   head.append(docking.toggle);
   let insert; // inserts code as a cell, if the front end can
   for (const kind of ["keydown", "keypress", "keyup"]) root.addEventListener(kind, (event) => event.stopPropagation());

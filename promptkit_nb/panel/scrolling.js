@@ -10,9 +10,11 @@ function makeScrolling(log, list, fetchOlder) {
   let order = []; // the turns' nodes
   let following = true;
   let height = 0; // of the whole content, when last measured
+  let width = 0; // of the log, then
   let top = 0;
+  let place = null; // the first visible turn, {node, offset}, unless the log follows its end
 
-  const sizing = new ResizeObserver(settle);
+  const sizing = new ResizeObserver((changes) => (changes.some(({ target }) => target === log) ? returnToPlace() : settle()));
   sizing.observe(log);
   sizing.observe(list);
   log.addEventListener("scroll", onScroll);
@@ -63,17 +65,20 @@ function makeScrolling(log, list, fetchOlder) {
   function settle() {
     if (!log.clientHeight) return; // the log is not displayed
     height = log.scrollHeight;
+    width = log.clientWidth;
     if (following) log.scrollTop = height;
     top = log.scrollTop;
   }
 
   function onScroll() {
     if (!log.clientHeight) return;
-    if (log.scrollHeight !== height) settle(); // the content changed size, and may have moved by itself
+    if (log.clientWidth !== width) returnToPlace();
+    else if (log.scrollHeight !== height) settle(); // the content changed size, and may have moved by itself
     else {
       const rest = log.scrollHeight - log.scrollTop - log.clientHeight;
       following = rest < 2 || (rest < END_PX && log.scrollTop >= top);
       top = log.scrollTop;
+      rememberPlace();
     }
     fillNearby();
     if (!following && top < 2 * log.clientHeight) fetchOlder();
@@ -88,10 +93,25 @@ function makeScrolling(log, list, fetchOlder) {
     const [node, box] = boxes.find(([each]) => each.isConnected && !each.hidden) ?? [];
     if (node) log.scrollTop += node.getBoundingClientRect().top - box.top;
     settle();
+    rememberPlace();
+  }
+
+  function rememberPlace() {
+    const edge = log.getBoundingClientRect().top;
+    const node = following ? undefined : nodesBelow(edge).next().value;
+    place = node ? { node, offset: node.getBoundingClientRect().top - edge } : null;
+  }
+
+  // Scrolls back to the remembered place after the log was moved in the page, or got another size.
+  function returnToPlace() {
+    if (place?.node.isConnected && log.clientHeight) {
+      log.scrollTop += place.node.getBoundingClientRect().top - log.getBoundingClientRect().top - place.offset;
+    }
+    settle();
   }
 
   return {
-    keepPosition, settle, fillNearby,
+    keepPosition, returnToPlace, settle, fillNearby,
     get isFollowing() { return following; },
     follow(whether) { following = whether; },
     add(node, filler) { fillers.set(node, filler); fill(node); },

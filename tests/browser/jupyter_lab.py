@@ -55,6 +55,23 @@ LAB_SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
+# The tab of a notebook, by the name of its file; the current tab, if the file was renamed.
+_FIND = """
+    const tabs = [...window.jupyterapp?.shell?.widgets('main') ?? []];
+    const isIt = ({context}) => context?.path.split('/').at(-1) === name;
+    const notebook = tabs.find(isIt) ?? window.jupyterapp?.shell?.currentWidget;
+"""
+_CLOSE_ALL = """async () => {
+    for (const dialog of document.querySelectorAll('.jp-Dialog')) dialog.remove();
+    for (const tab of [...jupyterapp.shell.widgets('main')]) {
+        await tab.context?.sessionContext.shutdown();
+        if (tab.context) tab.context.model.dirty = false;
+        tab.dispose();
+    }
+    sessionStorage.clear();
+}"""
+
+
 class LabServer:
     """A JupyterLab server on a free port of 127.0.0.1, isolated from the user's settings and data.
 
@@ -112,7 +129,8 @@ class LabServer:
     ) -> LabNotebook:
         """Write a notebook of these code cells (ids ``cell-0``, ``cell-1`` …), open it and wait for its kernel.
 
-        ``mode`` is ``"doc"`` for JupyterLab with one document, or ``"lab"`` with tabs, in a workspace of its own.
+        ``mode`` is ``"doc"`` for JupyterLab with one document, ``"lab"`` with tabs, in a workspace of its own, or
+        ``"tab"`` for a further tab of the page, if it shows JupyterLab already: that takes a fifth of the time.
         """
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         notebook = new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]  # nbformat has no annotations
@@ -124,13 +142,17 @@ class LabServer:
 
     def reopen_notebook(self, page: Page, name: str = "test.ipynb", mode: str = "doc") -> LabNotebook:
         """Open a saved notebook and wait for its kernel."""
-        workspace = f"lab/workspaces/{Path(name).stem}" if mode == "lab" else mode
-        page.goto(f"{self.url}/{workspace}/tree/{name}")
+        if mode == "tab" and page.evaluate("() => Boolean(window.jupyterapp?.shell.widgets)"):
+            page.evaluate("path => jupyterapp.commands.execute('docmanager:open', {path}).then(() => {})", name)
+        else:
+            workspace = mode if mode == "doc" else f"lab/workspaces/{Path(name).stem}"
+            page.goto(f"{self.url}/{workspace}/tree/{name}")
+        notebook = LabNotebook(page, self.directory / name)
         page.wait_for_function(
-            "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel",
+            f"name => {{ {_FIND} return notebook?.context?.sessionContext?.session?.kernel; }}",
+            arg=notebook.path.name,
             timeout=START_TIMEOUT_S * 1000,
         )
-        notebook = LabNotebook(page, self.directory / name)
         notebook.wait_until_idle()
         return notebook
 
@@ -139,9 +161,14 @@ class LabNotebook:
     """An open notebook: ``page`` is Playwright's page, ``path`` the file."""
 
     def __init__(self, page: Page, path: Path) -> None:
-        """Use the notebook that the page shows."""
+        """Use the notebook with this file name, which the page shows."""
         self.page = page
         self.path = path
+
+    def activate(self) -> None:
+        """Make its tab the current one, as a click into it does."""
+        self.in_page("jupyterapp.shell.activateById(notebook.id)")
+        self._await("while (jupyterapp.shell.currentWidget !== notebook) await new Promise(requestAnimationFrame)")
 
     def run_all(self) -> None:
         """Run all cells and wait for their end; a failing cell stops the run."""
@@ -157,43 +184,45 @@ class LabNotebook:
         self.select(index)
         self.command("notebook:run-cell")
 
+    def start(self, command: str) -> None:
+        """Execute a JupyterLab command without waiting for its end."""
+        self.activate()
+        self.page.evaluate("name => { jupyterapp.commands.execute(name); }", command)
+
     def start_cell(self, index: int) -> None:
         """Run one cell without waiting for it."""
         self.select(index)
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+        self.start("notebook:run-cell")
 
     def select(self, index: int) -> None:
         """Make this the active cell."""
-        self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", index)
+        self.in_page("notebook.content.activeCellIndex = argument", index)
 
     def source(self, index: int) -> str:
         """Return the source of the cell."""
-        source: str = self.page.evaluate(
-            "index => jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.getSource()", index
-        )
+        source: str = self.in_page("notebook.content.widgets[argument].model.sharedModel.getSource()", index)
         return source
 
     def set_source(self, index: int, source: str) -> None:
         """Set the source of the cell."""
-        self.page.evaluate(
-            "([at, text]) => jupyterapp.shell.currentWidget.content.widgets[at].model.sharedModel.setSource(text)",
-            [index, source],
-        )
+        self.in_page("notebook.content.widgets[argument[0]].model.sharedModel.setSource(argument[1])", [index, source])
 
     def wait_until_idle(self) -> None:
         """Wait until the kernel is ready and idle."""
-        self._evaluate("""async () => {
-            const session = jupyterapp.shell.currentWidget.context.sessionContext;
+        self._await("""
+            const session = notebook.context.sessionContext;
             await session.ready;
             await session.session.kernel.info;
             while (session.session?.kernel?.status !== 'idle') await new Promise(done => setTimeout(done, 50));
-        }""")
+        """)
+
+    def shut_down_kernel(self) -> None:
+        """Shut its kernel down."""
+        self._await("await notebook.context.sessionContext.shutdown()")
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
         """Return the outputs of the cell in the notebook format."""
-        outputs: list[dict[str, Any]] = self.page.evaluate(
-            "index => jupyterapp.shell.currentWidget.content.widgets[index].model.outputs.toJSON()", index
-        )
+        outputs: list[dict[str, Any]] = self.in_page("notebook.content.widgets[argument].model.outputs.toJSON()", index)
         return outputs
 
     def output_area(self, index: int) -> Locator:
@@ -206,6 +235,10 @@ class LabNotebook:
         notebook: nbformat.NotebookNode = nbformat.read(self.path, as_version=4)  # type: ignore[no-untyped-call]  # same
         return notebook
 
+    def close(self) -> None:
+        """Close its tab, and leave the kernel alone."""
+        self.in_page("notebook.context.model.dirty = false, notebook.dispose()")
+
     def screenshot(self, path: Path, *, theme: str | None = None) -> None:
         """Write a PNG of the page, after switching to the theme (``"JupyterLab Dark"``) if one is given."""
         if theme is not None:
@@ -215,20 +248,34 @@ class LabNotebook:
         self.page.screenshot(path=path)
 
     def command(self, name: str, arguments: dict[str, object] | None = None) -> None:
-        """Execute a JupyterLab command and wait for its end."""
-        self._evaluate(
-            "([name, args]) => jupyterapp.commands.execute(name, args).then(() => {})", [name, arguments or {}]
+        """Execute a JupyterLab command in its tab and wait for its end."""
+        self.activate()
+        self._await("await jupyterapp.commands.execute(argument[0], argument[1])", [name, arguments or {}])
+
+    def in_page(self, expression: str, argument: object = None) -> Any:  # any JSON
+        """Return the value of JavaScript that may use ``notebook``, the widget, and ``argument``."""
+        return self.page.evaluate(
+            f"([name, argument]) => {{ {_FIND} return ({expression}); }}", [self.path.name, argument]
         )
 
-    def _evaluate(self, function: str, argument: object = None) -> None:
-        """Await a JavaScript function with a timeout, which ``page.evaluate`` does not have."""
+    def _await(self, statements: str, argument: object = None) -> None:
+        """Await JavaScript with a timeout, which ``page.evaluate`` does not have."""
         self.page.evaluate(
-            f"""argument => Promise.race([
-                ({function})(argument),
-                new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), {RUN_TIMEOUT_S * 1000})),
-            ])""",
-            argument,
+            f"""([name, argument]) => {{
+                {_FIND}
+                return Promise.race([
+                    (async () => {{ {statements} }})(),
+                    new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), {RUN_TIMEOUT_S * 1000})),
+                ]);
+            }}""",
+            [self.path.name, argument],
         )
+
+
+def close_all(page: Page) -> None:
+    """Close all tabs of JupyterLab, shut down their kernels, and forget what the page stored."""
+    if page.evaluate("() => Boolean(window.jupyterapp)"):
+        page.evaluate(_CLOSE_ALL)
 
 
 @contextmanager
@@ -236,7 +283,7 @@ def chromium_page(profile: Path) -> Iterator[Page]:
     """Open a page in its own Chromium.
 
     While it is open, Playwright's event loop counts as running in this thread, and any ``asyncio.run`` fails: keep it
-    open for one test, not for the session.
+    open for one test or one file of browser tests, not for the session.
     """
     program = require_program("chromium")
     with sync_playwright() as playwright:

@@ -2,8 +2,8 @@
 
 ::
 
-    def test_answers(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
-        notebook, panel = opened(lab, page, chat_server, tmp_path)
+    def test_answers(desk: PanelDesk) -> None:  # in the output of its cell, and docked beside the notebook
+        notebook, panel = desk.opened()
         panel.say("Hello")
         panel.hears("You said: Hello")
 """
@@ -14,13 +14,16 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from playwright.sync_api import Locator, Page
 
     from browser.jupyter_lab import LabNotebook, LabServer
     from chat_server import ChatServer
+
+PLACES = {"here": ".jp-Notebook", "docked": ".promptkit-dock"}
+"""Where a panel can be in JupyterLab: in the output of its cell, or in a tab beside the notebook."""
 
 SETUP = """
 from promptkit_nb import ChatPanel, ConversationManager, DiskStore, OpenAIProvider
@@ -61,12 +64,15 @@ GO_TO_THE_FIRST_TURN = """async () => {
 
 
 class Panel:
-    """A panel of the page, by default the first, addressed by roles and names as assistive technology does."""
+    """A panel of the page, by default the first, addressed by roles and names as assistive technology does.
 
-    def __init__(self, page: Page, index: int = 0) -> None:
+    ``within`` selects the elements to look in.
+    """
+
+    def __init__(self, page: Page, index: int = 0, within: str = "") -> None:
         """Wait until it is displayed."""
         self.page = page
-        self.root = page.locator(".promptkit-panel").nth(index)
+        self.root = page.locator(f"{within} .promptkit-panel").nth(index)
         self.log = self.root.get_by_role("log", name="Conversation")
         self.box = self.root.get_by_role("textbox", name="Message")
         self.status = self.root.get_by_role("status")
@@ -117,7 +123,7 @@ def reload(page: Page, place: str = "") -> Panel:
     """Reload the page, and return the panel once it is back, within an element if ``place`` selects one."""
     page.reload()
     page.locator(f"{place} .promptkit-panel").first.wait_for(timeout=RELOAD_TIMEOUT_S * 1000)
-    return Panel(page)
+    return Panel(page, within=place)
 
 
 def focused_name(page: Page) -> str:
@@ -132,3 +138,57 @@ def opened(lab: LabServer, page: Page, chat: ChatServer, store: Path, *cells: st
     notebook.run_cell(0)
     notebook.run_cell(1)
     return notebook, Panel(page)
+
+
+class PanelDesk:
+    """JupyterLab with tabs, and the place where it shows panels: ``"here"`` or ``"docked"``, as in ``PLACES``.
+
+    ``store`` is the directory of the conversations.
+    """
+
+    def __init__(self, lab: LabServer, page: Page, chat: ChatServer, store: Path, place: str) -> None:
+        """Use JupyterLab in this page."""
+        self.lab = lab
+        self.page = page
+        self.chat = chat
+        self.store = store
+        self.place = place
+
+    def opened(self, *cells: str, setup: str = "") -> tuple[LabNotebook, Panel]:
+        """Return a notebook whose second cell shows a panel; ``cells`` come after it, ``setup`` is run before it."""
+        notebook = self.notebook([SETUP.format(url=self.chat.url, store=str(self.store)) + setup, self.cell(), *cells])
+        notebook.run_cell(0)
+        notebook.run_cell(1)
+        return notebook, self.panel()
+
+    def notebook(self, cells: Sequence[str], name: str = "test.ipynb") -> LabNotebook:
+        """Return a notebook in a tab of its own."""
+        return self.lab.open_notebook(self.page, cells, name, mode="tab")
+
+    def cell(self, conversation: str = "conv") -> str:
+        """Return the source of a cell that shows a panel."""
+        return f"ChatPanel({conversation}, docked={self.is_docked})"
+
+    @property
+    def is_docked(self) -> bool:
+        """Whether panels are docked."""
+        return self.place == "docked"
+
+    @property
+    def magic(self) -> str:
+        """The line that shows the notebook's panel."""
+        return "%chat_panel" if self.is_docked else "%chat_panel --here"
+
+    def panel(self, index: int = 0) -> Panel:
+        """Return a panel, which must be where panels are shown."""
+        return Panel(self.page, index, PLACES[self.place])
+
+    def wait_for_subshell(self, notebook: LabNotebook) -> None:
+        """Wait until Jupyter delivers the panel's messages while a cell runs: after its second reply, on a thread."""
+        comms = "[...notebook.context.sessionContext.session.kernel._comms.values()]"
+        wait(lambda: notebook.in_page(f"{comms}.some(comm => comm.subshellId)"))
+        self.page.wait_for_timeout(2000)
+
+    def reload(self) -> Panel:
+        """Reload the page, and return the panel once it is back in its place."""
+        return reload(self.page, PLACES[self.place])

@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import SETUP, Panel, wait
+from browser.panel import wait
 from promptkit_nb import ConversationState, DiskStore, Message, Turn
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from playwright.sync_api import Page
-
-    from browser.jupyter_lab import LabServer
-    from chat_server import ChatServer
+    from browser.panel import PanelDesk
 
 pytestmark = pytest.mark.browser
 
@@ -28,16 +23,11 @@ def turn(number: int) -> Turn:
     return Turn(messages=(Message("user", f"question {number}"), Message("assistant", answer)))
 
 
-def test_scrolling_through_a_long_conversation(
-    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_scrolling_through_a_long_conversation(desk: PanelDesk) -> None:
     """It opens at its end, scrolls to its first turn without jumps, and follows its end again after a message."""
-    with DiskStore(tmp_path) as store:
+    with DiskStore(desk.store) as store:
         store.create(ConversationState("panel-chat", turns=tuple(map(turn, range(TURNS)))))
-    notebook = lab.open_notebook(page, [SETUP.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)"])
-    notebook.run_cell(0)
-    notebook.run_cell(1)
-    panel = Panel(page)
+    _, panel = desk.opened()
     turns_loaded, turns_filled = (
         panel.log.locator(f".promptkit-turn:not(.promptkit-streaming){kind}") for kind in ("", ":not(:empty)")
     )

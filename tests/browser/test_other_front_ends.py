@@ -45,12 +45,14 @@ def write_notebook(server: LabServer) -> None:
 
 
 def check_panel(page: Page) -> None:
-    """Chat in the panel, and check that the static transcript is hidden."""
+    """Chat in the panel, which stays in its output, and check that the static transcript is hidden."""
     page.set_default_timeout(60_000)
     panel = Panel(page)
     panel.say("My name is Alice")
     panel.log.get_by_text("Nice to meet you, Alice!").wait_for()
     assert page.locator(".promptkit-transcript:visible").count() == 0
+    assert panel.button("Dock").count() == 0
+    assert page.locator(".promptkit-dock").count() == 0
 
 
 def test_panel_in_notebook_7(tmp_path: Path, page: Page) -> None:

@@ -6,25 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import MAGIC, SETUP, Panel, opened, reload, wait
+from browser.panel import MAGIC, SETUP, focused_name, wait
 from chat_server import ChatServer, Reply, error_reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from playwright.sync_api import Page
-
-    from browser.jupyter_lab import LabServer
+    from browser.panel import PanelDesk
 
 pytestmark = pytest.mark.browser
 
 
-def test_chat_in_the_notebooks_panel(lab: LabServer, page: Page) -> None:
+def test_chat_in_the_notebooks_panel(desk: PanelDesk) -> None:
     """%chat_panel, type, Enter: the answer appears; Shift+Enter starts a line; no notebook shortcut fires."""
-    notebook = lab.open_notebook(page, [MAGIC, "%chat_panel"])
+    notebook = desk.notebook([MAGIC, desk.magic])
     notebook.run_cell(0)
     notebook.run_cell(1)
-    panel = Panel(page)
+    panel = desk.panel()
     panel.box.press_sequentially("My name is Alice")
     panel.box.press("Shift+Enter")
     panel.box.press_sequentially("Hello")
@@ -36,13 +32,13 @@ def test_chat_in_the_notebooks_panel(lab: LabServer, page: Page) -> None:
     panel.log.get_by_text("Nice to meet you, Alice!").wait_for()
     wait(panel.is_idle)
     assert panel.box.input_value() == ""
-    assert page.locator(".jp-Notebook-cell").count() == 2
-    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Message"
+    assert desk.page.locator(".jp-Notebook-cell").count() == 2
+    assert focused_name(desk.page) == "Message"
 
 
-def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_stream_stop_retry_and_edit(desk: PanelDesk, chat_server: ChatServer) -> None:
     """An answer streams, Stop keeps the partial answer, Retry answers in place, and an edit continues from there."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     chat_server.reply(Reply(text="one two three four five six", pause_s=0.4), Reply(text="better"), Reply(text="new"))
     panel.say("count")
     panel.log.get_by_text("one two").wait_for()
@@ -66,12 +62,10 @@ def test_stream_stop_retry_and_edit(lab: LabServer, page: Page, chat_server: Cha
     assert "1 turn" in panel.root.inner_text()
 
 
-def test_kernel_and_panel_do_not_wait_for_each_other(
-    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_kernel_and_panel_do_not_wait_for_each_other(desk: PanelDesk, chat_server: ChatServer) -> None:
     """While a cell runs, messages are answered and Stop works; while an answer streams, cells run."""
-    notebook, panel = opened(lab, page, chat_server, tmp_path, "import time; time.sleep(30)", "print('ran')")
-    page.wait_for_timeout(2000)  # after the second reply, Jupyter reads the panel's messages beside the cells
+    notebook, panel = desk.opened("import time; time.sleep(30)", "print('ran')")
+    desk.wait_for_subshell(notebook)
     notebook.start_cell(2)
     panel.say("My name is Alice")
     panel.hears("Your name is Alice.")
@@ -92,14 +86,12 @@ def test_kernel_and_panel_do_not_wait_for_each_other(
     panel.hears("a b c d e f g h")
 
 
-def test_first_message_during_a_long_cell_waits(
-    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_first_message_during_a_long_cell_waits(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Before the kernel reads the panel's messages beside cells, they wait for the cell, and nothing is lost."""
-    cells = [SETUP.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)", "import time; time.sleep(4)"]
-    notebook = lab.open_notebook(page, cells)
-    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    panel = Panel(page)
+    cells = [SETUP.format(url=chat_server.url, store=str(desk.store)), desk.cell(), "import time; time.sleep(4)"]
+    notebook = desk.notebook(cells)
+    notebook.start("notebook:run-all-cells")
+    panel = desk.panel()
     panel.say("Hello")
     panel.status.get_by_text("Waiting for the kernel, which is busy with a cell").wait_for()
     assert panel.log.get_by_text("Hello", exact=True).is_visible()
@@ -108,11 +100,9 @@ def test_first_message_during_a_long_cell_waits(
     notebook.wait_until_idle()
 
 
-def test_errors_are_shown_and_the_text_is_returned(
-    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_errors_are_shown_and_the_text_is_returned(desk: PanelDesk, chat_server: ChatServer) -> None:
     """No typed text is lost, and the next attempt removes the error."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     chat_server.reply(error_reply(401, "bad key"))
     panel.say("Hello")
     panel.error.get_by_text("bad key").wait_for()
@@ -128,9 +118,9 @@ def test_errors_are_shown_and_the_text_is_returned(
     assert panel.box.input_value() == "again"
 
 
-def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_impatience_sends_nothing_twice(desk: PanelDesk, chat_server: ChatServer) -> None:
     """A double click, Enter pressed twice, and a stop before any text."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     panel.box.fill("clicked")
     panel.button("Send").dblclick()
     panel.hears("You said: clicked")
@@ -152,9 +142,9 @@ def test_impatience_sends_nothing_twice(lab: LabServer, page: Page, chat_server:
     assert panel.questions() == ["clicked", "pressed", "stopped"]
 
 
-def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_conversations_and_reload(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Switching conversations, the transcript in the file, and a reload of the page."""
-    notebook, panel = opened(lab, page, chat_server, tmp_path)
+    notebook, panel = desk.opened()
     panel.say("first")
     panel.hears("You said: first")
     wait(lambda: "You said: first" in str(notebook.outputs(1)))
@@ -181,10 +171,10 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
     assert "assistant: You said: first" in saved[1].data["text/plain"]
 
     panel.box.fill("half a thought")
-    panel = reload(page)
+    panel = desk.reload()
     panel.hears("You said: first")
     wait(lambda: panel.box.input_value() == "half a thought")
-    wait(lambda: page.evaluate("() => document.activeElement.ariaLabel") == "Message")
+    wait(lambda: focused_name(desk.page) == "Message")
     panel.say("third")
     panel.hears("You said: third")
     wait(panel.is_idle)
@@ -194,9 +184,9 @@ def test_conversations_and_reload(lab: LabServer, page: Page, chat_server: ChatS
     panel.hears("You said: second")
 
 
-def test_kernel_that_ended(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_kernel_that_ended(desk: PanelDesk, chat_server: ChatServer) -> None:
     """After a restart or shutdown the panel says how to continue, and the typed text is kept."""
-    notebook, panel = opened(lab, page, chat_server, tmp_path)
+    notebook, panel = desk.opened()
     panel.say("first")
     panel.hears("You said: first")
     wait(panel.is_idle)
@@ -205,10 +195,10 @@ def test_kernel_that_ended(lab: LabServer, page: Page, chat_server: ChatServer, 
     panel.status.get_by_text("The kernel of this panel has ended: run its cell again to continue.").wait_for()
     assert panel.button("Send").is_disabled()
     notebook.run_all()
-    panel = Panel(page)
+    panel = desk.panel()
     panel.hears("You said: first")
     wait(lambda: panel.box.input_value() == "typed before the kernel ended")
-    page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+    notebook.shut_down_kernel()
     panel.box.press("Enter")
     panel.status.get_by_text("The kernel of this panel has ended").wait_for()
     assert panel.box.input_value() == "typed before the kernel ended"

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser.panel import focused_name, opened, wait
+from browser.panel import focused_name, wait
 from chat_server import Reply, error_reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.sync_api import Page
 
-    from browser.jupyter_lab import LabServer
+    from browser.panel import PanelDesk
     from chat_server import ChatServer
 
 pytestmark = pytest.mark.browser
@@ -84,28 +82,28 @@ def use_theme(page: Page, theme: str) -> None:
     page.wait_for_timeout(500)  # for its style sheet
 
 
-def test_no_key_reaches_the_notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_no_key_reaches_the_notebook(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Wherever the focus is in the panel, keys do not create, delete or run cells, and do not hide the sidebar."""
-    notebook, panel = opened(lab, page, chat_server, tmp_path, "print('second')")
+    notebook, panel = desk.opened("print('second')")
     panel.say("Hello")
     panel.hears("You said: Hello")
     wait(panel.is_idle)
 
     def state() -> dict[str, Any]:
-        seen: dict[str, Any] = page.evaluate("""() => ({
-            cells: jupyterapp.shell.currentWidget.content.widgets.map(({model}) => [model.type, model.executionCount]),
-            mode: jupyterapp.shell.currentWidget.content.mode,
+        seen: dict[str, Any] = notebook.in_page("""{
+            cells: notebook.content.widgets.map(({model}) => [model.type, model.executionCount]),
+            mode: notebook.content.mode,
             sidebarIsHidden: jupyterapp.shell.leftCollapsed,
             dialogs: document.querySelectorAll('.jp-Dialog').length,
-        })""")
+        }""")
         return seen
 
     before = state()
     for place in (panel.box, panel.log, panel.chooser, panel.button("Copy").first):
         place.focus()
-        named = focused_name(page)
+        named = focused_name(desk.page)
         for key in ("Control+Enter", "Alt+Enter", "Control+b", "a", "b", "d", "d", "x", "z", "m", "0", "0", "Shift+M"):
-            page.keyboard.press(key)
+            desk.page.keyboard.press(key)
             place.focus()
         assert state() == before, named
     assert panel.box.input_value() == "abddxzm00M"
@@ -115,32 +113,32 @@ def test_no_key_reaches_the_notebook(lab: LabServer, page: Page, chat_server: Ch
     assert panel.questions() == ["Hello"]
 
 
-def test_input_methods_and_screen_readers(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_input_methods_and_screen_readers(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Enter during a composition sends nothing, all controls have names, and the regions are live."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     panel.box.fill("にほ")
     for key, code in (("Enter", 13), ("Enter", 229), ("Escape", 27)):
         panel.box.dispatch_event("keydown", {"key": key, "isComposing": True, "keyCode": code, "bubbles": True})
-    page.wait_for_timeout(500)
+    desk.page.wait_for_timeout(500)
     assert panel.box.input_value() == "にほ"
     assert chat_server.requests == []
     chat_server.reply(Reply(text="one two three", pause_s=0.3))
     panel.box.press("Enter")
     panel.log.get_by_text("one").wait_for()
     assert panel.log.get_attribute("aria-busy") == "true"
-    assert focused_name(page) == "Message"
+    assert focused_name(desk.page) == "Message"
     panel.hears("one two three")
     wait(panel.is_idle)
     assert panel.log.get_attribute("aria-busy") == "false"
     assert panel.log.get_attribute("aria-live") == "polite"
-    assert page.evaluate(UNNAMED) == []
-    assert focused_name(page) == "Message"
+    assert desk.page.evaluate(UNNAMED) == []
+    assert focused_name(desk.page) == "Message"
 
 
-def test_contrast_and_narrow_space(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_contrast_and_narrow_space(desk: PanelDesk, chat_server: ChatServer) -> None:
     """In both themes every text has a contrast of at least 4.5 to 1, and at 400 pixels nothing overflows."""
-    page.set_viewport_size({"width": 1000, "height": 900})
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    desk.page.set_viewport_size({"width": 1000, "height": 900})
+    _, panel = desk.opened()
     chat_server.reply(Reply(text=MARKDOWN), error_reply(400, "refused"))
     panel.say(f"Format this: {'long' * 60}")
     panel.log.get_by_text("Heading").first.wait_for()
@@ -150,12 +148,12 @@ def test_contrast_and_narrow_space(lab: LabServer, page: Page, chat_server: Chat
     panel.error.get_by_text("refused").wait_for()
     panel.button("Delete").click()
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
-        use_theme(page, theme)
-        assert page.evaluate(LOW_CONTRASTS) == [], theme
+        use_theme(desk.page, theme)
+        assert desk.page.evaluate(LOW_CONTRASTS) == [], theme
     panel.root.evaluate("root => { root.style.width = '400px'; }")
-    assert page.evaluate(TOO_WIDE) == []
+    assert desk.page.evaluate(TOO_WIDE) == []
     panel.button("Cancel").click()
     panel.box.fill("narrow")
     panel.button("Send").click()
     panel.hears("You said: narrow")
-    assert page.evaluate(TOO_WIDE) == []
+    assert desk.page.evaluate(TOO_WIDE) == []

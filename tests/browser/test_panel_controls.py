@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import Panel, focused_name, opened, wait
+from browser.panel import focused_name, wait
 from chat_server import Reply, error_reply
 from promptkit_nb import DiskStore
 from storing import texts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.sync_api import Page
 
-    from browser.jupyter_lab import LabServer
+    from browser.panel import PanelDesk
     from chat_server import ChatServer
 
 pytestmark = pytest.mark.browser
@@ -39,10 +37,10 @@ def copied(page: Page) -> str:
     return text
 
 
-def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_copy_retry_and_edit(desk: PanelDesk, chat_server: ChatServer) -> None:
     """A message and its code are copied as written; Retry and Edit answer keep versions, Edit creates a branch."""
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    desk.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _, panel = desk.opened()
     chat_server.reply(Reply(text=CODE), Reply(text="second"), Reply(text="again"), Reply(text="changed"))
     panel.say("show **me**")
     panel.log.get_by_text("print").first.wait_for()
@@ -50,9 +48,9 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     assert panel.log.get_by_text("print").count() == 1
     for button, text in (("Copy code", "print('<b>')\n"), ("Copy", "show **me**")):
         panel.button(button).first.click()
-        wait(lambda text=text: copied(page) == text)  # type: ignore[misc]  # bound to each text
+        wait(lambda text=text: copied(desk.page) == text)  # type: ignore[misc]  # bound to each text
     panel.button("Copy").last.click()
-    wait(lambda: copied(page) == CODE)
+    wait(lambda: copied(desk.page) == CODE)
     panel.say("more")
     panel.hears("second")
     wait(panel.is_idle)
@@ -60,7 +58,7 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     panel.button("Retry").first.click()
     panel.hears("again")
     panel.log.get_by_text("stale").wait_for()
-    assert focused_name(page) == "Message"
+    assert focused_name(desk.page) == "Message"
     wait(panel.is_idle)
     panel.button("Edit answer").first.click()
     assert panel.box.input_value() == "again"
@@ -80,16 +78,16 @@ def test_copy_retry_and_edit(lab: LabServer, page: Page, chat_server: ChatServer
     panel.hears("changed")
     wait(panel.is_idle)
     assert panel.questions() == ["show nothing"]
-    with DiskStore(tmp_path) as store:
+    with DiskStore(desk.store) as store:
         state = store.get("panel-chat")
     assert texts(state.turns) == ["show nothing"]
     assert [texts(branch.turns) for branch in state.branches] == [["show **me**", "more"]]
     assert [turn.text for previous in state.versions.values() for turn in previous] == [CODE, "again"]
 
 
-def test_failed_edit_is_still_an_edit(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_failed_edit_is_still_an_edit(desk: PanelDesk, chat_server: ChatServer) -> None:
     """The text is returned to the box, and Enter replaces the same message."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     chat_server.reply(Reply(text="first"), error_reply(400, "not today"), Reply(text="changed"))
     panel.say("show me")
     panel.hears("first")
@@ -105,11 +103,10 @@ def test_failed_edit_is_still_an_edit(lab: LabServer, page: Page, chat_server: C
     assert panel.questions() == ["show nothing"]
 
 
-def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> None:
+def test_selector_and_buttons(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Thirty conversations and one with an unusual id: search, New, Rename, Fork, and Delete, which asks first."""
-    cells = [LONG_CHAT.format(url=chat_server.url, store=str(tmp_path)), "ChatPanel(conv)"]
-    lab.open_notebook(page, cells).run_all()
-    panel = Panel(page)
+    desk.notebook([LONG_CHAT.format(url=chat_server.url, store=str(desk.store)), desk.cell()]).run_all()
+    panel = desk.panel()
     panel.say("Hello")
     panel.hears("You said: Hello")
     panel.root.get_by_text("1 turn · <$0.0001").wait_for()
@@ -123,8 +120,8 @@ def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServe
     panel.button("Search").click()
     panel.root.get_by_role("searchbox", name="Search conversations").fill("TRIP 1")
     panel.status.get_by_text("10 conversations found").wait_for()
-    page.keyboard.press("Enter")
-    assert focused_name(page) == "Conversations"
+    desk.page.keyboard.press("Enter")
+    assert focused_name(desk.page) == "Conversations"
     panel.chooser.select_option(label="Trip 17")
     panel.log.get_by_text("No messages yet.").wait_for()
     panel.say("in the trip")
@@ -138,24 +135,24 @@ def test_selector_and_buttons(lab: LabServer, page: Page, chat_server: ChatServe
     panel.hears("You said: in the copy")
     wait(panel.is_idle)
     panel.button("Rename").click()
-    assert focused_name(page) == "New title"
-    page.keyboard.type("The <b>copy</b>")
-    page.keyboard.press("Enter")
+    assert focused_name(desk.page) == "New title"
+    desk.page.keyboard.type("The <b>copy</b>")
+    desk.page.keyboard.press("Enter")
     panel.chooser.locator("option", has_text="The <b>copy</b>").wait_for(state="attached")
-    assert focused_name(page) == "Message"
+    assert focused_name(desk.page) == "Message"
 
     panel.button("Delete").click()
     panel.button("Cancel").click()
-    assert focused_name(page) == "Message"
+    assert focused_name(desk.page) == "Message"
     assert panel.questions() == ["in the trip", "in the copy"]
     panel.button("Delete").click()
-    assert focused_name(page) == "Delete for good"
-    page.keyboard.press("Enter")
+    assert focused_name(desk.page) == "Delete for good"
+    desk.page.keyboard.press("Enter")
     panel.chooser.locator("option", has_text="The <b>copy</b>").wait_for(state="detached")
     panel.button("New").click()
     panel.log.get_by_text("No messages yet.").wait_for()
-    assert focused_name(page) == "Message"
-    with DiskStore(tmp_path) as store:
+    assert focused_name(desk.page) == "Message"
+    with DiskStore(desk.store) as store:
         said = {head.conversation_id: head.turn_count for head in store.list() if head.turn_count}
         assert said == {"trip-17": 1, 'a/b "c" <i>d</i>': 1}
         assert len(store.list()) == 32

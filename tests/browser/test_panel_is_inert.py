@@ -10,7 +10,6 @@ import pytest
 
 from browser.attacks import ATTACKS, CANARY, hostile
 from browser.panel import SETUP, Panel, wait
-from browser.test_docked_panel import use_cells
 from browser.test_model_text_is_inert import TOUCH_EVERYTHING, was_run
 from chat_server import Reply, error_reply
 from promptkit_nb import ConversationManager, ConversationState, DemoProvider, DiskStore
@@ -41,8 +40,8 @@ INSERT_ALL = """log => {
     for (const button of buttons) button.click();
     return buttons.length;
 }"""
-EXECUTED = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
-    .filter(cell => cell.type === 'code' && cell.executionCount).length"""
+SHOW_DOCKED = "number => jupyterapp.shell.activateById(document.querySelectorAll('.promptkit-dock')[number].id)"
+EXECUTED = "[...notebook.content.model.cells].filter(cell => cell.type === 'code' && cell.executionCount).length"
 TOOLS = """
 class Returned:
     def __init__(self, html):
@@ -77,12 +76,6 @@ def is_untouched(page: Page, canary: Canary) -> bool:
 
 
 @pytest.fixture
-def place() -> str:
-    """Where the panels are: in cells, or docked as tabs beside the notebook."""
-    return "cells"
-
-
-@pytest.fixture
 def notebook(
     lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path, canary: Canary, *, place: str
 ) -> LabNotebook:
@@ -95,25 +88,27 @@ def notebook(
             metadata = {"title": ATTACKS["script"], "tags": attacks}
             store.create(ConversationState(name, system_prompt=attacks[0], turns=turns, metadata=metadata))
     cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store")) + TOOLS]
-    is_docked = place == "tabs"
+    is_docked = place == "docked"
     cells += [f"ChatPanel(manager.get_conversation({name!r}), docked={is_docked})" for name in NAMES]
     opened = lab.open_notebook(page, cells, f"hostile-{place}.ipynb", mode="lab" if is_docked else "doc")
     for cell in range(3):
         opened.run_cell(cell)
         if is_docked and cell:
             page.locator(".promptkit-dock .promptkit-panel").nth(cell - 1).wait_for(state="attached")
-            use_cells(page)
     return opened
 
 
-@pytest.mark.parametrize("place", ["cells", "tabs"])
-def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook) -> None:
+def test_attacks_in_the_panel(
+    page: Page, canary: Canary, chat_server: ChatServer, notebook: LabNotebook, *, place: str
+) -> None:
     """Stored, typed, streamed, in errors, titles, and tools: all are scrolled to and touched; the mark works."""
     assert notebook.outputs(1)
-    panel = Panel(page)
-    for each in (panel, Panel(page, 1)):
-        each.log.locator(".promptkit-turn").nth(5).wait_for(state="attached")
-        each.log.evaluate(TOUCH_ALL_TURNS)
+    for number in (1, 0):
+        if place == "docked":
+            page.evaluate(SHOW_DOCKED, number)
+        panel = Panel(page, number)
+        panel.log.locator(".promptkit-turn").nth(5).wait_for(state="attached")
+        panel.log.evaluate(TOUCH_ALL_TURNS)
     assert is_untouched(page, canary)
     attack = "\n\n".join(ATTACKS.values()).replace(CANARY, canary.url)
     chat_server.reply(Reply(text=attack), error_reply(400, attack), Reply(text=attack, cut_after=40))
@@ -131,8 +126,7 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     panel.chooser.locator("option", has_text="<img").first.wait_for(state="attached")
     assert is_untouched(page, canary)
     assert panel.root.locator("script, iframe, :not(.promptkit-icon) > svg, form, [onerror], [onclick]").count() == 0
-    use_cells(page)
-    assert page.evaluate(EXECUTED) == 3  # code that was inserted as cells has not run
+    assert notebook.in_page(EXECUTED) == 3  # code that was inserted as cells has not run
 
     names = ("shows", "fails", ATTACKS["img onerror"], "guarded")
     calls = [tool_call(name, {"text": attack}, f"call_{name}") for name in names]
@@ -140,9 +134,9 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     panel.box.fill("")
     panel.say("Call your tools")
     panel.button("Refuse").wait_for()
-    for place in (panel.log, panel.root.get_by_role("group", name="Tool approval")):
-        place.evaluate("place => place.querySelectorAll('details').forEach(each => { each.open = true; })")
-        place.evaluate(TOUCH_EVERYTHING)
+    for part in (panel.log, panel.root.get_by_role("group", name="Tool approval")):
+        part.evaluate("part => part.querySelectorAll('details').forEach(each => { each.open = true; })")
+        part.evaluate(TOUCH_EVERYTHING)
     assert panel.log.locator(".promptkit-streaming details.promptkit-tool").count() == 3
     assert is_untouched(page, canary)
     panel.root.get_by_role("textbox", name="Reason for refusing").fill(attack)
@@ -157,6 +151,7 @@ def test_attacks_in_the_panel(page: Page, canary: Canary, chat_server: ChatServe
     page.wait_for_function("() => window.pwned")
 
 
+@pytest.mark.parametrize("place", ["here"])  # the files are the same
 def test_attacks_in_saved_files(page: Page, canary: Canary, tmp_path: Path, notebook: LabNotebook) -> None:
     """The transcript in the notebook without a kernel, its HTML by nbconvert, and exported pages."""
     with DiskStore(tmp_path / "store") as store:
@@ -165,9 +160,9 @@ def test_attacks_in_saved_files(page: Page, canary: Canary, tmp_path: Path, note
     notebook.save()
     convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(notebook.path)]
     subprocess.run(convert, check=True, capture_output=True)
-    page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+    notebook.shut_down_kernel()
     page.reload()
-    for address in (None, tmp_path / "hostile-cells.html", *exported):
+    for address in (None, tmp_path / "hostile-here.html", *exported):
         if address is not None:
             page.goto(address.as_uri(), wait_until="domcontentloaded")
         page.locator(".promptkit-markdown:visible").nth(30).wait_for()  # what the model thought is folded

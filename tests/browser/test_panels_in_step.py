@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import Panel, wait
+from browser.jupyter_lab import close_all
+from browser.panel import PLACES, Panel, wait
 from chat_server import Reply
 from promptkit_nb import DiskStore, RedisStore
 from storing import texts
@@ -14,9 +15,7 @@ from storing import texts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import Page
-
-    from browser.jupyter_lab import LabServer
+    from browser.panel import PanelDesk
     from chat_server import ChatServer
 
 pytestmark = pytest.mark.browser
@@ -28,23 +27,25 @@ SETUP = """
 """
 
 
-@pytest.fixture(params=["disk", "redis"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The store, as ``%chat_setup --store`` takes it."""
-    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("redis_url"))
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, *, place: str) -> str:
+    """The store, as ``%chat_setup --store`` takes it: on disk in one place, in Redis in the other."""
+    return str(tmp_path / "store") if place == "here" else str(request.getfixturevalue("redis_url"))
 
 
-def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatServer, store_url: str) -> None:
+def test_two_kernels_stay_in_step(desk: PanelDesk, chat_server: ChatServer, store_url: str) -> None:
     """Two panels and a cell in one kernel, and a panel in another: no turn is lost or stored twice."""
-    cells = [SETUP.format(store=store_url, url=chat_server.url), "%chat_panel", "%chat_panel", "%%chat\nfrom a cell"]
-    notebook = lab.open_notebook(page, cells, "one.ipynb")
+    setup = SETUP.format(store=store_url, url=chat_server.url)
+    cells = [setup, "%chat_panel --here", desk.magic, "%%chat\nfrom a cell"]
+    notebook = desk.notebook(cells, "one.ipynb")
     for cell in range(3):
         notebook.run_cell(cell)
-    other_page = page.context.new_page()
-    other_notebook = lab.open_notebook(other_page, cells[:2], "other.ipynb")
+    other_page = desk.page.context.new_page()
+    other_notebook = desk.lab.open_notebook(other_page, [setup, desk.magic], "other.ipynb", mode="tab")
     for cell in range(2):
         other_notebook.run_cell(cell)
-    one, second, other = panels = [Panel(page), Panel(page, 1), Panel(other_page)]
+    second = desk.panel() if desk.is_docked else desk.panel(1)
+    one, second, other = panels = [Panel(desk.page, within=PLACES["here"]), second, Panel(other_page)]
 
     one.say("from one")
     for panel in panels:
@@ -71,3 +72,5 @@ def test_two_kernels_stay_in_step(lab: LabServer, page: Page, chat_server: ChatS
     for panel in panels:
         wait(lambda panel=panel: panel.questions() == expected)  # type: ignore[misc]  # bound to each panel
     assert second.root.get_by_text("6 turns").count() == 1
+    close_all(other_page)
+    other_page.close()

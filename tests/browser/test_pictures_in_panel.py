@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from browser.attacks import ATTACKS
-from browser.panel import opened, wait
+from browser.panel import wait
 from chat_server import ChatServer, Reply, error_reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from playwright.sync_api import Page
-
-    from browser.jupyter_lab import LabServer
+    from browser.panel import PanelDesk
 
 pytestmark = pytest.mark.browser
 
@@ -30,11 +26,9 @@ GIVE = """(panel, [kind, name, type, size]) => {
 }"""
 
 
-def test_pictures_are_shown_sent_and_not_lost(
-    lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_pictures_are_shown_sent_and_not_lost(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Pasted and dropped ones are thumbnails until they are sent; an error gives them back; a large one is refused."""
-    _, panel = opened(lab, page, chat_server, tmp_path)
+    _, panel = desk.opened()
     pictures = panel.root.get_by_role("group", name="Pictures").get_by_role("img")
     panel.root.evaluate(GIVE, ["paste", ATTACKS["img onerror"], "image/png", 0])
     panel.root.evaluate(GIVE, ["drop", "chart.png", "image/png", 0])
@@ -43,7 +37,7 @@ def test_pictures_are_shown_sent_and_not_lost(
     panel.status.get_by_text("large.png is larger than 5 MB").wait_for()
     panel.root.get_by_role("button", name="Remove chart.png").click()
     assert pictures.count() == 1
-    assert page.evaluate("() => window.pwned") is None
+    assert desk.page.evaluate("() => window.pwned") is None
 
     chat_server.reply(error_reply(400, "not today"), Reply(text="A dot."))
     panel.say("What is it?")

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import SETUP, Panel, wait
+from browser.panel import wait
 from chat_server import ChatServer, Reply
 from promptkit_nb import DiskStore
 from storing import texts
 from tool_replies import calling, tool_call
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from playwright.sync_api import Locator
 
-    from playwright.sync_api import Locator, Page
-
-    from browser.jupyter_lab import LabNotebook, LabServer
+    from browser.jupyter_lab import LabNotebook
+    from browser.panel import Panel, PanelDesk
 
 pytestmark = pytest.mark.browser
 
@@ -65,44 +64,38 @@ def line(panel: Panel, text: str) -> Locator:
 
 
 @pytest.fixture
-def notebook(lab: LabServer, page: Page, chat_server: ChatServer, tmp_path: Path) -> LabNotebook:
+def notebook(desk: PanelDesk) -> LabNotebook:
     """A notebook with a panel whose manager has three tools; further cells wait for a file, print ``ran``, and ask."""
-    (lab.directory / "go").unlink(missing_ok=True)
-    setup, ask = SETUP.format(url=chat_server.url, store=str(tmp_path)), "print(conv.send('Remove a.csv').content)"
-    cells = [f"{setup}{TOOLS}", "ChatPanel(conv)", BUSY, "print(ran)", ask]
-    opened = lab.open_notebook(page, cells, "tools.ipynb")
-    opened.run_cell(0)
-    opened.run_cell(1)
-    return opened
+    (desk.lab.directory / "go").unlink(missing_ok=True)
+    return desk.opened(BUSY, "print(ran)", "print(conv.send('Remove a.csv').content)", setup=TOOLS)[0]
 
 
-def test_a_call_is_a_line_that_unfolds(
-    lab: LabServer, page: Page, chat_server: ChatServer, notebook: LabNotebook
-) -> None:
+def test_a_call_is_a_line_that_unfolds(desk: PanelDesk, chat_server: ChatServer, notebook: LabNotebook) -> None:
     """It runs in the main thread, after the running cell; it shows arguments, result, and the table."""
-    panel = Panel(page)
+    panel = desk.panel()
     panel.say("My name is Alice")
-    panel.hears("Your name is Alice.")  # after two replies, Jupyter reads the panel's messages beside the cells
+    panel.hears("Your name is Alice.")
+    desk.wait_for_subshell(notebook)
     chat_server.reply(ORDERS, Reply(text="Two orders."))
     notebook.start_cell(2)
     panel.say("How many orders?")
     line(panel, 'orders(customer="ACME") …').wait_for()
     panel.status.get_by_text("Waiting for the running cell: orders runs after it.").wait_for()
-    (lab.directory / "go").touch()
+    (desk.lab.directory / "go").touch()
     panel.hears("Two orders.")
     wait(panel.is_idle)
     line(panel, 'orders(customer="ACME") → DataFrame 2 × 2').click()  # noqa: RUF001 - as shown
     panel.log.locator("details.promptkit-tool td", has_text="Bolt").wait_for()
     panel.log.get_by_text("what the model was told").wait_for()
     panel.log.get_by_text("2 requests · 1 tool call").wait_for()
-    page.locator(".jp-OutputArea-output", has_text="looking for ACME").wait_for()
+    desk.page.locator(".jp-OutputArea-output", has_text="looking for ACME").wait_for()
     notebook.run_cell(3)
     assert notebook.outputs(3)[0]["text"] == "[True]\n"
 
 
-def test_the_reader_allows_or_refuses(page: Page, chat_server: ChatServer, notebook: LabNotebook) -> None:
+def test_the_reader_allows_or_refuses(desk: PanelDesk, chat_server: ChatServer, notebook: LabNotebook) -> None:
     """Two buttons; the words of a refusal are told to the model; Stop runs nothing. A cell asks at its input line."""
-    panel = Panel(page)
+    panel = desk.panel()
     asked = panel.root.get_by_role("group", name="Tool approval")
     chat_server.reply(REMOVES, Reply(text="Gone."), REMOVES, Reply(text="Kept."), REMOVES)
     panel.say("Remove a.csv")
@@ -131,20 +124,18 @@ def test_the_reader_allows_or_refuses(page: Page, chat_server: ChatServer, noteb
     for answer, told in (("no, it is mine", "call: it is mine"), ("yes", "removed")):
         chat_server.reply(REMOVES, Reply(text="Done."))
         notebook.start_cell(4)
-        page.locator(".jp-Stdin-prompt", has_text='Run removes(name="a.csv")?').wait_for()
-        page.locator(".jp-Stdin-input").fill(answer)
-        page.locator(".jp-Stdin-input").press("Enter")
+        desk.page.locator(".jp-Stdin-prompt", has_text='Run removes(name="a.csv")?').wait_for()
+        desk.page.locator(".jp-Stdin-input").fill(answer)
+        desk.page.locator(".jp-Stdin-input").press("Enter")
         notebook.wait_until_idle()
         assert results(chat_server)[-1].endswith(told)
     notebook.run_cell(3)
     assert notebook.outputs(3)[0]["text"] == "['a.csv', 'a.csv']\n"
 
 
-def test_stop_and_interrupt_end_a_running_tool(
-    page: Page, chat_server: ChatServer, tmp_path: Path, notebook: LabNotebook
-) -> None:
+def test_stop_and_interrupt_end_a_running_tool(desk: PanelDesk, chat_server: ChatServer, notebook: LabNotebook) -> None:
     """Nothing is stored, the text returns, and the main thread is free for the next cell and the next tool."""
-    panel = Panel(page)
+    panel = desk.panel()
     for is_stop in (True, False):
         chat_server.reply(SLEEPS)
         panel.box.fill("")
@@ -163,5 +154,5 @@ def test_stop_and_interrupt_end_a_running_tool(
     panel.box.fill("")
     panel.say("How many orders?")
     panel.hears("Two orders.")
-    with DiskStore(tmp_path) as store:
+    with DiskStore(desk.store) as store:
         assert texts(store.get("panel-chat").turns) == ["How many orders?"]

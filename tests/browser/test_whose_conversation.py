@@ -89,7 +89,7 @@ def first_line(notebook: LabNotebook) -> str:
 
 def files(notebook: LabNotebook, call: str) -> None:
     """Change files through the server, as the file browser does."""
-    notebook._evaluate(f"() => jupyterapp.serviceManager.contents.{call}")
+    notebook.in_page(f"jupyterapp.serviceManager.contents.{call}.then(() => {{}})")
 
 
 def test_a_renamed_and_moved_notebook(
@@ -143,7 +143,7 @@ def test_a_notebook_of_format_4_4(
         del cell["id"]
     saved["nbformat_minor"] = 4
     for _ in range(2):
-        notebook._evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        notebook.shut_down_kernel()
         notebook.path.write_text(json.dumps(saved), "utf-8")
         notebook = lab.reopen_notebook(page, "old.ipynb")
         notebook.run_all()
