@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 """The format of stores and files, and of conversations without fields that were added later."""
 
 NEWEST_FORMAT = 2
-"""The format of conversations with imported turns, rows, or usage with ``cache_write_tokens`` or ``unknown``."""
+"""The format of conversations with imported turns, rows, typed answers, PDFs, or usage that format 1 cannot hold."""
 
 SALVAGE = (
     "Nothing was changed; restore the store from a backup, or save what can be read with: "
@@ -182,6 +182,7 @@ def format_of(paid: Iterable[Turn | Summary]) -> int:
         or each.usage.unknown
         or getattr(each, "source", OWN_SOURCE) != OWN_SOURCE
         or getattr(each, "row_index", None) is not None
+        or getattr(each, "value_json", None) is not None
         or any(part.type == "file" for message in getattr(each, "messages", ()) for part in message.parts)
         for each in paid
     )

@@ -186,7 +186,7 @@ class Turn:
     the turn. ``context_hash`` is the hash of the context it was answered in, ``replay_key`` the hash of the whole
     request (SHA-256, hexadecimal). ``saved`` is the original cost of a replayed answer. ``counted_input_tokens`` is the
     offline count before sending; ``usage`` has the provider's count. ``row_index`` is the index label of the row of a
-    DataFrame that asked first, as text.
+    DataFrame that asked first, as text. ``value_json`` is the typed answer of a call with ``schema=``, as JSON.
 
     >>> from promptkit_nb import Message, Turn, Usage
     >>> turn = Turn(messages=(Message("user", "Hi"), Message("assistant", "Hello")), usage=Usage(8, 2))
@@ -220,6 +220,7 @@ class Turn:
     source: str = OWN_SOURCE
     thinking_ms: float | None = None
     row_index: str | None = None
+    value_json: str | None = None
 
     @property
     def user_text(self) -> str:

@@ -17,6 +17,7 @@ from promptkit_nb import (
     ChatPanel,
     Conversation,
     ConversationManager,
+    ConversationState,
     DemoProvider,
     DiskStore,
     InvalidArgumentError,
@@ -29,6 +30,7 @@ from promptkit_nb.panel.transcript import STATIC_TURNS, static_html, static_text
 from promptkit_nb.panel.view import CHUNK_TURNS
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.tool_lines import lines_of, tool_lines_html
+from promptkit_nb.rendering.typed_values import value_table
 from promptkit_nb.turns import ToolCall
 from storing import said, texts
 
@@ -169,6 +171,17 @@ class TestSending:
         assert line["html"] == tool_lines_html(lines_of(turn))
         fields = cast("Any", turn_fields(turn, 0, is_stale=False, calls={"1": "<b>sunny</b>"}))
         assert fields["entries"][1]["html"] == "<b>sunny</b>"
+
+    def test_a_typed_answer_is_a_table(self) -> None:
+        """As in a cell; copied is its JSON. What is not a value is the text of the answer."""
+        messages = Message("user", "Hi"), Message("assistant", 'Here: {"label": "<b>"}')
+        turn = Turn(messages=messages, value_json='{"label": "<b>"}')
+        fields = cast("Any", turn_fields(turn, 0, is_stale=False))
+        table = value_table({"label": "<b>"})[1]
+        assert fields["entries"][1] == {"label": "assistant", "text": '{"label": "<b>"}', "html": table, "fold": ""}
+        assert table in static_html(ConversationState("c", turns=(turn,)))
+        fields = cast("Any", turn_fields(replace(turn, value_json="{"), 0, is_stale=False))
+        assert fields["entries"][1]["html"] == to_html(messages[1].content)
 
     def test_tool_calls_without_results_are_folded(self) -> None:
         """So are results without their call, and all but the last result of a call."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from chat_server import ChatServer, Reply, error_reply
 from promptkit_nb import ConversationManager, InvalidArgumentError, MemoryStore, OpenAIProvider, SchemaError, usage_df
+from promptkit_nb.codec import FORMAT_VERSION, NEWEST_FORMAT, format_of
 from promptkit_nb.tools.answer_types import AnswerRejectedError, AnswerType
 from responses_format import responses_violation
 from strict_servers import openai_violation, strict
@@ -71,6 +72,7 @@ def test_values(chat_server: ChatServer, schema: object, text: str, value: objec
     """Models, dicts of types, labels, and plain types; JSON alone, in a fence, and within text."""
     response = opened(chat_server, Reply(text=text)).send("Go", schema=schema)
     assert (response.value, response.content) == (value, text)
+    assert AnswerType.of(schema).read(str(response.turn.value_json)) == value
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_replay_has_the_value(chat_server: ChatServer) -> None:
     conversation = opened(chat_server, Reply(text='{"value": 7}'), Reply(text='{"value": 8}'), replay="auto")
     conversation.send("Go", schema=int)
     again = conversation.rerun(0, schema=int)
-    assert (again.value, again.replayed) == (7, True)
+    assert (again.value, again.replayed, again.turn.value_json) == (7, True, "7")
     assert not conversation.rerun(0, schema=float).replayed
 
 
@@ -212,6 +214,17 @@ def test_tools_and_a_schema_together(chat_server: ChatServer) -> None:
     conversation = opened(chat_server, calling(tool_call("seven", {})), Reply(text="7."), Reply(text='{"value": 7}'))
     response = conversation.send("Go", schema=int, tools=[seven])
     assert (response.value, response.tool_results, len(chat_server.requests)) == (7, (7,), 3)
+    assert conversation.turns[0].value_json == "7"
+
+
+def test_a_stored_value_needs_this_version(chat_server: ChatServer) -> None:
+    """Version 0.1 would drop it; it refuses this conversation alone. Edited, the answer is a text."""
+    conversation = opened(chat_server, Reply(text="Hello."), Reply(text='{"value": 7}'))
+    conversation.send("Hi")
+    assert format_of(conversation.turns) == FORMAT_VERSION
+    conversation.send("Go", schema=int)
+    assert format_of(conversation.turns) == NEWEST_FORMAT
+    assert conversation.edit_reply(1, "Eight.").value_json is None
 
 
 def test_without_a_schema_there_is_no_value(chat_server: ChatServer) -> None:

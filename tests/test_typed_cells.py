@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 from promptkit_nb import ConversationManager, DemoProvider, DiskStore, turns_df
-from promptkit_nb.rendering.typed_values import value_table
+from promptkit_nb.rendering.typed_values import stored_table, value_json, value_table
 from shells import Notebook, new_shell
 
 if TYPE_CHECKING:
@@ -102,6 +104,36 @@ def test_a_response_is_a_table_in_html() -> None:
 def test_values_as_tables(value: object, text: str) -> None:
     """Nested values are JSON, and control characters are left out."""
     assert value_table(value)[0] == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.decimals(0, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_the_stored_value_is_the_same_table(value: object) -> None:
+    """Of any value."""
+    assert stored_table(value_json(value)) == value_table(value)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[" * 100_000])
+def test_what_is_not_stored_as_json_is_no_table(text: str | None) -> None:
+    """Then the text of the answer is shown."""
+    assert stored_table(text) is None
+
+
+def test_exports_show_the_table(tmp_path: Path) -> None:
+    """In HTML, where no markup in keys or values is active; Markdown has the JSON as code."""
+    conv = ConversationManager(DemoProvider()).new_conversation()
+    conv.send("A bug", schema={"<i>label</i>": str})
+    page, markdown = (conv.export(tmp_path / f"chat.{suffix}").read_text("utf-8") for suffix in ("html", "md"))
+    assert "&lt;i&gt;label&lt;/i&gt;</td>" in page
+    assert "<i>" not in page
+    assert "{" not in page.partition("<tbody>")[2].partition("</table>")[0]
+    assert '```text\n{"<i>label</i>": ' in markdown
 
 
 class TestRows:

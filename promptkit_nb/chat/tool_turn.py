@@ -16,6 +16,7 @@ from promptkit_nb.errors import ContextWindowExceededError, SchemaError, ToolErr
 from promptkit_nb.frontend import typed, typed_value
 from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.providers.base import Completion
+from promptkit_nb.rendering.typed_values import value_json
 from promptkit_nb.stores.kept_usage import KeptUsage
 from promptkit_nb.tools.answer_types import AnswerRejectedError
 from promptkit_nb.tools.calls import TurnCalls
@@ -63,6 +64,7 @@ class ToolTurn(PendingTurn):
         super().__init__(services, snapshot, question, options)
         self._answer_type = options.answer_type
         self._value: object = None
+        self._value_json: str | None = None
         self._correction: tuple[Message, ...] = ()
         self._rounds: list[Round] = []
         self._calls = TurnCalls(toolbox, self._turn_id, options.on_tool, options.tool_host)
@@ -102,6 +104,7 @@ class ToolTurn(PendingTurn):
             return False
         try:
             self._value = self._answer_type.read(received.text)
+            self._value_json = value_json(self._value)
         except AnswerRejectedError as error:
             if ending_of(completion.finish_reason) != "whole":
                 how = ending_words(completion.finish_reason)
@@ -258,7 +261,7 @@ class ToolTurn(PendingTurn):
             self.response = replace(self.response, value=self._answer_type.read(recorded.text))
 
     def _turn(self, latency_ms: float) -> Turn:
-        turn = super()._turn(latency_ms)
+        turn = replace(super()._turn(latency_ms), value_json=self._value_json)
         thought = [each.thinking_ms for each in self._rounds if each.thinking_ms is not None]
         if thought:
             turn = replace(turn, thinking_ms=sum(thought, turn.thinking_ms or 0.0))

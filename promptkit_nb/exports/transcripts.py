@@ -15,6 +15,7 @@ from promptkit_nb.regular_files import replacing
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import DATA_IMAGE, answer_css, to_html
 from promptkit_nb.rendering.responses import Response
+from promptkit_nb.rendering.typed_values import stored_table
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import note_html, receipt_of, total_text, usd_text
@@ -114,6 +115,7 @@ class Entry:
     """A text with its label, such as ``user``, and the addresses of its images.
 
     ``is_data`` is set if the text is not Markdown, ``is_thinking`` if it is the model's thinking, which is folded.
+    ``html`` is safe HTML that pages show in place of the text, such as the table of a typed answer.
     """
 
     label: str
@@ -121,6 +123,7 @@ class Entry:
     is_data: bool = False
     images: tuple[str, ...] = ()
     is_thinking: bool = False
+    html: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +150,29 @@ class Outline:
         return cls(title, tuple(_facts(state)), tuple(_sections(state, stale)))
 
 
-def entries_of(message: Message) -> Iterator[Entry]:
-    """Yield the parts of a message: its reasoning, its content with the images, and each tool call."""
+def entries_of(message: Message, value_json: str | None = None) -> Iterator[Entry]:
+    """Yield the parts of a message: its reasoning, its content with the images, and each tool call.
+
+    The content of a typed answer, whose value is ``value_json``, is a table.
+    """
     name = f" · {one_line(message.name)}" if message.name else ""
     if message.thinking:
         yield Entry(f"{message.role}, thinking", message.thinking, is_thinking=True)
     images = tuple(part.url for part in message.parts if part.type == "image_url")
     files = [f"[file {one_line(part.text)}]" for part in message.parts if part.type == "file"]
     text = "\n\n".join(filter(None, [message.text, *(each for each in files if each not in message.text)]))
-    if text or images or not message.tool_calls:
+    table = stored_table(value_json) if message.role == "assistant" else None
+    if table is not None:
+        yield Entry(f"{message.role}{name}", value_json or "", images=images, html=table[1])
+    elif text or images or not message.tool_calls:
         yield Entry(f"{message.role}{name}", text, message.role == "tool", images)
     for call in message.tool_calls:
         yield Entry(f"{message.role}, calling a tool", f"{call.name}({call.arguments})", is_data=True)
+
+
+def value_of(turn: Turn, message: Message) -> str | None:
+    """Return the value of a typed answer, as JSON, if this message of the turn is one."""
+    return turn.value_json if message is turn.messages[-1] else None
 
 
 def _facts(state: ConversationState) -> Iterator[tuple[str, str]]:
@@ -212,7 +226,7 @@ def _turn_section(turn: Turn, position: int, conversation_id: str, *, is_stale: 
     receipt = receipt_of(response, conversation_id) if turn.model else "not answered by a model"
     return Section(
         f"Turn {position + 1} · {_time(turn.created_at)}",
-        tuple(entry for message in turn.messages for entry in entries_of(message)),
+        tuple(entry for message in turn.messages for entry in entries_of(message, value_of(turn, message))),
         (*(f"⚠ {one_line(warning)}" for warning in turn.warnings), " · ".join([receipt, *flags])),
     )
 
@@ -251,7 +265,7 @@ def _section_html(section: Section) -> str:
 
 
 def _entry_html(entry: Entry) -> str:
-    text = f"<pre>{escape(printable(entry.text))}</pre>" if entry.is_data else to_html(entry.text)
+    text = entry.html or (f"<pre>{escape(printable(entry.text))}</pre>" if entry.is_data else to_html(entry.text))
     kind = "entry user" if entry.label == "user" else "entry"
     images = "".join(map(_image_html, entry.images))
     if entry.is_thinking:
@@ -291,7 +305,7 @@ def _entry_markdown(entry: Entry) -> str:
     blocks = [f"**{entry.label if _WORDS.fullmatch(entry.label) else _code(entry.label)}**"]
     text = printable(entry.text)
     if text.strip():
-        blocks.append(_code_block(text) if entry.is_data or _ACTIVE.search(text) else _quote(text))
+        blocks.append(_code_block(text) if entry.is_data or entry.html or _ACTIVE.search(text) else _quote(text))
     if entry.images:
         blocks.append(f"*{counted(len(entry.images), 'image')}*")
     return "\n\n".join(blocks)

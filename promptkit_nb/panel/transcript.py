@@ -5,12 +5,12 @@ Only the ``html`` fields hold HTML, all of it made by ``to_html``; the page show
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import printable
-from promptkit_nb.exports.transcripts import Entry, entries_of
+from promptkit_nb.exports.transcripts import Entry, entries_of, value_of
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import answer_style, to_html
@@ -33,13 +33,6 @@ STATIC_TURNS = 50
 """How many turns the saved notebook keeps: the transcript is written again after each turn."""
 
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
-
-
-@dataclass(frozen=True, slots=True)
-class CallsEntry(Entry):
-    """The tool calls of an answer: ``html`` has a line for each, which unfolds."""
-
-    html: str = ""
 
 
 def turn_fields(
@@ -99,11 +92,15 @@ def _entries(turn: Turn, typed: str | None = None, calls: Mapping[str, str] | No
     for message in turn.messages:
         if message.role == "tool" and (line := lines.get(message.tool_call_id or "")) and line.told == message.content:
             continue
-        for entry in _with_calls(message, lines, calls or {}) if message.tool_calls else entries_of(message):
+        for entry in _parts(turn, message, lines, calls or {}):
             if typed and entry.label == "user":
                 yield replace(entry, text=typed)
             else:
                 yield replace(entry, label=words) if entry.is_thinking else entry
+
+
+def _parts(turn: Turn, message: Message, lines: Mapping[str, ToolLine], calls: Mapping[str, str]) -> Iterator[Entry]:
+    return _with_calls(message, lines, calls) if message.tool_calls else entries_of(message, value_of(turn, message))
 
 
 def _with_calls(message: Message, lines: Mapping[str, ToolLine], calls: Mapping[str, str]) -> Iterator[Entry]:
@@ -114,7 +111,7 @@ def _with_calls(message: Message, lines: Mapping[str, ToolLine], calls: Mapping[
         return
     yield from (entry for entry in entries_of(message) if entry.is_thinking)
     html = "".join(calls.get(each) or tool_lines_html([lines[each]]) for each in answered)
-    yield CallsEntry("assistant, calling tools", tool_lines_text([lines[each] for each in answered]), html=html)
+    yield Entry("assistant, calling tools", tool_lines_text([lines[each] for each in answered]), html=html)
     others = tuple(call for call in message.tool_calls if call.id not in lines)
     yield from (entry for entry in entries_of(replace(message, tool_calls=others)) if entry.is_data)
 
@@ -129,7 +126,7 @@ def _entry_fields(entry: Entry, fold: str = "") -> dict[str, str]:
     text = printable(entry.text)
     if entry.is_data and len(text) > MAX_DATA_CHARACTERS:
         text = f"{text[:MAX_DATA_CHARACTERS]}…"
-    html = entry.html if isinstance(entry, CallsEntry) else "" if _is_plain(entry) else to_html(entry.text)
+    html = entry.html or ("" if _is_plain(entry) else to_html(entry.text))
     images = "".join(to_html(f"![image]({url})") for url in entry.images)
     return {"label": one_line(entry.label), "text": text, "html": html + images, "fold": fold}
 

@@ -1,4 +1,4 @@
-"""A typed answer as a small table."""
+"""A typed answer as a small table, and as the JSON that is stored with its turn."""
 
 from __future__ import annotations
 
@@ -28,6 +28,30 @@ def value_table(value: Any) -> tuple[str, str]:
     return "\n".join(text_table(rows)) if rows else "", html_table(["field", "value"], rows)
 
 
+def value_json(value: Any) -> str:
+    """Return a typed answer as JSON, from which ``value_table`` makes the same table.
+
+    >>> value_json({"label": "bug", "stars": None})
+    '{"label": "bug", "stars": null}'
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+
+
+def stored_table(stored_json: str | None) -> tuple[str, str] | None:
+    """Return what ``value_table`` returns for a stored typed answer; ``None`` if there is none, or it is not JSON.
+
+    >>> print(stored_table('{"label": "bug", "stars": null}')[0])
+    label  bug
+    stars  none
+    """
+    if stored_json is None:
+        return None
+    try:
+        return value_table(json.loads(stored_json))
+    except (ValueError, RecursionError):
+        return None
+
+
 def _fields_of(value: Any) -> Mapping[str, Any] | None:
     if isinstance(value, Mapping):
         return value
@@ -39,13 +63,13 @@ def _fields_of(value: Any) -> Mapping[str, Any] | None:
 def _text(value: Any) -> str:
     if value is None:
         return _MISSING
-    if isinstance(value, Enum):
-        return str(value.value)
     plain = _plain(value)
     return json.dumps(plain, ensure_ascii=False, default=str) if isinstance(plain, (dict, list)) else str(plain)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return _plain(value.value)
     named = _fields_of(value)
     if named is not None:
         return {str(name): _plain(each) for name, each in named.items()}

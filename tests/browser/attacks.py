@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 from promptkit_nb.turns import Message, ToolCall, Turn, Usage
 
 SCRIPT = "window.pwned=1"
@@ -101,6 +103,13 @@ ATTACKS: dict[str, str] = {
     "alternative text": f'![" onerror="{SCRIPT}](data:image/png;base64,AAAA) ![<script>{SCRIPT}</script>](http://x.invalid)',
     "image address breaks out": f'![x](data:image/png;base64,AAAA"onerror="{SCRIPT})',
 }
+
+
+def hostile_value(attacks: list[str]) -> Turn:
+    """Return a turn with a typed answer that has the attacks in its keys and values."""
+    value = {attack: [attack, {attack: attack}] for attack in attacks}
+    messages = (Message("user", "Extract."), Message("assistant", json.dumps(value)))
+    return Turn(messages=messages, value_json=json.dumps(value), finish_reason="stop")
 
 
 def hostile(attack: str) -> Turn:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from browser.panel import focused_name, wait
 from chat_server import Reply, error_reply
+from promptkit_nb import DiskStore, Message, Turn
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -34,6 +36,9 @@ def named(text: str = "text", number: float = 1.5e3) -> None:
     raise ValueError(f"no {text!r}") if number != 0x10 else None
 ```
 '''
+
+VALUE = json.dumps({"label": "bug", "reason": "long" * 60, "name" * 20: [1, None]})
+TYPED = Turn(messages=(Message("user", "Classify it."), Message("assistant", VALUE)), value_json=VALUE)
 
 # Every text with a contrast of less than 4.5 to 1 against its background, as WCAG 2 defines it.
 LOW_CONTRASTS = """() => {
@@ -138,6 +143,8 @@ def test_input_methods_and_screen_readers(desk: PanelDesk, chat_server: ChatServ
 def test_contrast_and_narrow_space(desk: PanelDesk, chat_server: ChatServer) -> None:
     """In both themes every text has a contrast of at least 4.5 to 1, and at 400 pixels nothing overflows."""
     desk.page.set_viewport_size({"width": 1000, "height": 900})
+    with DiskStore(desk.store) as store:
+        store.append("panel-chat", TYPED)
     _, panel = desk.opened()
     chat_server.reply(Reply(text=MARKDOWN), error_reply(400, "refused"))
     panel.say(f"Format this: {'long' * 60}")
@@ -152,6 +159,8 @@ def test_contrast_and_narrow_space(desk: PanelDesk, chat_server: ChatServer) -> 
         assert desk.page.evaluate(LOW_CONTRASTS) == [], theme
     panel.root.evaluate("root => { root.style.width = '400px'; }")
     assert desk.page.evaluate(TOO_WIDE) == []
+    panel.log.get_by_role("cell", name="bug", exact=True).wait_for()
+    assert panel.log.get_by_text(VALUE).count() == 0
     panel.button("Cancel").click()
     panel.box.fill("narrow")
     panel.button("Send").click()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.attacks import ATTACKS, CANARY, hostile
+from browser.attacks import ATTACKS, CANARY, hostile, hostile_value
 from browser.panel import SETUP, Panel, wait
 from browser.test_model_text_is_inert import TOUCH_EVERYTHING, was_run
 from chat_server import Reply, error_reply
@@ -81,10 +81,10 @@ def notebook(
 ) -> LabNotebook:
     """Panels of two conversations with attacks in every field of every turn, in ids, titles and metadata."""
     attacks = [attack.replace(CANARY, canary.url) for attack in ATTACKS.values()]
-    assert len(attacks) <= 2 * STATIC_TURNS
+    assert len(attacks) + 2 <= 2 * STATIC_TURNS
     with DiskStore(tmp_path / "store") as store:
         for number, name in enumerate(NAMES):
-            turns = tuple(hostile(attack) for attack in attacks[number::2])
+            turns = (*map(hostile, attacks[number::2]), hostile_value(attacks))
             metadata = {"title": ATTACKS["script"], "tags": attacks}
             store.create(ConversationState(name, system_prompt=attacks[0], turns=turns, metadata=metadata))
     cells = [SETUP.format(url=chat_server.url, store=str(tmp_path / "store")) + TOOLS]
