@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
@@ -42,6 +43,8 @@ from promptkit_nb.rows.estimate import RowsEstimate
 from promptkit_nb.rows.following import Following
 from promptkit_nb.rows.progress import Progress
 from promptkit_nb.rows.workers import Answered, Ended, Workers
+from promptkit_nb.stores.ledger import scopes_of
+from promptkit_nb.turns import utc_now
 from row_server import AllowsFour, Failing, answered_texts, asked_text
 
 if TYPE_CHECKING:
@@ -451,10 +454,12 @@ assert out["a"].notna().all()
 """
 
 
-def running(server: ChatServer, directory: Path, lease_s: float = 15.0) -> subprocess.Popen[str]:
+def running(
+    server: ChatServer, directory: Path, lease_s: float = 15.0, stdout: int | None = None
+) -> subprocess.Popen[str]:
     """Start a process that asks 120 rows with 60 distinct texts."""
     arguments = [server.url, str(directory), str(lease_s)]
-    return subprocess.Popen([sys.executable, "-c", RUN, *arguments], text=True)
+    return subprocess.Popen([sys.executable, "-u", "-c", RUN, *arguments], text=True, stdout=stdout)
 
 
 class TestProcesses:
@@ -485,6 +490,36 @@ class TestProcesses:
         """The second waits for the answers of the first."""
         chat_server.usual = lambda _: Reply(delay_s=0.02)
         with running(chat_server, tmp_path) as first, running(chat_server, tmp_path) as second:
+            assert (first.wait(180), second.wait(180)) == (0, 0)
+        assert answered_texts(chat_server) == Counter({f"text {at}": 1 for at in range(60)})
+
+    def test_a_stopped_kernel_is_waited_for(self, chat_server: ChatServer, tmp_path: Path) -> None:
+        """SIGSTOP for longer than its lease: the requests under way are not sent by another kernel, too."""
+        under_way, go = threading.Event(), threading.Event()
+
+        def held_back(request: Request) -> Reply:
+            if len(chat_server.requests) > 4:  # one goes alone, then four at once
+                under_way.set()
+            if len(chat_server.requests) > 1:
+                go.wait(180)
+            return Reply()
+
+        chat_server.usual = held_back
+        with running(chat_server, tmp_path, lease_s=0.4) as first, DiskStore(tmp_path) as store:
+            assert under_way.wait(180)
+            os.kill(first.pid, signal.SIGSTOP)
+            with running(chat_server, tmp_path, lease_s=0.4, stdout=subprocess.PIPE) as second:
+                assert second.stdout is not None
+                assert second.stdout.readline().startswith("another kernel is asking the rows of 'a'")
+                lease = scopes_of("rows:a", "default", utc_now())["conversation"] + ":run"
+                while len(chat_server.requests) == 5 and not store.spending(lease).unconfirmed(utc_now()):
+                    time.sleep(0.05)
+                time.sleep(1)  # in which the second tries ten times to take it over
+                sent = len(chat_server.requests)
+                go.set()
+                os.kill(first.pid, signal.SIGCONT)
+                second.stdout.read()
+            assert sent == 5
             assert (first.wait(180), second.wait(180)) == (0, 0)
         assert answered_texts(chat_server) == Counter({f"text {at}": 1 for at in range(60)})
 

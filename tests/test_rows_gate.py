@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,9 +13,12 @@ import pytest
 from promptkit_nb import MemoryStore
 from promptkit_nb.rows.gate import LONGEST_WAIT_S, MOST_LIMITS_IN_A_ROW, Gate
 from promptkit_nb.rows.lease import LASTS_S, LeaseLostError, RunLease
+from promptkit_nb.rows.machine_lock import MachineLock
 from storing import START, Clock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from promptkit_nb.stores.base import StateStore
     from storing import OpenStore
 
@@ -174,6 +179,34 @@ class TestLease:
             slept.check()
         second.check()
 
+    def test_a_stopped_holder_on_the_same_machine(self, tmp_path: Path) -> None:
+        """Keeps it as long as its process exists, because its requests under way may still be answered."""
+        clock = Clock()
+        store = MemoryStore(clock=clock)
+        stopped, second = (
+            RunLease(store, "rows:a", "alice", lock=MachineLock("a", tmp_path), clock=clock) for _ in range(2)
+        )
+        assert stopped.take()
+        for _ in range(10):
+            clock.pass_s(LASTS_S)
+            assert not second.take()
+        with pytest.raises(LeaseLostError):
+            stopped.check()
+        stopped.release()
+        assert second.take()
+        second.release()
+
+    def test_whoever_waits_for_another_machine_blocks_nobody(self, tmp_path: Path) -> None:
+        """The lock of the machine is given back while another machine has the lease."""
+        store = MemoryStore()
+        elsewhere = RunLease(store, "rows:a", "alice")
+        assert elsewhere.take()
+        here, also_here = (RunLease(store, "rows:a", "alice", lock=MachineLock("a", tmp_path)) for _ in range(2))
+        assert (here.take(), also_here.take()) == (False, False)
+        elsewhere.release()
+        assert (also_here.take(), here.take()) == (True, False)
+        also_here.release()
+
     def test_it_is_renewed_in_the_block(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """And free after it."""
         monkeypatch.setattr("promptkit_nb.rows.lease.LASTS_S", 0.2)
@@ -195,3 +228,61 @@ class TestLease:
         store = MemoryStore()
         ids = [("rows:a", "alice"), ("rows:b", "alice"), ("rows:a", "bob")]
         assert all(RunLease(store, name, user).take() for name, user in ids)
+
+
+class TestMachineLock:
+    def test_no_file_is_left(self, tmp_path: Path) -> None:
+        """It is removed when the lock is released; whoever opened it before does not hold it for that."""
+        first, second = MachineLock("a", tmp_path), MachineLock("a", tmp_path)
+        assert (first.take(), second.take(), len([*tmp_path.iterdir()])) == (True, False, 1)
+        first.release()
+        assert [*tmp_path.iterdir()] == []
+        assert (second.take(), first.take()) == (True, False)
+        second.release()
+
+    def test_a_killed_process_frees_it(self, tmp_path: Path) -> None:
+        """The operating system does, and the file that it leaves is used again."""
+        code = (
+            "import sys, time, pathlib\n"
+            "from promptkit_nb.rows.machine_lock import MachineLock\n"
+            "lock = MachineLock('a', pathlib.Path(sys.argv[1]))\n"
+            "print(lock.take(), flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        lock = MachineLock("a", tmp_path)
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "True\n"
+            assert not lock.take()
+            process.kill()
+        assert lock.take()
+        lock.release()
+        assert [*tmp_path.iterdir()] == []
+
+    def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """Nothing is locked then, and the lease in the store decides alone."""
+        (tmp_path / "file").write_text("not a directory")
+        locks = [MachineLock("a", tmp_path / "file") for _ in range(2)]
+        assert [lock.take() for lock in locks] == [True, True]
+
+    def test_many_threads(self, tmp_path: Path) -> None:
+        """At most one holds it, while all take and release it, and remove the file."""
+        holders, most = set[int](), list[int]()
+
+        def work(number: int) -> None:
+            lock = MachineLock("a", tmp_path)
+            for _ in range(50):
+                if lock.take():
+                    holders.add(number)
+                    most.append(len(holders))
+                    holders.discard(number)
+                    lock.release()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(most) == {1}

@@ -99,7 +99,8 @@ def ask_rows(
 
     One request is sent for each distinct question. Every answer is stored at once, in the conversation ``rows:NAME``:
     the same call, in this kernel or another, sends only what is missing, so a run that was stopped, or whose budget was
-    used up, goes on where it stopped. Of two kernels that ask under one name, the second waits for the first.
+    used up, goes on where it stopped. Of two kernels that ask under one name, the second waits for the first. Only
+    requests under way can be sent twice: those of a process that was killed, or slept on another machine.
 
     The copy has the index of the frame, the columns of the answers, and ``NAME_error`` (why a row has no answer),
     ``NAME_cost_usd`` (what it cost in this run: 0 if the answer was stored, or belongs to an earlier row with the same
@@ -223,7 +224,9 @@ class RowsRun:
     def _run(self, head: Head | None, max_workers: int) -> None:
         """Send what is missing, one kernel at a time; whoever waited reads what the other one stored."""
         conversation = self.conversation
-        lease = RunLease(conversation.store, conversation.id, conversation.user_id)
+        if head is None:
+            conversation.start(self.text)
+        lease = RunLease(conversation.store, conversation.id, conversation.user_id, lock=conversation.machine_lock())
         is_first = True
         while self.answers.missing:
             with lease.held(self._say_waiting):
@@ -241,8 +244,8 @@ class RowsRun:
 
     def _say_waiting(self) -> None:
         show(
-            f"another kernel is asking the rows of {self.name!r}: waiting for its answers (if it has died, this "
-            f"continues within {LASTS_S:g} s)"
+            f"another kernel is asking the rows of {self.name!r}: waiting for its answers (if it has ended, this "
+            f"continues within {LASTS_S:g} s; if it hangs, restart it)"
         )
 
     def _send(self, lease: RunLease, estimate: RowsEstimate, max_workers: int) -> None:

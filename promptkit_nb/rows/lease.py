@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from promptkit_nb.rows.machine_lock import MachineLock
     from promptkit_nb.stores.ledger import Account
 
 LASTS_S = 15.0
@@ -34,7 +35,8 @@ class RunLease:
     """The right to send requests for a conversation's rows, held by one run at a time.
 
     It is a reservation in the store's ledger, in a scope of its own that no budget sees: atomic in every store, and
-    free again a few seconds after the process that holds it has died.
+    free again a few seconds after the process that holds it was last alive. On one machine, ``lock`` prevents that it
+    is taken over from a process that is only stopped, whose requests under way would be sent twice.
 
     >>> from promptkit_nb import MemoryStore
     >>> store = MemoryStore()
@@ -49,11 +51,13 @@ class RunLease:
         conversation_id: str,
         user_id: str,
         *,
+        lock: MachineLock | None = None,
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Hold nothing yet; ``clock`` returns the time of this machine."""
         self._store = store
+        self._lock = lock
         self._scope = f"{scopes_of(conversation_id, user_id, utc_now())['conversation']}:run"
         self._lasts = timedelta(seconds=LASTS_S)
         self._clock = clock
@@ -80,6 +84,17 @@ class RunLease:
 
     def take(self) -> bool:
         """Take the lease if no living run holds it; return whether it is held now."""
+        if self._lock is not None and not self._lock.take():
+            return False
+        is_held = False
+        try:
+            is_held = self._take_in_store()
+        finally:
+            if not is_held:
+                self._unlock()
+        return is_held
+
+    def _take_in_store(self) -> bool:
         account = self._account()
         if account.reserved > account.unconfirmed(self._store_clock()):
             return False
@@ -118,6 +133,11 @@ class RunLease:
         if held is not None:
             with suppress(StoreError):  # it ends by itself
                 self._store.settle(held, Decimal(0))
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _beat(self, is_over: threading.Event) -> None:
         while not is_over.wait(self._lasts.total_seconds() / 4):

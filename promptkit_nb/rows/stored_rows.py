@@ -15,6 +15,7 @@ from promptkit_nb.conversation import Conversation, ConversationFactory
 from promptkit_nb.endings import is_replayable
 from promptkit_nb.errors import ConversationExistsError, ConversationNotFoundError, InvalidArgumentError
 from promptkit_nb.providers.openai_client import RetryPolicy
+from promptkit_nb.rows.machine_lock import MachineLock
 from promptkit_nb.state import ConversationState, Settings
 from promptkit_nb.stores.row_reader import RowReader
 from promptkit_nb.stores.row_store import RowStore
@@ -134,6 +135,11 @@ class RowConversation(Conversation):
         self.store.update_metadata(self.id, **{ASKED: asked})
         if not isinstance(known, Mapping) or known.get("system_prompt") != self.settings.system_prompt:
             self.store.update_settings(self.id, Settings(kind="rows"), system_prompt=self.settings.system_prompt)
+
+    def machine_lock(self) -> MachineLock:
+        """Return the lock of this run on this machine; two stores may have runs of the same name."""
+        head = self.store.head(self.id)
+        return MachineLock(f"{self.id} {self.user_id} {head.created_at.isoformat()}")
 
     def changes(self, template: str, head: Head | None) -> list[str]:
         """Return what is asked differently from the last time, in words."""
