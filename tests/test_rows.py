@@ -336,6 +336,26 @@ class TestFailures:
         ask_rows(frame_of(100, 100), "{{ text }}", into="a", max_workers=8, manager=manager_of(chat_server))
         assert len(chat_server.requests) < 130
 
+    def test_one_request_learns_what_the_server_takes(self, chat_server: ChatServer) -> None:
+        """It alone tries the three forms of a schema that are refused; then all workers ask in the prompt."""
+
+        def without_schemas(request: Request) -> Reply:
+            if "response_format" in request.body:
+                return error_reply(400, "response_format is not supported")
+            return Reply(text='{"value": "bug"}', delay_s=0.01)
+
+        chat_server.usual = without_schemas
+        manager = manager_of(chat_server)
+        out = ask_rows(frame_of(40, 40), "{{ text }}", into="a", schema=LABELS, max_workers=8, manager=manager)
+        assert out["a"].tolist() == ["bug"] * 40
+        assert len(chat_server.requests) == 40 + 3
+        assert [request.body.get("response_format", {}).get("type") for request in chat_server.requests[:4]] == [
+            "json_schema",
+            "json_schema",
+            "json_object",
+            None,
+        ]
+
     def test_an_exhausted_quota_stops_at_once(self, chat_server: ChatServer) -> None:
         """Waiting does not help."""
         chat_server.usual = lambda _: error_reply(429, "You exceeded your quota.", code="insufficient_quota")
@@ -498,29 +518,30 @@ class TestProcesses:
         under_way, go = threading.Event(), threading.Event()
 
         def held_back(request: Request) -> Reply:
-            if len(chat_server.requests) > 4:  # one goes alone, then four at once
+            if len(chat_server.requests) > 1:  # the first goes alone
                 under_way.set()
-            if len(chat_server.requests) > 1:
                 go.wait(180)
             return Reply()
 
         chat_server.usual = held_back
-        with running(chat_server, tmp_path, lease_s=0.4) as first, DiskStore(tmp_path) as store:
+        lease = scopes_of("rows:a", "default", utc_now())["conversation"] + ":run"
+        with running(chat_server, tmp_path, lease_s=2) as first, DiskStore(tmp_path) as store:
             assert under_way.wait(180)
             os.kill(first.pid, signal.SIGSTOP)
-            with running(chat_server, tmp_path, lease_s=0.4, stdout=subprocess.PIPE) as second:
+            with running(chat_server, tmp_path, lease_s=2, stdout=subprocess.PIPE) as second:
                 assert second.stdout is not None
-                assert second.stdout.readline().startswith("another kernel is asking the rows of 'a'")
-                lease = scopes_of("rows:a", "default", utc_now())["conversation"] + ":run"
-                while len(chat_server.requests) == 5 and not store.spending(lease).unconfirmed(utc_now()):
-                    time.sleep(0.05)
-                time.sleep(1)  # in which the second tries ten times to take it over
+                line = second.stdout.readline()
                 sent = len(chat_server.requests)
+                while len(chat_server.requests) == sent and not store.spending(lease).unconfirmed(utc_now()):
+                    time.sleep(0.05)
+                time.sleep(1.5)  # in which the second tries three times to take it over
+                sent_since = len(chat_server.requests) - sent
                 go.set()
                 os.kill(first.pid, signal.SIGCONT)
                 second.stdout.read()
-            assert sent == 5
             assert (first.wait(180), second.wait(180)) == (0, 0)
+        assert line.startswith("another kernel is asking the rows of 'a'")
+        assert sent_since == 0
         assert answered_texts(chat_server) == Counter({f"text {at}": 1 for at in range(60)})
 
 
