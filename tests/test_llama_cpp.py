@@ -1,19 +1,21 @@
 """llama.cpp's own server answers, streams, truncates, summarizes and goes on, with three kinds of chat templates.
 
-With a fourth, the model calls functions. It is tiny: what is asserted is what is on the wire and in the store, not wit.
+With a fourth, the model calls functions, and its answers fit a schema. It is tiny: what is asserted is what is on the
+wire and in the store, not wit.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import pydantic
 import pytest
 
 from llama_server import TEMPLATES, TOOLS, WINDOW_TOKENS, install, running
 from promptkit_nb import ConversationManager, MemoryStore, OpenAIProvider
-from promptkit_nb.errors import ContextWindowExceededError
+from promptkit_nb.errors import ContextWindowExceededError, SchemaError
 from promptkit_nb.state import Summary
 from promptkit_nb.turns import Message, Turn
 
@@ -146,3 +148,34 @@ def test_a_real_model_calls_a_real_function_twice(tools_url: str, dialect: Diale
     assert asked == [*TOTALS]
     roles = [message.role for message in conversation.turns[1].messages]
     assert roles == ["user", "assistant", "tool", "assistant"]
+
+
+class Ticket(pydantic.BaseModel):
+    """What a message is about."""
+
+    label: Literal["bug", "idea"]
+    urgency: int = pydantic.Field(ge=1, le=5)
+    is_paid: bool
+
+
+def test_a_strict_schema_is_honored(tools_url: str) -> None:
+    """The server's grammar lets the model say nothing else, so the first answer of any schema is valid."""
+    conversation = ConversationManager(OpenAIProvider("smollm2", base_url=tools_url, timeout=300)).new_conversation(
+        parameters={"temperature": 0}
+    )
+    for schema, allowed in ((["bug", "idea"], ("bug", "idea")), (bool, (True, False))):
+        answer = conversation.send("It crashes when I press Save.", schema=schema, max_output_tokens=60)
+        assert answer.value in allowed
+        assert answer.warnings == ()
+    ticket = conversation.send("It crashes when I press Save.", schema=Ticket, max_output_tokens=60).value
+    assert isinstance(ticket, Ticket)
+    assert len(conversation.turns) == 3
+
+
+def test_at_responses_the_schema_is_ignored(tools_url: str) -> None:
+    """This server answers in prose there: an error says so, after one retry, and nothing is guessed or stored."""
+    provider = OpenAIProvider("smollm2", base_url=tools_url, timeout=300, dialect="responses")
+    conversation = ConversationManager(provider).new_conversation(parameters={"temperature": 0})
+    with pytest.raises(SchemaError):
+        conversation.send("It crashes when I press Save.", schema=Ticket, max_output_tokens=60)
+    assert conversation.turns == ()
