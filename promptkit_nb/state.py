@@ -93,17 +93,12 @@ class NotebookNote:
     """The last known notebook of a conversation.
 
     ``path`` is its absolute path, and ``host`` the machine; ``kernel`` is the name of the kernel, which survives
-    restarts. ``path`` is empty if the front end did not report it; in a batch run, ``kernel`` is empty, too.
+    restarts. ``path`` is empty if the front end did not report it, and in a batch run.
     """
 
     path: str = ""
     host: str = ""
     kernel: str = ""
-
-    @property
-    def is_of_batch_run(self) -> bool:
-        """Whether a program executed the notebook; such a conversation is not continued."""
-        return not (self.path or self.kernel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

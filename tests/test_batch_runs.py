@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import nbformat
@@ -13,7 +15,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from promptkit_nb import ConversationState, DiskStore
+from promptkit_nb import ConversationState, DiskStore, MemoryStore, Message, Turn
+from promptkit_nb.notebook.batch_runs import LEFT_OVER_AFTER, RUNNING, BatchRuns
+from promptkit_nb.state import NotebookNote
+from storing import START, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -236,3 +241,49 @@ def test_a_changed_message_is_a_miss_before_anything_is_sent(home: Path, online:
     assert len(online.requests) == 1
     assert os.environ["OPENAI_API_KEY"]
     assert texts(state(home, "talk-again")) == []
+
+
+class TestLeftOvers:
+    """Conversations of batch runs whose answers were all replayed, in the process of the run or of a later one."""
+
+    def begun(self, store: MemoryStore, conversation_id: str, *, cost: str | None = None) -> BatchRuns:
+        """Return a batch run whose conversation has one turn, replayed if it has no cost."""
+        runs = BatchRuns(clock=lambda: START)
+        runs.begin(conversation_id, store, "default")
+        store.create(ConversationState(conversation_id, created_at=START, updated_at=START))
+        store.set_notebook(conversation_id, NotebookNote(host="here", kernel=RUNNING))
+        said = (Message("user", "Hi", timestamp=START), Message("assistant", "Hello", timestamp=START))
+        turn = Turn(messages=said, cost=Decimal(cost or 0), replayed=cost is None, created_at=START)
+        store.append(conversation_id, turn)
+        return runs
+
+    def ids(self, store: MemoryStore) -> list[str]:
+        """Return the ids of the stored conversations."""
+        return sorted(head.conversation_id for head in store.list())
+
+    def test_only_what_was_paid_for_is_kept(self) -> None:
+        """At the end of the process."""
+        store = MemoryStore()
+        for name, cost in (("paid", "1"), ("replayed", None)):
+            self.begun(store, name, cost=cost).end()
+        assert self.ids(store) == ["paid"]
+
+    def test_ended_runs_are_not_looked_up_again(self) -> None:
+        """So the first message of a run takes as long after a thousand runs as after one."""
+        store = MemoryStore()
+        for number in range(20):
+            self.begun(store, f"run-{number}", cost="1").end()
+        assert len(store.list()) == 20
+        assert store.find_notebooks(user_id="default", kernel=RUNNING) == []
+
+    def test_a_killed_run_is_settled_a_day_later(self) -> None:
+        """Its conversation is deleted if nothing was paid, else kept, and not looked up again."""
+        clock = Clock()
+        store = MemoryStore(clock=clock)
+        for name, cost in (("paid", "1"), ("replayed", None)):
+            self.begun(store, name, cost=cost)
+        for after, left in ((LEFT_OVER_AFTER, ["paid", "replayed"]), (timedelta(seconds=1), ["paid"])):
+            clock.pass_s(after.total_seconds())
+            BatchRuns(clock=clock).begin("next", store, "default")
+            assert self.ids(store) == left
+        assert store.find_notebooks(user_id="default", kernel=RUNNING) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from promptkit_nb.chat.options import CallOptions
@@ -10,7 +11,7 @@ from promptkit_nb.errors import AuthenticationError, ConversationExistsError, Co
 from promptkit_nb.frontend import cell_code, cell_id, is_batch
 from promptkit_nb.ids import is_same_id, new_conversation_id
 from promptkit_nb.manager import ConversationManager
-from promptkit_nb.notebook.batch_runs import BatchRuns
+from promptkit_nb.notebook.batch_runs import RUNNING, BatchRuns
 from promptkit_nb.notebook.cells import without_keys
 from promptkit_nb.notebook.notebook_file import NotebookFile, notebook_name, read_saved
 from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_conversation, own_ids, previous_name
@@ -276,7 +277,9 @@ class ActiveConversations:
         if is_batch():
             self._batch_runs.begin(fresh_id, store, user_id)
         created = self._create(fresh_id, options)
-        if note.kernel or is_batch():
+        if is_batch():
+            store.set_notebook(fresh_id, replace(note, kernel=RUNNING))
+        elif note.kernel:
             store.set_notebook(fresh_id, note)
         return self._made_own(created, user_id), self._started(fresh_id)
 

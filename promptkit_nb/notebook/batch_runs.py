@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
 
 LEFT_OVER_AFTER = timedelta(hours=24)
+
+RUNNING = "batch run"
+"""Stands for the kernel in the note of a batch run that has not ended, so that only such runs are looked up."""
 
 
 class BatchRuns:
@@ -34,9 +37,9 @@ class BatchRuns:
 
     def begin(self, conversation_id: str, store: StateStore, user_id: str) -> None:
         """Delete conversations of the user's killed runs, and remember this run's conversation for the end."""
-        for head in store.find_notebooks(user_id=user_id, path=""):
-            if self._is_left_over(head):
-                discard_unpaid(store, head.conversation_id)
+        for head in store.find_notebooks(user_id=user_id, kernel=RUNNING):
+            if head.updated_at < self._clock() - LEFT_OVER_AFTER:
+                settle(store, head.conversation_id)
         if not self._begun:
             atexit.register(self.end)
         self._begun.append((store, conversation_id))
@@ -44,21 +47,18 @@ class BatchRuns:
     def end(self) -> None:
         """Delete the conversations of this run in which all answers were replayed."""
         for store, conversation_id in self._begun:
-            discard_unpaid(store, conversation_id)
+            settle(store, conversation_id)
         self._begun.clear()
 
-    def _is_left_over(self, head: Head) -> bool:
-        is_of_batch_run = head.notebook is not None and head.notebook.is_of_batch_run
-        is_unpaid = not (head.token_count or head.unpriced_turns or head.total_cost)
-        return is_of_batch_run and is_unpaid and head.updated_at < self._clock() - LEFT_OVER_AFTER
 
+def settle(store: StateStore, conversation_id: str) -> None:
+    """Delete the conversation of a run that has ended if all of its turns were replayed, else keep it for good.
 
-def discard_unpaid(store: StateStore, conversation_id: str) -> None:
-    """Delete a conversation if all of its turns were replayed, and no other process writes to it meanwhile.
-
-    If the store cannot be used, a later run deletes it.
+    If another process writes to it meanwhile, or the store cannot be used, a later run does so.
     """
     with suppress(StoreError):
         state = store.get(conversation_id)
         if all(turn.replayed for turn in state.stored_turns) and not state.summaries:
             store.delete(conversation_id, expected_revision=state.revision)
+        elif state.notebook is not None and state.notebook.kernel == RUNNING:
+            store.set_notebook(conversation_id, replace(state.notebook, kernel=""))
