@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -27,13 +26,14 @@ from promptkit_nb.exports.transcripts import export_path, write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
-from promptkit_nb.rendering.conversations import BranchTree, History, given_title
+from promptkit_nb.rendering.conversations import BranchTree, History, noted_title
 from promptkit_nb.stores.base import StateStore, clock_of
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted, preview
 from promptkit_nb.turns import ContentPart, Message, Turn, utc_now
 
 if TYPE_CHECKING:
+    import os
     from decimal import Decimal
     from pathlib import Path
 
@@ -151,11 +151,8 @@ class Conversation:
 
         ``store.update_metadata(id, title="…")`` sets one.
         """
-        head = self._stored.head()
-        if (given := given_title(head.metadata)) is not None:
-            return given
-        if head.notebook is not None and head.notebook.path:
-            return os.path.basename(head.notebook.path)  # noqa: PTH119 - perhaps of another system
+        if (noted := noted_title(self._stored.head())) is not None:
+            return noted
         return next((preview(turn.user_text) for turn in self.turns if turn.user_text.strip()), self.id)
 
     @property

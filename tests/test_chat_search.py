@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from day_in_cells import Day, day
-from promptkit_nb import ConversationManager, DemoProvider
+from promptkit_nb import ConversationManager, ConversationState, DemoProvider, MemoryStore
+from promptkit_nb.notebook.titles import titles_of
+from promptkit_nb.state import NotebookNote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,3 +86,15 @@ def test_a_title_is_set_or_the_first_question_or_the_id(store: StateStore) -> No
     assert conversation.title == "My city is Lisbon"
     store.update_metadata("trip", title="A trip")
     assert conversation.title == "A trip"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/work/eda.ipynb", "eda.ipynb"), (r"C:\work\eda.ipynb", "eda.ipynb"), (r"/work/a\b.ipynb", r"a\b.ipynb")],
+)
+def test_the_notebook_names_a_conversation(path: str, name: str) -> None:
+    """The same in ``title`` and in completions, whatever the system on which it was stored."""
+    store = MemoryStore()
+    store.create(ConversationState("trip", notebook=NotebookNote(path)))
+    assert ConversationManager(DemoProvider(), store).get_conversation("trip").title == name
+    assert [*titles_of(store, "default")] == [("trip", name)]

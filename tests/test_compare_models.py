@@ -327,6 +327,7 @@ def test_html_is_inert_and_side_by_side(conv: Conversation, server: ChatServer) 
     assert "<script" not in html
     assert html.index("&lt;script&gt;") < html.index("<strong>bold</strong>")
     assert html.count("flex:1 1 18em") == 2
+    assert html.count("<style") == 1
 
 
 def test_registered_tools_are_offered_to_each_model(manager: ConversationManager, server: ChatServer) -> None:

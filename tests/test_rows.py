@@ -439,6 +439,26 @@ class TestFailures:
         ask_rows(frame_of(40, 40), "{{ text }}", into="a", max_workers=4, manager=manager)
         assert len(chat_server.requests) == 40
 
+    def test_an_interrupt_with_nothing_under_way(
+        self, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nothing is said about answers that will arrive."""
+        workers = Workers(lambda _: pytest.fail("nothing is asked"), (), 1)
+        run = RowsRun.of(
+            frame_of(1, 1),
+            "{{ text }}",
+            into="a",
+            name=None,
+            options=CallOptions(),
+            manager=manager_of(chat_server),
+            system_prompt=None,
+        )
+        following = Following(workers, run.answers, Progress(run.estimate()))
+        following._take[Ended] = lambda _: os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            following.to_the_end()
+        assert capsys.readouterr().out == ""
+
     def test_an_interrupt_loses_the_last_event(self, chat_server: ChatServer) -> None:
         """The run ends nevertheless, because no worker is alive."""
         conversation = manager_of(chat_server).new_conversation()

@@ -9,6 +9,7 @@ from typing import NamedTuple, overload
 
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.errors import PromptKitError
+from promptkit_nb.rendering.markdown import answer_style
 from promptkit_nb.rendering.responses import Response
 from promptkit_nb.text.plain_text import one_line
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, receipt_of
@@ -116,4 +117,6 @@ def columns_html(columns: Iterable[Column]) -> str:
         f"{each.html}{note_html(each.note) if each.note else ''}</div>"
         for each in columns
     )
-    return f'<div class="promptkit-comparison" style="{_ROW_STYLE}">{cells}</div>'
+    style = answer_style()
+    once = style + cells.replace(style, "") if style in cells else cells
+    return f'<div class="promptkit-comparison" style="{_ROW_STYLE}">{once}</div>'

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from promptkit_nb.characters import terminal_text
@@ -57,12 +58,26 @@ def given_title(metadata: Mapping[str, object]) -> str | None:
     return preview(title, MAX_TITLE_CHARACTERS) if isinstance(title, str) and title.strip() else None
 
 
-def stored_title(conversation: Head | ConversationState) -> str | None:
-    """Return the title that was set, or the name of the notebook, ``None`` without both."""
+def noted_title(conversation: Head | ConversationState) -> str | None:
+    r"""Return the title that was set, or the file name of the notebook, ``None`` without both.
+
+    The notebook may be one of Windows, whose path is read on any system.
+
+    >>> from promptkit_nb.state import ConversationState, NotebookNote
+    >>> noted_title(ConversationState("a", notebook=NotebookNote(r"C:\work\eda.ipynb")))
+    'eda.ipynb'
+    """
     if (given := given_title(conversation.metadata)) is not None:
         return given
-    if conversation.notebook is not None and conversation.notebook.path:
-        return conversation.notebook.path.replace("\\", "/").rpartition("/")[2]
+    path = "" if conversation.notebook is None else conversation.notebook.path
+    windows = PureWindowsPath(path)
+    return (windows.name if windows.drive else PurePosixPath(path).name) or None
+
+
+def stored_title(conversation: Head | ConversationState) -> str | None:
+    """Return the title that was set, or the name of the notebook, which its id may tell; ``None`` without both."""
+    if (noted := noted_title(conversation)) is not None:
+        return noted
     title = title_of(conversation.conversation_id, {})
     return None if title == preview(conversation.conversation_id, len(title)) else title
 

@@ -48,8 +48,9 @@ class Following:
         except KeyboardInterrupt:
             self._workers.gate.stop()
             count = self._workers.gate.under_way
-            arrived = "answer under way has arrived" if count == 1 else "answers under way have arrived"
-            show(f"stopping when the {count} {arrived}; interrupt again to stop now")
+            if count:
+                arrived = "answer under way has arrived" if count == 1 else "answers under way have arrived"
+                show(f"stopping when the {count} {arrived}; interrupt again to stop now")
             try:
                 self._follow()
             except KeyboardInterrupt:
