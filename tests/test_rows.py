@@ -316,6 +316,24 @@ class TestLines:
             'changed since the last run of \'a\': model "m" → "n"',
         ]
 
+    def test_the_bar(self, chat_server: ChatServer, capfd: pytest.CaptureFixture[str]) -> None:
+        """It counts what is done and failed, shows dollars and the rate, and says why all wait."""
+        slow_down = iter([error_reply(429, "Slow down", headers={"retry-after-ms": "20"})])
+
+        def answer(request: Request) -> Reply:
+            text = asked_text(request)
+            if text == "text 3":
+                return error_reply(400, "Bad text")
+            return next(slow_down, Reply()) if text == "text 5" else Reply()
+
+        chat_server.usual = answer
+        ask_rows(frame_of(8, 8), "{{ text }}", into="a", max_workers=4, manager=manager_of(chat_server))
+        shown = capfd.readouterr().err
+        assert "a: 100%" in shown
+        assert "8/8" in shown
+        assert "429: waiting 0.02 s, 4 → 2 at once" in shown
+        assert re.search(r"(text/s|s/text), 1 failed, \$0\.0001\d* of \$0\.00\d+ to \$0\.00\d+\]", shown)
+
     def test_a_batch_run_has_no_bar(self, chat_server: ChatServer, capfd: pytest.CaptureFixture[str]) -> None:
         """Elsewhere there is one, with failures and dollars."""
         ask_rows(frame_of(2, 2), "{{ text }}", into="a", manager=manager_of(chat_server))

@@ -194,6 +194,33 @@ class TestRetry:
             conversation.send("Go", schema=int)
         assert len(chat_server.requests) == 1
 
+    @pytest.mark.parametrize("dialect", ["auto", "responses"])
+    @pytest.mark.parametrize("is_streamed", [True, False])
+    def test_a_refusal_is_not_asked_again(self, chat_server: ChatServer, dialect: str, *, is_streamed: bool) -> None:
+        """The error has the model's words; the call is counted, and nothing is stored."""
+        said = "I'm sorry, I can't help with that."
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        if dialect == "auto":
+            part = {"index": 0, "delta" if is_streamed else "message": {"content": None, "refusal": said}}
+            whole: dict[str, Any] = {"choices": [{**part, "finish_reason": "stop"}], "usage": usage}
+            events = [whole]
+        else:
+            message = {"type": "message", "content": [{"type": "refusal", "refusal": said}]}
+            whole = {"status": "completed", "output": [message], "usage": {"input_tokens": 10, "output_tokens": 5}}
+            delta = {"type": "response.refusal.delta", "item_id": "m", "delta": said}
+            events = [delta, {"type": "response.completed", "response": {**whole, "output": []}}]
+        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        body = lines if is_streamed else json.dumps(whole)
+        kind = "text/event-stream" if is_streamed else "application/json"
+        conversation = opened(chat_server, Reply(body=body.encode(), content_type=kind), dialect=dialect)
+        with pytest.raises(
+            SchemaError, match=r"The model refused: I'm sorry, I can't help with that\. It is not asked"
+        ):
+            conversation.send("Go", schema=int)
+        assert len(chat_server.requests) == 1
+        assert conversation.turns == ()
+        assert usage_df(conversation.store, by="model")["total_tokens"].tolist() == [15]
+
 
 def test_replay_has_the_value(chat_server: ChatServer) -> None:
     """The schema is part of the key."""

@@ -18,6 +18,7 @@ from promptkit_nb.pricing import UNKNOWN_COST, CallCost
 from promptkit_nb.providers.base import Completion
 from promptkit_nb.rendering.typed_values import value_json
 from promptkit_nb.stores.kept_usage import KeptUsage
+from promptkit_nb.text.plain_text import preview
 from promptkit_nb.tools.answer_types import AnswerRejectedError
 from promptkit_nb.tools.calls import TurnCalls
 from promptkit_nb.tools.written_calls import WRITTEN_CALL, has_written_call
@@ -102,6 +103,10 @@ class ToolTurn(PendingTurn):
         """Check a typed answer; if it does not fit, ask once more with what is wrong, outside of the history."""
         if self._answer_type is None:
             return False
+        if completion.has_refused:
+            raise SchemaError(
+                f"The model refused: {preview(received.text, 200)} It is not asked again; nothing was stored."
+            )
         try:
             self._value = self._answer_type.read(received.text)
             self._value_json = value_json(self._value)

@@ -68,7 +68,7 @@ class Completion:
 
     ``usage`` is ``None`` if the provider did not report it; ``cost_usd`` is set only if the provider reported the cost
     of the call. ``round_state`` is what the provider needs in the next requests of the same turn in addition to the
-    messages; it is never stored.
+    messages; it is never stored. ``has_refused`` is set if the provider marked the text as a refusal.
     """
 
     model: str
@@ -78,6 +78,7 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     warnings: tuple[str, ...] = ()
     round_state: object = None
+    has_refused: bool = False
 
 
 StreamEvent = TextDelta | ReasoningDelta | Waiting | Retrying | Completion

@@ -102,7 +102,7 @@ class AnswerParser:
         self._finish_reason = ""
         self._vendor_reasons: list[str] = []
         self._reported = ReportedUsage(header_cost=header_cost)
-        self._has_choice = self._is_done = self._has_data = self._is_read = False
+        self._has_choice = self._is_done = self._has_data = self._is_read = self._has_refused = False
 
     @property
     def text(self) -> str:
@@ -187,6 +187,7 @@ class AnswerParser:
         self._has_choice = True
         self._read_reasons(choice)
         delta, message = (_mapping(choice.get(name)) for name in ("delta", "message"))
+        self._has_refused = self._has_refused or bool(_text(delta.get("refusal")) or _text(message.get("refusal")))
         failed = next((holder for holder in (choice, delta, message) if holder.get("error")), None)
         yield from self._pieces(_reasoning_of(delta), _content_of(delta))
         if message:  # the whole answer, a repetition of the streamed text, or a piece under another name
@@ -258,6 +259,7 @@ class AnswerParser:
             warnings=self._warnings(),
             tool_calls=tuple(call.whole() for call in self._ordered_calls),
             round_state=self._round_state(),
+            has_refused=self._has_refused,
         )
 
     def _round_state(self) -> object:

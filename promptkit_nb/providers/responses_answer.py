@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from promptkit_nb.providers.base import ReasoningDelta, TextDelta
     from promptkit_nb.providers.openai_events import ServerEvent
 
-_TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_REFUSAL = "response.refusal.delta"
+_TEXT = frozenset({"response.output_text.delta", _REFUSAL})
 _REASONING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -39,6 +40,7 @@ class ResponsesParser(AnswerParser):
         if kind in _ENDS:
             yield from self._end(_mapping(chunk.get("response")))
         elif kind in _TEXT and isinstance(delta, str):
+            self._has_refused = self._has_refused or kind == _REFUSAL
             yield from self._pieces("", delta)
         elif kind in _REASONING and isinstance(delta, str):
             yield from self._pieces(delta, "")
@@ -81,6 +83,7 @@ class ResponsesParser(AnswerParser):
         items = self.__dict__.get("_items", {})
         output = response.get("output") or [*items.values()]
         self._output = [item for item in output if isinstance(item, dict)]
+        self._has_refused = self._has_refused or any(part.get("refusal") for part in _parts_of(self._output))
         yield from self._pieces(
             self._reasoning.rest_of(_reasoning_in(self._output), is_only=False),
             self._content.rest_of(_text_in(self._output), is_only=False),
@@ -99,9 +102,12 @@ class ResponsesParser(AnswerParser):
         return self._output if self._calls else None
 
 
+def _parts_of(output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [part for item in output if item.get("type") == "message" for part in _mappings(item.get("content"))]
+
+
 def _text_in(output: list[dict[str, Any]]) -> str:
-    parts = [part for item in output if item.get("type") == "message" for part in _mappings(item.get("content"))]
-    return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts)
+    return "".join(str(part.get("text") or part.get("refusal") or "") for part in _parts_of(output))
 
 
 def _reasoning_in(output: list[dict[str, Any]]) -> str:
