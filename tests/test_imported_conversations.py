@@ -29,6 +29,8 @@ from promptkit_nb import (
     usage_df,
 )
 from promptkit_nb.panel import conversation_list
+from promptkit_nb.panel.conversation_list import Titles
+from promptkit_nb.panel.search_thread import Search
 from shells import Notebook, new_shell
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def test_pictures_tell_list_prices_from_what_was_paid(imported: MemoryStore) -> 
 def test_panel_lists_only_what_can_be_continued(imported: MemoryStore) -> None:
     """An imported conversation is not among the choices."""
     ours = ConversationManager(DemoProvider(), imported).get_conversation("ours")
-    assert [each["id"] for each in conversation_list.find(ours)] == ["ours"]
+    assert [each["id"] for each in conversation_list.find(ours, Titles(), Search())] == ["ours"]
     assert conversation_list.newest_other(ours) is None
 
 

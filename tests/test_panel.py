@@ -566,7 +566,7 @@ class TestConversations:
         assert page.shown["status"] == "Answering…"
         provider.let(3)
         page.wait(lambda: not page.shown["busy"])
-        assert page.shown["status"] == "0 conversations found."
+        page.wait(lambda: page.shown["status"] == "0 conversations found.")
 
     def test_switching_shows_the_other_one(self, conv: Conversation, manager: ConversationManager) -> None:
         """Its turns, title and totals."""

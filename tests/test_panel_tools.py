@@ -152,13 +152,38 @@ class TestModels:
         page.do("models")
         page.wait(lambda: page.shown.get("models") == ["gpt-4o-mini", "gpt-5.4"])
 
-    def test_server_that_does_not_answer_is_a_status(self) -> None:
-        """The panel goes on with the model it has."""
+    def test_server_that_does_not_answer_is_a_tooltip(self) -> None:
+        """The panel goes on with the model it has, and asks again later."""
         provider = OpenAIProvider("gpt-4o-mini", api_key="k", base_url="http://127.0.0.1:9", max_retries=0)
         page = PanelPage(ConversationManager(provider).new_conversation())
         page.do("models")
-        page.wait(lambda: "127.0.0.1:9" in page.shown["status"])
-        assert page.shown.get("models", []) == []
+        page.wait(lambda: "127.0.0.1:9" in page.shown.get("models_note", ""))
+        assert (page.shown["models"], page.shown["status"], page.error) == ([], "", "")
+
+    def test_server_without_a_list_is_a_tooltip(self, chat_server: ChatServer) -> None:
+        """It says what to do; once the server lists models, they are offered."""
+        provider = OpenAIProvider("gpt-4o-mini", api_key="k", base_url=chat_server.url)
+        page = PanelPage(ConversationManager(provider).new_conversation())
+        page.do("models")
+        page.wait(lambda: "does not list its models" in page.shown.get("models_note", ""))
+        chat_server.models = []
+        page.do("models")
+        page.wait(lambda: page.shown["models_note"] == "The server lists no models.")
+        chat_server.models = [{"id": "gpt-5.4"}]
+        page.do("models")
+        page.wait(lambda: (page.shown["models"], page.shown["models_note"]) == (["gpt-5.4"], ""))
+
+    def test_list_follows_the_provider(self, chat_server: ChatServer) -> None:
+        """After ``%chat_setup`` it is the new server's, if a list was asked for before."""
+        chat_server.models = [{"id": "gpt-5.4"}]
+        conversation = ConversationManager(DemoProvider()).new_conversation(conversation_id="c")
+        page = PanelPage(conversation)
+        page.do("models")
+        page.wait(lambda: page.shown.get("models") == ["demo"])
+        provider = OpenAIProvider("gpt-4o-mini", api_key="k", base_url=chat_server.url)
+        other = ConversationManager(provider, conversation.store).get_conversation("c")
+        page.controller.follow(other, model=None, thinking="fold")
+        page.wait(lambda: page.shown["models"] == ["gpt-5.4"])
 
 
 def test_usage_at_a_glance() -> None:

@@ -18,6 +18,7 @@ from promptkit_nb.chat.options import AT_THE_END, CallOptions, Target, check_mod
 from promptkit_nb.errors import ConversationNotFoundError, InvalidArgumentError, PromptKitError
 from promptkit_nb.frontend import TYPED_IN, kernel_loop
 from promptkit_nb.panel import conversation_list
+from promptkit_nb.panel.search_thread import Search, SearchThread
 from promptkit_nb.panel.threads import AnswerThread, Worker
 from promptkit_nb.panel.view import UPDATE_INTERVAL_S, PanelView, Screen
 from promptkit_nb.providers.base import offered_models
@@ -86,10 +87,15 @@ class PanelController:
         self._answers: dict[str, AnswerThread] = {}  # by conversation id: they continue while another one is shown
         self._open_pages: set[str] = set()
         self._pictures: list[bytes] = []  # of the command that runs
-        self._search_text = ""
+        self._search = Search()
+        self._searches = SearchThread(
+            lambda search: self._worker.post(lambda: self._show_found(search)),
+            lambda error: self._worker.post(lambda: self._view.show_error(error)),
+        )
         self._next_poll_at = 0.0
         self._read_error = ""
         self._models_of: Provider | None = None
+        self._has_listed_models = False
         self._commands: dict[str, Callable[[Command], None]] = {
             "open": self._open_page,
             "close": self._close_page,
@@ -97,10 +103,11 @@ class PanelController:
             "retry": self._retry,
             "edit": self._edit,
             "edit_reply": self._edit_reply,
+            "restore": self._restore,
             "stop": self._stop,
             "decide": self._decide,
             "older": self._fetch_older,
-            "search": self._search,
+            "search": self._begin_search,
             "use": self._use,
             "new": self._new,
             "rename": self._rename,
@@ -128,6 +135,8 @@ class PanelController:
             if conversation.id == self.conversation.id:
                 self.conversation, self._model = conversation, model
                 self._view.thinking = thinking
+                if self._has_listed_models:
+                    self._list_models({})
                 self._refresh(report_error=False)
 
         self._worker.post(follow, copy_context())
@@ -175,7 +184,7 @@ class PanelController:
     def _show(self, snapshot: Snapshot) -> None:
         self._view.show_conversation(snapshot, self._answer)
         if not self._read_error:
-            self._view.show_details(self.conversation, search=self._search_text, model=self._model)
+            self._view.show_details(self.conversation, search=self._search, model=self._model)
 
     def _read(self, *, report_error: bool = True) -> Snapshot:
         """Return the conversation, or what is on the screen if it cannot be read.
@@ -225,6 +234,13 @@ class PanelController:
     def _edit_reply(self, command: Command) -> None:
         self._check_idle()
         self.conversation.edit_reply(command["turn"], command["text"])
+        self._view.clear_error()
+        self._refresh()
+
+    def _restore(self, command: Command) -> None:
+        self._check_idle()
+        self.conversation.restore(command["id"])
+        self._view.clear_error()
         self._refresh()
 
     def _check_idle(self) -> None:
@@ -334,9 +350,17 @@ class PanelController:
     def _fetch_older(self, command: Command) -> None:
         self._view.send_older(int(command["before"]), command.get("page", ""))
 
-    def _search(self, command: Command) -> None:
-        self._search_text = command["text"]
-        self._view.show_search(self.conversation, self._search_text, self._answer)
+    def _begin_search(self, command: Command) -> None:
+        """List the conversations whose titles match; those in which the words were said follow."""
+        self._search = Search(command["text"].strip())
+        self._view.show_search(self.conversation, self._search, self._answer)
+        if self._search.text:
+            self._searches.start(self.conversation, self._search)
+
+    def _show_found(self, search: Search) -> None:
+        if search.text == self._search.text:  # it has not been changed since
+            self._search = search
+            self._view.show_search(self.conversation, search, self._answer)
 
     def _use(self, command: Command) -> None:
         self._switch_to(self.conversation.neighbor(command["id"]))
@@ -349,7 +373,7 @@ class PanelController:
 
     def _list_models(self, command: Command) -> None:  # noqa: ARG002 - as above
         """Ask the provider for its models, on a thread of its own: a server may take its time."""
-        provider = self.conversation.provider
+        provider, self._has_listed_models = self.conversation.provider, True
         if provider is not self._models_of:
             self._models_of = provider
             context = copy_context()
@@ -357,13 +381,20 @@ class PanelController:
             threading.Thread(target=ask, name="promptkit-models", daemon=True).start()
 
     def _fetch_models(self, provider: Provider) -> None:
+        names: list[str] = []
         try:
             names = offered_models(provider)
-        except PromptKitError as error:
+            note = "" if names else "The server lists no models."
+        except Exception as error:  # noqa: BLE001 - also of a provider that is not ours
+            note = one_line(str(error))
+        self._worker.post(partial(self._show_models, provider, names, note))
+
+    def _show_models(self, provider: Provider, names: list[str], note: str) -> None:
+        if provider is not self._models_of:  # another one is in use by now
+            return
+        if not names:
             self._models_of = None  # asked again next time
-            self._worker.post(partial(self._view.show_status, one_line(str(error))))
-        else:
-            self._worker.post(partial(self._view.show_models, names))
+        self._view.show_models(names, note)
 
     def _choose_model(self, command: Command) -> None:
         self._model = check_model(command["name"])
@@ -392,7 +423,7 @@ class PanelController:
 
     def _switch_to(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self._search_text = ""
+        self._search = Search()
         self._read_error = ""
         self._view.clear()
         self._show(conversation.snapshot())

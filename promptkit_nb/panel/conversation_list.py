@@ -4,29 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from promptkit_nb.ids import new_conversation_id
-from promptkit_nb.rendering.conversations import title_of
+from promptkit_nb.ids import is_generated_id, new_conversation_id
+from promptkit_nb.rendering.conversations import shown_title, stored_title
 from promptkit_nb.state import ConversationState
-from promptkit_nb.stores.listing import chats
+from promptkit_nb.stores.listing import chats, first_question, question_of
 from promptkit_nb.turns import utc_now
 
 if TYPE_CHECKING:
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.panel.search_thread import Search
+    from promptkit_nb.state import Head
+    from promptkit_nb.stores.base import StateStore
 
 MAX_LISTED = 100
 
 
-def find(conversation: Conversation, search: str = "") -> list[dict[str, object]]:
-    """Return the user's conversations, newest first, as ``{"id", "title", "turns"}``.
+class Titles:
+    """Titles of conversations; the first question of one without a title is read again only after it has changed."""
 
-    ``search`` is matched with ids and titles, ignoring case.
+    def __init__(self) -> None:
+        """Know no questions yet."""
+        self._questions: dict[str, tuple[object, str | None]] = {}  # by id, with the revision
+
+    def of(self, head: Head, store: StateStore) -> str:
+        """Return the title to show for a conversation of this store."""
+        own, revision = head.conversation_id, (head.revision, head.created_at)
+        needs_question = is_generated_id(own) and head.turn_count and stored_title(head) is None
+        if needs_question and self._questions.get(own, (None, None))[0] != revision:
+            self._questions[own] = revision, first_question(store, own)
+        return self.known(head)
+
+    def known(self, head: Head) -> str:
+        """Return the title of a conversation as far as it can be told without reading its turns."""
+        return shown_title(head, self._questions.get(head.conversation_id, (None, None))[1])
+
+
+def title_of_state(state: ConversationState) -> str:
+    """Return the title to show for a conversation that was read."""
+    return shown_title(state, question_of(state.turns))
+
+
+def find(conversation: Conversation, titles: Titles, search: Search) -> list[dict[str, object]]:
+    """Return the user's conversations that match, newest first, as ``{"id", "title", "turns"}``.
+
+    The text of the search is matched with ids and titles, ignoring case.
     """
-    wanted = search.strip().casefold()
+    wanted = search.text.casefold()
     listed: list[dict[str, object]] = []
     for head in chats(conversation.store, conversation.user_id):
-        title = title_of(head.conversation_id, head.metadata)
-        if wanted in f"{head.conversation_id}\n{title}".casefold():
-            listed.append({"id": head.conversation_id, "title": title, "turns": head.turn_count})
+        own = head.conversation_id
+        if own in search.found_in or wanted in f"{own}\n{titles.known(head)}".casefold():
+            title = titles.of(head, conversation.store)
+            listed.append({"id": own, "title": title, "turns": head.turn_count})
         if len(listed) == MAX_LISTED:
             break
     return listed
@@ -53,7 +82,7 @@ def start(conversation: Conversation, state: ConversationState) -> Conversation:
 def fork(conversation: Conversation) -> Conversation:
     """Fork a conversation; the copy is titled after it."""
     copy = conversation.fork(new_conversation_id(utc_now()))
-    title = title_of(conversation.id, conversation.metadata)
+    title = title_of_state(conversation.snapshot().state)
     conversation.store.update_metadata(copy.id, title=f"{title} (copy)")
     return copy
 

@@ -90,7 +90,7 @@ function makeDocking({ model, el, root, scrolling }) {
   }
 
   function retitle() {
-    if (tab) tab.title.label = model.get("title") || "Chat";
+    if (tab) Object.assign(tab.title, { label: model.get("title") || "Chat", caption: model.get("conversation_id") });
   }
 
   return { dock, retitle, toggle, end: () => leaveDock({ isRemoved: true }), get isDocked() { return tab !== null; } };
@@ -102,10 +102,15 @@ function baseClass(type) {
   return parent === Function.prototype || parent === null ? type : baseClass(parent);
 }
 
-// Inserts code as a cell below the active one, or below the panel's own. It is never executed.
+// Puts code into the active cell if that is empty, else into a new one below it, or below the panel's own. It is never
+// executed.
 function insertCell(context, el, code) {
   const cells = el.closest(".jp-Notebook");
   const after = cells?.querySelector(".jp-Cell.jp-mod-active") ?? el.closest(".jp-Cell");
   const position = after?.dataset.windowedListIndex ?? [...(cells?.querySelectorAll(".jp-Cell") ?? [])].indexOf(after);
-  context.model.sharedModel.insertCell(Number(position) + 1, { cell_type: "code", source: code.replace(/\n$/, "") });
+  const source = code.replace(/\n$/, ""), notebook = context.model.sharedModel;
+  const active = notebook.cells[Number(position)];
+  if (active?.cell_type !== "code" || active.source.trim() || active.getMetadata("editable") === false) {
+    notebook.insertCell(Number(position) + 1, { cell_type: "code", source });
+  } else active.setSource(source);
 }

@@ -23,16 +23,14 @@ function render({ model, el }) {
 
   // Elements.
   const chooser = make("select", { "aria-label": "Conversations", onchange: () => send("use", { id: chooser.value }) });
-  const search = make("input", {
-    type: "search", placeholder: "Search", "aria-label": "Search conversations", autocomplete: "off",
+  const search = smallBox("Search conversations", () => { sendSearch(); openChooser(); }, {
+    type: "search", placeholder: "Search", hidden: true, onEscape: closeSearch,
     oninput: () => { clearTimeout(search.timer); search.timer = setTimeout(sendSearch, 200); },
-    onkeydown: (event) => { if (event.key === "Enter" && !event.isComposing) { sendSearch(); openChooser(); } },
   });
-  search.hidden = true;
   const bar = make("div", { class: "promptkit-bar", hidden: true });
   const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Conversation tools" },
     chooser, search,
-    iconButton("search", "Search", () => { search.hidden = !search.hidden; if (!search.hidden) search.focus(); }),
+    iconButton("search", "Search", () => { if (!search.hidden) return closeSearch(); search.hidden = false; search.focus(); }),
     iconButton("plus", "New", () => { send("new"); box.focus(); }, { title: "Start a conversation with the same prompt and settings" }),
     iconButton("pencil", "Rename", rename),
     iconButton("fork", "Fork", () => { send("fork"); box.focus(); }, { title: "Continue in a copy" }),
@@ -50,16 +48,18 @@ function render({ model, el }) {
   const status = make("div", { class: "promptkit-status", role: "status" });
   const box = make("textarea", {
     rows: "2", "aria-label": "Message", placeholder: "Message, or {{ name }} for a variable (Enter sends, Shift+Enter starts a new line)", dir: "auto",
-    onkeydown: onKeydown, oninput: refreshButtons, onfocus: checkKernel,
+    onkeydown: onKeydown, oninput: onInput, onfocus: checkKernel,
   });
   const models = make("select", {
-    "aria-label": "Model", class: "promptkit-models", onfocus: () => send("models"),
+    "aria-label": "Model", class: "promptkit-models", onfocus: () => send("models"), // again if the server did not list them
     onchange: () => { send("model", { name: models.value }); box.focus(); },
   });
   const chips = make("span", { class: "promptkit-chips" });
   const thumbnails = make("div", { class: "promptkit-chips promptkit-pictures", role: "group", "aria-label": "Pictures", hidden: true });
   const sendButton = iconButton("send", "Send", onPress, { class: "promptkit-send" });
   const form = make("div", { class: "promptkit-form" }, box, thumbnails, make("div", { class: "promptkit-tools" }, models, chips, sendButton));
+  form.addEventListener("pointerenter", askForModels, { once: true }); // before the list of models is opened
+  form.addEventListener("focusin", askForModels, { once: true });
   const footer = make("div", { class: "promptkit-footer" });
   const root = make("div", { class: "promptkit-panel", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Chat panel" },
     head, bar, log, question, errorBox, status, form, footer);
@@ -71,7 +71,7 @@ function render({ model, el }) {
   root.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) { event.preventDefault(); event.stopPropagation(); } });
   root.addEventListener("drop", (event) => takeFiles(event, event.dataTransfer?.files ?? []));
   root.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !event.isComposing) onEscape();
+    if (event.key === "Escape" && !event.isComposing) onEscape(event);
   });
   el.append(root);
 
@@ -101,6 +101,7 @@ function render({ model, el }) {
     const text = box.value;
     if (!text.trim() || isBusy() || isDead) return;
     box.value = "";
+    errorBox.hidden = true;
     lastEdit = editing && { text, turn: editing, isReply: editsReply };
     sentPictures = [];
     if (editing && editsReply) send("edit_reply", { text, turn: editing.id });
@@ -171,11 +172,18 @@ function render({ model, el }) {
     refreshButtons();
   }
 
-  function onEscape() {
-    if (isBusy()) stop();
+  function onEscape(event) {
+    if (bar.isQuestion && bar.contains(event.target)) resetBar();
+    else if (isBusy()) stop();
     else if (editing) { box.value = ""; stopEditing(); }
     else resetBar();
     box.focus();
+  }
+
+  // An error stays while its message is corrected, and goes with the message.
+  function onInput() {
+    if (!box.value) errorBox.hidden = true;
+    refreshButtons();
   }
 
   function onKeydown(event) {
@@ -191,8 +199,16 @@ function render({ model, el }) {
 
   // Shows a line with controls above the log; without a text, hides it.
   function showBar(text, ...controls) {
+    bar.isQuestion = false;
     bar.replaceChildren(...(text ? [make("span", {}, text), ...controls] : []));
     bar.hidden = !text;
+  }
+
+  // Asks in the bar; Esc in one of its controls closes it.
+  function askInBar(text, focused, ...controls) {
+    showBar(text, ...controls, button("Cancel", resetBar));
+    bar.isQuestion = true;
+    focused.focus();
   }
 
   // Closes a question in the bar; while an earlier message is edited, the bar says so.
@@ -206,19 +222,17 @@ function render({ model, el }) {
   }
 
   function rename() {
-    const input = make("input", { "aria-label": "New title" });
-    input.value = model.get("title");
-    const save = () => { send("rename", { text: input.value }); resetBar(); };
-    input.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) save(); });
-    showBar("Title:", input, button("Save", save), button("Cancel", resetBar));
+    const before = model.get("title");
+    const save = () => { if (input.value !== before) send("rename", { text: input.value }); resetBar(); };
+    const input = smallBox("New title", save, { value: before });
+    askInBar("Title:", input, input, button("Save", save));
     input.select();
   }
 
   function confirmDelete() {
     const id = model.get("conversation_id");
     const yes = button("Delete for good", () => { send("delete", { id }); resetBar(); }, { class: "promptkit-danger" });
-    showBar(`Delete “${model.get("title")}”?`, yes, button("Cancel", resetBar));
-    yes.focus();
+    askInBar(`Delete “${model.get("title")}”?`, yes, yes);
   }
 
   // Drawing.
@@ -238,12 +252,13 @@ function render({ model, el }) {
       ));
     }
     return [...entries.map(([, node]) => node), make("div", { class: "promptkit-below" },
+      make("div", { class: "promptkit-notes" }, ...turn.notes.map(({ text, title }) => make("div", { title: title || undefined }, text))),
+      ...(turn.version ? [versionSwitch(turn.version, (id) => send("restore", { id }))] : []),
       actions(
         ...(answers.length ? [iconButton("copy", "Copy", (event) => copy(answers.map(({ text }) => text).join("\n\n"), event.currentTarget))] : []),
         ...(answers.length ? [iconButton("pencil", "Edit answer", () => edit(turn, true), { title: "Change this answer; the model's own is kept as a version" })] : []),
         iconButton("retry", "Retry", () => retry(turn), { title: "Answer again in place; the previous answer is kept as a version" }),
-      ),
-      make("div", { class: "promptkit-notes" }, ...turn.notes.map(({ text, title }) => make("div", { title: title || undefined }, text))))];
+      ))];
   }
 
   // The model has the newest turns. Older ones that were fetched stay while they are up to date and the reader is there.
@@ -259,10 +274,14 @@ function render({ model, el }) {
 
   function drawTurns() {
     updateTurns();
-    const hadFocus = root.contains(document.activeElement);
+    const focused = root.contains(document.activeElement) ? document.activeElement : null;
+    const place = focused?.matches(".promptkit-version button") ? [...nodes.values()].find(({ node }) => node.contains(focused))?.turn.index : null;
     scrolling.keepPosition(placeTurns);
     scrolling.fillNearby();
-    if (hadFocus && !root.contains(document.activeElement)) box.focus({ preventScroll: true });
+    if (!focused || root.contains(document.activeElement)) return;
+    const shown = turns.find(({ index }) => index === place);
+    const buttons = nodes.get(shown?.id)?.node.querySelectorAll(".promptkit-version button:enabled") ?? [];
+    ([...buttons].find(({ ariaLabel }) => ariaLabel === focused.ariaLabel) ?? buttons[0] ?? box).focus({ preventScroll: true });
   }
 
   function placeTurns() {
@@ -332,9 +351,8 @@ function render({ model, el }) {
     question.asked = id;
     question.hidden = !id;
     if (!id) return question.replaceChildren();
-    const reason = make("input", { "aria-label": "Reason for refusing", placeholder: "Reason for refusing (the model is told)", autocomplete: "off" });
     const decide = (verdict) => { question.hidden = true; send("decide", { id, verdict, text: reason.value }); box.focus(); };
-    reason.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) decide("refuse"); });
+    const reason = smallBox("Reason for refusing", () => decide("refuse"), { placeholder: "Reason for refusing (the model is told)", onEscape: () => box.focus() });
     question.replaceChildren(
       make("div", {}, "May the model run ", make("code", {}, name), "?"),
       make("pre", { tabindex: "0", role: "group", "aria-label": "Arguments" }, values),
@@ -419,14 +437,21 @@ function render({ model, el }) {
       option.value = each.id;
       return option;
     });
-    if (!options.some((option) => option.value === id)) options.unshift(make("option", { value: id }, model.get("title")));
+    if (!options.some((option) => option.value === id)) options.unshift(make("option", { value: id, title: id }, model.get("title")));
     chooser.replaceChildren(...options);
     chooser.value = id;
+    chooser.title = id;
   }
 
   function sendSearch() {
     clearTimeout(search.timer);
     send("search", { text: search.value });
+  }
+
+  function closeSearch() {
+    search.hidden = true;
+    if (search.value) { search.value = ""; sendSearch(); }
+    box.focus();
   }
 
   function openChooser() {
@@ -444,8 +469,14 @@ function render({ model, el }) {
       make("span", { class: "promptkit-context", title: window ?? "" }, gauge, context ?? ""));
   }
 
+  function askForModels() {
+    if (!models.isAsked) send("models");
+    models.isAsked = true;
+  }
+
   function drawModels() {
     const names = model.get("models"), current = model.get("model");
+    models.title = model.get("models_note");
     const options = [...new Set([current, ...names])].filter(Boolean).map((name) => make("option", { value: name }, name));
     models.replaceChildren(...options);
     models.value = current;
@@ -483,7 +514,7 @@ function render({ model, el }) {
   const listeners = {
     "change:turns": () => { clearPending(); drawTurns(); drawStatus(); },
     "change:epoch": drawTurns,
-    "change:conversation_id": () => { drawTurns(); drawChooser(); },
+    "change:conversation_id": () => { drawTurns(); drawChooser(); docking.retitle(); },
     "change:title": docking.retitle,
     "change:streaming": () => { clearPending(); drawStreaming(); drawStatus(); },
     "change:busy": () => { clearPending(); drawStreaming(); drawStatus(); },
@@ -494,6 +525,7 @@ function render({ model, el }) {
     "change:usage": drawFooter,
     "change:model": drawModels,
     "change:models": drawModels,
+    "change:models_note": drawModels,
     "msg:custom": onMessage,
     "comm_live_update": checkKernel,
   };

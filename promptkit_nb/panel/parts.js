@@ -13,6 +13,8 @@ const ICONS = {
   insert: "M2.5 2.5h11v5h-11zM8 9v4.5M5.7 11.3h4.6",
   dock: "M2.5 3h11v10h-11zM9.5 3v10",
   send: "M8 13V3M3.8 7.2 8 3l4.2 4.2",
+  left: "M9.5 4.5 6 8l3.5 3.5",
+  right: "M6.5 4.5 10 8l-3.5 3.5",
   stop: "M4.5 4.5h7v7h-7z",
 };
 
@@ -33,6 +35,18 @@ function button(label, onclick, attributes = {}) {
 function iconButton(name, label, onclick, attributes = {}) {
   const classes = `promptkit-icon ${attributes.class ?? ""}`.trim();
   return button(icon(name), onclick, { "aria-label": label, title: label, ...attributes, class: classes });
+}
+
+// A box for one line: Enter and Esc do what the box says, and nothing else. The keys do not reach what gets the focus.
+function smallBox(label, onEnter, { onEscape, ...attributes } = {}) {
+  const onkeydown = (event) => {
+    const act = { Enter: onEnter, Escape: onEscape }[event.key];
+    if (!act || event.isComposing || event.keyCode === 229) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act();
+  };
+  return make("input", { "aria-label": label, autocomplete: "off", onkeydown, ...attributes });
 }
 
 async function copy(text, from) {
@@ -75,6 +89,15 @@ function entryNode({ label, text, html, fold }, insert) {
     return make("details", { class: "promptkit-folded", open: fold === "open" }, make("summary", {}, label), body);
   }
   return make("div", { class: `promptkit-message promptkit-${role}`, role: "group", "aria-label": label }, body);
+}
+
+// Which version of a turn is shown, and buttons that restore the one before and after it.
+function versionSwitch({ number, count, previous, next }, restore) {
+  const to = (icon, label, id) => iconButton(icon, label, () => restore(id), { disabled: !id });
+  return make("span", { class: "promptkit-version", role: "group", "aria-label": "Versions" },
+    to("left", "Previous version", previous),
+    make("span", { title: `Version ${number} of ${count}; %chat_history --versions shows them all` }, `${number}/${count}`),
+    to("right", "Next version", next));
 }
 
 function actions(...buttons) {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from promptkit_nb.characters import printable
 from promptkit_nb.exports.transcripts import Entry, entries_of, value_of
 from promptkit_nb.frontend import is_batch
-from promptkit_nb.rendering.conversations import title_of
+from promptkit_nb.panel.conversation_list import title_of_state
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import Response, thinking_html
 from promptkit_nb.rendering.tool_calls import answered_calls
@@ -21,7 +21,7 @@ from promptkit_nb.text.plain_text import counted, one_line
 from promptkit_nb.text.receipts import MATH_OFF, Receipt, note_html, thinking_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from promptkit_nb.rendering.responses import ThinkingMode
     from promptkit_nb.rendering.tool_lines import ToolLine
@@ -43,11 +43,17 @@ def turn_fields(
     thinking: ThinkingMode = "fold",
     typed: str | None = None,
     calls: Mapping[str, str] | None = None,
+    versions: Sequence[Turn] = (),
+    branches: int = 0,
 ) -> dict[str, object]:
     """Return a turn for the page: ``{"id", "index", "question", "entries", "notes"}``.
 
     ``typed`` is shown as the question, if values were filled into it before it was sent. ``calls`` is the HTML of
-    tool calls by id, if this kernel ran them: it also shows the objects that they returned.
+    tool calls by id, if this kernel ran them: it also shows the objects that they returned. ``versions`` are
+    the previous versions of the turn, and ``branches`` is the number of branches that begin at its position.
+
+    With versions, it has ``"version"``: ``{"number", "count", "previous", "next"}``, counted by time; the last two are
+    ids, or empty.
 
     An entry is ``{"label", "text", "html", "fold"}``. ``html`` is empty if the page shows the plain text. ``fold`` is
     ``"closed"`` or ``"open"`` if the entry can be folded to its label.
@@ -61,7 +67,11 @@ def turn_fields(
             for entry in _entries(turn, typed, calls or {})
             if not (entry.is_thinking and thinking == "hide")
         ],
-        "notes": [{"text": note.short, "title": note.text} for note in _notes(turn, is_stale=is_stale)],
+        "notes": [
+            {"text": note.short, "title": note.text}
+            for note in (*_notes(turn, is_stale=is_stale), *_branches_note(branches))
+        ],
+        **({"version": _version_fields(turn, versions)} if versions else {}),
     }
 
 
@@ -79,7 +89,7 @@ def static_text(state: ConversationState) -> str:
 
 
 def _heading(state: ConversationState) -> Iterator[str]:
-    title = "" if is_batch() else f" {title_of(state.conversation_id, state.metadata)!r}"
+    title = "" if is_batch() else f" {title_of_state(state)!r}"
     yield f"Chat panel{title}, {counted(len(state.turns), 'turn')}. Run this cell again to continue."
     left_out = len(state.turns) - STATIC_TURNS
     if left_out > 0:
@@ -158,3 +168,20 @@ def _notes(turn: Turn, *, is_stale: bool) -> Iterator[Receipt]:
         yield Receipt.line("stale: earlier turns changed after this answer")
     if turn.inherited:
         yield Receipt.line("inherited from the conversation this one was forked from")
+
+
+def _branches_note(count: int) -> Iterator[Receipt]:
+    if count:
+        words = "1 branch" if count == 1 else f"{count} branches"
+        yield Receipt(words, f"{words} with what followed here before: %chat_tree lists, %chat_restore brings back")
+
+
+def _version_fields(turn: Turn, versions: Sequence[Turn]) -> dict[str, object]:
+    ids = [each.id for each in sorted((*versions, turn), key=lambda each: each.created_at)]
+    at = ids.index(turn.id)
+    return {
+        "number": at + 1,
+        "count": len(ids),
+        "previous": ids[at - 1] if at else "",
+        "next": "".join(ids[at + 1 : at + 2]),
+    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from promptkit_nb.characters import printable
 from promptkit_nb.errors import PromptKitError
 from promptkit_nb.panel import conversation_list
 from promptkit_nb.panel.transcript import turn_fields
-from promptkit_nb.rendering.conversations import title_of
 from promptkit_nb.rendering.markdown import to_html
 from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.text.plain_text import counted, one_line
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.preview import Context
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.conversation import Conversation
+    from promptkit_nb.panel.search_thread import Search
     from promptkit_nb.panel.threads import AnswerThread
     from promptkit_nb.rendering.responses import ThinkingMode
 
@@ -69,6 +70,7 @@ class PanelView:
         self._next_update_at = 0.0
         self._error_count = 0
         self._search_result = ""
+        self._titles = conversation_list.Titles()
         self._show_turns(None)
 
     def show_conversation(self, snapshot: Snapshot, answer: AnswerThread | None) -> None:
@@ -78,10 +80,10 @@ class PanelView:
         self.snapshot = snapshot
         self._show_turns(answer)
 
-    def show_details(self, conversation: Conversation, *, search: str, model: str | None) -> None:
+    def show_details(self, conversation: Conversation, *, search: Search, model: str | None) -> None:
         """Show what takes longer to compute than the turns: the list, the size of the context, the budgets."""
         self._screen.save_transcript(self.snapshot)
-        listed = conversation_list.find(conversation, search)
+        listed = conversation_list.find(conversation, self._titles, search)
         lines, usage = footer_of(conversation, model=model)
         self._screen.show(
             conversations=listed,
@@ -90,15 +92,14 @@ class PanelView:
             model=model or self.snapshot.state.settings.model or conversation.provider.model or "",
         )
 
-    def show_models(self, names: list[str]) -> None:
-        """Show the models to choose from."""
-        self._screen.show(models=names)
+    def show_models(self, names: list[str], note: str) -> None:
+        """Show the models to choose from; ``note`` says why there are none, in a tooltip."""
+        self._screen.show(models=names, models_note=note)
 
-    def show_search(self, conversation: Conversation, search: str, answer: AnswerThread | None) -> None:
+    def show_search(self, conversation: Conversation, search: Search, answer: AnswerThread | None) -> None:
         """Show the matching conversations; their number is not updated while an answer is streaming."""
-        listed = conversation_list.find(conversation, search)
-        hint = ": choose one from the list next to the search box." if listed else "."
-        self._search_result = f"{counted(len(listed), 'conversation')} found{hint}" if search.strip() else ""
+        listed = conversation_list.find(conversation, self._titles, search)
+        self._search_result = _search_result(len(listed), search) if search.text else ""
         self._screen.show(conversations=listed, status=self._status(answer))
 
     def remember(self, answer: AnswerThread) -> None:
@@ -144,6 +145,10 @@ class PanelView:
         shown = {"text": one_line(text), "unsent": unsent, "page": page, "n": self._error_count}
         self._screen.show(error={**shown, "partial": to_html(partial) if partial else ""})
 
+    def clear_error(self) -> None:
+        """Remove the error."""
+        self._screen.show(error={})
+
     def return_text(self, answer: AnswerThread) -> None:
         """Give the text of a question that was not answered back to the page where it was typed."""
         self._screen.notify({"unsent": answer.unsent, "page": answer.page})
@@ -170,7 +175,7 @@ class PanelView:
         is_stored = stored is not None and any(turn.id == stored.id for turn in reversed(state.turns))
         self._screen.show(
             conversation_id=state.conversation_id,
-            title=title_of(state.conversation_id, state.metadata),
+            title=conversation_list.title_of_state(state),
             streaming=None if answer is None or is_stored else self._answer_fields(answer),
             busy=answer is not None,
             status=self._status(answer),
@@ -183,7 +188,8 @@ class PanelView:
         return self._search_result if answer is None else answer.waiting or ANSWERING
 
     def _turn_fields(self, start: int, stop: int) -> list[dict[str, object]]:
-        turns, stale = self.snapshot.state.turns, self.snapshot.stale
+        state, stale = self.snapshot.state, self.snapshot.stale
+        turns, branches = state.turns, Counter(each.start for each in state.branches if each.kind == "tail")
         return [
             turn_fields(
                 turns[index],
@@ -192,6 +198,8 @@ class PanelView:
                 thinking=self.thinking,
                 typed=self._typed.get(turns[index].id),
                 calls=self._calls.get(turns[index].id, {}),
+                versions=state.versions.get(turns[index].id, ()),
+                branches=branches[index],
             )
             for index in range(start, stop)
         ]
@@ -209,6 +217,15 @@ class PanelView:
         }
 
 
+def _search_result(count: int, search: Search) -> str:
+    found = f"{counted(count, 'conversation')} found"
+    if search.said == "searching":
+        return f"{found} by title; searching what was said…"
+    if search.said == "too many":
+        return f"{found} by title; %chat_search finds what was said."
+    return f"{found}: choose one from the list next to the search box." if count else f"{found}."
+
+
 def footer_of(conversation: Conversation, *, model: str | None = None) -> tuple[list[str], dict[str, object]]:
     """Return the totals, the size of the context, and the budgets, a line each; and the first two at a glance."""
     head = conversation.store.head(conversation.id)
@@ -218,7 +235,8 @@ def footer_of(conversation: Conversation, *, model: str | None = None) -> tuple[
     except PromptKitError as error:  # for example: a variable of the prompt has no value yet
         line, short, percent = one_line(f"The next request cannot be built yet: {error}"), "", None
     else:
-        line, short, percent = _context_line(context), *_context_at_a_glance(context)
+        shown = (_context_line(context), *_context_at_a_glance(context)) if head.turn_count else ("", "", None)
+        line, short, percent = shown
     small_cost = total_text(head.total_cost, head.unpriced_turns, text_of=small_usd_text)
     lines = [f"{turns} · {head.token_count:,} tokens · {cost}", line, *map(one_line, conversation.budget_lines())]
     return lines, {"totals": f"{turns} · {small_cost}", "context": short or line, "percent": percent}

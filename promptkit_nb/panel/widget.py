@@ -62,6 +62,7 @@ class ChatPanel(NotebookWidget):
     usage = Dict().tag(sync=True)
     model = Unicode().tag(sync=True)
     models = List(Unicode()).tag(sync=True)
+    models_note = Unicode().tag(sync=True)
     docked = Bool().tag(sync=True)
     conversations = List(Dict()).tag(sync=True)
 
