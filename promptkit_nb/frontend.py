@@ -24,6 +24,8 @@ _TYPED = {
         "budget=None": "%chat_setup --budget none",
         "list_conversations()": "%chat_list",
         "get_conversation()": "%chat_use",
+        "get()": "%chat_tree and %chat_history --versions",
+        "get() it again and repeat the change": "run the cell again",
         "raw": "add --raw",
     },
     "panel": {
@@ -36,6 +38,8 @@ _TYPED = {
         "budget=None": "%chat_setup --budget none",
         "list_conversations()": "%chat_list",
         "get_conversation()": "%chat_use",
+        "get()": "%chat_tree and %chat_history --versions",
+        "get() it again and repeat the change": "run the cell again",
         "raw": "put the text into a variable and use that",
     },
 }

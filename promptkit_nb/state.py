@@ -93,7 +93,8 @@ class NotebookNote:
     """The last known notebook of a conversation.
 
     ``path`` is its absolute path, and ``host`` the machine; ``kernel`` is the name of the kernel, which survives
-    restarts. ``path`` is empty if the front end did not report it, and in a batch run.
+    restarts. ``path`` is empty if the front end did not report it, and in a batch run. The note of a conversation that
+    ``%chat_new`` began without an id is empty: no notebook finds it as its own.
     """
 
     path: str = ""

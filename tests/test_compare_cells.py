@@ -94,6 +94,25 @@ def test_run_all_asks_nothing_again(cells: Day) -> None:
     assert "Lisbon." not in history
 
 
+def test_a_model_is_picked_in_the_turn_that_the_notebook_has_reached(cells: Day) -> None:
+    """A later comparison keeps its answer when the notebook runs again, and the answer that was picked is current."""
+    later = ASK.replace("Which?", "Which later?")
+    for line in ("restored 'gpt-4o-mini'\n", "nothing to restore: turn 1 has the answer of 'gpt-4o-mini' already\n"):
+        cells.run(ASK, cell_id="c1")
+        assert cells.printed("%chat_restore gpt-4o-mini") == line
+        cells.run(later, cell_id="c2")
+    history = cells.run("%chat_history").contents("execute_result")[0]["data"]["text/plain"]
+    assert history.index("Porto.") < history.index("Which later?") < history.index("Lisbon.")
+    assert len(cells.asked) == 4
+
+
+def test_an_answer_that_was_picked_is_undone(cells: Day) -> None:
+    """It is in the place of the one that this kernel got last."""
+    cells.run(ASK, cell_id="c1")
+    cells.run("%chat_restore gpt-4o-mini")
+    assert cells.printed("%chat_undo") == "undid turn 1, 'Which?' (%chat_restore undone-1 brings it back)\n"
+
+
 def test_the_next_cell_continues_from_the_turn(cells: Day) -> None:
     """It sees the first answer only."""
     cells.run(ASK, cell_id="c1")
@@ -147,7 +166,7 @@ def test_if_all_fail_the_cell_fails(cells: Day) -> None:
 
 def test_a_batch_run_has_one_output(cells: Day) -> None:
     """It has no seconds and no ids."""
-    ran = cells.run(ASK, allow_stdin=False)
+    ran = cells.run(f"{ASK} In batch?", allow_stdin=False)
     (output,) = ran.contents("display_data")
     assert ran.contents("update_display_data") == []
     assert "gpt-4o · 1,000/500 tokens · $0.0075\n" in output["data"]["text/plain"]

@@ -92,10 +92,14 @@ class TestFork:
 
 class TestUndo:
     def test_undoes_turns_one_by_one(self, notebook: Notebook, home: Path) -> None:
-        """Each turn becomes a branch; with no turns left, there is nothing to undo."""
+        """Each turn becomes a branch, which the line names; with no turns left, there is nothing to undo."""
         send_letters(notebook, "ab")
         lines = [notebook.run("%chat_undo").stdout for _ in range(3)]
-        assert lines == ["undid the last turn\n", "undid the last turn\n", "nothing to undo\n"]
+        assert lines == [
+            "undid turn 2, 'b' (%chat_restore undone-1 brings it back)\n",
+            "undid turn 1, 'a' (%chat_restore undone-2 brings it back)\n",
+            "nothing to undo\n",
+        ]
         assert (current_text(home), [branch.id for branch in state(home).branches]) == ("", ["undone-1", "undone-2"])
 
     def test_restore_brings_it_back(self, notebook: Notebook, home: Path, chat_server: ChatServer) -> None:
@@ -114,12 +118,12 @@ class TestUndo:
         )
 
     def test_an_unknown_branch_is_an_error(self, notebook: Notebook) -> None:
-        """The error is one line that names it."""
+        """The error is one line that names it, and what shows the others."""
         send_letters(notebook, "a")
-        line = notebook.run("%chat_restore branch-7").stdout
-        assert line.startswith("InvalidArgumentError: ")
-        assert "branch-7" in line
-        assert line.count("\n") == 1
+        assert notebook.run("%chat_restore branch-7").stdout == (
+            "InvalidArgumentError: The conversation 'talk' has no turn and no branch 'branch-7'; nothing was changed. "
+            "See %chat_tree and %chat_history --versions for its turns, versions, and branches.\n"
+        )
 
 
 class TestOlderTurns:

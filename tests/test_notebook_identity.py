@@ -415,7 +415,8 @@ def test_reading_magics_write_nothing(home: Path, work: Path, server: ChatServer
         assert "gamma" in str(copy.run(3)[0].messages)
         assert heads(home) == before
         assert anonymous(lines(copy.run(4))) == (
-            "started 'nb:b:…' as a copy of 'nb:a:…', because this notebook is a copy\nundid the last turn\n"
+            "started 'nb:b:…' as a copy of 'nb:a:…', because this notebook is a copy\n"
+            "undid turn 3, 'gamma' (%chat_restore undone-1 brings it back)\n"
         )
     assert [head.turn_count for head in heads(home)] == [3, 2]
 

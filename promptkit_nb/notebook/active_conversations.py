@@ -18,6 +18,7 @@ from promptkit_nb.notebook.own_conversation import Found, RunningNotebook, find_
 from promptkit_nb.notebook.settings import TWO_WAYS_ON, NotebookSettings, UnchosenProvider, pack_needed
 from promptkit_nb.notebook.stored_notebooks import StoredNotebooks
 from promptkit_nb.packs.pack import load_pack
+from promptkit_nb.state import NotebookNote
 from promptkit_nb.text.near_names import is_mistyped
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.text.receipts import total_text
@@ -40,6 +41,7 @@ class ActiveConversations:
         self._active: dict[tuple[str, str], tuple[ConversationManager, Conversation]] = {}  # by store and user
         self._own: dict[tuple[str, str], str] = {}  # the ids of those that no magic chose
         self._unnamed: set[str] = set()
+        self._begun_without_id: set[str] = set()  # by %chat_new
         self._batch_runs = BatchRuns()
 
     def use(self, name: str, *, user_id: str) -> str:
@@ -97,8 +99,22 @@ class ActiveConversations:
             raise ConversationExistsError(
                 f"The conversation {new_id!r} exists already: choose another id, or continue it with %chat_use {new_id}"
             ) from error
+        if not conversation_id:
+            self._note_without_id(created.id, user_id)
         self.switch_to(created, user_id)
         return "started a new conversation" if is_batch() and not conversation_id else f"started {created.id!r}"
+
+    def _note_without_id(self, conversation_id: str, user_id: str) -> None:
+        """Let answers of a conversation without a name be replayed in the next one: Run All begins it each time.
+
+        Its note has no path and no kernel, so that no notebook finds it as its own.
+        """
+        self._begun_without_id.add(conversation_id)
+        store = self._settings.store
+        if is_batch():
+            self._batch_runs.begin(conversation_id, store, user_id)
+        note = replace(self._file.note, kernel=RUNNING) if is_batch() else NotebookNote()
+        store.set_notebook(conversation_id, note)
 
     def current(self, user_id: str) -> Conversation | None:
         """Return the active conversation to read, ``None`` if there is none yet; in a copy, that of the original."""
@@ -163,9 +179,10 @@ class ActiveConversations:
     def may_answer_from_another(self, conversation: Conversation, call: CellCall) -> bool:
         """Return whether a stored answer of another notebook to the same request may be used.
 
-        In a front end, the saved file must contain the cell: new cells are always sent.
+        A conversation that was chosen by its name never uses one. In a front end, the saved file must contain the cell:
+        new cells are always sent.
         """
-        if not self.is_own(conversation):
+        if not (self.is_own(conversation) or conversation.id in self._begun_without_id):
             return False
         if call.cell_id is None:
             return is_batch()

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
     from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
-    from promptkit_nb.turns import Turn
 
 
 @magics_class
@@ -239,22 +238,21 @@ class ConversationMagics(Magics):
         """Undo the last turn: %chat_undo. The turn becomes a branch; %chat_restore undone-1 brings it back."""
         _check_no_arguments("chat_undo", line)
         conversation = self._active()
-        undone = 0 if conversation is None else self._session.undo(conversation)
-        _print_status("undid the last turn" if undone else "nothing to undo")
+        undone = None if conversation is None else self._session.undo(conversation)
+        _print_status("nothing to undo" if undone is None else undone)
 
     @chat_line_magic
     def chat_restore(self, line: str) -> None:
         """Restore a branch or a version of a turn: %chat_restore ID (%chat_tree and %chat_history --versions show ids).
 
-        %chat_restore MODEL restores the newest version that this model answered, as after %%chat -m gpt-4o,gpt-4o-mini.
+        %chat_restore MODEL restores the answer of this model in the newest turn that has one, as after %%chat -m
+        gpt-4o,gpt-4o-mini. If that is the current answer, nothing is changed.
         """
         restored = self._required_id(line, "branch or version", "%chat_restore undone-1 (%chat_tree shows the ids)")
         conversation = self._active()
         if conversation is None:
             raise InvalidArgumentError(f"Cannot restore {restored!r}: the conversation has no messages yet.")
-        conversation.restore(_version_by(conversation, restored) or restored)
-        self._session.update_stale_marks(conversation)
-        _print_status(f"restored {restored!r}")
+        _print_status(self._session.restore(conversation, restored))
 
     @chat_line_magic
     def chat_search(self, line: str) -> FoundMessages:
@@ -365,14 +363,6 @@ class ConversationMagics(Magics):
         name = self._required_name(line, "%chat_delete old-chat")
         deleted = self._session.delete(name, user_id=self._user_id)
         _print_status(f"there is no conversation {name!r}" if deleted is None else f"deleted {deleted!r}")
-
-
-def _version_by(conversation: Conversation, model: str) -> Turn | None:
-    """Return the newest version that a model answered, ``None`` if this is the id of a branch or of a version."""
-    state = conversation.snapshot().state
-    versions = [turn for current in reversed(state.turns) for turn in reversed(state.versions.get(current.id, ()))]
-    ids = {*(turn.id for turn in versions), *(branch.id for branch in state.branches)}
-    return None if model in ids else next((turn for turn in versions if turn.requested_model == model), None)
 
 
 def _required(found: str | None, what: str, example: str) -> str:

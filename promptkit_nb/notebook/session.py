@@ -15,6 +15,7 @@ from promptkit_nb.errors import AuthenticationError, ConversationExistsError, Co
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.notebook.cells import CellMatching, RunningCell
 from promptkit_nb.notebook.completion import chat_matcher
+from promptkit_nb.text.plain_text import preview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -238,7 +239,10 @@ class ChatSession:
         return Spending(self.settings.store, self.settings.manager.budgets).lines("", self.settings.user_id)
 
     def fork(self, new_id: str, *, user_id: str) -> str:
-        """Fork the conversation and switch to the fork; if it was forked to this id before, switch to that fork."""
+        """Fork the conversation and switch to the fork; if it was forked to this id before, switch to that fork.
+
+        A conversation without a name is another one each time a notebook runs, so a fork of the same turns will do.
+        """
         current, _ = self.conversations.to_act_on(user_id)
         if current is None:
             return "nothing to fork yet"
@@ -248,24 +252,44 @@ class ChatSession:
             forked, line = current.fork(new_id), f"forked {current.id!r} to {new_id!r}"
         except ConversationExistsError:
             forked = current.neighbor(new_id)
-            if forked.forked_from != current.id:
+            is_fork = forked.forked_from == current.id
+            if not (is_fork or _begins_with(forked, current)):
                 raise
-            line = f"resumed {new_id!r}, a fork of {current.id!r}"
+            line = (
+                f"resumed {new_id!r}, a fork {f'of {current.id!r}' if is_fork else 'that begins with the same turns'}"
+            )
         self._matching.forked(forked.id, forked.turns)
         self.conversations.switch_to(forked, user_id)
         return self.conversations.repeatable(line, forked)
 
     def last_turn(self, conversation: Conversation) -> str | None:
-        """Return the id of the turn that a cell of this kernel made or replayed last in a conversation."""
-        return self._matching.last_turn(conversation.id)
+        """Return the id of the turn that a cell of this kernel made or replayed last, or of what replaced it."""
+        last = self._matching.last_turn(conversation.id)
+        versions = conversation.snapshot().state.versions.items()
+        return next((current for current, each in versions if last in {turn.id for turn in each}), last)
 
-    def undo(self, conversation: Conversation) -> int:
-        """Undo the newest turn, unless this kernel's last turn is not current any more; return how many were undone."""
-        undone = conversation.undo(as_of=self.last_turn(conversation))
-        if undone:
-            self._matching.undone(conversation.id, conversation.turns)
-            self.update_stale_marks(conversation)
-        return undone
+    def undo(self, conversation: Conversation) -> str | None:
+        """Undo the newest turn, unless this kernel's last turn is not current any more; return a line that names it."""
+        if not conversation.undo(as_of=self.last_turn(conversation)):
+            return None
+        state = conversation.snapshot().state
+        self._matching.undone(conversation.id, state.turns)
+        self.update_stale_marks(conversation)
+        branch = state.branches[-1]
+        undone = f"turn {len(state.turns) + 1}, {preview(branch.turns[-1].user_text)!r}"
+        return f"undid {undone} (%chat_restore {branch.id} brings it back)"
+
+    def restore(self, conversation: Conversation, name: str) -> str:
+        """Restore a branch, a version, or the answer of a model; return a line that says what was done."""
+        from promptkit_nb.notebook.picked_answers import answer_by  # noqa: PLC0415 - imported when used
+
+        as_of, state = self.last_turn(conversation), conversation.snapshot().state
+        answer = answer_by(name, state, as_of=as_of)
+        if answer in state.turns:
+            return f"nothing to restore: turn {state.turns.index(answer) + 1} has the answer of {name!r} already"
+        conversation.restore(answer or name)
+        self.update_stale_marks(conversation)
+        return f"restored {name!r}"
 
     def delete(self, name: str, *, user_id: str) -> str | None:
         """Delete the user's conversation with this id or title permanently; return its id, ``None`` without one."""
@@ -372,3 +396,11 @@ class ChatSession:
             model=options.model or self.options.model or None,
             max_tokens=self.settings.context_tokens if options.max_tokens is None else options.max_tokens,
         )
+
+
+def _begins_with(forked: Conversation, original: Conversation) -> bool:
+    """Return whether a conversation is a fork that inherited exactly the turns that the original has."""
+    fork, state = forked.snapshot().state, original.snapshot().state
+    inherited = [(turn.user_text, turn.text) for turn in fork.turns if turn.inherited]
+    own = [(turn.user_text, turn.text) for turn in state.turns]
+    return forked.forked_from is not None and (fork.system_prompt, inherited) == (state.system_prompt, own)

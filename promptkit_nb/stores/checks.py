@@ -59,7 +59,7 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
         return
     raise ConversationChangedError(
         f"The conversation {conversation_id!r} is at revision {stored}, not {expected}: another process changed it. "
-        "Nothing was changed; get() it again and repeat the change."
+        f"Nothing was changed; {typed('get() it again and repeat the change')}."
     )
 
 
@@ -222,7 +222,7 @@ def turn_unknown(conversation_id: str, turn_id: object) -> InvalidArgumentError:
     """Return the error for a turn that the conversation does not have."""
     return InvalidArgumentError(
         f"The conversation {conversation_id!r} has no turn and no branch {turn_id!a}; nothing was changed. "
-        "get() returns its turns, versions and branches."
+        f"See {typed('get()')} for its turns, versions, and branches."
     )
 
 
