@@ -236,7 +236,9 @@ def test_each_block_has_the_direction_of_its_text() -> None:
 def test_table_scrolls_in_its_own_box_and_aligns_every_cell() -> None:
     """A wide table does not widen the notebook; cells are aligned to the left by default."""
     html = inner("| a | b |\n|---|--:|\n| 1 | 2 |")
-    assert html.startswith('<div style="overflow-x:auto;overflow-y:hidden"><table>')
+    assert html.startswith(
+        '<div style="overflow-x:auto;overflow-y:hidden" tabindex="0" role="group" aria-label="table"><table>'
+    )
     assert '<td style="text-align:left">1</td>\n<td style="text-align:right">2</td>' in html
 
 
@@ -352,6 +354,29 @@ def test_pathological_text_makes_little_work(piece: str, characters: int) -> Non
         rules[0] = plain
     assert tried <= 40_000
     assert html.count("</") <= 40_000
+
+
+@pytest.mark.parametrize("columns", [3, 12])
+def test_a_very_long_table_shows_its_first_rows(columns: int) -> None:
+    """With a line that says how many there are; the text around it is formatted, and code is left alone."""
+    row = "|".join(["", *(f" cell {number}" for number in range(columns)), "\n"])
+    table = row + "|".join(["", *["---"] * columns, "\n"]) + row * 2_999
+    html = inner(f"**Before**\n\n{table}\n**After**\n\n```\n| a |\n|---|\n```")
+    shown = 1_000 // (columns + 1)
+    assert html.count("<tr>") == 1 + shown
+    assert f"<em>The first {shown} of 2,999 rows.</em>" in html
+    assert re.findall("<strong>(.*?)</strong>", html) == ["Before", "After"]
+    assert "| a |" in html
+
+
+def test_a_table_of_eight_hundred_rows_is_whole() -> None:
+    """Only a text that would take too long is shortened."""
+    assert inner("|a|\n|-|\n" + "|1|\n" * 800).count("<tr>") == 801
+
+
+def test_an_empty_heading_is_a_cell() -> None:
+    """The corner of a DataFrame heads nothing."""
+    assert inner("| |a|\n|-|-|\n|0|1|").count("<th ") == 1
 
 
 def test_very_many_lines_in_code_are_formatted() -> None:

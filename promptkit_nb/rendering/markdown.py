@@ -175,6 +175,7 @@ _PRE_STYLE = "white-space:pre;overflow-x:auto;padding:8px 10px;border-radius:4px
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere"
 _CODE_STYLE = "background:none;padding:0;white-space:pre"  # in a <pre>, JupyterLab wraps it, and colors every line
 _SCROLL_STYLE = "overflow-x:auto;overflow-y:hidden"
+_FOCUSABLE = 'tabindex="0" role="group" aria-label="table"'  # so that keys can scroll it
 _IMAGE_STYLE = "max-width:100%"
 _HIDDEN = "display:none"
 _TASK_STYLE = "list-style:none"
@@ -226,7 +227,9 @@ _ATTRIBUTES: dict[str, dict[str, re.Pattern[str]]] = {
     "div": {
         "class": _exactly("pk-h1", "pk-h2", "pk-h3", "pk-code", "pk-language", "pk-formula"),
         "style": _exactly(_SCROLL_STYLE, *_HEADING_STYLES.values()),
-        "role": _exactly("heading"),
+        "role": _exactly("heading", "group"),
+        "tabindex": _exactly("0"),
+        "aria-label": _exactly("table"),
         "aria-level": re.compile("[3-6]"),
         **_AUTO,
     },
@@ -284,7 +287,8 @@ def to_html(text: str) -> str:
     as code. ``answer_style`` is the style that the HTML needs once on its page; without it, it is plain but readable.
 
     Any text is accepted, including unfinished Markdown, and the same text always gives the same HTML. What would take
-    too long is not formatted: more than 200,000 characters, or 4,000 line breaks and pipes outside code, become one
+    too long is not formatted: in a text of more than 200,000 characters, or 4,000 line breaks and pipes outside code,
+    tables have their first 1,000 cells and the number of their rows, and if it is still as long it becomes one
     ``<pre>``; paragraphs after 5,000 marks such as ``*`` and ``[``, or 15,000 others, are plain text; code is not
     colored after 60,000 characters of it, and neither is a block of more than 20,000 characters, with a line of 1,000
     characters or 200 blanks in a row, or that takes Pygments more than 0.2 s; formulas after 20,000 characters, or of
@@ -294,6 +298,10 @@ def to_html(text: str) -> str:
     True
     """
     text = without_lone_surrogates(text)
+    if len(text) > MAX_MARKDOWN_CHARS or _takes_too_long(text):
+        from promptkit_nb.rendering.long_tables import with_short_tables  # noqa: PLC0415 - of very long answers
+
+        text = with_short_tables(text)
     if len(text) > MAX_MARKDOWN_CHARS or _takes_too_long(text):
         return f'{_OPEN_BOX}<pre style="{_TEXT_STYLE}">{html.escape(text)}</pre>{_CLOSE_BOX}'
     return _OPEN_BOX + _sanitizer()(_parser().render(text, {"text": text})) + _CLOSE_BOX
@@ -470,7 +478,8 @@ def _render_heading(_: object, tokens: Sequence[Token], index: int, *__: object)
 def _render_cell(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
     token = tokens[index]  # JupyterLab aligns cells to the right by default
     direction = ' dir="auto"' if "dir" in token.attrs else ""
-    return f'<{token.tag} style="{token.attrs.get("style", "text-align:left")}"{direction}>'
+    tag = token.tag if tokens[index + 1].content else "td"  # an empty cell is not a heading
+    return f'<{tag} style="{token.attrs.get("style", "text-align:left")}"{direction}>'
 
 
 _RENDER_RULES: Mapping[str, Callable[..., str]] = {
@@ -484,8 +493,9 @@ _RENDER_RULES: Mapping[str, Callable[..., str]] = {
     "heading_close": lambda *_: "</div>\n",
     "html_inline": lambda _, tokens, index, *__: tokens[index].content,
     "task": lambda _, tokens, index, *__: _render_task(tokens[index]),
-    "table_open": lambda *_: f'<div style="{_SCROLL_STYLE}"><table>\n',
+    "table_open": lambda *_: f'<div style="{_SCROLL_STYLE}" {_FOCUSABLE}><table>\n',
     "table_close": lambda *_: "</table></div>\n",
     "th_open": _render_cell,
+    "th_close": lambda _, tokens, index, *__: f"</{'th' if tokens[index - 1].content else 'td'}>\n",
     "td_open": _render_cell,
 }
