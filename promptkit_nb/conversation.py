@@ -26,7 +26,8 @@ from promptkit_nb.exports.transcripts import export_path, write_transcript
 from promptkit_nb.frontend import shown_id
 from promptkit_nb.packs.prompt import Prompt, is_stored
 from promptkit_nb.providers.base import Provider
-from promptkit_nb.rendering.conversations import BranchTree, History, noted_title
+from promptkit_nb.rendering.conversations import BranchTree, noted_title
+from promptkit_nb.rendering.history import History
 from promptkit_nb.stores.base import StateStore, clock_of
 from promptkit_nb.stores.checks import not_found
 from promptkit_nb.text.plain_text import counted, preview

@@ -134,8 +134,8 @@ def test_html_is_escaped() -> None:
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 4
     assert html.startswith('<div class="mathjax_ignore tex2jax_ignore">')
     assert (
-        '<li style="list-style:none;white-space:pre-wrap">1  $x$ &lt;script&gt;alert(1)&lt;/script&gt; '
-        '<span style="color:var(--jp-ui-font-color2,#767676);font-size:12px">stale</span><ul'
+        ">1</span>$x$ &lt;script&gt;alert(1)&lt;/script&gt; "
+        '<span style="color:var(--jp-ui-font-color2,#767676);font-size:12px">stale</span></div><ul'
     ) in html
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chat_server import ChatServer, Reply
 from promptkit_nb import Budget, ConversationManager, ConversationState, MemoryStore, Message, OpenAIProvider, Turn
-from promptkit_nb.rendering.conversations import History
+from promptkit_nb.rendering.history import History
 from promptkit_nb.state import Settings
 from promptkit_nb.turns import ContentPart
 

@@ -173,9 +173,9 @@ class TestTitles:
         cells.run("%chat_use plain-id\n%chat Hello")
         (shown,) = cells.run("%chat_list").contents("execute_result")
         html = shown["data"]["text/html"]
-        assert re.search(r'<td title="\d{8}T[^"]+">What is a title\?</td><td>1</td>', html)
-        assert '<td title="plain-id">plain-id</td><td>1</td>' in html
-        assert "<th>user</th>" not in html
+        assert re.search(r'<td[^>]* title="\d{8}T[^"]+">What is a title\?</td><td[^>]*>1</td>', html)
+        assert re.search('title="plain-id">plain-id</td><td[^>]*>1</td>', html)
+        assert ">user</th>" not in html
         assert "What is a title?" not in shown["data"]["text/plain"]
 
 

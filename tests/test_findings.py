@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from promptkit_nb.errors import PackValidationError
 from promptkit_nb.packs.findings import Finding, Findings, shown_value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 TYPO = Finding("PP104", "error", "/promts", "unknown key", 12, 9, "an object", "", ("prompts",))
 UNUSED = Finding("PP401", "warning", "", "<b>unused</b>", hint="use it")
@@ -49,10 +58,24 @@ def test_findings_are_a_table_in_a_notebook() -> None:
     shown = findings._repr_html_()
     assert "<b>unused" not in shown
     assert "&lt;b&gt;unused&lt;/b&gt;; use it" in shown
-    assert "<td>12:9</td>" in shown
+    assert '<td style="text-align:right">12:9</td>' in shown
     assert "&lt;a&gt;: 1 error, 1 warning" in shown
     assert PackValidationError("No.", findings=findings)._repr_html_() == shown
     assert PackValidationError("No.")._repr_html_() is None
+
+
+def test_table_has_errors_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then by line; words and signs say how severe they are, and the path is relative to the working directory."""
+    late = replace(TYPO, line=90)
+    monkeypatch.chdir(tmp_path)
+    shown = Findings([UNUSED, late, TYPO], str(tmp_path / "a.pack.json"))._repr_html_()
+    assert re.findall("(✕ error|⚠ warning)<.*?>([0-9:]*)</td>", shown) == [
+        ("✕ error", "12:9"),
+        ("✕ error", "90:9"),
+        ("⚠ warning", ""),
+    ]
+    assert ">a.pack.json: 2 errors, 1 warning</div>" in shown
+    assert "<th></th>" not in shown
 
 
 def test_table_of_very_many_findings_is_cut() -> None:

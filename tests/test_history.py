@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from promptkit_nb import ConversationManager, DemoProvider, Message
-from promptkit_nb.rendering.conversations import HeadTable, History
+from promptkit_nb import ConversationManager, ConversationState, DemoProvider, Message, Usage
+from promptkit_nb.rendering.conversations import HeadTable
+from promptkit_nb.rendering.history import History
 from promptkit_nb.text.plain_text import preview
-from promptkit_nb.turns import ToolCall
+from promptkit_nb.turns import ToolCall, Turn
 
 SCRIPT = "<script>alert(1)</script>"
 SMALL = 'class="mathjax_ignore tex2jax_ignore" style="color:var(--jp-ui-font-color2,#767676);font-size:12px'
@@ -59,10 +61,46 @@ def test_tool_calls_are_shown() -> None:
 def test_html_formats_messages_and_runs_nothing() -> None:
     """Markdown becomes sanitized HTML; raw HTML is shown as text."""
     html = history(Message("user", SCRIPT), Message("assistant", "**bold**"))._repr_html_()
-    assert f'<div {SMALL};font-weight:600">assistant</div>' in html
     assert "<strong>bold</strong>" in html
     assert "<script" not in html
-    assert html.endswith(f'<div {SMALL}">2 messages · 1,234 tokens · $0.1200 + 1 turn without a price</div>')
+    assert f'</style><div {SMALL}">2 messages · 1,234 tokens · $0.1200 + 1 turn without a price</div>' in html
+
+
+def test_page_names_no_roles() -> None:
+    """Questions are in bubbles, answers below them; screen readers hear who said what. Other messages are folded."""
+    said = history(Message("system", "You help."), Message("user", "Hi"), Message("assistant", "Hello"))
+    html = said._repr_html_()
+    assert re.sub("<style>.*?</style>|<[^>]*>", "|", html).count("user") == 0
+    assert re.findall('role="group" aria-label="([a-z]+)"', html) == ["user", "assistant"]
+    assert ">System prompt: You help.</summary>" in html
+
+
+def test_receipt_is_below_its_answer() -> None:
+    """It is short, with tokens in the tooltip, and says if the answer is stale."""
+    turn = Turn(
+        messages=(Message("user", "Hi"), Message("assistant", "Hello")),
+        usage=Usage(8, 2),
+        cost=Decimal("0.0019"),
+        model="small",
+        latency_ms=700.0,
+        id="a",
+    )
+    html = History.of(ConversationState("c", turns=(turn,)), stale={"a"})._repr_html_()
+    assert 'title="small · 8/2 tokens · $0.0019 · 0.7 s · stale">small · $0.0019 · 0.7 s · stale</div>' in html
+
+
+def test_page_shows_calls_of_tools_as_lines() -> None:
+    """A call unfolds to its result, which is not shown twice."""
+    call = ToolCall(id="1", name="weather", arguments='{"city": "Paris"}')
+    messages = (
+        Message("user", "Rain?"),
+        Message("assistant", tool_calls=(call,)),
+        Message("tool", "dry", tool_call_id="1"),
+        Message("assistant", "No."),
+    )
+    html = History.of(ConversationState("c", turns=(Turn(messages=messages),)))._repr_html_()
+    assert ">weather(city=&quot;Paris&quot;) → dry</summary>" in html
+    assert "Tool result" not in html
 
 
 def test_heads_are_a_table_in_text_and_html() -> None:
@@ -77,7 +115,8 @@ def test_heads_are_a_table_in_text_and_html() -> None:
     ]
     html = table._repr_html_()
     name = "a&lt;script&gt;alert(1)&lt;/script&gt;[0m"
-    assert f'<td title="{name}">{name}</td><td>1</td>' in html
+    assert f'<td style="text-align:left" title="{name}">{name}</td><td style="text-align:right">1</td>' in html
+    assert 'title="2026-11-22 19:45 UTC">' in html
     assert "<script" not in html
 
 

@@ -147,23 +147,6 @@ def test_server_stays_as_it_was(service: redis.Redis) -> None:
     assert seen() == before
 
 
-def test_only_keys_that_exist_are_read(service: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most conversations have no summaries, no metadata, and no document of an earlier version."""
-    asked: set[bytes] = set()
-    execute: Any = redis.client.Pipeline.execute_command
-
-    def ask(pipeline: redis.client.Pipeline, command: str, key: bytes, *rest: Any, **options: Any) -> Any:
-        asked.add(key)
-        return execute(pipeline, command, key, *rest, **options)
-
-    monkeypatch.setattr(redis.client.Pipeline, "execute_command", ask)
-    assert import_chats(service, MemoryStore()).created
-    stored: Any = service.keys("promptkit:conversation:*")
-    missing = asked.difference(stored)
-    assert all(key.endswith((b":meta", b":messages")) for key in missing)
-    assert {key for key in stored if key.endswith((b":summaries", b":metadata"))} <= asked
-
-
 def test_files_stay_as_they_were() -> None:
     """No byte changes."""
     before = checksums(DATA / "promptkit" / "files")

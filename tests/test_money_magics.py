@@ -50,7 +50,7 @@ def test_budget_is_set_and_holds(notebook: Notebook, chat_server: ChatServer) ->
     assert isinstance(notebook.run("%%chat\nAnd?").error, BudgetExceededError)
     assert len(chat_server.requests) == 1
     usage = notebook.run("%chat_usage")
-    assert usage.stdout.splitlines()[0] == "budget $0.005 of $0.006 today (UTC)"
+    assert usage.stdout.splitlines()[1] == "budget $0.005 of $0.006 today (UTC)"
     assert "0.005               0" in usage.stdout
 
 
@@ -85,7 +85,7 @@ def test_invalid_budget_is_an_error(notebook: Notebook) -> None:
 def test_budget_lines_need_no_conversation(notebook: Notebook) -> None:
     """Without a conversation nothing is spent."""
     notebook.run("%chat_setup --budget 1,5/day")
-    assert notebook.run("%chat_usage").stdout.splitlines()[:2] == [
+    assert notebook.run("%chat_usage").stdout.splitlines()[1:3] == [
         "budget $0.00 of $1.00 in this conversation",
         "budget $0.00 of $5.00 today (UTC)",
     ]

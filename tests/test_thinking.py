@@ -224,8 +224,8 @@ def test_old_turns_are_shown_without_thinking(old: Conversation) -> None:
     assert list(frame["content"]) == ["6 times 7?", "It is **42**."]
     assert frame["reasoning"][1] == THOUGHT
     state = old.store.get("c")
-    assert f"**assistant, thinking**\n\n> {THOUGHT}" in transcript_markdown(state)
-    assert '<details class="entry"><summary class="label">assistant, thinking</summary>' in transcript_html(state)
+    assert f"**m, thinking**\n\n> {THOUGHT}" in transcript_markdown(state)
+    assert '<details class="entry"><summary class="label">m, thinking</summary>' in transcript_html(state)
 
 
 def test_old_turns_are_sent_searched_and_summarized_without_thinking(

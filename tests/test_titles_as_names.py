@@ -119,8 +119,8 @@ def test_several_of_one_title_are_told_apart(cells: Day) -> None:
         )
     assert (ids(cells), cells.asked) == (before, [])
     html = cells.run("%chat_list").contents("execute_result")[0]["data"]["text/html"]
-    assert f"<td>{one}</td>" in html
-    assert f"<td>{two}</td>" in html
+    assert f">{one}</td>" in html
+    assert f">{two}</td>" in html
 
 
 def test_a_near_title_is_named(cells: Day) -> None:

@@ -89,32 +89,47 @@ def test_markdown_has_the_whole_conversation() -> None:
         "- **Model:** `gpt-4o-mini`",
         "- **Turns:** `1`",
         "- **Spent:** `10 tokens · $0.0010`",
-        '- **Metadata:** `{"title": "First steps"}`',
         "",
         "## System prompt",
         "",
-        "**system**",
+        "**System**",
         "",
         "> You help.",
         "",
         "## Turn 1 · 2026-03-01 12:00 UTC",
         "",
-        "**user**",
+        "**You**",
         "",
         "> Hello",
         "",
-        "**assistant**",
+        "**`gpt-4o-mini`**",
         "",
         "> You said Hello.",
         "",
-        "`gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s · eda`",
+        "`gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s`",
     ]
+
+
+def test_what_goes_without_saying_is_left_out() -> None:
+    """The only user there is, an id that is the title, and a title among the metadata."""
+    state = ConversationState("eda", created_at=START, updated_at=START, metadata={"title": "eda", "team": "a"})
+    assert transcript_markdown(state).splitlines()[2:] == [
+        "- **From:** `2026-03-01 12:00 UTC to 2026-03-01 12:00 UTC`",
+        "- **Turns:** `0`",
+        "- **Spent:** `0 tokens · $0.00`",
+        '- **Metadata:** `{"team": "a"}`',
+    ]
+
+
+def test_page_has_short_receipts() -> None:
+    """The tokens are in the tooltip."""
+    page = transcript_html(talk(said("Hello", **RECEIPT)))
+    assert 'title="gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s">gpt-4o-mini · $0.0010 · 0.8 s</div>' in page
 
 
 def test_without_turns_there_are_only_the_facts() -> None:
     """There is no model and no section."""
     assert transcript_markdown(talk()).splitlines()[2:] == [
-        "- **Conversation:** `eda`",
         "- **User:** `alice`",
         "- **From:** `2026-03-01 12:00 UTC to 2026-03-01 12:00 UTC`",
         "- **Turns:** `0`",
@@ -133,12 +148,12 @@ def test_receipt_has_the_flags_of_a_turn(write: object) -> None:
         said("d", warnings=("Slow.",)),
     )
     text = write(state, stale={"b"})
-    assert "gpt-4o-mini · 8/2 tokens · replayed · $0.00 (saved $0.0019) · 0.8 s · eda" in text
-    assert "gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s · eda · interrupted · stale" in text
-    assert "gpt-4o-mini · 8/2 tokens · price unknown · 0.8 s · eda · inherited" in text
+    assert "gpt-4o-mini · 8/2 tokens · replayed · $0.00 (saved $0.0019) · 0.8 s" in text
+    assert "gpt-4o-mini · 8/2 tokens · $0.0010 · 0.8 s · interrupted · stale" in text
+    assert "gpt-4o-mini · 8/2 tokens · price unknown · 0.8 s · inherited" in text
     assert "⚠ Slow." in text
     assert "not answered by a model" in text
-    assert text.count("stale") == 1
+    assert re.sub("<[^>]*>", "", text).count("stale") == 1
 
 
 def test_summary_follows_what_it_summarizes() -> None:
@@ -158,7 +173,7 @@ def test_summary_follows_what_it_summarizes() -> None:
         "Turn 3",
         "Summary of turn 3",
     ]
-    assert "**summary**\n\n> They met.\n\n`m · 6 tokens · $0.0020`\n" in text
+    assert "**Summary**\n\n> They met.\n\n`m · 6 tokens · $0.0020`\n" in text
 
 
 def test_tools_and_images_are_included() -> None:
@@ -172,13 +187,13 @@ def test_tools_and_images_are_included() -> None:
     picture = replace(turn.messages[0], parts=(ContentPart("image_url", url=PIXEL),))
     state = talk(replace(turn, messages=(picture, *turn.messages[1:])))
     assert (
-        "**user**\n\n> Look\n\n*1 image*\n\n**assistant, thinking**\n\n> Hm.\n\n"
-        '**assistant, calling a tool**\n\n```text\nweather({"city": "Bern"})\n```\n\n'
-        "**`tool · weather`**\n\n````text\n# 3 ```\n````\n\n**assistant**\n\n> Cold.\n"
+        "**You**\n\n> Look\n\n*1 image*\n\n**m, thinking**\n\n> Hm.\n\n"
+        '**m, calling a tool**\n\n```text\nweather({"city": "Bern"})\n```\n\n'
+        "**`Tool · weather`**\n\n````text\n# 3 ```\n````\n\n**m**\n\n> Cold.\n"
     ) in transcript_markdown(state)
     page = transcript_html(state)
     assert f'<p><img src="{PIXEL}" alt="image"></p>' in page
-    assert '<div class="label">tool · weather</div><pre># 3 ```</pre>' in page
+    assert '<div class="label">Tool · weather</div><pre># 3 ```</pre>' in page
 
 
 @pytest.mark.parametrize(

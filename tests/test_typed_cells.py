@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,9 +54,8 @@ class TestSchema:
         """One row for each field, instead of JSON."""
         (bundle,) = notebook.run("%%chat --schema Review\nMy label is good <b>, 4 stars").bundles
         assert bundle["text/plain"].splitlines()[:2] == ["label  good <b>", "stars  4"]
-        assert (
-            "<tr><td>label</td><td>good &lt;b&gt;</td></tr><tr><td>stars</td><td>4</td></tr>" in (bundle["text/html"])
-        )
+        cells = re.findall("<td[^>]*>(.*?)</td>", bundle["text/html"])
+        assert cells == ["label", "good &lt;b&gt;", "stars", "4"]
         assert "{" not in bundle["text/plain"]
 
     def test_a_built_in_type(self, notebook: Notebook) -> None:
@@ -86,7 +86,7 @@ def test_a_response_is_a_table_in_html() -> None:
     """Elsewhere it is its text."""
     conv = ConversationManager(DemoProvider()).new_conversation()
     response = conv.send("A bug", schema=["bug", "idea"])
-    assert "<td>bug</td>" in response._repr_html_()
+    assert ">bug</td>" in response._repr_html_()
     assert str(response) == '{"value": "bug"}'
 
 

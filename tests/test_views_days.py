@@ -146,11 +146,9 @@ def test_managers_return_the_same(late: MemoryStore) -> None:
 
 
 def test_charts_and_the_dashboard_follow(late: MemoryStore) -> None:
-    """A bar begins at midnight in the time zone, and its label is the date there."""
-    axes: Any = plot_tokens(late, tz=BERLIN).axes[0]
-    midnight = datetime(2026, 3, 1, 23, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    assert axes.patches[0].get_x() == midnight / timedelta(days=1)
-    assert axes.xaxis.get_major_locator().tz == ZoneInfo(BERLIN)
+    """The label of a bar is the date in the time zone."""
+    newest = [plot_tokens(late, tz=tz).axes[0].get_xticklabels()[0].get_text() for tz in (BERLIN, None)]
+    assert newest == ["2 Mar", "1 Mar"]
     assert usage_dashboard(late, tz=BERLIN, since="2026-03-02").total.startswith("1 turn ")
     assert usage_dashboard(late, since="2026-03-02").total.startswith("0 turns ")
 

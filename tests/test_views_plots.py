@@ -6,14 +6,22 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 
 from promptkit_nb import InvalidArgumentError, MemoryStore, MissingDependencyError, Usage, plot_cost, plot_tokens
+from promptkit_nb.views.fonts import _family_with
+from promptkit_nb.views.zones import PERIODS as BY
 from storing import said
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
 
@@ -110,13 +118,100 @@ def test_names_are_shown_as_they_are() -> None:
     assert png(figure)
 
 
-def test_chart_is_readable_on_white_and_on_black(store: MemoryStore) -> None:
-    """Its background is transparent, and its text is gray."""
+def test_chart_is_readable_in_any_theme(store: MemoryStore) -> None:
+    """Its dark gray text, 8.4:1, is on white of its own, and pages in a dark theme invert it."""
     figure = plot_cost(store)
     (axes,) = figure.axes
-    assert (figure.patch.get_alpha(), axes.patch.get_alpha()) == (0, 0)
+    assert (figure.get_facecolor(), axes.patch.get_alpha()) == ((1, 1, 1, 1), 0)
     words = [axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    assert {text.get_color() for text in words} == {"#7f7f7f"}
+    assert {text.get_color() for text in words} == {"#4d4d4d"}
+    assert 'body[data-jp-theme-light="false"]' in figure.html()
+
+
+def test_chart_has_alternative_text(store: MemoryStore) -> None:
+    """Its title, which is also its text."""
+    bundle: Any = plot_cost(store)._repr_mimebundle_()
+    assert bundle["text/plain"] == "Cost: $3.5000, and 1 turn without a price"
+    assert 'alt="Cost: $3.5000, and 1 turn without a price" src="data:image/png;base64,' in bundle["text/html"]
+
+
+def test_one_day_is_a_bar_among_seven() -> None:
+    """The days before it are on the axis, too, and the amounts are round."""
+    store = MemoryStore()
+    store.append("a", said("x", created_at=datetime(2026, 11, 27, 12, tzinfo=UTC), cost=Decimal("0.0082")))
+    (axes,) = plot_cost(store).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == [f"{day} Nov" for day in range(27, 20, -1)]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["$0", "$0.0025", "$0.005", "$0.0075", "$0.01"]
+    patches: Any = axes.patches
+    assert [(round(bar.get_x(), 2), round(bar.get_width(), 2)) for bar in patches] == [(5.69, 0.62)]
+
+
+def test_a_year_has_room_for_its_labels() -> None:
+    """Seven at most, with the year where it is another; months and hours as short as they are clear."""
+    store = MemoryStore()
+    for day in (datetime(2025, 11, 28, 12, tzinfo=UTC), datetime(2026, 11, 27, 12, tzinfo=UTC)):
+        store.append("a", said("x", created_at=day))
+    labels = {by: [text.get_text() for text in plot_cost(store, by=by).axes[0].get_xticklabels()] for by in BY}
+    assert labels["day"] == ["27 Nov", "5 Oct", "13 Aug", "21 Jun", "29 Apr", "7 Mar", "13 Jan"]
+    assert (labels["week"][0], labels["week"][-1]) == ("23 Nov", "22 Dec 2025")
+    assert labels["month"] == ["Nov 2026", "Sep", "Jul", "May", "Mar", "Jan 2026", "Nov"]
+    assert labels["hour"][0] == "27 Nov 12:00"
+
+
+def test_series_of_zeros_are_not_drawn() -> None:
+    """Tokens that nobody used and models that cost nothing are in neither bars nor legend."""
+    store = MemoryStore()
+    for model, cost in (("free", "0"), ("small", "1"), ("large", "2")):
+        store.append("a", said("x", model=model, cost=Decimal(cost)))
+    assert legend(plot_cost(store)) == ["large", "small"]
+    assert legend(plot_tokens(store)) == ["input", "output"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_other_scripts_have_no_boxes(tmp_path: Path) -> None:
+    """A font that has the characters draws them; without one, their codes are shown, as in a poor terminal."""
+    store = MemoryStore()
+    for name in ("通义千问", "さくら", "한국어"):
+        store.append("a", said("x", model=name, cost=Decimal(1)))
+    path = tmp_path / "three.ttf"
+    path.write_bytes(font_with("通义千问さくら"))
+    font_manager.fontManager.addfont(path)
+    _family_with.cache_clear()
+    try:
+        figure = plot_cost(store)
+        assert png(figure)
+    finally:
+        font_manager.fontManager.ttflist = [f for f in font_manager.fontManager.ttflist if f.fname != str(path)]
+        _family_with.cache_clear()
+    drawn: Any = figure.axes[0].get_legend()
+    names = {text.get_text().strip(): text.get_fontfamily() for text in drawn.get_texts()}
+    assert names == {
+        "通义千问": ["sans-serif", "Three Scripts"],
+        "さくら": ["sans-serif", "Three Scripts"],
+        r"\ud55c\uad6d\uc5b4": ["sans-serif"],
+    }
+
+
+def font_with(characters: str) -> bytes:
+    """Return a font that has only these characters, each as a square."""
+    glyphs = {f"uni{ord(each):04X}": each for each in characters}
+    pen = TTGlyphPen(None)
+    for corner in ((0, 0), (0, 700), (700, 700), (700, 0)):
+        (pen.moveTo if corner == (0, 0) else pen.lineTo)(corner)
+    pen.closePath()
+    square = pen.glyph()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", *glyphs])
+    builder.setupCharacterMap({ord(each): name for name, each in glyphs.items()})
+    builder.setupGlyf(dict.fromkeys([".notdef", *glyphs], square))
+    builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *glyphs], (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Three Scripts", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    file = BytesIO()
+    builder.save(file)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("plot", [plot_cost, plot_tokens], ids=lambda plot: plot.__name__)

@@ -141,6 +141,14 @@ def _exact_usd(usd: object) -> Decimal:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """What was spent of a budget, as a line and in percent."""
+
+    line: str
+    percent: int
+
+
 class Spending:
     """What calls spend, entered in a store's ledger.
 
@@ -204,18 +212,19 @@ class Spending:
 
     def lines(self, conversation_id: str, user_id: str, *, unpriced_turns: int = 0) -> tuple[str, ...]:
         """Return one line for each budget: what was spent of it, what is reserved, how many turns have no price."""
+        return tuple(each.line for each in self.spent(conversation_id, user_id, unpriced_turns=unpriced_turns))
+
+    def spent(self, conversation_id: str, user_id: str, *, unpriced_turns: int = 0) -> tuple[SpentBudget, ...]:
+        """Return what was spent of each budget."""
         now = self._clock()
         scopes = scopes_of(conversation_id, user_id, now)
-        return tuple(
-            budget_line(
-                budget,
-                self._store.spending(scopes[budget.per]),
-                user_id=user_id,
-                now=now,
-                unpriced_turns=unpriced_turns,
-            )
-            for budget in self._budgets
-        )
+        found = []
+        for budget in self._budgets:
+            account = self._store.spending(scopes[budget.per])
+            line = budget_line(budget, account, user_id=user_id, now=now, unpriced_turns=unpriced_turns)
+            percent = round(100 * account.spent / budget.usd) if budget.usd else 100
+            found.append(SpentBudget(line, percent))
+        return tuple(found)
 
     def _reserve(self, scopes: Mapping[Per, str], usd: Decimal, user_id: str) -> Reservation:
         limits = {scopes[per]: budget.usd for per, budget in self._limits.items()}

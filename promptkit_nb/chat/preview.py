@@ -13,7 +13,7 @@ from promptkit_nb.chat.window import Window, sent_messages, window_of
 from promptkit_nb.pricing import CostRange
 from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.text.plain_text import PREVIEW_CHARACTERS, counted, preview
-from promptkit_nb.text.receipts import MATH_OFF, note_html
+from promptkit_nb.text.receipts import MATH_OFF, bar_html, note_html
 from promptkit_nb.turns import Message, Turn
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["system", "summary", "turn", "question"]
 
-_BAR_STYLE = "height:0.5em;max-width:24em;border-radius:4px;background-color:rgba(128,128,128,0.2);overflow:hidden"
-_FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
+_WHO = {"system": "System", "summary": "Summary", "user": "You", "assistant": "Answer", "tool": "Tool"}
+_LINE_STYLE = "font-size:13px;border-bottom:1px solid rgba(128,128,128,.28)"
+_ROW_STYLE = "padding:4px 0;white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
+_TOKENS_STYLE = "display:inline-block;min-width:4.5em;text-align:right;font-variant-numeric:tabular-nums"
+_WHO_STYLE = "display:inline-block;min-width:5.5em;margin-left:1em;color:var(--jp-ui-font-color2,#767676)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +120,13 @@ class Context(Sequence["ContextLine"]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return "".join([answer_style(), self._bar(), *map(_line_html, self.lines), note_html(self._total())])
+        return "".join([answer_style(), note_html(self._total()), self._bar(), *map(_line_html, self.lines)])
 
     def _bar(self) -> str:
         if self.max_tokens is None:
             return ""
-        percent = min(100, round(100 * self.token_count / self.max_tokens))
-        return (
-            f'<div style="{_BAR_STYLE}" role="img" aria-label="{percent} % of the context window">'
-            f'<div style="{_FILL_STYLE};width:{percent}%"></div></div>'
-        )
+        percent = round(100 * self.token_count / self.max_tokens)
+        return bar_html(percent, f"{percent} % of the context window")
 
     def _total(self) -> str:
         of = "" if self.max_tokens is None else f" of {self.max_tokens:,}"
@@ -176,8 +176,11 @@ def _system_line(message: Message, window: Window, estimator: TokenEstimator) ->
 
 def _line_html(line: ContextLine) -> str:
     _, text = line.rows[-1]
-    head = f"{' and '.join(label for label, _ in line.rows)} · {line.tokens:,} tokens · {preview(text)}"
-    return f"<details><summary {MATH_OFF}>{escape(head)}</summary>{to_html(line.content)}</details>"
+    who = " and ".join(_WHO.get(label, label) for label, _ in line.rows)
+    spans = zip((f"{line.tokens:,}", who, preview(text)), (_TOKENS_STYLE, _WHO_STYLE, ""), strict=True)
+    head = "".join(f'<span style="{style}">{escape(each)}</span>' for each, style in spans)
+    summary = f'<summary {MATH_OFF} style="{_ROW_STYLE}">{head}</summary>'
+    return f'<details style="{_LINE_STYLE}">{summary}{to_html(line.content)}</details>'
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from promptkit_nb.rendering.responses import Response
 from promptkit_nb.rendering.typed_values import stored_table
 from promptkit_nb.stores.checks import path_of
 from promptkit_nb.text.plain_text import counted, one_line, preview
-from promptkit_nb.text.receipts import note_html, receipt_of, total_text, usd_text
+from promptkit_nb.text.receipts import Receipt, total_text, usd_text
 
 if TYPE_CHECKING:
     import os
@@ -31,28 +31,41 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".json", ".md", ".html")
 MAX_METADATA_CHARACTERS = 2_000
+DEFAULT_USER = "default"
 
 # A second line of defense: if anything got past the escaping, the browser would neither run nor fetch it.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --card: #f5f7f9; --line: #d4dae0;
-  --link: #0550ae; --jp-ui-font-color2: var(--soft); }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e7eb; --soft: #9aa4ae; --paper: #14171a; --card: #1e2328;
-  --line: #363d44; --link: #79b8ff; } }
-body { max-width: 50rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
+:root { color-scheme: light dark; --pk-ink: #1b1f24; --pk-soft: #57606a; --pk-paper: #fff; --pk-card: #f5f7f9;
+  --pk-line: #d4dae0; --pk-link: #0550ae; --jp-ui-font-color2: var(--pk-soft);
+  --jp-mirror-editor-comment-color: #5c6166; --jp-mirror-editor-keyword-color: #0a6b0a;
+  --jp-mirror-editor-string-color: #a31515; --jp-mirror-editor-number-color: #0b6647;
+  --jp-mirror-editor-builtin-color: #0b6623; --jp-mirror-editor-def-color: #1f5fae;
+  --jp-mirror-editor-attribute-color: #1f5fae; --jp-mirror-editor-meta-color: #7a2fa8;
+  --jp-mirror-editor-tag-color: #0b6623; --jp-mirror-editor-error-color: #b3261e;
+  --jp-mirror-editor-string-2-color: #0b6623; }
+@media (prefers-color-scheme: dark) { :root { --pk-ink: #e3e7eb; --pk-soft: #9aa4ae; --pk-paper: #14171a;
+  --pk-card: #1e2328; --pk-line: #363d44; --pk-link: #79b8ff;
+  --jp-mirror-editor-comment-color: #9aa4ae; --jp-mirror-editor-keyword-color: #6fd06f;
+  --jp-mirror-editor-string-color: #ff9c9c; --jp-mirror-editor-number-color: #5fd3a4;
+  --jp-mirror-editor-builtin-color: #6fd08a; --jp-mirror-editor-def-color: #8ab8ff;
+  --jp-mirror-editor-attribute-color: #8ab8ff; --jp-mirror-editor-meta-color: #d79bff;
+  --jp-mirror-editor-tag-color: #6fd08a; --jp-mirror-editor-error-color: #ff8a80;
+  --jp-mirror-editor-string-2-color: #6fd08a; } }
+body { max-width: 50rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; background: var(--pk-paper); color: var(--pk-ink);
   font: 14px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
-h2 { font-size: 0.9rem; font-weight: 600; color: var(--soft); margin: 0 0 0.5rem; }
+h2 { font-size: 0.9rem; font-weight: 600; color: var(--pk-soft); margin: 0 0 0.5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; margin: 0 0 2rem; }
-dt { color: var(--soft); }
+dt { color: var(--pk-soft); }
 dd { margin: 0; }
-section { border-top: 1px solid var(--line); padding: 1rem 0 1.2rem; }
+section { border-top: 1px solid var(--pk-line); padding: 1rem 0 1.2rem; }
 .entry { margin: 0 0 0.8rem; }
-.user { background: var(--card); border-radius: 0.5rem; padding: 0.6rem 0.9rem 0.1rem; }
-.label { font-size: 0.8rem; font-weight: 600; color: var(--soft); }
+.user { background: var(--pk-card); border-radius: 0.5rem; padding: 0.6rem 0.9rem 0.1rem; }
+.label { font-size: 0.8rem; font-weight: 600; color: var(--pk-soft); }
 .entry > pre { white-space: pre-wrap; font: 13px/1.4 ui-monospace, monospace; margin: 4px 0 12px; }
-a { color: var(--link); }
+a { color: var(--pk-link); }
 img { max-width: 100%; }
 """
 
@@ -67,7 +80,7 @@ _ACTIVE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_WORDS = re.compile("[a-z, ]+")
+_WORDS = re.compile("[A-Za-z, ]+")
 _BACKTICKS = re.compile("`+")
 
 
@@ -114,8 +127,9 @@ def export_path(path: object) -> Path:
 class Entry:
     """A text with its label, such as ``user``, and the addresses of its images.
 
-    ``is_data`` is set if the text is not Markdown, ``is_thinking`` if it is the model's thinking, which is folded.
-    ``html`` is safe HTML that pages show in place of the text, such as the table of a typed answer.
+    ``is_data`` is set if the text is not Markdown, ``is_thinking`` if it is the model's thinking, which is folded, and
+    ``is_user`` if a transcript shows it as the user's. ``html`` is safe HTML that pages show in place of the text, such
+    as the table of a typed answer.
     """
 
     label: str
@@ -124,6 +138,7 @@ class Entry:
     images: tuple[str, ...] = ()
     is_thinking: bool = False
     html: str = ""
+    is_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +147,7 @@ class Section:
 
     heading: str
     entries: tuple[Entry, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Receipt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +162,7 @@ class Outline:
     def of(cls, state: ConversationState, stale: Collection[str] = ()) -> Outline:
         """Return the outline of the current turns; ``stale`` are the ids of the stale ones."""
         title = title_of(state.conversation_id, state.metadata)
-        return cls(title, tuple(_facts(state)), tuple(_sections(state, stale)))
+        return cls(title, tuple(_facts(state, title)), tuple(_sections(state, stale)))
 
 
 def entries_of(message: Message, value_json: str | None = None) -> Iterator[Entry]:
@@ -175,23 +190,27 @@ def value_of(turn: Turn, message: Message) -> str | None:
     return turn.value_json if message is turn.messages[-1] else None
 
 
-def _facts(state: ConversationState) -> Iterator[tuple[str, str]]:
-    yield "Conversation", one_line(state.conversation_id)
-    yield "User", one_line(state.user_id)
+def _facts(state: ConversationState, title: str) -> Iterator[tuple[str, str]]:
+    own = one_line(state.conversation_id)
+    if own != title:
+        yield "Conversation", own
+    if state.user_id != DEFAULT_USER:
+        yield "User", one_line(state.user_id)
     yield "From", f"{_time(state.created_at)} to {_time(state.updated_at)}"
     models = dict.fromkeys(one_line(turn.model) for turn in state.turns if turn.model)
     if models:
         yield "Model" if len(models) == 1 else "Models", ", ".join(models)
     yield "Turns", f"{len(state.turns):,}"
     yield "Spent", f"{state.token_count:,} tokens · {total_text(state.total_cost, state.unpriced_turns)}"
-    if state.metadata:
-        metadata = json.dumps(dict(state.metadata), ensure_ascii=False, default=str)
+    others = {name: value for name, value in state.metadata.items() if (name, value) != ("title", title)}
+    if others:
+        metadata = json.dumps(others, ensure_ascii=False, default=str)
         yield "Metadata", preview(metadata, MAX_METADATA_CHARACTERS)
 
 
 def _sections(state: ConversationState, stale: Collection[str]) -> Iterator[Section]:
     if state.system_prompt is not None:
-        yield Section("System prompt", (Entry("system", state.system_prompt),))
+        yield Section("System prompt", (Entry("System", state.system_prompt),))
     positions = {turn.id: position for position, turn in enumerate(state.turns)}
     summaries: dict[int, list[Section]] = {}
     for summary in state.summaries:
@@ -199,7 +218,7 @@ def _sections(state: ConversationState, stale: Collection[str]) -> Iterator[Sect
         summaries.setdefault(last, []).append(_summary_section(summary, positions))
     yield from summaries.get(-1, ())
     for position, turn in enumerate(state.turns):
-        yield _turn_section(turn, position, state.conversation_id, is_stale=turn.id in stale)
+        yield _turn_section(turn, position, is_stale=turn.id in stale)
         yield from summaries.get(position, ())
 
 
@@ -216,19 +235,31 @@ def _summary_section(summary: Summary, positions: dict[str, int]) -> Section:
     else:
         heading = f"Summary of turn {first}" if first == last else f"Summary of turns {first} to {last}"
     note = f"{summary.model} · {summary.usage.total_tokens:,} tokens · {usd_text(summary.cost)}"
-    notes = (one_line(note),) if summary.model else ()
-    return Section(f"{heading} · {_time(summary.created_at)}", (Entry("summary", summary.text),), notes)
+    notes = (Receipt.line(one_line(note)),) if summary.model else ()
+    return Section(f"{heading} · {_time(summary.created_at)}", (Entry("Summary", summary.text),), notes)
 
 
-def _turn_section(turn: Turn, position: int, conversation_id: str, *, is_stale: bool) -> Section:
-    response = (Response.replay_of if turn.replayed else Response.of)(turn, conversation_id)
+def _turn_section(turn: Turn, position: int, *, is_stale: bool) -> Section:
+    response = (Response.replay_of if turn.replayed else Response.of)(turn, "")
     flags = ["stale"] * is_stale + ["inherited"] * turn.inherited
-    receipt = receipt_of(response, conversation_id) if turn.model else "not answered by a model"
+    receipt = Receipt.of(response, "") if turn.model else Receipt.line("not answered by a model")
+    for flag in flags:
+        receipt = receipt.plus(flag)
     return Section(
         f"Turn {position + 1} · {_time(turn.created_at)}",
-        tuple(entry for message in turn.messages for entry in entries_of(message, value_of(turn, message))),
-        (*(f"⚠ {one_line(warning)}" for warning in turn.warnings), " · ".join([receipt, *flags])),
+        tuple(
+            _named(entry, turn) for message in turn.messages for entry in entries_of(message, value_of(turn, message))
+        ),
+        (*(Receipt.line(f"⚠ {one_line(warning)}") for warning in turn.warnings), receipt),
     )
+
+
+def _named(entry: Entry, turn: Turn) -> Entry:
+    """Return an entry that is labeled as a reader would: You, the name of the model, or what a tool did."""
+    role, comma, rest = entry.label.partition(", ")
+    names = {"user": "You", "assistant": one_line(turn.model) or "Answer", "tool": "Tool"}
+    name, dot, tool = role.partition(" · ")
+    return replace(entry, label=f"{names.get(name, name)}{dot}{tool}{comma}{rest}", is_user=name == "user")
 
 
 def _time(moment: datetime) -> str:
@@ -260,13 +291,13 @@ def transcript_html(state: ConversationState, *, stale: Collection[str] = ()) ->
 
 def _section_html(section: Section) -> str:
     entries = "".join(map(_entry_html, section.entries))
-    notes = "".join(f"{note_html(note)}\n" for note in section.notes)
+    notes = "".join(f"{note.html()}\n" for note in section.notes)
     return f"<section>\n<h2>{escape(section.heading)}</h2>\n{entries}{notes}</section>\n"
 
 
 def _entry_html(entry: Entry) -> str:
     text = entry.html or (f"<pre>{escape(printable(entry.text))}</pre>" if entry.is_data else to_html(entry.text))
-    kind = "entry user" if entry.label == "user" else "entry"
+    kind = "entry user" if entry.is_user else "entry"
     images = "".join(map(_image_html, entry.images))
     if entry.is_thinking:
         label = f'<summary class="label">{escape(entry.label)}</summary>'
@@ -297,7 +328,7 @@ def transcript_markdown(state: ConversationState, *, stale: Collection[str] = ()
 
 
 def _section_markdown(section: Section) -> str:
-    entries, notes = map(_entry_markdown, section.entries), map(_code, section.notes)
+    entries, notes = map(_entry_markdown, section.entries), (_code(note.text) for note in section.notes)
     return "\n\n".join([f"## {section.heading}", *entries, *notes])
 
 

@@ -279,11 +279,11 @@ def known_usage(usages: Iterable[Usage]) -> Usage:
 
 def sum_of_costs(costs: Sequence[CallCost]) -> CallCost:
     """Return the total cost of calls, with the least certain of their price sources; unknown if any cost is."""
-    if len(costs) == 1:
-        return costs[0] if costs[0].usd is not None else UNKNOWN_COST
     known = [cost.usd for cost in costs if cost.usd is not None]
     if not costs or len(known) < len(costs):
         return UNKNOWN_COST
+    if len(costs) == 1:
+        return costs[0]
     sources = {cost.source for cost in costs}
     source = next(each for each in ("list", "yours", "reported") if each in sources)
     return CallCost(sum(known, Decimal(0)), source, next((cost.price_list for cost in costs if cost.price_list), None))

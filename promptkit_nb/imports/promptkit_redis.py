@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from promptkit_nb.errors import ImportSourceError, MissingDependencyError
 from promptkit_nb.imports.promptkit_messages import (
@@ -51,7 +51,6 @@ class PromptKitRedis:
         self._prefix = prefix
         self._start = f"{prefix}:conversation:".encode()
         self._reading = reading
-        self._found: set[bytes] = set()
 
     def units(self) -> list[Unit]:
         """Return one unit for the server, which does not report what has changed."""
@@ -73,17 +72,13 @@ class PromptKitRedis:
                 yield from self._conversations(group, advance)
 
     def _conversation_ids(self) -> list[bytes]:
-        """Return the ids found in keys, because no index has all of them; note parts without a conversation.
-
-        Most conversations have no other keys than their state and messages, so the others are asked for only if found.
-        """
+        """Return the ids found in keys, because no index has all of them; note parts without a conversation."""
         ids: set[bytes] = set()
         parts: set[bytes] = set()
         pattern = _GLOB.sub(r"\\\1", self._start.decode()) + "*"
         for key in self._client.scan_iter(match=pattern, count=SCAN_COUNT):
             rest = key[len(self._start) :]
             part = _PART.fullmatch(rest)
-            self._found.update(() if rest.endswith((b":meta", b":messages")) else (rest,))
             if part is None:
                 ids.add(rest.removesuffix(b":meta"))
             elif not rest.endswith(b":lists"):
@@ -118,21 +113,12 @@ class PromptKitRedis:
             key = self._start + each
             pipe.get(key + b":meta")
             pipe.lrange(key + b":messages", 0, -1)
-            if each + b":summaries" in self._found:
-                pipe.lrange(key + b":summaries", 0, -1)
-            if each + b":metadata" in self._found:
-                pipe.hgetall(key + b":metadata")
-            if each in self._found:
-                pipe.get(key)
+            pipe.lrange(key + b":summaries", 0, -1)
+            pipe.hgetall(key + b":metadata")
+            pipe.get(key)
         answers = iter(pipe.execute(raise_on_error=False))
         for each in group:
-            found: list[Any] = [
-                next(answers),
-                next(answers),
-                next(answers) if each + b":summaries" in self._found else [],
-                next(answers) if each + b":metadata" in self._found else {},
-                next(answers) if each in self._found else None,
-            ]
+            found = [next(answers) for _ in range(5)]
             name = each.decode("utf-8", "replace")
             wrong = next((answer for answer in found if isinstance(answer, Exception)), None)
             if wrong is not None:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from promptkit_nb.imports.report import ImportReport
     from promptkit_nb.notebook.session import ChatSession
     from promptkit_nb.panel.widget import ChatPanel
-    from promptkit_nb.rendering.conversations import BranchTree, HeadTable, History
+    from promptkit_nb.rendering.conversations import BranchTree, HeadTable
     from promptkit_nb.rendering.found_messages import FoundMessages
+    from promptkit_nb.rendering.history import History
     from promptkit_nb.rendering.models import ModelTable
+    from promptkit_nb.views.usage_table import UsageTable
 
 
 @magics_class
@@ -171,18 +173,16 @@ class ConversationMagics(Magics):
     @magic_arguments()
     @argument("--by", metavar="COLUMNS", help="Columns to group by, such as user_id; default: day,model.")
     @chat_line_magic
-    def chat_usage(self, line: str) -> object:
+    def chat_usage(self, line: str) -> UsageTable:
         """Show the tokens and cost of all your conversations as a DataFrame: %chat_usage [--by day,model].
 
         The budgets are listed above it. In batch runs the default is --by model, which gives the same output every day.
         """
         options = parse_options(self.chat_usage, line)
-        for budget in self._session.budget_lines():
-            _print_status(budget)
         by = options.by or ("model" if is_batch() else "day,model")
         if not options.by and self._session.has_kept_usage():
             by += ",status"  # separate rows for turns that are not stored any more
-        return self._session.settings.manager.usage_df(by, user_id=self._user_id)
+        return self._session.usage(by)
 
     @chat_line_magic
     def chat_models(self, line: str) -> ModelTable:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from promptkit_nb.chat.budgets import SpentBudget
     from promptkit_nb.chat.options import CallOptions, CellCall, Target
     from promptkit_nb.chat.preview import DryRun
     from promptkit_nb.chat.stored_conversation import Snapshot
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn
+    from promptkit_nb.views.usage_table import UsageTable
 
 
 MAX_MARKED = 500
@@ -231,12 +233,24 @@ class ChatSession:
 
     def budget_lines(self) -> tuple[str, ...]:
         """Return one line for each budget of the options, for the notebook's conversation."""
+        return tuple(each.line for each in self._spent_budgets())
+
+    def _spent_budgets(self) -> tuple[SpentBudget, ...]:
         from promptkit_nb.chat.budgets import Spending  # noqa: PLC0415 - as above
 
+        spending = Spending(self.settings.store, self.settings.manager.budgets)
         conversation = self.conversations.current(self.settings.user_id)
-        if conversation is not None:
-            return conversation.budget_lines()
-        return Spending(self.settings.store, self.settings.manager.budgets).lines("", self.settings.user_id)
+        if conversation is None:
+            return spending.spent("", self.settings.user_id)
+        unpriced_turns = conversation.unpriced_turns
+        return spending.spent(conversation.id, conversation.user_id, unpriced_turns=unpriced_turns)
+
+    def usage(self, by: str) -> UsageTable:
+        """Return the user's tokens and cost, grouped by these columns, with the budgets."""
+        from promptkit_nb.views.usage_table import UsageTable  # noqa: PLC0415 - pandas, half a second
+
+        usage = self.settings.manager.usage_df(by, user_id=self.settings.user_id)
+        return UsageTable(usage, self._spent_budgets())
 
     def fork(self, new_id: str, *, user_id: str) -> str:
         """Fork the conversation and switch to the fork; if it was forked to this id before, switch to that fork.
@@ -325,7 +339,7 @@ class ChatSession:
     def found(self, text: str) -> FoundMessages:
         """Return the messages of the user's conversations that contain all words of the text, newest first."""
         from promptkit_nb.rendering.found_messages import MAX_SHOWN, FoundMessage, FoundMessages  # noqa: PLC0415 - as above
-        from promptkit_nb.views.messages import search  # noqa: PLC0415 - pandas, half a second
+        from promptkit_nb.views.messages import search, words_in  # noqa: PLC0415 - pandas, half a second
 
         rows = search(self.settings.store, text, user_id=self.settings.user_id).sort_values(
             "created_at", ascending=False, kind="stable"
@@ -333,10 +347,11 @@ class ChatSession:
         shown = dict.fromkeys(rows["conversation_id"].head(MAX_SHOWN))
         titles = {each: self.settings.manager.get_conversation(each).title for each in shown}
         columns = ("conversation_id", "position", "role", "snippet", "created_at")
-        return FoundMessages(
+        messages = (
             FoundMessage(each, titles.get(each, each), int(position) + 1, str(role), snippet, created_at)
             for each, position, role, snippet, created_at in zip(*(rows[name] for name in columns), strict=True)
         )
+        return FoundMessages(messages, words=words_in(text))
 
     def has_kept_usage(self) -> bool:
         """Return whether the user paid for turns that are not stored any more."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from promptkit_nb.characters import terminal_text, visible
 from promptkit_nb.text.near_names import did_you_mean
 from promptkit_nb.text.plain_text import counted
-from promptkit_nb.text.receipts import MATH_OFF
+from promptkit_nb.text.receipts import note_html
+from promptkit_nb.text.tables import Cell, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning"]
 
 _SHOWN = 20
-_COLORS = {"error": "var(--jp-error-color1,#c62828)", "warning": "var(--jp-warn-color1,#b26a00)"}
+_SHOWN_IN_HTML = 200
+_SIGNS = {"error": "✕", "warning": "⚠"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +134,15 @@ class Findings(Sequence[Finding]):
         ]
 
     def _repr_html_(self) -> str:
-        shown = self._findings[:200]
-        rows = "".join(map(_row, shown))
-        more = f"<div>… and {len(self) - len(shown)} more</div>" if len(self) > len(shown) else ""
-        heading = "".join(f'<th style="text-align:left">{name}</th>' for name in ("", "pointer", "line", "finding"))
-        table = f"<table><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>" if shown else ""
-        advice = f"<div>{escape(self.advice)}</div>" if self.advice else ""
-        return f"<div {MATH_OFF}><div>{escape(self.source)}: {self.counts}</div>{table}{more}{advice}</div>"
+        """Return a table, errors first, then by position."""
+        shown = sorted(self._findings, key=lambda each: (each.severity, each.line or 0, each.column or 0))[
+            :_SHOWN_IN_HTML
+        ]
+        table = html_table(("severity", "pointer", "line", "finding", "code"), map(_row, shown), numbers=("line",))
+        more = len(self) - len(shown)
+        notes = [*([f"… and {more} more"] if more else []), *([self.advice] if self.advice else [])]
+        heading = note_html(f"{_from_here(self.source)}: {self.counts}", "font-weight:600")
+        return "".join([heading, table if shown else "", *map(note_html, notes)])
 
 
 def _row_of(finding: Finding) -> dict[str, object]:
@@ -170,11 +174,20 @@ def _count_text(number: int, noun: str) -> str:
     return counted(number, noun) if number else f"no {noun}s"
 
 
-def _row(finding: Finding) -> str:
-    left = "text-align:left"
+def _row(finding: Finding) -> list[str | Cell]:
     place = "" if finding.line is None else f"{finding.line}:{finding.column}"
-    return (
-        f'<tr><td style="{left};white-space:nowrap;color:{_COLORS[finding.severity]}">{finding.code} '
-        f'{finding.severity}</td><td style="{left}"><code>{escape(finding.pointer or "/")}</code></td>'
-        f'<td>{place}</td><td style="{left}">{escape(finding.text)}</td></tr>'
-    )
+    return [
+        Cell(f"{_SIGNS[finding.severity]} {finding.severity}", look=finding.severity),
+        Cell(finding.pointer or "/", look="code"),
+        place,
+        Cell(finding.text, look="wide"),
+        Cell(finding.code, look="soft"),
+    ]
+
+
+def _from_here(source: str) -> str:
+    """Return a path relative to the working directory if it is below it; other sources as they are."""
+    try:
+        return str(Path(source).relative_to(Path.cwd()))
+    except ValueError:
+        return source

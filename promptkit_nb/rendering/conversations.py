@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import UTC, datetime
 from html import escape
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 from promptkit_nb.characters import terminal_text
 from promptkit_nb.frontend import is_batch, shown_id
 from promptkit_nb.ids import is_generated_id
-from promptkit_nb.rendering.markdown import answer_style, to_html
-from promptkit_nb.rendering.responses import thinking_html
 from promptkit_nb.state import Branch, ConversationState, Head
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, note_html, total_text
-from promptkit_nb.text.tables import ListTable, html_table
-from promptkit_nb.turns import INTERRUPTED, Message, Turn
+from promptkit_nb.text.tables import Cell, ListTable, html_table, time_cell
+from promptkit_nb.turns import INTERRUPTED, Turn
 
 if TYPE_CHECKING:
     _NumberedTurn = tuple[int | None, Turn]
@@ -31,7 +29,15 @@ MAX_UNFOLDED_TURNS = 20
 FIRST_TURNS = 3
 LAST_TURNS = 10
 
-_CHILDREN_STYLE = ";margin-left:0.3em;border-left:1px solid rgba(128,128,128,0.5)"
+_NODES_STYLE = "margin:0;padding:0;list-style:none;font-size:13px"
+_CHILDREN_STYLE = ";margin-left:0.6em;padding-left:1em;border-left:1px solid rgba(128,128,128,.28)"
+_NODE_STYLE = "list-style:none;margin:0"
+_NODE_LINE_STYLE = "padding:4px 0;border-bottom:1px solid rgba(128,128,128,.28);overflow-wrap:anywhere"
+_INDENT = ";padding-left:2.8em;text-indent:-2.8em"
+_NUMBER_STYLE = (
+    "text-indent:0;display:inline-block;min-width:2em;margin-right:.8em;text-align:right;font-variant-numeric:tabular-nums;"
+    "color:var(--jp-ui-font-color2,#767676)"
+)
 
 
 _NOTEBOOK_ID = re.compile(r"nb:(.+):[0-9a-f]{8}(-\d+)?", re.DOTALL)
@@ -124,25 +130,24 @@ class HeadTable(ListTable[Head]):
     def _repr_html_(self) -> str:
         if not self:
             return super()._repr_html_()
-        shown = self[:MAX_SHOWN_HEADS]
+        shown, now = self[:MAX_SHOWN_HEADS], datetime.now(UTC)
         has_users = len({head.user_id for head in shown}) > 1
-        users, times = ["user"] if has_users else [], [] if is_batch() else ["last used (UTC)"]
-        rows = [self._html_cells(head, with_user=has_users) for head in shown]
-        ids = [one_line(shown_id(head.conversation_id)) for head in shown]
+        users, times = ["user"] if has_users else [], [] if is_batch() else ["last used"]
+        rows = [self._html_cells(head, now, with_user=has_users) for head in shown]
         heading = ["conversation", *users, "turns", "cost", *times]
-        if len({row[0].casefold() for row in rows}) < len(rows):  # a title alone does not say which one
+        if len({row[0].text.casefold() for row in rows}) < len(rows):  # a title alone does not say which one
             heading.append("id")
-            rows = [[*row, own_id] for row, own_id in zip(rows, ids, strict=True)]
-        table = html_table(heading, rows, ids)
+            rows = [[*row, Cell(row[0].title)] for row in rows]
+        table = html_table(heading, rows, numbers=("turns", "cost"))
         return "".join([table, *map(note_html, self._notes())])
 
-    def _html_cells(self, head: Head, *, with_user: bool) -> list[str]:
+    def _html_cells(self, head: Head, now: datetime, *, with_user: bool) -> list[Cell]:
         own = shown_id(head.conversation_id)
         title = given_title(head.metadata) or preview(self._titles.get(head.conversation_id, "")) or title_of(own, {})
-        users = [one_line(head.user_id)] if with_user else []
+        users = [Cell(one_line(head.user_id))] if with_user else []
         cost = total_text(head.total_cost, head.unpriced_turns)
-        times = [] if is_batch() else [f"{head.updated_at:%Y-%m-%d %H:%M}"]
-        return [title, *users, str(head.turn_count), cost, *times]
+        times = [] if is_batch() else [time_cell(head.updated_at, now)]
+        return [Cell(title, one_line(own)), *users, Cell(f"{head.turn_count:,}"), Cell(cost), *times]
 
     def _heading(self) -> list[str]:
         titles, times = ["title"] if self._have_titles else [], [] if is_batch() else ["updated (UTC)"]
@@ -175,104 +180,6 @@ def _cells(head: Head, *, with_title: bool) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A message as the history shows it, with a mark such as ``stale``."""
-
-    message: Message
-    mark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class History(Sequence["Message"]):
-    """The messages of a conversation in order, with its totals.
-
-    ``lines``, if given, are shown in place of the messages: they add marks and previous answers.
-    """
-
-    messages: tuple[Message, ...]
-    token_count: int
-    total_cost: Decimal | None
-    unpriced_turns: int
-    lines: tuple[Line, ...] = ()
-
-    @classmethod
-    def of(cls, state: ConversationState, *, stale: Collection[str] = (), versions: bool = False) -> History:
-        """Return the history of a state; ``stale`` are ids of turns, ``versions`` adds previous answers."""
-        lines = [] if state.system_prompt is None else [Line(Message("system", state.system_prompt))]
-        for turn in state.turns:
-            if versions:
-                lines += _version_lines(state.versions.get(turn.id, ()))
-            lines += _turn_lines(turn, "stale" if turn.id in stale else "")
-        return cls(state.messages, state.token_count, state.total_cost, state.unpriced_turns, tuple(lines))
-
-    def __len__(self) -> int:
-        """Return the number of messages, including the system message."""
-        return len(self.messages)
-
-    def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:  # type: ignore[override]  # a slice is a tuple
-        """Return one message, or several."""
-        return self.messages[index]
-
-    def __iter__(self) -> Iterator[Message]:
-        """Yield the messages."""
-        return iter(self.messages)
-
-    def __str__(self) -> str:
-        """Return a line for each message, then the totals."""
-        lines = [
-            f"{line.message.role:<9}  {preview(_message_text(line.message))}{f'  ({line.mark})' if line.mark else ''}"
-            for line in self._shown_lines()
-        ]
-        return terminal_text("\n".join([*lines, self._totals()]))
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<div style="margin:0.5em 0">{_line_heading(line)}{thinking_html(line.message.thinking, "thought")}'
-            f"{to_html(_message_text(line.message))}</div>"
-            for line in self._shown_lines()
-        )
-        return f"{answer_style()}{rows}{note_html(self._totals())}"
-
-    def _shown_lines(self) -> tuple[Line, ...]:
-        return self.lines or tuple(map(Line, self.messages))
-
-    def _totals(self) -> str:
-        return " · ".join(
-            [
-                counted(len(self.messages), "message"),
-                f"{self.token_count:,} tokens",
-                total_text(self.total_cost, self.unpriced_turns),
-            ]
-        )
-
-
-def _turn_lines(turn: Turn, mark: str) -> list[Line]:
-    """Return the lines of a turn; the mark is on its last message."""
-    marks = [mark, turn.finish_reason if turn.finish_reason == INTERRUPTED else ""]
-    joined = " · ".join(filter(None, marks))
-    return [*map(Line, turn.messages[:-1]), *(Line(message, joined) for message in turn.messages[-1:])]
-
-
-def _version_lines(versions: Sequence[Turn]) -> Iterator[Line]:
-    for number, turn in enumerate(versions, 1):
-        name = f"version {number}"
-        *before, answer = _turn_lines(turn, name if is_batch() else f"{name}, %chat_restore {turn.id}")
-        yield from (Line(line.message, name) for line in before)
-        yield answer
-
-
-def _line_heading(line: Line) -> str:
-    return note_html(f"{line.message.role} · {line.mark}" if line.mark else line.message.role, "font-weight:600")
-
-
-def _message_text(message: Message) -> str:
-    calls = [f"{call.name}({call.arguments})" for call in message.tool_calls]
-    return "\n\n".join(filter(None, (message.text, *calls)))
-
-
-@dataclass(frozen=True, slots=True)
 class BranchTree:
     """The turns of a conversation, a line each, with its branches; text, and HTML in a notebook.
 
@@ -299,7 +206,7 @@ class BranchTree:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<div {MATH_OFF}>{note_html(self._title(), 'font-weight:600')}{_nodes_html(self._nodes())}</div>"
+        return f"<div {MATH_OFF}>{note_html(self._title(), 'margin-bottom:4px')}{_nodes_html(self._nodes())}</div>"
 
     def _title(self) -> str:
         parts = [] if is_batch() else [preview(self.state.conversation_id)]
@@ -333,8 +240,9 @@ class BranchTree:
 
     def _turn_node(self, turn: Turn, number: int | None, branches: Sequence[_Node] = ()) -> _Node:
         width = len(str(len(self.state.turns)))
-        prefix = "" if number is None else f"{number:>{width}}  "
-        return _Node(f"{prefix}{preview(turn.user_text) or '(no text)'}", tuple(self._marks(turn)), tuple(branches))
+        prefix = "" if number is None else f"{number:>{width}}"
+        words = preview(turn.user_text) or "(no text)"
+        return _Node(words, tuple(self._marks(turn)), tuple(branches), number=prefix)
 
     def _branch_node(self, branch: Branch) -> _Node:
         is_numbered = branch.kind == "tail" and branch.start >= 0
@@ -370,17 +278,23 @@ class BranchTree:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A line of the tree, its marks, and the nodes below it."""
+    """A line of the tree, its marks, and the nodes below it; ``number`` is that of its turn."""
 
     line: str
     marks: tuple[str, ...] = ()
     children: tuple[_Node, ...] = ()
+    number: str = ""
+
+    def text(self) -> str:
+        """Return the line with its number and marks."""
+        number = f"{self.number}  " if self.number else ""
+        return " · ".join([f"{number}{self.line}", *self.marks])
 
 
 def _node_lines(nodes: Sequence[_Node], indent: str = "") -> Iterator[str]:
     for number, node in enumerate(nodes, 1):
         is_last = number == len(nodes)
-        yield f"{indent}{'└─' if is_last else '├─'} {' · '.join([node.line, *node.marks])}"
+        yield f"{indent}{'└─' if is_last else '├─'} {node.text()}"
         yield from _node_lines(node.children, f"{indent}{'   ' if is_last else '│  '}")
 
 
@@ -388,11 +302,16 @@ def _nodes_html(nodes: Sequence[_Node], style: str = "") -> str:
     if not nodes:
         return ""
     items = "".join(
-        f'<li style="list-style:none;white-space:pre-wrap">{escape(node.line)}{_marks_html(node.marks)}'
-        f"{_nodes_html(node.children, _CHILDREN_STYLE)}</li>"
+        f'<li style="{_NODE_STYLE}"><div style="{_NODE_LINE_STYLE}{_INDENT if node.number else ""}">'
+        f"{_number_html(node)}{escape(node.line)}"
+        f"{_marks_html(node.marks)}</div>{_nodes_html(node.children, _CHILDREN_STYLE)}</li>"
         for node in nodes
     )
-    return f'<ul style="margin:0;padding-left:1em{style}">{items}</ul>'
+    return f'<ul style="{_NODES_STYLE}{style}">{items}</ul>'
+
+
+def _number_html(node: _Node) -> str:
+    return f'<span style="{_NUMBER_STYLE}">{escape(node.number.strip())}</span>' if node.number else ""
 
 
 def _marks_html(marks: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ class ModelTable(ListTable[ModelRow]):
     """Models, shown as a table."""
 
     _EMPTY = "no models"
+    _NUMBERS = _COLUMNS[1:]
 
     def _heading(self) -> tuple[str, ...]:
         return _COLUMNS

@@ -69,6 +69,7 @@ METHODS = {
     "builtins.dict": "keys() values() items() get(key default)",
 }
 METHODS["promptkit_nb.TextFrame"] = METHODS["pandas.DataFrame"]  # what our views return
+METHODS["promptkit_nb.UsageTable"] = METHODS["pandas.DataFrame"]  # what %chat_usage returns
 """The allowed methods by exact type; parameters after the semicolon can only be given by name."""
 
 BUILTINS = {"len": 1, "sum": 1, "min": 1, "max": 1, "sorted": 1, "round": 2, "abs": 1, "any": 1, "all": 1}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.responses import Response
     from promptkit_nb.turns import Turn, Usage
 
-MATH_OFF = 'class="mathjax_ignore tex2jax_ignore"'
+MATH_OFF_CLASSES = "mathjax_ignore tex2jax_ignore"
+MATH_OFF = f'class="{MATH_OFF_CLASSES}"'
 SMALL_STYLE = "color:var(--jp-ui-font-color2,#767676);font-size:12px"
 
 
@@ -57,6 +58,18 @@ def note_html(line: str, style: str = "", *, title: str = "") -> str:
     """Return a line as a small gray ``<div>`` with a tooltip; ``style`` is added to its style."""
     tooltip = f' title="{escape(title)}"' if title else ""
     return f'<div {MATH_OFF} style="{SMALL_STYLE}{style and ";" + style}"{tooltip}>{escape(line)}</div>'
+
+
+_BAR_STYLE = (
+    "height:4px;max-width:24em;margin:4px 0;border-radius:2px;background-color:rgba(128,128,128,.2);overflow:hidden"
+)
+_FILL_STYLE = "height:100%;background-color:var(--jp-brand-color1,#1976d2)"
+
+
+def bar_html(percent: int, words: str) -> str:
+    """Return a thin bar that is filled to this part, with words for those who do not see it."""
+    fill = f'<div style="{_FILL_STYLE};width:{min(100, max(0, percent))}%"></div>'
+    return f'<div style="{_BAR_STYLE}" role="img" aria-label="{escape(words)}" title="{escape(words)}">{fill}</div>'
 
 
 _CENT_DIGITS = 4

@@ -108,7 +108,7 @@ def search(
       conversation_id  role           snippet
     0               a  user  My name is Alice
     """
-    words = _words_in(text)
+    words = words_in(text)
     filters = Filters.given(locals())
     found = [_matching(messages, words) for messages in _shown_messages(store, filters)]
     return frame_of(found, SEARCH_RESULTS, is_naive=naive_utc)
@@ -132,7 +132,12 @@ def messages_of(batch: Batch, turns: NDArray[np.bool_]) -> Columns:
     return batch.messages if turns.all() else batch.messages.select(np.repeat(turns, batch.turns.arrays["messages"]))
 
 
-def _words_in(text: str) -> list[str]:
+def words_in(text: str) -> list[str]:
+    """Return the words of a search, and its quoted phrases as they are.
+
+    >>> words_in('tea "per kg"')
+    ['tea', 'per kg']
+    """
     if not isinstance(text, str):
         raise InvalidArgumentError(f"text={text!r:.80} is not text: give words to search for.")
     words = [quoted.strip() or word for quoted, word in _WORDS.findall(text)]

@@ -1,43 +1,69 @@
-"""A figure that displays itself in a notebook under any backend; only this module imports matplotlib."""
+"""A figure that displays itself in a notebook under any backend; only this module and ``fonts`` import matplotlib."""
 
 from __future__ import annotations
 
 import io
+from base64 import b64encode
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from promptkit_nb.frontend import is_batch
+from promptkit_nb.views.fonts import drawable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import tzinfo
 
     from matplotlib.axes import Axes
 
     Drawing = Callable[[Axes], object]
 
 DPI = 100
-GRAY = "#7f7f7f"
-"""Equally far from white and from the black of dark themes."""
+INK = "#4d4d4d"
+PAPER = "#ffffff"
+
+# A page in a dark theme turns white paper into black, and keeps the hues.
+_STYLE = (
+    '<style>:is(body[data-jp-theme-light="false"],.vscode-dark) .promptkit-picture'
+    "{filter:invert(.93) hue-rotate(180deg)}</style>"
+)
 
 
 class Picture(Figure):
     """A figure that pyplot does not manage: it is shown once, and changes neither backend nor style of the notebook.
 
-    It is readable on white and on black: its background is transparent, its text and lines are gray.
+    Its dark text is on white. A page shows it with its title as alternative text, and in a dark theme as light text on
+    black. A batch run gives the image alone, whose bytes are not compared.
     """
+
+    @property
+    def alternative(self) -> str:
+        """The titles of its charts, for those who do not see them."""
+        return "; ".join(axes.get_title(loc="left") for axes in self.axes)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         FigureCanvasAgg(self).print_figure(file, format="png", dpi=DPI)
         return file.getvalue()
 
+    def html(self) -> str:
+        """Return the picture as HTML."""
+        png = b64encode(self._repr_png_()).decode()
+        source = f'alt="{escape(self.alternative)}" src="data:image/png;base64,{png}"'
+        return f'{_STYLE}<img class="promptkit-picture" {source} style="max-width:100%">'
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        if not is_batch():
+            return {"text/plain": self.alternative, "text/html": self.html()}
+        return {"text/plain": self.alternative, "image/png": b64encode(self._repr_png_()).decode()}
+
 
 def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
     """Return a picture of these drawings, two per row; ``size`` is that of the whole, in inches."""
-    picture = Picture(figsize=size, layout="constrained")
+    picture = Picture(figsize=size, layout="constrained", facecolor=PAPER)
     columns = min(2, len(drawings))
     grid = picture.add_gridspec(-(-len(drawings) // columns), columns)
     for index, draw in enumerate(drawings):
@@ -46,17 +72,10 @@ def picture_of(*drawings: Drawing, size: tuple[float, float]) -> Picture:
         axes = picture.add_subplot(grid[row, :] if is_alone else grid[row, column])
         draw(axes)
         _plain(axes)
-    picture.patch.set_alpha(0)
     for text in picture.findobj(Text):
-        text.set(color=GRAY, parse_math=False)
+        words, families = drawable(text.get_text(), text.get_fontfamily())
+        text.set(color=INK, parse_math=False, text=words, fontfamily=families)
     return picture
-
-
-def label_periods(axes: Axes, zone: tzinfo) -> None:
-    """Label the bars with the shortest dates that are unambiguous, in this time zone."""
-    locator = AutoDateLocator(tz=zone, minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # matplotlib's has no types
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=zone))  # type: ignore[no-untyped-call]  # as above
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
@@ -77,6 +96,6 @@ def say_nothing_was_paid(axes: Axes) -> None:
 def _plain(axes: Axes) -> None:
     axes.patch.set_alpha(0)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=GRAY)
+    axes.tick_params(colors=INK, length=0, labelsize=9)
     for side, spine in axes.spines.items():
-        spine.set(color=GRAY, visible=side in ("bottom", "left"))
+        spine.set(color=INK, visible=side == "bottom")

@@ -69,14 +69,14 @@ class Dashboard:
         self.total.get_by_text(total, exact=True).wait_for()
         self.page.wait_for_selector(".promptkit-dashboard[aria-busy='false']")
 
-    def pictures(self) -> list[int]:
-        """Return the widths of the loaded pictures."""
-        widths: list[int] = self.page.evaluate("""async () => {
-            const images = [...document.querySelectorAll('.promptkit-pictures img')];
-            await Promise.all(images.map(image => image.decode()));
-            return images.map(image => image.naturalWidth);
-        }""")
-        return widths
+    def charts(self) -> dict[str, list[str]]:
+        """Return the tooltips of each chart's bars, by the beginning of its title."""
+        return {
+            figure.locator("figcaption").inner_text().partition(":")[0]: [
+                bar.get_attribute("title") or "" for bar in figure.locator("[title]").all()
+            ]
+            for figure in self.root.get_by_role("figure").all()
+        }
 
 
 def fill(directory: Path) -> None:
@@ -107,7 +107,11 @@ def test_filters_narrow_and_conversations_open(lab: LabServer, page: Page, tmp_p
     assert dashboard.conversations() == ["trip", "recipes", "notes"]
     assert [row[0] for row in dashboard.rows("Models")] == ["o4-mini", "gpt-4o", "mine"]
     assert [(row[0], row[-1]) for row in dashboard.rows("Users")] == [("alice", "$0.0500"), ("bob", "price unknown")]
-    assert dashboard.pictures() == [640, 640, 640]
+    charts = dashboard.charts()
+    assert charts["Cost"][:2] == ["2 Mar 2026 · o4-mini: $0.0030", "3 Mar 2026 · o4-mini: $0.0045"]
+    assert charts["Tokens"][0] == "2 Mar 2026 · input: 6,000 tokens"
+    assert charts["Most expensive conversations"] == ["trip: $0.0375", "recipes: $0.0125"]
+    assert dashboard.root.locator("img").count() == 0
 
     dashboard.field("User").select_option("bob")
     dashboard.says("10 turns · 46,000 tokens · price unknown")
@@ -162,15 +166,15 @@ def test_refresh_shows_new_turns(lab: LabServer, page: Page, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_text_is_legible_in_both_themes(lab: LabServer, page: Page, tmp_path: Path, theme: str) -> None:
-    """Text, and the gray of the pictures, have enough contrast with their background."""
+    """Text, that of the charts, too, has a contrast of at least 4.5:1 with its background."""
     fill(tmp_path)
     notebook, dashboard = opened(lab, page, tmp_path)
     dashboard.root.get_by_role("button", name="trip", exact=True).click()
     dashboard.opened.get_by_text("You said Day 9.").wait_for()
     notebook.screenshot(tmp_path / "page.png", theme=theme)
     contrasts = page.evaluate(CONTRASTS)
-    assert {name: contrast for name, contrast in contrasts.items() if contrast < 3.9} == {}
-    assert len(contrasts) == 7
+    assert {name: contrast for name, contrast in contrasts.items() if contrast < 4.5} == {}
+    assert len(contrasts) == 11
 
 
 # The contrast of texts with the background of the dashboard, as WCAG 2 defines it.
@@ -185,13 +189,16 @@ CONTRASTS = """() => {
         .map(part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
         .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
     const root = document.querySelector('.promptkit-dashboard');
-    const ground = light(getComputedStyle(root).backgroundColor);
+    let behind = root;
+    while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+    const ground = light(getComputedStyle(behind).backgroundColor);
     const contrast = color => {
         const [high, low] = [light(color), ground].sort((one, other) => other - one);
         return (high + 0.05) / (low + 0.05);
     };
-    const found = {pictures: contrast('#7f7f7f')};
-    for (const name of ['label span', '.promptkit-total', 'th', 'td', '.promptkit-open', '.promptkit-opened p']) {
+    const found = {};
+    for (const name of ['label span', 'dt', 'dd', 'figcaption', '.promptkit-tick span', '.promptkit-dates span',
+                        '.promptkit-legend li', 'th', 'td', '.promptkit-open', '.promptkit-opened p']) {
         found[name] = contrast(getComputedStyle(root.querySelector(name)).color);
     }
     return found;
@@ -218,7 +225,9 @@ def test_saved_notebook_keeps_a_picture(lab: LabServer, page: Page, tmp_path: Pa
     page.goto(notebook.path.with_suffix(".html").as_uri(), wait_until="domcontentloaded")
     exported = page.locator(".promptkit-usage img")
     assert exported.is_visible()
-    assert exported.get_attribute("alt") == "10 turns · 46,000 tokens · price unknown"
+    assert exported.get_attribute("alt") == (
+        "Cost: $0.0000, and 10 turns without a price; Tokens: 46,000; Most expensive conversations"
+    )
     assert exported.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1200
 
 
