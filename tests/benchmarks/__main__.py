@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).parents[1]))  # for the servers and the browser of the tests
 
-import answers_in_browser
 import chat_panel
 import disk_store
 import first_answer
@@ -46,7 +45,6 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Ratio]]] = {
     "rows": rows.measure,
     "panel": chat_panel.measure,
     "browser": panel_in_browser.measure,
-    "answers": answers_in_browser.measure,
 }
 
 LARGE: dict[str, Callable[[], Iterable[Ratio]]] = {

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from browser.jupyter_lab import PROJECT, LabServer, chromium_page
@@ -51,6 +53,9 @@ LABELED = """labeled = reviews.promptkit.ask("Classify: {{ text }}", into="label
 labeled[["text", "label", "label_error", "label_cost_usd"]]"""
 PLOT = 'plot_cost(store, by=["day", "model"])'
 
+VIEWS = [TEAS, "%chat_history", "%chat_list", "%chat_usage --by model", ""]
+DASHBOARD = ["from promptkit_nb import DiskStore, usage_dashboard", "usage_dashboard(DiskStore())", ""]
+
 
 def main() -> None:
     """Chat, spend, and take the pictures."""
@@ -63,9 +68,13 @@ def main() -> None:
             with DiskStore(settings["PROMPTKIT_HOME"]) as store:
                 _spend(store, chat)
             _picture(lab.open_notebook(page, [FRAMES, PLOT, ""], name="costs.ipynb"), "cost_frames.png")
+            page.set_viewport_size({"width": 1200, "height": 1600})
+            _picture(lab.open_notebook(page, DASHBOARD, name="dashboard.ipynb"), "dashboard.png", first=1)
+            page.set_viewport_size({"width": 900, "height": 1600})
             usage = {"prompt_tokens": 112, "completion_tokens": 58, "total_tokens": 170}
             chat.reply(Reply(text=TABLE, usage=usage), Reply(text="Green.", usage=usage | {"completion_tokens": 2}))
             _picture(lab.open_notebook(page, [TEAS, QUESTION, AGAIN, ""], name="teas.ipynb"), "chat_cells.png")
+            _picture(lab.open_notebook(page, VIEWS, name="teas.ipynb"), "views.png", first=1)
             chat.usual = _labeling
             _picture(lab.open_notebook(page, [ROWS, LABELED, ""], name="rows.ipynb"), "rows.png", first=1)
 
@@ -105,6 +114,8 @@ def _picture(notebook: LabNotebook, name: str, *, first: int = 0) -> None:
     right = max(box["x"] + box["width"] for box in boxes)
     bottom = max(box["y"] + box["height"] for box in boxes)
     page.screenshot(path=IMAGES / name, clip={"x": left, "y": top, "width": right - left, "height": bottom - top - 6})
+    with Image.open(IMAGES / name) as picture:
+        picture.convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
 
 
 if __name__ == "__main__":
