@@ -16,7 +16,7 @@ function render({ model, el }) {
   const charts = make("div", { class: "promptkit-charts" });
   const tables = make("div", { class: "promptkit-tables" });
   const opened = make("section", { class: "promptkit-opened", "aria-label": "Conversation", hidden: true });
-  const head = make("div", { class: "promptkit-head", role: "toolbar", "aria-label": "Filters" },
+  const head = make("div", { class: "promptkit-filters", role: "toolbar", "aria-label": "Filters" },
     ...Object.keys(LABELS).map(field), make("button", { type: "button", onclick: ask }, "Refresh"));
   const root = make("div", {
     class: "promptkit-dashboard", "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Usage dashboard",
@@ -153,7 +153,7 @@ function render({ model, el }) {
     const body = make("div", { class: "promptkit-body" });
     body.innerHTML = html;
     opened.replaceChildren(
-      make("div", { class: "promptkit-bar" }, make("strong", { title: id }, title),
+      make("div", { class: "promptkit-opened-bar" }, make("strong", { title: id }, title),
         make("button", { type: "button", onclick: () => choose("") }, "Close")),
       make("div", { class: "promptkit-note" }, note), body);
     opened.scrollIntoView({ block: "nearest" });
