@@ -125,14 +125,15 @@ def test_what_is_not_stored_as_json_is_no_table(text: str | None) -> None:
     assert stored_table(text) is None
 
 
-def test_exports_show_the_table(tmp_path: Path) -> None:
+def test_history_and_exports_show_the_table(tmp_path: Path) -> None:
     """In HTML, where no markup in keys or values is active; Markdown has the JSON as code."""
     conv = ConversationManager(DemoProvider()).new_conversation()
     conv.send("A bug", schema={"<i>label</i>": str})
     page, markdown = (conv.export(tmp_path / f"chat.{suffix}").read_text("utf-8") for suffix in ("html", "md"))
-    assert "&lt;i&gt;label&lt;/i&gt;</td>" in page
-    assert "<i>" not in page
-    assert "{" not in page.partition("<tbody>")[2].partition("</table>")[0]
+    for html in (page, conv.history()._repr_html_()):
+        assert "&lt;i&gt;label&lt;/i&gt;</td>" in html
+        assert "<i>" not in html
+        assert "{" not in html.partition("<tbody>")[2].partition("</table>")[0]
     assert '```text\n{"<i>label</i>": ' in markdown
 
 

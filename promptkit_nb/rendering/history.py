@@ -14,6 +14,7 @@ from promptkit_nb.rendering.markdown import answer_style, to_html
 from promptkit_nb.rendering.responses import Response, thinking_html
 from promptkit_nb.rendering.tool_calls import answered_calls
 from promptkit_nb.rendering.tool_lines import ToolLine, lines_of, tool_lines_html
+from promptkit_nb.rendering.typed_values import stored_table
 from promptkit_nb.text.plain_text import counted, preview
 from promptkit_nb.text.receipts import MATH_OFF, SMALL_STYLE, Receipt, note_html, total_text
 from promptkit_nb.turns import INTERRUPTED, Message, Turn
@@ -35,7 +36,7 @@ class Line:
     """A message as the history shows it, with a mark such as ``stale``.
 
     A page also shows the receipt of a turn below its answer, and the calls of tools with their results as ``calls``;
-    a result that is among them is not shown again (``is_told``).
+    a result that is among them is not shown again (``is_told``). ``table`` is the HTML of a typed answer.
     """
 
     message: Message
@@ -43,6 +44,7 @@ class Line:
     receipt: Receipt | None = None
     calls: tuple[ToolLine, ...] = ()
     is_told: bool = False
+    table: str = ""
 
     def html(self) -> str:
         """Return the message as HTML that runs and fetches nothing."""
@@ -57,7 +59,7 @@ class Line:
             opened = f'<details style="{SMALL_STYLE};margin:4px 0"><summary {MATH_OFF}>{escape(words)}</summary>'
             return f"{opened}{to_html(text)}</details>{below}"
         thinking = thinking_html(message.thinking, "thought")
-        shown = tool_lines_html(self.calls) or to_html(text)
+        shown = self.table or tool_lines_html(self.calls) or to_html(text)
         return f'<div role="group" aria-label="assistant">{thinking}{shown}{below}</div>'
 
     def _note_html(self) -> str:
@@ -135,7 +137,8 @@ def _turn_lines(turn: Turn, mark: str) -> list[Line]:
         lines = [_with_calls(line, called) for line in lines]
     marks = [mark, turn.finish_reason if turn.finish_reason == INTERRUPTED else ""]
     joined, receipt = " · ".join(filter(None, marks)), _receipt(turn, mark)
-    return [*lines[:-1], *(replace(line, mark=joined, receipt=receipt) for line in lines[-1:])]
+    table = (stored_table(turn.value_json) or ("", ""))[1]
+    return [*lines[:-1], *(replace(line, mark=joined, receipt=receipt, table=table) for line in lines[-1:])]
 
 
 def _with_calls(line: Line, called: Mapping[str, ToolLine]) -> Line:
