@@ -92,6 +92,8 @@ def test_magics_mark_and_unmark(page: Page) -> None:
     assert page.stale() == ["said b", "said c"]
     page.run("%chat_restore gpt-4o-mini")
     assert page.stale() == []
+    page.run("%chat_restore gpt-4o-mini")  # does nothing, and does not bring the edited answer back
+    assert page.stale() == []
 
 
 def test_a_batch_run_changes_no_output(shared: Day) -> None:

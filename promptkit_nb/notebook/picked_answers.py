@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def answer_by(model: str, state: ConversationState, *, as_of: str | None) -> Turn | None:
-    """Return the answer of a model in the newest turn that has answers of this and of another model.
+    """Return the answer of a model in the newest turn that has answers of this and of another model, or edited ones.
 
     It may be the current one. Turns up to ``as_of``, the id of a turn, come first: a notebook that runs again picks in
     the turn that it has reached. Without such a turn it is the newest current turn of the model. ``None`` if no turn
@@ -26,10 +26,16 @@ def answer_by(model: str, state: ConversationState, *, as_of: str | None) -> Tur
     for turns in (turns_until(state.turns, as_of), state.turns):
         for current in reversed(turns):
             answers = (*state.versions.get(current.id, ()), current)
-            if len({answer.requested_model for answer in answers}) > 1 and (found := _newest_of(model, answers)):
+            if len(set(map(_author_of, answers))) > 1 and (found := _newest_of(model, answers)):
                 return found
     return _newest_of(model, state.turns)
 
 
 def _newest_of(model: str, turns: Iterable[Turn]) -> Turn | None:
-    return next((turn for turn in reversed([*turns]) if turn.requested_model == model), None)
+    return next((turn for turn in reversed([*turns]) if _author_of(turn) == model), None)
+
+
+def _author_of(turn: Turn) -> str | None:
+    """Return the model of an answer; ``None`` if the user wrote it, which took no time and no tokens."""
+    is_edited = turn.latency_ms is None and turn.usage.total_tokens == 0
+    return None if is_edited else turn.requested_model
