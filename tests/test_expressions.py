@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from promptkit_nb import InvalidArgumentError
+from promptkit_nb import InvalidArgumentError, MemoryStore, usage_df
 from promptkit_nb.text.cell_text import fill
 from promptkit_nb.text.expressions import METHODS, _name_of, _parameters
 from promptkit_nb.text.text_frame import TextFrame
+from promptkit_nb.views.usage_table import UsageTable
 
 ROWS = {"x": ["a", "b", "a"], "y": [1, 2, 4], "when": pd.to_datetime(["2026-03-01", "2026-03-02", "2026-04-01"])}
 
@@ -216,6 +217,7 @@ def samples() -> dict[str, object]:
         *(
             frame,
             TextFrame(frame),
+            UsageTable(usage_df(MemoryStore())),
             frame.x,
             pd.Index(["a"]),
             frame.index,

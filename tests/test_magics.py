@@ -526,7 +526,7 @@ class TestModelText:
             assert "<script" not in page
             assert "<img" not in page
             assert "mathjax_ignore" in page
-        assert pages[3].startswith('<table class="mathjax_ignore tex2jax_ignore">')
+        assert '<table class="promptkit-table mathjax_ignore tex2jax_ignore">' in pages[3]
 
     def test_cannot_steer_a_console(self, online: Notebook, chat_server: ChatServer) -> None:
         """Escape sequences are removed from printed text; the stored text is unchanged."""
