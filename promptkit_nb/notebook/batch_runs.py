@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEFT_OVER_AFTER = timedelta(hours=24)
 
 RUNNING = "batch run"
-"""Stands for the kernel in the note of a batch run that has not ended, so that only such runs are looked up."""
+"""The kernel in the note of a batch run that has not ended; ``begin`` looks up only such runs."""
 
 
 class BatchRuns:
