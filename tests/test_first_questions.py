@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from promptkit_nb import ConversationManager, DemoProvider
+from promptkit_nb.notebook import titles
 from promptkit_nb.rendering.conversations import shown_title
 from promptkit_nb.state import ConversationState, NotebookNote
 from promptkit_nb.stores.listing import first_question
@@ -66,3 +67,22 @@ def test_shown_title(conversation: ConversationState, title: str) -> None:
 def test_conversation_without_turns_is_new() -> None:
     """Nobody reads a generated id."""
     assert shown_title(ConversationState(GENERATED), None) == "New conversation"
+
+
+def test_only_newest_conversations_are_found_by_a_question(
+    open_store: OpenStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question has to be read; a title that was set is found at any age."""
+    monkeypatch.setattr(titles, "MOST_QUESTIONS", 1)
+    store = open_store(3600)
+    manager = ConversationManager(DemoProvider(), store)
+    old, new = manager.new_conversation(), manager.new_conversation()
+    old.send("An old question")
+    clock.pass_s(10)
+    new.send("A new question")
+    assert titles.id_of(store, "default", "a new question") == new.id
+    assert titles.id_of(store, "default", "an old question") is None
+    store.update_metadata(old.id, title="Invoices")
+    clock.pass_s(10)
+    store.update_metadata(new.id, mood="good")
+    assert titles.id_of(store, "default", "invoices") == old.id

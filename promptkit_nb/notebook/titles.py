@@ -15,13 +15,16 @@ from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import counted, one_line, preview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from promptkit_nb.state import Head
     from promptkit_nb.stores.base import StateStore
 
 MOST_COMPLETED = 200
 """The newest conversations that are completed."""
+
+MOST_QUESTIONS = 500
+"""The newest conversations that are found by their first question."""
 
 MOST_CANDIDATES = 5
 """The newest conversations of one title that an error names."""
@@ -56,7 +59,7 @@ def id_of(store: StateStore, user_id: str, text: str) -> str | None:
     one has the title. Raises ``InvalidArgumentError``, which tells them apart, if several have it.
     """
     heads = list(chats(store, user_id, imported=True))
-    titles = shown_titles(store, heads)
+    titles = _titles_by_id(store, heads)
     having = [head for head in heads if _is_title(text, titles.get(head.conversation_id))]
     found = [head for head in having if head.kind != "imported"] or having
     if len(found) > 1:
@@ -71,8 +74,14 @@ def id_of(store: StateStore, user_id: str, text: str) -> str | None:
 def near_names(store: StateStore, user_id: str, text: str) -> tuple[str, ...]:
     """Return up to three ids and titles of the user's conversations that are like a text."""
     heads = list(chats(store, user_id, imported=True))
-    titles = shown_titles(store, (head for head in heads if head.kind != "imported"))
+    titles = _titles_by_id(store, [head for head in heads if head.kind != "imported"])
     return similar_names(text, [*(head.conversation_id for head in heads), *dict.fromkeys(titles.values())])
+
+
+def _titles_by_id(store: StateStore, heads: Sequence[Head]) -> dict[str, str]:
+    """Return the titles of conversations, newest first; questions, which have to be read, of the newest only."""
+    older = ((head.conversation_id, stored_title(head)) for head in heads[MOST_QUESTIONS:])
+    return shown_titles(store, heads[:MOST_QUESTIONS]) | {each: title for each, title in older if title}
 
 
 def _is_title(text: str, title: str | None) -> bool:
