@@ -102,6 +102,7 @@ def test_log_is_moved_again_after_a_while(tmp_path: Path, monkeypatch: pytest.Mo
 def test_log_that_has_grown_too_much_is_moved_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that open the files all the time do not fill the disk."""
     monkeypatch.setattr(disk_checkpoints, "HELD_BYTES", 2 * disk_checkpoints.STEP_BYTES)
+    monkeypatch.setattr(disk_checkpoints, "MOST_BYTES", 3 * disk_checkpoints.STEP_BYTES)
     with DiskStore(tmp_path / "store") as store:
         for number in range(10):
             copy_file(store.directory, tmp_path / f"copy{number}", DATABASE)
@@ -268,3 +269,49 @@ class TestLongLog:
             assert moved.wait(60)
             assert threading.main_thread() not in threads
             assert store.head("a").turn_count == 80
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
+    def test_that_has_grown_too_much_is_moved_in_the_background(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever writes meanwhile does not wait, although a program may still be copying."""
+        for name in ("LONG_BYTES", "STEP_BYTES", "HELD_BYTES"):
+            monkeypatch.setattr(disk_checkpoints, name, 2_000_000)
+        may_move, has_begun = threading.Event(), threading.Event()
+        moved: list[bool] = []
+        has_moved = disk_checkpoints.Checkpoints._has_moved
+
+        def move(checkpoints: disk_checkpoints.Checkpoints, log_bytes: int) -> bool:
+            has_begun.set()
+            assert may_move.wait(60)
+            moved.append(has_moved(checkpoints, log_bytes))
+            return moved[-1]
+
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "_has_moved", move)
+        with DiskStore(tmp_path / "store") as store:
+            copy_file(store.directory, tmp_path / "copy", DATABASE)
+            fill(store, 4)
+            assert has_begun.wait(60)
+            fill(store, 4)
+            assert moved == []
+            may_move.set()
+        assert moved[0] is True
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
+    def test_is_written_to_the_disk_before_writers_wait(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The last part of a move keeps others waiting, so it has little to write, however busy the disk is."""
+        monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 1_000_000)
+        monkeypatch.setattr(disk_checkpoints, "HELD_S", 0)
+        written: list[str] = []
+        fdatasync = os.fdatasync
+
+        def write(descriptor: int) -> None:
+            fdatasync(descriptor)  # raises for one that only watches the file
+            with closing(sqlite3.connect(store.directory / DATABASE, timeout=0)) as other:
+                other.execute("BEGIN IMMEDIATE")  # raises if others wait
+            written.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+        with DiskStore(tmp_path) as store:
+            monkeypatch.setattr(os, "fdatasync", write)
+            fill(store, 2)
+        assert written[:2] == [str(tmp_path / DATABASE)] * 2

@@ -2,7 +2,8 @@
 
 A copy of the database and its log, made one after the other, is consistent unless the log was moved into the database,
 or overwritten, in between. While a program that opened one of the files may still be copying, the log grows instead.
-Only Linux reports opened files; on other systems, and after ``HELD_BYTES``, the log is moved anyway.
+Only Linux reports opened files; on other systems, and after ``HELD_BYTES``, the log is moved anyway: in the background,
+and if that cannot keep up with the writers, while they wait.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import finalize
 
@@ -22,12 +24,12 @@ from promptkit_nb.stores.disk_cache import lock_held_by_forks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 STEP_BYTES = 4000 * 4096  # fewer checkpoints make the slowest writes much faster
 SOME_BYTES = 4 * 2**20  # after a part of a large change; most of the time that a move takes is for each move
 LONG_BYTES = 2 * STEP_BYTES
 HELD_BYTES = 512 * 2**20
+MOST_BYTES = 2 * HELD_BYTES
 HELD_S = 15.0
 LOCK_TIMEOUT_S = 0.5
 RETRY_S = 1.0
@@ -88,7 +90,7 @@ class Checkpoints:
         """Move a log of this size; a long one, left by a program that may have copied, in the background."""
         if log_bytes < HELD_BYTES and time.monotonic() < self._large_until_s:
             return
-        if LONG_BYTES <= log_bytes < HELD_BYTES:
+        if LONG_BYTES <= log_bytes < MOST_BYTES:
             self.due_bytes = log_bytes + STEP_BYTES
             self._move_in(0)
         else:
@@ -100,7 +102,7 @@ class Checkpoints:
         Return False if large changes should wait, because the log is long and could not be moved.
         """
         self.due_bytes = log_bytes + STEP_BYTES
-        if not self._lock.acquire(blocking=log_bytes >= HELD_BYTES):
+        if not self._lock.acquire(blocking=log_bytes >= MOST_BYTES):
             return log_bytes < self._long_bytes  # another thread is moving it
         try:
             with suppress(sqlite3.Error, OSError):  # all writes are safe in the log
@@ -137,6 +139,8 @@ class Checkpoints:
                 if locks_others:
                     self._writer.execute("BEGIN IMMEDIATE")
                 is_complete = self._move_once()
+                if not locks_others:
+                    _sync_opened(self._database)
                 is_held = self._waits() and not must_move
                 if is_held:
                     return False
@@ -224,7 +228,11 @@ class Checkpoints:
         return left_s > 0
 
     def _move_in(self, seconds: float) -> None:
-        if self._timer is None:
+        """Move the log after so many seconds, if that is not planned already; ``0`` replaces a later attempt."""
+        planned = self._timer
+        if planned is not None and not seconds:
+            planned.cancel()
+        if planned is None or not seconds:
             self._timer = threading.Timer(seconds, self._move_later)
             self._timer.daemon = True
             self._timer.start()
@@ -236,7 +244,7 @@ class Checkpoints:
             if self._closed:
                 return
             try:
-                has_moved = self._has_moved(min(self._log.stat().st_size, HELD_BYTES - 1))
+                has_moved = self._has_moved(self._log.stat().st_size)
             except sqlite3.Error:
                 has_moved = False
             except OSError:
@@ -269,6 +277,19 @@ def _connected(database: Path) -> sqlite3.Connection:
 def _close_all(connections: Sequence[sqlite3.Connection]) -> None:
     for each in connections:
         each.close()
+
+
+def _sync_opened(path: Path) -> None:
+    """Write a file that SQLite has open to the disk: it does so at the end of a move only, while all writers wait.
+
+    This uses SQLite's own descriptor: closing another one would release SQLite's locks on the file.
+    """
+    wanted = path.stat()
+    for each in Path("/proc/self/fd").glob("*"):  # only Linux has it
+        with suppress(OSError):  # closed in the meantime, or a descriptor that only watches the file
+            if os.path.samestat(each.stat(), wanted):
+                os.fdatasync(int(each.name))
+                return
 
 
 class LogFile:

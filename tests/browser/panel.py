@@ -85,8 +85,9 @@ class Panel:
         return self.root.get_by_role("button", name=name, exact=True)
 
     def say(self, text: str) -> None:
-        """Type a message and press Enter."""
+        """Type a message and, once the answer before it is complete, press Enter."""
         self.box.fill(text)
+        wait(self.is_idle)
         self.box.press("Enter")
 
     def hears(self, text: str) -> None:

@@ -60,7 +60,9 @@ def test_two_kernels_stay_in_step(desk: PanelDesk, chat_server: ChatServer, stor
     answers = [f"answer {number}" for number in range(3)]
     chat_server.reply(*(Reply(text=answer, delay_s=1) for answer in answers))
     for panel in panels:
-        panel.say("all at once")
+        panel.box.fill("all at once")
+    for panel in panels:
+        panel.box.press("Enter")
     for panel in panels:
         for answer in answers:
             panel.hears(answer)
