@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +21,6 @@ from promptkit_nb.stores import disk_checkpoints
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.disk_cache import DATABASE
 from storing import said, texts
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOG = f"{DATABASE}-wal"
 
@@ -39,6 +37,20 @@ def copy_file(source: Path, target: Path, name: str) -> None:
     target.mkdir(exist_ok=True)
     if (source / name).exists():
         shutil.copyfile(source / name, target / name)
+
+
+def write_slowly(store: DiskStore, number: int) -> None:
+    """Write a large row within a transaction that takes some time."""
+    store.backend.put_kept_row("kept", "row", f"{number % 10}".encode() * 500_000)
+    time.sleep(0.15)
+
+
+def has_short_log(store: DiskStore) -> bool:
+    """Wait until the log is moved into the database in the background; return whether it is."""
+    deadline_s = time.monotonic() + 60
+    while (is_long := log_size(store) >= 2 * disk_checkpoints.STEP_BYTES) and time.monotonic() < deadline_s:
+        time.sleep(0.15)
+    return not is_long
 
 
 def log_size(store: DiskStore) -> int:
@@ -72,7 +84,7 @@ def test_log_does_not_grow_without_a_copy(tmp_path: Path) -> None:
     """It is moved into the database whenever it has a certain size."""
     with DiskStore(tmp_path) as store:
         fill(store, 60)
-        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
+        assert has_short_log(store)
         assert (tmp_path / DATABASE).stat().st_size > 200_000
 
 
@@ -84,8 +96,8 @@ def test_forked_child_moves_the_log_too(tmp_path: Path) -> None:
         child.start()
         child.join(120)
         assert child.exitcode == 0
-        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
         fill(store, 1)
+        assert has_short_log(store)
         assert store.head("a").turn_count == 306
 
 
@@ -96,7 +108,7 @@ def test_log_is_moved_again_after_a_while(tmp_path: Path, monkeypatch: pytest.Mo
         fill(store, 10)
         copy_file(store.directory, tmp_path / "copy", DATABASE)
         fill(store, 60)
-        assert log_size(store) < 2 * disk_checkpoints.STEP_BYTES
+        assert has_short_log(store)
 
 
 def test_log_that_has_grown_too_much_is_moved_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,27 +223,34 @@ class TestLongLog:
         assert attempts[0] is False
 
     def test_large_change_moves_the_log_of_all_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever writes in the meantime does not wait for that; some seconds later, the log is moved as always."""
+        """Whoever writes in the meantime starts no move; some seconds later, the log is moved as always."""
         monkeypatch.setattr(disk_checkpoints, "LONG_BYTES", disk_checkpoints.HELD_BYTES)
         monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 2_000_000)
         monkeypatch.setattr(disk_checkpoints, "LARGE_S", 1000.0)
         moved: list[int] = []
+        moved_later = threading.Event()
 
         def move(_: disk_checkpoints.Checkpoints, log_bytes: int) -> bool:
             moved.append(log_bytes)
             return False
 
+        def move_later(*_: object) -> bool:
+            moved_later.set()
+            return True
+
         monkeypatch.setattr(disk_checkpoints.Checkpoints, "move", move)
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "_has_moved", move_later)
         with DiskStore(tmp_path) as store:
             assert store.backend.checkpoint()
             fill(store, 5)
             assert moved == []
             assert not store.backend.checkpoint()
             assert len(moved) == 1
+            assert not moved_later.is_set()
             now_s = time.monotonic()
             monkeypatch.setattr(time, "monotonic", lambda: now_s + disk_checkpoints.LARGE_S)
             store.append("a", said("later"))
-            assert len(moved) == 2
+            assert moved_later.wait(60)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells who opens a file.")
     def test_grows_on_the_disk_in_parts_while_it_is_copied(
@@ -309,9 +328,40 @@ class TestLongLog:
             fdatasync(descriptor)  # raises for one that only watches the file
             with closing(sqlite3.connect(store.directory / DATABASE, timeout=0)) as other:
                 other.execute("BEGIN IMMEDIATE")  # raises if others wait
-            written.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            written.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
 
         with DiskStore(tmp_path) as store:
             monkeypatch.setattr(os, "fdatasync", write)
             fill(store, 2)
         assert written[:2] == [str(tmp_path / DATABASE)] * 2
+
+    def test_is_moved_although_a_thread_writes_without_a_pause(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The thread pauses for a moment, so that the move can begin; SQLite alone would leave that to chance."""
+        monkeypatch.setattr(disk_checkpoints, "STEP_BYTES", 2_000_000)
+        moved: list[bool] = []
+        paused: list[threading.Thread] = []
+        has_tried = threading.Event()
+        has_moved = disk_checkpoints.Checkpoints._has_moved
+
+        def move(checkpoints: disk_checkpoints.Checkpoints, log_bytes: int) -> bool:
+            try:
+                moved.append(has_moved(checkpoints, log_bytes))
+            finally:
+                has_tried.set()
+            return moved[-1]
+
+        def pause(seconds: float) -> None:
+            paused.append(threading.current_thread())
+            time.sleep(seconds)
+
+        monkeypatch.setattr(disk_checkpoints.Checkpoints, "_has_moved", move)
+        monkeypatch.setattr(disk_checkpoints, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+        with DiskStore(tmp_path) as store:
+            for number in range(500):
+                store.backend.run(partial(write_slowly, store, number), write=True)
+                if has_tried.is_set():
+                    break
+        assert moved[0] is True
+        assert threading.main_thread() in paused

@@ -32,6 +32,7 @@ HELD_BYTES = 512 * 2**20
 MOST_BYTES = 2 * HELD_BYTES
 HELD_S = 15.0
 LOCK_TIMEOUT_S = 0.5
+TRY_S = 0.005  # SQLite itself tries again after up to 0.1 s
 RETRY_S = 1.0
 LARGE_S = 5.0
 CUT_BYTES = 32 * 2**20
@@ -64,6 +65,7 @@ class Checkpoints:
         self._long_since_s: float | None = None
         self._held_until = 0.0
         self._large_until_s = 0.0
+        self._waits_for_writers = False
         self._lock = lock_held_by_forks()
         self._closed = False
         self._open()
@@ -74,6 +76,7 @@ class Checkpoints:
         self._timer: threading.Timer | None = None
         connections = [_connected(self._database) for _ in range(3)]
         self._reader, self._mover, self._writer = connections  # the reader keeps the log from being overwritten
+        self._writer.execute("PRAGMA busy_timeout = 0")
         self._release = finalize(self, _close_all, connections)
         self._log_file = LogFile(self._log)
         self._opened = OpenedFiles(self._database)
@@ -87,14 +90,14 @@ class Checkpoints:
         return self.move(log_bytes)
 
     def move_after_commit(self, log_bytes: int) -> None:
-        """Move a log of this size; a long one, left by a program that may have copied, in the background."""
-        if log_bytes < HELD_BYTES and time.monotonic() < self._large_until_s:
-            return
-        if LONG_BYTES <= log_bytes < MOST_BYTES:
+        """Have a log of this size moved in the background, unless a large change moves it; let a move begin."""
+        if self._waits_for_writers:
+            time.sleep(2 * TRY_S)
+        elif log_bytes >= MOST_BYTES:
+            self.move(log_bytes)
+        elif log_bytes >= HELD_BYTES or time.monotonic() >= self._large_until_s:
             self.due_bytes = log_bytes + STEP_BYTES
             self._move_in(0)
-        else:
-            self.move(log_bytes)
 
     def move(self, log_bytes: int) -> bool:
         """Move a log of this size into the database, unless another program may be copying both; set ``due_bytes``.
@@ -137,7 +140,7 @@ class Checkpoints:
         try:
             for locks_others in (False, False, True) if log_bytes >= STEP_BYTES else (False,):
                 if locks_others:
-                    self._writer.execute("BEGIN IMMEDIATE")
+                    self._lock_others()
                 is_complete = self._move_once()
                 if not locks_others:
                     _sync_opened(self._database)
@@ -163,7 +166,7 @@ class Checkpoints:
         The file's header says then that what is cut off is not valid any more. Meanwhile, the reader keeps others from
         starting the log again.
         """
-        self._writer.execute("BEGIN IMMEDIATE")
+        self._lock_others()
         try:
             self._writer.execute(_REWRITE)
             self._writer.execute("COMMIT")
@@ -178,7 +181,7 @@ class Checkpoints:
 
     def _cut(self) -> bool:
         """Cut off up to ``CUT_BYTES`` of the log's file that are not used; return whether there may be more."""
-        self._writer.execute("BEGIN IMMEDIATE")
+        self._lock_others()
         try:
             _, frames, _ = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             (page_bytes,) = self._mover.execute("PRAGMA page_size").fetchone()
@@ -189,6 +192,21 @@ class Checkpoints:
             return bool(frames > 0 and unused > CUT_BYTES)
         finally:
             self._writer.rollback()
+
+    def _lock_others(self) -> None:
+        """Keep others from writing; threads of this process that write all the time pause until then."""
+        self._waits_for_writers, due_bytes, self.due_bytes = True, self.due_bytes, 0
+        give_up_s = time.monotonic() + LOCK_TIMEOUT_S
+        try:
+            while not self._writer.in_transaction:
+                try:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    if time.monotonic() >= give_up_s:
+                        raise
+                    time.sleep(TRY_S)
+        finally:
+            self._waits_for_writers, self.due_bytes = False, due_bytes
 
     def _move_once(self) -> bool:
         """Move what was written until now; from then on, the log is not overwritten. Return whether it is complete.

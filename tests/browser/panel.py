@@ -120,6 +120,14 @@ def wait(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def say_at_once(panels: Sequence[Panel], text: str) -> None:
+    """Type a message in each panel, then press Enter in each, whatever is streaming."""
+    for panel in panels:
+        panel.box.fill(text)
+    for panel in panels:
+        panel.box.press("Enter")
+
+
 def reload(page: Page, place: str = "") -> Panel:
     """Reload the page, and return the panel once it is back, within an element if ``place`` selects one."""
     page.reload()

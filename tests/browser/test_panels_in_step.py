@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from browser.jupyter_lab import close_all
-from browser.panel import PLACES, Panel, wait
+from browser.panel import PLACES, Panel, say_at_once, wait
 from chat_server import Reply
 from promptkit_nb import DiskStore, RedisStore
 from storing import texts
@@ -59,10 +59,7 @@ def test_two_kernels_stay_in_step(desk: PanelDesk, chat_server: ChatServer, stor
 
     answers = [f"answer {number}" for number in range(3)]
     chat_server.reply(*(Reply(text=answer, delay_s=1) for answer in answers))
-    for panel in panels:
-        panel.box.fill("all at once")
-    for panel in panels:
-        panel.box.press("Enter")
+    say_at_once(panels, "all at once")
     for panel in panels:
         for answer in answers:
             panel.hears(answer)
