@@ -129,24 +129,33 @@ def decode(data: bytes, kind: type[T], conversation_id: str | None = None) -> T:
 def decode_turn(data: bytes, conversation_id: str | None = None) -> Turn:
     """Return a turn from ``encode_turn``, with absurd values made unknown; raises the same errors as ``decode``."""
     turn = decode(data, Turn, conversation_id)
-    changes: dict[str, Any] = {} if has_known_spending(turn) else _known_spending(turn)
+    if _is_plausible(turn):
+        return turn
+    changes = _known_spending(turn)
     counts = ((name, unknown, getattr(turn, name) or 0) for name, unknown in _UNKNOWN_COUNTS)
     changes |= {name: unknown for name, unknown, count in counts if not 0 <= count <= MOST_COUNT}
     if turn.saved is not None and is_absurd_cost(turn.saved):
         changes["saved"] = None
     if turn.latency_ms is not None and not abs(turn.latency_ms) <= MOST_COUNT:
         changes["latency_ms"] = None
-    return replace(turn, **changes) if changes else turn
-
-
-def has_known_spending(paid: Turn | Summary) -> bool:
-    """Return whether usage and cost are plausible; earlier versions stored any number."""
-    return not (is_absurd_usage(paid.usage) or (paid.cost is not None and is_absurd_cost(paid.cost)))
+    return replace(turn, **changes)
 
 
 def summary_as_read(summary: Summary) -> Summary:
     """Return a stored summary, with absurd values made unknown."""
-    return summary if has_known_spending(summary) else replace(summary, **_known_spending(summary))
+    changes = _known_spending(summary)
+    return replace(summary, **changes) if changes else summary
+
+
+def _is_plausible(turn: Turn) -> bool:
+    """Return whether no number is absurd; earlier versions stored any. This is called for each turn that is read."""
+    counts = *_values_of_usage(turn.usage), turn.truncated, turn.cell_call or 0, turn.counted_input_tokens or 0
+    if min(counts) < 0 or max(counts) > MOST_COUNT:
+        return False
+    for cost in (turn.cost, turn.saved):
+        if cost is not None and is_absurd_cost(cost):
+            return False
+    return turn.latency_ms is None or abs(turn.latency_ms) <= MOST_COUNT
 
 
 def totals_as_read(totals: Totals) -> Totals:
@@ -322,6 +331,8 @@ def is_absurd_cost(cost: Decimal, most_usd: Decimal = MOST_USD) -> bool:
     """Return whether a cost is negative, not a number, or larger than that of any call."""
     if not cost.is_finite() or not 0 <= cost <= most_usd:
         return True
+    if abs(cost.adjusted()) + len(str(cost)) <= MOST_DECIMALS:
+        return False  # the exponent is smaller than that, and asking for it takes three times as long
     exponent = cost.as_tuple().exponent
     return not (isinstance(exponent, int) and abs(exponent) <= MOST_DECIMALS)  # as many characters as that when written
 

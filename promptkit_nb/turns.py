@@ -125,6 +125,9 @@ class ContentPart:
     detail: Literal["auto", "low", "high"] | None = None
 
 
+_TEXT_OR_NONE = (str, type(None))
+
+
 @dataclass(frozen=True)  # no slots: they make reading stored messages twice as slow
 class Message:
     """One message of a turn.
@@ -149,9 +152,10 @@ class Message:
 
     def __post_init__(self) -> None:
         """Replace lone surrogates, which cannot be encoded; the store rejects content that is not text."""
-        for name in ("role", "content", "reasoning"):
-            if type(text := getattr(self, name)) is not str and isinstance(text, str):
-                object.__setattr__(self, name, str.__str__(text))
+        if not (type(self.role) is type(self.content) is str and type(self.reasoning) in _TEXT_OR_NONE):
+            for name in ("role", "content", "reasoning"):
+                if type(text := getattr(self, name)) is not str and isinstance(text, str):
+                    object.__setattr__(self, name, str.__str__(text))
         if isinstance(self.content, str) and not self.content.isascii():
             object.__setattr__(self, "content", without_lone_surrogates(self.content))
         if isinstance(self.reasoning, str) and not self.reasoning.isascii():

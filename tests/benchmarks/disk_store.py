@@ -18,6 +18,8 @@ import json
 import sqlite3
 import tempfile
 import time
+from dataclasses import replace
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +35,8 @@ from typical_turn import typical_turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+    from promptkit_nb import Turn
 
 ROUNDS = 400
 SESSION_ROUNDS = 2000
@@ -63,7 +67,7 @@ def _turns(directory: Path) -> Iterator[Ratio]:
         lines = iter([json.loads(encode_turn(typical_turn(number))) for number in range(ROUNDS)])
 
         def append(name: str) -> Callable[[], object]:
-            turns = iter([typical_turn(number) for number in range(ROUNDS)])
+            turns = iter([_newer_turn(number) for number in range(ROUNDS)])
             return lambda: store.append(name, next(turns))
 
         def raw_append() -> None:
@@ -83,6 +87,12 @@ def _turns(directory: Path) -> Iterator[Ratio]:
         first_ms, raw_ms = medians_ms(READS, _first_load(store), lambda: _loaded(raw, ALL, "of 1,000"))
         yield Ratio("load 1,000 for the first time / raw SQLite", first_ms, raw_ms, 1.3)
         raw.close()
+
+
+def _newer_turn(number: int) -> Turn:
+    """Return a turn that is newer than the last write, as each turn of a chat is."""
+    turn = typical_turn(number)
+    return replace(turn, created_at=turn.created_at + timedelta(days=1, seconds=number))
 
 
 def _first_load(store: DiskStore) -> Callable[[], object]:
