@@ -325,7 +325,7 @@ class RowsRun:
             added[column.name] = (
                 values.take(rows, allow_fill=True) if len(plan) else column.array_of([None] * len(rows))
             )
-        why = [plan.not_asked.get(at) or answers.errors.get(number) for at, number in enumerate(rows)]
+        why = [plan.not_asked.get(at) or answers.errors.get(number) for at, number in enumerate(rows.tolist())]
         is_replayed = np.array([source == "replayed" for source in answers.sources] + [False], bool)
         added[f"{self.name}_error"] = pd.array(why, dtype="str")
         added[f"{self.name}_cost_usd"] = self._costs(rows)

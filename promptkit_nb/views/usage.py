@@ -156,7 +156,7 @@ def _sums_by_group(turns: Columns, keys: Sequence[str], zone: tzinfo) -> Iterato
     columns = [_key_of(turns, key, zone) for key in keys]
     for column in columns:
         codes = column.codes if isinstance(column, Names) else np.unique(column, return_inverse=True)[1]
-        group_of = np.unique(group_of * (int(codes.max()) + 2) + codes + 1, return_inverse=True)[1]
+        group_of = np.unique(group_of * (int(np.max(codes)) + 2) + codes + 1, return_inverse=True)[1]
     order = np.argsort(group_of, kind="stable")
     starts = np.flatnonzero(np.diff(group_of[order], prepend=-1))
     firsts = order[starts]
