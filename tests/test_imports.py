@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from other_tools import DATA, SESSION, START, checksums, claude_log, codex_log, codex_message, codex_tokens
@@ -338,6 +338,7 @@ _LINES = [
     {"type": "user"},
     {"uuid": "1", "type": "user"},
     {"data": {"a": 1, "type": "progress"}, "type": "user"},
+    {"a": {"b": 1, "type": "progress"}, "type": "user"},
     {"a": {"type": "progress"}, "type": "user", "message": {"type": "progress"}},
     {"uuid": '"type":"progress"', "type": "user"},
     {"type": "file-history-snapshot"},
@@ -345,7 +346,8 @@ _LINES = [
 ]
 
 
-@given(st.lists(st.sampled_from(_LINES)), st.sampled_from([(",", ":"), (", ", ": ")]), st.integers(1, 200))
+@example([{"uuid": "1", "type": "progress"}, {"a": {"b": 1, "type": "progress"}, "type": "user"}] * 9, (",", ":"), 200)
+@given(st.lists(st.sampled_from(_LINES)), st.sampled_from([(",", ":"), (", ", ": ")]), st.integers(1, 2000))
 def test_lines_are_skipped_by_their_own_type(lines: list[dict[str, Any]], separators: Any, block: int) -> None:
     """Neither a nested type nor a text that looks like one counts, wherever the blocks that are read end."""
     texts = [json.dumps(line, separators=separators).encode() for line in lines]
@@ -357,6 +359,35 @@ def test_lines_are_skipped_by_their_own_type(lines: list[dict[str, Any]], separa
         ]
     matter = ("user", "progress-note")
     assert found == [(number, texts[number - 1]) for number, line in enumerate(lines, 1) if line["type"] in matter]
+
+
+_PIECES = [
+    *(
+        b'{"type":"progress"',
+        b'{"uuid":"1","type":"progress"',
+        b'{"a":{"b":1,"type":"progress"',  # a nested type in the same place
+        b'"type": "progress"',
+        b'{"type":"mode"',
+        b'{"type":"user"',
+    ),
+    *(b"{", b"}", b" ", b"\r", b"\n", b"\0", b"\xc3\xa9", b"\xff", b"x" * 380),
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=60), st.lists(st.sampled_from(_PIECES), max_size=8), st.data())
+def test_blocks_give_what_single_lines_give(pieces: list[bytes], repeated: list[bytes], data: st.DataObject) -> None:
+    """Any mixture of whole, damaged, blank, and half lines gives the same in blocks of any size as line by line."""
+    pattern = skipping("progress", "mode")
+    written = b"".join(pieces) + b"".join(repeated) * 20
+
+    def is_skipped(line: bytes) -> bool:
+        found = pattern.search(line[:400])
+        return found is not None and b"{" not in line[1 : found.start()]
+
+    single = enumerate(io.BytesIO(written), 1)
+    expected = [(number, line) for number, line in single if line.strip() and not is_skipped(line)]
+    with patch("promptkit_nb.imports.lines.BLOCK_BYTES", data.draw(st.integers(1, len(written) + 2))):
+        assert [*lines_of(io.BytesIO(written), pattern)] == expected
 
 
 class TestClaudeCode:

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from promptkit_nb.state import ConversationState, Head
 
 HEAD_BYTES = 256 * 1024
-SKIPPED = skipping("progress", "file-history-snapshot")
 IGNORED = {
     *("system", "progress", "file-history-snapshot", "last-prompt", "permission-mode", "mode", "agent-name"),
     *("agent-color", "agent-setting", "pr-link", "tag", "worktree-state", "bridge-session"),
 }
 """Types of records without conversation contents; other unknown types are reported."""
+SKIPPED = skipping(*sorted(IGNORED - {"system"}))
+"""Matches records that are not decoded; those of the system can be parents of a sub-agent's records."""
 
 _FIRST_TIME = re.compile(rb'"timestamp": ?"([^"]+)"')
 _SESSION_ID = re.compile(rb'"sessionId": ?"([^"\\]+)"')
@@ -111,6 +112,8 @@ class ClaudeCodeReader:
                 self._take(session, unit, line, place)
             except BROKEN as error:
                 self._reading.notes.add_damaged(place, f"{type(error).__name__}: {error}")
+        if not sessions:
+            self._reading.notes.add_omission("sessions without messages")
         main = sessions.pop("", None)
         for session in (*sessions.values(), *([] if main is None else [main])):
             state = session.state(self._titles)
