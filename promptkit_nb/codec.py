@@ -447,14 +447,14 @@ def _form_of_usage(usage: object) -> object:
 
 
 def _form_of_settings(settings: Settings) -> object:
-    """Return the stored form of settings: all fields, but ``kind`` only if it is not ``"chat"``."""
+    """Return the stored form of settings: all fields of version 0.1, and later ones only if they are set."""
     kind: type = type(settings)
     names_and_defaults, values_of = _stored_fields(kind)
     values = zip(names_and_defaults, values_of(settings), strict=True)
-    return {name: value for (name, default), value in values if name not in _KIND or value != default}
+    return {name: value for (name, default), value in values if name not in _LATER_SETTINGS or value != default}
 
 
-_KIND = ("kind", "source")
+_LATER_SETTINGS = ("kind", "source", "acts")
 
 
 def _form_of_summary(summary: Summary) -> object:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.comparison import ModelComparison
     from promptkit_nb.rendering.comparisons import Comparison
     from promptkit_nb.rendering.responses import Response
-    from promptkit_nb.state import Branch, ConversationState, Summary
+    from promptkit_nb.state import Branch, CellAct, ConversationState, Summary
     from promptkit_nb.tools.calls import ToolRun
     from promptkit_nb.tools.tool import Tool  # noqa: TC004 - pydantic, imported when tools are used
 
@@ -587,7 +587,7 @@ class Conversation:
 
         The model's answer is kept in ``versions(turn)``, and its cost in the totals; ``restore`` brings it back. Later
         turns are stale until they are answered again. If the answer has this text already, nothing changes. ``turn`` is
-        one of ``turns``, its id or its position.
+        one of ``turns``, its id or its position, or the id of a turn on a branch.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -599,9 +599,13 @@ class Conversation:
         with self._sending:
             snapshot = self._stored.refresh()
             check_can_continue(snapshot.state)
-            previous = snapshot.state.turns[snapshot.position_of(turn)]
+            previous = snapshot.turn_of(turn)
             if previous.text == text:
                 return previous
+            written = snapshot.edited_version_of(previous, text)
+            if written is not None:
+                self._stored.own_store.restore(self.id, written)
+                return written
             edited = previous.with_answer(text, at=self._factory.clock())
             self._stored.replace(previous.id, edited, since=snapshot.state, charge=None)
             return edited
@@ -667,6 +671,18 @@ class Conversation:
         ['My name is Alice']
         """
         self._stored.own_store.restore(self.id, version_or_branch)
+
+    def record_act(self, act: CellAct) -> None:
+        """Record a change that a cell made, so that it is not made again when its notebook runs again.
+
+        >>> from promptkit_nb import ConversationManager, DemoProvider
+        >>> from promptkit_nb.state import CellAct
+        >>> conv = ConversationManager(DemoProvider()).new_conversation()
+        >>> conv.record_act(CellAct(what="undo", cell_id="3f2a9c01"))
+        >>> len(conv.snapshot().state.settings.acts)
+        1
+        """
+        self._stored.change_settings(lambda settings: settings.with_act(act))
 
     def use_prompt(self, prompt: Prompt) -> None:
         """Use this prompt of a pack from the next request on.

@@ -12,6 +12,9 @@ from msgspec import UNSET, UnsetType
 
 from promptkit_nb.turns import NO_USAGE, OWN_SOURCE, Message, Turn, Usage, utc_now
 
+MOST_ACTS = 500
+"""The newest changes by cells that a conversation keeps."""
+
 ContextPolicy = Literal["truncate", "summarize", "error"]
 ConversationKind = Literal["chat", "rows", "imported"]
 
@@ -103,12 +106,32 @@ class NotebookNote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CellAct:
+    """A change that a magic in a cell made: ``"undo"``, ``"restore NAME"``, or ``"edit N"``, which is not made twice.
+
+    ``cell_id`` is the id of the cell, ``source_hash`` the hash of its source, and ``call`` the index of the change
+    within the cell run. ``reached`` is the id of the last turn that the kernel had then, ``next_reached`` the last one
+    after the change. ``line`` is what the magic said, and ``turn`` the id of the turn that was undone, of the first one
+    that was restored, or of the edited one.
+    """
+
+    what: str
+    cell_id: str = ""
+    source_hash: str = ""
+    call: int = 0
+    reached: str = ""
+    next_reached: str = ""
+    line: str = ""
+    turn: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of a conversation, stored so that it can be resumed without the pack file.
 
     ``prompt`` is the pack's prompt when it was chosen (``Prompt.snapshot()``), ``variables`` the values that the user
     set, ``max_tokens`` the context window in tokens. A conversation of the kind ``"imported"`` comes from another tool,
-    ``source``; it cannot be continued, but forked.
+    ``source``; it cannot be continued, but forked. ``acts`` are the changes that cells made, oldest first.
     """
 
     model: str | None = None
@@ -119,10 +142,16 @@ class Settings:
     variables: Mapping[str, object] = field(default_factory=dict)
     kind: ConversationKind = "chat"
     source: str = OWN_SOURCE
+    acts: tuple[CellAct, ...] = ()
 
     def as_own(self) -> Settings:
         """Return the settings for a fork of the conversation, which can be continued."""
         return self if self.kind != "imported" else replace(self, kind="chat", source=OWN_SOURCE)
+
+    def with_act(self, act: CellAct) -> Settings:
+        """Return the settings with one more change by a cell; one that is among them becomes the newest."""
+        others = tuple(each for each in self.acts if each != act)
+        return replace(self, acts=(*others, act)[-MOST_ACTS:])
 
 
 @dataclass(frozen=True, slots=True)

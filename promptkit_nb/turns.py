@@ -246,6 +246,11 @@ class Turn:
         """Whether the turn has tool calls."""
         return any(message.tool_calls or message.role == "tool" for message in self.messages)
 
+    @property
+    def is_edited(self) -> bool:
+        """Whether the user wrote the answer, which took no time and no tokens."""
+        return self.latency_ms is None and self.usage.total_tokens == 0
+
     def with_answer(self, text: str, *, at: datetime) -> Turn:
         """Return a turn with the same question, in the same place, and an answer that costs nothing."""
         questions = tuple(message for message in self.messages if message.role in {"system", "user"})

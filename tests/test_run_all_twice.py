@@ -9,11 +9,15 @@ import pytest
 
 from chat_server import ChatServer, Reply, Request
 from day_in_cells import day
-from front_end import FrontEnd
+from front_end import Cell, FrontEnd
 from promptkit_nb import DiskStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from promptkit_nb.state import ConversationState
+    from promptkit_nb.turns import Turn
 
 pytestmark = pytest.mark.kernel
 
@@ -26,7 +30,7 @@ OWN = {
     "%chat_title A title": "title 'A title'\n",
     "%%chat_edit 3\nMine": "turn 3 has this answer; the previous one is a version (%chat_tree)\n",
     "%chat two": "",
-    "%chat_undo": "nothing to undo\n",
+    "%chat_undo": "already done: undid turn 4, 'two' (%chat_restore undone-1 brings it back)\n",
     "%chat_export {{ folder }}/chat.json": "wrote FOLDER/chat.json\n",
     "%chat three": "",
     "%chat_fork copy": "resumed 'copy', a fork of 'nb:all:ID'\n",
@@ -57,6 +61,36 @@ NEW = {
     "%chat first ": "",
     "%chat_undo ": "undid turn 1, 'first' (%chat_restore undone-1 brings it back)\n",
     "%chat another": "",
+}
+
+ABC = ("%chat a", "%chat b", "%chat c")
+TRUNCATE, UNDO, RESTORE = "%chat_truncate --keep-last 4", "%chat_undo", "%chat_restore undone-1"
+SUMMARIZE, EDIT = "%chat_summarize --keep-last 2", "%%chat_edit 3\nmine"
+PICK = (f"{COMPARE}a", "%chat_restore gpt-4o-mini")
+SEQUENCES = {
+    "edit, truncate": (*ABC, EDIT, TRUNCATE, "%chat d"),
+    "edit, undo": (*ABC, EDIT, UNDO, "%chat d"),
+    "edit, undo, restore": (*ABC, EDIT, UNDO, RESTORE, "%chat d"),
+    "edit, restore the model's": (*ABC, EDIT, "%chat_restore gpt-4o-mini", "%chat d"),
+    "truncate, edit": (*ABC, TRUNCATE, "%%chat_edit 2\nmine", "%chat d"),
+    "truncate, undo": (*ABC, TRUNCATE, UNDO, "%chat d"),
+    "truncate, restore": (*ABC, TRUNCATE, "%chat_restore branch-1", "%chat d"),
+    "truncate, restore, truncate": (*ABC, TRUNCATE, "%chat_restore branch-1", "%chat d", TRUNCATE, "%chat e"),
+    "undo": (*ABC, UNDO),
+    "undo, restore at the end": (*ABC, UNDO, RESTORE),
+    "undo, truncate": (*ABC, UNDO, "%chat_truncate --keep-last 2", "%chat d"),
+    "undo, undo": (*ABC, UNDO, UNDO, "%chat d"),
+    "undo, restore, undo": (*ABC, UNDO, RESTORE, UNDO, "%chat d"),
+    "undo, restore, chat, undo": (*ABC, UNDO, RESTORE, "%chat d", UNDO, "%chat e"),
+    "undo, chat, restore": (*ABC, UNDO, "%chat d", RESTORE, "%chat e"),
+    "summarize, undo": (*ABC, SUMMARIZE, UNDO, "%chat d"),
+    "summarize, truncate": (*ABC, SUMMARIZE, "%chat_truncate --keep-last 2", "%chat d"),
+    "summarize, edit": (*ABC, SUMMARIZE, EDIT, "%chat d"),
+    "pick, undo": (*PICK, UNDO, "%chat d"),
+    "pick, truncate": (*PICK, "%chat b", "%chat_truncate --keep-last 2", "%chat d"),
+    "pick, edit": (*PICK, "%%chat_edit 1\nmine", "%chat d"),
+    "two acts in a cell": (*ABC, f"{UNDO}\n{UNDO}", "%chat d"),
+    "acts in a loop": (*ABC, "for _ in range(2):\n    %chat_undo", "%chat d"),
 }
 
 
@@ -98,6 +132,76 @@ def test_nothing_fails_and_nothing_is_paid(server: ChatServer, kernel_home: Path
     assert {each: after[each] for each in before} == before
     begun = [turns for each, turns in after.items() if each not in before]
     assert sorted(begun) == sorted(turns for each, turns in before.items() if each.startswith("20"))
+
+
+def stored(home: Path) -> dict[str, tuple[object, ...]]:
+    """Return questions, answers, numbers of versions, branches, and summaries of all conversations, by id."""
+    with DiskStore(home) as store:
+        states = [store.get(head.conversation_id) for head in store.list()]
+
+    def shown(turns: Iterable[Turn], state: ConversationState) -> list[tuple[str, str, int]]:
+        return [(turn.user_text, turn.text, len(state.versions.get(turn.id, ()))) for turn in turns]
+
+    return {
+        state.conversation_id: (
+            shown(state.turns, state),
+            {branch.id: shown(branch.turns, state) for branch in state.branches},
+            [summary.text for summary in state.summaries],
+            state.total_cost,
+        )
+        for state in states
+    }
+
+
+def test_pairs_of_acting_magics(server: ChatServer, kernel_home: Path, tmp_path: Path) -> None:
+    """The second and the third run ask nothing, show the same answers, and leave all conversations as they were."""
+    cells = [cell for name, sequence in SEQUENCES.items() for cell in (f"%chat_use {name}", *sequence)]
+    with FrontEnd(tmp_path / "pairs.ipynb", cells) as notebook:
+        runs = []
+        for _ in range(3):
+            asked = len(server.requests)
+            notebook.save().restart().run()
+            displays = [each for cell in notebook.cells for each in cell.outputs if each.output_type == "display_data"]
+            texts = "\n".join(each.data["text/plain"] for each in displays)
+            answers = re.findall(r"^(?:answer \d+|mine)$", texts, re.MULTILINE)
+            runs.append((answers, stored(kernel_home), len(server.requests) - asked))
+    (first, left, _), (second, *_), _ = runs
+    assert [old for old, new in zip(first, second, strict=True) if new not in {old, "mine"}] == []
+    assert runs[1:] == [(second, left, 0)] * 2
+
+
+def test_an_edit_cell_keeps_its_turn(server: ChatServer, kernel_home: Path, tmp_path: Path) -> None:
+    """Wherever the turn is, and with another text; another cell means the numbers as they are now."""
+    cells = [*ABC, EDIT, TRUNCATE, "%%chat_edit 2\nother", "%chat_undo"]
+    with FrontEnd(tmp_path / "edit.ipynb", cells) as notebook:
+        assert [each.stdout for each in notebook.save().run()[3:6]] == [
+            "turn 3 has this answer; the previous one is a version (%chat_tree)\n",
+            "moved 1 turn to a branch\n",
+            "turn 2 has this answer; the previous one is a version (%chat_tree)\n",
+        ]
+        notebook.cells[3].source = "%%chat_edit 3\nbetter"
+        (edited,) = notebook.run(3)
+        assert edited.stdout == (
+            "turn 3 has this answer (now on the branch 'undone-1'); the previous one is a version (%chat_tree)\n"
+        )
+    ((turns, branches, _, _),) = stored(kernel_home).values()
+    assert turns == [("b", "answer 2", 0)]
+    assert branches == {"branch-1": [("a", "answer 1", 0)], "undone-1": [("c", "better", 3)]}
+
+
+def test_a_cell_acts_again(server: ChatServer, tmp_path: Path) -> None:
+    """If its change was reversed elsewhere before the notebook runs again, and by hand."""
+    with FrontEnd(tmp_path / "again.ipynb", [*ABC, "%chat_undo", "%chat d"]) as notebook:
+        lines = [notebook.save().run()[3].stdout]
+        notebook.cells.append(Cell("%chat_restore undone-1"))
+        notebook.run(5)
+        del notebook.cells[5]
+        lines += [notebook.save().restart().run()[3].stdout, notebook.run(3)[0].stdout]
+    assert lines == [
+        "undid turn 3, 'c' (%chat_restore undone-1 brings it back)\n",
+        "undid turn 3, 'c' (%chat_restore undone-1 brings it back)\n",
+        "undid turn 3, 'd' (%chat_restore undone-2 brings it back)\n",
+    ]
 
 
 def test_in_a_batch_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from promptkit_nb import errors
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 EndReason = Literal["complete", "stopped", "timeout", "failed"]
 
 _CHARACTERS_PER_TOKEN_IF_CUT = 7  # English has about four; above seven, count what was sent
+_MOST_CONTEXTS = 100
 _ROOM_FOR_THE_ANSWER = 0.9
 _SHORTER = 0.75
 _NO_SUMMARY = (
@@ -160,7 +162,7 @@ class PendingTurn:
         """Answer with a recorded turn; nothing is written if it is the question's own turn."""
         conversation_id = self._state.conversation_id
         turn, stale = recorded, 0
-        if recorded is not self._own:
+        if recorded is not self._own and not self._brought_back(recorded):
             turn = replayed(
                 recorded,
                 self.question,
@@ -173,6 +175,18 @@ class PendingTurn:
         self.received.pieces.append(recorded.text)
         self.received.thoughts.append(recorded.reasoning or "")
         self.response = Response.replay_of(turn, conversation_id, stale_turns=stale)
+
+    def _brought_back(self, recorded: Turn) -> bool:
+        """Restore the branch of this cell's own turn if it was at the end, instead of a copy; return whether."""
+        archived, state, stored = self.options.target.archived, self._state, self._services.stored
+        if archived is None or archived.id != recorded.id or stored.refresh().state.revision != state.revision:
+            return False
+        place = (recorded,), "tail", len(state.turns)
+        branch = next((each for each in state.branches if (each.turns, each.kind, each.start) == place), None)
+        if branch is None:
+            return False
+        stored.own_store.restore(stored.id, branch)
+        return True
 
     def prepare(self) -> None:
         """Make a summary if the context policy asks for one, build the request, and reserve what it may cost.
@@ -256,11 +270,10 @@ class PendingTurn:
                 self._is_over = True
 
     def _archived_answer(self, snapshot: Snapshot, archived: Turn) -> Turn | None:
-        """Return the turn of a branch if it answers this question in the context of its branch."""
-        before = snapshot.hash_before(archived)
-        if before is None:
-            return None
-        return recorded(self._settings.hashes(self.question, before)[1], (archived,))
+        """Return the turn of a branch, or a version of it, if it answers this question in the context of its branch."""
+        answers = (archived, *self._state.versions.get(archived.id, ()))
+        keys = (self._settings.hashes(self.question, each)[1] for each in snapshot.hashes_before(archived))
+        return next((found for key in islice(keys, _MOST_CONTEXTS) if (found := recorded(key, answers))), None)
 
     def _answer_elsewhere(self) -> Turn | None:
         """Return the oldest answer of another notebook to exactly this request, except turns with tool calls."""

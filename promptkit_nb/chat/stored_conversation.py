@@ -129,6 +129,26 @@ class Snapshot:
             )
         return position
 
+    def turn_of(self, turn: Turn | str | int) -> Turn:
+        """Return a current turn as ``position_of`` finds it, or the turn of a branch by its id or a version's."""
+        for branch in self.state.branches if isinstance(turn, str) else ():
+            for each in branch.turns:
+                if turn in {each.id, *(previous.id for previous in self.state.versions.get(each.id, ()))}:
+                    return each
+        return self.state.turns[self.position_of(turn)]
+
+    def edited_version_of(self, turn: Turn, text: str) -> Turn | None:
+        """Return the version of a turn that the user gave this text as its answer, ``None`` if there is none."""
+        request = turn.user_text, turn.replay_key
+        return next(
+            (
+                each
+                for each in self.state.versions.get(turn.id, ())
+                if each.is_edited and each.text == text and (each.user_text, each.replay_key) == request
+            ),
+            None,
+        )
+
     def target_position(self, target: Target) -> int:
         """Return the position at which an answer with this target goes."""
         if target.in_place_of is not None:
@@ -155,14 +175,22 @@ class Snapshot:
         made = [turn for turn in archived if cell.made(turn)] or [turn for turn in archived if cell.has_source_of(turn)]
         return max(made, key=lambda turn: (turn.created_at, turn.id), default=None)
 
-    def hash_before(self, archived: Turn) -> str | None:
-        """Return the hash of the turns before a turn of a branch, ``None`` if it is unknown."""
+    def hashes_before(self, archived: Turn) -> Iterator[str]:
+        """Yield possible hashes of the turns before a turn of a branch: of current turns, then of other branches."""
         for branch in self.state.branches:
             position = next((at for at, turn in enumerate(branch.turns) if turn.id == archived.id), None)
             if position is not None:
-                start = self._hash_before_branch(branch)
-                return None if start is None else chain_of(branch.turns[:position], start)
-        return None
+                yield from (chain_of(branch.turns[:position], start) for start in self._hashes_before_branch(branch))
+                return
+
+    def _hashes_before_branch(self, branch: Branch) -> Iterator[str]:
+        known = self._hash_before_branch(branch)
+        if known is not None:
+            yield known
+        for other in self.state.branches:
+            count = branch.start - other.start
+            if 0 < count <= len(other.turns):  # its turns were before the branch, and left the conversation later
+                yield from (chain_of(other.turns[:count], start) for start in self._hashes_before_branch(other))
 
     def _hash_before_branch(self, branch: Branch) -> str | None:
         """Return the hash of the turns before a branch; turns removed from the front since are on other branches."""

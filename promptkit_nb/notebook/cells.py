@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.notebook.cell_turns import KernelMemory
     from promptkit_nb.notebook.saved_notebook import SavedNotebook
+    from promptkit_nb.state import CellAct
     from promptkit_nb.turns import Turn
 
 _KEY_NAMES = r"(?:key|token|secret|password|passwd|authorization)"
@@ -51,6 +52,7 @@ class RunningCell:
         self._shell = shell
         self._source: str | None = None
         self._calls = 0
+        self._acts = 0
         self._running: ExecutionInfo | None = None
         self.failed: tuple[str, Exception] | None = None
         """The source of the last cell that failed, and its exception."""
@@ -62,14 +64,21 @@ class RunningCell:
 
     def next_call(self) -> CellCall:
         """Return the next chat call of the running cell."""
-        source = self._source or cell_code()
-        call = CellCall(
-            cell_id=cell_id(),
-            cell_call=self._calls,
-            cell_source=None if source is None else without_keys(source),
-        )
+        call = self._call(self._calls)
         self._calls += 1
         return call
+
+    def next_act(self) -> CellCall:
+        """Return the next call of the running cell that changes a conversation without asking; counted separately."""
+        call = self._call(self._acts)
+        self._acts += 1
+        return call
+
+    def _call(self, index: int) -> CellCall:
+        source = self._source or cell_code()
+        return CellCall(
+            cell_id=cell_id(), cell_call=index, cell_source=None if source is None else without_keys(source)
+        )
 
     def stop(self) -> None:
         """Stop watching."""
@@ -82,7 +91,7 @@ class RunningCell:
         if self._running is None:
             self._running = info
             self._source = info.raw_cell
-            self._calls = 0
+            self._calls = self._acts = 0
 
     def _end(self, result: ExecutionResult | None) -> None:
         if result is None or result.info is self._running:  # without a result the cell was aborted
@@ -133,6 +142,8 @@ class CellMatching:
         self._pending: dict[str, _BatchRun] = {}
         self._last: dict[str, str] = {}
         self._memories: dict[str, KernelMemory] = {}
+        self._first_calls: dict[str, tuple[str, int]] = {}  # the cell and the call that came first, by conversation
+        self._passed: dict[str, set[CellAct]] = {}
 
     def target_of(
         self,
@@ -171,6 +182,9 @@ class CellMatching:
         """Record the turn of a call, and the version of the saved file; a call that fails changes nothing."""
         self._last[conversation_id] = turn.id
         if call is not None and call.cell_id is not None:
+            this_call = (call.cell_id, call.cell_call)
+            if self._first_calls.setdefault(conversation_id, this_call) == this_call:  # the notebook starts over
+                self._passed.pop(conversation_id, None)
             self._memories[conversation_id] = self._memory_of(conversation_id).with_turn(turn.id, call, version)
         run = self._pending.pop(conversation_id, None)
         if run is not None:
@@ -187,8 +201,20 @@ class CellMatching:
 
     def undone(self, conversation_id: str, turns: Sequence[Turn]) -> None:
         """Record that the newest turn was undone; ``turns`` remain."""
-        if turns:
-            self._last[conversation_id] = turns[-1].id
+        self._reach(conversation_id, turns[-1].id if turns else "")
+
+    def passed(self, conversation_id: str) -> set[CellAct]:
+        """Return the changes that this kernel made, or did not repeat, since its first chat call ran last."""
+        return self._passed.setdefault(conversation_id, set())
+
+    def repeated(self, conversation_id: str, act: CellAct) -> None:
+        """Record that a cell made this change in an earlier run, so that it is not made again."""
+        self.passed(conversation_id).add(act)
+        self._reach(conversation_id, act.next_reached)
+
+    def _reach(self, conversation_id: str, turn_id: str) -> None:
+        if turn_id:
+            self._last[conversation_id] = turn_id
         else:
             self._last.pop(conversation_id, None)
 

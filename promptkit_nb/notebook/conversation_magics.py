@@ -238,8 +238,7 @@ class ConversationMagics(Magics):
         """Undo the last turn: %chat_undo. The turn becomes a branch; %chat_restore undone-1 brings it back."""
         _check_no_arguments("chat_undo", line)
         conversation = self._active()
-        undone = None if conversation is None else self._session.undo(conversation)
-        _print_status("nothing to undo" if undone is None else undone)
+        _print_status("nothing to undo" if conversation is None else self._session.undo(conversation))
 
     @chat_line_magic
     def chat_restore(self, line: str) -> None:
@@ -299,16 +298,9 @@ class ConversationMagics(Magics):
         """
         number = self._id(line) or ""
         conversation = self._active()
-        turn_count = 0 if conversation is None else len(conversation.turns)
-        if conversation is None or not (number.isdecimal() and 1 <= int(number) <= turn_count):
-            numbers = f"give 1 to {turn_count}, as %chat_tree shows them" if turn_count else "there is none yet"
-            raise InvalidArgumentError(f"{number!r} is not the number of a turn: {numbers}.")
-        if not (cell or "").strip():
-            raise InvalidArgumentError(f"Write the answer below the line: %%chat_edit {number}")
-        edited = conversation.edit_reply(int(number) - 1, (cell or "").strip("\n"))
-        self._session.update_stale_marks(conversation)
-        kept = "; the previous one is a version (%chat_tree)" if conversation.versions(edited) else ""
-        _print_status(f"turn {number} has this answer{kept}")
+        if conversation is None:
+            raise InvalidArgumentError(f"{number!r} is not the number of a turn: there is none yet.")
+        _print_status(self._session.edit(conversation, number, (cell or "").strip("\n")))
 
     @magic_arguments()
     @argument(
@@ -337,10 +329,8 @@ class ConversationMagics(Magics):
         """Move older turns to a branch: %chat_truncate [--keep-last 20]."""
         options = parse_options(self.chat_truncate, line)
         conversation = self._active()
-        moved = 0
-        if conversation is not None:
-            moved = conversation.truncate(keep_last=options.keep_last, as_of=self._session.last_turn(conversation))
-            self._session.update_stale_marks(conversation)
+
+        moved = 0 if conversation is None else self._session.truncate(conversation, options.keep_last)
         _print_status(f"moved {counted(moved, 'turn')} to a branch" if moved else "nothing to move")
 
     @chat_line_magic

@@ -23,7 +23,8 @@ def answer_by(model: str, state: ConversationState, *, as_of: str | None) -> Tur
     ids = {branch.id for branch in state.branches} | {turn.id for each in state.versions.values() for turn in each}
     if model in ids:
         return None
-    for turns in (turns_until(state.turns, as_of), state.turns):
+    left = (turns_until(branch.turns, as_of) for branch in (state.branches if as_of else ()))
+    for turns in (turns_until(state.turns, as_of), *left, state.turns):
         for current in reversed(turns):
             answers = (*state.versions.get(current.id, ()), current)
             if len(set(map(_author_of, answers))) > 1 and (found := _newest_of(model, answers)):
@@ -36,6 +37,5 @@ def _newest_of(model: str, turns: Iterable[Turn]) -> Turn | None:
 
 
 def _author_of(turn: Turn) -> str | None:
-    """Return the model of an answer; ``None`` if the user wrote it, which took no time and no tokens."""
-    is_edited = turn.latency_ms is None and turn.usage.total_tokens == 0
-    return None if is_edited else turn.requested_model
+    """Return the model of an answer; ``None`` if the user wrote it."""
+    return None if turn.is_edited else turn.requested_model

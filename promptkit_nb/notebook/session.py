@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from traitlets import CUnicode
 from traitlets.config import Configurable
 
-from promptkit_nb.errors import AuthenticationError, ConversationExistsError, ConversationNotFoundError
+from promptkit_nb.errors import (
+    AuthenticationError,
+    ConversationExistsError,
+    ConversationNotFoundError,
+    InvalidArgumentError,
+)
 from promptkit_nb.frontend import is_batch
 from promptkit_nb.notebook.cells import CellMatching, RunningCell
 from promptkit_nb.notebook.completion import chat_matcher
 from promptkit_nb.text.plain_text import preview
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
+    from promptkit_nb.state import CellAct
     from promptkit_nb.turns import Turn
     from promptkit_nb.views.usage_table import UsageTable
 
@@ -282,28 +288,96 @@ class ChatSession:
         versions = conversation.snapshot().state.versions.items()
         return next((current for current, each in versions if last in {turn.id for turn in each}), last)
 
-    def undo(self, conversation: Conversation) -> str | None:
+    def undo(self, conversation: Conversation) -> str:
         """Undo the newest turn, unless this kernel's last turn is not current any more; return a line that names it."""
+        return self._once("undo", conversation, partial(self._undo, conversation)) or "nothing to undo"
+
+    def truncate(self, conversation: Conversation, keep_last: int) -> int:
+        """Move older turns to a branch, of those up to this kernel's last turn; return how many."""
+        moved = conversation.truncate(keep_last, as_of=self.last_turn(conversation))
+        self.update_stale_marks(conversation)
+        return moved
+
+    def edit(self, conversation: Conversation, number: str, text: str) -> str:
+        """Replace the answer of a turn, given by its number, and return a line that says so.
+
+        When a notebook runs again, the number means the turn that the cell edited before, wherever that turn is now.
+        """
+        from promptkit_nb.notebook.cell_acts import act_of, edited_before  # noqa: PLC0415 - imported when used
+
+        snapshot = conversation.snapshot()
+        act = act_of(f"edit {number}", self.cell.next_act(), self.last_turn(conversation))
+        before = edited_before(act, snapshot.state, self.conversations.saved) if self._repeats(act) else None
+        turn = _position(number, len(snapshot.state.turns)) if before is None else before
+        if not text.strip():
+            raise InvalidArgumentError(f"Write the answer below the line: %%chat_edit {number}")
+        edited = conversation.edit_reply(turn, text)
+        if edited.id != before and self._repeats(act):
+            conversation.record_act(replace(act, turn=edited.id))
+        self.update_stale_marks(conversation)
+        return f"turn {number} has this answer{_where(edited.id, conversation.snapshot(), int(number))}"
+
+    def _once(self, what: str, conversation: Conversation, change: Callable[[CellAct], CellAct | None]) -> str | None:
+        """Make a change, and return a line about it, unless the cell made it in an earlier run and nobody reversed it.
+
+        ``change`` returns what it did, ``None`` if there was nothing to do.
+        """
+        from promptkit_nb.notebook.cell_acts import act_of, is_reversed, made_before  # noqa: PLC0415 - when used
+
+        act = act_of(what, self.cell.next_act(), self.last_turn(conversation))
+        passed, state = self._matching.passed(conversation.id), conversation.snapshot().state
+        made = made_before(act, state, self.conversations.saved, passed) if self._repeats(act) else None
+        if made is not None and not is_reversed(made, state):
+            self._matching.repeated(conversation.id, made)
+            return f"already done: {made.line}"
+        done = change(act)
+        self.update_stale_marks(conversation)
+        if done is None:
+            return None
+        done = replace(done, next_reached=self._matching.last_turn(conversation.id) or "")
+        if self._repeats(act) and done != made:
+            conversation.record_act(done)
+        passed.add(done)
+        return done.line
+
+    def _repeats(self, act: CellAct) -> bool:
+        """Return whether the cell may run again in another kernel; what is typed in a terminal does not."""
+        return bool(act.cell_id) or is_batch()
+
+    def _undo(self, conversation: Conversation, act: CellAct) -> CellAct | None:
         if not conversation.undo(as_of=self.last_turn(conversation)):
             return None
         state = conversation.snapshot().state
         self._matching.undone(conversation.id, state.turns)
-        self.update_stale_marks(conversation)
         branch = state.branches[-1]
-        undone = f"turn {len(state.turns) + 1}, {preview(branch.turns[-1].user_text)!r}"
-        return f"undid {undone} (%chat_restore {branch.id} brings it back)"
+        turn = branch.turns[-1]
+        undone = f"turn {len(state.turns) + 1}, {preview(turn.user_text)!r}"
+        return replace(act, line=f"undid {undone} (%chat_restore {branch.id} brings it back)", turn=turn.id)
 
     def restore(self, conversation: Conversation, name: str) -> str:
         """Restore a branch, a version, or the answer of a model; return a line that says what was done."""
         from promptkit_nb.notebook.picked_answers import answer_by  # noqa: PLC0415 - imported when used
 
+        restored = self._once(f"restore {name}", conversation, partial(self._restore_branch, conversation, name))
+        if restored is not None:
+            return restored
         as_of, state = self.last_turn(conversation), conversation.snapshot().state
         answer = answer_by(name, state, as_of=as_of)
         if answer in state.turns:
             return f"nothing to restore: turn {state.turns.index(answer) + 1} has the answer of {name!r} already"
+        if any(answer in branch.turns for branch in state.branches):
+            return f"nothing to restore: the turn has the answer of {name!r} already"
         conversation.restore(answer or name)
         self.update_stale_marks(conversation)
         return f"restored {name!r}"
+
+    def _restore_branch(self, conversation: Conversation, name: str, act: CellAct) -> CellAct | None:
+        branches = conversation.snapshot().state.branches
+        branch = next((each for each in branches if each.id == name and each.turns), None)
+        if branch is None:
+            return None
+        conversation.restore(name)
+        return replace(act, line=f"restored {name!r}", turn=branch.turns[0].id)
 
     def delete(self, name: str, *, user_id: str) -> str | None:
         """Delete the user's conversation with this id or title permanently; return its id, ``None`` without one."""
@@ -411,6 +485,25 @@ class ChatSession:
             model=options.model or self.options.model or None,
             max_tokens=self.settings.context_tokens if options.max_tokens is None else options.max_tokens,
         )
+
+
+def _position(number: str, turn_count: int) -> int:
+    """Return the position of the turn with this number; raise ``InvalidArgumentError`` if there is none."""
+    if number.isdecimal() and 1 <= int(number) <= turn_count:
+        return int(number) - 1
+    numbers = f"give 1 to {turn_count}, as %chat_tree shows them" if turn_count else "there is none yet"
+    raise InvalidArgumentError(f"{number!r} is not the number of a turn: {numbers}.")
+
+
+def _where(turn_id: str, snapshot: Snapshot, number: int) -> str:
+    """Return what to say about an edited turn: its number or branch, if that is another one, and its versions."""
+    position = snapshot.current_position(turn_id)
+    branch = next((each.id for each in snapshot.state.branches if turn_id in {turn.id for turn in each.turns}), None)
+    where = f" (now on the branch {branch!r})" if branch else ""
+    if position is not None and position + 1 != number:
+        where = f" (now turn {position + 1})"
+    has_versions = bool(snapshot.state.versions.get(turn_id))
+    return f"{where}; the previous one is a version (%chat_tree)" if has_versions else where
 
 
 def _begins_with(forked: Conversation, original: Conversation) -> bool:
