@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from promptkit_nb import Conversation, ConversationManager, ConversationState, DemoProvider, MemoryStore, Message, Turn
 from promptkit_nb.panel.threads import AnswerThread
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from promptkit_nb.chat.stored_conversation import Snapshot
+    from promptkit_nb.chat.stream import ResponseStream
 
 ROUNDS = 15
 ANSWER = "An **answer** with `code`:\n\n```python\nprint({number})\n```\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
@@ -39,8 +40,19 @@ class UnfinishedAnswer(AnswerThread):
 
     def __init__(self) -> None:
         """Send nothing."""
-        self.question = "And now?"
-        self.replaces: dict[str, Any] = {}
+        super().__init__(
+            _send_nothing,
+            lambda _: None,
+            conversation_id="20",
+            question="And now?",
+            unsent="",
+            replaces={},
+            page="",
+        )
+
+
+def _send_nothing(_: object) -> ResponseStream:
+    raise AssertionError("this answer is never started")
 
 
 def measure() -> list[Ratio]:
