@@ -6,7 +6,6 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from promptkit_nb.providers.endpoints import DEFAULT_MODEL
 from promptkit_nb.text.near_names import similar_names
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def greeting(options: PromptKit) -> str:
     is_chosen = options.base_url or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
     if not provider and not is_chosen:
         return "No model is chosen yet. Try the demo: %chat_setup --provider demo (%chat_help shows more)"
+    from promptkit_nb.providers.endpoints import DEFAULT_MODEL  # noqa: PLC0415 - only if it may answer
+
     default_model = provider if provider not in {"", "openai"} else DEFAULT_MODEL
     who = "the built-in demo" if provider == "demo" else model or default_model
     return f"Type %chat and a message; {who} answers (%chat_help shows more)"

@@ -14,7 +14,6 @@ from IPython.core.magic import line_magic, no_var_expand
 
 from promptkit_nb.errors import InvalidArgumentError, PromptKitError
 from promptkit_nb.frontend import TYPED_IN, running_shell
-from promptkit_nb.notebook.display import StoppedByUser
 from promptkit_nb.text.near_names import similar_names
 from promptkit_nb.text.plain_text import one_line
 
@@ -166,6 +165,8 @@ def fails_in_one_line(magic: Callable[P, R]) -> Callable[P, R]:
             print(cleandoc(run.__doc__ or "").removeprefix("::\n\n"))  # noqa: T201 - output of a magic
             return cast("R", None)
         except KeyboardInterrupt as stop:
+            from promptkit_nb.notebook.display import StoppedByUser  # noqa: PLC0415 - not for %load_ext
+
             raise stop if isinstance(stop, StoppedByUser) else StoppedByUser("Stopped.") from None
         finally:
             TYPED_IN.reset(before)
