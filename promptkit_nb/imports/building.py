@@ -227,7 +227,7 @@ class ConversationBuilder:
             self.summaries.append(Summary(self.turns[0].id, self.turns[-1].id, text, created_at=made_at))
 
     def state(self) -> ConversationState | None:
-        """Return the conversation, or ``None`` if it has no messages."""
+        """Return the conversation, or ``None`` if it has no messages; the drafts of its turns are given up."""
         branches = tuple(
             Branch(id=f"branch-{number}", turns=kept, start=start, created_at=kept[0].created_at)
             for number, (start, drafts) in enumerate(self.branches, 1)
@@ -248,8 +248,11 @@ class ConversationBuilder:
             last_at=self.last_at,
         )
 
-    def _finished(self, drafts: Iterable[DraftTurn]) -> tuple[Turn, ...]:
-        return tuple(self._turn(draft) for draft in drafts if draft.messages or draft.calls)
+    def _finished(self, drafts: list[DraftTurn]) -> tuple[Turn, ...]:
+        """Return the turns of drafts, each of which is removed: a long conversation must not be in memory twice."""
+        drafts.reverse()
+        removed = (drafts.pop() for _ in range(len(drafts)))
+        return tuple(self._turn(draft) for draft in removed if draft.messages or draft.calls)
 
     def _turn(self, draft: DraftTurn) -> Turn:
         created_at = draft.at or self.created_at or EPOCH

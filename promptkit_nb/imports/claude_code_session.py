@@ -172,10 +172,12 @@ class Session:
 
     def state(self, titles: Mapping[str, str]) -> ConversationState | None:
         """Return the conversation with the calls of all answers; ``titles`` maps records to the titles in summaries."""
-        for answer in self._answers.values():
+        for key in [*self._answers]:
+            answer = self._answers.pop(key)
             answer.turn.calls.extend(answer.calls())
-        self._answers = {}
         summary = next((titles[each] for each in reversed(self._uuids) if each in titles), None)
+        self._uuids.clear()
+        self._turn_after.clear()
         self.builder.title = self.custom_title or self.builder.title or summary
         return self.builder.state()
 

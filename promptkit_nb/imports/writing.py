@@ -15,7 +15,7 @@ from promptkit_nb.stores.base import StateStore
 from promptkit_nb.stores.row_store import RowStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from promptkit_nb.turns import Turn
 
@@ -111,9 +111,9 @@ class Writer:
 
     def _create(self, state: ConversationState, origin: Origin) -> None:
         if not self.dry_run:
-            parts = [*_parts_of(state)]
-            self._pending[state.conversation_id] = len(self.rows), _recorded(state, origin, _hash_of(parts))
-            self._pending_bytes += sum(map(len, parts))
+            digest, size = _digest_and_size_of(state)
+            self._pending[state.conversation_id] = len(self.rows), _recorded(state, origin, digest)
+            self._pending_bytes += size
 
     def _update(self, found: ConversationState, origin: Origin, head: Head) -> tuple[Outcome, str, int]:
         record = head.metadata.get(RECORD)
@@ -184,14 +184,15 @@ def _reason(error: errors.PromptKitError) -> str:
 
 def digest_of(state: ConversationState) -> str:
     """Return a hash of everything that an import writes for a conversation, except its metadata."""
-    return _hash_of(_parts_of(state))
+    return _digest_and_size_of(state)[0]
 
 
-def _hash_of(parts: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
+def _digest_and_size_of(state: ConversationState) -> tuple[str, int]:
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    for part in _parts_of(state):
         digest.update(part)
-    return digest.hexdigest()
+        size += len(part)
+    return digest.hexdigest(), size
 
 
 def _parts_of(state: ConversationState) -> Iterator[bytes]:
