@@ -72,6 +72,27 @@ def replay_key_of(
     )
 
 
+def summary_key_of(
+    messages: Iterable[Message],
+    *,
+    provider: str,
+    model: str,
+    parameters: Mapping[str, object],
+    max_output_tokens: int | None,
+) -> str:
+    """Return the hash of a request for a summary; requests with equal hashes may share a summary."""
+    return _digest(
+        {
+            "version": KEY_VERSION,
+            "messages": [_hashed_fields(message) for message in messages],
+            "provider": provider,
+            "model": model,
+            "parameters": dict(parameters),
+            "max_output_tokens": max_output_tokens,
+        }
+    )
+
+
 def _hashed_fields(message: Message) -> list[object]:
     """Return the fields of a message that enter the hash: all but its time and reasoning."""
     return [message.role, message.content, message.parts, message.tool_calls, message.tool_call_id, message.name]

@@ -553,12 +553,20 @@ class Conversation:
         check_keep_last(keep_last)
         return self._stored.archive(lambda state: (0, older_turns(turns_until(state.turns, as_of), keep_last)))
 
-    def summarize(self, keep_last: int = 10, *, model: str | None = None, as_of: str | None = None) -> Summary | None:
+    def summarize(
+        self,
+        keep_last: int = 10,
+        *,
+        model: str | None = None,
+        as_of: str | None = None,
+        asked_before: bool = False,
+    ) -> Summary | None:
         """Let the model summarize the older turns; return ``None`` if all of them are summarized already.
 
         From then on requests carry the system prompt, the summary and the later turns. The turns stay in ``turns``; the
         summary, with its cost, is in ``summaries`` and includes a previous one. ``keep_last`` counts messages as in
-        ``truncate``. A call that fails changes nothing.
+        ``truncate``. A call that fails changes nothing. Unless replay is off, the summary of exactly the same request
+        is used again and costs nothing; with ``asked_before``, also that of another conversation without a name.
 
         >>> from promptkit_nb import ConversationManager, DemoProvider
         >>> conv = ConversationManager(DemoProvider()).new_conversation()
@@ -580,7 +588,13 @@ class Conversation:
                 return None
             settings = self._services.settings(state, CallOptions(model=model))
             estimator = token_estimator_for(settings.model, state.turns, settings.system_prompt)
-            return make_summary(self._services, plan, estimator=estimator, max_tokens=settings.max_tokens)
+            return make_summary(
+                self._services,
+                plan,
+                estimator=estimator,
+                max_tokens=settings.max_tokens,
+                asked_before=asked_before,
+            )
 
     def edit_reply(self, turn: Turn | str | int, text: str) -> Turn:
         """Replace the answer of a turn by your own text, and return the turn; nothing is sent.

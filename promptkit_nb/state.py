@@ -53,7 +53,8 @@ class Summary:
     """A summary of the turns from ``first_turn`` to ``last_turn``, both included.
 
     They are turn ids; a summary made by hand may have positions instead, counted from 0. ``context_hash`` is the hash
-    of the context up to ``last_turn`` when the summary was made; one made by hand has none.
+    of the context up to ``last_turn`` when the summary was made, ``request_hash`` that of the request and its provider;
+    one made by hand has none. A summary that was reused has no usage and cost 0.
 
     >>> from promptkit_nb import Summary
     >>> Summary(0, 7, "Days 1 to 8 were all sunny.").counts
@@ -68,10 +69,11 @@ class Summary:
     model: str = ""
     created_at: datetime = field(default_factory=utc_now)
     context_hash: str | UnsetType = field(default=UNSET, repr=False)
+    request_hash: str | UnsetType = field(default=UNSET, repr=False)
 
     @property
     def counts(self) -> bool:
-        """Whether this conversation paid for it; summaries made by hand, or copied by a fork, cost nothing."""
+        """Whether this conversation paid for it; summaries made by hand, reused, or copied by a fork, cost nothing."""
         return self.usage != NO_USAGE or bool(self.cost)
 
 

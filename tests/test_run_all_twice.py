@@ -204,6 +204,20 @@ def test_a_cell_acts_again(server: ChatServer, tmp_path: Path) -> None:
     ]
 
 
+def test_a_summary_is_paid_for_once(server: ChatServer, kernel_home: Path, tmp_path: Path) -> None:
+    """Also below ``%chat_new``; the copy has no usage, and in another context the model is asked."""
+    cells = ["%chat_new", *ABC, SUMMARIZE, "%chat d", "%chat_usage --by status"]
+    with FrontEnd(tmp_path / "summary.ipynb", cells) as notebook:
+        assert notebook.save().run()[4].stdout == "summarized: answer 4\n"
+        spent = notebook.cells[6].outputs[0].data["text/plain"]
+        for _ in range(2):
+            assert notebook.save().restart().run()[4].stdout == "summarized before, at no cost: answer 4\n"
+        assert notebook.cells[6].outputs[0].data["text/plain"] == spent
+        assert len(server.requests) == 5
+        notebook.cells[1].source = "%chat another"
+        assert notebook.save().restart().run()[4].stdout == "summarized: answer 9\n"
+
+
 def test_in_a_batch_run(tmp_path: Path) -> None:
     """Each run begins a conversation without a name, which is answered from the first one."""
     for asked in (["One", "Two"], []):

@@ -5,22 +5,26 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
 
 from promptkit_nb import errors
 from promptkit_nb.chat.request import ReceivedAnswer
 from promptkit_nb.chat.summaries import text_of
+from promptkit_nb.context_hash import summary_key_of
 from promptkit_nb.endings import ending_of, ending_words, is_whole
 from promptkit_nb.frontend import typed, typed_value
 from promptkit_nb.pricing import cost_range
 from promptkit_nb.providers.base import ChatRequest, Completion, Provider
-from promptkit_nb.state import Summary
+from promptkit_nb.state import ConversationState, Summary
 from promptkit_nb.text.plain_text import counted
 from promptkit_nb.tokens import count_message_tokens
-from promptkit_nb.turns import Message, Usage
+from promptkit_nb.turns import NO_USAGE, Message, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from promptkit_nb.chat.budgets import OpenCall
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.token_estimates import TokenEstimator
 
 SUMMARY_TEMPERATURE = 0.3
+
+_MOST_CONVERSATIONS = 200
 
 _INSTRUCTION = (
     "You summarize conversations so that they can continue without their older part. Keep names, facts, figures, "
@@ -82,6 +88,7 @@ def summary_of(
     model: str,
     created_at: datetime,
     finish_reason: str = "stop",
+    request_hash: str | UnsetType = UNSET,
 ) -> Summary:
     """Return the summary that the model wrote; raise ``ProviderError`` if it is empty, or not whole."""
     if not text.strip():
@@ -103,6 +110,7 @@ def summary_of(
         model=model,
         created_at=created_at,
         context_hash=plan.context_hash,
+        request_hash=request_hash,
     )
 
 
@@ -154,21 +162,68 @@ def _shortened(text: str, room: int, estimator: TokenEstimator) -> list[str]:
 
 
 def make_summary(
-    services: ChatServices, plan: SummaryPlan, *, estimator: TokenEstimator, max_tokens: int | None = None
+    services: ChatServices,
+    plan: SummaryPlan,
+    *,
+    estimator: TokenEstimator,
+    max_tokens: int | None = None,
+    asked_before: bool = False,
 ) -> Summary:
     """Ask for the summary of a plan, in pieces if one request cannot carry it, and store each.
 
-    If that fails, the summaries that are stored stay as they are.
+    Unless replay is off, the summary of exactly the same request is used again, at no cost; with ``asked_before``, also
+    that of another conversation without a name. If a request fails, the summaries that are stored stay as they are.
     """
     while True:
         request, done = summary_request(plan, estimator=estimator, max_tokens=max_tokens)
-        summary = _asked_summary(services, request, done)
+        key = summary_key_of(
+            request.messages,
+            provider=services.provider.name,
+            model=request.model,
+            parameters=request.parameters,
+            max_output_tokens=request.max_output_tokens,
+        )
+        summary = _reused_summary(services, key, done, asked_before=asked_before)
+        if summary is None:
+            summary = _asked_summary(services, request, done, key)
         if done.last_turn == plan.last_turn:
             return summary
         plan = plan.after(len(done.turns), summary)
 
 
-def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPlan) -> Summary:
+def _reused_summary(services: ChatServices, key: str, plan: SummaryPlan, *, asked_before: bool) -> Summary | None:
+    """Store a summary of the same request for these turns, without usage and cost; ``None`` if there is none."""
+    if services.replay == "off":
+        return None
+    state = services.stored.last_read
+    others = _unnamed_conversations(services) if asked_before else ()
+    summaries = (each for known in chain([state], others) for each in known.summaries)
+    found = next((each for each in summaries if each.request_hash == key), None)
+    if found is None:
+        return None
+    summary = replace(
+        found,
+        first_turn=plan.first_turn,
+        last_turn=plan.last_turn,
+        usage=NO_USAGE,
+        cost=Decimal(0),
+        created_at=services.clock(),
+        context_hash=plan.context_hash,
+    )
+    services.stored.add_summary(summary, None)
+    return summary
+
+
+def _unnamed_conversations(services: ChatServices) -> Iterator[ConversationState]:
+    """Yield the user's conversations without a name, oldest first, so that every run finds the same summary."""
+    store = services.stored.own_store
+    heads = store.find_notebooks(user_id=services.stored.last_read.user_id, path="")
+    for head in sorted(heads, key=lambda each: each.created_at)[:_MOST_CONVERSATIONS]:
+        with suppress(errors.StoreError):  # deleted meanwhile, or damaged
+            yield store.get(head.conversation_id)
+
+
+def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPlan, key: str) -> Summary:
     state = services.stored.last_read
     estimate_usd = _estimate_usd(services, request) if services.spending.has_budgets else None
     call = services.spending.open(state.conversation_id, state.user_id, estimate_usd, request.model)
@@ -192,6 +247,7 @@ def _asked_summary(services: ChatServices, request: ChatRequest, plan: SummaryPl
             model=completion.model,
             created_at=services.clock(),
             finish_reason=completion.finish_reason,
+            request_hash=key,
         )
     except errors.ProviderError:
         call.settle_used(usage, cost_usd, provider=services.provider.name, model=completion.model)

@@ -58,7 +58,7 @@ def settle(store: StateStore, conversation_id: str) -> None:
     """
     with suppress(StoreError):
         state = store.get(conversation_id)
-        if all(turn.replayed for turn in state.stored_turns) and not state.summaries:
+        if all(turn.replayed for turn in state.stored_turns) and not any(each.counts for each in state.summaries):
             store.delete(conversation_id, expected_revision=state.revision)
         elif state.notebook is not None and state.notebook.kernel == RUNNING:
             store.set_notebook(conversation_id, replace(state.notebook, kernel=""))

@@ -314,13 +314,11 @@ class ConversationMagics(Magics):
         """
         options = parse_options(self.chat_summarize, line)
         conversation = self._active()
-        summary = None
-        if conversation is not None:
-            as_of = self._session.last_turn(conversation)
-            summary = conversation.summarize(
-                keep_last=options.keep_last, model=self._session.options.model or None, as_of=as_of
-            )
-        _print_status("nothing to summarize" if summary is None else f"summarized: {one_line(summary.text)}")
+        summary = None if conversation is None else self._session.summarize(conversation, options.keep_last)
+        if summary is None:
+            _print_status("nothing to summarize")
+            return
+        _print_status(f"summarized{'' if summary.counts else ' before, at no cost'}: {one_line(summary.text)}")
 
     @magic_arguments()
     @argument("--keep-last", type=int, default=20, metavar="N", help="How many of the newest messages to keep.")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from promptkit_nb.rendering.found_messages import FoundMessages
     from promptkit_nb.rendering.models import ModelTable
     from promptkit_nb.rendering.responses import Response
-    from promptkit_nb.state import CellAct
+    from promptkit_nb.state import CellAct, Summary
     from promptkit_nb.turns import Turn
     from promptkit_nb.views.usage_table import UsageTable
 
@@ -297,6 +297,17 @@ class ChatSession:
         moved = conversation.truncate(keep_last, as_of=self.last_turn(conversation))
         self.update_stale_marks(conversation)
         return moved
+
+    def summarize(self, conversation: Conversation, keep_last: int) -> Summary | None:
+        """Summarize older turns, of those up to this kernel's last turn; ``None`` if all of them are summarized."""
+        call = self.cell.next_act()
+        return conversation.summarize(
+            keep_last,
+            model=self.options.model or None,
+            as_of=self.last_turn(conversation),
+            asked_before=self.options.replay == "auto"
+            and self.conversations.may_answer_from_another(conversation, call),
+        )
 
     def edit(self, conversation: Conversation, number: str, text: str) -> str:
         """Replace the answer of a turn, given by its number, and return a line that says so.
