@@ -187,7 +187,9 @@ class TestCompletion:
         cells.run("%chat_use bills\n%chat Hello\n%chat_title Costs of June")
         assert "%chat_use Costs of June" in completed(cells, "%chat_use Co")
         assert completed(cells, "%chat_use costs OF") == ["%chat_use Costs of June"]
-        assert completed(cells, "%chat_history of ju") == ["%chat_history bills"]
+        for magic in ("%chat_history", "%chat_delete"):
+            assert completed(cells, f"{magic} of ju") == [f"{magic} Costs of June"]
+            assert completed(cells, f"{magic} bil") == [f"{magic} bills"]
         assert "%%chat -c bills" in completed(cells, "%%chat -c bil")
 
     def test_offers_models_of_the_provider_in_use(self, cells: Day) -> None:

@@ -45,7 +45,7 @@ def chat_matcher(session: ChatSession) -> Callable[[CompletionContext], SimpleMa
         found = _MAGIC.fullmatch(line)
         if found is not None and found["name"] in _MAGICS_WITH_ID and not found["rest"].startswith("-"):
             typed = found["rest"]  # a title may have blanks
-            words: Iterable[str] = _matching(_conversations(session), typed, with_titles=found["name"] == "chat_use")
+            words: Iterable[str] = _matching(_conversations(session), typed)
         else:
             typed = context.token
             words = [word for word in _candidates(line, found, typed, session, models) if word.startswith(typed)]
@@ -82,13 +82,10 @@ def _options(shell: InteractiveShell, name: str) -> list[str]:
     return [option for action in actions for option in action.option_strings if option != RETURNED]
 
 
-def _matching(conversations: Sequence[tuple[str, str]], typed: str, *, with_titles: bool) -> list[str]:
-    """Return the conversations whose id begins with what was typed, or whose title contains it; case is ignored.
-
-    ``with_titles`` returns the titles of the latter, else ids.
-    """
+def _matching(conversations: Sequence[tuple[str, str]], typed: str) -> list[str]:
+    """Return titles that contain what was typed, and ids that begin with it; case is ignored."""
     wanted = typed.casefold()
-    by_title = [pair[with_titles] for pair in conversations if wanted in pair[1].casefold()]
+    by_title = [title for _, title in conversations if wanted in title.casefold()]
     by_id = [each for each, _ in conversations if each.casefold().startswith(wanted)]
     return list(dict.fromkeys([*by_title, *by_id]))
 
