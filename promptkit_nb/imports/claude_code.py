@@ -6,6 +6,7 @@ that a resumed session copied from an earlier session belong to the earlier one.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -64,6 +65,8 @@ class ClaudeCodeReader:
         self._owners: dict[object, str] = {}
         self._titles: dict[str, str] = {}
         self._calls_of_agents: dict[str, str] = {}
+        self._heads: dict[Unit, _FileHead] = {}
+        self._usual: list[tuple[bytes, int]] = []
 
     def units(self) -> list[Unit]:
         """Return the session files; workflow files are counted but not read."""
@@ -89,6 +92,7 @@ class ClaudeCodeReader:
             if other not in retitled and any(_may_repeat(unit, head, other, imported) for unit, head in found):
                 for line, _ in self._lines(other, Notes(), _ignore):
                     self._owners[line.uuid] = self._owners[key_of(mapping_of(line.message), line)] = other.name
+        self._heads.update(found)
         found.sort(key=lambda each: (each[1].is_agent, each[1].began, each[1].mtime_ns, each[0].name))
         return [unit for unit, _ in found]
 
@@ -100,7 +104,7 @@ class ClaudeCodeReader:
 
     def read(self, unit: Unit, advance: Callable[[int], object]) -> Iterator[ConversationState]:
         """Yield a file's sub-agents, then its session."""
-        head = _FileHead.of(unit)
+        head = self._heads.pop(unit, None) or _FileHead.of(unit)
         sessions: dict[str, Session] = {}
         agent_of: dict[str, str] = {}
         for line, place in self._lines(unit, self._reading.notes, advance):
@@ -180,7 +184,7 @@ class ClaudeCodeReader:
     def _lines(self, unit: Unit, notes: Notes, advance: Callable[[int], object]) -> Iterator[tuple[SessionLine, str]]:
         """Yield the decoded lines of a file with their places, and note the damaged ones."""
         with open_counted(unit.path, advance) as file:
-            for number, data in lines_of(file, SKIPPED):
+            for number, data in lines_of(file, SKIPPED, self._usual):
                 place = f"{unit.name}:{number}"
                 try:
                     yield decode_line(data, LINE), place
@@ -205,8 +209,8 @@ class _FileHead:
         """Read the first bytes of a file."""
         with unit.path.open("rb") as file:
             data = file.read(HEAD_BYTES)
-        ids = [each.decode("utf-8", "replace") for each in _SESSION_ID.findall(data)]
-        agents = [each.decode("utf-8", "replace") for each in _AGENT_ID.findall(data)]
+        ids = [each.decode("utf-8", "replace") for each in dict.fromkeys(_SESSION_ID.findall(data))]
+        agents = [each.decode("utf-8", "replace") for each in dict.fromkeys(_AGENT_ID.findall(data))]
         first_time = _FIRST_TIME.search(data)
         stem = unit.path.stem
         is_agent = _IS_AGENT.search(data) is not None and _IS_MAIN.search(data) is None and bool(agents)
@@ -223,7 +227,7 @@ class _FileHead:
 
 def _titles_in(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield the titles of earlier sessions at the beginning of a file, by the last record of each session."""
-    for row in data.split(b"\n"):
+    for row in io.BytesIO(data):
         if not row.startswith(_SUMMARY):
             return
         with suppress(DamagedRecordError):

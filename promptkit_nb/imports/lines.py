@@ -61,14 +61,17 @@ def skipping(*types: str) -> re.Pattern[bytes]:
     return re.compile(rb'"type": ?"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in types))
 
 
-def lines_of(file: BinaryIO, skipped: re.Pattern[bytes] | None = None) -> Iterator[tuple[int, bytes]]:
+def lines_of(
+    file: BinaryIO, skipped: re.Pattern[bytes] | None = None, usual: list[tuple[bytes, int]] | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yield number (from 1) and bytes of each line that is not blank; records of the ``skipped`` types are left out.
 
     Of a line longer than ``LONGEST_LINE_BYTES``, only the beginning is yielded, which ``decode_line`` refuses. Most
-    lines of a log have one of a few types in one of a few places, which are compared for many lines at once.
+    lines of a log have one of a few types in one of a few places, which are compared for many lines at once; ``usual``
+    keeps these for the next file.
     """
     number = 1
-    usual: list[tuple[bytes, int]] = []
+    usual = [] if usual is None else usual
     for lines in _lists_of_lines(file):
         for index in _without(usual, lines) if usual and len(lines) <= MOST_AT_ONCE else range(len(lines)):
             line = lines[index]
