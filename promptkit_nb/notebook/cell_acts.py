@@ -51,7 +51,8 @@ def is_reversed(made: CellAct, state: ConversationState) -> bool:
     if made.what == "undo":
         return bool(state.turns) and _is_same_turn(state.turns[-1].id, made.turn, state)
     name = made.what.removeprefix("restore ")
-    return any(branch.id == name and _is_same_turn(branch.turns[0].id, made.turn, state) for branch in state.branches)
+    firsts = [branch.turns[0].id for branch in state.branches if branch.id == name and branch.turns]
+    return any(_is_same_turn(first, made.turn, state) for first in firsts)
 
 
 def edited_before(act: CellAct, state: ConversationState, saved: Callable[[], SavedNotebook | None]) -> str | None:
