@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 HASH_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptUsage:
+class KeptUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Usage and cost of calls without stored turns, for one user, UTC day, provider, model, and source.
 
     ``usage`` and ``cost`` are sums, ``cost`` in US dollars, without the ``unpriced`` calls, whose price is unknown.
@@ -95,7 +94,7 @@ class KeptUsage:
     def plus(self, other: KeptUsage, sign: int = 1) -> KeptUsage:
         """Return the sum of both, or the difference with ``sign=-1``."""
         usage, more = self.usage, other.usage
-        return replace(
+        return structs.replace(
             self,
             calls=self.calls + sign * other.calls,
             unpriced=self.unpriced + sign * other.unpriced,
@@ -111,8 +110,11 @@ class KeptUsage:
         )
 
 
-class PaidCall(NamedTuple):
-    """One call that was paid for, by the hash of its turn; ``at`` is when it was answered, if known."""
+class PaidCall(msgspec.Struct, frozen=True, gc=False):
+    """One call that was paid for, by the hash of its turn; ``at`` is when it was answered, if known.
+
+    Python's garbage collector, during which all threads wait, does not look at calls: a long conversation has many.
+    """
 
     hash: int
     amounts: KeptUsage
@@ -182,7 +184,7 @@ class PaidCalls:
         for line in log.splitlines():
             turn = decode(line, _PaidTurn)
             found.add_turn(turn)
-            found.calls[-1] = found.calls[-1]._replace(hash=int(turn.id))
+            found.calls[-1] = structs.replace(found.calls[-1], hash=int(turn.id))
         return found
 
     @classmethod
@@ -259,7 +261,7 @@ def by_row(amounts: Iterable[KeptUsage]) -> dict[str, list[KeptUsage]]:
     return rows
 
 
-class KeptCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class KeptCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """The amounts of one deleted call; ``group`` is the index of its user, day, and origin in ``KeptCalls.groups``."""
 
     hash: int
@@ -283,7 +285,7 @@ class KeptCall(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
             self.reasoning_tokens,
             cache_write_tokens=self.cache_write_tokens,
         )
-        return replace(
+        return structs.replace(
             group, calls=self.calls, unpriced=self.unpriced, usage=usage, other_tokens=self.other_tokens, cost=self.cost
         )
 
@@ -300,7 +302,8 @@ class KeptCalls(msgspec.Struct, frozen=True, array_like=True):
         places: dict[tuple[object, ...], int] = {}
         groups: list[KeptUsage] = []
         calls: list[KeptCall] = []
-        for each, amounts, _ in paid:
+        for each in paid:
+            amounts = each.amounts
             key = _group_of(amounts)
             if key not in places:
                 places[key] = len(groups)
@@ -308,7 +311,7 @@ class KeptCalls(msgspec.Struct, frozen=True, array_like=True):
             usage = amounts.usage
             calls.append(
                 KeptCall(
-                    each,
+                    each.hash,
                     places[key],
                     amounts.cost,
                     usage.input_tokens,
