@@ -331,8 +331,6 @@ class RowErasure(RowAccess):
             self.backend.put_kept_row("calls", name, row_of_calls(left) if left else None)
 
     def _count_turn_again(self, user_id: str, turn: Turn) -> None:
-        if turn.created_at.timestamp() > self._newest_kept_s():
-            return
         paid = PaidCalls(user_id)
         paid.add_turn(turn)
         self._count_again(paid.calls)
