@@ -327,7 +327,6 @@ class ConversationMagics(Magics):
         """Move older turns to a branch: %chat_truncate [--keep-last 20]."""
         options = parse_options(self.chat_truncate, line)
         conversation = self._active()
-
         moved = 0 if conversation is None else self._session.truncate(conversation, options.keep_last)
         _print_status(f"moved {counted(moved, 'turn')} to a branch" if moved else "nothing to move")
 

@@ -329,9 +329,9 @@ class ChatSession:
         return f"turn {number} has this answer{_where(edited.id, conversation.snapshot(), int(number))}"
 
     def _once(self, what: str, conversation: Conversation, change: Callable[[CellAct], CellAct | None]) -> str | None:
-        """Make a change, and return a line about it, unless the cell made it in an earlier run and nobody reversed it.
+        """Make a change and return a line about it; a change of an earlier run that is still in effect is only named.
 
-        ``change`` returns what it did, ``None`` if there was nothing to do.
+        ``change`` returns what it did, or ``None`` if there was nothing to do.
         """
         from promptkit_nb.notebook.cell_acts import act_of, is_reversed, made_before  # noqa: PLC0415 - when used
 
