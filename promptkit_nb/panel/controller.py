@@ -123,8 +123,7 @@ class PanelController:
     def post(self, command: Command, pictures: Sequence[bytes] = ()) -> None:
         """Queue a command, with the pictures of a message, and return at once; call it from any thread.
 
-        The command runs in the caller's context, from which Jupyter knows which message its updates answer, and which
-        thread reads the next messages.
+        The command runs in the caller's context, from which Jupyter knows which message its updates answer.
         """
         self._worker.post(lambda: self._run(command, pictures), copy_context())
 

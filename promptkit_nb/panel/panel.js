@@ -10,11 +10,13 @@ function render({ model, el }) {
   let turns = []; // on the page, in order; the last ones are the model's
   let loaded = {}; // the conversation and epoch of these turns
   let pending = null; // the message that was sent and is not being answered yet: {n, text, isReceived}
+  let stopCount = 0; // the number of the last Stop, once the kernel has had the time to confirm it
   let editing = null; // the turn that the typed text will replace
   let editsReply = false; // only its answer, not its message and all that follows
   let sentPictures = []; // with the last message
   let lastEdit = null; // the last edit that was sent: {text, turn, isReply}
   let sentCount = 0;
+  let receivedCount = 0; // of these, the last one that the kernel has confirmed
   let pictures = []; // to send with the next message: {name, file, bytes}
   let isFetching = false;
   let isDead = false;
@@ -147,7 +149,8 @@ function render({ model, el }) {
 
   function stop() {
     if (!isBusy()) return;
-    send("stop");
+    const n = Number(send("stop"));
+    setTimeout(() => { stopCount = n; drawStatus(); }, SLOW_MS);
     box.focus();
   }
 
@@ -373,6 +376,7 @@ function render({ model, el }) {
     let text = model.get("status");
     if (isDead) text = "The kernel of this panel has ended: run its cell again to continue.";
     else if (pending && !pending.isReceived) text = "Waiting for the kernel, which is busy with a cell: your message will be sent as soon as it is free.";
+    else if (isBusy() && receivedCount < stopCount) text = "Stop waits for the kernel, which is busy: interrupt the kernel to end what it does.";
     if (status.textContent !== text) status.textContent = text;
     refreshButtons();
   }
@@ -499,9 +503,15 @@ function render({ model, el }) {
     drawTurns();
   }
 
-  // Messages and changes from the kernel.
+  // Messages and changes from the kernel, which confirms commands in their order.
+  function markReceived(n) {
+    receivedCount = Number(n);
+    if (pending?.n === n) pending.isReceived = true;
+    drawStatus();
+  }
+
   function onMessage(message) {
-    if (message.received && message.page === page && pending?.n === message.received) { pending.isReceived = true; drawStatus(); }
+    if (message.received && message.page === page) markReceived(message.received);
     if (message.older && message.page === page) addOlder(message);
     if (message.names && message.page === page) drawNames(message.names);
     if (message.unsent) restoreText(message.unsent, message.page);
@@ -585,13 +595,10 @@ function render({ model, el }) {
   checkKernel();
   send("open");
   requestAnimationFrame(meetNotebook);
-  // Jupyter reads a panel's messages on a thread beside the cells only after its second reply, so send one more.
-  const again = setTimeout(() => send("open"), 1000);
   return () => {
     removeEventListener("pagehide", leave);
     scrolling.end();
     docking.end();
-    clearTimeout(again);
     for (const [name, listener] of Object.entries(listeners)) model.off(name, listener);
     leave();
   };

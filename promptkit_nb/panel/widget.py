@@ -129,10 +129,7 @@ class ChatPanel(NotebookWidget):
         return _static_output(self.conversation.snapshot())
 
     def _on_message(self, _: object, content: object, buffers: Sequence[memoryview]) -> None:
-        """Post a page's command, and confirm it at once: the page then knows that the kernel reads its messages.
-
-        The reply also makes Jupyter deliver later messages on a subshell's thread while a cell runs.
-        """
+        """Post a page's command, and confirm it at once: the page then knows that the kernel reads its messages."""
         if not isinstance(content, dict):
             return
         command = {str(name): str(value) for name, value in content.items()}

@@ -28,6 +28,11 @@ def _joined(*files: Path) -> str:
     return "\n".join(file.read_text("utf-8") for file in files)
 
 
+def _subshell_of_the_page(_: object, subshell_id: str | None) -> str | None:
+    """Return the subshell that the page named in its message; it reads while a cell or a tool runs."""
+    return subshell_id
+
+
 class NotebookWidget(anywidget.AnyWidget):
     """A widget that leaves a static output below it in the saved notebook; a batch run gets the static output alone."""
 
@@ -39,6 +44,8 @@ class NotebookWidget(anywidget.AnyWidget):
         """Connect to the pages. A batch run has none, and would save the widget's state in the notebook's metadata."""
         if can_use_widgets():
             super().open()
+            # ipykernel 7.4 delivers a page's message where the widget last sent from, which may be a busy main thread.
+            self.comm._reply_subshell_for = _subshell_of_the_page  # noqa: SLF001 - asked for by name in ipykernel
 
     def _static_output(self) -> dict[str, object]:
         """Return the output of a batch run, by MIME type."""

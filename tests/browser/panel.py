@@ -163,9 +163,14 @@ class PanelDesk:
         self.store = store
         self.place = place
 
-    def opened(self, *cells: str, setup: str = "") -> tuple[LabNotebook, Panel]:
-        """Return a notebook whose second cell shows a panel; ``cells`` come after it, ``setup`` is run before it."""
+    def opened(self, *cells: str, setup: str = "", has_subshells: bool = True) -> tuple[LabNotebook, Panel]:
+        """Return a notebook whose second cell shows a panel; ``cells`` come after it, ``setup`` is run before it.
+
+        Without subshells, the kernel reads the page's messages between cells only.
+        """
         notebook = self.notebook([SETUP.format(url=self.chat.url, store=str(self.store)) + setup, self.cell(), *cells])
+        if not has_subshells:
+            notebook.in_page("notebook.context.sessionContext.session.kernel.commsOverSubshells = 'disabled'")
         notebook.run_cell(0)
         notebook.run_cell(1)
         return notebook, self.panel()
@@ -191,12 +196,6 @@ class PanelDesk:
     def panel(self, index: int = 0) -> Panel:
         """Return a panel, which must be where panels are shown."""
         return Panel(self.page, index, PLACES[self.place])
-
-    def wait_for_subshell(self, notebook: LabNotebook) -> None:
-        """Wait until Jupyter delivers the panel's messages while a cell runs: after its second reply, on a thread."""
-        comms = "[...notebook.context.sessionContext.session.kernel._comms.values()]"
-        wait(lambda: notebook.in_page(f"{comms}.some(comm => comm.subshellId)"))
-        self.page.wait_for_timeout(2000)
 
     def reload(self) -> Panel:
         """Reload the page, and return the panel once it is back in its place."""

@@ -65,7 +65,6 @@ def test_stream_stop_retry_and_edit(desk: PanelDesk, chat_server: ChatServer) ->
 def test_kernel_and_panel_do_not_wait_for_each_other(desk: PanelDesk, chat_server: ChatServer) -> None:
     """While a cell runs, messages are answered and Stop works; while an answer streams, cells run."""
     notebook, panel = desk.opened("import time; time.sleep(30)", "print('ran')")
-    desk.wait_for_subshell(notebook)
     notebook.start_cell(2)
     panel.say("My name is Alice")
     panel.hears("Your name is Alice.")
@@ -86,12 +85,24 @@ def test_kernel_and_panel_do_not_wait_for_each_other(desk: PanelDesk, chat_serve
     panel.hears("a b c d e f g h")
 
 
-def test_first_message_during_a_long_cell_waits(desk: PanelDesk, chat_server: ChatServer) -> None:
-    """Before the kernel reads the panel's messages beside cells, they wait for the cell, and nothing is lost."""
-    cells = [SETUP.format(url=chat_server.url, store=str(desk.store)), desk.cell(), "import time; time.sleep(4)"]
+def test_first_message_during_a_long_cell_is_answered_at_once(desk: PanelDesk, chat_server: ChatServer) -> None:
+    """Run All with a long cell below the panel: the kernel reads the panel's messages beside it from the first on."""
+    cells = [SETUP.format(url=chat_server.url, store=str(desk.store)), desk.cell(), "import time; time.sleep(600)"]
     notebook = desk.notebook(cells)
     notebook.start("notebook:run-all-cells")
     panel = desk.panel()
+    panel.say("Hello")
+    panel.hears("You said: Hello")
+    wait(panel.is_idle)
+    assert not notebook.outputs(2)
+    notebook.command("notebook:interrupt-kernel")
+    notebook.wait_until_idle()
+
+
+def test_message_waits_for_a_kernel_that_reads_between_cells(desk: PanelDesk, chat_server: ChatServer) -> None:
+    """Without subshells, it is answered after the running cell; the panel says so, and nothing is lost."""
+    notebook, panel = desk.opened("import time; time.sleep(4)", has_subshells=False)
+    notebook.start_cell(2)
     panel.say("Hello")
     panel.status.get_by_text("Waiting for the kernel, which is busy with a cell").wait_for()
     assert panel.log.get_by_text("Hello", exact=True).is_visible()

@@ -75,7 +75,6 @@ def test_a_call_is_a_line_that_unfolds(desk: PanelDesk, chat_server: ChatServer,
     panel = desk.panel()
     panel.say("My name is Alice")
     panel.hears("Your name is Alice.")
-    desk.wait_for_subshell(notebook)
     chat_server.reply(ORDERS, Reply(text="Two orders."))
     notebook.start_cell(2)
     panel.say("How many orders?")
@@ -156,3 +155,16 @@ def test_stop_and_interrupt_end_a_running_tool(desk: PanelDesk, chat_server: Cha
     panel.hears("Two orders.")
     with DiskStore(desk.store) as store:
         assert texts(store.get("panel-chat").turns) == ["How many orders?"]
+
+
+def test_stop_that_the_kernel_cannot_read_says_what_to_do(desk: PanelDesk, chat_server: ChatServer) -> None:
+    """Without subshells, no message arrives while a tool runs; the kernel's interrupt ends it, and the text returns."""
+    notebook, panel = desk.opened(setup=TOOLS, has_subshells=False)
+    chat_server.reply(SLEEPS)
+    panel.say("Sleep")
+    panel.status.get_by_text("Running sleeps…").wait_for()
+    panel.button("Stop").click()
+    panel.status.get_by_text("Stop waits for the kernel, which is busy: interrupt the kernel").wait_for()
+    notebook.command("notebook:interrupt-kernel")
+    panel.status.get_by_text("Stopped before any text arrived; the conversation is unchanged.").wait_for()
+    assert panel.box.input_value() == "Sleep"
