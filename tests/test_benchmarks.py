@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,10 @@ def test_benchmark_runs(module: str) -> None:
     command = [sys.executable, "-c", script, str(TESTS / "benchmarks"), str(TESTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_name_is_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python tests/benchmarks NAME`` finds its module."""
+    monkeypatch.syspath_prepend(TESTS / "benchmarks")
+    names = runpy.run_path(str(TESTS / "benchmarks" / "__main__.py"))["BENCHMARKS"]
+    assert [name for name in names.values() if not (TESTS / "benchmarks" / f"{name}.py").is_file()] == []
