@@ -45,7 +45,8 @@ class NotebookWidget(anywidget.AnyWidget):
         if can_use_widgets():
             super().open()
             # ipykernel 7.4 delivers a page's message where the widget last sent from, which may be a busy main thread.
-            self.comm._reply_subshell_for = _subshell_of_the_page  # noqa: SLF001 - asked for by name in ipykernel
+            if hasattr(self.comm, "_reply_subshell_for"):
+                self.comm._reply_subshell_for = _subshell_of_the_page  # noqa: SLF001 - ipykernel looks it up by name
 
     def _static_output(self) -> dict[str, object]:
         """Return the output of a batch run, by MIME type."""
