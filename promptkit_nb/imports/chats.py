@@ -14,7 +14,7 @@ from promptkit_nb.ids import check_own_user, check_user_id
 from promptkit_nb.imports.building import Reading, ToolOutput
 from promptkit_nb.imports.notes import Notes
 from promptkit_nb.imports.prices import CallPrices
-from promptkit_nb.imports.records import BROKEN
+from promptkit_nb.imports.records import BROKEN, text_of
 from promptkit_nb.imports.report import ImportReport, ReportRow
 from promptkit_nb.imports.sources import name_of, not_understood, source_of
 from promptkit_nb.imports.writing import RECORD, Origin, Writer
@@ -42,6 +42,7 @@ READER_VERSION = 1
 """Part of each stamp: increase it if readers find more than before, so that everything is read again."""
 
 PROGRESS_DELAY_S = 2
+_NOT_IMPORTED: tuple[list[Head], list[object]] = ([], [])
 
 
 def import_chats(
@@ -161,21 +162,20 @@ class _Import:
         prefix = f"{self._reading.id_prefix}{reader.source}:"
         heads = self._store.list(prefix, sort_by="conversation_id", descending=False)
         self.writer.heads.update({head.conversation_id: head for head in heads})
-        imported: dict[str, list[Head]] = {}
+        imported: dict[str, tuple[list[Head], list[object]]] = {}
         for head in heads:
-            imported.setdefault(str(_record_of(head).get("unit")), []).append(head)
+            record = _record_of(head)
+            known, stamps = imported.setdefault(str(record.get("unit")), ([], []))
+            known.append(head)
+            stamps.append(record.get("stamp"))
         changed: list[Unit] = []
         unchanged: dict[Unit, list[Head]] = {}
         for unit in reader.units():
-            known = imported.get(unit.key)
-            if known is None:
-                self._seen.setdefault(unit.key, False)
-                changed.append(unit)
-            elif any(self._is_complete(unit, _record_of(head).get("stamp")) for head in known):
+            known, stamps = imported.get(unit.key, _NOT_IMPORTED)
+            if known and self._is_complete(unit, stamps):
                 unchanged[unit] = known
                 self._seen[unit.key] = True
-            else:
-                self._seen.setdefault(unit.key, False)
+            elif not self._seen.setdefault(unit.key, False):
                 changed.append(unit)
         return changed, unchanged
 
@@ -191,11 +191,10 @@ class _Import:
 
     def unrecognized(self) -> list[ReportRow]:
         """Return a row for each file that has a matching name, but not a supported format."""
-        recognized = {place for place, is_recognized in self._seen.items() if is_recognized}
         return [
             ReportRow(outcome="skipped", place=place, detail="not in a supported format")
-            for place in self._seen
-            if not {place, place.rpartition("/")[0]} & recognized
+            for place, is_recognized in self._seen.items()
+            if not (is_recognized or self._seen.get(place.rpartition("/")[0]))
         ]
 
     def _import_whole(self, reader: Reader, unit: Unit, advance: Callable[[int], object]) -> None:
@@ -230,14 +229,14 @@ class _Import:
             return None
         return f"{unit.stamp}-{self._options}{'' if since is None else f' since {since.isoformat()}'}"
 
-    def _is_complete(self, unit: Unit, stamp: object) -> bool:
+    def _is_complete(self, unit: Unit, stamps: Sequence[object]) -> bool:
         """Return whether a stored stamp says that this import would find nothing new in a unit."""
         expected = self._stamp(unit, None)
-        if expected is None or not isinstance(stamp, str):
-            return False
-        found, _, since = stamp.partition(" since ")
-        is_covered = not since or (self._since is not None and datetime.fromisoformat(since) <= self._since)
-        return found == expected and is_covered
+        if expected is None or self._since is None:
+            return expected is not None and expected in stamps
+        begins = f"{expected} since "
+        sinces = [stamp.removeprefix(begins) for stamp in map(text_of, stamps) if stamp.startswith(begins)]
+        return expected in stamps or any(datetime.fromisoformat(since) <= self._since for since in sinces)
 
     @staticmethod
     def _unchanged(reader: Reader, unit: Unit, head: Head) -> ReportRow:

@@ -71,13 +71,13 @@ class ClaudeCodeReader:
     def units(self) -> list[Unit]:
         """Return the session files; workflow files are counted but not read."""
         units = []
-        for file in self._source.files:
-            if not file.location.endswith(".jsonl"):
+        for unit in self._source.files:
+            if not unit.location.endswith(".jsonl"):
                 continue
-            if "/workflows/" in file.location and "/subagents/" in file.location:
+            if "/workflows/" in unit.location and "/subagents/" in unit.location:
                 self._reading.notes.add_omission("workflow files (not read)")
                 continue
-            units.append(self._source.unit_of(file))
+            units.append(unit)
         return units
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:
@@ -86,9 +86,11 @@ class ClaudeCodeReader:
         found = [(unit, head) for unit, head in heads if head.is_session]
         for _, head in found:
             self._titles.update(head.titles)
-        retitled = [unit for unit, imported in unchanged.items() if self._has_new_title(unit, imported)]
+        retitled = [
+            unit for unit, imported in unchanged.items() if self._titles and self._has_new_title(unit, imported)
+        ]
         found += recognized(retitled, _FileHead.of, self._reading.notes)
-        for other, imported in unchanged.items():
+        for other, imported in unchanged.items() if found else ():
             if other not in retitled and any(_may_repeat(unit, head, other, imported) for unit, head in found):
                 for line, _ in self._lines(other, Notes(), _ignore):
                     self._owners[line.uuid] = self._owners[key_of(mapping_of(line.message), line)] = other.name
@@ -98,7 +100,7 @@ class ClaudeCodeReader:
 
     def _has_new_title(self, unit: Unit, imported: Sequence[Head]) -> bool:
         """Return whether a session that was imported without a title has one in a file that is read now."""
-        if not self._titles or all(head.metadata.get("title") for head in imported):
+        if all(head.metadata.get("title") for head in imported):
             return False
         return any(line.uuid in self._titles for line, _ in self._lines(unit, Notes(), _ignore))
 

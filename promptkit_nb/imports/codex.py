@@ -283,9 +283,8 @@ class CodexReader:
 
     def units(self) -> list[Unit]:
         """Return the files; if a file is there both plain and compressed, the plain one."""
-        files = [file for file in self._source.files if file.location.endswith(SUFFIXES)]
-        plain = {file.location for file in files}
-        units = (self._source.unit_of(file) for file in files)
+        units = [unit for unit in self._source.files if unit.location.endswith(SUFFIXES)]
+        plain = {unit.location for unit in units}
         return [unit for unit in units if not (unit.location.endswith(".zst") and unit.location[:-4] in plain)]
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:

@@ -304,7 +304,7 @@ class LlmReader:
     def units(self) -> list[Unit]:
         """Return the databases."""
         is_file = len(self._source.files) == 1 and self._source.files[0].location == str(self._source.root)
-        return [self._source.unit_of(file) for file in self._source.files if is_file or file.location.endswith(".db")]
+        return [unit for unit in self._source.files if is_file or unit.location.endswith(".db")]
 
     def ordered(self, changed: Sequence[Unit], unchanged: Mapping[Unit, Sequence[Head]]) -> list[Unit]:
         """Return the databases that have tables of llm."""

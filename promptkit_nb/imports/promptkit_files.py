@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 from promptkit_nb.imports.lines import check_length, lines_of, open_counted
 from promptkit_nb.imports.promptkit_messages import SOURCE, StoredConversation, messages_of, object_of, summaries_of
 from promptkit_nb.imports.reader import Unit
-from promptkit_nb.imports.records import DamagedRecordError, clean, mapping_of, text_of
+from promptkit_nb.imports.records import DamagedRecordError, mapping_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from promptkit_nb.imports.building import Reading
-    from promptkit_nb.imports.reader import FoundFile, Source
+    from promptkit_nb.imports.reader import Source
     from promptkit_nb.state import ConversationState, Head
 
 STATE, MESSAGES, SUMMARIES = "state.json", "messages.jsonl", "summaries.jsonl"
@@ -31,18 +31,17 @@ class PromptKitFiles:
 
     def units(self) -> list[Unit]:
         """Return a unit for each directory of a conversation; its stamp covers all of its files."""
-        files: dict[str, list[FoundFile]] = {}
+        files: dict[str, list[Unit]] = {}
         for file in self._source.files:
             directory, _, name = file.location.rpartition("/")
             if name in (STATE, MESSAGES, SUMMARIES) and "/conv-" in directory:
                 files.setdefault(directory, []).append(file)
         return [
-            Unit(
-                self._source.name_of(directory),
-                clean(directory),
+            Unit.at(
                 directory,
+                str(self._source.root),
                 sum(file.size for file in found),
-                " ".join(f"{file.size}-{file.mtime_ns}" for file in found),
+                " ".join(str(file.stamp) for file in found),
             )
             for directory, found in files.items()
             if any(file.location.endswith(f"/{STATE}") for file in found)

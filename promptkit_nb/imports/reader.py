@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from promptkit_nb.imports.records import BROKEN, clean
+import msgspec
+
+from promptkit_nb.characters import without_lone_surrogates
+from promptkit_nb.imports.records import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,46 +25,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source: ``location`` is the path, URL, or client given by the user; ``files`` are the files at a path.
+    """A source: ``location`` is the path, URL, or client given by the user; ``files`` has a unit for each file there.
 
     ``root`` is a file, or a directory whose files are listed; ``None`` if the location is not a path.
     """
 
     location: Any
     root: Path | None = None
-    files: tuple[FoundFile, ...] = ()
+    files: tuple[Unit, ...] = ()
     prefix: str | None = None
-    _units: dict[str, Unit] = field(default_factory=dict, compare=False, repr=False)
-
-    def name_of(self, location: str) -> str:
-        """Return the name of a file or directory in the report: its path relative to the root."""
-        root = str(self.root)
-        below = location.removeprefix(f"{root}/")
-        name: str = clean(below if below != location else os.path.basename(location))  # noqa: PTH119 - a Path is slow
-        return name
-
-    def unit_of(self, file: FoundFile) -> Unit:
-        """Return the unit of one file, the same for all readers."""
-        location = file.location
-        unit = self._units.get(location)
-        if unit is None:
-            stamp = f"{file.size}-{file.mtime_ns}"
-            unit = Unit(self.name_of(location), clean(location), location, file.size, stamp)
-            self._units[location] = unit
-        return unit
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file of a source, with its size in bytes and its modification time."""
-
-    location: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A part of a source that is read at once, such as a file; ``stamp`` changes whenever its contents may have.
 
     ``name`` is for the report; ``key`` is the same at every import. A unit with the same stamp as at the previous
@@ -73,6 +48,13 @@ class Unit:
     location: str = ""
     size: int = 0
     stamp: str | None = None
+
+    @classmethod
+    def at(cls, location: str, root: str, size: int, stamp: str) -> Unit:
+        """Return a unit for a file or directory, whose name is its path relative to the root."""
+        below = location.removeprefix(f"{root}/")
+        name = below if below != location else os.path.basename(location)  # noqa: PTH119 - a Path is slow
+        return cls(without_lone_surrogates(name), without_lone_surrogates(location), location, size, stamp)
 
     @property
     def path(self) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptkit_nb.errors import ImportSourceError, InvalidArgumentError
-from promptkit_nb.imports.reader import FoundFile, Source
+from promptkit_nb.imports.reader import Source, Unit
 from promptkit_nb.imports.records import DamagedRecordError
 from promptkit_nb.stores.checks import path_of
 
@@ -86,18 +87,20 @@ def _described(path: Path) -> str:
     return "a file in another format" if head else "an empty file"
 
 
-def _files_at(root: Path) -> Iterator[FoundFile]:
-    """Yield a file, or all files in a directory, sorted by name; links to directories are not followed."""
+def _files_at(root: Path) -> Iterator[Unit]:
+    """Yield the units of a file, or all files in a directory, sorted by name; links to directories are not followed."""
     if not root.is_dir():
-        stat = root.stat()
-        yield FoundFile(str(root), stat.st_size, stat.st_mtime_ns)
+        yield _unit_of(str(root), str(root), root.stat())
         return
-    pending = [os.fspath(root)]
+    pending = [str(root)]
     while pending:
         with os.scandir(pending.pop()) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
+            for entry in sorted(entries, key=attrgetter("name")):
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
                 elif entry.is_file():
-                    stat = entry.stat()
-                    yield FoundFile(entry.path, stat.st_size, stat.st_mtime_ns)
+                    yield _unit_of(entry.path, str(root), entry.stat())
+
+
+def _unit_of(location: str, root: str, stat: os.stat_result) -> Unit:
+    return Unit.at(location, root, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
