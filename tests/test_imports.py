@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -369,6 +370,8 @@ _PIECES = [
         b'"type": "progress"',
         b'{"type":"mode"',
         b'{"type":"user"',
+        b'{"own":true,"type":"system"',
+        b'{"own":null,"type":"system"',
     ),
     *(b"{", b"}", b" ", b"\r", b"\n", b"\0", b"\xc3\xa9", b"\xff", b"x" * 380),
 ]
@@ -377,17 +380,19 @@ _PIECES = [
 @given(st.lists(st.sampled_from(_PIECES), max_size=60), st.lists(st.sampled_from(_PIECES), max_size=8), st.data())
 def test_blocks_give_what_single_lines_give(pieces: list[bytes], repeated: list[bytes], data: st.DataObject) -> None:
     """Any mixture of whole, damaged, blank, and half lines gives the same in blocks of any size as line by line."""
-    pattern = skipping("progress", "mode")
+    skipped = skipping("progress", "mode", conditional="system", condition=rb'"own":true')
     written = b"".join(pieces) + b"".join(repeated) * 20
 
     def is_skipped(line: bytes) -> bool:
-        found = pattern.search(line[:400])
-        return found is not None and b"{" not in line[1 : found.start()]
+        found = re.search(rb'"type": ?"(progress|mode|system)"', line[:400])
+        if found is None or b"{" in line[1 : found.start()]:
+            return False
+        return found[1] != b"system" or b'"own":true' in line[: found.start()]
 
     single = enumerate(io.BytesIO(written), 1)
     expected = [(number, line) for number, line in single if line.strip() and not is_skipped(line)]
     with patch("promptkit_nb.imports.lines.BLOCK_BYTES", data.draw(st.integers(1, len(written) + 2))):
-        assert [*lines_of(io.BytesIO(written), pattern)] == expected
+        assert [*lines_of(io.BytesIO(written), skipped)] == expected
 
 
 class TestClaudeCode:
@@ -462,6 +467,19 @@ class TestClaudeCode:
         assert store.get(f"{ID}:agent:root-1").turns[0].text == "It is small"
         assert store.head(f"{ID}:agent:root-1").metadata["parent"] == ID
         assert store.head(ID).token_count == 110
+
+    def test_records_of_the_system_lead_to_the_sub_agent_of_their_parent(self, tmp_path: Path) -> None:
+        """A sub-agent's message may follow a record of the system, of which only the session's own are left out."""
+        log = claude_log(tmp_path)
+        log.ask("Look around")
+        log.add("system", subtype="turn_duration")
+        task = log.ask("Search the archive", isSidechain=True, parent=None)
+        log.add("system", isSidechain=True, subtype="informational")
+        log.answer("Two letters", isSidechain=True)
+        store = MemoryStore()
+        import_chats(log.write(), store)
+        assert [len(turn.messages) for turn in store.get(f"{ID}:agent:{task}").turns] == [2]
+        assert [head.conversation_id for head in store.list()] == [f"{ID}:agent:{task}", ID]
 
     def test_messages_typed_while_it_worked_are_turns(self, tmp_path: Path) -> None:
         """Newer versions attach them, older ones take them from a queue."""

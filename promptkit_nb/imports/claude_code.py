@@ -42,8 +42,8 @@ IGNORED = {
     *("agent-color", "agent-setting", "pr-link", "tag", "worktree-state", "bridge-session"),
 }
 """Types of records without conversation contents; other unknown types are reported."""
-SKIPPED = skipping(*sorted(IGNORED - {"system"}))
-"""Matches records that are not decoded; those of the system can be parents of a sub-agent's records."""
+SKIPPED = skipping(*sorted(IGNORED - {"system"}), conditional="system", condition=rb'"isSidechain": ?false')
+"""Records that are not decoded; those of the system within a sub-agent can be parents of its records."""
 
 _FIRST_TIME = re.compile(rb'"timestamp": ?"([^"]+)"')
 _SESSION_ID = re.compile(rb'"sessionId": ?"([^"\\]+)"')
