@@ -33,6 +33,7 @@ from promptkit_nb.imports.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from promptkit_nb.imports.lines import Shape
     from promptkit_nb.imports.reader import Reader, Source, Unit
     from promptkit_nb.state import ConversationState, Head
 
@@ -66,7 +67,7 @@ class ClaudeCodeReader:
         self._titles: dict[str, str] = {}
         self._calls_of_agents: dict[str, str] = {}
         self._heads: dict[Unit, _FileHead] = {}
-        self._usual: list[tuple[bytes, int]] = []
+        self._usual: list[Shape] = []
 
     def units(self) -> list[Unit]:
         """Return the session files; workflow files are counted but not read."""

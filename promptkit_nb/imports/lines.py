@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from promptkit_nb.imports.records import DamagedRecordError, decode_record
 
@@ -27,6 +27,10 @@ HEAD_BYTES = 400
 MOST_USUAL = 16
 MOST_AT_ONCE = 2**13
 """Bounds the memory for a comparison of many lines at once; blocks with more lines have only very short ones."""
+
+
+Shape: TypeAlias = tuple[tuple[bytes, int], ...]
+"""Texts and their places in a line; all of them have at least eight bytes."""
 
 
 class CountedFile(io.FileIO):
@@ -59,26 +63,35 @@ def open_counted(path: Path, advance: Callable[[int], object]) -> io.BufferedRea
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Types of records that are left out; conditional ones only after ``condition``, in the same object."""
+    """Types of records that are left out; conditional ones only with a match of ``condition`` in the same object."""
 
     types: re.Pattern[bytes]
     condition: re.Pattern[bytes]
 
-    def text_in(self, line: bytes) -> tuple[bytes, int] | None:
-        """Return the text that shows that a line is left out, and its place; ``None`` if the line is not left out."""
+    def shape_of(self, line: bytes) -> Shape | None:
+        """Return the shape of lines that are left out as this one is; ``None`` if it is not left out."""
         found = self.types.search(line, 0, HEAD_BYTES)
-        if found is None or line.find(b"{", 1, found.start()) >= 0:  # the type is that of a nested object
+        if found is None:
             return None
-        if not found.lastindex:
-            return found[0], found.start()
-        condition = self.condition.search(line, 0, found.start())
-        return condition and (line[condition.start() : found.end()], condition.start())
+        shape: Shape = ((found[0], found.start()),)
+        if found.lastindex:
+            condition = self.condition.search(line, 0, HEAD_BYTES)
+            if condition is None:
+                return None
+            shape = (*shape, (condition[0], condition.start()))
+        is_nested = line.find(b"{", 1, _last_place(shape)) >= 0
+        return None if is_nested else shape
+
+
+def _last_place(shape: Shape) -> int:
+    return max(start for _, start in shape)
 
 
 def skipping(*types: str, conditional: str = "", condition: bytes = b"") -> Skipped:
     """Return what finds these types of records in JSON, with and without a space.
 
-    Records of the type ``conditional`` are left out only if they match the pattern ``condition`` before their type.
+    Records of the type ``conditional`` are left out only if their beginning matches the pattern ``condition``, outside
+    nested objects.
     """
     names = [re.escape(name.encode()) for name in types]
     names += [b"(%s)" % re.escape(conditional.encode())] if conditional else []
@@ -86,46 +99,49 @@ def skipping(*types: str, conditional: str = "", condition: bytes = b"") -> Skip
 
 
 def lines_of(
-    file: BinaryIO, skipped: Skipped | None = None, usual: list[tuple[bytes, int]] | None = None
+    file: BinaryIO, skipped: Skipped | None = None, usual: list[Shape] | None = None
 ) -> Iterator[tuple[int, bytes]]:
     """Yield number (from 1) and bytes of each line that is not blank; ``skipped`` records are left out.
 
     Of a line longer than ``LONGEST_LINE_BYTES``, only the beginning is yielded, which ``decode_line`` refuses. Most
-    lines of a log have one of a few types in one of a few places, which are compared for many lines at once; ``usual``
-    keeps these for the next file.
+    lines of a log have one of a few shapes, which are compared for many lines at once; ``usual`` keeps these for the
+    next file.
     """
     number = 1
     usual = [] if usual is None else usual
     for lines in _lists_of_lines(file):
         for index in _without(usual, lines) if usual and len(lines) <= MOST_AT_ONCE else range(len(lines)):
             line = lines[index]
-            found = skipped and skipped.text_in(line)
-            if found:
-                if found not in usual and len(usual) < MOST_USUAL:
-                    usual.append(found)
+            shape = skipped and skipped.shape_of(line)
+            if shape:
+                if shape not in usual and len(usual) < MOST_USUAL:
+                    usual.append(shape)
             elif not line.isspace():
                 yield number + index, line
         number += len(lines)
 
 
-def _without(usual: list[tuple[bytes, int]], lines: list[bytes]) -> list[int]:
-    """Return the positions of lines without any of these texts in its place; texts that no line has are removed.
+def _without(usual: list[Shape], lines: list[bytes]) -> list[int]:
+    """Return the positions of lines that have none of these shapes; shapes that no line has are removed.
 
-    Braces are searched eight bytes at a time: a text is longer, so it has no brace in the bytes where it begins.
+    Braces are searched eight bytes at a time: each text is longer, so it has no brace in the bytes where it begins.
     """
     import numpy as np  # noqa: PLC0415 - a tenth of a second, and only for files with lines to skip
 
-    words = max(-(-(start + len(text)) // 8) for text, start in usual)
+    words = max(-(-(start + len(text)) // 8) for shape in usual for text, start in shape)
     heads = np.fromiter(lines, f"S{words * 8}", len(lines)).view(np.uint8).reshape(-1, words * 8)
     heads[:, 0] = 0  # the brace of the record itself
-    nested, places = divmod((heads == ord("{")).view(np.uint64).ravel().nonzero()[0], words)
+    braces = (heads == ord("{")).view(np.uint64).ravel().astype(bool).nonzero()[0]
+    nested, places = divmod(braces, words)
     is_skipped = np.zeros(len(lines), bool)
-    for text, start in usual.copy():
-        is_found = np.ndarray(len(lines), f"S{len(text)}", heads, start, (words * 8,)) == text
-        is_found[nested[places * 8 < start]] = False
+    for shape in usual.copy():
+        is_found = np.ones(len(lines), bool)
+        is_found[nested[places * 8 < _last_place(shape)]] = False
+        for text, start in shape:
+            is_found &= np.ndarray(len(lines), f"S{len(text)}", heads, start, (words * 8,)) == text
         is_skipped |= is_found
         if not is_found.any():
-            usual.remove((text, start))
+            usual.remove(shape)
     return (~is_skipped).nonzero()[0].tolist()
 
 
