@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -209,23 +210,29 @@ class _FileHead:
 
     @classmethod
     def of(cls, unit: Unit) -> _FileHead:
-        """Read the first bytes of a file."""
-        with unit.path.open("rb") as file:
+        """Read the first bytes of a file; what decides by its first occurrence comes first."""
+        path = unit.path
+        with path.open("rb") as file:
             data = file.read(HEAD_BYTES)
-        ids = [each.decode("utf-8", "replace") for each in dict.fromkeys(_SESSION_ID.findall(data))]
-        agents = [each.decode("utf-8", "replace") for each in dict.fromkeys(_AGENT_ID.findall(data))]
-        first_time = _FIRST_TIME.search(data)
-        stem = unit.path.stem
-        is_agent = _IS_AGENT.search(data) is not None and _IS_MAIN.search(data) is None and bool(agents)
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+        ids = _texts_of(_SESSION_ID, data)
+        first_id = next(ids, "")
+        is_agent = _IS_MAIN.search(data) is None and _IS_AGENT.search(data) is not None
+        agent_id = next(_texts_of(_AGENT_ID, data), "") if is_agent else ""
         return cls(
-            is_session=b'"type"' in data and b'"payload"' not in data and (bool(ids) or b'"leafUuid"' in data),
-            is_agent=is_agent,
-            mtime_ns=unit.path.stat().st_mtime_ns,
-            began=first_time[1].decode("utf-8", "replace") if first_time else "",
-            session_id=stem if stem in ids or not ids else ids[0],
-            agent_id=agents[0] if is_agent else "",
+            is_session=b'"type"' in data and bool(first_id or b'"leafUuid"' in data) and b'"payload"' not in data,
+            is_agent=bool(agent_id),
+            mtime_ns=mtime_ns,
+            began=next(_texts_of(_FIRST_TIME, data), ""),
+            session_id=path.stem if not first_id or first_id == path.stem or path.stem in ids else first_id,
+            agent_id=agent_id,
             titles=dict(_titles_in(data)),
         )
+
+
+def _texts_of(pattern: re.Pattern[bytes], data: bytes) -> Iterator[str]:
+    """Yield the text of the pattern's group at each place where it is found."""
+    return (found[1].decode("utf-8", "replace") for found in pattern.finditer(data))
 
 
 def _titles_in(data: bytes) -> Iterator[tuple[str, str]]:
