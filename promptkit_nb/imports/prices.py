@@ -6,7 +6,6 @@ third of a millisecond, so the prices of a model are cached per day, once they g
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ class CallPrices:
             return CallCost(call.cost, "reported")
         found = UNKNOWN_COST if call.is_unpriceable or not call.has_usage else self._computed(call, at)
         if found.usd is not None:
-            return replace(found, usd=_shortest(found.usd))
+            return CallCost(_shortest(found.usd), found.source, found.price_list)
         if call.has_usage:
             self._notes.add_unpriced(call.model)
         return found
