@@ -503,9 +503,10 @@ function render({ model, el }) {
     drawTurns();
   }
 
-  // Messages and changes from the kernel, which confirms commands in their order.
+  // Messages and changes from the kernel, which confirms commands in their order, unless it read the first of them late:
+  // those that the page sent before it had a subshell.
   function markReceived(n) {
-    receivedCount = Number(n);
+    receivedCount = Math.max(receivedCount, Number(n));
     if (pending?.n === n) pending.isReceived = true;
     drawStatus();
   }
