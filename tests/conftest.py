@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from jupyter_client.connect import LocalPortCache
 
 from chat_server import ChatServer
+from ports import free_port
 from promptkit_nb.stores.disk import DiskStore
 from promptkit_nb.stores.memory import MemoryStore
 from promptkit_nb.stores.redis import RedisStore
@@ -36,10 +38,12 @@ def pytest_configure() -> None:
 
     ``PYTEST_ADDOPTS``, which this run has read, is hidden from the pytest runs that tests and tutorials start. A shell
     without job control starts background jobs with Ctrl-C ignored, which processes started by tests would inherit.
+    Ports that Jupyter finds for a kernel stay free until the kernel has started, whatever runs beside it.
     """
     os.environ.pop("PYTEST_ADDOPTS", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    LocalPortCache.find_available_port = lambda *_: free_port()  # type: ignore[method-assign]  # as said above
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,8 @@ from jupyter_client.manager import KernelManager
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
+"""A guard against waiting forever, which a busy machine does not come near."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ As a program it prints its address and serves until its input ends.
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
+from ports import free_port
 from programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-START_TIMEOUT_S = 20
-STOP_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 60
 
 
 class RedisServer:
@@ -51,7 +51,7 @@ class RedisServer:
         """
         self.directory = directory
         self.password = password
-        self.port = _free_port()
+        self.port = free_port()
         self.certificate = _certificate(directory) if tls else None
         self._durable = durable
         self._cluster = cluster
@@ -124,7 +124,7 @@ class RedisServer:
         if self._durable:
             command += ["--appendonly", "yes", "--appendfsync", "always"]
         if self._cluster:
-            command += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
         return command + [word for name, value in self._settings.items() for word in (f"--{name}", value)]
 
     def _answers(self) -> bool:
@@ -155,7 +155,7 @@ class RedisClusterServers:
         self.nodes = []
         for number in range(3):
             (directory / str(number)).mkdir()
-            ports = {"cluster-enabled": "yes", "cluster-port": str(_free_port()), "cluster-node-timeout": "2000"}
+            ports = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "2000"}
             self.nodes.append(RedisServer(directory / str(number), settings=ports))
 
     def __enter__(self) -> Self:
@@ -200,13 +200,6 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"redis-server did not answer within {START_TIMEOUT_S} s"
         time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _certificate(directory: Path) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,12 +19,14 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
 
+from ports import free_port
 from programs import require_program
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 PROJECT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60
-RUN_TIMEOUT_S = 60
+# Guards against waiting forever, which a busy machine does not come near.
+START_TIMEOUT_S = 180
+RUN_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 60
+WAIT_TIMEOUT_S = 90
 
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
@@ -87,9 +91,10 @@ class LabServer:
         self.directory = home / "notebooks"
         self.directory.mkdir()
         self._log = home / "server.log"
-        self._environment = _isolated_environment(home) | (environment or {})
+        self._sockets = TemporaryDirectory(prefix="lab-")  # whose paths have to be short
+        self._environment = _isolated_environment(home, self._sockets.name) | (environment or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
 
     def __enter__(self) -> Self:
         """Start the server and wait until it answers."""
@@ -108,7 +113,8 @@ class LabServer:
         """Stop the server, which stops its kernels."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=STOP_TIMEOUT_S)
+        self._sockets.cleanup()
 
     def options(self, port: str) -> list[str]:
         """Return the options that make the application listen on this port."""
@@ -290,14 +296,19 @@ def chromium_page(profile: Path) -> Iterator[Page]:
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=program, args=list(CHROMIUM_OPTIONS), viewport={"width": 1200, "height": 900}
         )
+        context.set_default_timeout(WAIT_TIMEOUT_S * 1000)
         try:
             yield context.pages[0]
         finally:
             context.close()
 
 
-def _isolated_environment(home: Path) -> dict[str, str]:
-    """Return an environment in which every directory of Jupyter's is below ``home`` and no key is set."""
+def _isolated_environment(home: Path, runtime: str) -> dict[str, str]:
+    """Return an environment in which every directory of Jupyter's is new, most below ``home``, and no key is set.
+
+    Kernels have sockets in ``runtime``, no ports: a port that is free when the server chooses it may be taken when the
+    kernel starts.
+    """
     kernel = home / "data" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -306,6 +317,9 @@ def _isolated_environment(home: Path) -> dict[str, str]:
         settings = home / "settings" / f"{name}.jupyterlab-settings"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps(values))
+    config = home / "config" / "jupyter_config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"KernelManager": {"transport": "ipc"}}))
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -314,18 +328,11 @@ def _isolated_environment(home: Path) -> dict[str, str]:
     return inherited | {
         "HOME": str(home),
         "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_CONFIG_DIR": str(config.parent),
         "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTER_RUNTIME_DIR": runtime,
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "PROMPTKIT_HOME": str(home / "promptkit"),
         "PYTHONPATH": str(PROJECT),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from browser.jupyter_lab import WAIT_TIMEOUT_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -35,9 +37,11 @@ MAGIC = """
 %load_ext promptkit_nb
 %chat_setup --provider demo --store memory
 """
-TIMEOUT_S = 20
-RELOAD_TIMEOUT_S = 90
-"""How long JupyterLab may take, on a busy machine, to load the page again and to meet its kernel."""
+UNTIL_GO = """
+import pathlib, time
+while not pathlib.Path("go").exists(): time.sleep(0.05)
+"""
+"""A cell that runs until ``PanelDesk.go()``."""
 
 # Scrolls up by 100 pixels, this many times; returns the distances by which visible turns moved if not by 100 pixels.
 SCROLL_UP = """async steps => {
@@ -114,7 +118,7 @@ class Panel:
 
 def wait(holds: Callable[[], object]) -> None:
     """Wait until something holds."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -131,7 +135,7 @@ def say_at_once(panels: Sequence[Panel], text: str) -> None:
 def reload(page: Page, place: str = "") -> Panel:
     """Reload the page, and return the panel once it is back, within an element if ``place`` selects one."""
     page.reload()
-    page.locator(f"{place} .promptkit-panel").first.wait_for(timeout=RELOAD_TIMEOUT_S * 1000)
+    page.locator(f"{place} .promptkit-panel").first.wait_for()
     return Panel(page, within=place)
 
 
@@ -162,6 +166,8 @@ class PanelDesk:
         self.chat = chat
         self.store = store
         self.place = place
+        self._go = lab.directory / "go"
+        self._go.unlink(missing_ok=True)
 
     def opened(self, *cells: str, setup: str = "", has_subshells: bool = True) -> tuple[LabNotebook, Panel]:
         """Return a notebook whose second cell shows a panel; ``cells`` come after it, ``setup`` is run before it.
@@ -174,6 +180,10 @@ class PanelDesk:
         notebook.run_cell(0)
         notebook.run_cell(1)
         return notebook, self.panel()
+
+    def go(self) -> None:
+        """Let the cell that waits for it end."""
+        self._go.touch()
 
     def notebook(self, cells: Sequence[str], name: str = "test.ipynb") -> LabNotebook:
         """Return a notebook in a tab of its own."""

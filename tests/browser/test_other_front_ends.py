@@ -46,7 +46,6 @@ def write_notebook(server: LabServer) -> None:
 
 def check_panel(page: Page) -> None:
     """Chat in the panel, which stays in its output, and check that the static transcript is hidden."""
-    page.set_default_timeout(60_000)
     panel = Panel(page)
     panel.say("My name is Alice")
     panel.log.get_by_text("Nice to meet you, Alice!").wait_for()
@@ -60,9 +59,7 @@ def test_panel_in_notebook_7(tmp_path: Path, page: Page) -> None:
     with NotebookServer(tmp_path) as server:
         write_notebook(server)
         page.goto(f"{server.url}/notebooks/app.ipynb")
-        page.wait_for_function(
-            "() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel", timeout=60_000
-        )
+        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel")
         page.evaluate("""async () => {
             await jupyterapp.shell.currentWidget.context.sessionContext.ready;
             jupyterapp.commands.execute('notebook:run-all-cells');
@@ -74,5 +71,5 @@ def test_panel_in_voila(tmp_path: Path, page: Page) -> None:
     """The panel works there, although Voilà runs notebooks as a batch run does."""
     with VoilaServer(tmp_path) as server:
         write_notebook(server)
-        page.goto(f"{server.url}/voila/render/app.ipynb", timeout=60_000)
+        page.goto(f"{server.url}/voila/render/app.ipynb")
         check_panel(page)

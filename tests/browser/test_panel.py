@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import MAGIC, SETUP, focused_name, wait
+from browser.panel import MAGIC, SETUP, UNTIL_GO, focused_name, wait
 from chat_server import ChatServer, Reply, error_reply
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def test_stream_stop_retry_and_edit(desk: PanelDesk, chat_server: ChatServer) ->
 
 def test_kernel_and_panel_do_not_wait_for_each_other(desk: PanelDesk, chat_server: ChatServer) -> None:
     """While a cell runs, messages are answered and Stop works; while an answer streams, cells run."""
-    notebook, panel = desk.opened("import time; time.sleep(30)", "print('ran')")
+    notebook, panel = desk.opened("import time; time.sleep(600)", "print('ran')")
     notebook.start_cell(2)
     panel.say("My name is Alice")
     panel.hears("Your name is Alice.")
-    chat_server.reply(Reply(text="never", delay_s=15))
+    chat_server.reply(Reply(text="never", delay_s=600))
     panel.say("wait for it")
     wait(lambda: len(chat_server.requests) == 2)
     panel.button("Stop").click()
@@ -101,11 +101,12 @@ def test_first_message_during_a_long_cell_is_answered_at_once(desk: PanelDesk, c
 
 def test_message_waits_for_a_kernel_that_reads_between_cells(desk: PanelDesk, chat_server: ChatServer) -> None:
     """Without subshells, it is answered after the running cell; the panel says so, and nothing is lost."""
-    notebook, panel = desk.opened("import time; time.sleep(4)", has_subshells=False)
+    notebook, panel = desk.opened(UNTIL_GO, has_subshells=False)
     notebook.start_cell(2)
     panel.say("Hello")
     panel.status.get_by_text("Waiting for the kernel, which is busy with a cell").wait_for()
     assert panel.log.get_by_text("Hello", exact=True).is_visible()
+    desk.go()
     panel.hears("You said: Hello")
     wait(panel.is_idle)
     notebook.wait_until_idle()
@@ -141,7 +142,7 @@ def test_impatience_sends_nothing_twice(desk: PanelDesk, chat_server: ChatServer
     panel.box.press("Enter")
     panel.hears("You said: pressed")
     wait(panel.is_idle)
-    chat_server.reply(Reply(text="too late", delay_s=20))
+    chat_server.reply(Reply(text="too late", delay_s=600))
     panel.say("stopped")
     wait(lambda: len(chat_server.requests) == 3)
     panel.box.press("Escape")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browser.panel import wait
+from browser.panel import UNTIL_GO, wait
 from chat_server import ChatServer, Reply
 from promptkit_nb import DiskStore
 from storing import texts
@@ -47,7 +47,6 @@ for each in (orders, sleeps):
     manager.register_tool(each)
 manager.register_tool(removes, approve="ask")
 """
-BUSY = "while not Path('go').exists(): time.sleep(0.05)"
 ORDERS = calling(tool_call("orders", {"customer": "ACME"}))
 REMOVES = calling(tool_call("removes", {"name": "a.csv"}))
 SLEEPS = calling(tool_call("sleeps", {}))
@@ -66,8 +65,7 @@ def line(panel: Panel, text: str) -> Locator:
 @pytest.fixture
 def notebook(desk: PanelDesk) -> LabNotebook:
     """A notebook with a panel whose manager has three tools; further cells wait for a file, print ``ran``, and ask."""
-    (desk.lab.directory / "go").unlink(missing_ok=True)
-    return desk.opened(BUSY, "print(ran)", "print(conv.send('Remove a.csv').content)", setup=TOOLS)[0]
+    return desk.opened(UNTIL_GO, "print(ran)", "print(conv.send('Remove a.csv').content)", setup=TOOLS)[0]
 
 
 def test_a_call_is_a_line_that_unfolds(desk: PanelDesk, chat_server: ChatServer, notebook: LabNotebook) -> None:
@@ -80,7 +78,7 @@ def test_a_call_is_a_line_that_unfolds(desk: PanelDesk, chat_server: ChatServer,
     panel.say("How many orders?")
     line(panel, 'orders(customer="ACME") …').wait_for()
     panel.status.get_by_text("Waiting for the running cell: orders runs after it.").wait_for()
-    (desk.lab.directory / "go").touch()
+    desk.go()
     panel.hears("Two orders.")
     wait(panel.is_idle)
     line(panel, 'orders(customer="ACME") → DataFrame 2 × 2').click()  # noqa: RUF001 - as shown
