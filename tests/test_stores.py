@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
+from promptkit_nb.codec import encode_turn
 from promptkit_nb.errors import (
     ConversationChangedError,
     ConversationExistsError,
@@ -21,6 +23,7 @@ from promptkit_nb.errors import (
     StoreUnavailableError,
 )
 from promptkit_nb.state import ConversationState, Head, Settings
+from promptkit_nb.stores.checks import checked_state
 from promptkit_nb.turns import Turn, Usage
 from storing import START, rich_state, said, texts
 
@@ -49,6 +52,15 @@ class TestCreating:
         store.delete("a")
         assert store.create(ConversationState("a")).token_count == 0
         assert store.get("a").turns == ()
+
+    def test_long_conversation_is_stored_as_any_other(self, store: StateStore) -> None:
+        """Of a long one, only the first lines are kept in memory until they are written."""
+        state = rich_state("a")
+        sizes = {turn.id: len(encode_turn(turn)) for turn in state.turns}
+        with patch("promptkit_nb.stores.checks.MOST_BYTES_OF_LINES", sizes[state.turns[0].id]):
+            assert [*checked_state(state)[1]] == [state.turns[0].id]
+            store.create(state)
+        assert store.get("a") == state
 
     def test_one_that_is_refused_leaves_the_others(self, store: RowStore) -> None:
         """``create_each`` stores all that can be stored, and says for each of the others why not."""

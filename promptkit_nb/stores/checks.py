@@ -27,6 +27,7 @@ from promptkit_nb.plain import plain
 from promptkit_nb.state import ConversationState, Settings, Summary
 from promptkit_nb.stores.base import Duration, SortKey
 
+MOST_BYTES_OF_LINES = 2**22
 LONGEST_DURATION_S = 100 * 365 * 86400  # what is added to a time must stay in the calendar
 
 
@@ -66,7 +67,8 @@ def check_revision(conversation_id: str, stored: int, expected: int | None) -> N
 def checked_state(state: ConversationState) -> tuple[ConversationState, dict[str, bytes]]:
     """Return the state as it will be read back, and the lines of its current turns by their ids.
 
-    It shares no mutable value with the argument. Raises ``InvalidConversationIdError`` for its id,
+    Lines after the first ``MOST_BYTES_OF_LINES`` are left out: they would need as much memory as the turns. The state
+    shares no mutable value with the argument. Raises ``InvalidConversationIdError`` for its id,
     ``InvalidArgumentError`` for anything else that cannot be stored.
     """
     if not isinstance(state, ConversationState):
@@ -77,12 +79,17 @@ def checked_state(state: ConversationState) -> tuple[ConversationState, dict[str
     rest = state.turns if not turns else ()  # anything else is refused as part of the state
     settings, metadata = _copied_settings(state.settings), json_copy(state.metadata, "metadata")
     found = checked(replace(state, turns=rest, settings=settings, metadata=metadata))
-    checked_turns = [turn_and_line(turn) for turn in turns]
+    checked_turns, lines, size = [], {}, 0
+    for turn, line in map(turn_and_line, turns):
+        checked_turns.append(turn)
+        size += len(line)
+        if size <= MOST_BYTES_OF_LINES:
+            lines[turn.id] = line
     for turn in found.stored_turns:
         check_values_of(turn)
-    found = replace(found, turns=tuple(turn for turn, _ in checked_turns))
+    found = replace(found, turns=tuple(checked_turns))
     _check_values_but_turns(found)
-    return found, {turn.id: line for turn, line in checked_turns}
+    return found, lines
 
 
 def check_values_of_state(state: ConversationState) -> None:
