@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from promptkit_nb.codec import encode_json
 from promptkit_nb.imports.notes import Notes
 from promptkit_nb.imports.prices import CallPrices
@@ -38,8 +40,7 @@ def turn_id_of(source: str, conversation_id: str, native_id: str, at: datetime |
     return f"{time_ns:016x}{digest.hexdigest()[:16]}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One API call, as recorded by the source.
 
     ``input_tokens`` includes cached tokens. ``cost`` is the recorded cost. ``is_unpriceable`` marks a call at rates

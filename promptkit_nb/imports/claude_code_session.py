@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from promptkit_nb.imports.building import Call, ConversationBuilder, DraftMessage, DraftTurn, tool_call
 from promptkit_nb.imports.records import (
@@ -21,7 +22,7 @@ from promptkit_nb.imports.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from promptkit_nb.state import ConversationState
 
@@ -79,7 +80,7 @@ class _Answer:
     message: DraftMessage
     model: str
     at: datetime | None
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    found: tuple[Call, ...] = ()
     rank: tuple[bool, bool, int] | None = None
     cost: Decimal | None = None
 
@@ -87,22 +88,26 @@ class _Answer:
         """Keep the best usage of the lines: one outside sub-agents, then one with a stop reason, then the largest."""
         usage = mapping_of(message.get("usage"))
         if usage:
-            total = _input_tokens(usage) + count_of(usage.get("output_tokens"))
+            call = _call_of(self.model, self.at, usage)
+            total = call.input_tokens + call.output_tokens
             rank = (not line.is_sidechain, message.get("stop_reason") is not None, total)
             if self.rank is None or rank > self.rank:
-                self.usage, self.rank = usage, rank
+                self.found, self.rank = (call, *self._advisors_in(usage)), rank
         cost = usd_of(line.cost_usd)
         self.cost = cost if self.cost is None or (cost is not None and cost > self.cost) else self.cost
 
-    def calls(self) -> Iterator[Call]:
-        """Yield the call, and additional calls by advisors within it."""
-        yield _call_of(self.model, self.at, self.usage, self.cost)
-        for each in map(mapping_of, list_of(self.usage.get("iterations"))):
+    def calls(self) -> tuple[Call, ...]:
+        """Return the call, and additional calls by advisors within it."""
+        call, *advisors = self.found or (_call_of(self.model, self.at, {}),)
+        return (call if self.cost is None else replace(call, cost=self.cost), *advisors)
+
+    def _advisors_in(self, usage: Mapping[str, Any]) -> Iterator[Call]:
+        for each in map(mapping_of, list_of(usage.get("iterations"))):
             if each.get("type") == "advisor_message":
-                yield _call_of(text_of(each.get("model")), self.at, mapping_of(each.get("usage")) or each, None)
+                yield _call_of(text_of(each.get("model")), self.at, mapping_of(each.get("usage")) or each)
 
 
-def _call_of(model: str, at: datetime | None, usage: Mapping[str, Any], cost: Decimal | None) -> Call:
+def _call_of(model: str, at: datetime | None, usage: Mapping[str, Any]) -> Call:
     details = mapping_of(usage.get("output_tokens_details"))
     written = count_of(usage.get("cache_creation_input_tokens"))
     kept = count_of(mapping_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens"))
@@ -116,7 +121,6 @@ def _call_of(model: str, at: datetime | None, usage: Mapping[str, Any], cost: De
         cache_write_tokens=written,
         cache_write_1h_tokens=min(kept, written),
         reasoning_tokens=min(count_of(details.get("thinking_tokens")), count_of(usage.get("output_tokens"))),
-        cost=cost,
         has_usage=bool(usage),
         is_unpriceable=not is_standard,
     )
@@ -255,7 +259,7 @@ class Session:
         if is_new:
             turn = self.builder.current(text_of(line.uuid), at)
             turn.provider = "anthropic"
-            answer = _Answer(turn, turn.answer(at), text_of(message.get("model")), at)
+            answer = _Answer(turn, turn.answer(at), sys.intern(text_of(message.get("model"))), at)
             if key in self._answers:  # a gateway reused the id
                 key = (key, len(self._answers))
             self._answers[key] = answer
