@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from promptkit_nb.imports.records import DamagedRecordError, decode_record
@@ -132,15 +134,15 @@ def _without(usual: list[Shape], lines: list[bytes]) -> list[int]:
     heads = np.fromiter(lines, f"S{words * 8}", len(lines)).view(np.uint8).reshape(-1, words * 8)
     heads[:, 0] = 0  # the brace of the record itself
     braces = (heads == ord("{")).view(np.uint64).ravel().astype(bool).nonzero()[0]
-    nested, places = divmod(braces, words)
     is_skipped = np.zeros(len(lines), bool)
     for shape in usual.copy():
-        is_found = np.ones(len(lines), bool)
-        is_found[nested[places * 8 < _last_place(shape)]] = False
-        for text, start in shape:
-            is_found &= np.ndarray(len(lines), f"S{len(text)}", heads, start, (words * 8,)) == text
-        is_skipped |= is_found
-        if not is_found.any():
+        texts = (np.ndarray(len(lines), f"S{len(text)}", heads, at, (words * 8,)) == text for text, at in shape)
+        is_found = reduce(and_, texts)
+        if braces.size:
+            is_found[braces[braces % words * 8 < _last_place(shape)] // words] = False
+        if np.count_nonzero(is_found):
+            is_skipped |= is_found
+        else:
             usual.remove(shape)
     return (~is_skipped).nonzero()[0].tolist()
 
