@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from promptkit_nb.text.plain_text import counted, one_line, preview
 from promptkit_nb.text.receipts import note_html
 from promptkit_nb.text.tables import html_table
@@ -24,8 +26,7 @@ DETAIL_CHARACTERS = 160
 _COLUMNS = ("outcome", "source", "conversation_id", "place", "detail", "turns", "new_turns")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRow:
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of one conversation, or a damaged record or file and its place.
 
     ``turns`` counts the turns of the conversation, ``new_turns`` those that were added or extended.

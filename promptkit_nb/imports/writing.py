@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from promptkit_nb import errors
 from promptkit_nb.codec import encode_turn
 from promptkit_nb.imports.report import Outcome, ReportRow
@@ -78,7 +80,8 @@ class Writer:
             if isinstance(result, Head):
                 self.heads[conversation_id] = result
             else:
-                self.rows[index] = replace(self.rows[index], outcome="skipped", detail=_reason(result), new_turns=0)
+                detail = _reason(result)
+                self.rows[index] = structs.replace(self.rows[index], outcome="skipped", detail=detail, new_turns=0)
 
     def _written(self, found: ConversationState, origin: Origin) -> ReportRow:
         source, place = found.settings.source, origin.place

@@ -182,20 +182,18 @@ class Frame:
         return rows[-1] if rows else place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindOnly:
+class KindOnly(msgspec.Struct, frozen=True, kw_only=True):
     """The part of ``Settings`` that ``list`` needs."""
 
     kind: ConversationKind = "chat"
     source: str = OWN_SOURCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFrame:
-    """The part of a ``Frame`` that ``list`` needs, decoded without the rest."""
+class HeadFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a ``Frame`` that ``list`` needs, decoded without the rest; a dataclass would take twice the time."""
 
-    metadata: Mapping[str, object] = field(default_factory=dict)
-    settings: KindOnly = field(default_factory=KindOnly)
+    metadata: Mapping[str, object] = msgspec.field(default_factory=dict)
+    settings: KindOnly = msgspec.field(default_factory=KindOnly)
 
 
 def record_of(stored: bytes, conversation_id: str) -> Record:
