@@ -284,6 +284,20 @@ def close_all(page: Page) -> None:
         page.evaluate(_CLOSE_ALL)
 
 
+def reload_widgets(page: Page, widgets: Locator) -> None:
+    """Reload the page and wait for the first of these widgets, as often as JupyterLab has given up on one.
+
+    It looks for a widget for two seconds, but not at their end: on a busy machine it misses one that arrives just then,
+    and says so for good. Its users reload the page.
+    """
+    given_up = page.get_by_text("Error displaying widget: model not found")
+    for _ in range(3):
+        page.reload()
+        given_up.or_(widgets).first.wait_for()
+        if not given_up.count():
+            return
+
+
 @contextmanager
 def chromium_page(profile: Path) -> Iterator[Page]:
     """Open a page in its own Chromium.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from browser.jupyter_lab import WAIT_TIMEOUT_S
+from browser.jupyter_lab import WAIT_TIMEOUT_S, reload_widgets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,8 +134,7 @@ def say_at_once(panels: Sequence[Panel], text: str) -> None:
 
 def reload(page: Page, place: str = "") -> Panel:
     """Reload the page, and return the panel once it is back, within an element if ``place`` selects one."""
-    page.reload()
-    page.locator(f"{place} .promptkit-panel").first.wait_for()
+    reload_widgets(page, page.locator(f"{place} .promptkit-panel"))
     return Panel(page, within=place)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from browser.attacks import ATTACKS, CANARY
+from browser.jupyter_lab import reload_widgets
 from promptkit_nb import ConversationState, DiskStore, Message, Turn, Usage
 from storing import said
 
@@ -160,7 +161,7 @@ def test_refresh_shows_new_turns(lab: LabServer, page: Page, tmp_path: Path) -> 
     dashboard.field("User").select_option("")
     dashboard.says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
     notebook.save()
-    page.reload()
+    reload_widgets(page, dashboard.root)
     Dashboard(page).says("31 turns · 138,010 tokens · $1.05 + 10 turns without a price")
 
 
