@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptkit_nb.chat.stored_conversation import Snapshot
     from promptkit_nb.providers.base import ChatRequest, StreamEvent
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class PanelPage:

@@ -44,7 +44,7 @@ def cells(shared: Day) -> Day:
 
 def completed(cells: Day, line: str) -> list[str]:
     """Return what the kernel offers at the end of a line, each as the line would be."""
-    reply: dict[str, Any] = cells.kernel.client.complete(line, len(line), reply=True, timeout=30)["content"]
+    reply: dict[str, Any] = cells.kernel.client.complete(line, len(line), reply=True, timeout=120)["content"]
     return [line[: reply["cursor_start"]] + match for match in reply["matches"]]
 
 

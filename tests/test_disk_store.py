@@ -361,7 +361,7 @@ class TestProcesses:
                 child.start()
                 store.append("a", said("parent"))
             for child in children:
-                child.join(30)
+                child.join(120)
             stop.set()
             busy.join()
             assert [child.exitcode for child in children] == [0] * 5
@@ -608,7 +608,7 @@ class TestUnusable:
 
         child = FORK.Process(target=open_it)
         child.start()
-        child.join(30)
+        child.join(120)
         assert child.exitcode == 0
         (home / "store").chmod(0o755)
         shutil.rmtree(home)

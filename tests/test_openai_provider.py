@@ -847,7 +847,7 @@ def test_closing_early_drops_the_connection(chat_server: ChatServer, provider: O
     events = provider.stream(ASK)
     assert next(events) == TextDelta("word")
     events.close()  # type: ignore[attr-defined] # a generator, as every provider's stream is
-    assert chat_server.dropped.wait(30)
+    assert chat_server.dropped.wait(60)
 
 
 def test_interrupt_while_waiting_passes_through(chat_server: ChatServer, provider: OpenAIProvider) -> None:

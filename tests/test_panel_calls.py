@@ -17,7 +17,7 @@ from promptkit_nb.panel.panel_tools import PanelToolHost
 from promptkit_nb.tools.tool import Tool
 from promptkit_nb.turns import ToolCall
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def sleeps() -> None:

@@ -220,7 +220,7 @@ class TestLease:
 
         monkeypatch.setattr(first, "renew", renew)
         with first.held(lambda: None):
-            assert renewed.wait(10)
+            assert renewed.wait(60)
         assert second.take()
 
     def test_leases_of_users_and_names_are_their_own(self) -> None:

@@ -235,7 +235,7 @@ def test_open_panel_follows(notebook: Notebook, chat_server: ChatServer) -> None
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
