@@ -181,6 +181,8 @@ class _Import:
 
     def run(self) -> None:
         """Read and write everything that was planned."""
+        if not self._planned:
+            return
         try:
             with _progress(sum(unit.size for _, unit in self._planned)) as (advance, show):
                 for reader, unit in self._planned:
