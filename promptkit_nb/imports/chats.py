@@ -42,7 +42,6 @@ READER_VERSION = 1
 """Part of each stamp: increase it if readers find more than before, so that everything is read again."""
 
 PROGRESS_DELAY_S = 2
-_NOT_IMPORTED: tuple[list[Head], list[object]] = ([], [])
 
 
 def import_chats(
@@ -162,20 +161,17 @@ class _Import:
         prefix = f"{self._reading.id_prefix}{reader.source}:"
         heads = self._store.list(prefix, sort_by="conversation_id", descending=False)
         self.writer.heads.update({head.conversation_id: head for head in heads})
-        imported: dict[str, tuple[list[Head], list[object]]] = {}
+        imported: dict[str, list[Head]] = {}
         for head in heads:
-            record = _record_of(head)
-            known, stamps = imported.setdefault(str(record.get("unit")), ([], []))
-            known.append(head)
-            stamps.append(record.get("stamp"))
+            imported.setdefault(str(_record_of(head).get("unit")), []).append(head)
         changed: list[Unit] = []
         unchanged: dict[Unit, list[Head]] = {}
         for unit in reader.units():
-            known, stamps = imported.get(unit.key, _NOT_IMPORTED)
-            if known and self._is_complete(unit, stamps):
+            known = imported.get(unit.key, [])
+            if known and self._is_complete(unit, known):
                 unchanged[unit] = known
                 self._seen[unit.key] = True
-            elif not self._seen.setdefault(unit.key, False):
+            elif not self._seen.setdefault(unit.key, False):  # else it is unchanged for a reader before this one
                 changed.append(unit)
         return changed, unchanged
 
@@ -231,14 +227,17 @@ class _Import:
             return None
         return f"{unit.stamp}-{self._options}{'' if since is None else f' since {since.isoformat()}'}"
 
-    def _is_complete(self, unit: Unit, stamps: Sequence[object]) -> bool:
+    def _is_complete(self, unit: Unit, known: Sequence[Head]) -> bool:
         """Return whether a stored stamp says that this import would find nothing new in a unit."""
         expected = self._stamp(unit, None)
-        if expected is None or self._since is None:
-            return expected is not None and expected in stamps
+        if expected is None:
+            return False
+        stamps = [text_of(_record_of(head).get("stamp")) for head in known]
+        if self._since is None or expected in stamps:
+            return expected in stamps
         begins = f"{expected} since "
-        sinces = [stamp.removeprefix(begins) for stamp in map(text_of, stamps) if stamp.startswith(begins)]
-        return expected in stamps or any(datetime.fromisoformat(since) <= self._since for since in sinces)
+        sinces = (stamp.removeprefix(begins) for stamp in stamps if stamp.startswith(begins))
+        return any(datetime.fromisoformat(since) <= self._since for since in sinces)
 
     @staticmethod
     def _unchanged(reader: Reader, unit: Unit, head: Head) -> ReportRow:
