@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ def main(template: str) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = str(next(Path(found.origin).parent.glob("*.gguf")))
     params.n_ctx, params.n_parallel, params.use_jinja = WINDOW_TOKENS, 1, True
-    params.hostnames, params.port = ["127.0.0.1"], _free_port()
+    params.hostnames, params.port = ["127.0.0.1"], free_port()
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # several would wait for each other, spinning
     text = _TOOLS_TEMPLATE if template == TOOLS else TEMPLATES[template]
     if text:
@@ -120,12 +121,6 @@ def main(template: str) -> None:
     server = xllamacpp.Server(params)
     print(f"{server.listening_address}/v1", flush=True)
     threading.Event().wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":
