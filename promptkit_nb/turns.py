@@ -68,6 +68,8 @@ def sum_of_usages(usages: Iterable[Usage]) -> Usage:
     42
     """
     usages = tuple(usages)
+    if len(usages) == 1:
+        return usages[0]
     return Usage(
         sum(each.input_tokens for each in usages),
         sum(each.output_tokens for each in usages),

@@ -278,8 +278,6 @@ class ConversationBuilder:
 def known_usage(usages: Iterable[Usage]) -> Usage:
     """Return the total usage of calls; unknown if no call has a recorded usage."""
     known = [usage for usage in usages if not usage.unknown]
-    if len(known) == 1:
-        return known[0]
     return sum_of_usages(known) if known else UNKNOWN_USAGE
 
 
